@@ -1,0 +1,1 @@
+//! The bench: plan, run in child processes, record, summarise, export.

@@ -1,0 +1,3 @@
+//! The `zonda` command.
+
+fn main() {}

@@ -1,0 +1,126 @@
+//! What goes into one forward call: spans of tokens that extend slots.
+
+use crate::TokenId;
+use std::collections::HashSet;
+
+/// The number of a sequence's place in a backend, `0..limits().slots`.
+pub type Slot = usize;
+
+/// Which positions of a span want logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// None: the middle of a chunked prefill.
+    None,
+    /// The last one: the end of a prefill, or a decode step.
+    Last,
+    /// Every one: speculative verification, perplexity.
+    All,
+}
+
+/// Tokens that extend one slot. `start` is the slot's length before the call.
+#[derive(Clone, Copy, Debug)]
+pub struct Span<'a> {
+    /// Which sequence.
+    pub slot: Slot,
+    /// How many tokens the slot holds already; the first token's position.
+    pub start: usize,
+    /// The tokens to append, `[tokens]`; never empty.
+    pub tokens: &'a [TokenId],
+    /// Which positions want logits.
+    pub want: Want,
+}
+
+impl Span<'_> {
+    /// How many logits rows this span asks for.
+    pub fn rows(&self) -> usize {
+        match self.want {
+            Want::None => 0,
+            Want::Last => 1,
+            Want::All => self.tokens.len(),
+        }
+    }
+}
+
+/// One step's work: at most one span per slot.
+#[derive(Clone, Debug, Default)]
+pub struct Batch<'a> {
+    /// The spans, in the order their logits rows come out.
+    pub spans: Vec<Span<'a>>,
+}
+
+impl Batch<'_> {
+    /// All tokens together.
+    pub fn tokens(&self) -> usize {
+        self.spans.iter().map(|s| s.tokens.len()).sum()
+    }
+
+    /// All logits rows asked for.
+    pub fn rows(&self) -> usize {
+        self.spans.iter().map(Span::rows).sum()
+    }
+
+    /// Checks what every backend demands, so that each need not write it again.
+    ///
+    /// `slot_len(slot)` gives the length a slot has now.
+    ///
+    /// # Errors
+    /// The first rule that a span breaks.
+    pub fn check(
+        &self,
+        limits: &super::Limits,
+        vocab: usize,
+        slot_len: impl Fn(Slot) -> usize,
+    ) -> Result<(), BatchError> {
+        let tokens = self.tokens();
+        if tokens > limits.batch_tokens {
+            return Err(BatchError::TooManyTokens { tokens, limit: limits.batch_tokens });
+        }
+        let mut seen = HashSet::with_capacity(self.spans.len());
+        for s in &self.spans {
+            let slot = s.slot;
+            if slot >= limits.slots {
+                return Err(BatchError::NoSuchSlot { slot, slots: limits.slots });
+            }
+            if !seen.insert(slot) {
+                return Err(BatchError::SlotTwice { slot });
+            }
+            if s.tokens.is_empty() {
+                return Err(BatchError::EmptySpan { slot });
+            }
+            let len = slot_len(slot);
+            if s.start != len {
+                return Err(BatchError::WrongStart { slot, start: s.start, len });
+            }
+            let end = s.start.saturating_add(s.tokens.len());
+            if end > limits.context {
+                return Err(BatchError::ContextFull { slot, end, limit: limits.context });
+            }
+            if let Some(&token) = s.tokens.iter().find(|&&t| t as usize >= vocab) {
+                return Err(BatchError::NoSuchToken { token, vocab });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A batch that breaks the rules of [`super::Backend::forward`].
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[allow(missing_docs)] // each variant's message names its fields
+pub enum BatchError {
+    #[error("{tokens} tokens in one batch; this backend takes at most {limit}")]
+    TooManyTokens { tokens: usize, limit: usize },
+    #[error("slot {slot} does not exist; this backend has {slots} slots")]
+    NoSuchSlot { slot: Slot, slots: usize },
+    #[error("slot {slot} appears twice in one batch")]
+    SlotTwice { slot: Slot },
+    #[error("the span of slot {slot} has no tokens")]
+    EmptySpan { slot: Slot },
+    #[error("the span of slot {slot} starts at {start}, but the slot holds {len} tokens")]
+    WrongStart { slot: Slot, start: usize, len: usize },
+    #[error("slot {slot} would hold {end} tokens; the context is {limit}")]
+    ContextFull { slot: Slot, end: usize, limit: usize },
+    #[error("no KV room: {needed} pages needed, {free} free")]
+    KvFull { needed: usize, free: usize },
+    #[error("token id {token} is outside the vocabulary of {vocab}")]
+    NoSuchToken { token: TokenId, vocab: usize },
+}

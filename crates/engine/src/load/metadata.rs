@@ -1,0 +1,103 @@
+//! Key-value metadata as GGUF types it; read by the spec, the tokenizer and `inspect`.
+
+use std::collections::BTreeMap;
+
+/// One metadata value, in GGUF's thirteen types. Arrays hold one type; nested arrays are allowed by the format.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // GGUF's own names
+pub enum Value {
+    U8(u8),
+    I8(i8),
+    U16(u16),
+    I16(i16),
+    U32(u32),
+    I32(i32),
+    U64(u64),
+    I64(i64),
+    F32(f32),
+    F64(f64),
+    Bool(bool),
+    String(String),
+    Array(Vec<Value>),
+    /// The arrays that get large (vocabularies) are held without a tag per element.
+    Strings(Vec<String>),
+    /// Token scores.
+    Floats(Vec<f32>),
+    /// Token types, in GGUF's `i32`.
+    Ints(Vec<i32>),
+}
+
+/// All metadata of a model, sorted by key.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metadata(pub BTreeMap<String, Value>);
+
+impl Metadata {
+    /// The raw value of a key.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
+    }
+
+    /// A string, if the key is there and is one.
+    pub fn str(&self, key: &str) -> Option<&str> {
+        match self.get(key)? {
+            Value::String(s) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// Any non-negative integer type as `u64`.
+    pub fn u64(&self, key: &str) -> Option<u64> {
+        match *self.get(key)? {
+            Value::U8(v) => Some(v.into()),
+            Value::U16(v) => Some(v.into()),
+            Value::U32(v) => Some(v.into()),
+            Value::U64(v) => Some(v),
+            Value::I8(v) => v.try_into().ok(),
+            Value::I16(v) => v.try_into().ok(),
+            Value::I32(v) => v.try_into().ok(),
+            Value::I64(v) => v.try_into().ok(),
+            _ => None,
+        }
+    }
+
+    /// A float, either width.
+    pub fn f32(&self, key: &str) -> Option<f32> {
+        match *self.get(key)? {
+            Value::F32(v) => Some(v),
+            Value::F64(v) => Some(v as f32),
+            _ => None,
+        }
+    }
+
+    /// A boolean.
+    pub fn bool(&self, key: &str) -> Option<bool> {
+        match *self.get(key)? {
+            Value::Bool(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// An array of strings.
+    pub fn strings(&self, key: &str) -> Option<&[String]> {
+        match self.get(key)? {
+            Value::Strings(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// An array of `f32`.
+    pub fn floats(&self, key: &str) -> Option<&[f32]> {
+        match self.get(key)? {
+            Value::Floats(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// An array of `i32`.
+    pub fn ints(&self, key: &str) -> Option<&[i32]> {
+        match self.get(key)? {
+            Value::Ints(v) => Some(v),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! One stored tensor, and the roles tensors play in the forward pass.
+
+use memmap2::Mmap;
+use std::ops::Range;
+use std::sync::Arc;
+use zonda_kernels::DType;
+
+/// What a tensor is for. Backends ask for roles; [`super`] knows each format's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TensorRole {
+    /// `[vocab, hidden]`
+    TokenEmbedding,
+    /// `[hidden]`
+    OutputNorm,
+    /// `[vocab, hidden]`; absent where embeddings are tied.
+    Output,
+    /// A tensor of one layer.
+    Layer(usize, LayerTensor),
+}
+
+/// A layer's tensors. Matrices are `[out, in]`, row-major; norms and biases are vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LayerTensor {
+    /// `[hidden]`
+    AttnNorm,
+    /// `[heads * head_dim, hidden]`
+    Q,
+    /// `[heads * head_dim]`
+    QBias,
+    /// `[kv_heads * head_dim, hidden]`
+    K,
+    /// `[kv_heads * head_dim]`
+    KBias,
+    /// `[kv_heads * head_dim, hidden]`
+    V,
+    /// `[kv_heads * head_dim]`
+    VBias,
+    /// `[hidden, heads * head_dim]`
+    AttnOut,
+    /// `[head_dim]`
+    QNorm,
+    /// `[head_dim]`
+    KNorm,
+    /// `[hidden]`
+    FfnNorm,
+    /// `[ffn, hidden]`
+    FfnGate,
+    /// `[ffn, hidden]`
+    FfnUp,
+    /// `[hidden, ffn]`
+    FfnDown,
+    /// `[experts, hidden]`
+    Router,
+    /// One expert's `[moe.ffn, hidden]`
+    ExpertGate(usize),
+    /// One expert's `[moe.ffn, hidden]`
+    ExpertUp(usize),
+    /// One expert's `[hidden, moe.ffn]`
+    ExpertDown(usize),
+}
+
+/// A tensor's bytes, type and shape; cheap to clone, the file stays mapped while one lives.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// The name in the file, for error messages.
+    pub name: String,
+    /// How values are stored.
+    pub dtype: DType,
+    /// Row-major shape, outermost dimension first: `[out, in]` for a matrix.
+    pub shape: Vec<usize>,
+    data: Data,
+}
+
+#[derive(Clone, Debug)]
+enum Data {
+    Mapped(Arc<Mmap>, Range<usize>),
+    Owned(Arc<[u8]>),
+}
+
+impl Tensor {
+    /// A tensor inside a mapped file. The caller has checked that the range lies within the map and holds what
+    /// shape and type need.
+    pub fn mapped(
+        name: String,
+        dtype: DType,
+        shape: Vec<usize>,
+        map: Arc<Mmap>,
+        range: Range<usize>,
+    ) -> Tensor {
+        debug_assert!(range.end <= map.len());
+        Tensor { name, dtype, shape, data: Data::Mapped(map, range) }
+    }
+
+    /// A tensor in memory of its own.
+    pub fn owned(name: String, dtype: DType, shape: Vec<usize>, bytes: Arc<[u8]>) -> Tensor {
+        Tensor { name, dtype, shape, data: Data::Owned(bytes) }
+    }
+
+    /// The stored bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.data {
+            Data::Mapped(map, range) => &map[range.clone()],
+            Data::Owned(bytes) => bytes,
+        }
+    }
+
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True if the shape has a zero.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rows of a matrix (1 for a vector): every dimension but the last.
+    pub fn rows(&self) -> usize {
+        self.shape.iter().rev().skip(1).product()
+    }
+
+    /// Length of a row: the last dimension.
+    pub fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// All values as `f32`, row-major.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.len()];
+        zonda_kernels::dequantize::dequantize(self.dtype, self.bytes(), &mut out);
+        out
+    }
+}

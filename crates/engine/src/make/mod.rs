@@ -1,0 +1,1 @@
+//! Writing models: GGUF and SafeTensors writers, conversion between them, seeded synthetic models.

@@ -1,0 +1,1 @@
+//! Tokens to text events: detokenising, stop strings, finish reasons.

@@ -1,0 +1,150 @@
+//! The tensor formats that Zonda reads, with their block sizes and the numbers GGUF gives them.
+//!
+//! Source: the GGUF specification and ggml's type numbering; block layouts are in [`crate::blocks`].
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How a tensor's values are stored.
+///
+/// Quantised types store values in blocks along a row: [`DType::block_len`] values in
+/// [`DType::block_bytes`] bytes. Float types are blocks of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs, non_camel_case_types)] // the names are the documentation: ggml's own
+pub enum DType {
+    F32,
+    F16,
+    BF16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+}
+
+impl DType {
+    /// Every type, floats first.
+    pub const ALL: [DType; 13] = [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::Q4_0,
+        DType::Q4_1,
+        DType::Q5_0,
+        DType::Q5_1,
+        DType::Q8_0,
+        DType::Q2_K,
+        DType::Q3_K,
+        DType::Q4_K,
+        DType::Q5_K,
+        DType::Q6_K,
+    ];
+
+    /// `(name, values per block, bytes per block, ggml type number)`: the one table behind the accessors.
+    const fn row(self) -> (&'static str, usize, usize, u32) {
+        match self {
+            DType::F32 => ("f32", 1, 4, 0),
+            DType::F16 => ("f16", 1, 2, 1),
+            DType::BF16 => ("bf16", 1, 2, 30),
+            DType::Q4_0 => ("q4_0", 32, 18, 2),
+            DType::Q4_1 => ("q4_1", 32, 20, 3),
+            DType::Q5_0 => ("q5_0", 32, 22, 6),
+            DType::Q5_1 => ("q5_1", 32, 24, 7),
+            DType::Q8_0 => ("q8_0", 32, 34, 8),
+            DType::Q2_K => ("q2_k", 256, 84, 10),
+            DType::Q3_K => ("q3_k", 256, 110, 11),
+            DType::Q4_K => ("q4_k", 256, 144, 12),
+            DType::Q5_K => ("q5_k", 256, 176, 13),
+            DType::Q6_K => ("q6_k", 256, 210, 14),
+        }
+    }
+
+    /// The name in lower case, as the command line takes it: `q4_0`.
+    pub const fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    /// Values in a block; a row's length is a multiple of it.
+    pub const fn block_len(self) -> usize {
+        self.row().1
+    }
+
+    /// Bytes in a block.
+    pub const fn block_bytes(self) -> usize {
+        self.row().2
+    }
+
+    /// The number GGUF stores for this type.
+    pub const fn ggml_id(self) -> u32 {
+        self.row().3
+    }
+
+    /// The type with this GGUF number, if we run it.
+    pub fn from_ggml_id(id: u32) -> Option<DType> {
+        DType::ALL.into_iter().find(|t| t.ggml_id() == id)
+    }
+
+    /// True for the blocked integer formats.
+    pub const fn is_quantized(self) -> bool {
+        self.block_len() > 1
+    }
+
+    /// Bytes that `values` values take; `None` if they don't fill whole blocks or the size overflows.
+    pub fn bytes_for(self, values: usize) -> Option<usize> {
+        if !values.is_multiple_of(self.block_len()) {
+            return None;
+        }
+        (values / self.block_len()).checked_mul(self.block_bytes())
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A type name that is none of [`DType::ALL`].
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "unknown tensor type {0:?}; expected one of f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k"
+)]
+pub struct UnknownDType(pub String);
+
+impl FromStr for DType {
+    type Err = UnknownDType;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        DType::ALL
+            .into_iter()
+            .find(|t| t.name().eq_ignore_ascii_case(s))
+            .ok_or_else(|| UnknownDType(s.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_round_trip() {
+        for t in DType::ALL {
+            assert_eq!(t.name().parse(), Ok(t));
+            assert_eq!(DType::from_ggml_id(t.ggml_id()), Some(t));
+        }
+        assert!("q9_9".parse::<DType>().is_err());
+        assert_eq!(DType::from_ggml_id(4), None);
+    }
+
+    #[test]
+    fn sizes_want_whole_blocks() {
+        assert_eq!(DType::Q4_0.bytes_for(64), Some(36));
+        assert_eq!(DType::Q4_0.bytes_for(33), None);
+        assert_eq!(DType::F32.bytes_for(usize::MAX), None);
+    }
+}
