@@ -1,0 +1,359 @@
+"""Makes tiny seeded checkpoints with Hugging Face transformers, and the logits they give.
+
+One folder for each checkpoint, next to this script:
+
+* `config.json`, `model.safetensors` (or shards with `model.safetensors.index.json`): the layout that
+  published checkpoints of that architecture have on disk;
+* `config.old.json` (some): the same configuration in the older spelling (`rope_theta`,
+  `rope_scaling`, `torch_dtype`), checked here to give the same logits;
+* `goldens.safetensors`: for each prompt length K, `ids.K` (int32 `[K]`) and `logits.K` (float32
+  `[K, vocab]`, every position), computed in float32 with eager attention from the stored weights.
+
+The weights depend on nothing but the seed and each tensor's name and shape: transformers writes the
+files, then every tensor in them is refilled from its own generator, and the result is loaded again.
+Prompts are drawn until no position's two best logits (and no router's k-th and next expert) are so
+close that rounding could swap them, so "same arg-max everywhere" is a fair demand.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import tempfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+LENGTHS = (1, 5, 33, 100)
+MIN_GAP = 0.01  # between the two best logits of every position
+MIN_ROUTER_GAP = 0.002  # between the last chosen expert's router logit and the next one's
+MAX_BYTES = 600_000  # of weights, a checkpoint
+
+BASE = dict(
+    vocab_size=160,
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=False,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=None,
+)
+DENSE = r"mlp\.(gate|up|down)_proj\.weight"
+ATTENTION = r"self_attn\.[qkvo]_proj\.weight"
+NORMS = r"(input|post_attention)_layernorm\.weight"
+OUTER = r"lm_head\.weight|model\.norm\.weight|model\.embed_tokens\.weight"
+
+
+def layer_names(*parts: str, outer: str = OUTER) -> str:
+    """The pattern that every tensor name of a checkpoint must match."""
+    return rf"{outer}|model\.layers\.\d+\.({'|'.join(parts)})"
+
+
+@dataclass
+class Checkpoint:
+    """One tiny model: its architecture, what differs from `BASE`, and how it is stored."""
+
+    model_type: str
+    options: dict
+    names: str = layer_names(ATTENTION, DENSE, NORMS)
+    dtype: torch.dtype = torch.float32
+    shard_bytes: int = 1 << 30
+    # Keys set or (None) removed to get the older spelling; empty: no config.old.json.
+    old: dict = field(default_factory=dict)
+
+
+def rope(kind: str = "default", theta: float = 10_000.0, **parameters) -> dict:
+    """A `rope_parameters` object."""
+    return {"rope_type": kind, "rope_theta": theta, **parameters}
+
+
+LLAMA3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
+YARN = dict(factor=4.0, original_max_position_embeddings=32)
+QWEN3_MOE = dict(
+    head_dim=16,
+    moe_intermediate_size=24,
+    num_experts=8,
+    num_experts_per_tok=2,
+    decoder_sparse_step=1,
+    mlp_only_layers=[],
+    rms_norm_eps=1e-6,
+    rope_parameters=rope(theta=1_000_000.0),
+)
+QWEN3_MOE_NAMES = layer_names(
+    ATTENTION,
+    NORMS,
+    r"self_attn\.[qk]_norm\.weight",
+    r"mlp\.gate\.weight",
+    r"mlp\.experts\.\d+\.(gate|up|down)_proj\.weight",
+)
+
+CHECKPOINTS = {
+    # Prompts of 33 and 100 tokens go past this window.
+    "mistral_window": Checkpoint(
+        "mistral",
+        dict(sliding_window=16, head_dim=16, rope_parameters=rope(theta=10_000.0)),
+        old=dict(rope_theta=10_000.0, rope_scaling=None, sliding_window=16, head_dim=None),
+    ),
+    # Mistral-Nemo's way: heads × head_dim is not the hidden size. Stored as float16.
+    "mistral_full": Checkpoint(
+        "mistral",
+        dict(
+            sliding_window=None,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            rope_parameters=rope(theta=1_000_000.0),
+        ),
+        dtype=torch.float16,
+    ),
+    # A large epsilon, so that one that is not read from the file shows in the logits. Sharded.
+    "llama": Checkpoint(
+        "llama",
+        dict(rms_norm_eps=1e-3, rope_parameters=rope(theta=10_000.0)),
+        shard_bytes=150_000,
+    ),
+    "llama_linear": Checkpoint(
+        "llama",
+        dict(rope_parameters=rope("linear", factor=4.0)),
+        # The oldest spelling: "type", and no head_dim.
+        old=dict(rope_theta=10_000.0, rope_scaling={"type": "linear", "factor": 4.0}, head_dim=None),
+    ),
+    "llama_llama3": Checkpoint(
+        "llama",
+        dict(num_hidden_layers=3, rope_parameters=rope("llama3", 500_000.0, **LLAMA3)),
+        old=dict(rope_theta=500_000.0, rope_scaling={"rope_type": "llama3", **LLAMA3}),
+    ),
+    # The attention factor is not given, so it is 0.1 ln(factor) + 1.
+    "llama_yarn": Checkpoint(
+        "llama",
+        dict(rope_parameters=rope("yarn", **YARN)),
+        old=dict(rope_theta=10_000.0, rope_scaling={"rope_type": "yarn", **YARN}),
+    ),
+    "llama_yarn_given": Checkpoint(
+        "llama",
+        dict(
+            num_hidden_layers=1,
+            rope_parameters=rope(
+                "yarn",
+                factor=2.0,
+                original_max_position_embeddings=64,
+                attention_factor=0.8,
+                beta_fast=2.0,
+                beta_slow=0.25,
+            ),
+        ),
+    ),
+    # SmolLM2's shape: 9 query heads on 3 KV heads, tied embeddings, bfloat16 on disk.
+    "smollm2": Checkpoint(
+        "llama",
+        dict(
+            hidden_size=144,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            tie_word_embeddings=True,
+            rope_parameters=rope(theta=100_000.0),
+        ),
+        names=layer_names(ATTENTION, DENSE, NORMS, outer=r"model\.norm\.weight|model\.embed_tokens\.weight"),
+        dtype=torch.bfloat16,
+        old=dict(rope_theta=100_000.0, rope_scaling=None, head_dim=None),
+    ),
+    # As published Qwen2.5 configurations have it, the old spelling names a window and then says not
+    # to use it; a loader that applies it fails the goldens.
+    "qwen2": Checkpoint(
+        "qwen2",
+        dict(rms_norm_eps=1e-6, use_sliding_window=False, rope_parameters=rope(theta=1_000_000.0)),
+        names=layer_names(ATTENTION, r"self_attn\.[qkv]_proj\.bias", DENSE, NORMS),
+        old=dict(
+            rope_theta=1_000_000.0,
+            rope_scaling=None,
+            sliding_window=16,
+            max_window_layers=2,
+            layer_types=None,
+        ),
+    ),
+    "qwen3": Checkpoint(
+        "qwen3",
+        dict(head_dim=32, rms_norm_eps=1e-3, use_sliding_window=False, rope_parameters=rope(theta=1_000_000.0)),
+        names=layer_names(ATTENTION, r"self_attn\.[qk]_norm\.weight", DENSE, NORMS),
+    ),
+    "mixtral": Checkpoint(
+        "mixtral",
+        dict(
+            intermediate_size=48,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            sliding_window=None,
+            head_dim=16,
+            rope_parameters=rope(theta=1_000_000.0),
+        ),
+        names=layer_names(
+            ATTENTION,
+            NORMS,
+            r"block_sparse_moe\.gate\.weight",
+            r"block_sparse_moe\.experts\.\d+\.w[123]\.weight",
+        ),
+        old=dict(rope_theta=1_000_000.0, rope_scaling=None, head_dim=None),
+    ),
+    # transformers 5 writes `num_local_experts`; published configurations say `num_experts`.
+    "qwen3_moe": Checkpoint(
+        "qwen3_moe",
+        dict(**QWEN3_MOE, norm_topk_prob=True),
+        names=QWEN3_MOE_NAMES,
+        old=dict(rope_theta=1_000_000.0, rope_scaling=None, num_experts=8, num_local_experts=None),
+    ),
+    # The chosen experts' probabilities are used as they are, without scaling them to sum to 1.
+    "qwen3_moe_unnormed": Checkpoint(
+        "qwen3_moe",
+        dict(**QWEN3_MOE, num_hidden_layers=1, norm_topk_prob=False),
+        names=QWEN3_MOE_NAMES,
+    ),
+}
+
+
+def random_tensor(name: str, shape: list[int], seed: int) -> torch.Tensor:
+    """A tensor's values, from its name and shape alone.
+
+    Large enough for logits with real spread: matrices have standard deviation 0.2, norms lie in
+    0.5..1.5 and biases have standard deviation 0.3.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    if name.endswith("norm.weight"):
+        values = rng.uniform(0.5, 1.5, shape)
+    elif name.endswith(".bias"):
+        values = rng.normal(0.0, 0.3, shape)
+    else:
+        values = rng.normal(0.0, 0.2, shape)
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def write_checkpoint(folder: Path, spec: Checkpoint, seed: int) -> None:
+    """Lets transformers write the files, then refills every tensor in them."""
+    config = AutoConfig.for_model(spec.model_type, **{**BASE, **spec.options})
+    config.dtype = spec.dtype
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config).to(spec.dtype)
+    model.save_pretrained(folder, max_shard_size=spec.shard_bytes)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+        for name in shapes:
+            assert re.fullmatch(spec.names, name), f"{folder.name}: unexpected tensor {name}"
+        tensors = {n: random_tensor(n, shape, seed).to(spec.dtype) for n, shape in shapes.items()}
+        save_file(tensors, path, metadata=metadata)
+        total += path.stat().st_size
+    assert total <= MAX_BYTES, f"{folder.name}: {total} bytes of weights"
+    assert (spec.shard_bytes < total) == (folder / "model.safetensors.index.json").exists()
+
+
+def write_old_config(folder: Path, spec: Checkpoint) -> None:
+    """Writes `config.old.json`: the same model, spelt as before `rope_parameters` and `dtype`."""
+    config = json.loads((folder / "config.json").read_text())
+    del config["rope_parameters"]
+    config["torch_dtype"] = config.pop("dtype")
+    config["transformers_version"] = "4.46.0"
+    for key, value in spec.old.items():
+        if value is None and key != "rope_scaling":
+            config.pop(key, None)
+        else:
+            config[key] = value
+    (folder / "config.old.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def load(folder: Path, config_name: str = "config.json") -> torch.nn.Module:
+    """Loads a checkpoint in float32, with the named file as its configuration."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for path in folder.glob("model*"):
+            shutil.copy(path, temporary)
+        shutil.copy(folder / config_name, Path(temporary) / "config.json")
+        model, report = AutoModelForCausalLM.from_pretrained(
+            temporary, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        )
+    for kind, names in report.items():
+        assert not names, f"{folder.name}: {kind}: {names}"
+    return model.eval()
+
+
+@torch.no_grad()
+def run(model: torch.nn.Module, ids: np.ndarray) -> tuple[torch.Tensor, float]:
+    """Logits `[tokens, vocab]`, and the smallest gap at which a router chose its last expert."""
+    config = model.config
+    routed = getattr(config, "num_local_experts", getattr(config, "num_experts", 0))
+    extra = {"output_router_logits": True} if routed else {}
+    out = model(torch.from_numpy(ids.astype(np.int64))[None], use_cache=False, **extra)
+    gap = float("inf")
+    for logits in out.router_logits if routed else ():
+        best = logits.float().sort(dim=-1, descending=True).values
+        k = config.num_experts_per_tok
+        gap = min(gap, (best[:, k - 1] - best[:, k]).min().item())
+    return out.logits[0].float(), gap
+
+
+def make_goldens(folder: Path, spec: Checkpoint, seed: int) -> str:
+    """Draws the prompts, writes `goldens.safetensors`, checks the old spelling; returns a summary."""
+    model = load(folder)
+    goldens, worst = {}, float("inf")
+    for length in LENGTHS:
+        for attempt in range(2000):
+            rng = np.random.default_rng([seed, length, attempt])
+            ids = rng.integers(0, BASE["vocab_size"], length, dtype=np.int32)
+            logits, router_gap = run(model, ids)
+            best = logits.topk(2, dim=-1).values
+            gap = (best[:, 0] - best[:, 1]).min().item()
+            if gap >= MIN_GAP and router_gap >= MIN_ROUTER_GAP:
+                break
+        else:
+            raise SystemExit(f"{folder.name}: no prompt of {length} tokens without near ties")
+        worst = min(worst, gap)
+        goldens[f"ids.{length}"] = torch.from_numpy(ids)
+        goldens[f"logits.{length}"] = logits.contiguous()
+    save_file(goldens, folder / "goldens.safetensors", metadata={"transformers": transformers.__version__})
+
+    if spec.old:
+        write_old_config(folder, spec)
+        model = load(folder, "config.old.json")
+        for length in LENGTHS:
+            logits, _ = run(model, goldens[f"ids.{length}"].numpy())
+            assert torch.equal(logits, goldens[f"logits.{length}"]), f"{folder.name}: old spelling differs"
+    spread = goldens[f"logits.{LENGTHS[-1]}"].std().item()
+    return f"logit std {spread:.2f}, smallest top-2 gap {worst:.4f}"
+
+
+def main() -> None:
+    """Makes all checkpoints, or those named."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help=f"which to make (default: all of {', '.join(CHECKPOINTS)})")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
+    parser.add_argument("--seed", type=int, default=20261123)
+    args = parser.parse_args()
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+
+    for name in args.names or CHECKPOINTS:
+        folder, spec = args.out / name, CHECKPOINTS[name]
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_checkpoint(folder, spec, args.seed)
+        summary = make_goldens(folder, spec, args.seed)
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        print(f"{name}: {size // 1000} kB, {summary}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
