@@ -1,1 +1,272 @@
 //! The quantised blocks as GGUF lays them out in memory, one `#[repr(C)]` struct per type.
+//!
+//! Every struct has alignment 1 and no padding, so any byte slice of the right length casts to blocks
+//! ([`bytemuck::cast_slice`]) wherever a file put it. Multi-byte fields are little-endian.
+//!
+//! Types named `_0` stand for `x = d·q` with a signed code, types named `_1` for `x = d·q + m`. The K types
+//! hold 256 values in sub-blocks of 16 or 32, whose scales (and minima) are small integers times one `f16` a block.
+//! Source: ggml's block definitions, checked against gguf-py's dequantisation.
+
+use crate::DType;
+use bytemuck::{Pod, Zeroable};
+use half::f16;
+
+/// Values in a block of the simple types.
+pub const BLOCK: usize = 32;
+/// Values in a block of the K types.
+pub const SUPER: usize = 256;
+
+/// A little-endian IEEE half, without alignment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Half(pub [u8; 2]);
+
+impl Half {
+    /// The value, exactly.
+    pub fn to_f32(self) -> f32 {
+        f16::from_le_bytes(self.0).to_f32()
+    }
+
+    /// Rounds to nearest, ties to even; too large becomes infinite.
+    pub fn from_f32(value: f32) -> Half {
+        Half(f16::from_f32(value).to_le_bytes())
+    }
+}
+
+/// A block type and the [`DType`] it stores.
+pub trait Block: Pod {
+    /// The type's name and sizes.
+    const DTYPE: DType;
+}
+
+/// Implements [`Block`] and checks at compile time that struct and table agree on the size.
+macro_rules! block {
+    ($block:ty, $dtype:expr) => {
+        impl Block for $block {
+            const DTYPE: DType = $dtype;
+        }
+        const _: () = assert!(size_of::<$block>() == $dtype.block_bytes() && align_of::<$block>() == 1);
+    };
+}
+
+/// 32 values in 4 bits: `x = d·(q − 8)`, `q` in 0..16.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ4_0 {
+    /// Scale.
+    pub d: Half,
+    /// Byte `i` holds value `i` (low nibble) and value `i + 16` (high nibble).
+    pub qs: [u8; 16],
+}
+block!(BlockQ4_0, DType::Q4_0);
+
+/// 32 values in 4 bits: `x = d·q + m`, `q` in 0..16.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ4_1 {
+    /// Scale.
+    pub d: Half,
+    /// The value of code 0.
+    pub m: Half,
+    /// Nibbles as in [`BlockQ4_0::qs`].
+    pub qs: [u8; 16],
+}
+block!(BlockQ4_1, DType::Q4_1);
+
+/// 32 values in 5 bits: `x = d·(q − 16)`, `q` in 0..32.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ5_0 {
+    /// Scale.
+    pub d: Half,
+    /// The codes' fifth bits: bit `i` of this little-endian word belongs to value `i`.
+    pub qh: [u8; 4],
+    /// The codes' low four bits, nibbles as in [`BlockQ4_0::qs`].
+    pub qs: [u8; 16],
+}
+block!(BlockQ5_0, DType::Q5_0);
+
+/// 32 values in 5 bits: `x = d·q + m`, `q` in 0..32.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ5_1 {
+    /// Scale.
+    pub d: Half,
+    /// The value of code 0.
+    pub m: Half,
+    /// Fifth bits as in [`BlockQ5_0::qh`].
+    pub qh: [u8; 4],
+    /// Low four bits, nibbles as in [`BlockQ4_0::qs`].
+    pub qs: [u8; 16],
+}
+block!(BlockQ5_1, DType::Q5_1);
+
+/// 32 values in 8 bits: `x = d·q`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ8_0 {
+    /// Scale.
+    pub d: Half,
+    /// Signed codes, in order.
+    pub qs: [i8; 32],
+}
+block!(BlockQ8_0, DType::Q8_0);
+
+/// 256 values in 2 bits, sub-blocks of 16: `x = d·sc·q − dmin·mn`, `q` in 0..4.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ2K {
+    /// Per sub-block: `sc` in the low nibble, `mn` in the high nibble.
+    pub scales: [u8; 16],
+    /// Codes. Each run of 32 bytes holds 128 values: bits `2k..2k+2` of byte `i` are value `32k + i` of the run.
+    pub qs: [u8; 64],
+    /// Scale of the scales.
+    pub d: Half,
+    /// Scale of the minima.
+    pub dmin: Half,
+}
+block!(BlockQ2K, DType::Q2_K);
+
+/// 256 values in 3 bits, sub-blocks of 16: `x = d·sc·q`, `q` in −4..4, `sc` in −32..32.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ3K {
+    /// High bits: bit `j` of byte `i` belongs to value `32j + i`. Set: the code is the low bits as they are; clear: 4 less.
+    pub hmask: [u8; 32],
+    /// Low two bits, laid out as [`BlockQ2K::qs`].
+    pub qs: [u8; 64],
+    /// Sixteen 6-bit scales, stored plus 32; see [`BlockQ3K::scales`].
+    pub scales: [u8; 12],
+    /// Scale of the scales.
+    pub d: Half,
+}
+block!(BlockQ3K, DType::Q3_K);
+
+impl BlockQ3K {
+    /// The sixteen sub-block scales, −32..32.
+    ///
+    /// Low four bits of scale `j`: nibble `j / 8` of byte `j % 8`. High two: bits `2·(j / 4)` of byte `8 + j % 4`.
+    pub fn scales(&self) -> [i8; 16] {
+        std::array::from_fn(|j| {
+            let low = (self.scales[j % 8] >> (4 * (j / 8))) & 0x0F;
+            let high = (self.scales[8 + j % 4] >> (2 * (j / 4))) & 0x03;
+            (low | (high << 4)) as i8 - 32
+        })
+    }
+
+    /// The inverse of [`BlockQ3K::scales`]: packs scales of −32..32.
+    pub fn pack_scales(scales: [i8; 16]) -> [u8; 12] {
+        let mut packed = [0; 12];
+        for (j, s) in scales.into_iter().enumerate() {
+            let s = (s + 32) as u8;
+            packed[j % 8] |= (s & 0x0F) << (4 * (j / 8));
+            packed[8 + j % 4] |= (s >> 4) << (2 * (j / 4));
+        }
+        packed
+    }
+}
+
+/// 256 values in 4 bits, sub-blocks of 32: `x = d·sc·q − dmin·mn`, `q` in 0..16.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ4K {
+    /// Scale of the scales.
+    pub d: Half,
+    /// Scale of the minima.
+    pub dmin: Half,
+    /// Eight 6-bit scales and eight 6-bit minima; see [`scales_and_minima`].
+    pub scales: [u8; 12],
+    /// Codes. Each run of 32 bytes holds two sub-blocks: the first in the low nibbles, the second in the high ones.
+    pub qs: [u8; 128],
+}
+block!(BlockQ4K, DType::Q4_K);
+
+/// 256 values in 5 bits, sub-blocks of 32: `x = d·sc·q − dmin·mn`, `q` in 0..32.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ5K {
+    /// Scale of the scales.
+    pub d: Half,
+    /// Scale of the minima.
+    pub dmin: Half,
+    /// Eight 6-bit scales and eight 6-bit minima; see [`scales_and_minima`].
+    pub scales: [u8; 12],
+    /// Fifth bits: bit `j` of byte `i` belongs to value `i` of sub-block `j`.
+    pub qh: [u8; 32],
+    /// Low four bits, laid out as [`BlockQ4K::qs`].
+    pub qs: [u8; 128],
+}
+block!(BlockQ5K, DType::Q5_K);
+
+/// 256 values in 6 bits, sub-blocks of 16: `x = d·sc·(q − 32)`, `q` in 0..64.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ6K {
+    /// Low four bits. Each run of 64 bytes holds 128 values: byte `i` is value `i` (low nibble) and `64 + i` (high).
+    pub ql: [u8; 128],
+    /// High two bits. Each run of 32 bytes holds 128 values: bits `2k..2k+2` of byte `i` are value `32k + i` of the run.
+    pub qh: [u8; 64],
+    /// Sub-block scales, plain `i8`.
+    pub scales: [i8; 16],
+    /// Scale of the scales.
+    pub d: Half,
+}
+block!(BlockQ6K, DType::Q6_K);
+
+/// The 6-bit `(scale, minimum)` of the eight sub-blocks of a [`BlockQ4K`] or [`BlockQ5K`].
+///
+/// Sub-blocks 0..4: the low six bits of bytes `j` (scale) and `4 + j` (minimum). Sub-blocks 4..8: the low four
+/// bits are the nibbles of byte `4 + j`, the high two sit atop bytes `j − 4` (scale) and `j` (minimum).
+pub fn scales_and_minima(packed: &[u8; 12]) -> [(u8, u8); 8] {
+    std::array::from_fn(|j| {
+        if j < 4 {
+            (packed[j] & 63, packed[4 + j] & 63)
+        } else {
+            let low = packed[4 + j];
+            ((low & 15) | (packed[j - 4] >> 6 << 4), (low >> 4) | (packed[j] >> 6 << 4))
+        }
+    })
+}
+
+/// The inverse of [`scales_and_minima`]: packs eight pairs of 0..64.
+pub fn pack_scales_and_minima(pairs: [(u8, u8); 8]) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for (j, (scale, min)) in pairs.into_iter().enumerate() {
+        if j < 4 {
+            packed[j] |= scale;
+            packed[4 + j] |= min;
+        } else {
+            packed[4 + j] = (scale & 15) | ((min & 15) << 4);
+            packed[j - 4] |= (scale >> 4) << 6;
+            packed[j] |= (min >> 4) << 6;
+        }
+    }
+    packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn six_bit_pairs_pack_and_unpack(pairs: [(u8, u8); 8]) {
+            let pairs = pairs.map(|(s, m)| (s & 63, m & 63));
+            prop_assert_eq!(scales_and_minima(&pack_scales_and_minima(pairs)), pairs);
+        }
+
+        #[test]
+        fn q3_k_scales_pack_and_unpack(scales: [u8; 16]) {
+            let scales = scales.map(|s| (s & 63) as i8 - 32);
+            let block = BlockQ3K { scales: BlockQ3K::pack_scales(scales), ..Zeroable::zeroed() };
+            prop_assert_eq!(block.scales(), scales);
+        }
+    }
+
+    #[test]
+    fn blocks_cast_from_unaligned_bytes() {
+        let bytes = [0u8; 1 + 2 * 18];
+        assert_eq!(bytemuck::cast_slice::<u8, BlockQ4_0>(&bytes[1..]).len(), 2);
+    }
+}
