@@ -1,0 +1,74 @@
+//! The blocks of 32 with one scale: ggml's reference formulas.
+
+use super::{inverse, scale_or_nan};
+use crate::blocks::*;
+
+/// The value of largest magnitude, the first of equals.
+fn extreme(x: &[f32; BLOCK]) -> f32 {
+    x.iter().fold(x[0], |best, &v| if v.abs() > best.abs() { v } else { best })
+}
+
+/// Smallest and largest value; of zeros of both signs, the first.
+fn range(x: &[f32; BLOCK]) -> (f32, f32) {
+    x.iter().fold((x[0], x[0]), |(lo, hi), &v| (if v < lo { v } else { lo }, if v > hi { v } else { hi }))
+}
+
+/// Two codes a byte: `i` in the low nibble, `i + 16` in the high one.
+fn nibbles(codes: &[u8; BLOCK]) -> [u8; 16] {
+    std::array::from_fn(|i| (codes[i] & 15) | ((codes[i + 16] & 15) << 4))
+}
+
+/// The codes' fifth bits, bit `i` for value `i`.
+fn fifth_bits(codes: &[u8; BLOCK]) -> [u8; 4] {
+    codes.iter().enumerate().fold(0u32, |bits, (i, &c)| bits | u32::from(c >> 4) << i).to_le_bytes()
+}
+
+/// Codes around a zero point of half the range: the extreme value gets code 0, its mirror image is cut to `2·zero − 1`.
+fn signed_codes(x: &[f32; BLOCK], zero: u8) -> (f32, [u8; BLOCK]) {
+    let d = extreme(x) / -f32::from(zero);
+    let id = inverse(d);
+    let offset = f32::from(zero) + 0.5;
+    // A float cast to an integer cuts towards zero and saturates (NaN gives 0).
+    (scale_or_nan(d, x), x.map(|v| ((v * id + offset) as u8).min(2 * zero - 1)))
+}
+
+/// Codes `0..=max` from the smallest to the largest value: `(d, m, codes)`.
+fn affine_codes(x: &[f32; BLOCK], max: u8) -> (f32, f32, [u8; BLOCK]) {
+    let (lo, hi) = range(x);
+    let d = (hi - lo) / f32::from(max);
+    let id = inverse(d);
+    (scale_or_nan(d, x), lo, x.map(|v| (((v - lo) * id + 0.5) as u8).min(max)))
+}
+
+pub(super) fn q4_0(x: &[f32; BLOCK]) -> BlockQ4_0 {
+    let (d, codes) = signed_codes(x, 8);
+    BlockQ4_0 { d: Half::from_f32(d), qs: nibbles(&codes) }
+}
+
+pub(super) fn q4_1(x: &[f32; BLOCK]) -> BlockQ4_1 {
+    let (d, m, codes) = affine_codes(x, 15);
+    BlockQ4_1 { d: Half::from_f32(d), m: Half::from_f32(m), qs: nibbles(&codes) }
+}
+
+pub(super) fn q5_0(x: &[f32; BLOCK]) -> BlockQ5_0 {
+    let (d, codes) = signed_codes(x, 16);
+    BlockQ5_0 { d: Half::from_f32(d), qh: fifth_bits(&codes), qs: nibbles(&codes) }
+}
+
+pub(super) fn q5_1(x: &[f32; BLOCK]) -> BlockQ5_1 {
+    let (d, m, codes) = affine_codes(x, 31);
+    BlockQ5_1 { d: Half::from_f32(d), m: Half::from_f32(m), qh: fifth_bits(&codes), qs: nibbles(&codes) }
+}
+
+pub(super) fn q8_0(x: &[f32; BLOCK]) -> BlockQ8_0 {
+    let d = extreme(x).abs() / 127.0;
+    let id = inverse(d);
+    let qs = x.map(|v| {
+        // Rounds half away from zero. The fraction is exact: magnitudes stay under 128.
+        let v = v * id;
+        let whole = v as i8;
+        let fraction = v - f32::from(whole);
+        whole.saturating_add((fraction >= 0.5) as i8 - (fraction <= -0.5) as i8)
+    });
+    BlockQ8_0 { d: Half::from_f32(scale_or_nan(d, x)), qs }
+}
