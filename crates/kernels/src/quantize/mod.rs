@@ -1,7 +1,7 @@
 //! `f32` to stored bytes, without importance weights.
 //!
 //! The simple types follow ggml's reference formulas and give the same bytes as gguf-py's `gguf.quants.quantize`.
-//! The K types ([`k`]) search for scales and minima that minimise the squared error ([`search`]), as ggml does,
+//! The K types search for scales and minima that minimise the squared error, as ggml does,
 //! with a search of our own: the bytes differ from ggml's, the errors are of the same size.
 //!
 //! **What is not a number stays visible.** A block that holds NaN or an infinity gets NaN as its scale, so that all of
