@@ -27,6 +27,33 @@ pub enum Value {
     Ints(Vec<i32>),
 }
 
+impl Value {
+    /// The type and the value, short enough for a message: `u32 7`, `an array of 3 strings`.
+    pub fn describe(&self) -> String {
+        match self {
+            Value::U8(v) => format!("u8 {v}"),
+            Value::I8(v) => format!("i8 {v}"),
+            Value::U16(v) => format!("u16 {v}"),
+            Value::I16(v) => format!("i16 {v}"),
+            Value::U32(v) => format!("u32 {v}"),
+            Value::I32(v) => format!("i32 {v}"),
+            Value::U64(v) => format!("u64 {v}"),
+            Value::I64(v) => format!("i64 {v}"),
+            Value::F32(v) => format!("f32 {v}"),
+            Value::F64(v) => format!("f64 {v}"),
+            Value::Bool(v) => format!("bool {v}"),
+            Value::String(v) if v.chars().count() > 60 => {
+                format!("string {:?}…", v.chars().take(60).collect::<String>())
+            }
+            Value::String(v) => format!("string {v:?}"),
+            Value::Array(v) => format!("an array of {} values", v.len()),
+            Value::Strings(v) => format!("an array of {} strings", v.len()),
+            Value::Floats(v) => format!("an array of {} f32", v.len()),
+            Value::Ints(v) => format!("an array of {} i32", v.len()),
+        }
+    }
+}
+
 /// All metadata of a model, sorted by key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata(pub BTreeMap<String, Value>);

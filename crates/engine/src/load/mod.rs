@@ -1,23 +1,35 @@
 //! Opening a model: GGUF files and SafeTensors folders become one [`ModelSpec`] and one set of tensors by role.
+//!
+//! [`Model::open`] is the way in. A GGUF file is read by [`gguf`] (the format) through [`GgufFile`] (one file, or the
+//! parts of a split one); a folder by `safetensors` (the weights) and `hf` (`config.json`). Each format has its reader
+//! of hyperparameters, whose results are checked alike; `names` knows what each calls its tensors. Files come from
+//! strangers: nothing in them is believed before it is compared with what is really there.
 
+mod dtypes;
+mod errors;
+mod fields;
+mod finite;
+pub mod gguf;
+mod gguf_spec;
+mod hf;
+mod hf_rope;
+mod inspect;
 pub mod metadata;
+mod model;
+mod names;
+mod safetensors;
+mod source;
 pub mod spec;
+mod split;
 pub mod tensor;
+mod validate;
 
+pub use dtypes::StoredType;
+pub use errors::LoadError;
+pub use finite::{check_finite, first_non_finite};
+pub use inspect::{Memory, TypeShare};
 pub use metadata::{Metadata, Value};
+pub use model::{Format, Model, TensorInfo};
 pub use spec::{Architecture, ModelSpec, Moe, Rope, RopePairing, RopeScaling};
+pub use split::GgufFile;
 pub use tensor::{LayerTensor, Tensor, TensorRole};
-
-/// Why a model could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// The file system said no.
-    #[error("{path}: {source}")]
-    Io {
-        /// What was being read.
-        path: std::path::PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}

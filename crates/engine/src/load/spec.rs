@@ -1,5 +1,7 @@
 //! [`ModelSpec`]: what a model is, whatever file it came from. Options are data: there is no type per architecture.
 
+use std::fmt;
+
 /// The architectures Zonda runs. They differ only in the options below; the name is kept for display and for
 /// writing files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,6 +13,20 @@ pub enum Architecture {
     Qwen2,
     Qwen3,
     Qwen3Moe,
+}
+
+impl fmt::Display for Architecture {
+    /// Hugging Face's `model_type`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Architecture::Llama => "llama",
+            Architecture::Mistral => "mistral",
+            Architecture::Mixtral => "mixtral",
+            Architecture::Qwen2 => "qwen2",
+            Architecture::Qwen3 => "qwen3",
+            Architecture::Qwen3Moe => "qwen3_moe",
+        })
+    }
 }
 
 /// What a decoder-only transformer of the Llama family is: its shapes and its options.

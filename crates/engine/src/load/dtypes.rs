@@ -1,0 +1,93 @@
+//! [`StoredType`]: every tensor type a file may hold, including those Zonda recognises but doesn't run.
+
+use std::fmt;
+use zonda_kernels::DType;
+
+/// The type of a stored tensor.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StoredType {
+    /// A type Zonda runs.
+    Runs(DType),
+    /// Another type, by its published name (lower case), or `type 99` for a number we don't know.
+    Other(String),
+}
+
+/// ggml's types that we don't run: `(number, name, values per block, bytes per block)`. Zero sizes: a type that was
+/// withdrawn from ggml and only needs a name.
+const OTHER_GGML: [(u32, &str, usize, usize); 29] = [
+    (4, "q4_2", 0, 0),
+    (5, "q4_3", 0, 0),
+    (9, "q8_1", 32, 36),
+    (15, "q8_k", 256, 292),
+    (16, "iq2_xxs", 256, 66),
+    (17, "iq2_xs", 256, 74),
+    (18, "iq3_xxs", 256, 98),
+    (19, "iq1_s", 256, 50),
+    (20, "iq4_nl", 32, 18),
+    (21, "iq3_s", 256, 110),
+    (22, "iq2_s", 256, 82),
+    (23, "iq4_xs", 256, 136),
+    (24, "i8", 1, 1),
+    (25, "i16", 1, 2),
+    (26, "i32", 1, 4),
+    (27, "i64", 1, 8),
+    (28, "f64", 1, 8),
+    (29, "iq1_m", 256, 56),
+    (31, "q4_0_4_4", 0, 0),
+    (32, "q4_0_4_8", 0, 0),
+    (33, "q4_0_8_8", 0, 0),
+    (34, "tq1_0", 256, 54),
+    (35, "tq2_0", 256, 66),
+    (36, "iq4_nl_4_4", 0, 0),
+    (37, "iq4_nl_4_8", 0, 0),
+    (38, "iq4_nl_8_8", 0, 0),
+    (39, "mxfp4", 32, 17),
+    (40, "nvfp4", 64, 36),
+    (41, "q1_0", 128, 18),
+];
+
+impl StoredType {
+    /// The type with this GGUF number and the `(values, bytes)` of its blocks, where known.
+    pub(super) fn from_ggml(id: u32) -> (StoredType, Option<(usize, usize)>) {
+        if let Some(dtype) = DType::from_ggml_id(id) {
+            return (StoredType::Runs(dtype), Some((dtype.block_len(), dtype.block_bytes())));
+        }
+        match OTHER_GGML.iter().find(|row| row.0 == id) {
+            Some(&(_, name, 0, _)) => (StoredType::Other(name.to_owned()), None),
+            Some(&(_, name, values, bytes)) => (StoredType::Other(name.to_owned()), Some((values, bytes))),
+            None => (StoredType::Other(format!("type {id}")), None),
+        }
+    }
+
+    /// The type with this SafeTensors name.
+    pub(super) fn from_safetensors(dtype: safetensors::Dtype) -> StoredType {
+        match dtype {
+            safetensors::Dtype::F32 => StoredType::Runs(DType::F32),
+            safetensors::Dtype::F16 => StoredType::Runs(DType::F16),
+            safetensors::Dtype::BF16 => StoredType::Runs(DType::BF16),
+            other => StoredType::Other(other.to_string().to_lowercase()),
+        }
+    }
+
+    /// The type, if Zonda runs it.
+    pub fn runs(&self) -> Option<DType> {
+        match self {
+            StoredType::Runs(dtype) => Some(*dtype),
+            StoredType::Other(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for StoredType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoredType::Runs(dtype) => dtype.fmt(f),
+            StoredType::Other(name) => f.pad(name),
+        }
+    }
+}
+
+/// The names of all types we run, for error messages.
+pub(super) fn runnable() -> String {
+    DType::ALL.map(DType::name).join(", ")
+}

@@ -1,0 +1,95 @@
+//! [`LoadError`]: why a model could not be opened, one variant per malformation, each with what was expected and found.
+
+use std::path::PathBuf;
+
+use super::gguf::GgufError;
+
+/// Why a model could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)] // the messages say what the fields are
+pub enum LoadError {
+    /// The file system said no.
+    #[error("{path}: {source}", path = path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+
+    /// The path is nothing that can be opened as a model.
+    #[error("{path}: {found}; expected a .gguf file or a folder with config.json", path = path.display())]
+    NotAModel { path: PathBuf, found: String },
+
+    /// A GGUF file that breaks the format.
+    #[error("{path}: {source}", path = path.display())]
+    Gguf { path: PathBuf, source: GgufError },
+
+    /// One part of a split GGUF model is missing or does not belong to the others.
+    #[error("{path}: split file: expected {expected}, found {found}", path = path.display())]
+    Split { path: PathBuf, expected: String, found: String },
+
+    /// A GGUF file that holds a vocabulary and no weights.
+    #[error("{path}: the file has no tensors: it can be used to tokenize, not to run a model", path = path.display())]
+    NoTensors { path: PathBuf },
+
+    /// A SafeTensors file that breaks the format.
+    #[error("{path}: {source}", path = path.display())]
+    SafeTensors { path: PathBuf, source: safetensors::SafeTensorError },
+
+    /// A SafeTensors or JSON header larger than any real one.
+    #[error("{path}: {what} of {found} bytes; expected at most {limit}", path = path.display())]
+    TooLarge { path: PathBuf, what: &'static str, found: u64, limit: u64 },
+
+    /// A JSON file that is not JSON, or not of the expected form.
+    #[error("{path}: {source}", path = path.display())]
+    Json { path: PathBuf, source: serde_json::Error },
+
+    /// A shard named by the index lies outside the model's folder.
+    #[error("{path}: weight_map names {name:?}; expected a file in the same folder", path = path.display())]
+    ShardPath { path: PathBuf, name: String },
+
+    /// A tensor is not in the shard that the index names.
+    #[error("{path}: tensor {tensor} is not in this shard, though the index says so", path = path.display())]
+    NotInShard { path: PathBuf, tensor: String },
+
+    /// Two tensors of one model have the same name.
+    #[error("{path}: tensor {tensor} is there twice", path = path.display())]
+    DuplicateTensor { path: PathBuf, tensor: String },
+
+    /// A hyperparameter is not there.
+    #[error("{path}: {key} is missing; expected {expected}", path = path.display())]
+    MissingKey { path: PathBuf, key: String, expected: String },
+
+    /// A hyperparameter is there and can't be right.
+    #[error("{path}: {key} is {found}; expected {expected}", path = path.display())]
+    BadValue { path: PathBuf, key: String, found: String, expected: String },
+
+    /// An architecture Zonda doesn't run.
+    #[error("{path}: architecture {found:?} is not supported; expected one of {runs}", path = path.display())]
+    UnsupportedArchitecture { path: PathBuf, found: String, runs: &'static str },
+
+    /// An option of an architecture we do run that the forward pass does not have.
+    #[error("{path}: {key} is {found}, which is not supported; {runs}", path = path.display())]
+    UnsupportedOption { path: PathBuf, key: String, found: String, runs: String },
+
+    /// Weights quantised in a way that this loader doesn't read.
+    #[error("{path}: weights quantized with {found} are not read here; {instead}", path = path.display())]
+    UnsupportedQuantization { path: PathBuf, found: String, instead: &'static str },
+
+    /// A tensor of a type we don't run.
+    #[error("{path}: tensor {tensor} has type {found}, which is not supported; expected one of {runs}", path = path.display())]
+    UnsupportedType { path: PathBuf, tensor: String, found: String, runs: String },
+
+    /// A tensor that the architecture has no use for: the file is of a variant that computes something else.
+    #[error("{path}: tensor {tensor} has no place in architecture {architecture} as it is run here", path = path.display())]
+    UnexpectedTensor { path: PathBuf, tensor: String, architecture: String },
+
+    /// A tensor that the model needs.
+    #[error("{path}: tensor {tensor} is missing; expected one of shape {expected:?}", path = path.display())]
+    MissingTensor { path: PathBuf, tensor: String, expected: Vec<usize> },
+
+    /// A tensor whose shape contradicts the hyperparameters.
+    #[error("{path}: tensor {tensor} has shape {found:?}; expected {expected:?}", path = path.display())]
+    WrongShape { path: PathBuf, tensor: String, expected: Vec<usize>, found: Vec<usize> },
+
+    /// A NaN or an infinity among the weights, or among a quantised tensor's block scales.
+    #[error("tensor {tensor} has a NaN or infinite value at or near index {index}; expected finite weights")]
+    NonFinite { tensor: String, index: usize },
+}

@@ -1,0 +1,49 @@
+//! Finding NaN and infinity in stored weights without dequantising them: only floats and block scales can hold one.
+
+use zonda_kernels::DType;
+
+use super::{LoadError, Tensor};
+
+/// The index of the first value that is NaN or infinite; in a quantised tensor, of the first value of the first block
+/// with such a scale. Reads every float, or a few bytes of every block.
+pub fn first_non_finite(tensor: &Tensor) -> Option<usize> {
+    let bytes = tensor.bytes();
+    let block = tensor.dtype.block_bytes();
+    let finite: fn(&[u8], usize) -> bool = match tensor.dtype {
+        DType::F32 => |b, at| exponent(u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]), 23, 8),
+        DType::BF16 => |b, at| exponent(u16::from_le_bytes([b[at], b[at + 1]]).into(), 7, 8),
+        _ => |b, at| exponent(u16::from_le_bytes([b[at], b[at + 1]]).into(), 10, 5),
+    };
+    let scales = scale_offsets(tensor.dtype);
+    let bad = bytes.chunks_exact(block).position(|b| !scales.iter().all(|&at| finite(b, at)))?;
+    Some(bad * tensor.dtype.block_len())
+}
+
+/// Refuses a tensor with a NaN or an infinity.
+///
+/// # Errors
+/// [`LoadError::NonFinite`] with the tensor's name and where in it.
+pub fn check_finite(tensor: &Tensor) -> Result<(), LoadError> {
+    match first_non_finite(tensor) {
+        None => Ok(()),
+        Some(index) => Err(LoadError::NonFinite { tensor: tensor.name.clone(), index }),
+    }
+}
+
+/// True if the exponent of a float, in `width` bits from `at` on, is not all ones.
+fn exponent(bits: u32, at: u32, width: u32) -> bool {
+    let ones = (1 << width) - 1;
+    (bits >> at) & ones != ones
+}
+
+/// Where a block's floats are: its scales and minimums (binary16), or the value itself.
+fn scale_offsets(dtype: DType) -> &'static [usize] {
+    match dtype {
+        DType::F32 | DType::F16 | DType::BF16 => &[0],
+        DType::Q4_0 | DType::Q5_0 | DType::Q8_0 => &[0],
+        DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => &[0, 2],
+        DType::Q2_K => &[80, 82],
+        DType::Q3_K => &[108],
+        DType::Q6_K => &[208],
+    }
+}

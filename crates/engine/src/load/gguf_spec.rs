@@ -1,0 +1,280 @@
+//! From GGUF metadata to a [`ModelSpec`], as llama.cpp's loader reads the keys.
+
+use std::path::Path;
+
+use super::fields::{Fields, MAX_COUNT, Prefixed};
+use super::source::Store;
+use super::spec::{Architecture, ModelSpec, Moe, Rope, RopePairing, RopeScaling};
+use super::validate::{Names, validate, yarn_mscale};
+use super::{LoadError, Metadata, Value};
+
+/// `general.architecture` values we run, for messages.
+const RUNS: &str = "llama (Llama, Mistral, Mixtral, SmolLM2), mistral3, qwen2, qwen3, qwen3moe";
+
+const NAMES: Names = Names {
+    heads: "attention.head_count",
+    kv_heads: "attention.head_count_kv",
+    head_dim: "attention.key_length",
+    experts_used: "expert_used_count",
+    norm_eps: "attention.layer_norm_rms_epsilon",
+    theta: "rope.freq_base",
+};
+
+/// Reads the spec. `store` tells what metadata doesn't: the vocabulary's size, tied embeddings, biases.
+pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<ModelSpec, LoadError> {
+    let general = Prefixed { path, prefix: "general", metadata };
+    let arch = general.text("architecture")?.ok_or_else(|| general.missing("architecture", RUNS))?;
+    let keys = Prefixed { path, prefix: arch, metadata };
+    if !matches!(arch, "llama" | "mistral3" | "qwen2" | "qwen3" | "qwen3moe") {
+        return Err(LoadError::UnsupportedArchitecture {
+            path: path.to_owned(),
+            found: arch.to_owned(),
+            runs: RUNS,
+        });
+    }
+
+    let layers = keys.need_count("block_count", super::validate::MAX_LAYERS)?;
+    let hidden_size = keys.need_count("embedding_length", MAX_COUNT)?;
+    let heads = keys.need_count(NAMES.heads, MAX_COUNT)?;
+    let head_dim = match keys.count(NAMES.head_dim, MAX_COUNT)? {
+        Some(n) => n,
+        None => super::validate::derived_head_dim(&keys, NAMES.heads, hidden_size, heads)?,
+    };
+    for key in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(found) = keys.count(key, MAX_COUNT)?.filter(|&n| n != head_dim) {
+            return Err(keys.unsupported(key, found, format!("it must equal the head's width, {head_dim}")));
+        }
+    }
+    refuse_other_functions(&keys)?;
+
+    let moe = moe(&keys, arch)?;
+    let windows = windows(&keys, layers)?;
+    let architecture = match arch {
+        "qwen2" => Architecture::Qwen2,
+        "qwen3" => Architecture::Qwen3,
+        "qwen3moe" => Architecture::Qwen3Moe,
+        _ if moe.is_some() => Architecture::Mixtral,
+        // GGUF calls Llama and Mistral both `llama`; only Mistral has a window.
+        "mistral3" => Architecture::Mistral,
+        _ if windows.iter().any(Option::is_some) => Architecture::Mistral,
+        _ => Architecture::Llama,
+    };
+    let pairing = match arch {
+        "llama" | "mistral3" => RopePairing::Adjacent,
+        _ => RopePairing::Halves,
+    };
+    let context_length = keys.need_count("context_length", MAX_COUNT)?;
+    let spec = ModelSpec {
+        architecture,
+        name: general.text("name")?.map(str::to_owned),
+        vocab_size: vocab_size(path, metadata, store, hidden_size)?,
+        context_length,
+        hidden_size,
+        layers,
+        heads,
+        kv_heads: keys.count(NAMES.kv_heads, MAX_COUNT)?.unwrap_or(heads),
+        head_dim,
+        ffn_size: keys.need_count("feed_forward_length", MAX_COUNT)?,
+        norm_eps: keys.need_positive(NAMES.norm_eps)? as f32,
+        rope: Rope {
+            theta: keys.positive(NAMES.theta)?.unwrap_or(10_000.0) as f32,
+            pairing,
+            scaling: scaling(&keys, store, head_dim, context_length)?,
+        },
+        windows,
+        qkv_bias: arch == "qwen2" || store.get("blk.0.attn_q.bias").is_some(),
+        qk_norm: matches!(arch, "qwen3" | "qwen3moe"),
+        tied_embeddings: store.get("output.weight").is_none(),
+        moe,
+    };
+    validate(&keys, &NAMES, &spec)?;
+    Ok(spec)
+}
+
+/// Options that llama.cpp knows for these architectures, change what is computed, and are not in the forward pass.
+fn refuse_other_functions(keys: &Prefixed<'_>) -> Result<(), LoadError> {
+    for key in [
+        "attention.scale",
+        "attention.temperature_scale",
+        "attention.max_alibi_bias",
+        "attention.clamp_kqv",
+        "embedding_scale",
+        "residual_scale",
+        "logit_scale",
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+        "expert_shared_count",
+        "expert_shared_feed_forward_length",
+        "leading_dense_block_count",
+    ] {
+        if let Some(found) = keys.number(key)?.filter(|&x| x != 0.0) {
+            return Err(keys.unsupported(key, found, "models without it are run"));
+        }
+    }
+    if keys.flag("attention.causal")? == Some(false) {
+        return Err(keys.unsupported("attention.causal", false, "causal models are run"));
+    }
+    Ok(())
+}
+
+fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
+    let experts = match keys.lookup("expert_count") {
+        Some(super::fields::Scalar::Int(0)) | None => None,
+        Some(_) => keys.count("expert_count", super::validate::MAX_EXPERTS)?,
+    };
+    let Some(experts) = experts else {
+        return match arch {
+            "qwen3moe" => Err(keys.missing("expert_count", "the number of experts")),
+            _ => Ok(None),
+        };
+    };
+    if !matches!(arch, "llama" | "mistral3" | "qwen3moe") {
+        return Err(keys.unsupported("expert_count", experts, "qwen3moe and llama have experts"));
+    }
+    let used = keys.need_count("expert_used_count", experts as u64)?;
+    let ffn_size = match keys.count("expert_feed_forward_length", MAX_COUNT)? {
+        Some(n) => n,
+        // Mixtral's experts have the model's own width; files of Qwen3-MoE without the key split it among those used.
+        None if arch == "qwen3moe" => keys.need_count("feed_forward_length", MAX_COUNT)? / used,
+        None => keys.need_count("feed_forward_length", MAX_COUNT)?,
+    };
+    // llama.cpp always scales the weights for these architectures, and its converter writes no key.
+    let normalize = keys.flag("expert_weights_norm")?.unwrap_or(true);
+    Ok(Some(Moe { experts, used, ffn_size, normalize }))
+}
+
+/// The window of each layer: one number for all, unless a pattern of booleans says which layers have it.
+fn windows(keys: &Prefixed<'_>, layers: usize) -> Result<Vec<Option<usize>>, LoadError> {
+    const WINDOW: &str = "attention.sliding_window";
+    const PATTERN: &str = "attention.sliding_window_pattern";
+    let window = match keys.lookup(WINDOW) {
+        Some(super::fields::Scalar::Int(0)) => None,
+        _ => keys.count(WINDOW, MAX_COUNT)?,
+    };
+    let expected = || format!("an array of {layers} booleans");
+    match keys.metadata.get(&keys.name(PATTERN)) {
+        None => Ok(vec![window; layers]),
+        Some(Value::Array(pattern)) if pattern.len() == layers => pattern
+            .iter()
+            .map(|value| match value {
+                Value::Bool(slides) => Ok(window.filter(|_| *slides)),
+                other => Err(keys.bad(PATTERN, other.describe(), expected())),
+            })
+            .collect(),
+        Some(other) => Err(keys.bad(PATTERN, other.describe(), expected())),
+    }
+}
+
+/// The embedding's rows.
+fn vocab_size(
+    path: &Path,
+    metadata: &Metadata,
+    store: &Store,
+    hidden_size: usize,
+) -> Result<usize, LoadError> {
+    let tensor = "token_embd.weight";
+    let tokens = metadata.strings("tokenizer.ggml.tokens").map(<[String]>::len);
+    let Some(stored) = store.get(tensor) else {
+        let expected = vec![tokens.unwrap_or(0), hidden_size];
+        return Err(LoadError::MissingTensor { path: path.to_owned(), tensor: tensor.to_owned(), expected });
+    };
+    let rows = stored.shape[0];
+    if rows as u64 > MAX_COUNT || stored.shape.len() != 2 {
+        return Err(LoadError::WrongShape {
+            path: path.to_owned(),
+            tensor: tensor.to_owned(),
+            expected: vec![tokens.unwrap_or(0), hidden_size],
+            found: stored.shape.clone(),
+        });
+    }
+    match tokens {
+        Some(found) if found > rows => Err(LoadError::BadValue {
+            path: path.to_owned(),
+            key: "tokenizer.ggml.tokens".to_owned(),
+            found: format!("an array of {found} strings"),
+            expected: format!("at most {rows}, the rows of {tensor}"),
+        }),
+        _ => Ok(rows),
+    }
+}
+
+fn scaling(
+    keys: &Prefixed<'_>,
+    store: &Store,
+    head_dim: usize,
+    context_length: usize,
+) -> Result<RopeScaling, LoadError> {
+    const KIND: &str = "rope.scaling.type";
+    const ATTN_FACTOR: &str = "rope.scaling.attn_factor";
+    // llama.cpp takes `linear` for granted, with the old name for its factor.
+    let kind = keys.text(KIND)?.unwrap_or("linear");
+    let factor = match keys.number("rope.scaling.factor")? {
+        Some(0.0) => 1.0,
+        Some(_) => keys.need_positive("rope.scaling.factor")?,
+        None => keys.number("rope.scale_linear")?.filter(|&x| x > 0.0).unwrap_or(1.0),
+    };
+    let attn_factor = keys.positive(ATTN_FACTOR)?.unwrap_or(1.0);
+    let factors = frequency_factors(keys, store, head_dim)?;
+    match (kind, factors) {
+        ("none" | "linear", factors) => {
+            if attn_factor != 1.0 {
+                return Err(keys.unsupported(ATTN_FACTOR, attn_factor, "it is run with yarn"));
+            }
+            let factor = if kind == "none" { 1.0 } else { factor as f32 };
+            Ok(match factors {
+                Some(factors) => RopeScaling::Factors(factors.into_iter().map(|f| f * factor).collect()),
+                None if factor == 1.0 => RopeScaling::None,
+                None => RopeScaling::Linear { factor },
+            })
+        }
+        ("yarn", None) => {
+            let ext_factor = "rope.scaling.yarn_ext_factor";
+            if let Some(found) = keys.number(ext_factor)?.filter(|&x| x >= 0.0 && x != 1.0) {
+                return Err(keys.unsupported(ext_factor, found, "yarn is run with 1"));
+            }
+            let log_multiplier = keys.number("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0);
+            let mscale = match log_multiplier {
+                0.0 => yarn_mscale(factor, 1.0),
+                m => yarn_mscale(factor, 1.0) / yarn_mscale(factor, m),
+            };
+            let original = "rope.scaling.original_context_length";
+            Ok(RopeScaling::Yarn {
+                factor: factor as f32,
+                original_context: keys.count(original, MAX_COUNT)?.unwrap_or(context_length),
+                beta_fast: keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0) as f32,
+                beta_slow: keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0) as f32,
+                attention_factor: (mscale * attn_factor) as f32,
+                truncate: true,
+            })
+        }
+        ("yarn", Some(_)) => {
+            Err(keys.unsupported(KIND, "yarn with rope_freqs.weight", "either is run alone"))
+        }
+        (other, _) => Err(keys.unsupported(KIND, format!("{other:?}"), "none, linear and yarn are run")),
+    }
+}
+
+/// `rope_freqs.weight`, in which Llama 3's scaling is stored.
+fn frequency_factors(
+    keys: &Prefixed<'_>,
+    store: &Store,
+    head_dim: usize,
+) -> Result<Option<Vec<f32>>, LoadError> {
+    let name = "rope_freqs.weight";
+    let Some(stored) = store.get(name) else { return Ok(None) };
+    let expected = vec![head_dim / 2];
+    if stored.shape != expected {
+        let (path, tensor, found) = (keys.path.to_owned(), name.to_owned(), stored.shape.clone());
+        return Err(LoadError::WrongShape { path, tensor, expected, found });
+    }
+    let factors = store.tensor(stored)?.to_f32();
+    match factors.iter().position(|f| !(f.is_finite() && *f > 0.0)) {
+        None => Ok(Some(factors)),
+        Some(i) => Err(LoadError::BadValue {
+            path: keys.path.to_owned(),
+            key: format!("{name}[{i}]"),
+            found: factors[i].to_string(),
+            expected: "a number above 0".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,77 @@
+//! Figures about a model for people: its mix of types, and the memory it needs.
+
+use std::collections::BTreeMap;
+
+use super::{Model, ModelSpec, StoredType};
+
+/// How much of a model is stored in one type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TypeShare {
+    /// The type.
+    pub dtype: StoredType,
+    /// Tensors stored in it.
+    pub tensors: usize,
+    /// Their bytes in the file.
+    pub bytes: u64,
+}
+
+/// Memory a model needs to run, in bytes, without a backend's work buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// The weights as stored.
+    pub weights: u64,
+    /// The KV cache of one sequence.
+    pub kv: u64,
+}
+
+impl Memory {
+    /// Both together.
+    pub fn total(&self) -> u64 {
+        self.weights.saturating_add(self.kv)
+    }
+}
+
+impl ModelSpec {
+    /// KV cache bytes a token takes, for keys and values of `value_bytes` bytes each (2 for f16).
+    pub fn kv_bytes_per_token(&self, value_bytes: u64) -> u64 {
+        let values = [2, self.layers, self.kv_heads, self.head_dim];
+        values.into_iter().fold(value_bytes, |bytes, n| bytes.saturating_mul(n as u64))
+    }
+}
+
+impl Model {
+    /// The types weights are stored in, the largest share first.
+    pub fn types(&self) -> Vec<TypeShare> {
+        let mut shares: BTreeMap<StoredType, TypeShare> = BTreeMap::new();
+        for tensor in self.tensors() {
+            let share = shares.entry(tensor.dtype.clone()).or_insert(TypeShare {
+                dtype: tensor.dtype,
+                tensors: 0,
+                bytes: 0,
+            });
+            share.tensors += 1;
+            share.bytes += tensor.bytes.unwrap_or(0);
+        }
+        let mut shares: Vec<_> = shares.into_values().collect();
+        shares.sort_by_key(|share| std::cmp::Reverse(share.bytes));
+        shares
+    }
+
+    /// The types of the matrices, the largest share first: `q4_1+q8_0`. Vectors, which are stored as f32 beside any
+    /// type, don't count.
+    pub fn type_label(&self) -> String {
+        let mut bytes: BTreeMap<StoredType, u64> = BTreeMap::new();
+        for tensor in self.tensors().into_iter().filter(|t| t.shape.len() > 1) {
+            *bytes.entry(tensor.dtype).or_default() += tensor.bytes.unwrap_or(0);
+        }
+        let mut types: Vec<_> = bytes.into_iter().collect();
+        types.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        types.iter().map(|(dtype, _)| dtype.to_string()).collect::<Vec<_>>().join("+")
+    }
+
+    /// Memory for the weights as stored and one sequence of `context` tokens with KV values of `value_bytes` bytes.
+    pub fn memory(&self, context: usize, value_bytes: u64) -> Memory {
+        let kv = self.spec.kv_bytes_per_token(value_bytes).saturating_mul(context as u64);
+        Memory { weights: self.weight_bytes(), kv }
+    }
+}

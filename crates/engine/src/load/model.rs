@@ -1,0 +1,217 @@
+//! [`Model`]: an opened model, whatever its format: its spec, and its tensors by role.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::names::{self, Place};
+use super::source::{Store, Stored};
+use super::{
+    GgufFile, LoadError, Metadata, ModelSpec, StoredType, Tensor, TensorRole, gguf_spec, hf, safetensors,
+};
+
+/// The formats that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// One `.gguf` file, or one split into parts.
+    Gguf,
+    /// A Hugging Face folder: `config.json` and SafeTensors files.
+    SafeTensors,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Format::Gguf => "gguf",
+            Format::SafeTensors => "safetensors",
+        })
+    }
+}
+
+/// An opened model. Its files stay mapped while it, or a [`Tensor`] of it, lives; weights are read as they are used.
+/// `Send + Sync`: share it in an `Arc`.
+#[derive(Debug)]
+pub struct Model {
+    /// What was opened: a file or a folder.
+    pub path: PathBuf,
+    /// Which of the formats it is in.
+    pub format: Format,
+    /// What the model is.
+    pub spec: ModelSpec,
+    /// GGUF's key-value pairs; empty for the other format.
+    pub metadata: Metadata,
+    store: Store,
+}
+
+/// A stored tensor, for listing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorInfo {
+    /// The name in the file.
+    pub name: String,
+    /// How values are stored.
+    pub dtype: StoredType,
+    /// Row-major, outermost dimension first.
+    pub shape: Vec<usize>,
+    /// Bytes in the file; `None` for types whose size is unknown.
+    pub bytes: Option<u64>,
+}
+
+impl Model {
+    /// Opens a `.gguf` file (any part of a split one) or a folder with `config.json` and SafeTensors.
+    ///
+    /// Weights are not read, except for the few that belong to the spec; use [`Model::check`] to see that all tensors
+    /// are there in types we run.
+    ///
+    /// # Errors
+    /// Anything that can't be read, breaks its format, or is not a model we run.
+    pub fn open(path: &Path) -> Result<Model, LoadError> {
+        let not_a_model =
+            |found: &str| LoadError::NotAModel { path: path.to_owned(), found: found.to_owned() };
+        let kind =
+            std::fs::metadata(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
+        if kind.is_dir() {
+            if !path.join("config.json").is_file() {
+                return Err(not_a_model("it is a folder without config.json"));
+            }
+            return Model::open_folder(path);
+        }
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("safetensors" | "json") => Err(not_a_model("it is one file of a folder")),
+            _ => Model::open_gguf(path),
+        }
+    }
+
+    fn open_gguf(path: &Path) -> Result<Model, LoadError> {
+        let file = GgufFile::open(path)?;
+        if file.store.tensors().is_empty() {
+            return Err(LoadError::NoTensors { path: path.to_owned() });
+        }
+        let spec = gguf_spec::read(path, &file.metadata, &file.store)?;
+        let (path, format, metadata) = (path.to_owned(), Format::Gguf, file.metadata);
+        Model { path, format, spec, metadata, store: file.store }.with_known_tensors(names::knows_gguf)
+    }
+
+    fn open_folder(path: &Path) -> Result<Model, LoadError> {
+        let mut spec = hf::read(&path.join("config.json"))?;
+        let store = safetensors::open(path)?;
+        let head = names::hugging_face(TensorRole::Output, spec.architecture);
+        spec.tied_embeddings |= store.get(&head).is_none();
+        let (path, format, metadata) = (path.to_owned(), Format::SafeTensors, Metadata::default());
+        Model { path, format, spec, metadata, store }.with_known_tensors(names::knows_hugging_face)
+    }
+
+    /// Refuses a model with a tensor that the forward pass would leave out, such as a bias of a variant.
+    fn with_known_tensors(self, known: fn(&str, &ModelSpec) -> bool) -> Result<Model, LoadError> {
+        match self.store.tensors().iter().find(|t| !known(&t.name, &self.spec)) {
+            None => Ok(self),
+            Some(stored) => Err(LoadError::UnexpectedTensor {
+                path: self.store.path_of(stored).to_owned(),
+                tensor: stored.name.clone(),
+                architecture: self.spec.architecture.to_string(),
+            }),
+        }
+    }
+
+    /// A tensor that the model must have.
+    ///
+    /// # Errors
+    /// A missing tensor, one of another shape than [`ModelSpec::shape`] says, or one of a type we don't run.
+    pub fn tensor(&self, role: TensorRole) -> Result<Tensor, LoadError> {
+        self.find(role)?.ok_or_else(|| LoadError::MissingTensor {
+            path: self.path.clone(),
+            tensor: self.usual_name(role),
+            expected: self.spec.shape(role),
+        })
+    }
+
+    /// A tensor, if the model has it. A tied output head is not there.
+    ///
+    /// # Errors
+    /// A tensor of another shape than [`ModelSpec::shape`] says, or of a type we don't run.
+    pub fn find(&self, role: TensorRole) -> Result<Option<Tensor>, LoadError> {
+        if role == TensorRole::Output && self.spec.tied_embeddings {
+            return Ok(None);
+        }
+        for place in self.places(role) {
+            let (name, plane) = match &place {
+                Place::Whole(name) => (name, None),
+                Place::Plane(name, index) => (name, Some(*index)),
+            };
+            let Some(stored) = self.store.get(name) else { continue };
+            let mut expected = self.spec.shape(role);
+            if plane.is_some() {
+                expected.insert(0, self.spec.moe.as_ref().map_or(0, |moe| moe.experts));
+            }
+            if stored.shape != expected || plane.is_some_and(|index| index >= expected[0]) {
+                return Err(self.wrong_shape(stored, expected));
+            }
+            return match plane {
+                None => self.store.tensor(stored),
+                Some(index) => self.store.plane(stored, index),
+            }
+            .map(Some);
+        }
+        Ok(None)
+    }
+
+    fn places(&self, role: TensorRole) -> Vec<Place> {
+        match self.format {
+            Format::Gguf => names::gguf(role),
+            Format::SafeTensors => vec![Place::Whole(names::hugging_face(role, self.spec.architecture))],
+        }
+    }
+
+    fn usual_name(&self, role: TensorRole) -> String {
+        match self.places(role).swap_remove(0) {
+            Place::Whole(name) => name,
+            Place::Plane(name, index) => format!("{name}[{index}]"),
+        }
+    }
+
+    fn wrong_shape(&self, stored: &Stored, expected: Vec<usize>) -> LoadError {
+        LoadError::WrongShape {
+            path: self.store.path_of(stored).to_owned(),
+            tensor: stored.name.clone(),
+            expected,
+            found: stored.shape.clone(),
+        }
+    }
+
+    /// Sees that every tensor of the model is there, in its shape and in a type we run. Reads no weights.
+    ///
+    /// # Errors
+    /// The first tensor that is not.
+    pub fn check(&self) -> Result<(), LoadError> {
+        self.spec.roles().into_iter().try_for_each(|role| self.tensor(role).map(drop))
+    }
+
+    /// The folder of a Hugging Face model, where its tokenizer's files are.
+    pub fn folder(&self) -> Option<&Path> {
+        (self.format == Format::SafeTensors).then_some(self.path.as_path())
+    }
+
+    /// The files that hold weights, in order.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.store.parts().iter().map(|part| part.path.as_path())
+    }
+
+    /// All stored tensors in file order, whether or not we run their types.
+    pub fn tensors(&self) -> Vec<TensorInfo> {
+        let info = |t: &Stored| TensorInfo {
+            name: t.name.clone(),
+            dtype: t.kind.clone(),
+            shape: t.shape.clone(),
+            bytes: t.range.as_ref().map(|r| r.len() as u64),
+        };
+        self.store.tensors().iter().map(info).collect()
+    }
+
+    /// Bytes of all stored tensors.
+    pub fn weight_bytes(&self) -> u64 {
+        self.store.tensors().iter().filter_map(|t| t.range.as_ref()).map(|r| r.len() as u64).sum()
+    }
+
+    /// Values of all stored tensors: the number by which models are called 7B.
+    pub fn parameters(&self) -> u64 {
+        self.store.tensors().iter().map(|t| t.shape.iter().map(|&d| d as u64).product::<u64>()).sum()
+    }
+}

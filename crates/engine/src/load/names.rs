@@ -1,0 +1,209 @@
+//! What tensors are called in each format, and the shape each must have.
+
+use super::spec::{Architecture, ModelSpec};
+use super::{LayerTensor, TensorRole};
+
+/// Where a tensor may be found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Under a name of its own.
+    Whole(String),
+    /// As one plane of a tensor that holds all experts.
+    Plane(String, usize),
+}
+
+/// The GGUF names for a role, the usual one first. (llama.cpp once stored each expert by itself.)
+pub(super) fn gguf(role: TensorRole) -> Vec<Place> {
+    let whole = |name: &str| vec![Place::Whole(name.to_owned())];
+    let (layer, tensor) = match role {
+        TensorRole::TokenEmbedding => return whole("token_embd.weight"),
+        TensorRole::OutputNorm => return whole("output_norm.weight"),
+        TensorRole::Output => return whole("output.weight"),
+        TensorRole::Layer(layer, tensor) => (layer, tensor),
+    };
+    let expert = |what: &str, e: usize| {
+        vec![
+            Place::Plane(format!("blk.{layer}.{what}_exps.weight"), e),
+            Place::Whole(format!("blk.{layer}.{what}.{e}.weight")),
+        ]
+    };
+    let suffix = match tensor {
+        LayerTensor::ExpertGate(e) => return expert("ffn_gate", e),
+        LayerTensor::ExpertUp(e) => return expert("ffn_up", e),
+        LayerTensor::ExpertDown(e) => return expert("ffn_down", e),
+        LayerTensor::AttnNorm => "attn_norm.weight",
+        LayerTensor::Q => "attn_q.weight",
+        LayerTensor::QBias => "attn_q.bias",
+        LayerTensor::K => "attn_k.weight",
+        LayerTensor::KBias => "attn_k.bias",
+        LayerTensor::V => "attn_v.weight",
+        LayerTensor::VBias => "attn_v.bias",
+        LayerTensor::AttnOut => "attn_output.weight",
+        LayerTensor::QNorm => "attn_q_norm.weight",
+        LayerTensor::KNorm => "attn_k_norm.weight",
+        LayerTensor::FfnNorm => "ffn_norm.weight",
+        LayerTensor::FfnGate => "ffn_gate.weight",
+        LayerTensor::FfnUp => "ffn_up.weight",
+        LayerTensor::FfnDown => "ffn_down.weight",
+        LayerTensor::Router => "ffn_gate_inp.weight",
+    };
+    whole(&format!("blk.{layer}.{suffix}"))
+}
+
+/// The Hugging Face name for a role.
+pub(super) fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
+    let (layer, tensor) = match role {
+        TensorRole::TokenEmbedding => return "model.embed_tokens.weight".to_owned(),
+        TensorRole::OutputNorm => return "model.norm.weight".to_owned(),
+        TensorRole::Output => return "lm_head.weight".to_owned(),
+        TensorRole::Layer(layer, tensor) => (layer, tensor),
+    };
+    let mixtral = architecture == Architecture::Mixtral;
+    let expert = |e: usize, mixtral_name: &str, name: &str| match mixtral {
+        true => format!("model.layers.{layer}.block_sparse_moe.experts.{e}.{mixtral_name}.weight"),
+        false => format!("model.layers.{layer}.mlp.experts.{e}.{name}.weight"),
+    };
+    let suffix = match tensor {
+        LayerTensor::ExpertGate(e) => return expert(e, "w1", "gate_proj"),
+        LayerTensor::ExpertUp(e) => return expert(e, "w3", "up_proj"),
+        LayerTensor::ExpertDown(e) => return expert(e, "w2", "down_proj"),
+        LayerTensor::Router if mixtral => "block_sparse_moe.gate.weight",
+        LayerTensor::Router => "mlp.gate.weight",
+        LayerTensor::AttnNorm => "input_layernorm.weight",
+        LayerTensor::Q => "self_attn.q_proj.weight",
+        LayerTensor::QBias => "self_attn.q_proj.bias",
+        LayerTensor::K => "self_attn.k_proj.weight",
+        LayerTensor::KBias => "self_attn.k_proj.bias",
+        LayerTensor::V => "self_attn.v_proj.weight",
+        LayerTensor::VBias => "self_attn.v_proj.bias",
+        LayerTensor::AttnOut => "self_attn.o_proj.weight",
+        LayerTensor::QNorm => "self_attn.q_norm.weight",
+        LayerTensor::KNorm => "self_attn.k_norm.weight",
+        LayerTensor::FfnNorm => "post_attention_layernorm.weight",
+        LayerTensor::FfnGate => "mlp.gate_proj.weight",
+        LayerTensor::FfnUp => "mlp.up_proj.weight",
+        LayerTensor::FfnDown => "mlp.down_proj.weight",
+    };
+    format!("model.layers.{layer}.{suffix}")
+}
+
+/// The layer and the rest of a tensor's name: `blk.3.attn_q.weight` is layer 3, `attn_q.weight`.
+fn split_layer<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
+    let (number, rest) = name.strip_prefix(prefix)?.split_once('.')?;
+    Some((number.parse().ok()?, rest))
+}
+
+/// An expert's number in a name, replaced by nothing: `experts.3.w1` is 3 and the name for expert 0.
+fn expert_number(rest: &str) -> Option<usize> {
+    rest.split('.').find_map(|piece| piece.parse().ok())
+}
+
+/// Whether a GGUF tensor has a place in the forward pass, or may be ignored without changing it.
+pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
+    let places = |role| {
+        gguf(role).into_iter().any(|place| match place {
+            Place::Whole(n) | Place::Plane(n, _) => n == name,
+        })
+    };
+    let Some((layer, rest)) = split_layer(name, "blk.") else {
+        // The frequency factors are part of the spec.
+        return name == "rope_freqs.weight" || OUTER.into_iter().any(places);
+    };
+    // Frequencies that older converters stored and that follow from the spec.
+    rest == "attn_rot_embd.weight" || spec.has_tensor(layer, expert_number(rest), places)
+}
+
+/// Whether a Hugging Face tensor has a place in the forward pass, or may be ignored without changing it.
+pub(super) fn knows_hugging_face(name: &str, spec: &ModelSpec) -> bool {
+    let place = |role| hugging_face(role, spec.architecture) == name;
+    let Some((layer, rest)) = split_layer(name, "model.layers.") else {
+        return name == "model.rotary_emb.inv_freq" || OUTER.into_iter().any(place);
+    };
+    rest == "self_attn.rotary_emb.inv_freq" || spec.has_tensor(layer, expert_number(rest), place)
+}
+
+/// The roles outside the layers.
+const OUTER: [TensorRole; 3] = [TensorRole::TokenEmbedding, TensorRole::OutputNorm, TensorRole::Output];
+
+impl ModelSpec {
+    /// Every tensor the model has, in the order the forward pass uses them; [`TensorRole::Output`] only where it is
+    /// not the embedding.
+    pub fn roles(&self) -> Vec<TensorRole> {
+        let mut roles = vec![TensorRole::TokenEmbedding];
+        for layer in 0..self.layers {
+            roles.extend(self.layer_tensors().into_iter().map(|t| TensorRole::Layer(layer, t)));
+            let experts = self.moe.as_ref().map_or(0, |moe| moe.experts);
+            roles.extend((0..experts).flat_map(expert_tensors).map(|t| TensorRole::Layer(layer, t)));
+        }
+        roles.push(TensorRole::OutputNorm);
+        if !self.tied_embeddings {
+            roles.push(TensorRole::Output);
+        }
+        roles
+    }
+
+    /// The shape a tensor must have, row-major.
+    pub fn shape(&self, role: TensorRole) -> Vec<usize> {
+        let (hidden, head) = (self.hidden_size, self.head_dim);
+        let (q, kv) = (self.heads * head, self.kv_heads * head);
+        let (experts, expert_ffn) = self.moe.as_ref().map_or((0, 0), |moe| (moe.experts, moe.ffn_size));
+        let tensor = match role {
+            TensorRole::TokenEmbedding | TensorRole::Output => return vec![self.vocab_size, hidden],
+            TensorRole::OutputNorm => return vec![hidden],
+            TensorRole::Layer(_, tensor) => tensor,
+        };
+        match tensor {
+            LayerTensor::AttnNorm | LayerTensor::FfnNorm => vec![hidden],
+            LayerTensor::Q => vec![q, hidden],
+            LayerTensor::QBias => vec![q],
+            LayerTensor::K | LayerTensor::V => vec![kv, hidden],
+            LayerTensor::KBias | LayerTensor::VBias => vec![kv],
+            LayerTensor::AttnOut => vec![hidden, q],
+            LayerTensor::QNorm | LayerTensor::KNorm => vec![head],
+            LayerTensor::FfnGate | LayerTensor::FfnUp => vec![self.ffn_size, hidden],
+            LayerTensor::FfnDown => vec![hidden, self.ffn_size],
+            LayerTensor::Router => vec![experts, hidden],
+            LayerTensor::ExpertGate(_) | LayerTensor::ExpertUp(_) => vec![expert_ffn, hidden],
+            LayerTensor::ExpertDown(_) => vec![hidden, expert_ffn],
+        }
+    }
+
+    /// A layer's tensors, without its experts'.
+    fn layer_tensors(&self) -> Vec<LayerTensor> {
+        use LayerTensor::*;
+        let mut tensors = vec![AttnNorm, Q, K, V];
+        if self.qkv_bias {
+            tensors.extend([QBias, KBias, VBias]);
+        }
+        if self.qk_norm {
+            tensors.extend([QNorm, KNorm]);
+        }
+        tensors.extend([AttnOut, FfnNorm]);
+        match self.moe {
+            Some(_) => tensors.push(Router),
+            None => tensors.extend([FfnGate, FfnUp, FfnDown]),
+        }
+        tensors
+    }
+
+    /// Whether a tensor of this layer (and of this expert) satisfies `is_it`.
+    fn has_tensor(&self, layer: usize, expert: Option<usize>, is_it: impl Fn(TensorRole) -> bool) -> bool {
+        let experts = self.moe.as_ref().map_or(0, |moe| moe.experts);
+        let expert = match expert {
+            _ if experts == 0 => None,
+            Some(e) => Some(e).filter(|&e| e < experts),
+            None => Some(0), // a tensor that holds all experts
+        };
+        layer < self.layers
+            && self
+                .layer_tensors()
+                .into_iter()
+                .chain(expert.into_iter().flat_map(expert_tensors))
+                .any(|tensor| is_it(TensorRole::Layer(layer, tensor)))
+    }
+}
+
+/// The tensors of one expert.
+fn expert_tensors(e: usize) -> [LayerTensor; 3] {
+    [LayerTensor::ExpertGate(e), LayerTensor::ExpertUp(e), LayerTensor::ExpertDown(e)]
+}

@@ -1,0 +1,137 @@
+//! [`Store`]: the mapped files of a model and the tensors in them, whatever the format.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use zonda_kernels::DType;
+
+use super::dtypes::{StoredType, runnable};
+use super::{LoadError, Tensor};
+
+/// One tensor as a file describes it; the range has been checked against the file.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub name: String,
+    pub kind: StoredType,
+    /// Row-major, outermost first.
+    pub shape: Vec<usize>,
+    /// Which file.
+    pub part: usize,
+    /// Where in that file; `None` for types whose size is unknown.
+    pub range: Option<Range<usize>>,
+}
+
+/// One mapped file.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub path: PathBuf,
+    pub map: Arc<Mmap>,
+}
+
+/// All files of a model, with their tensors in file order.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    parts: Vec<Part>,
+    tensors: Vec<Stored>,
+    index: HashMap<String, usize>,
+}
+
+impl Store {
+    /// Adds a file and its tensors (whose `part` is set here).
+    pub fn add(&mut self, part: Part, tensors: Vec<Stored>) -> Result<(), LoadError> {
+        for mut tensor in tensors {
+            tensor.part = self.parts.len();
+            match self.index.entry(tensor.name.clone()) {
+                Entry::Occupied(_) => {
+                    return Err(LoadError::DuplicateTensor { path: part.path, tensor: tensor.name });
+                }
+                Entry::Vacant(slot) => slot.insert(self.tensors.len()),
+            };
+            self.tensors.push(tensor);
+        }
+        self.parts.push(part);
+        Ok(())
+    }
+
+    pub fn tensors(&self) -> &[Stored] {
+        &self.tensors
+    }
+
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Stored> {
+        self.index.get(name).map(|&i| &self.tensors[i])
+    }
+
+    /// The file a tensor is in.
+    pub fn path_of(&self, stored: &Stored) -> &Path {
+        &self.parts[stored.part].path
+    }
+
+    /// A tensor's bytes with its type and shape.
+    pub fn tensor(&self, stored: &Stored) -> Result<Tensor, LoadError> {
+        let (dtype, range) = self.runnable(stored)?;
+        let map = Arc::clone(&self.parts[stored.part].map);
+        Ok(Tensor::mapped(stored.name.clone(), dtype, stored.shape.clone(), map, range))
+    }
+
+    /// Plane `index` along the first dimension: one expert of a fused tensor.
+    ///
+    /// # Panics
+    /// If `index` is not below the first dimension, which the caller has compared with the expected shape.
+    pub fn plane(&self, stored: &Stored, index: usize) -> Result<Tensor, LoadError> {
+        let (dtype, range) = self.runnable(stored)?;
+        assert!(index < stored.shape[0], "plane of {}", stored.name);
+        let bytes = range.len() / stored.shape[0];
+        let start = range.start + index * bytes;
+        let map = Arc::clone(&self.parts[stored.part].map);
+        let name = format!("{}[{index}]", stored.name);
+        Ok(Tensor::mapped(name, dtype, stored.shape[1..].to_vec(), map, start..start + bytes))
+    }
+
+    fn runnable(&self, stored: &Stored) -> Result<(DType, Range<usize>), LoadError> {
+        match (stored.kind.runs(), &stored.range) {
+            (Some(dtype), Some(range)) => Ok((dtype, range.clone())),
+            _ => Err(LoadError::UnsupportedType {
+                path: self.path_of(stored).to_owned(),
+                tensor: stored.name.clone(),
+                found: stored.kind.to_string(),
+                runs: runnable(),
+            }),
+        }
+    }
+}
+
+/// Maps a whole file for reading.
+pub(super) fn map(path: &Path) -> Result<Part, LoadError> {
+    let io = |source| LoadError::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io)?;
+    if !file.metadata().map_err(io)?.is_file() {
+        return Err(LoadError::NotAModel { path: path.to_owned(), found: "it is not a regular file".into() });
+    }
+    // SAFETY: the map is private to the process and only read. Rust cannot rule out that another process changes or
+    // truncates the file meanwhile; like every program that maps its weights, we require that it doesn't.
+    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+    Ok(Part { path: path.to_owned(), map: Arc::new(map) })
+}
+
+/// Reads a small file (a configuration) whole.
+pub(super) fn read_small(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, LoadError> {
+    use std::io::Read;
+    let io = |source| LoadError::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io)?;
+    let found = file.metadata().map_err(io)?.len();
+    if found > limit {
+        return Err(LoadError::TooLarge { path: path.to_owned(), what, found, limit });
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).map_err(io)?;
+    Ok(bytes)
+}

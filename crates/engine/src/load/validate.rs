@@ -1,0 +1,62 @@
+//! Checks on a [`ModelSpec`] that hold whatever the format, with the format's own names for the keys.
+
+use super::fields::Fields;
+use super::{LoadError, ModelSpec};
+
+/// Most layers; real models have up to about 130.
+pub(super) const MAX_LAYERS: u64 = 4096;
+/// Most experts a layer; real models have up to about 512.
+pub(super) const MAX_EXPERTS: u64 = 65_536;
+/// Widest head; real models have up to 256.
+const MAX_HEAD_DIM: usize = 4096;
+
+/// What a format calls the values that are checked here.
+pub(super) struct Names {
+    pub heads: &'static str,
+    pub kv_heads: &'static str,
+    pub head_dim: &'static str,
+    pub experts_used: &'static str,
+    pub norm_eps: &'static str,
+    pub theta: &'static str,
+}
+
+/// The head's width where the file leaves it to be computed.
+pub(super) fn derived_head_dim(
+    fields: &impl Fields,
+    heads_key: &str,
+    hidden: usize,
+    heads: usize,
+) -> Result<usize, LoadError> {
+    match hidden.is_multiple_of(heads) {
+        true => Ok(hidden / heads),
+        false => Err(fields.bad(heads_key, heads, format!("a divisor of the hidden size, {hidden}"))),
+    }
+}
+
+/// Refuses a spec that contradicts itself.
+pub(super) fn validate(fields: &impl Fields, names: &Names, spec: &ModelSpec) -> Result<(), LoadError> {
+    if spec.head_dim > MAX_HEAD_DIM || !spec.head_dim.is_multiple_of(2) {
+        let expected = format!("an even number from 2 to {MAX_HEAD_DIM}");
+        return Err(fields.bad(names.head_dim, spec.head_dim, expected));
+    }
+    if spec.kv_heads > spec.heads || !spec.heads.is_multiple_of(spec.kv_heads) {
+        let expected = format!("a divisor of {}, {}", fields.name(names.heads), spec.heads);
+        return Err(fields.bad(names.kv_heads, spec.kv_heads, expected));
+    }
+    if let Some(moe) = spec.moe.as_ref().filter(|moe| moe.used > moe.experts) {
+        let expected = format!("at most the number of experts, {}", moe.experts);
+        return Err(fields.bad(names.experts_used, moe.used, expected));
+    }
+    if spec.norm_eps >= 1.0 {
+        return Err(fields.bad(names.norm_eps, spec.norm_eps, "a number between 0 and 1"));
+    }
+    if spec.rope.theta < 1.0 {
+        return Err(fields.bad(names.theta, spec.rope.theta, "a number of at least 1"));
+    }
+    Ok(())
+}
+
+/// YaRN's attention scale for a stretch by `factor`, as `transformers` computes it.
+pub(super) fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
+}

@@ -1,0 +1,129 @@
+//! Hugging Face folders: the committed checkpoints, and configurations written here.
+
+use std::path::{Path, PathBuf};
+
+use zonda_engine::load::{
+    Architecture, Format, LayerTensor, Model, RopePairing, RopeScaling, TensorRole, check_finite,
+};
+
+fn testdata() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf")
+}
+
+fn checkpoints() -> Vec<PathBuf> {
+    let mut folders: Vec<_> = std::fs::read_dir(testdata())
+        .expect("testdata/hf")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.join("config.json").exists())
+        .collect();
+    folders.sort();
+    assert_eq!(folders.len(), 13, "{folders:?}");
+    folders
+}
+
+/// The checkpoint's weights beside the old spelling of its configuration.
+fn with_old_config(folder: &Path) -> Option<tempfile::TempDir> {
+    let old = folder.join("config.old.json");
+    old.exists().then(|| {
+        let copy = tempfile::tempdir().expect("a folder");
+        for entry in std::fs::read_dir(folder).expect("a checkpoint") {
+            let path = entry.expect("an entry").path();
+            std::fs::copy(&path, copy.path().join(path.file_name().expect("a name"))).expect("a copy");
+        }
+        std::fs::copy(old, copy.path().join("config.json")).expect("a copy");
+        copy
+    })
+}
+
+#[test]
+fn every_checkpoint_opens_with_all_tensors_finite() {
+    for folder in checkpoints() {
+        let model = Model::open(&folder).expect("opens");
+        assert_eq!(model.format, Format::SafeTensors);
+        assert_eq!(model.folder(), Some(folder.as_path()));
+        model.check().expect("all tensors");
+        let roles = model.spec.roles();
+        assert_eq!(roles.len(), model.tensors().len(), "{}: every tensor has a role", folder.display());
+        for role in roles {
+            let tensor = model.tensor(role).expect("a tensor");
+            check_finite(&tensor).expect("finite");
+            assert_eq!(tensor.shape, model.spec.shape(role));
+        }
+    }
+}
+
+#[test]
+fn both_spellings_give_one_spec() {
+    let mut compared = 0;
+    for folder in checkpoints() {
+        let Some(old) = with_old_config(&folder) else { continue };
+        let (new, old) = (Model::open(&folder).expect("new"), Model::open(old.path()).expect("old"));
+        assert_eq!(new.spec, old.spec, "{}", folder.display());
+        compared += 1;
+    }
+    assert_eq!(compared, 8);
+}
+
+#[test]
+fn specs_hold_what_the_configurations_say() {
+    let spec = |name: &str| Model::open(&testdata().join(name)).expect("opens").spec;
+
+    let mistral = spec("mistral_window");
+    assert_eq!(mistral.architecture, Architecture::Mistral);
+    assert_eq!(mistral.windows, [Some(16), Some(16)]);
+    assert_eq!(mistral.rope.pairing, RopePairing::Halves);
+    assert_eq!((mistral.heads, mistral.kv_heads, mistral.head_dim, mistral.group()), (4, 2, 16, 2));
+    let full = spec("mistral_full");
+    assert_eq!(full.windows, [None, None]);
+    assert_eq!((full.heads * full.head_dim, full.hidden_size), (32, 64));
+    assert_eq!(full.rope.theta, 1e6);
+
+    assert_eq!(spec("llama").norm_eps, 1e-3);
+    assert_eq!(spec("llama_linear").rope.scaling, RopeScaling::Linear { factor: 4.0 });
+    let llama3 = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_context: 64,
+    };
+    assert_eq!(spec("llama_llama3").rope.scaling, llama3);
+    let yarn = RopeScaling::Yarn {
+        factor: 4.0,
+        original_context: 32,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        attention_factor: 1.138_629_4, // 0.1 ln 4 + 1
+        truncate: true,
+    };
+    assert_eq!(spec("llama_yarn").rope.scaling, yarn);
+    let given = RopeScaling::Yarn {
+        factor: 2.0,
+        original_context: 64,
+        beta_fast: 2.0,
+        beta_slow: 0.25,
+        attention_factor: 0.8,
+        truncate: true,
+    };
+    assert_eq!(spec("llama_yarn_given").rope.scaling, given);
+
+    let smol = spec("smollm2");
+    assert!(smol.tied_embeddings && !smol.qkv_bias && !smol.qk_norm);
+    let qwen2 = spec("qwen2");
+    assert!(qwen2.qkv_bias && qwen2.windows == [None, None]);
+    assert!(spec("qwen3").qk_norm);
+
+    let mixtral = spec("mixtral").moe.expect("experts");
+    assert_eq!((mixtral.experts, mixtral.used, mixtral.ffn_size, mixtral.normalize), (4, 2, 48, true));
+    let qwen3 = spec("qwen3_moe").moe.expect("experts");
+    assert_eq!((qwen3.experts, qwen3.used, qwen3.ffn_size, qwen3.normalize), (8, 2, 24, true));
+    assert!(!spec("qwen3_moe_unnormed").moe.expect("experts").normalize);
+}
+
+#[test]
+fn a_tied_output_head_is_not_there() {
+    let model = Model::open(&testdata().join("smollm2")).expect("opens");
+    assert!(model.find(TensorRole::Output).expect("no error").is_none());
+    let error = model.tensor(TensorRole::Output).expect_err("tied").to_string();
+    assert!(error.contains("lm_head.weight is missing"), "{error}");
+    assert!(model.find(TensorRole::Layer(0, LayerTensor::QBias)).expect("no error").is_none());
+}
