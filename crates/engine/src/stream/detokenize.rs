@@ -1,0 +1,149 @@
+//! [`Detokenizer`]: token ids to text, one at a time, holding back characters whose bytes are not all there yet.
+
+use crate::TokenId;
+use crate::tokenize::Tokenizer;
+
+/// Turns a stream of token ids into text. Whatever it gave out is final.
+///
+/// Tokens may end inside a character: bytes that could still become one are held back until the next token decides.
+/// Bytes that can't are U+FFFD, as in [`String::from_utf8_lossy`]. All pushes and the finish together are
+/// [`Tokenizer::decode`] of all ids.
+#[derive(Clone, Debug, Default)]
+pub struct Detokenizer {
+    /// Bytes of an unfinished character.
+    held: Vec<u8>,
+    place: Place,
+    keep_special: bool,
+}
+
+/// Where the next token stands, for the space that SentencePiece puts in front of a text.
+#[derive(Clone, Copy, Debug, Default)]
+enum Place {
+    /// At the start of a text.
+    #[default]
+    Start,
+    /// Right after this token.
+    After(TokenId),
+}
+
+impl Detokenizer {
+    /// For a text of its own.
+    pub fn new() -> Detokenizer {
+        Detokenizer::default()
+    }
+
+    /// For the continuation of a prompt: a leading space is the text's own, unless the prompt ends with a control
+    /// token (as chat prompts of SentencePiece models do).
+    pub fn after(prompt: &[TokenId]) -> Detokenizer {
+        let place = prompt.last().map_or(Place::Start, |&id| Place::After(id));
+        Detokenizer { place, ..Detokenizer::default() }
+    }
+
+    /// Whether control tokens appear by name; by default they are left out.
+    pub fn keep_special(self, keep: bool) -> Detokenizer {
+        Detokenizer { keep_special: keep, ..self }
+    }
+
+    /// Takes the next token and returns the text that became certain, which may be empty. An id outside the
+    /// vocabulary is ignored.
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: TokenId) -> String {
+        let Some(mut bytes) = tokenizer.token_bytes(id) else { return String::new() };
+        let before = match self.place {
+            Place::Start => None,
+            Place::After(id) => Some(id),
+        };
+        if tokenizer.is_text(id) && tokenizer.prefixes_space_after(before) {
+            bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
+        }
+        self.place = Place::After(id);
+        if self.keep_special || !tokenizer.is_special(id) {
+            self.held.extend_from_slice(bytes);
+        }
+        self.certain()
+    }
+
+    /// Ends the text: bytes still held back become U+FFFD. The next push starts a new text.
+    pub fn finish(&mut self) -> String {
+        let text = String::from_utf8_lossy(&self.held).into_owned();
+        self.held.clear();
+        self.place = Place::Start;
+        text
+    }
+
+    /// Takes all but an unfinished character off the held bytes.
+    fn certain(&mut self) -> String {
+        let mut text = String::with_capacity(self.held.len());
+        let mut unfinished = 0;
+        for chunk in self.held.utf8_chunks() {
+            text.push_str(chunk.valid());
+            unfinished = chunk.invalid().len();
+            if unfinished > 0 {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        // The last chunk is unfinished, rather than wrong, if it stands at the end and is the start of some character.
+        let start = self.held.len() - unfinished;
+        if unfinished > 0 && std::str::from_utf8(&self.held[start..]).is_err_and(|e| e.error_len().is_none())
+        {
+            text.truncate(text.len() - char::REPLACEMENT_CHARACTER.len_utf8());
+        } else {
+            unfinished = 0;
+        }
+        self.held.drain(..self.held.len() - unfinished);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenize::Encode;
+    use proptest::prelude::*;
+
+    fn pushes(ids: &[TokenId]) -> Vec<String> {
+        let (mock, mut detokenizer) = (Tokenizer::mock(), Detokenizer::new());
+        let mut parts: Vec<_> = ids.iter().map(|&id| detokenizer.push(&mock, id)).collect();
+        parts.push(detokenizer.finish());
+        parts
+    }
+
+    /// The mock's id of a byte.
+    fn byte(byte: u8) -> TokenId {
+        Tokenizer::mock().token_id("\0").unwrap() + TokenId::from(byte)
+    }
+
+    #[test]
+    fn a_character_comes_out_whole() {
+        let ids: Vec<_> = "é👩".bytes().map(byte).collect();
+        assert_eq!(pushes(&ids), ["", "é", "", "", "", "👩", ""]);
+    }
+
+    #[test]
+    fn bytes_that_cannot_become_a_character_come_out_at_once() {
+        assert_eq!(pushes(&[byte(0xff), byte(b'a')]), ["\u{fffd}", "a", ""]);
+        assert_eq!(pushes(&[byte(0xe2), byte(b'a')]), ["", "\u{fffd}a", ""]);
+        assert_eq!(pushes(&[byte(0xe2), byte(0x82)]), ["", "", "\u{fffd}"]);
+    }
+
+    #[test]
+    fn control_tokens_are_left_out_unless_wanted() {
+        let mock = Tokenizer::mock();
+        let ids = mock.encode("<s>the<|im_end|>", Encode { add_bos: false, parse_special: true }).unwrap();
+        assert_eq!(mock.decode(&ids, true), "the");
+        assert_eq!(mock.decode(&ids, false), "<s>the<|im_end|>");
+    }
+
+    proptest! {
+        #[test]
+        fn pushes_add_up_to_the_whole(ids in prop::collection::vec(0u32..600, 0..40)) {
+            let mock = Tokenizer::mock();
+            let bytes: Vec<u8> = ids
+                .iter()
+                .filter(|&&id| !mock.is_special(id))
+                .flat_map(|&id| mock.token_bytes(id).unwrap_or_default())
+                .copied()
+                .collect();
+            prop_assert_eq!(pushes(&ids).concat(), String::from_utf8_lossy(&bytes));
+        }
+    }
+}

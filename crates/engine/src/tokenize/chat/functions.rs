@@ -1,0 +1,137 @@
+//! The Jinja environment chat templates expect: what `transformers` adds to plain Jinja.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value};
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
+use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter};
+use std::io::{self, Write};
+
+/// What a template said when it called `raise_exception`.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Raised(pub String);
+
+/// Steps a template may take. Real ones need some thousands a message; a malicious one would never end.
+const FUEL: u64 = 50_000_000;
+
+/// An environment with the functions, filters and settings that templates are written for.
+pub(super) fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.expect("only white space settings differ from the default"));
+    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_fuel(Some(FUEL));
+    environment.add_filter("tojson", to_json);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    environment
+}
+
+/// Rewrites `{% generation %}` to `{% if true %}`: the tag marks the assistant's text for training and prints
+/// nothing. White space control and line numbers stay.
+pub(super) fn prepare(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(at) = rest.find("{%") {
+        let (before, tag) = rest.split_at(at + 2);
+        out.push_str(before);
+        let inside = tag.trim_start_matches(['-', '+']).trim_start();
+        out.push_str(&tag[..tag.len() - inside.len()]);
+        rest = inside;
+        for (name, instead) in [("generation", "if true"), ("endgeneration", "endif")] {
+            let after = inside.strip_prefix(name).map(|after| (after, after.trim_start()));
+            if let Some((after, _)) = after.filter(|(_, end)| end.starts_with("%}") || end.starts_with("-%}"))
+            {
+                out.push_str(instead);
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
+}
+
+/// The local date and time in C's notation.
+fn strftime_now(format: String) -> Result<String, Error> {
+    jiff::fmt::strtime::format(&format, &jiff::Zoned::now())
+        .map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("strftime_now({format:?}): {e}")))
+}
+
+/// JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it: `", "` and `": "` between, nothing escaped
+/// for HTML. Takes `indent` and ignores the other arguments of Python's function but `ensure_ascii`.
+fn to_json(
+    value: Serde<serde_json::Value>,
+    indent: Option<usize>,
+    arguments: Kwargs,
+) -> Result<Value, Error> {
+    let indent = match indent {
+        Some(indent) => Some(indent),
+        None => arguments.get::<Option<usize>>("indent")?,
+    };
+    let ascii = arguments.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
+    let sort = arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
+    let separators = arguments.get::<Option<Vec<String>>>("separators")?;
+    arguments.assert_all_used()?;
+
+    let mut value = value.0;
+    if sort {
+        value.sort_all_objects();
+    }
+    let mut out = Vec::new();
+    let written = match (indent, separators.as_deref()) {
+        (Some(indent), _) => {
+            write(&value, PrettyFormatter::with_indent(" ".repeat(indent.min(16)).as_bytes()), &mut out)
+        }
+        (None, Some([item, key])) => write(&value, Separated { item, key }, &mut out),
+        (None, _) => write(&value, Separated { item: ", ", key: ": " }, &mut out),
+    };
+    written.map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+    let text = String::from_utf8(out).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+    let text = if ascii { escape_non_ascii(&text) } else { text };
+    Ok(Value::from_safe_string(text))
+}
+
+fn write(value: &serde_json::Value, formatter: impl Formatter, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    value.serialize(&mut serde_json::Serializer::with_formatter(out, formatter))
+}
+
+/// `json.dumps`'s `ensure_ascii`. Outside strings JSON is ASCII, so every other character is inside one.
+fn escape_non_ascii(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() {
+            out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    out
+}
+
+/// One line, with given separators.
+struct Separated<'a> {
+    item: &'a str,
+    key: &'a str,
+}
+
+impl Formatter for Separated<'_> {
+    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(self.item.as_bytes()) }
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(self.item.as_bytes()) }
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(self.key.as_bytes())
+    }
+}

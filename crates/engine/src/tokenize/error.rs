@@ -1,0 +1,71 @@
+//! Why a tokenizer could not be read, or a text not encoded.
+
+use std::path::PathBuf;
+
+/// Why a tokenizer could not be read, or a text not encoded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizeError {
+    /// The file system said no.
+    #[error("{path}: {source}")]
+    Io {
+        /// What was being read.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A GGUF file could not be opened.
+    #[error(transparent)]
+    Load(#[from] crate::load::LoadError),
+    /// A file of a tokenizer is not what its name says.
+    #[error("{path}: {reason}")]
+    File {
+        /// What was being read.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file has no vocabulary at all, or half of one.
+    #[error("the tokenizer has no `{key}`")]
+    Missing {
+        /// The key that was looked for.
+        key: &'static str,
+    },
+    /// A part of the vocabulary is malformed.
+    #[error("tokenizer: {what}: expected {expected}, found {found}")]
+    Invalid {
+        /// Which part: a key, or a token's number.
+        what: String,
+        /// What would have been right.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A kind of tokenizer that Zonda doesn't run.
+    #[error("the {what} {found:?} is not supported; supported: {known}")]
+    Unsupported {
+        /// What there are several of: "tokenizer model", "pre-tokenizer".
+        what: &'static str,
+        /// The one the file names.
+        found: String,
+        /// Those that work.
+        known: String,
+    },
+    /// The text is longer than [`super::MAX_TEXT`].
+    #[error("the text has {bytes} bytes; at most {} can be tokenised at once", super::MAX_TEXT)]
+    TextTooLong {
+        /// Length of the text.
+        bytes: usize,
+    },
+}
+
+impl TokenizeError {
+    /// Shorthand for [`TokenizeError::Invalid`].
+    pub(crate) fn invalid(
+        what: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> TokenizeError {
+        TokenizeError::Invalid { what: what.into(), expected: expected.into(), found: found.into() }
+    }
+}

@@ -1,0 +1,214 @@
+//! Tokenizers that GGUF files carry in their metadata (`tokenizer.ggml.*`). Rules as llama.cpp's.
+
+use super::bpe::{Bpe, ByteAlphabet};
+use super::pretokenize::preset;
+use super::spm::{SPACE, Spm};
+use super::vocab::{Kind, VocabBuilder};
+use super::{Algorithm, TokenizeError, Tokenizer};
+use crate::TokenId;
+use crate::load::{Metadata, Value};
+use std::collections::HashMap;
+
+const MODEL: &str = "tokenizer.ggml.model";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const TYPES: &str = "tokenizer.ggml.token_type";
+const SCORES: &str = "tokenizer.ggml.scores";
+const MERGES: &str = "tokenizer.ggml.merges";
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
+const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
+/// Ends of turns and messages.
+const ENDS: [&str; 2] = ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
+
+/// Whether the metadata describes a tokenizer at all.
+pub(super) fn has_vocabulary(metadata: &Metadata) -> bool {
+    metadata.get(MODEL).is_some_and(|model| *model != Value::String("none".to_owned()))
+}
+
+/// Reads a tokenizer out of a GGUF file's metadata.
+pub(super) fn read(metadata: &Metadata) -> Result<Tokenizer, TokenizeError> {
+    let model = metadata.str(MODEL).ok_or(TokenizeError::Missing { key: MODEL })?;
+    let texts = strings(metadata, TOKENS)?.ok_or(TokenizeError::Missing { key: TOKENS })?;
+    let kinds = kinds(metadata, texts.len())?;
+    check_unique(texts)?;
+    match model {
+        "gpt2" => byte_level(metadata, texts, &kinds),
+        "llama" => sentence_piece(metadata, texts, &kinds),
+        other => Err(TokenizeError::Unsupported {
+            what: "tokenizer model",
+            found: other.to_owned(),
+            known: "llama (SentencePiece BPE), gpt2 (byte-level BPE)".to_owned(),
+        }),
+    }
+}
+
+fn byte_level(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Result<Tokenizer, TokenizeError> {
+    let preset = preset(metadata.str("tokenizer.ggml.pre").unwrap_or("default"))?;
+    let alphabet = ByteAlphabet::new();
+    let mut tokens = Vec::with_capacity(texts.len());
+    let mut by_bytes = HashMap::with_capacity(texts.len());
+    for (id, (text, &kind)) in texts.iter().zip(kinds).enumerate() {
+        let literal = || text.as_bytes().to_vec();
+        let bytes = match kind {
+            Kind::Normal | Kind::Unused => alphabet.bytes(text).unwrap_or_else(literal),
+            Kind::Byte => vec![byte_token(text).ok_or_else(|| not_a_byte(id, text))?],
+            Kind::Control | Kind::Unknown | Kind::UserDefined => literal(),
+        };
+        if !matches!(kind, Kind::Control | Kind::Unknown) && !bytes.is_empty() {
+            by_bytes.entry(bytes.clone().into_boxed_slice()).or_insert(id as TokenId);
+        }
+        tokens.push((bytes, kind));
+    }
+    let merges = strings(metadata, MERGES)?.ok_or(TokenizeError::Missing { key: MERGES })?;
+    let merges = merges.iter().enumerate().map(|(i, merge)| parse_merge(i, merge, &alphabet));
+    let merges = merges.collect::<Result<Vec<_>, _>>()?;
+    let bpe = Bpe::new(preset.compile()?, by_bytes, tokens.len(), Some(merges), preset.whole_words);
+    finish(metadata, tokens, preset.adds_bos, Algorithm::Bpe(Box::new(bpe)))
+}
+
+fn sentence_piece(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Result<Tokenizer, TokenizeError> {
+    let scores = match metadata.get(SCORES) {
+        None => return Err(TokenizeError::Missing { key: SCORES }),
+        Some(Value::Floats(scores)) if scores.len() == texts.len() => scores,
+        Some(Value::Floats(scores)) => return Err(wrong_length(SCORES, texts.len(), scores.len())),
+        Some(_) => return Err(TokenizeError::invalid(SCORES, "an array of f32", "another type")),
+    };
+    let mut tokens = Vec::with_capacity(texts.len());
+    let mut bytes = [None; 256];
+    for (id, (text, &kind)) in texts.iter().zip(kinds).enumerate() {
+        let token = match kind {
+            Kind::Normal | Kind::Unused => text.replace(SPACE, " ").into_bytes(),
+            Kind::Byte => {
+                let byte = byte_token(text).ok_or_else(|| not_a_byte(id, text))?;
+                bytes[byte as usize].get_or_insert(id as TokenId);
+                vec![byte]
+            }
+            Kind::Control | Kind::Unknown | Kind::UserDefined => text.as_bytes().to_vec(),
+        };
+        tokens.push((token, kind));
+    }
+    let text_tokens =
+        texts.iter().zip(kinds).zip(scores).enumerate().filter_map(|(id, ((text, kind), score))| {
+            let plain = matches!(kind, Kind::Normal | Kind::Unused | Kind::UserDefined) && !text.is_empty();
+            plain.then_some((text.as_str(), id as TokenId, *score))
+        });
+    let prefix = metadata.bool("tokenizer.ggml.add_space_prefix").unwrap_or(true);
+    let squeeze = metadata.bool("tokenizer.ggml.remove_extra_whitespaces").unwrap_or(false);
+    let unknown = id(metadata, UNKNOWN, texts.len())?;
+    let spm = Spm::new(text_tokens, bytes, unknown, prefix, squeeze)?;
+    finish(metadata, tokens, true, Algorithm::Spm(Box::new(spm)))
+}
+
+/// What both kinds share: special ids and the vocabulary.
+fn finish(
+    metadata: &Metadata,
+    tokens: Vec<(Vec<u8>, Kind)>,
+    adds_bos: bool,
+    algorithm: Algorithm,
+) -> Result<Tokenizer, TokenizeError> {
+    let count = tokens.len();
+    let mut end_tokens = Vec::new();
+    for key in ENDS {
+        end_tokens.extend(id(metadata, key, count)?);
+    }
+    let builder = VocabBuilder {
+        tokens,
+        bos: id(metadata, BOS, count)?,
+        eos: id(metadata, EOS, count)?,
+        adds_bos: metadata.bool("tokenizer.ggml.add_bos_token").unwrap_or(adds_bos),
+        end_tokens,
+        user_defined_is_border: true,
+    };
+    Ok(Tokenizer { vocab: builder.build()?, algorithm })
+}
+
+fn kinds(metadata: &Metadata, count: usize) -> Result<Vec<Kind>, TokenizeError> {
+    let types = match metadata.get(TYPES) {
+        None => return Ok(vec![Kind::Normal; count]),
+        Some(Value::Ints(types)) => types,
+        Some(_) => return Err(TokenizeError::invalid(TYPES, "an array of i32", "another type")),
+    };
+    if types.len() != count {
+        return Err(wrong_length(TYPES, count, types.len()));
+    }
+    let kind = |(i, &number): (usize, &i32)| match number {
+        // 0 is "undefined", which some converters write for plain text.
+        0 | 1 => Ok(Kind::Normal),
+        2 => Ok(Kind::Unknown),
+        3 => Ok(Kind::Control),
+        4 => Ok(Kind::UserDefined),
+        5 => Ok(Kind::Unused),
+        6 => Ok(Kind::Byte),
+        other => Err(TokenizeError::invalid(format!("type of token {i}"), "0 to 6", other.to_string())),
+    };
+    types.iter().enumerate().map(kind).collect()
+}
+
+/// Two tokens of one text could not both be encoded. Empty texts, which some files use as padding, may repeat.
+fn check_unique(texts: &[String]) -> Result<(), TokenizeError> {
+    let mut seen = HashMap::with_capacity(texts.len());
+    for (id, text) in texts.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
+        if let Some(first) = seen.insert(text.as_str(), id) {
+            let found = format!("{:?} again (token {first})", shorten(text));
+            return Err(TokenizeError::invalid(format!("token {id}"), "a text of its own", found));
+        }
+    }
+    Ok(())
+}
+
+fn parse_merge(i: usize, merge: &str, alphabet: &ByteAlphabet) -> Result<(Vec<u8>, Vec<u8>), TokenizeError> {
+    // A part may itself begin with a space only in vocabularies that are not byte-level.
+    let parts = merge.split_once(' ').filter(|(a, b)| !a.is_empty() && !b.is_empty() && !b.contains(' '));
+    let bytes = |text: &str| alphabet.bytes(text).unwrap_or_else(|| text.as_bytes().to_vec());
+    let (left, right) = parts.ok_or_else(|| {
+        let found = format!("{:?}", shorten(merge));
+        TokenizeError::invalid(format!("merge {i}"), "two parts with a space between", found)
+    })?;
+    Ok((bytes(left), bytes(right)))
+}
+
+/// The byte that `<0xE2>` names.
+pub(super) fn byte_token(text: &str) -> Option<u8> {
+    let hex = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    (hex.len() == 2 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+        .then(|| u8::from_str_radix(hex, 16).ok())
+        .flatten()
+}
+
+fn not_a_byte(id: usize, text: &str) -> TokenizeError {
+    TokenizeError::invalid(format!("byte token {id}"), "<0x00> to <0xFF>", format!("{:?}", shorten(text)))
+}
+
+fn strings<'a>(metadata: &'a Metadata, key: &'static str) -> Result<Option<&'a [String]>, TokenizeError> {
+    match metadata.get(key) {
+        None => Ok(None),
+        Some(Value::Strings(strings)) => Ok(Some(strings)),
+        Some(_) => Err(TokenizeError::invalid(key, "an array of strings", "another type")),
+    }
+}
+
+/// A token id that the metadata may name. Ids of 0xFFFFFFFF mean "none" in files of some converters.
+fn id(metadata: &Metadata, key: &'static str, count: usize) -> Result<Option<TokenId>, TokenizeError> {
+    let Some(value) = metadata.get(key) else { return Ok(None) };
+    let expected = || format!("an id below {count}");
+    match metadata.u64(key) {
+        Some(id) if id < count as u64 => Ok(Some(id as TokenId)),
+        Some(id) if id == u64::from(u32::MAX) => Ok(None),
+        Some(id) => Err(TokenizeError::invalid(key, expected(), id.to_string())),
+        None if matches!(value, Value::I32(-1) | Value::I64(-1)) => Ok(None),
+        None => Err(TokenizeError::invalid(
+            key,
+            expected(),
+            format!("{value:?}").chars().take(80).collect::<String>(),
+        )),
+    }
+}
+
+fn wrong_length(key: &'static str, expected: usize, found: usize) -> TokenizeError {
+    TokenizeError::invalid(key, format!("{expected} elements, as many as tokens"), found.to_string())
+}
+
+/// The beginning of a text, for messages.
+fn shorten(text: &str) -> String {
+    text.chars().take(60).collect()
+}

@@ -1,0 +1,261 @@
+//! The vocabulary: each token's bytes and kind, and finding special tokens in a text. Shared by all algorithms.
+
+use super::TokenizeError;
+use crate::TokenId;
+use aho_corasick::{AhoCorasick, MatchKind};
+use std::collections::HashMap;
+
+/// What a token is for. SentencePiece's types, which GGUF took over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Text.
+    Normal,
+    /// Stands for text the vocabulary lacks.
+    Unknown,
+    /// Steers the model (`<s>`, `[INST]`); never made from plain text.
+    Control,
+    /// Text that is always one token, whatever surrounds it.
+    UserDefined,
+    /// Reserved, treated as text.
+    Unused,
+    /// One byte of a character the vocabulary lacks.
+    Byte,
+}
+
+/// A stretch of text between special tokens, or such a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fragment<'a> {
+    Text(&'a str),
+    Token(TokenId),
+}
+
+/// All tokens of a model.
+pub(crate) struct Vocab {
+    /// Every token's bytes, one after another.
+    bytes: Vec<u8>,
+    /// Where each token's bytes end. `[tokens]`
+    ends: Vec<u32>,
+    kinds: Vec<Kind>,
+    /// Control, unknown and user-defined tokens by their bytes.
+    special: HashMap<Box<[u8]>, TokenId>,
+    match_all: Option<Matcher>,
+    match_user_defined: Option<Matcher>,
+    /// Whether text after a user-defined token counts as a new text (for the space prefix).
+    user_defined_is_border: bool,
+    pub bos: Option<TokenId>,
+    pub eos: Option<TokenId>,
+    pub adds_bos: bool,
+    /// Sorted.
+    pub end_tokens: Vec<TokenId>,
+}
+
+/// What a file says about tokens, before it is a [`Vocab`].
+#[derive(Default)]
+pub(crate) struct VocabBuilder {
+    pub tokens: Vec<(Vec<u8>, Kind)>,
+    pub bos: Option<TokenId>,
+    pub eos: Option<TokenId>,
+    pub adds_bos: bool,
+    /// End tokens that the file names, besides EOS; those of [`END_NAMES`] are found by name.
+    pub end_tokens: Vec<TokenId>,
+    /// See [`Vocab::is_fragment_border`].
+    pub user_defined_is_border: bool,
+}
+
+struct Matcher {
+    automaton: AhoCorasick,
+    ids: Vec<TokenId>,
+}
+
+/// Tokens that end a generation whatever the file says about them; published models' names, as llama.cpp has them.
+const END_NAMES: &[&str] = &[
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "</s>",
+    "<｜end▁of▁sentence｜>",
+    // Fill-in-the-middle: padding, and the start of another file or repository.
+    "<|fim_pad|>",
+    "<fim-pad>",
+    "<fim_pad>",
+    "<PAD>",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<fim-repo>",
+    "<REPO>",
+    "<reponame>",
+    "<|file_sep|>",
+];
+
+impl VocabBuilder {
+    /// Checks ids and builds the matchers.
+    pub fn build(mut self) -> Result<Vocab, TokenizeError> {
+        let count = self.tokens.len();
+        if count == 0 {
+            return Err(TokenizeError::invalid("vocabulary", "at least one token", "none"));
+        }
+        for (what, id) in [("bos token", self.bos), ("eos token", self.eos)]
+            .into_iter()
+            .chain(self.end_tokens.iter().map(|&id| ("end token", Some(id))))
+        {
+            if let Some(id) = id.filter(|&id| id as usize >= count) {
+                return Err(TokenizeError::invalid(what, format!("an id below {count}"), id.to_string()));
+            }
+        }
+        self.find_end_tokens();
+
+        let total: usize = self.tokens.iter().map(|(bytes, _)| bytes.len()).sum();
+        if total > u32::MAX as usize || count > u32::MAX as usize {
+            return Err(TokenizeError::invalid(
+                "vocabulary",
+                "under 4 GiB of text",
+                format!("{total} bytes"),
+            ));
+        }
+        let mut bytes = Vec::with_capacity(total);
+        let mut ends = Vec::with_capacity(count);
+        let mut kinds = Vec::with_capacity(count);
+        let mut special = HashMap::new();
+        let (mut all, mut user_defined) = (Vec::new(), Vec::new());
+        for (id, (token, kind)) in self.tokens.into_iter().enumerate() {
+            let id = id as TokenId;
+            bytes.extend_from_slice(&token);
+            ends.push(bytes.len() as u32);
+            kinds.push(kind);
+            let matched = matches!(kind, Kind::Control | Kind::Unknown | Kind::UserDefined);
+            if matched && !token.is_empty() {
+                let token = token.into_boxed_slice();
+                // Two special tokens of one name: the first is meant.
+                special.entry(token.clone()).or_insert(id);
+                if kind == Kind::UserDefined {
+                    user_defined.push((token.clone(), id));
+                }
+                all.push((token, id));
+            }
+        }
+        Ok(Vocab {
+            bytes,
+            ends,
+            kinds,
+            special,
+            match_user_defined: Matcher::new(user_defined)?,
+            match_all: Matcher::new(all)?,
+            user_defined_is_border: self.user_defined_is_border,
+            bos: self.bos,
+            eos: self.eos,
+            adds_bos: self.adds_bos,
+            end_tokens: self.end_tokens,
+        })
+    }
+
+    /// Adds EOS and the tokens with well-known names to the end tokens; those are control tokens even where a
+    /// file forgot to say so.
+    fn find_end_tokens(&mut self) {
+        self.end_tokens.extend(self.eos);
+        for (id, (bytes, kind)) in self.tokens.iter_mut().enumerate() {
+            if END_NAMES.iter().any(|name| name.as_bytes() == bytes.as_slice()) {
+                *kind = Kind::Control;
+                self.end_tokens.push(id as TokenId);
+            }
+        }
+        // In models with these three names, `<|end|>` ends a part of a message, not the message.
+        let named = |name: &str| {
+            let find = |&&id: &&TokenId| self.tokens[id as usize].0 == name.as_bytes();
+            self.end_tokens.iter().find(find).copied()
+        };
+        if let (Some(end), Some(_), Some(_)) = (named("<|end|>"), named("<|return|>"), named("<|call|>")) {
+            self.end_tokens.retain(|&id| id != end);
+        }
+        self.end_tokens.sort_unstable();
+        self.end_tokens.dedup();
+    }
+}
+
+impl Matcher {
+    fn new(tokens: Vec<(Box<[u8]>, TokenId)>) -> Result<Option<Matcher>, TokenizeError> {
+        if tokens.is_empty() {
+            return Ok(None);
+        }
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(tokens.iter().map(|(bytes, _)| bytes))
+            .map_err(|e| {
+                TokenizeError::invalid("special tokens", "a set that can be searched for", e.to_string())
+            })?;
+        Ok(Some(Matcher { automaton, ids: tokens.into_iter().map(|(_, id)| id).collect() }))
+    }
+}
+
+impl Vocab {
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn bytes(&self, id: TokenId) -> Option<&[u8]> {
+        let id = id as usize;
+        let end = *self.ends.get(id)? as usize;
+        let start = if id == 0 { 0 } else { self.ends[id - 1] as usize };
+        Some(&self.bytes[start..end])
+    }
+
+    /// The token that is exactly these bytes; special tokens first.
+    pub fn find(&self, bytes: &[u8]) -> Option<TokenId> {
+        let scan = || (0..self.len() as TokenId).find(|&id| self.bytes(id) == Some(bytes));
+        self.special.get(bytes).copied().or_else(scan)
+    }
+
+    pub fn is_special(&self, id: TokenId) -> bool {
+        matches!(self.kinds.get(id as usize), Some(Kind::Control | Kind::Unknown))
+    }
+
+    /// True for tokens whose bytes are text with `▁` turned into a space.
+    pub fn is_text(&self, id: TokenId) -> bool {
+        matches!(self.kinds.get(id as usize), Some(Kind::Normal | Kind::Unused))
+    }
+
+    /// True if the text after this token is encoded as a text of its own, with a space prefix where the model has
+    /// one. After control tokens always; after user-defined ones in GGUF's rules, not in SentencePiece's.
+    pub fn is_fragment_border(&self, id: TokenId) -> bool {
+        match self.kinds.get(id as usize) {
+            Some(Kind::Control | Kind::Unknown) => true,
+            Some(Kind::UserDefined) => self.user_defined_is_border,
+            _ => false,
+        }
+    }
+
+    /// Cuts a text at its special tokens: user-defined ones always, the others if `parse_special`. The leftmost
+    /// match wins, and of those the longest.
+    pub fn fragments<'a>(&'a self, text: &'a str, parse_special: bool) -> Vec<Fragment<'a>> {
+        let matcher = if parse_special { &self.match_all } else { &self.match_user_defined };
+        let mut fragments = Vec::new();
+        let mut rest = 0;
+        for found in matcher.iter().flat_map(|m| m.automaton.find_iter(text)) {
+            // A token that is no valid UTF-8 could match inside a character; then it is not meant.
+            let (Some(before), true) = (text.get(rest..found.start()), text.is_char_boundary(found.end()))
+            else {
+                continue;
+            };
+            if !before.is_empty() {
+                fragments.push(Fragment::Text(before));
+            }
+            let ids = matcher.as_ref().map_or(&[][..], |m| &m.ids);
+            fragments.push(Fragment::Token(ids[found.pattern().as_usize()]));
+            rest = found.end();
+        }
+        if rest < text.len() {
+            fragments.push(Fragment::Text(&text[rest..]));
+        }
+        fragments
+    }
+}
