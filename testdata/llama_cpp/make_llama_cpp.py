@@ -10,8 +10,9 @@ Everything runs on the CPU with flash attention off, a float16 KV cache and batc
 * `logits.safetensors`: every logit of two short sequences.
 
 llama.cpp multiplies quantised weights by activations that it rounds to 8 bits, so it is itself some way
-from exact. To show how far, `greedy.json` and `perplexity.json` also hold the results ("exact") of llama.cpp on the
-same weights dequantised to float32, with a float32 KV cache.
+from exact. To show how far, the last three also hold the results ("exact") of llama.cpp on the same
+weights dequantised to float32, with a float32 KV cache. Prompts for `greedy.json` were chosen from some eighty
+as ones on which the two agree, since elsewhere 8-bit activations alone change the text within a few tokens.
 """
 
 import argparse
@@ -36,23 +37,36 @@ GREEDY_TOKENS = 64
 PPL_TOKENS, PPL_CTX = 8192, 512
 
 CONVERSATIONS = [
-    [{"role": "user", "content": "What is the capital of France, and what is it known for?"}],
-    [{"role": "user", "content": "Explain how a bicycle stays upright."}],
-    [{"role": "user", "content": "Write a Python function that returns the n-th Fibonacci number."}],
+    [{"role": "user", "content": "What is a prime number?"}],
+    [{"role": "user", "content": "Write a Python class for a stack with push and pop."}],
     [
-        {"role": "system", "content": "You answer briefly and plainly."},
-        {"role": "user", "content": "Name three kinds of cloud."},
-        {"role": "assistant", "content": "Cumulus, stratus and cirrus."},
-        {"role": "user", "content": "Describe each of them in one sentence."},
+        {"role": "system", "content": "You are a patient teacher."},
+        {"role": "user", "content": "Count from 1 to 5."},
+        {"role": "assistant", "content": "1, 2, 3, 4, 5"},
+        {"role": "user", "content": "Now count from 1 to 50."},
     ],
-    [{"role": "user", "content": "Tell me a short story about a lighthouse keeper and the wind."}],
+    [
+        {
+            "role": "user",
+            # The opening of Dickens's "A Tale of Two Cities".
+            "content": "Copy this text exactly: It was the best of times, it was the worst of times, it was the age "
+            "of wisdom, it was the age of foolishness, it was the epoch of belief, it was the epoch of "
+            "incredulity, it was the season of Light, it was the season of Darkness.",
+        }
+    ],
+    [
+        {
+            "role": "user",
+            "content": "Write a Python function that checks whether a string is a palindrome, with a docstring.",
+        }
+    ],
 ]
 # Two sequences for `logits.safetensors`: plain text, and control tokens with another script.
 LOGITS_TEXTS = {
     "text": "The wind came down from the mountains in the afternoon, warm and dry, and by evening every window in the",
     "chat": "<|im_start|>user\nÀ demain 👋<|im_end|>\n<|im_start|>assistant\n",
 }
-LOGITS_LENGTHS = {"text": 21, "chat": 9}
+LOGITS_LENGTHS = {"text": 10, "chat": 5}
 
 
 class Model:
@@ -255,6 +269,7 @@ def make_logits(model: Model, exact: Model, out: Path) -> None:
             context.close()
         tensors[f"ids.{name}"] = np.array(ids, np.int32)
         tensors[f"logits.{name}"] = results[0].astype(np.float16)
+        tensors[f"exact.{name}"] = results[1].astype(np.float16)
         far = np.abs(results[0] - results[1])
         same = (results[0].argmax(1) == results[1].argmax(1)).mean()
         print(f"logits: {name} {len(ids)} ids; from exact: max {far.max():.3f}, mean {far.mean():.4f}, same best {same:.0%}")
