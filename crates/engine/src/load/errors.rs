@@ -4,22 +4,26 @@ use std::path::PathBuf;
 
 use super::gguf::GgufError;
 
-/// Why a model could not be opened.
+/// Why a model could not be opened. Each message is complete: causes are in it, and not repeated as `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs)] // the messages say what the fields are
 pub enum LoadError {
     /// The file system said no.
-    #[error("{path}: {source}", path = path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {error}", path = path.display())]
+    Io { path: PathBuf, error: std::io::Error },
 
     /// The path is nothing that can be opened as a model.
     #[error("{path}: {found}; expected a .gguf file or a folder with config.json", path = path.display())]
     NotAModel { path: PathBuf, found: String },
 
+    /// A repository cloned without its large files.
+    #[error("{path}: this is a Git LFS pointer; expected the file itself, which `git lfs pull` fetches", path = path.display())]
+    LfsPointer { path: PathBuf },
+
     /// A GGUF file that breaks the format.
-    #[error("{path}: {source}", path = path.display())]
-    Gguf { path: PathBuf, source: GgufError },
+    #[error("{path}: {error}", path = path.display())]
+    Gguf { path: PathBuf, error: GgufError },
 
     /// One part of a split GGUF model is missing or does not belong to the others.
     #[error("{path}: split file: expected {expected}, found {found}", path = path.display())]
@@ -30,16 +34,16 @@ pub enum LoadError {
     NoTensors { path: PathBuf },
 
     /// A SafeTensors file that breaks the format.
-    #[error("{path}: {source}", path = path.display())]
-    SafeTensors { path: PathBuf, source: safetensors::SafeTensorError },
+    #[error("{path}: {error}", path = path.display())]
+    SafeTensors { path: PathBuf, error: safetensors::SafeTensorError },
 
     /// A SafeTensors or JSON header larger than any real one.
     #[error("{path}: {what} of {found} bytes; expected at most {limit}", path = path.display())]
     TooLarge { path: PathBuf, what: &'static str, found: u64, limit: u64 },
 
     /// A JSON file that is not JSON, or not of the expected form.
-    #[error("{path}: {source}", path = path.display())]
-    Json { path: PathBuf, source: serde_json::Error },
+    #[error("{path}: {error}", path = path.display())]
+    Json { path: PathBuf, error: serde_json::Error },
 
     /// A shard named by the index lies outside the model's folder.
     #[error("{path}: weight_map names {name:?}; expected a file in the same folder", path = path.display())]

@@ -148,7 +148,7 @@ impl Fields for Prefixed<'_> {
             // Some converters write one number per layer; where they all agree it is one number.
             Value::Ints(v) => match v.first() {
                 Some(&n) if n >= 0 && v.iter().all(|&m| m == n) => Scalar::Int(n as u64),
-                _ => Scalar::Other(format!("{v:?}")),
+                _ => Scalar::Other(format!("an array of {} numbers that are negative or differ", v.len())),
             },
             other => Scalar::Other(other.describe()),
         })

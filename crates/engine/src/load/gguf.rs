@@ -64,6 +64,8 @@ pub enum GgufError {
     Row { tensor: String, kind: String, found: u64, block: usize },
     #[error("tensor {tensor} starts at offset {found}; expected a multiple of the alignment {alignment}")]
     Misaligned { tensor: String, found: u64, alignment: u64 },
+    #[error("tensor {tensor} shares bytes with tensor {other}; expected each to have its own")]
+    Overlap { tensor: String, other: String },
     #[error("tensor {tensor} needs {bytes} bytes at offset {offset} of the data; the data has {len}")]
     OutOfFile { tensor: String, offset: u64, bytes: u64, len: u64 },
 }
@@ -141,7 +143,18 @@ pub fn parse(file: &[u8]) -> Result<Header, GgufError> {
         // Both lie within the file, so they fit a usize.
         tensor.range = bytes.map(|_| (data + offset) as usize..(data + end) as usize);
     }
+    refuse_overlap(&tensors)?;
     Ok(Header { version, metadata, tensors })
+}
+
+/// Tensors that share bytes would let a small file ask for any amount of memory.
+fn refuse_overlap(tensors: &[TensorHeader]) -> Result<(), GgufError> {
+    let mut ranges: Vec<_> = tensors.iter().filter_map(|t| Some((t.range.as_ref()?, &t.name))).collect();
+    ranges.sort_by_key(|(range, _)| range.start);
+    match ranges.windows(2).find(|pair| pair[0].0.end > pair[1].0.start) {
+        None => Ok(()),
+        Some(pair) => Err(GgufError::Overlap { tensor: pair[1].1.clone(), other: pair[0].1.clone() }),
+    }
 }
 
 fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {

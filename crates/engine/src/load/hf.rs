@@ -64,7 +64,7 @@ fn defaults(model_type: &str) -> Option<Defaults> {
 pub(super) fn read(path: &Path) -> Result<ModelSpec, LoadError> {
     let bytes = read_small(path, "a configuration", MAX_CONFIG_BYTES)?;
     let object =
-        serde_json::from_slice(&bytes).map_err(|source| LoadError::Json { path: path.to_owned(), source })?;
+        serde_json::from_slice(&bytes).map_err(|error| LoadError::Json { path: path.to_owned(), error })?;
     parse(path, &object)
 }
 
@@ -171,8 +171,8 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
             Ok(vec![window; layers])
         }
         _ => {
-            let window = window.filter(|_| config.flag("use_sliding_window").is_ok_and(|f| f == Some(true)));
-            config.flag("use_sliding_window")?;
+            let slides = config.flag("use_sliding_window")?.unwrap_or(false);
+            let window = window.filter(|_| slides);
             if architecture == Architecture::Qwen3Moe {
                 return Ok(vec![window; layers]);
             }

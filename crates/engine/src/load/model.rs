@@ -66,8 +66,7 @@ impl Model {
     pub fn open(path: &Path) -> Result<Model, LoadError> {
         let not_a_model =
             |found: &str| LoadError::NotAModel { path: path.to_owned(), found: found.to_owned() };
-        let kind =
-            std::fs::metadata(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
+        let kind = std::fs::metadata(path).map_err(|error| LoadError::Io { path: path.to_owned(), error })?;
         if kind.is_dir() {
             if !path.join("config.json").is_file() {
                 return Err(not_a_model("it is a folder without config.json"));
@@ -181,7 +180,7 @@ impl Model {
     /// # Errors
     /// The first tensor that is not.
     pub fn check(&self) -> Result<(), LoadError> {
-        self.spec.roles().into_iter().try_for_each(|role| self.tensor(role).map(drop))
+        self.spec.roles().try_for_each(|role| self.tensor(role).map(drop))
     }
 
     /// The folder of a Hugging Face model, where its tokenizer's files are.
@@ -207,11 +206,14 @@ impl Model {
 
     /// Bytes of all stored tensors.
     pub fn weight_bytes(&self) -> u64 {
-        self.store.tensors().iter().filter_map(|t| t.range.as_ref()).map(|r| r.len() as u64).sum()
+        let sizes = self.store.tensors().iter().filter_map(|t| t.range.as_ref());
+        sizes.fold(0, |sum: u64, range| sum.saturating_add(range.len() as u64))
     }
 
     /// Values of all stored tensors: the number by which models are called 7B.
     pub fn parameters(&self) -> u64 {
-        self.store.tensors().iter().map(|t| t.shape.iter().map(|&d| d as u64).product::<u64>()).sum()
+        // Each product has been checked at opening; only those of types without a known size may be absurd.
+        let values = self.store.tensors().iter().map(|t| t.shape.iter().product::<usize>() as u64);
+        values.fold(0, u64::saturating_add)
     }
 }

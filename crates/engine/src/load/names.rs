@@ -93,7 +93,7 @@ fn split_layer<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
     Some((number.parse().ok()?, rest))
 }
 
-/// An expert's number in a name, replaced by nothing: `experts.3.w1` is 3 and the name for expert 0.
+/// An expert's number in what follows a layer's: 3 in `block_sparse_moe.experts.3.w1.weight`.
 fn expert_number(rest: &str) -> Option<usize> {
     rest.split('.').find_map(|piece| piece.parse().ok())
 }
@@ -128,18 +128,17 @@ const OUTER: [TensorRole; 3] = [TensorRole::TokenEmbedding, TensorRole::OutputNo
 impl ModelSpec {
     /// Every tensor the model has, in the order the forward pass uses them; [`TensorRole::Output`] only where it is
     /// not the embedding.
-    pub fn roles(&self) -> Vec<TensorRole> {
-        let mut roles = vec![TensorRole::TokenEmbedding];
-        for layer in 0..self.layers {
-            roles.extend(self.layer_tensors().into_iter().map(|t| TensorRole::Layer(layer, t)));
-            let experts = self.moe.as_ref().map_or(0, |moe| moe.experts);
-            roles.extend((0..experts).flat_map(expert_tensors).map(|t| TensorRole::Layer(layer, t)));
-        }
-        roles.push(TensorRole::OutputNorm);
-        if !self.tied_embeddings {
-            roles.push(TensorRole::Output);
-        }
-        roles
+    pub fn roles(&self) -> impl Iterator<Item = TensorRole> {
+        let experts = self.moe.as_ref().map_or(0, |moe| moe.experts);
+        let layer = move |layer| {
+            let tensors = self.layer_tensors().into_iter().chain((0..experts).flat_map(expert_tensors));
+            tensors.map(move |tensor| TensorRole::Layer(layer, tensor))
+        };
+        let head = (!self.tied_embeddings).then_some(TensorRole::Output);
+        std::iter::once(TensorRole::TokenEmbedding)
+            .chain((0..self.layers).flat_map(layer))
+            .chain([TensorRole::OutputNorm])
+            .chain(head)
     }
 
     /// The shape a tensor must have, row-major.

@@ -28,14 +28,19 @@ pub(super) fn open(folder: &Path) -> Result<Store, LoadError> {
     let index_path = folder.join(INDEX);
     let mut store = Store::default();
     if !index_path.exists() {
-        let (part, tensors) = read(&folder.join(SINGLE))?;
+        let single = folder.join(SINGLE);
+        if !single.exists() {
+            let found = format!("it has config.json and neither {SINGLE} nor {INDEX}");
+            return Err(LoadError::NotAModel { path: folder.to_owned(), found });
+        }
+        let (part, tensors) = read(&single)?;
         store.add(part, tensors)?;
         return Ok(store);
     }
 
     let bytes = read_small(&index_path, "an index", MAX_INDEX_BYTES)?;
     let index: Index = serde_json::from_slice(&bytes)
-        .map_err(|source| LoadError::Json { path: index_path.clone(), source })?;
+        .map_err(|error| LoadError::Json { path: index_path.clone(), error })?;
     let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (tensor, shard) in &index.weight_map {
         shards.entry(shard).or_default().push(tensor);
@@ -76,7 +81,7 @@ fn parse(path: &Path, file: &[u8]) -> Result<Vec<Stored>, LoadError> {
         let (what, limit) = ("a header", MAX_HEADER_BYTES);
         return Err(LoadError::TooLarge { path: path.to_owned(), what, found, limit });
     }
-    let wrong = |source| LoadError::SafeTensors { path: path.to_owned(), source };
+    let wrong = |error| LoadError::SafeTensors { path: path.to_owned(), error };
     let (header, metadata) = SafeTensors::read_metadata(file).map_err(wrong)?;
     let data = 8 + header; // the header's length is the first 8 bytes
     let names = metadata.offset_keys();

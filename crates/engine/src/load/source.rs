@@ -111,21 +111,25 @@ impl Store {
 
 /// Maps a whole file for reading.
 pub(super) fn map(path: &Path) -> Result<Part, LoadError> {
-    let io = |source| LoadError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
-    if !file.metadata().map_err(io)?.is_file() {
+    let io = |error| LoadError::Io { path: path.to_owned(), error };
+    // Asked of the path, since opening a pipe would wait for its other end.
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
         return Err(LoadError::NotAModel { path: path.to_owned(), found: "it is not a regular file".into() });
     }
+    let file = File::open(path).map_err(io)?;
     // SAFETY: the map is private to the process and only read. Rust cannot rule out that another process changes or
     // truncates the file meanwhile; like every program that maps its weights, we require that it doesn't.
     let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+    if map.starts_with(b"version https://git-lfs") {
+        return Err(LoadError::LfsPointer { path: path.to_owned() });
+    }
     Ok(Part { path: path.to_owned(), map: Arc::new(map) })
 }
 
 /// Reads a small file (a configuration) whole.
 pub(super) fn read_small(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, LoadError> {
     use std::io::Read;
-    let io = |source| LoadError::Io { path: path.to_owned(), source };
+    let io = |error| LoadError::Io { path: path.to_owned(), error };
     let file = File::open(path).map_err(io)?;
     let found = file.metadata().map_err(io)?.len();
     if found > limit {

@@ -24,7 +24,7 @@ impl GgufFile {
     /// A file that can't be read or breaks the format, a missing part, or parts that don't belong together.
     pub fn open(path: &Path) -> Result<GgufFile, LoadError> {
         let (part, header) = read(path)?;
-        let count = header.metadata.u64("split.count").unwrap_or(1);
+        let count = split_count(path, &header.metadata)?;
         let mut store = Store::default();
         if count <= 1 {
             let (metadata, version) = (header.metadata, header.version);
@@ -64,8 +64,7 @@ impl GgufFile {
 
 fn read(path: &Path) -> Result<(Part, gguf::Header), LoadError> {
     let part = source::map(path)?;
-    let header =
-        gguf::parse(&part.map).map_err(|source| LoadError::Gguf { path: path.to_owned(), source })?;
+    let header = gguf::parse(&part.map).map_err(|error| LoadError::Gguf { path: path.to_owned(), error })?;
     Ok((part, header))
 }
 
@@ -74,6 +73,21 @@ fn stored(tensors: Vec<gguf::TensorHeader>) -> Vec<Stored> {
         .into_iter()
         .map(|t| Stored { name: t.name, kind: t.kind, shape: t.shape, part: 0, range: t.range })
         .collect()
+}
+
+/// The number of parts: 1 where the file doesn't say.
+fn split_count(path: &Path, metadata: &Metadata) -> Result<u64, LoadError> {
+    let key = "split.count";
+    match (metadata.u64(key), metadata.get(key)) {
+        (Some(count), _) => Ok(count),
+        (None, None) => Ok(1),
+        (None, Some(other)) => Err(LoadError::BadValue {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            found: other.describe(),
+            expected: "a number of parts".to_owned(),
+        }),
+    }
 }
 
 /// The names of all parts, from the name of one.
@@ -98,7 +112,7 @@ fn part_names(path: &Path, count: u64) -> Result<Vec<PathBuf>, LoadError> {
 /// Says of a part that isn't there that it is a part.
 fn missing_part(error: LoadError, part: &Path, count: u64) -> LoadError {
     match error {
-        LoadError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => LoadError::Split {
+        LoadError::Io { error, .. } if error.kind() == std::io::ErrorKind::NotFound => LoadError::Split {
             path: part.to_owned(),
             expected: format!("all {count} parts in one folder"),
             found: "no such file".to_owned(),

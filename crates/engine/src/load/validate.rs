@@ -4,9 +4,9 @@ use super::fields::Fields;
 use super::{LoadError, ModelSpec};
 
 /// Most layers; real models have up to about 130.
-pub(super) const MAX_LAYERS: u64 = 4096;
+pub(super) const MAX_LAYERS: u64 = 1024;
 /// Most experts a layer; real models have up to about 512.
-pub(super) const MAX_EXPERTS: u64 = 65_536;
+pub(super) const MAX_EXPERTS: u64 = 1024;
 /// Widest head; real models have up to 256.
 const MAX_HEAD_DIM: usize = 4096;
 
