@@ -1,0 +1,90 @@
+//! Standard output (the result) and progress on standard error.
+
+use crate::error::OutputClosed;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::time::Duration;
+
+/// Writes text to standard output and flushes, so that streamed text shows as it arrives.
+///
+/// # Errors
+/// [`OutputClosed`] if the reader has gone, or what the system said.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Prints one JSON document and a newline.
+///
+/// # Errors
+/// As [`print`].
+pub fn json(document: &impl Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(document)?;
+    text.push('\n');
+    print(&text)
+}
+
+fn closed(result: io::Result<()>) -> anyhow::Result<()> {
+    result.map_err(|e| match e.kind() {
+        ErrorKind::BrokenPipe => OutputClosed.into(),
+        _ => anyhow::Error::new(e).context("standard output"),
+    })
+}
+
+/// A progress bar over bytes. It shows on a terminal after half a second; elsewhere it says once what is going on
+/// and that it is done.
+pub struct Progress {
+    bar: ProgressBar,
+    plain: bool,
+    what: String,
+    quiet: bool,
+}
+
+impl Progress {
+    /// `what` is a phrase such as `downloading model.gguf`; `total` is in bytes, 0 if unknown.
+    pub fn bytes(what: impl Into<String>, total: u64, quiet: bool) -> Progress {
+        let what = what.into();
+        let plain = !io::stderr().is_terminal();
+        let target = if plain || quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(total), target);
+        let template =
+            if total > 0 { "{msg} [{wide_bar}] {bytes}/{total_bytes}, {eta} left" } else { "{msg} {bytes}" };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_message(what.clone());
+        bar.enable_steady_tick(Duration::from_millis(500));
+        if plain && !quiet {
+            eprintln!("{what}…");
+        }
+        Progress { bar, plain, what, quiet }
+    }
+
+    /// Where the work stands, in bytes; also corrects the total.
+    pub fn set(&self, done: u64, total: u64) {
+        if total > 0 && self.bar.length() != Some(total) {
+            self.bar.set_length(total);
+        }
+        self.bar.set_position(done);
+    }
+
+    /// The work is done: the bar goes, one line stays.
+    pub fn finish(self) {
+        self.bar.finish_and_clear();
+        if !self.quiet && !self.plain {
+            eprintln!("{}: done", self.what);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// `1536` → `1.5 KiB`.
+pub fn human_bytes(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}

@@ -1,0 +1,206 @@
+//! Files written while their SHA-256 is computed, and moved into place only when size and checksum are right.
+
+use crate::error::advised;
+use crate::interrupt;
+use anyhow::Context as _;
+use sha2::{Digest as _, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+/// What a file is known to be before it is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Its size.
+    pub bytes: Option<u64>,
+    /// SHA-256 in lower-case hex.
+    pub sha256: Option<String>,
+}
+
+/// A file that grows beside its destination, `NAME.KEY.part`. What is there from an earlier try is kept.
+pub struct Partial {
+    file: File,
+    path: PathBuf,
+    dest: PathBuf,
+    hasher: Sha256,
+    len: u64,
+}
+
+impl Partial {
+    /// Opens or creates the partial file of `dest`. `key` tells versions of the file apart, so that two are never
+    /// stitched together.
+    ///
+    /// # Errors
+    /// What the file system says; [`interrupt::check`].
+    pub fn open(dest: &Path, key: &str) -> anyhow::Result<Partial> {
+        let mut name = dest.file_name().context("a file name is needed")?.to_owned();
+        name.push(format!(".{key}.part"));
+        let path = dest.with_file_name(name);
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .with_context(|| path.display().to_string())?;
+        let mut hasher = Sha256::new();
+        let len = hash_into(&mut file, &mut hasher).with_context(|| path.display().to_string())?;
+        Ok(Partial { file, path, dest: dest.to_owned(), hasher, len })
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Starts over.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn reset(&mut self) -> anyhow::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        self.hasher = Sha256::new();
+        self.len = 0;
+        Ok(())
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn append(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.file.write_all(bytes).with_context(|| self.path.display().to_string())?;
+        self.hasher.update(bytes);
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Checks what was written and moves it into place. Returns the SHA-256. A wrong file is deleted.
+    ///
+    /// # Errors
+    /// If size or checksum differ from what was expected, or the file system says no.
+    pub fn finish(self, expected: &Expected) -> anyhow::Result<String> {
+        let Partial { file, path, dest, hasher, len } = self;
+        let sha256 = hex(&hasher.finalize());
+        let name = dest.display();
+        let wrong = match expected {
+            Expected { bytes: Some(bytes), .. } if *bytes != len => {
+                Some(format!("{name}: expected {bytes} bytes, found {len}"))
+            }
+            Expected { sha256: Some(wanted), .. } if *wanted != sha256 => {
+                Some(format!("{name}: expected SHA-256 {wanted}, found {sha256}"))
+            }
+            _ => None,
+        };
+        if let Some(wrong) = wrong {
+            drop(file);
+            std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
+            return Err(advised(
+                wrong,
+                "the bad file was deleted; pull again, and if it happens twice the source itself is damaged",
+            ));
+        }
+        file.sync_all().with_context(|| path.display().to_string())?;
+        drop(file);
+        std::fs::rename(&path, &dest).with_context(|| dest.display().to_string())?;
+        Ok(sha256)
+    }
+}
+
+/// The SHA-256 of a file.
+///
+/// # Errors
+/// What the file system says; [`interrupt::check`].
+pub fn sha256_of(path: &Path) -> anyhow::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file = File::open(path).with_context(|| path.display().to_string())?;
+    hash_into(&mut file, &mut hasher).with_context(|| path.display().to_string())?;
+    Ok(hex(&hasher.finalize()))
+}
+
+fn hash_into(from: &mut impl Read, hasher: &mut Sha256) -> anyhow::Result<u64> {
+    let mut buffer = vec![0; 1 << 18];
+    let mut len = 0;
+    loop {
+        interrupt::check()?;
+        let n = from.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(len);
+        }
+        hasher.update(&buffer[..n]);
+        len += n as u64;
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SHA-256 of `abc`, from FIPS 180-2.
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn expected(bytes: u64, sha256: &str) -> Expected {
+        Expected { bytes: Some(bytes), sha256: Some(sha256.to_owned()) }
+    }
+
+    #[test]
+    fn a_file_written_in_two_sittings_is_checked_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("deep/er/file");
+        let mut partial = Partial::open(&dest, "k").unwrap();
+        partial.append(b"ab").unwrap();
+        drop(partial);
+        assert!(!dest.exists());
+
+        let mut partial = Partial::open(&dest, "k").unwrap();
+        assert_eq!(partial.len(), 2);
+        partial.append(b"c").unwrap();
+        assert_eq!(partial.finish(&expected(3, ABC)).unwrap(), ABC);
+        assert_eq!(std::fs::read(&dest).unwrap(), b"abc");
+        assert_eq!(sha256_of(&dest).unwrap(), ABC);
+        assert_eq!(std::fs::read_dir(dest.parent().unwrap()).unwrap().count(), 1, "no partial file stays");
+    }
+
+    #[test]
+    fn another_version_does_not_reuse_the_partial_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("file");
+        Partial::open(&dest, "one").unwrap().append(b"xx").unwrap();
+        assert_eq!(Partial::open(&dest, "two").unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_wrong_file_goes_and_the_old_one_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("file");
+        std::fs::write(&dest, "old").unwrap();
+        for (bytes, sha256, says) in
+            [(4, ABC, "expected 4 bytes, found 3"), (3, "00", "expected SHA-256 00, found ba78")]
+        {
+            let mut partial = Partial::open(&dest, "k").unwrap();
+            partial.append(b"abc").unwrap();
+            let error = partial.finish(&expected(bytes, sha256)).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+            assert_eq!(std::fs::read(&dest).unwrap(), b"old");
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn starting_over_forgets() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut partial = Partial::open(&dir.path().join("file"), "k").unwrap();
+        partial.append(b"something else, longer").unwrap();
+        partial.reset().unwrap();
+        partial.append(b"abc").unwrap();
+        partial.finish(&expected(3, ABC)).unwrap();
+    }
+}

@@ -1,0 +1,298 @@
+//! Hub repositories: which files a model needs, and getting them. What `huggingface_hub` left in the Hub's own cache
+//! folder is used as it is.
+
+use super::checksum::{Expected, sha256_of};
+use super::http::{Client, Failure, is_sha256};
+use super::manifest::{Manifest, StoredFile, gguf_models};
+use super::name::safe_relative;
+use super::transfer;
+use crate::error::advised;
+use crate::interrupt;
+use crate::output::human_bytes;
+use anyhow::Context as _;
+use hf_hub::Cache;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// A listing larger than this is not one.
+const MAX_LISTING: u64 = 64 << 20;
+
+/// What stays as it is in a path part of an address.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+
+/// The files beside the weights of a Hugging Face model that say something we use.
+const SIDE_FILES: &[&str] = &[
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "tekken.json",
+];
+
+#[derive(Debug, Deserialize)]
+struct Info {
+    sha: String,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Sibling {
+    rfilename: String,
+    #[serde(default)]
+    size: Option<u64>,
+    #[serde(default)]
+    lfs: Option<Lfs>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Lfs {
+    #[serde(default)]
+    sha256: Option<String>,
+}
+
+/// Gets a repository's model (or one GGUF file of it) into `dir`. Files that are there already, whole, stay.
+///
+/// # Errors
+/// If the repository does not exist, may not be read, holds nothing we run or several GGUF files of which none was
+/// named, or a transfer fails.
+pub fn pull(repo: &str, file: Option<&str>, dir: &Path, quiet: bool) -> anyhow::Result<Manifest> {
+    let _graceful = interrupt::graceful();
+    let client = Client::from_env(token())?;
+    let info = info(&client, repo)?;
+    let wanted = choose(repo, file, &info.siblings)?;
+    let old = Manifest::read(dir)?.unwrap_or_default();
+    let same_commit = old.commit.as_ref() == Some(&info.sha);
+    // A GGUF file is a model by itself; the files of a SafeTensors model belong together, so to one commit.
+    let kept = old.files.iter().filter(|f| same_commit || f.path.ends_with(".gguf"));
+    let mut manifest = Manifest {
+        name: repo.to_owned(),
+        source: "hub".to_owned(),
+        commit: Some(info.sha.clone()),
+        files: kept.cloned().collect(),
+    };
+    for sibling in wanted {
+        let path = &sibling.rfilename;
+        let relative = safe_relative(path).with_context(|| format!("{repo}: refused the file name {path:?}"))?;
+        let dest = dir.join(relative);
+        let expected = Expected {
+            bytes: sibling.size,
+            sha256: sibling.lfs.as_ref().and_then(|l| l.sha256.clone()).filter(|s| is_sha256(s)),
+        };
+        let known = old.files.iter().find(|f| f.path == *path);
+        let stored = match known.filter(|f| is_whole(f, &dest, &expected, same_commit)) {
+            Some(file) => file.clone(),
+            None => {
+                let url = format!(
+                    "{}/{repo}/resolve/{}/{}",
+                    client.endpoint(),
+                    info.sha,
+                    utf8_percent_encode(path, PATH)
+                );
+                let (bytes, sha256) = transfer::fetch(&client, &url, &dest, expected, &info.sha, quiet)?;
+                StoredFile { path: path.clone(), bytes, sha256 }
+            }
+        };
+        manifest.add(stored);
+    }
+    Ok(manifest)
+}
+
+/// True if the stored file is the published one and undamaged. Without a published checksum only a file of the same
+/// commit is.
+fn is_whole(file: &StoredFile, path: &Path, expected: &Expected, same_commit: bool) -> bool {
+    let published = match (&expected.sha256, expected.bytes) {
+        (Some(sha256), _) => *sha256 == file.sha256,
+        (None, bytes) => same_commit && bytes.is_none_or(|b| b == file.bytes),
+    };
+    published && sha256_of(path).is_ok_and(|sha256| sha256 == file.sha256)
+}
+
+/// The repository's commit and files.
+fn info(client: &Client, repo: &str) -> anyhow::Result<Info> {
+    let url = format!("{}/api/models/{repo}/revision/main?blobs=true", client.endpoint());
+    let answer = client.get(&url, 0).map_err(|failure| match failure {
+        Failure::Final(error) | Failure::Passing { error, .. } => error,
+        Failure::BadRange => anyhow::anyhow!("{url}: the server refused the request as a range"),
+    })?;
+    let mut body = answer.response.into_body();
+    let text = body.with_config().limit(MAX_LISTING).read_to_string().with_context(|| url.clone())?;
+    let info: Info = serde_json::from_str(&text).with_context(|| format!("{url}: not a listing"))?;
+    anyhow::ensure!(
+        (7..=64).contains(&info.sha.len()) && info.sha.bytes().all(|b| b.is_ascii_alphanumeric()),
+        "{url}: expected a commit, found {:?}",
+        info.sha
+    );
+    Ok(info)
+}
+
+/// The files to get.
+fn choose<'a>(repo: &str, file: Option<&str>, all: &'a [Sibling]) -> anyhow::Result<Vec<&'a Sibling>> {
+    let names = || all.iter().map(|s| s.rfilename.as_str());
+    let pick = |wanted: &dyn Fn(&str) -> bool| all.iter().filter(|s| wanted(&s.rfilename)).collect::<Vec<_>>();
+    let models = gguf_models(names());
+    let offers = || {
+        let lines = models.iter().map(|parts| {
+            let bytes: u64 = all.iter().filter(|s| parts.contains(&s.rfilename)).filter_map(|s| s.size).sum();
+            format!("\n  {repo}:{}  {}", parts[0], if bytes > 0 { human_bytes(bytes) } else { String::new() })
+        });
+        lines.collect::<String>()
+    };
+    if let Some(file) = file {
+        return match models.iter().find(|parts| parts.iter().any(|p| p == file)) {
+            Some(parts) => Ok(pick(&|name| parts.iter().any(|p| p == name))),
+            None if models.is_empty() => Err(advised(
+                format!("{repo} has no GGUF files, so no {file:?}"),
+                format!("name the repository alone: {repo}"),
+            )),
+            None => Err(advised(format!("{repo} has no GGUF file {file:?}"), format!("it has:{}", offers()))),
+        };
+    }
+    let weights = |name: &str| !name.contains('/') && name.ends_with(".safetensors");
+    if names().any(|n| n == "config.json") && names().any(weights) {
+        // Some repositories hold the same weights twice, once in Mistral's own naming.
+        let published = names().any(|n| weights(n) && n.starts_with("model"));
+        return Ok(pick(&|name| {
+            SIDE_FILES.contains(&name)
+                || name == "model.safetensors.index.json"
+                || (weights(name) && (name.starts_with("model") || !published))
+        }));
+    }
+    match models.as_slice() {
+        [] => Err(advised(
+            format!("{repo} holds neither config.json with SafeTensors nor a GGUF file"),
+            "Zonda runs these two formats; look for a repository that has the model in one of them",
+        )),
+        [parts] => Ok(pick(&|name| parts.iter().any(|p| p == name))),
+        _ => Err(advised(format!("{repo} holds {} GGUF models", models.len()), format!("name one:{}", offers()))),
+    }
+}
+
+/// The Hub's own cache folder, if this machine can have one.
+pub fn cache() -> Option<Cache> {
+    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let path = set("HF_HUB_CACHE")
+        .or_else(|| Some(set("HF_HOME")?.join("hub")))
+        .or_else(|| Some(dirs::home_dir()?.join(".cache/huggingface/hub")))?;
+    Some(Cache::new(path))
+}
+
+/// `HF_TOKEN`, or what `hf auth login` stored.
+fn token() -> Option<String> {
+    let set = std::env::var("HF_TOKEN").ok().map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+    set.or_else(|| cache()?.token())
+}
+
+/// The model in the Hub's own cache folder: the snapshot's folder, or its GGUF files.
+pub fn cached(repo: &str, file: Option<&str>) -> Vec<PathBuf> {
+    let Some(snapshot) = cache().and_then(|cache| snapshot(&cache, repo)) else { return Vec::new() };
+    if let Some(file) = file {
+        return Some(snapshot.join(file)).filter(|p| p.is_file()).into_iter().collect();
+    }
+    let names: Vec<String> = std::fs::read_dir(&snapshot)
+        .into_iter()
+        .flatten()
+        .filter_map(|e| e.ok().filter(|e| e.path().is_file())?.file_name().into_string().ok())
+        .collect();
+    let has = |name: &str| names.iter().any(|n| n == name);
+    if has("config.json") && has_all_weights(&snapshot, &names) {
+        return vec![snapshot];
+    }
+    gguf_models(names.iter().map(String::as_str)).into_iter().map(|parts| snapshot.join(&parts[0])).collect()
+}
+
+/// The folder of the cached repository's `main`.
+fn snapshot(cache: &Cache, repo: &str) -> Option<PathBuf> {
+    let repo = hf_hub::Repo::model(repo.to_owned());
+    let commit = std::fs::read_to_string(cache.path().join(repo.folder_name()).join("refs/main")).ok()?;
+    let dir = cache.repo(repo).pointer_path(commit.trim());
+    dir.is_dir().then_some(dir)
+}
+
+/// True if the snapshot has every SafeTensors file that its index names, or one file without an index.
+fn has_all_weights(dir: &Path, names: &[String]) -> bool {
+    let Ok(index) = std::fs::read_to_string(dir.join("model.safetensors.index.json")) else {
+        return names.iter().any(|n| n.ends_with(".safetensors"));
+    };
+    let Ok(index) = serde_json::from_str::<serde_json::Value>(&index) else { return false };
+    let Some(map) = index["weight_map"].as_object() else { return false };
+    map.values().all(|file| file.as_str().is_some_and(|f| names.iter().any(|n| n == f)))
+}
+
+/// Every repository in the Hub's own cache folder that holds a model we could open, with what to open.
+pub fn cached_models() -> Vec<(String, Vec<PathBuf>)> {
+    let Some(cache) = cache() else { return Vec::new() };
+    let dirs = std::fs::read_dir(cache.path()).into_iter().flatten().filter_map(Result::ok);
+    let names = dirs.filter_map(|d| Some(d.file_name().to_str()?.strip_prefix("models--")?.replace("--", "/")));
+    let mut models: Vec<_> =
+        names.map(|name| (name.clone(), cached(&name, None))).filter(|(_, e)| !e.is_empty()).collect();
+    models.sort();
+    models
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(names: &[&str]) -> Vec<Sibling> {
+        names.iter().map(|n| Sibling { rfilename: (*n).to_owned(), size: Some(1), lfs: None }).collect()
+    }
+
+    fn chosen(file: Option<&str>, names: &[&str]) -> Result<Vec<String>, String> {
+        let all = listing(names);
+        choose("o/r", file, &all)
+            .map(|v| v.into_iter().map(|s| s.rfilename.clone()).collect())
+            .map_err(|e| format!("{e:#}"))
+    }
+
+    #[test]
+    fn a_safetensors_model_is_its_root_files() {
+        let all = [
+            ".gitattributes",
+            "README.md",
+            "config.json",
+            "consolidated.safetensors",
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+            "model.safetensors.index.json",
+            "onnx/model.onnx",
+            "original/model.safetensors",
+            "pytorch_model.bin",
+            "tokenizer.json",
+            "x.Q4_0.gguf",
+        ];
+        assert_eq!(
+            chosen(None, &all).unwrap(),
+            [
+                "config.json",
+                "model-00001-of-00002.safetensors",
+                "model-00002-of-00002.safetensors",
+                "model.safetensors.index.json",
+                "tokenizer.json"
+            ]
+        );
+        assert_eq!(chosen(Some("x.Q4_0.gguf"), &all).unwrap(), ["x.Q4_0.gguf"]);
+        assert_eq!(
+            chosen(None, &["config.json", "consolidated.safetensors"]).unwrap(),
+            ["config.json", "consolidated.safetensors"]
+        );
+    }
+
+    #[test]
+    fn a_gguf_repository_must_be_unambiguous() {
+        assert_eq!(chosen(None, &["README.md", "m.gguf"]).unwrap(), ["m.gguf"]);
+        let split = ["q/m-00001-of-00002.gguf", "q/m-00002-of-00002.gguf"];
+        assert_eq!(chosen(None, &split).unwrap(), split);
+        assert_eq!(chosen(Some(split[1]), &split).unwrap(), split);
+        assert!(chosen(None, &["a.gguf", "b.gguf"]).unwrap_err().contains("2 GGUF models"));
+        assert!(chosen(Some("c.gguf"), &["a.gguf"]).unwrap_err().contains("no GGUF file \"c.gguf\""));
+        assert!(chosen(None, &["README.md"]).unwrap_err().contains("neither"));
+        assert!(chosen(Some("c.gguf"), &[]).unwrap_err().contains("no GGUF files"));
+    }
+}

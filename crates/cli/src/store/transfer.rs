@@ -1,0 +1,169 @@
+//! Downloads one file: resumed where an earlier try stopped, retried while it gets somewhere, verified.
+
+use super::checksum::{Expected, Partial};
+use super::http::{Client, Failure};
+use crate::interrupt;
+use crate::output::Progress;
+use anyhow::Context as _;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+use ureq::http::{StatusCode, header};
+
+/// Tries in a row that bring not one byte before we give up.
+const TRIES: u32 = 5;
+
+/// Downloads `url` to `dest`. `expected` is what a listing says; what the server's headers add is checked too.
+/// `version` tells versions of the file apart where no checksum does. Returns size and SHA-256.
+///
+/// # Errors
+/// If the server refuses, the connection keeps breaking, or what came is not what was published.
+pub fn fetch(
+    client: &Client,
+    url: &str,
+    dest: &Path,
+    expected: Expected,
+    version: &str,
+    quiet: bool,
+) -> anyhow::Result<(u64, String)> {
+    let key = expected.sha256.as_deref().unwrap_or(version);
+    let mut partial = Partial::open(dest, &key[..key.len().min(12)])?;
+    let name = dest.file_name().unwrap_or_default().to_string_lossy();
+    let progress = Progress::bytes(format!("downloading {name}"), expected.bytes.unwrap_or(0), quiet);
+    let mut expected = expected;
+    let mut fruitless = 0;
+    while expected.bytes != Some(partial.len()) {
+        let before = partial.len();
+        match attempt(client, url, &mut partial, &mut expected, &progress) {
+            Ok(()) => break,
+            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::BadRange) if before > 0 => partial.reset()?,
+            Err(Failure::BadRange) => anyhow::bail!("{url}: the server refused a whole-file request as a range"),
+            Err(Failure::Passing { error, after }) => {
+                fruitless = if partial.len() > before { 0 } else { fruitless + 1 };
+                if fruitless >= TRIES {
+                    return Err(error.context(format!("gave up after {TRIES} tries")));
+                }
+                tracing::warn!("{error:#}; trying again");
+                wait(after.unwrap_or(Duration::from_secs(u64::from(fruitless.pow(2)))))?;
+            }
+        }
+    }
+    let bytes = partial.len();
+    let sha256 = partial.finish(&expected)?;
+    progress.finish();
+    Ok((bytes, sha256))
+}
+
+/// One request; appends what comes. `Ok` means the body ended where it should.
+fn attempt(
+    client: &Client,
+    url: &str,
+    partial: &mut Partial,
+    expected: &mut Expected,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let answer = client.get(url, partial.len())?;
+    if answer.response.status() == StatusCode::OK && partial.len() > 0 {
+        partial.reset()?; // the server does not do ranges
+    }
+    let total = total_size(&answer.response, partial.len())?;
+    merge(expected, &answer.expected, total, url)?;
+    let mut body = answer.response.into_body().into_reader();
+    let mut buffer = vec![0; 1 << 17];
+    loop {
+        interrupt::check().map_err(anyhow::Error::new)?;
+        let n = body.read(&mut buffer).map_err(|e| Failure::Passing {
+            error: anyhow::Error::new(e).context(format!("{url}: connection lost after {} bytes", partial.len())),
+            after: None,
+        })?;
+        if n == 0 {
+            break;
+        }
+        partial.append(&buffer[..n])?;
+        if expected.bytes.is_some_and(|bytes| partial.len() > bytes) {
+            partial.reset()?;
+            return Err(Failure::Final(anyhow::anyhow!(
+                "{url}: expected {} bytes, the server sends more",
+                expected.bytes.unwrap_or(0)
+            )));
+        }
+        progress.set(partial.len(), expected.bytes.unwrap_or(0));
+    }
+    match expected.bytes {
+        Some(bytes) if partial.len() < bytes => Err(Failure::Passing {
+            error: anyhow::anyhow!("{url}: the connection ended after {} of {bytes} bytes", partial.len()),
+            after: None,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The whole file's size as the answer gives it. A partial answer must go on from `from`.
+fn total_size(response: &ureq::http::Response<ureq::Body>, from: u64) -> Result<Option<u64>, Failure> {
+    let header = |name| response.headers().get(name)?.to_str().ok();
+    if response.status() != StatusCode::PARTIAL_CONTENT {
+        return Ok(header(header::CONTENT_LENGTH).and_then(|l| l.parse().ok()));
+    }
+    let range = header(header::CONTENT_RANGE).context("a partial answer without Content-Range")?;
+    let (start, total) = parse_content_range(range).with_context(|| format!("Content-Range {range:?}"))?;
+    if start != from {
+        return Err(Failure::BadRange);
+    }
+    Ok(total)
+}
+
+/// `bytes 5-9/10` → start 5 and total 10 (`None` for `*`).
+fn parse_content_range(text: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let start = range.split_once('-')?.0.parse().ok()?;
+    let total = if total == "*" { None } else { Some(total.parse().ok()?) };
+    Some((start, total))
+}
+
+/// Takes over what this answer says about the file; two statements that differ are an error.
+fn merge(expected: &mut Expected, said: &Expected, total: Option<u64>, url: &str) -> anyhow::Result<()> {
+    for bytes in [said.bytes, total].into_iter().flatten() {
+        let before = *expected.bytes.get_or_insert(bytes);
+        anyhow::ensure!(before == bytes, "{url}: expected {before} bytes, the server offers {bytes}");
+    }
+    if let Some(sha256) = &said.sha256 {
+        let before = expected.sha256.get_or_insert_with(|| sha256.clone());
+        anyhow::ensure!(before == sha256, "{url}: the listing says SHA-256 {before}, the server {sha256}");
+    }
+    Ok(())
+}
+
+/// Waits between two tries, unless Ctrl-C.
+fn wait(time: Duration) -> anyhow::Result<()> {
+    let until = std::time::Instant::now() + time;
+    while std::time::Instant::now() < until {
+        interrupt::check()?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges() {
+        assert_eq!(parse_content_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(parse_content_range("bytes 5-9/*"), Some((5, None)));
+        for bad in ["", "bytes", "bytes */10", "bytes 5-9", "items 5-9/10", "bytes 5-9/x", "bytes -5-9/10"] {
+            assert_eq!(parse_content_range(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_errors() {
+        let mut expected = Expected { bytes: Some(10), sha256: None };
+        let said = |bytes, sha256: Option<&str>| Expected { bytes, sha256: sha256.map(str::to_owned) };
+        merge(&mut expected, &said(Some(10), Some("aa")), Some(10), "u").unwrap();
+        assert_eq!(expected.sha256.as_deref(), Some("aa"));
+        assert!(merge(&mut expected, &said(None, None), Some(11), "u").is_err());
+        assert!(merge(&mut expected, &said(None, Some("bb")), None, "u").is_err());
+    }
+}
