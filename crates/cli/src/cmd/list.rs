@@ -1,0 +1,39 @@
+//! `zonda list`: the models that are on this machine.
+
+use crate::args::JsonArg;
+use crate::{Context, output};
+use clap::Args;
+use serde_json::json;
+
+/// List the models that are on this machine
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  zonda list --json\n\n\
+    Models are kept under $ZONDA_HOME; those in the Hub's own cache folder are listed too.")]
+pub struct List {
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+impl List {
+    pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        let entries = context.store()?.list()?;
+        if self.json.json {
+            return output::json(&json!({ "models": entries }));
+        }
+        if entries.is_empty() {
+            return output::print("no models yet; try `zonda pull smollm2-135m`\n");
+        }
+        let width = entries.iter().map(|e| e.name.chars().count()).max().unwrap_or(0);
+        let mut text = String::new();
+        for e in &entries {
+            text += &format!(
+                "{:width$}  {:>12}  {}  {}\n",
+                e.name,
+                output::human_bytes(e.bytes),
+                e.source,
+                e.path.display()
+            );
+        }
+        output::print(&text)
+    }
+}

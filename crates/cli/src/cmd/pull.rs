@@ -1,0 +1,51 @@
+//! `zonda pull`: gets a model into the store, or verifies the one that is there.
+
+use crate::args::JsonArg;
+use crate::error::Usage;
+use crate::store::ModelName;
+use crate::{Context, output};
+use clap::Args;
+use serde_json::json;
+
+/// Download a model, or verify one that is here
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    zonda pull smollm2-135m\n  \
+    zonda pull mistralai/Mistral-7B-Instruct-v0.3\n  \
+    zonda pull ORG/NAME-GGUF:model.Q4_K_M.gguf\n\n\
+    An interrupted download goes on where it stopped. SHA-256 is checked where it is published.")]
+pub struct Pull {
+    /// smollm2-135m, ORG/NAME, or ORG/NAME:FILE.gguf.
+    name: String,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+impl Pull {
+    pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        let name = ModelName::parse_name(&self.name).ok_or_else(|| {
+            Usage(format!(
+                "{:?} is not a model's name; expected NAME, ORG/NAME or ORG/NAME:FILE.gguf",
+                self.name
+            ))
+        })?;
+        let (dir, manifest) = context.store()?.pull(&name)?;
+        if self.json.json {
+            let files = &manifest.files;
+            return output::json(&json!({ "models": [{
+                "name": self.name, "source": manifest.source, "commit": manifest.commit,
+                "path": dir.display().to_string(), "bytes": manifest.bytes(), "files": files,
+            }] }));
+        }
+        let mut text = format!("{} is in {}\n", self.name, dir.display());
+        for file in &manifest.files {
+            text += &format!(
+                "  {:>12}  {}  {}\n",
+                output::human_bytes(file.bytes),
+                &file.sha256[..16],
+                file.path
+            );
+        }
+        output::print(&text)
+    }
+}

@@ -1,0 +1,266 @@
+//! The architecture as a test: which crate may use which, what may appear where, and that files say what they own.
+//! A rule that has to change is changed here, in the open.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Longest source file, in lines; tests in files of their own are not counted.
+const MAX_LINES: usize = 600;
+
+/// What each crate may use of the workspace. A new crate gets a line.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("zonda-kernels", &[]),
+    ("zonda-engine", &["zonda-kernels"]),
+    ("zonda-native", &["zonda-kernels", "zonda-engine"]),
+    ("zonda-bench", &["zonda-engine"]),
+    ("zonda-cli", &["zonda-kernels", "zonda-engine", "zonda-native", "zonda-bench"]),
+];
+
+/// Crates outside the workspace that only these crates may use.
+const ONLY_IN: &[(&str, &[&str])] = &[
+    ("tokio", &["zonda-cli"]),
+    ("anyhow", &["zonda-cli"]),
+    ("clap", &["zonda-cli"]),
+    ("ureq", &["zonda-cli"]),
+    ("libc", &["zonda-kernels", "zonda-native", "zonda-bench"]),
+];
+
+/// Backend crates are named in the CLI's `backends.rs` and nowhere else.
+const BACKEND_CRATES: &[&str] = &["zonda_native"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("the workspace is two folders up")
+}
+
+/// Every file below `dir` that git would keep, without build outputs.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a readable folder") {
+            let path = entry.expect("a readable entry").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if !matches!(name.as_str(), "target" | "results" | ".git" | "node_modules" | "__pycache__") {
+                    folders.push(path);
+                }
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The Rust files of the crates, as `(path below the root, text)`, without this one.
+fn sources() -> Vec<(String, String)> {
+    let root = root();
+    let this = "crates/cli/tests/architecture.rs";
+    let rust = files(&root.join("crates")).into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs"));
+    let all: Vec<_> = rust
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let name = path.strip_prefix(&root).expect("below the root").to_string_lossy().replace('\\', "/");
+            (name, text)
+        })
+        .filter(|(name, _)| name != this)
+        .collect();
+    assert!(all.len() > 20, "found only {} source files below {}", all.len(), root.display());
+    all
+}
+
+/// The code of a line: what stands before a comment.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or(line)
+}
+
+/// Fails with one line per breach.
+fn no_breaches(rule: &str, breaches: impl IntoIterator<Item = String>) {
+    let breaches: Vec<_> = breaches.into_iter().collect();
+    assert!(breaches.is_empty(), "{rule}:\n  {}", breaches.join("\n  "));
+}
+
+/// Every line of code in which `found` says there is a breach, except in the files that `allowed` lets pass.
+fn lines_with(
+    sources: &[(String, String)],
+    allowed: impl Fn(&str) -> bool,
+    found: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for (name, text) in sources.iter().filter(|(name, _)| !allowed(name)) {
+        let lines = text.lines().enumerate().filter(|(_, line)| found(code(line)));
+        breaches.extend(lines.map(|(i, line)| format!("{name}:{}: {}", i + 1, line.trim())));
+    }
+    breaches
+}
+
+/// Dependencies of every workspace crate: name to names, of all kinds but `dev` when `with_dev` is false.
+fn dependencies(with_dev: bool) -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
+    let name = |v: &serde_json::Value| v["name"].as_str().expect("a name").to_owned();
+    let packages = metadata["packages"].as_array().expect("packages");
+    packages
+        .iter()
+        .map(|package| {
+            let all = package["dependencies"].as_array().expect("dependencies").iter();
+            let used = all.filter(|d| with_dev || d["kind"] != "dev").map(name);
+            (name(package), used.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn crates_use_only_what_is_below_them() {
+    let rules: BTreeMap<_, _> = MAY_USE.iter().copied().collect();
+    let mut breaches = Vec::new();
+    for (name, used) in dependencies(true) {
+        let Some(allowed) = rules.get(name.as_str()) else {
+            breaches.push(format!("{name} has no line in MAY_USE"));
+            continue;
+        };
+        let ours = used.iter().filter(|d| d.starts_with("zonda-") && **d != name);
+        breaches.extend(ours.filter(|d| !allowed.contains(&d.as_str())).map(|d| format!("{name} uses {d}")));
+    }
+    no_breaches("kernels ← engine ← {backends, bench} ← cli", breaches);
+}
+
+#[test]
+fn some_crates_stay_in_their_place() {
+    let used = dependencies(false);
+    let mut breaches = Vec::new();
+    for (name, dependencies) in &used {
+        for (dependency, allowed) in ONLY_IN {
+            if dependencies.contains(*dependency) && !allowed.contains(&name.as_str()) {
+                breaches.push(format!("{name} uses {dependency}, which belongs in {allowed:?}"));
+            }
+        }
+    }
+    no_breaches("crates in their place", breaches);
+}
+
+#[test]
+fn processor_architectures_are_named_in_kernels_only() {
+    let words = ["target_arch", "target_feature", "std::arch", "core::arch"];
+    let breaches = lines_with(
+        &sources(),
+        |name| name.starts_with("crates/kernels/"),
+        |line| words.iter().any(|w| line.contains(w)),
+    );
+    no_breaches("processor architectures belong in crates/kernels", breaches);
+}
+
+#[test]
+fn foreign_functions_are_declared_in_sys_files_only() {
+    let is_ffi = |name: &str| name.ends_with("/sys.rs") || name.ends_with("/safe.rs");
+    let breaches = lines_with(&sources(), is_ffi, |line| line.contains("extern \"C\" {"));
+    no_breaches("foreign functions belong in an FFI crate's sys.rs", breaches);
+}
+
+#[test]
+fn the_engine_multiplies_no_matrices() {
+    let breaches = lines_with(
+        &sources(),
+        |name| !name.starts_with("crates/engine/src/"),
+        |line| {
+            line.contains("zonda_kernels") && ["matmul", "attention", "pool"].iter().any(|w| line.contains(w))
+        },
+    );
+    no_breaches("the engine works behind the Backend trait", breaches);
+}
+
+#[test]
+fn backends_are_named_in_one_place() {
+    let own = |name: &str| {
+        name == "crates/cli/src/backends.rs"
+            || BACKEND_CRATES.iter().any(|b| name.contains(&b.replace("zonda_", "crates/")))
+    };
+    let breaches = lines_with(&sources(), own, |line| BACKEND_CRATES.iter().any(|b| line.contains(b)));
+    no_breaches("backend crates are used through crates/cli/src/backends.rs", breaches);
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    let breaches = sources()
+        .into_iter()
+        .filter(|(_, text)| !text.lines().next().is_some_and(|line| line.starts_with("//! ")))
+        .map(|(name, _)| name);
+    no_breaches("every file opens with //!", breaches);
+}
+
+#[test]
+fn files_stay_short() {
+    let is_test = |name: &str| {
+        name.contains("/tests/")
+            || name.contains("/benches/")
+            || name.ends_with("tests.rs")
+            || name.ends_with("test.rs")
+    };
+    let long = sources().into_iter().filter(|(name, _)| !is_test(name));
+    let long = long.map(|(name, text)| (name, text.lines().count())).filter(|(_, lines)| *lines > MAX_LINES);
+    no_breaches(
+        "a file that needs more than 600 lines is two",
+        long.map(|(name, lines)| format!("{name}: {lines} lines")),
+    );
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let words = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!(")];
+    let code = lines_with(&sources(), |_| false, |line| words.iter().any(|w| line.contains(w)));
+    let comments = sources().into_iter().flat_map(|(name, text)| {
+        let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
+        let lines =
+            text.lines().enumerate().filter(|(_, l)| marks.iter().any(|m| l.contains(&format!("// {m}"))));
+        lines.map(|(i, l)| format!("{name}:{}: {}", i + 1, l.trim())).collect::<Vec<_>>()
+    });
+    no_breaches("half-made features are not committed", code.into_iter().chain(comments));
+}
+
+#[test]
+fn no_package_registry_is_named() {
+    // Clients know their registries; a project that names one breaks behind a mirror.
+    let hosts = [
+        concat!("crates", ".io"),
+        concat!("pypi", ".org"),
+        concat!("python", "hosted.org"),
+        concat!("npmjs", ".org"),
+        concat!("npmjs", ".com"),
+        concat!("deb.debian", ".org"),
+        concat!("proxy.golang", ".org"),
+    ];
+    // Cargo writes the index's address into its lock file itself.
+    let texts = files(&root()).into_iter().filter(|p| !p.ends_with("Cargo.lock"));
+    let breaches = texts.filter_map(|path| {
+        let text = std::fs::read_to_string(&path).ok()?;
+        let host = hosts.iter().find(|h| text.contains(**h))?;
+        Some(format!("{}: {host}", path.display()))
+    });
+    no_breaches("registries are reached through their clients' own settings", breaches);
+}
+
+#[test]
+fn the_hub_is_named_once() {
+    let host = concat!("https://hugging", "face.co");
+    let breaches =
+        lines_with(&sources(), |name| name == "crates/cli/src/store/http.rs", |line| line.contains(host));
+    no_breaches("the Hub's address is in crates/cli/src/store/http.rs", breaches);
+}
+
+#[test]
+fn a_breach_is_seen_and_a_comment_is_none() {
+    let text = "//! doc\nlet a = 1; // target_arch in a comment\n#[cfg(target_arch = \"x86_64\")]\n";
+    let sources = [("crates/x/src/lib.rs".to_owned(), text.to_owned())];
+    let breaches = lines_with(&sources, |_| false, |line| line.contains("target_arch"));
+    assert_eq!(breaches, ["crates/x/src/lib.rs:3: #[cfg(target_arch = \"x86_64\")]"]);
+}

