@@ -1,13 +1,46 @@
 //! The bottom crate: number formats, SIMD kernels and the worker pool. It knows numbers, not models.
 //!
+//! Formats:
 //! * [`dtype`] names every tensor format that Zonda reads, with its block size;
 //! * [`blocks`] lays the quantised blocks out in memory as GGUF stores them;
 //! * [`dequantize`] turns stored bytes into `f32` (the oracle every kernel is tested against);
 //! * [`quantize`] turns `f32` into stored bytes.
+//!
+//! Kernels:
+//! * [`simd`] is the vocabulary they are written in, [`scalar`] its portable meaning, [`table`] the one list of instruction
+//!   sets and the choice at run time ([`Isa`]);
+//! * [`pack`] interleaves weights into panels, [`acts`] prepares activations, [`matmul`](mod@matmul) multiplies them;
+//! * [`attention`] reads a paged KV cache with an online softmax; [`norm`], [`rope`] and [`activation`] are the rest;
+//! * [`pool`] runs them on pinned threads ([`cpus`]); [`memory`] is where weights live.
 
+// Loops over a tile's registers index several arrays at once, with constant bounds.
+#![allow(clippy::needless_range_loop)]
+
+pub mod activation;
+pub mod acts;
+pub mod attention;
 pub mod blocks;
+pub mod cpus;
 pub mod dequantize;
 pub mod dtype;
+pub mod format;
+pub mod matmul;
+pub mod memory;
+pub mod norm;
+pub mod pack;
+pub mod pool;
 pub mod quantize;
+pub mod rope;
+pub mod scalar;
+pub mod simd;
+pub mod table;
+mod unpack;
+#[cfg(target_arch = "x86_64")]
+pub mod x86_64;
 
+pub use acts::{ActKind, Acts};
 pub use dtype::DType;
+pub use matmul::{Job, act_kind, matmul};
+pub use pack::Packed;
+pub use pool::Pool;
+pub use table::{Isa, IsaError};

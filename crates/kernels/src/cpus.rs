@@ -1,0 +1,97 @@
+//! Which cores this process may use, and pinning threads to them. Linux; elsewhere threads are left to the system.
+
+/// One logical CPU of every physical core that the process's affinity mask allows, in ascending order.
+/// Empty where the system doesn't say.
+pub fn allowed_cores() -> Vec<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        linux::allowed_cores()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        Vec::new()
+    }
+}
+
+/// How many threads to use unless told: physical cores allowed, capped by any CPU quota (cgroup v1 and v2).
+pub fn default_threads() -> usize {
+    // the standard library honours both the affinity mask and cgroup quotas
+    let quota = std::thread::available_parallelism().map_or(1, |n| n.get());
+    match allowed_cores().len() {
+        0 => quota,
+        cores => cores.min(quota),
+    }
+}
+
+/// Keeps the calling thread on one CPU; a refusal is ignored, since pinning only steadies the speed.
+pub fn pin_current_thread(cpu: usize) {
+    #[cfg(target_os = "linux")]
+    linux::pin_current_thread(cpu);
+    #[cfg(not(target_os = "linux"))]
+    let _ = cpu;
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::fs;
+    use std::sync::OnceLock;
+
+    pub fn allowed_cores() -> Vec<usize> {
+        // read once: pinning a thread narrows the mask that its later children would see
+        static CORES: OnceLock<Vec<usize>> = OnceLock::new();
+        CORES.get_or_init(|| allowed_cpus().into_iter().filter(|&cpu| first_sibling(cpu)).collect()).clone()
+    }
+
+    fn allowed_cpus() -> Vec<usize> {
+        // SAFETY: an all-zero cpu_set_t is a valid empty set, and the call writes at most its size.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
+                return Vec::new();
+            }
+            (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &set)).collect()
+        }
+    }
+
+    /// Whether no allowed hyper-thread of the same core has a lower number.
+    fn first_sibling(cpu: usize) -> bool {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+        let Ok(list) = fs::read_to_string(path) else { return true };
+        let allowed = allowed_cpus();
+        !parse_list(&list).into_iter().any(|sibling| sibling < cpu && allowed.contains(&sibling))
+    }
+
+    /// Parses the kernel's list format: `0-3,8`.
+    fn parse_list(list: &str) -> Vec<usize> {
+        let number = |s: &str| s.trim().parse::<usize>().ok();
+        list.split(',')
+            .filter_map(|part| match part.split_once('-') {
+                Some((a, b)) => Some(number(a)?..=number(b)?),
+                None => number(part).map(|n| n..=n),
+            })
+            .flatten()
+            .collect()
+    }
+
+    pub fn pin_current_thread(cpu: usize) {
+        // SAFETY: the set is initialised, and the call only reads it.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(cpu, &mut set);
+            libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::parse_list;
+
+        #[test]
+        fn kernel_lists() {
+            assert_eq!(parse_list("0-2,5\n"), [0, 1, 2, 5]);
+            assert_eq!(parse_list("7"), [7]);
+            assert_eq!(parse_list(""), [0usize; 0]);
+            assert_eq!(parse_list("x-3"), [0usize; 0]);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What a quantised type looks like inside a packed panel: one row of constants per type, read by [`crate::pack`]
+//! (which writes panels) and [`crate::matmul`] (which reads them), so that both have one code path for all types.
+
+use crate::DType;
+
+/// A quantised type's panel layout, as constants that the inner loop is compiled for.
+///
+/// A value is `scale · (code − zero) − min`, codes unsigned, scale and min shared by `SUB` consecutive values.
+pub trait Format: Send + Sync + 'static {
+    /// The stored type.
+    const DTYPE: DType;
+    /// Bits a code takes in the panel, 4 or 8 (5- and 6-bit codes are widened to bytes).
+    const BITS: usize;
+    /// `log2(zero)`, or 0 where there is no zero point.
+    const ZERO_LOG2: u32;
+    /// Sign with which a stored min enters: 0.0 where there are none, 1.0 where `value = … + m`, −1.0 where `… − m`.
+    const MIN_SIGN: f32;
+    /// Values that share a scale: 32, or 16.
+    const SUB: usize;
+    /// Scales are 8-bit multiples of an `f16` shared by 256 values (K-quants), not `f16` themselves.
+    const SUPER: bool;
+    /// The 8-bit scales are signed.
+    const SIGNED: bool;
+
+    /// Values in a stored block.
+    const BLOCK: usize = if Self::SUPER { 256 } else { 32 };
+    /// True where values have mins.
+    const HAS_MIN: bool = Self::MIN_SIGN != 0.0;
+    /// Bytes of codes per 32 values × 16 rows.
+    const CODE_BYTES: usize = 16 * 32 * Self::BITS / 8;
+    /// Bytes of scales (and mins) per stored block × 16 rows.
+    const HEADER_BYTES: usize = {
+        let f16s = 32;
+        let subs = if Self::SUPER { 16 * (256 / Self::SUB) } else { 0 };
+        (f16s + subs) * if Self::HAS_MIN { 2 } else { 1 }
+    };
+}
+
+macro_rules! formats {
+    ($($name:ident: $bits:expr, zero $zero:expr, min $min:expr, sub $sub:expr, super $super:expr, signed $signed:expr;)*) => {
+        $(
+            #[doc = concat!("The panel layout of `", stringify!($name), "`.")]
+            #[allow(non_camel_case_types)]
+            #[derive(Debug)]
+            pub enum $name {}
+            impl Format for $name {
+                const DTYPE: DType = DType::$name;
+                const BITS: usize = $bits;
+                const ZERO_LOG2: u32 = $zero;
+                const MIN_SIGN: f32 = $min;
+                const SUB: usize = $sub;
+                const SUPER: bool = $super;
+                const SIGNED: bool = $signed;
+            }
+        )*
+    };
+}
+
+formats! {
+    Q4_0: 4, zero 3, min 0.0, sub 32, super false, signed false;
+    Q4_1: 4, zero 0, min 1.0, sub 32, super false, signed false;
+    Q5_0: 8, zero 4, min 0.0, sub 32, super false, signed false;
+    Q5_1: 8, zero 0, min 1.0, sub 32, super false, signed false;
+    Q8_0: 8, zero 7, min 0.0, sub 32, super false, signed false;
+    Q2_K: 4, zero 0, min -1.0, sub 16, super true, signed false;
+    Q3_K: 4, zero 2, min 0.0, sub 16, super true, signed true;
+    Q4_K: 4, zero 0, min -1.0, sub 32, super true, signed false;
+    Q5_K: 8, zero 0, min -1.0, sub 32, super true, signed false;
+    Q6_K: 8, zero 5, min 0.0, sub 16, super true, signed true;
+}
+
+/// `with_format!(dtype, F => expr)`: evaluates `expr` with `F` naming the format of a quantised [`DType`].
+/// Float types panic: callers have told them apart.
+macro_rules! with_format {
+    ($dtype:expr, $f:ident => $body:expr) => {
+        $crate::format::with_format!(@arms $dtype, $f => $body; Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K)
+    };
+    (@arms $dtype:expr, $f:ident => $body:expr; $($name:ident)*) => {
+        match $dtype {
+            $($crate::DType::$name => {
+                type $f = $crate::format::$name;
+                $body
+            })*
+            float => unreachable!("{float} has no quantised panel"),
+        }
+    };
+}
+pub(crate) use with_format;

@@ -1,0 +1,258 @@
+//! The worker pool: threads pinned to cores that spin between the ~200 fork/joins of a token and sleep when idle.
+//!
+//! Work is split into numbered items that threads take from a shared counter, so that a slow core doesn't stall a step.
+//! The caller is worker 0.
+
+use crate::cpus;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+/// How often a worker looks for work before it sleeps: a few hundred µs, longer than the gap between two tokens.
+const SPINS_BEFORE_SLEEP: u32 = 20_000;
+/// How often a thread looks before it offers its core to others between looks.
+const SPINS_BEFORE_YIELD: u32 = 4_000;
+
+/// A fixed set of threads that run one parallel loop at a time. Dropping it stops and joins them.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    pinned: bool,
+}
+
+/// The loop in progress, type-erased. Valid while `Pool::for_each` is on the caller's stack.
+#[derive(Clone, Copy)]
+struct Task {
+    body: *const (dyn Fn(usize) + Sync),
+    items: usize,
+}
+
+struct Shared {
+    /// Incremented to start a loop; workers wait for it to change.
+    epoch: AtomicU64,
+    /// The loop to run; written before `epoch` moves, read after.
+    task: Mutex<Option<Task>>,
+    /// The next item to take.
+    next: AtomicUsize,
+    /// Workers that haven't finished the loop in progress.
+    running: AtomicUsize,
+    stop: AtomicBool,
+    sleepers: AtomicUsize,
+    sleep: Mutex<()>,
+    wake: Condvar,
+    /// The first panic of a loop's body, rethrown by the caller.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `Task` points to a `Sync` closure that `for_each` keeps alive until every worker is done with it.
+unsafe impl Send for Task {}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller included, pinned one per core where that many cores are allowed.
+    pub fn new(threads: usize) -> Pool {
+        let threads = threads.max(1);
+        let cores = cpus::allowed_cores();
+        let pinned = threads > 1 && threads <= cores.len();
+        let shared = Arc::new(Shared {
+            epoch: AtomicU64::new(0),
+            task: Mutex::new(None),
+            next: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            sleep: Mutex::new(()),
+            wake: Condvar::new(),
+            panic: Mutex::new(None),
+        });
+        if pinned {
+            cpus::pin_current_thread(cores[0]);
+        }
+        let workers = (1..threads)
+            .map(|i| {
+                let shared = Arc::clone(&shared);
+                let core = pinned.then(|| cores[i]);
+                std::thread::Builder::new()
+                    .name(format!("zonda-worker-{i}"))
+                    .spawn(move || {
+                        if let Some(core) = core {
+                            cpus::pin_current_thread(core);
+                        }
+                        shared.work();
+                    })
+                    .expect("the system starts threads")
+            })
+            .collect();
+        Pool { shared, workers, pinned }
+    }
+
+    /// How many threads work, the caller included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Whether each thread has a core of its own.
+    pub fn pinned(&self) -> bool {
+        self.pinned
+    }
+
+    /// Calls `body(i)` for every `i < items`, spread over all threads; returns when all are done.
+    ///
+    /// # Panics
+    /// With the first panic of `body`, after all threads have stopped.
+    pub fn for_each(&self, items: usize, body: &(dyn Fn(usize) + Sync)) {
+        let shared = &*self.shared;
+        if items <= 1 || self.workers.is_empty() {
+            (0..items).for_each(body);
+            return;
+        }
+        // SAFETY: only the lifetime is erased; this function doesn't return before every worker is done with `body`.
+        let body: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(body) };
+        let task = Task { body, items };
+        *lock(&shared.task) = Some(task);
+        shared.next.store(0, Ordering::Relaxed);
+        shared.running.store(self.workers.len(), Ordering::Relaxed);
+        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        if shared.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(lock(&shared.sleep));
+            shared.wake.notify_all();
+        }
+        shared.run(task);
+        let mut spins = 0;
+        while shared.running.load(Ordering::Acquire) > 0 {
+            pause(&mut spins);
+        }
+        if let Some(panic) = lock(&shared.panic).take() {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads()).field("pinned", &self.pinned).finish()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        drop(lock(&self.shared.sleep));
+        self.shared.wake.notify_all();
+        for worker in self.workers.drain(..) {
+            let _ = worker.join(); // a worker catches its body's panics
+        }
+    }
+}
+
+impl Shared {
+    /// A worker's life: wait for an epoch, run its loop, say so.
+    fn work(&self) {
+        let mut seen = 0;
+        loop {
+            seen = self.wait_for_epoch_after(seen);
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            let task = *lock(&self.task);
+            if let Some(task) = task {
+                self.run(task);
+            }
+            self.running.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Takes items until none are left.
+    fn run(&self, task: Task) {
+        // SAFETY: `for_each` keeps the closure alive until `running` is 0, and the caller counts itself.
+        let body = unsafe { &*task.body };
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                let item = self.next.fetch_add(1, Ordering::Relaxed);
+                if item >= task.items {
+                    break;
+                }
+                body(item);
+            }
+        }));
+        if let Err(panic) = done {
+            self.next.store(task.items, Ordering::Relaxed);
+            lock(&self.panic).get_or_insert(panic);
+        }
+    }
+
+    fn wait_for_epoch_after(&self, seen: u64) -> u64 {
+        let mut spins = 0;
+        while spins < SPINS_BEFORE_SLEEP {
+            let epoch = self.epoch.load(Ordering::Acquire);
+            if epoch != seen {
+                return epoch;
+            }
+            pause(&mut spins);
+        }
+        let mut guard = lock(&self.sleep);
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let epoch = loop {
+            let epoch = self.epoch.load(Ordering::SeqCst);
+            if epoch != seen {
+                break epoch;
+            }
+            guard = self.wake.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner());
+        };
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        epoch
+    }
+}
+
+/// One look's wait: spin at first, then let others have the core.
+fn pause(spins: &mut u32) {
+    *spins += 1;
+    if *spins < SPINS_BEFORE_YIELD {
+        std::hint::spin_loop();
+    } else {
+        std::thread::yield_now();
+    }
+}
+
+/// Locks; a panic elsewhere leaves the data as good as it was.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_runs_once() {
+        for threads in [1, 2, 3, 8] {
+            let pool = Pool::new(threads);
+            for items in [0, 1, 2, 7, 1000] {
+                let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+                pool.for_each(items, &|i| {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(
+                    counts.iter().all(|c| c.load(Ordering::Relaxed) == 1),
+                    "{threads} threads, {items} items"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(3);
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            pool.for_each(100, &|i| assert!(i != 42, "item 42"));
+        }));
+        assert!(caught.is_err());
+        let sum = AtomicUsize::new(0);
+        pool.for_each(10, &|i| {
+            sum.fetch_add(i, Ordering::Relaxed);
+        });
+        assert_eq!(sum.into_inner(), 45);
+    }
+}

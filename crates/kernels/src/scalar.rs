@@ -1,0 +1,189 @@
+//! The portable instruction set: plain arrays that the compiler may vectorise. It runs everywhere, and it is the
+//! readable definition of what each [`Simd`] method means.
+
+use crate::simd::{LANES, Op, Simd};
+use half::{bf16, f16};
+
+/// Plain Rust, available on every CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalar;
+
+type F = [f32; LANES];
+type I = [i32; LANES];
+
+#[inline(always)]
+fn map(f: impl Fn(usize) -> f32) -> F {
+    std::array::from_fn(f)
+}
+
+#[inline(always)]
+fn imap(f: impl Fn(usize) -> i32) -> I {
+    std::array::from_fn(f)
+}
+
+/// `acc + Σ w·a` over the four bytes of a lane: `w` unsigned, `a` signed.
+#[inline(always)]
+fn dot4(acc: i32, w: i32, a: i32) -> i32 {
+    let (w, a) = (w.to_le_bytes(), a.to_le_bytes());
+    (0..4).fold(acc, |sum, j| sum + i32::from(w[j]) * i32::from(a[j] as i8))
+}
+
+// SAFETY: no CPU feature is used.
+unsafe impl Simd for Scalar {
+    type F = F;
+    type I = I;
+    const TILE: usize = 2;
+    const BF16_DOT: bool = false;
+
+    #[inline(always)]
+    fn vectorize<O: Op>(self, op: O) -> O::Out {
+        op.run(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> F {
+        // SAFETY: the caller vouches for 16 values.
+        unsafe { p.cast::<F>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: F) {
+        // SAFETY: the caller vouches for 16 values.
+        unsafe { p.cast::<F>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const f16) -> F {
+        // SAFETY: the caller vouches for 16 values.
+        let v = unsafe { p.cast::<[f16; LANES]>().read_unaligned() };
+        map(|i| v[i].to_f32())
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut f16, v: F) {
+        // SAFETY: the caller vouches for 16 values.
+        unsafe { p.cast::<[f16; LANES]>().write_unaligned(std::array::from_fn(|i| f16::from_f32(v[i]))) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> F {
+        // SAFETY: the caller vouches for 16 values.
+        let v = unsafe { p.cast::<[i8; LANES]>().read_unaligned() };
+        map(|i| f32::from(v[i]))
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> F {
+        // SAFETY: the caller vouches for 16 values.
+        let v = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
+        map(|i| f32::from(v[i]))
+    }
+    #[inline(always)]
+    fn add(self, a: F, b: F) -> F {
+        map(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn sub(self, a: F, b: F) -> F {
+        map(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    fn mul(self, a: F, b: F) -> F {
+        map(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    fn div(self, a: F, b: F) -> F {
+        map(|i| a[i] / b[i])
+    }
+    #[inline(always)]
+    fn max(self, a: F, b: F) -> F {
+        map(|i| a[i].max(b[i]))
+    }
+    #[inline(always)]
+    fn min(self, a: F, b: F) -> F {
+        map(|i| a[i].min(b[i]))
+    }
+    #[inline(always)]
+    fn abs(self, a: F) -> F {
+        map(|i| a[i].abs())
+    }
+    #[inline(always)]
+    fn fma(self, a: F, b: F, c: F) -> F {
+        // not `mul_add`: without an FMA instruction that is a library call
+        map(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    fn fnma(self, a: F, b: F, c: F) -> F {
+        map(|i| c[i] - a[i] * b[i])
+    }
+    #[inline(always)]
+    fn sum(self, v: F) -> f32 {
+        v.iter().sum()
+    }
+    #[inline(always)]
+    fn max_lane(self, v: F) -> f32 {
+        v.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
+    fn isplat(self, x: i32) -> I {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> I {
+        // SAFETY: the caller vouches for 64 bytes.
+        let v = unsafe { p.cast::<I>().read_unaligned() };
+        imap(|i| i32::from_le(v[i]))
+    }
+    #[inline(always)]
+    fn low_nibbles(self, v: I) -> I {
+        imap(|i| v[i] & 0x0f0f_0f0f)
+    }
+    #[inline(always)]
+    fn high_nibbles(self, v: I) -> I {
+        imap(|i| (v[i] >> 4) & 0x0f0f_0f0f)
+    }
+    #[inline(always)]
+    fn shl<const N: u32>(self, v: I) -> I {
+        imap(|i| v[i] << N)
+    }
+    #[inline(always)]
+    fn dot7(self, acc: I, w: I, a: I) -> I {
+        imap(|i| dot4(acc[i], w[i], a[i]))
+    }
+    #[inline(always)]
+    fn dot8(self, acc: I, w: I, a: I) -> I {
+        imap(|i| dot4(acc[i], w[i], a[i]))
+    }
+    #[inline(always)]
+    fn to_f(self, v: I) -> F {
+        map(|i| v[i] as f32)
+    }
+    #[inline(always)]
+    fn round(self, v: F) -> I {
+        imap(|i| v[i].round_ties_even() as i32)
+    }
+    #[inline(always)]
+    fn pow2(self, v: I) -> F {
+        map(|i| f32::from_bits(((v[i] + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn store_i8(self, p: *mut i8, v: I) {
+        // SAFETY: the caller vouches for 16 bytes.
+        unsafe {
+            p.cast::<[i8; LANES]>().write_unaligned(std::array::from_fn(|i| v[i].clamp(-128, 127) as i8))
+        }
+    }
+    #[inline(always)]
+    fn bf16_low(self, v: I) -> F {
+        map(|i| bf16::from_bits(v[i] as u16).to_f32())
+    }
+    #[inline(always)]
+    fn bf16_high(self, v: I) -> F {
+        map(|i| bf16::from_bits((v[i] >> 16) as u16).to_f32())
+    }
+    #[inline(always)]
+    fn dot_bf16(self, acc: F, w: I, a: I) -> F {
+        let s = self;
+        let acc = s.fma(s.bf16_low(w), s.bf16_low(a), acc);
+        s.fma(s.bf16_high(w), s.bf16_high(a), acc)
+    }
+}

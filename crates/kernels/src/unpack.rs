@@ -1,0 +1,146 @@
+//! Stored blocks to codes, scales and mins, the form in which [`crate::pack`] interleaves them.
+//!
+//! Block layouts: the GGUF specification and ggml's `block_*` structs, as [`crate::blocks`] documents them.
+
+use crate::DType;
+
+/// One stored block taken apart: `value[i] = d · sc[i/sub] · (code[i] − zero) ± dmin · m[i/sub]`.
+/// For types without 8-bit scales `sc` and `m` mean nothing.
+pub(crate) struct Block {
+    /// `[block_len]`, unsigned, the zero point not taken off.
+    pub codes: [u8; 256],
+    /// `f16` bits of the scale.
+    pub d: [u8; 2],
+    /// `f16` bits of the min, or of the mins' scale.
+    pub dmin: [u8; 2],
+    /// 8-bit scales, signed or not as the format says.
+    pub sc: [u8; 16],
+    /// 8-bit mins.
+    pub m: [u8; 16],
+}
+
+impl Block {
+    /// A block of zeros.
+    pub fn zero() -> Block {
+        Block { codes: [0; 256], d: [0; 2], dmin: [0; 2], sc: [0; 16], m: [0; 16] }
+    }
+}
+
+fn pair(b: &[u8]) -> [u8; 2] {
+    [b[0], b[1]]
+}
+
+/// Low nibbles to the first half, high nibbles to the second.
+fn nibbles(qs: &[u8], codes: &mut [u8]) {
+    let half = qs.len();
+    for (i, &q) in qs.iter().enumerate() {
+        codes[i] = q & 15;
+        codes[half + i] = q >> 4;
+    }
+}
+
+/// Adds bit `i` of `qh` as bit 4 of code `i`.
+fn fifth_bits(qh: &[u8], codes: &mut [u8]) {
+    let bits = u32::from_le_bytes([qh[0], qh[1], qh[2], qh[3]]);
+    for (i, c) in codes.iter_mut().enumerate() {
+        *c |= ((bits >> i) as u8 & 1) << 4;
+    }
+}
+
+/// The eight 6-bit scales and mins of Q4_K and Q5_K out of their 12 bytes.
+fn scales_k4(s: &[u8], out: &mut Block) {
+    for j in 0..4 {
+        out.sc[j] = s[j] & 63;
+        out.m[j] = s[j + 4] & 63;
+        out.sc[j + 4] = (s[j + 8] & 15) | ((s[j] >> 6) << 4);
+        out.m[j + 4] = (s[j + 8] >> 4) | ((s[j + 4] >> 6) << 4);
+    }
+}
+
+/// Takes one stored block apart.
+///
+/// # Panics
+/// If `b` is not one block of the quantised type `dtype`.
+pub(crate) fn unpack(dtype: DType, b: &[u8], out: &mut Block) {
+    assert_eq!(b.len(), dtype.block_bytes());
+    match dtype {
+        DType::Q4_0 => {
+            out.d = pair(b);
+            nibbles(&b[2..], &mut out.codes[..32]);
+        }
+        DType::Q4_1 => {
+            (out.d, out.dmin) = (pair(b), pair(&b[2..]));
+            nibbles(&b[4..], &mut out.codes[..32]);
+        }
+        DType::Q5_0 => {
+            out.d = pair(b);
+            nibbles(&b[6..], &mut out.codes[..32]);
+            fifth_bits(&b[2..6], &mut out.codes[..32]);
+        }
+        DType::Q5_1 => {
+            (out.d, out.dmin) = (pair(b), pair(&b[2..]));
+            nibbles(&b[8..], &mut out.codes[..32]);
+            fifth_bits(&b[4..8], &mut out.codes[..32]);
+        }
+        DType::Q8_0 => {
+            out.d = pair(b);
+            for (c, &q) in out.codes.iter_mut().zip(&b[2..]) {
+                *c = q ^ 0x80; // signed byte + 128
+            }
+        }
+        DType::Q2_K => {
+            let (scales, qs) = (&b[..16], &b[16..80]);
+            (out.d, out.dmin) = (pair(&b[80..]), pair(&b[82..]));
+            for j in 0..16 {
+                (out.sc[j], out.m[j]) = (scales[j] & 15, scales[j] >> 4);
+            }
+            for (i, c) in out.codes.iter_mut().enumerate() {
+                let (half, shift, l) = (i / 128, (i % 128) / 32, i % 32);
+                *c = (qs[32 * half + l] >> (2 * shift)) & 3;
+            }
+        }
+        DType::Q3_K => {
+            let (hmask, qs, s) = (&b[..32], &b[32..96], &b[96..108]);
+            out.d = pair(&b[108..]);
+            for j in 0..16 {
+                let low = if j < 8 { s[j] & 15 } else { s[j - 8] >> 4 };
+                let high = (s[8 + j % 4] >> (2 * (j / 4))) & 3;
+                out.sc[j] = (low | (high << 4)).wrapping_sub(32);
+            }
+            for (i, c) in out.codes.iter_mut().enumerate() {
+                let (half, shift, l) = (i / 128, (i % 128) / 32, i % 32);
+                let low = (qs[32 * half + l] >> (2 * shift)) & 3;
+                *c = low | (((hmask[l] >> (i / 32)) & 1) << 2);
+            }
+        }
+        DType::Q4_K => {
+            (out.d, out.dmin) = (pair(b), pair(&b[2..]));
+            scales_k4(&b[4..16], out);
+            for (qs, codes) in b[16..144].chunks(32).zip(out.codes.chunks_mut(64)) {
+                nibbles(qs, codes);
+            }
+        }
+        DType::Q5_K => {
+            (out.d, out.dmin) = (pair(b), pair(&b[2..]));
+            scales_k4(&b[4..16], out);
+            let qh = &b[16..48];
+            for (qs, codes) in b[48..176].chunks(32).zip(out.codes.chunks_mut(64)) {
+                nibbles(qs, codes);
+            }
+            for (i, c) in out.codes.iter_mut().enumerate() {
+                *c |= ((qh[i % 32] >> (i / 32)) & 1) << 4;
+            }
+        }
+        DType::Q6_K => {
+            let (ql, qh) = (&b[..128], &b[128..192]);
+            out.sc.copy_from_slice(&b[192..208]);
+            out.d = pair(&b[208..]);
+            for (i, c) in out.codes.iter_mut().enumerate() {
+                let (half, quarter, l) = (i / 128, (i % 128) / 32, i % 32);
+                let low = ql[64 * half + 32 * (quarter % 2) + l] >> (4 * (quarter / 2)) & 15;
+                *c = low | (((qh[32 * half + l] >> (2 * quarter)) & 3) << 4);
+            }
+        }
+        DType::F32 | DType::F16 | DType::BF16 => unreachable!("{dtype} is not blocked"),
+    }
+}

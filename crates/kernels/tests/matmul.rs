@@ -1,0 +1,177 @@
+//! Every matmul kernel on every instruction set this machine has, against `f64` sums over dequantised values.
+
+use proptest::prelude::*;
+use zonda_kernels::dequantize::dequantize;
+use zonda_kernels::quantize::quantize;
+use zonda_kernels::{ActKind, Acts, DType, Isa, Job, Packed, Pool, act_kind, matmul};
+
+/// A small reproducible generator of values in −1..1, with an outlier now and then.
+fn values(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..n)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let x = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+            if state.is_multiple_of(97) { 8.0 * x } else { x }
+        })
+        .collect()
+}
+
+fn filled(isa: Isa, x: &[f32], cols: usize, kinds: &[ActKind]) -> Acts {
+    let tokens = x.len() / cols;
+    let mut acts = Acts::new();
+    acts.reset(tokens, cols, kinds);
+    let rows = acts.rows();
+    for t in 0..tokens {
+        // SAFETY: one thread, each row once, `acts` alive.
+        unsafe {
+            rows.row(t).copy_from_slice(&x[t * cols..][..cols]);
+            rows.convert(isa, t, kinds);
+        }
+    }
+    acts
+}
+
+/// What the activations become before they are multiplied, as plain `f32`.
+fn seen(kind: ActKind, x: &[f32], cols: usize) -> Vec<f32> {
+    match kind {
+        ActKind::F32 => x.to_vec(),
+        ActKind::Bf16 => x.iter().map(|&v| half::bf16::from_f32(v).to_f32()).collect(),
+        ActKind::Quant => x
+            .chunks(cols)
+            .flat_map(|row| row.chunks(zonda_kernels::acts::GROUP))
+            .flat_map(|group| {
+                let amax = group.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                let (scale, inverse) = (amax / 127.0, if amax > 0.0 { 127.0 / amax } else { 0.0 });
+                group.iter().map(move |v| scale * (v * inverse).round_ties_even()).collect::<Vec<_>>()
+            })
+            .collect(),
+    }
+}
+
+fn check(dtype: DType, rows: usize, cols: usize, tokens: usize, threads: usize, seed: u64) {
+    let mut stored = Vec::new();
+    quantize(dtype, &values(rows * cols, seed), &mut stored);
+    let mut weights = vec![0.0; rows * cols];
+    dequantize(dtype, &stored, &mut weights);
+    let x = values(tokens * cols, seed + 1);
+    let pool = Pool::new(threads);
+    let row_bytes = stored.len() / rows;
+    let packed = Packed::pack(&pool, dtype, rows, cols, |r| &stored[r * row_bytes..][..row_bytes]).unwrap();
+    for isa in Isa::all() {
+        let kind = act_kind(isa, dtype);
+        let acts = filled(isa, &x, cols, &[kind]);
+        let stride = rows + 3;
+        let base = values(tokens * stride, seed + 2);
+        for add in [false, true] {
+            let mut out = base.clone();
+            matmul(isa, &pool, &acts, &mut [Job { weights: &packed, out: &mut out, stride, add }]);
+            let a = seen(kind, &x, cols);
+            for t in 0..tokens {
+                for r in 0..rows {
+                    let products =
+                        (0..cols).map(|k| f64::from(weights[r * cols + k]) * f64::from(a[t * cols + k]));
+                    let (sum, size) = products.fold((0.0, 0.0), |(s, m), p| (s + p, m + p.abs()));
+                    let want = sum + if add { f64::from(base[t * stride + r]) } else { 0.0 };
+                    let got = f64::from(out[t * stride + r]);
+                    // rounding of f32 sums; mins and zero points cancel larger terms than the products themselves
+                    let tolerance = 4e-6 * (size + 8.0) + 1e-5;
+                    assert!(
+                        (got - want).abs() <= tolerance,
+                        "{dtype} on {}: [{rows}, {cols}] × {tokens}, token {t} row {r}: {got}, expected {want} ± {tolerance}",
+                        isa.describe()
+                    );
+                }
+                for r in rows..stride {
+                    assert_eq!(out[t * stride + r], base[t * stride + r], "{dtype}: wrote beyond a row");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_type_on_every_set() {
+    for dtype in DType::ALL {
+        let cols = if dtype.block_len() == 256 { 768 } else { 288 };
+        for tokens in [1, 2, 3, 8, 13] {
+            check(dtype, 37, cols, tokens, 2, 7);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_shapes(which in 0..DType::ALL.len(), rows in 1usize..70, blocks in 1usize..9, tokens in 1usize..20, seed in 0u64..1000) {
+        let dtype = DType::ALL[which];
+        let cols = match dtype.block_len() {
+            1 => 32 * blocks - seed as usize % 31,
+            256 => 256 * blocks.min(3),
+            n => n * blocks,
+        };
+        check(dtype, rows, cols, tokens, 1 + seed as usize % 2, seed);
+    }
+}
+
+#[test]
+fn a_token_does_not_depend_on_its_batch() {
+    let (rows, cols) = (50, 512);
+    let x = values(11 * cols, 3);
+    let pool = Pool::new(2);
+    for dtype in DType::ALL {
+        let mut stored = Vec::new();
+        quantize(dtype, &values(rows * cols, 5), &mut stored);
+        let row_bytes = stored.len() / rows;
+        let packed =
+            Packed::pack(&pool, dtype, rows, cols, |r| &stored[r * row_bytes..][..row_bytes]).unwrap();
+        for isa in Isa::all() {
+            let kinds = [act_kind(isa, dtype)];
+            let run = |x: &[f32]| {
+                let acts = filled(isa, x, cols, &kinds);
+                let mut out = vec![0.0; acts.tokens() * rows];
+                matmul(
+                    isa,
+                    &pool,
+                    &acts,
+                    &mut [Job { weights: &packed, out: &mut out, stride: rows, add: false }],
+                );
+                out
+            };
+            let together = run(&x);
+            let alone: Vec<f32> = x.chunks(cols).flat_map(run).collect();
+            assert_eq!(together, alone, "{dtype} on {}", isa.describe());
+        }
+    }
+}
+
+#[test]
+fn nan_and_infinity_in_activations_show() {
+    let pool = Pool::new(1);
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut x = values(256, 1);
+        x[77] = bad;
+        for dtype in DType::ALL {
+            let mut stored = Vec::new();
+            quantize(dtype, &values(16 * 256, 9), &mut stored);
+            let row_bytes = stored.len() / 16;
+            let packed =
+                Packed::pack(&pool, dtype, 16, 256, |r| &stored[r * row_bytes..][..row_bytes]).unwrap();
+            for isa in Isa::all() {
+                let acts = filled(isa, &x, 256, &[act_kind(isa, dtype)]);
+                let mut out = vec![0.0; 16];
+                matmul(
+                    isa,
+                    &pool,
+                    &acts,
+                    &mut [Job { weights: &packed, out: &mut out, stride: 16, add: false }],
+                );
+                let lost = out.iter().filter(|v| v.is_finite()).count();
+                assert_eq!(lost, 0, "{bad} in, {out:?} out: {dtype} on {}", isa.describe());
+            }
+        }
+    }
+}
