@@ -48,7 +48,7 @@ macro_rules! both {
     };
 }
 
-// SAFETY (for the whole impl): a value exists only if `detect` found every feature used here; the pointer methods'
+// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; the pointer methods'
 // callers vouch for 16 lanes of readable or writable memory.
 unsafe impl Simd for Avx2 {
     type F = (__m256, __m256);

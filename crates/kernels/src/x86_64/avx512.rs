@@ -33,7 +33,7 @@ unsafe fn run_bf16<O: Op>(s: Avx512<true>, op: O) -> O::Out {
     op.run(s)
 }
 
-// SAFETY (for the whole impl): a value exists only if `detect` found every feature used here; the pointer methods'
+// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; the pointer methods'
 // callers vouch for 16 lanes of readable or writable memory.
 unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
     type F = __m512;
