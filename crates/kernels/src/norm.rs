@@ -15,6 +15,17 @@ pub struct RmsNorm<'a> {
     pub out: &'a mut [f32],
 }
 
+/// As [`RmsNorm`], overwriting the row.
+#[derive(Debug)]
+pub struct RmsNormInPlace<'a> {
+    /// The row, `[n]`.
+    pub x: &'a mut [f32],
+    /// The learned gain, `[n]`.
+    pub weight: &'a [f32],
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
 impl Op for RmsNorm<'_> {
     type Out = ();
 
@@ -22,26 +33,47 @@ impl Op for RmsNorm<'_> {
     fn run<S: Simd>(self, s: S) {
         let n = self.x.len();
         assert!(self.weight.len() == n && self.out.len() == n, "one gain and one result per value");
-        let whole = n - n % LANES;
-        // SAFETY: all accesses stay below `n`, the length of all three slices.
-        unsafe {
-            let mut squares = s.splat(0.0);
-            for i in (0..whole).step_by(LANES) {
-                let x = s.load(self.x.as_ptr().add(i));
-                squares = s.fma(x, x, squares);
-            }
-            let mut sum = s.sum(squares);
-            for x in &self.x[whole..] {
-                sum += x * x;
-            }
-            let scale = 1.0 / (sum / n as f32 + self.eps).sqrt();
-            for i in (0..whole).step_by(LANES) {
-                let x = s.mul(s.load(self.x.as_ptr().add(i)), s.splat(scale));
-                s.store(self.out.as_mut_ptr().add(i), s.mul(x, s.load(self.weight.as_ptr().add(i))));
-            }
-            for i in whole..n {
-                self.out[i] = self.x[i] * scale * self.weight[i];
-            }
+        // SAFETY: all three slices are `n` long.
+        unsafe { normalise(s, self.x.as_ptr(), self.weight.as_ptr(), self.eps, self.out.as_mut_ptr(), n) }
+    }
+}
+
+impl Op for RmsNormInPlace<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let n = self.x.len();
+        assert!(self.weight.len() == n, "one gain per value");
+        let x = self.x.as_mut_ptr();
+        // SAFETY: both slices are `n` long; each value is read before it is overwritten.
+        unsafe { normalise(s, x, self.weight.as_ptr(), self.eps, x, n) }
+    }
+}
+
+/// # Safety
+/// `x` and `weight` are readable, `out` writable for `n` values; `out` is `x` or apart from it.
+#[inline(always)]
+unsafe fn normalise<S: Simd>(s: S, x: *const f32, weight: *const f32, eps: f32, out: *mut f32, n: usize) {
+    let whole = n - n % LANES;
+    // SAFETY: all accesses stay below `n`.
+    unsafe {
+        let mut squares = s.splat(0.0);
+        for i in (0..whole).step_by(LANES) {
+            let v = s.load(x.add(i));
+            squares = s.fma(v, v, squares);
+        }
+        let mut sum = s.sum(squares);
+        for i in whole..n {
+            sum += *x.add(i) * *x.add(i);
+        }
+        let scale = 1.0 / (sum / n as f32 + eps).sqrt();
+        for i in (0..whole).step_by(LANES) {
+            let v = s.mul(s.load(x.add(i)), s.splat(scale));
+            s.store(out.add(i), s.mul(v, s.load(weight.add(i))));
+        }
+        for i in whole..n {
+            *out.add(i) = *x.add(i) * scale * *weight.add(i);
         }
     }
 }

@@ -1,1 +1,110 @@
-//! The pure-Rust CPU backend.
+//! The pure-Rust CPU backend: packed weights, a paged KV cache, and one forward pass whose options are data.
+//!
+//! * [`options`] is what can be chosen at opening;
+//! * [`weights`] reads a model's tensors into panels (one row order, whatever pairing the file uses);
+//! * [`kv`] is the cache: pages shared between slots by reference count;
+//! * [`rope`] turns positions into angles;
+//! * [`forward`] is the main path: embed → layers → head; [`attention`] and [`ffn`] are its two halves.
+//!
+//! A token's logits do not depend on what else is in the batch, nor on the number of threads.
+
+mod attention;
+mod ffn;
+mod forward;
+mod kv;
+pub mod options;
+mod rope;
+mod weights;
+
+pub use options::{NativeOptions, Quantize};
+
+use forward::Buffers;
+use kv::KvCache;
+use rope::Angles;
+use std::sync::Arc;
+use weights::Weights;
+use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, BatchError, Limits, Logits, Slot};
+use zonda_engine::load::{Model, ModelSpec};
+use zonda_kernels::{Isa, Pool};
+
+/// A model opened on the CPU.
+#[derive(Debug)]
+pub struct Native {
+    spec: ModelSpec,
+    limits: Limits,
+    isa: Isa,
+    pool: Pool,
+    weights: Weights,
+    angles: Angles,
+    kv: KvCache,
+    buffers: Buffers,
+}
+
+impl Native {
+    /// Loads a model: checks that every weight is finite and packs the matrices, on all threads. The calling thread
+    /// becomes one of the pool's, so this is called on the thread that will run the model.
+    ///
+    /// # Errors
+    /// If the model's tensors don't fit its spec, hold NaN or infinity, or don't fit into memory; or if the options
+    /// ask for what this CPU lacks.
+    pub fn open(model: &Arc<Model>, options: &NativeOptions) -> Result<Native, BackendError> {
+        let spec = model.spec.clone();
+        let isa = options.isa.unwrap_or_else(Isa::best);
+        let pool = Pool::new(options.threads.unwrap_or_else(zonda_kernels::cpus::default_threads));
+        let limits = options.limits(&spec)?;
+        let weights = Weights::load(model, isa, &pool, options.quantize)?;
+        let kv = KvCache::new(&spec, &limits, options.kv_type)?;
+        let angles = Angles::new(&spec.rope, spec.head_dim);
+        Ok(Native { spec, limits, isa, pool, weights, angles, kv, buffers: Buffers::default() })
+    }
+
+    fn check_slot(&self, slot: Slot) -> Result<(), BackendError> {
+        let slots = self.limits.slots;
+        if slot < slots { Ok(()) } else { Err(BackendError::NoSuchSlot { slot, slots }) }
+    }
+}
+
+impl Backend for Native {
+    fn info(&self) -> BackendInfo {
+        BackendInfo {
+            name: "native".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: "cpu".to_owned(),
+            isa: self.isa.describe().to_owned(),
+            threads: self.pool.threads(),
+            weights: self.weights.describe(),
+            kv_type: self.kv.kv_type().name().to_owned(),
+        }
+    }
+
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn forward(&mut self, batch: &Batch<'_>, out: &mut Logits) -> Result<(), BackendError> {
+        batch.check(&self.limits, self.spec.vocab_size, |slot| self.kv.len(slot))?;
+        self.kv.reserve(batch)?;
+        self.step(batch, out);
+        self.kv.commit(batch);
+        Ok(())
+    }
+
+    fn truncate(&mut self, slot: Slot, len: usize) -> Result<usize, BackendError> {
+        self.check_slot(slot)?;
+        Ok(self.kv.truncate(slot, len))
+    }
+
+    fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError> {
+        self.check_slot(from)?;
+        self.check_slot(to)?;
+        if self.kv.len(to) > 0 {
+            let (start, len) = (0, self.kv.len(to));
+            return Err(BatchError::WrongStart { slot: to, start, len }.into());
+        }
+        Ok(self.kv.share(from, to, len))
+    }
+}

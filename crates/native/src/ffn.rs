@@ -1,0 +1,122 @@
+//! The feed-forward half of a layer: SwiGLU (`down(silu(gate(x)) · up(x))`), dense or as a mixture of experts.
+
+use crate::forward::Run;
+use crate::weights::{Expert, Ffn, Layer, Matrix};
+use zonda_engine::load::{ModelSpec, Moe};
+use zonda_kernels::activation::{AddScaled, SiluMul};
+use zonda_kernels::{Acts, Job, matmul};
+
+/// What the feed-forward half writes between its projections.
+#[derive(Debug, Default)]
+pub(crate) struct FfnBuffers {
+    /// `[tokens, ffn]` each
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    activated: Acts,
+    /// Router logits, then probabilities, `[tokens, experts]`
+    routes: Vec<f32>,
+    /// Per expert the tokens it was picked for, with their weights
+    picked: Vec<Vec<(usize, f32)>>,
+    order: Vec<usize>,
+    /// One expert's inputs, `[its tokens, hidden]`
+    inputs: Acts,
+    /// One expert's outputs, `[its tokens, hidden]`
+    outputs: Vec<f32>,
+}
+
+impl FfnBuffers {
+    /// Adds the feed-forward block's output to the residual stream `x`, `[tokens, hidden]`.
+    pub fn run(&mut self, run: Run<'_>, spec: &ModelSpec, layer: &Layer, normed: &mut Acts, x: &mut [f32]) {
+        match (&layer.ffn, &spec.moe) {
+            (Ffn::Moe { router, experts }, Some(moe)) => {
+                self.mixture(run, spec, moe, router, experts, &layer.ffn_norm, normed, x);
+            }
+            (Ffn::Dense(dense), _) => {
+                run.norm(x, &layer.ffn_norm, normed, &[&dense.gate, &dense.up]);
+                swiglu(run, dense, normed, &mut self.gate, &mut self.up, &mut self.activated, x, true);
+            }
+            (Ffn::Moe { .. }, None) => unreachable!("experts are loaded only where the spec has them"),
+        }
+    }
+
+    /// Routes every token to its experts; each expert runs once, on the tokens that picked it.
+    #[allow(clippy::too_many_arguments)] // one call; a struct would only rename them
+    fn mixture(
+        &mut self,
+        run: Run<'_>,
+        spec: &ModelSpec,
+        moe: &Moe,
+        router: &Matrix,
+        experts: &[Expert],
+        norm: &[f32],
+        normed: &mut Acts,
+        x: &mut [f32],
+    ) {
+        let hidden = spec.hidden_size;
+        run.norm(x, norm, normed, &[router]);
+        self.routes.resize(normed.tokens() * moe.experts, 0.0);
+        let job = Job { weights: &router.packed, out: &mut self.routes, stride: moe.experts, add: false };
+        matmul(run.isa, run.pool, normed, &mut [job]);
+        self.pick(moe);
+        for (expert, picked) in experts.iter().zip(&self.picked) {
+            if picked.is_empty() {
+                continue;
+            }
+            let source = normed.f32();
+            run.fill(&mut self.inputs, picked.len(), hidden, &[&expert.gate, &expert.up], |i, row| {
+                row.copy_from_slice(&source[picked[i].0 * hidden..][..hidden]);
+            });
+            self.outputs.resize(picked.len() * hidden, 0.0);
+            let out = &mut self.outputs[..picked.len() * hidden];
+            swiglu(run, expert, &self.inputs, &mut self.gate, &mut self.up, &mut self.activated, out, false);
+            for (&(t, scale), y) in picked.iter().zip(out.chunks_exact(hidden)) {
+                run.isa.run(AddScaled { x: &mut x[t * hidden..][..hidden], y, scale });
+            }
+        }
+    }
+
+    /// Softmax over all experts, the best `used` per token (ties: the lower number), weights normalised if the model
+    /// says so. A NaN route picks some experts with NaN weights, so that it shows in the logits.
+    fn pick(&mut self, moe: &Moe) {
+        self.picked.resize_with(moe.experts, Vec::new);
+        self.picked.iter_mut().for_each(Vec::clear);
+        for (t, route) in self.routes.chunks_exact_mut(moe.experts).enumerate() {
+            let max = route.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            route.iter_mut().for_each(|r| *r = (*r - max).exp());
+            let sum: f32 = route.iter().sum();
+            self.order.clear();
+            self.order.extend(0..moe.experts);
+            self.order.sort_by(|&a, &b| route[b].total_cmp(&route[a]).then(a.cmp(&b)));
+            let used = &self.order[..moe.used];
+            let total = if moe.normalize { used.iter().map(|&e| route[e]).sum() } else { sum };
+            for &e in used {
+                self.picked[e].push((t, route[e] / total));
+            }
+        }
+    }
+}
+
+/// One SwiGLU: adds to `out` or overwrites it, `[tokens, hidden]`.
+#[allow(clippy::too_many_arguments)] // two calls; a struct would only rename them
+fn swiglu(
+    run: Run<'_>,
+    weights: &Expert,
+    input: &Acts,
+    gate: &mut Vec<f32>,
+    up: &mut Vec<f32>,
+    activated: &mut Acts,
+    out: &mut [f32],
+    add: bool,
+) {
+    let (tokens, ffn) = (input.tokens(), weights.gate.packed.rows());
+    gate.resize(tokens * ffn, 0.0);
+    up.resize(tokens * ffn, 0.0);
+    let gate_job = Job { weights: &weights.gate.packed, out: gate, stride: ffn, add: false };
+    let up_job = Job { weights: &weights.up.packed, out: up, stride: ffn, add: false };
+    matmul(run.isa, run.pool, input, &mut [gate_job, up_job]);
+    run.fill(activated, tokens, ffn, &[&weights.down], |t, row| {
+        run.isa.run(SiluMul { gate: &gate[t * ffn..][..ffn], up: &up[t * ffn..][..ffn], out: row });
+    });
+    let stride = weights.down.packed.rows();
+    matmul(run.isa, run.pool, activated, &mut [Job { weights: &weights.down.packed, out, stride, add }]);
+}

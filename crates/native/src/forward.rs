@@ -1,0 +1,138 @@
+//! The forward pass, the same for every architecture: embed → (attention → feed-forward) × layers → norm → head.
+
+use crate::Native;
+use crate::attention::AttentionBuffers;
+use crate::ffn::FfnBuffers;
+use crate::weights::Matrix;
+use zonda_engine::forward::{Batch, Logits, Want};
+use zonda_kernels::memory::SharedPtr;
+use zonda_kernels::norm::RmsNorm;
+use zonda_kernels::{ActKind, Acts, Isa, Job, Pool, matmul};
+
+/// Everything a step writes between tokens and logits. Grows to the largest batch seen, then never allocates.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    /// The residual stream, `[tokens, hidden]`
+    pub x: Vec<f32>,
+    /// Normalised rows in the forms matmuls read, `[tokens, hidden]`
+    pub normed: Acts,
+    pub attention: AttentionBuffers,
+    pub ffn: FfnBuffers,
+}
+
+/// What every stage of a step needs to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run<'a> {
+    pub isa: Isa,
+    pub pool: &'a Pool,
+    pub eps: f32,
+}
+
+impl Native {
+    /// One step: every span's tokens through every layer, logits for the positions that want them.
+    pub(crate) fn step(&mut self, batch: &Batch<'_>, out: &mut Logits) {
+        let run = Run { isa: self.isa, pool: &self.pool, eps: self.spec.norm_eps };
+        let hidden = self.spec.hidden_size;
+        self.angles.set(batch.spans.iter().flat_map(|s| s.start..s.start + s.tokens.len()));
+        self.buffers.x.resize(batch.tokens() * hidden, 0.0);
+        let tokens = batch.spans.iter().flat_map(|s| s.tokens);
+        for (&token, row) in tokens.zip(self.buffers.x.chunks_exact_mut(hidden)) {
+            self.weights.embed(token, row);
+        }
+        for (l, layer) in self.weights.layers.iter().enumerate() {
+            let window = self.spec.windows[l];
+            let Buffers { x, normed, attention, ffn } = &mut self.buffers;
+            run.norm(x, &layer.attn_norm, normed, &[&layer.q.matrix, &layer.k.matrix, &layer.v.matrix]);
+            attention.run(run, &self.spec, layer, l, window, batch, &self.angles, &mut self.kv, normed, x);
+            ffn.run(run, &self.spec, layer, normed, x);
+        }
+        self.head(batch, out);
+    }
+
+    /// Final norm and output head for the wanted rows only.
+    fn head(&mut self, batch: &Batch<'_>, out: &mut Logits) {
+        let run = Run { isa: self.isa, pool: &self.pool, eps: self.spec.norm_eps };
+        let (hidden, vocab) = (self.spec.hidden_size, self.spec.vocab_size);
+        out.reset(batch.rows(), vocab);
+        // move the wanted rows of the residual stream together, in place: a row only ever moves forward
+        let (mut first, mut rows) = (0, 0);
+        for span in &batch.spans {
+            let last = first + span.tokens.len();
+            let wanted = match span.want {
+                Want::None => last..last,
+                Want::Last => last - 1..last,
+                Want::All => first..last,
+            };
+            for row in wanted {
+                self.buffers.x.copy_within(row * hidden..(row + 1) * hidden, rows * hidden);
+                rows += 1;
+            }
+            first = last;
+        }
+        if rows == 0 {
+            return;
+        }
+        let head = &self.weights.head;
+        let Buffers { x, normed, .. } = &mut self.buffers;
+        run.norm(&x[..rows * hidden], &self.weights.output_norm, normed, &[head]);
+        let job = Job { weights: &head.packed, out: out.as_mut_slice(), stride: vocab, add: false };
+        matmul(run.isa, run.pool, normed, &mut [job]);
+    }
+}
+
+impl Run<'_> {
+    /// RMSNorm of every row of `x` into `out`, in each form that one of `readers` wants.
+    pub fn norm(&self, x: &[f32], weight: &[f32], out: &mut Acts, readers: &[&Matrix]) {
+        let hidden = weight.len();
+        self.fill(out, x.len() / hidden, hidden, readers, |t, row| {
+            self.isa.run(RmsNorm { x: &x[t * hidden..][..hidden], weight, eps: self.eps, out: row });
+        });
+    }
+
+    /// Fills activations row by row with `fill(t, row)`, then converts them to the forms that `readers` want.
+    pub fn fill(
+        &self,
+        out: &mut Acts,
+        tokens: usize,
+        cols: usize,
+        readers: &[&Matrix],
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let has = |kind| readers.iter().any(|m| m.acts == kind);
+        let kinds = [(ActKind::Bf16, has(ActKind::Bf16)), (ActKind::Quant, has(ActKind::Quant))];
+        let wanted = kinds.map(|(kind, wanted)| if wanted { kind } else { ActKind::F32 });
+        out.reset(tokens, cols, &wanted);
+        let rows = out.rows();
+        self.pool.for_each(tokens, &|t| {
+            // SAFETY: each item has a row of its own, and `out` stays borrowed until the loop ends.
+            unsafe {
+                fill(t, rows.row(t));
+                rows.convert(self.isa, t, &wanted);
+            }
+        });
+    }
+}
+
+/// A matrix of `f32` whose rows several threads write, each its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    base: SharedPtr<f32>,
+    cols: usize,
+}
+
+impl Rows {
+    pub fn new(data: &mut [f32], cols: usize) -> Rows {
+        Rows { base: SharedPtr::new(data), cols }
+    }
+
+    /// Columns `from..from + len` of row `t`.
+    ///
+    /// # Safety
+    /// The slice given to [`Rows::new`] has that row and those columns, still lives, and no other thread touches them.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn part<'a>(&self, t: usize, from: usize, len: usize) -> &'a mut [f32] {
+        debug_assert!(from + len <= self.cols);
+        // SAFETY: the caller's word.
+        unsafe { std::slice::from_raw_parts_mut(self.base.at(t * self.cols + from), len) }
+    }
+}

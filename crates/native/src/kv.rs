@@ -1,0 +1,198 @@
+//! The paged KV cache: pages of [`PAGE`] positions, handed to slots as they grow, shared between slots by reference count.
+//!
+//! Invariants: a page belongs to the free list or has `refs ≥ 1`, never both; a page that a slot is about to write has
+//! `refs == 1` ([`KvCache::reserve`] copies it if not).
+
+use zonda_engine::forward::{BackendError, Batch, BatchError, Limits, Slot};
+use zonda_engine::load::ModelSpec;
+use zonda_kernels::attention::{KvType, PAGE};
+use zonda_kernels::memory::{Buffer, SharedPtr};
+
+/// Keys and values of every slot.
+#[derive(Debug)]
+pub(crate) struct KvCache {
+    kv_type: KvType,
+    layers: usize,
+    kv_heads: usize,
+    /// Bytes of one page of one KV head of one layer.
+    page_bytes: usize,
+    pages: usize,
+    /// `[layers, pages, kv_heads, page_bytes]`; memory is touched only when written
+    data: Buffer,
+    free: Vec<u32>,
+    /// Slots that hold each page, `[pages]`
+    refs: Vec<u32>,
+    slots: Vec<Table>,
+}
+
+/// One slot's pages, in order of position.
+#[derive(Clone, Debug, Default)]
+struct Table {
+    len: usize,
+    pages: Vec<u32>,
+}
+
+impl KvCache {
+    pub fn new(spec: &ModelSpec, limits: &Limits, kv_type: KvType) -> Result<KvCache, BackendError> {
+        let page_bytes = kv_type.page_bytes(spec.head_dim);
+        let pages = limits.kv_tokens / PAGE;
+        let bytes = [spec.layers, pages, spec.kv_heads].into_iter().try_fold(page_bytes, usize::checked_mul);
+        let data =
+            bytes.ok_or_else(|| BackendError::Failed("the KV cache's size overflows".to_owned())).and_then(
+                |bytes| Buffer::zeroed(bytes).map_err(|e| BackendError::Failed(format!("KV cache: {e}"))),
+            )?;
+        Ok(KvCache {
+            kv_type,
+            layers: spec.layers,
+            kv_heads: spec.kv_heads,
+            page_bytes,
+            pages,
+            data,
+            free: (0..pages as u32).rev().collect(),
+            refs: vec![0; pages],
+            slots: vec![Table::default(); limits.slots],
+        })
+    }
+
+    pub fn kv_type(&self) -> KvType {
+        self.kv_type
+    }
+
+    /// Tokens in a slot.
+    pub fn len(&self, slot: Slot) -> usize {
+        self.slots.get(slot).map_or(0, |t| t.len)
+    }
+
+    /// Makes room for every span of a checked batch: new pages, and copies of shared ones that will be written.
+    ///
+    /// # Errors
+    /// If there are too few free pages; nothing is changed then.
+    pub fn reserve(&mut self, batch: &Batch<'_>) -> Result<(), BatchError> {
+        let shared_tail = |kv: &KvCache, table: &Table| {
+            !table.len.is_multiple_of(PAGE) && kv.refs[table.pages[table.len / PAGE] as usize] > 1
+        };
+        let needed = batch.spans.iter().map(|span| {
+            let table = &self.slots[span.slot];
+            let end = (span.start + span.tokens.len()).div_ceil(PAGE);
+            end.saturating_sub(table.pages.len()) + usize::from(shared_tail(self, table))
+        });
+        let (needed, free) = (needed.sum(), self.free.len());
+        if needed > free {
+            return Err(BatchError::KvFull { needed, free });
+        }
+        for span in &batch.spans {
+            let mut table = std::mem::take(&mut self.slots[span.slot]);
+            if shared_tail(self, &table) {
+                let tail = &mut table.pages[span.start / PAGE];
+                let copy = self.take_page();
+                self.copy_page(*tail, copy);
+                self.release(*tail);
+                *tail = copy;
+            }
+            while table.pages.len() * PAGE < span.start + span.tokens.len() {
+                table.pages.push(self.take_page());
+            }
+            self.slots[span.slot] = table;
+        }
+        Ok(())
+    }
+
+    /// The batch's tokens are written: slots have their new lengths.
+    pub fn commit(&mut self, batch: &Batch<'_>) {
+        for span in &batch.spans {
+            self.slots[span.slot].len = span.start + span.tokens.len();
+        }
+    }
+
+    /// Keeps at most `len` tokens; returns how many there are then.
+    pub fn truncate(&mut self, slot: Slot, len: usize) -> usize {
+        let mut table = std::mem::take(&mut self.slots[slot]);
+        table.len = table.len.min(len);
+        for page in table.pages.drain(table.len.div_ceil(PAGE)..) {
+            self.release(page);
+        }
+        let len = table.len;
+        self.slots[slot] = table;
+        len
+    }
+
+    /// Gives the empty slot `to` the first `len` tokens of `from`, without copying.
+    pub fn share(&mut self, from: Slot, to: Slot, len: usize) -> usize {
+        let len = len.min(self.slots[from].len);
+        let pages = self.slots[from].pages[..len.div_ceil(PAGE)].to_vec();
+        for &page in &pages {
+            self.refs[page as usize] += 1;
+        }
+        self.truncate(to, 0);
+        self.slots[to] = Table { len, pages };
+        len
+    }
+
+    /// Where in the cache, in bytes, the page of position `position` begins, for one layer and KV head.
+    fn offset(&self, layer: usize, page: u32, head: usize) -> usize {
+        ((layer * self.pages + page as usize) * self.kv_heads + head) * self.page_bytes
+    }
+
+    /// A view for several threads to write new positions, each thread its own KV heads.
+    pub fn writer(&mut self) -> KvWriter<'_> {
+        let data = SharedPtr::new(self.data.bytes_mut());
+        KvWriter { kv: self, data }
+    }
+
+    fn take_page(&mut self) -> u32 {
+        let page = self.free.pop().expect("reserve counted the free pages");
+        self.refs[page as usize] = 1;
+        page
+    }
+
+    fn release(&mut self, page: u32) {
+        let refs = &mut self.refs[page as usize];
+        *refs -= 1;
+        if *refs == 0 {
+            self.free.push(page);
+        }
+    }
+
+    fn copy_page(&mut self, from: u32, to: u32) {
+        for layer in 0..self.layers {
+            let (from, to) = (self.offset(layer, from, 0), self.offset(layer, to, 0));
+            self.data.bytes_mut().copy_within(from..from + self.kv_heads * self.page_bytes, to);
+        }
+    }
+}
+
+/// Shared access to the cache while a layer's keys and values are written and read, one KV head per thread at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KvWriter<'a> {
+    kv: &'a KvCache,
+    data: SharedPtr<u8>,
+}
+
+impl<'a> KvWriter<'a> {
+    pub fn kv_type(&self) -> KvType {
+        self.kv.kv_type
+    }
+
+    /// The page that holds `position`, to write.
+    ///
+    /// # Safety
+    /// No other thread touches this slot, layer and KV head while the slice lives.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn page_mut(&self, slot: Slot, position: usize, layer: usize, head: usize) -> &'a mut [u8] {
+        let page = self.kv.slots[slot].pages[position / PAGE];
+        debug_assert_eq!(self.kv.refs[page as usize], 1, "a shared page is copied before it is written");
+        let at = self.kv.offset(layer, page, head);
+        // SAFETY: offsets of pages lie within the cache; the caller's word for the rest.
+        unsafe { std::slice::from_raw_parts_mut(self.data.at(at), self.kv.page_bytes) }
+    }
+
+    /// The page from position `index · PAGE` on, to read.
+    ///
+    /// # Safety
+    /// No thread writes this slot, layer and KV head while the slice lives.
+    pub unsafe fn page(&self, slot: Slot, index: usize, layer: usize, head: usize) -> &'a [u8] {
+        let at = self.kv.offset(layer, self.kv.slots[slot].pages[index], head);
+        // SAFETY: as for `page_mut`.
+        unsafe { std::slice::from_raw_parts(self.data.at(at), self.kv.page_bytes) }
+    }
+}

@@ -1,0 +1,262 @@
+//! A model's tensors as the forward pass wants them: matrices packed, norms and biases as `f32`, Q and K rows in the one
+//! order that [`zonda_kernels::rope`] turns.
+
+use crate::options::Quantize;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use zonda_engine::forward::BackendError;
+use zonda_engine::load::{
+    LayerTensor, LoadError, Model, ModelSpec, RopePairing, Tensor, TensorRole, check_finite,
+};
+use zonda_kernels::dequantize::dequantize;
+use zonda_kernels::memory::SharedPtr;
+use zonda_kernels::quantize::quantize;
+use zonda_kernels::{ActKind, DType, Isa, Packed, Pool, act_kind};
+
+/// All weights of a model.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    /// `[vocab, hidden]`, as stored: rows are dequantised as tokens come.
+    embedding: Tensor,
+    pub layers: Vec<Layer>,
+    /// `[hidden]`
+    pub output_norm: Vec<f32>,
+    /// `[vocab, hidden]`
+    pub head: Matrix,
+}
+
+/// One transformer layer.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    /// `[hidden]`
+    pub attn_norm: Vec<f32>,
+    pub q: Linear,
+    pub k: Linear,
+    pub v: Linear,
+    /// `[head_dim]` each
+    pub qk_norm: Option<(Vec<f32>, Vec<f32>)>,
+    /// `[hidden, heads · head_dim]`
+    pub attn_out: Matrix,
+    /// `[hidden]`
+    pub ffn_norm: Vec<f32>,
+    pub ffn: Ffn,
+}
+
+/// The feed-forward half of a layer.
+#[derive(Debug)]
+pub(crate) enum Ffn {
+    Dense(Expert),
+    Moe { router: Matrix, experts: Vec<Expert> },
+}
+
+/// Gate, up and down: a dense feed-forward layer, or one expert.
+#[derive(Debug)]
+pub(crate) struct Expert {
+    /// `[ffn, hidden]`
+    pub gate: Matrix,
+    /// `[ffn, hidden]`
+    pub up: Matrix,
+    /// `[hidden, ffn]`
+    pub down: Matrix,
+}
+
+/// A matrix with an optional bias.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    pub matrix: Matrix,
+    /// `[rows]`
+    pub bias: Option<Vec<f32>>,
+}
+
+/// A packed matrix and the form of activations it wants.
+#[derive(Debug)]
+pub(crate) struct Matrix {
+    pub packed: Packed,
+    pub acts: ActKind,
+}
+
+impl Weights {
+    /// Reads and packs everything.
+    pub fn load(
+        model: &Model,
+        isa: Isa,
+        pool: &Pool,
+        quantize: Option<Quantize>,
+    ) -> Result<Weights, BackendError> {
+        let loader = Loader { model, spec: &model.spec, isa, pool, quantize };
+        loader.check_all_finite()?;
+        let head = if model.spec.tied_embeddings { TensorRole::TokenEmbedding } else { TensorRole::Output };
+        Ok(Weights {
+            embedding: model.tensor(TensorRole::TokenEmbedding)?,
+            layers: (0..model.spec.layers).map(|l| loader.layer(l)).collect::<Result<_, _>>()?,
+            output_norm: model.tensor(TensorRole::OutputNorm)?.to_f32(),
+            head: loader.matrix(head)?,
+        })
+    }
+
+    /// Writes a token's embedding, `[hidden]`.
+    pub fn embed(&self, token: u32, out: &mut [f32]) {
+        let bytes = self.embedding.bytes();
+        let row = bytes.len() / self.embedding.rows();
+        dequantize(self.embedding.dtype, &bytes[token as usize * row..][..row], out);
+    }
+
+    /// The types the matrices are held in, those with most bytes first: `q4_k+q6_k`.
+    pub fn describe(&self) -> String {
+        let mut bytes: BTreeMap<DType, usize> = BTreeMap::new();
+        let mut add = |m: &Matrix| *bytes.entry(m.packed.dtype()).or_default() += m.packed.bytes();
+        add(&self.head);
+        for layer in &self.layers {
+            [&layer.q.matrix, &layer.k.matrix, &layer.v.matrix, &layer.attn_out]
+                .into_iter()
+                .for_each(&mut add);
+            let experts = match &layer.ffn {
+                Ffn::Dense(dense) => std::slice::from_ref(dense),
+                Ffn::Moe { experts, .. } => experts,
+            };
+            for e in experts {
+                [&e.gate, &e.up, &e.down].into_iter().for_each(&mut add);
+            }
+        }
+        let mut types: Vec<_> = bytes.into_iter().collect();
+        types.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+        types.iter().map(|(t, _)| t.name()).collect::<Vec<_>>().join("+")
+    }
+}
+
+/// What reading one tensor needs to know.
+struct Loader<'a> {
+    model: &'a Model,
+    spec: &'a ModelSpec,
+    isa: Isa,
+    pool: &'a Pool,
+    quantize: Option<Quantize>,
+}
+
+impl Loader<'_> {
+    fn layer(&self, l: usize) -> Result<Layer, BackendError> {
+        use LayerTensor::*;
+        let role = |t| TensorRole::Layer(l, t);
+        let vector = |t| Ok::<_, BackendError>(self.model.tensor(role(t))?.to_f32());
+        let linear = |w, b| {
+            let bias = self.spec.qkv_bias.then(|| self.vector_in_row_order(role(b))).transpose()?;
+            Ok::<_, BackendError>(Linear { matrix: self.matrix(role(w))?, bias })
+        };
+        let qk_norm = self.spec.qk_norm.then(|| Ok::<_, BackendError>((vector(QNorm)?, vector(KNorm)?)));
+        let expert = |gate, up, down| {
+            Ok::<_, BackendError>(Expert {
+                gate: self.matrix(role(gate))?,
+                up: self.matrix(role(up))?,
+                down: self.matrix(role(down))?,
+            })
+        };
+        Ok(Layer {
+            attn_norm: vector(AttnNorm)?,
+            q: linear(Q, QBias)?,
+            k: linear(K, KBias)?,
+            v: linear(V, VBias)?,
+            qk_norm: qk_norm.transpose()?,
+            attn_out: self.matrix(role(AttnOut))?,
+            ffn_norm: vector(FfnNorm)?,
+            ffn: match &self.spec.moe {
+                None => Ffn::Dense(expert(FfnGate, FfnUp, FfnDown)?),
+                Some(moe) => Ffn::Moe {
+                    router: self.matrix(role(Router))?,
+                    experts: (0..moe.experts)
+                        .map(|e| expert(ExpertGate(e), ExpertUp(e), ExpertDown(e)))
+                        .collect::<Result<_, _>>()?,
+                },
+            },
+        })
+    }
+
+    /// A matrix, quantised if that was asked for, packed.
+    fn matrix(&self, role: TensorRole) -> Result<Matrix, BackendError> {
+        let tensor = self.model.tensor(role)?;
+        let (rows, cols) = (tensor.rows(), tensor.cols());
+        let wanted = if tensor.dtype.is_quantized() { None } else { self.quantize };
+        let dtype = wanted.and_then(|q| q.dtype(role, self.spec.layers, cols)).unwrap_or(tensor.dtype);
+        let quantized;
+        let bytes = if dtype == tensor.dtype {
+            tensor.bytes()
+        } else {
+            quantized = self.quantized(&tensor, dtype);
+            &quantized
+        };
+        let row_bytes = bytes.len() / rows;
+        let packed = Packed::pack(self.pool, dtype, rows, cols, |r| {
+            &bytes[self.stored_row(role, r) * row_bytes..][..row_bytes]
+        })
+        .map_err(|e| BackendError::Failed(format!("weights of {}: {e}", tensor.name)))?;
+        Ok(Matrix { packed, acts: act_kind(self.isa, dtype) })
+    }
+
+    /// A float tensor's rows quantised, in parallel.
+    fn quantized(&self, tensor: &Tensor, dtype: DType) -> Vec<u8> {
+        let (rows, cols) = (tensor.rows(), tensor.cols());
+        let from = tensor.bytes().len() / rows;
+        let to = cols / dtype.block_len() * dtype.block_bytes();
+        let mut out = vec![0; rows * to];
+        let base = SharedPtr::new(&mut out);
+        self.pool.for_each(rows, &|r| {
+            let mut row = vec![0.0; cols];
+            dequantize(tensor.dtype, &tensor.bytes()[r * from..][..from], &mut row);
+            let mut blocks = Vec::with_capacity(to);
+            quantize(dtype, &row, &mut blocks);
+            assert_eq!(blocks.len(), to, "bytes of a row of {dtype}");
+            // SAFETY: row `r` of `out` belongs to this item alone, and `out` outlives the loop.
+            unsafe { std::ptr::copy_nonoverlapping(blocks.as_ptr(), base.at(r * to), to) };
+        });
+        out
+    }
+
+    fn vector_in_row_order(&self, role: TensorRole) -> Result<Vec<f32>, BackendError> {
+        let stored = self.model.tensor(role)?.to_f32();
+        Ok((0..stored.len()).map(|r| stored[self.stored_row(role, r)]).collect())
+    }
+
+    /// Which stored row becomes row `r`: Q and K of files made for adjacent RoPE pairs are reordered so that pair
+    /// `(2i, 2i + 1)` of a head becomes `(i, i + head_dim/2)`. Scores don't change: Q and K are permuted alike.
+    fn stored_row(&self, role: TensorRole, r: usize) -> usize {
+        use LayerTensor::{K, KBias, Q, QBias};
+        let turned = matches!(role, TensorRole::Layer(_, Q | K | QBias | KBias));
+        if !turned || self.spec.rope.pairing == RopePairing::Halves {
+            return r;
+        }
+        let (head, i) = (r / self.spec.head_dim, r % self.spec.head_dim);
+        let half = self.spec.head_dim / 2;
+        head * self.spec.head_dim + if i < half { 2 * i } else { 2 * (i - half) + 1 }
+    }
+
+    /// Refuses NaN and infinity anywhere in the weights: one pass over scales and floats, on all threads.
+    fn check_all_finite(&self) -> Result<(), LoadError> {
+        let tensors =
+            self.roles().into_iter().map(|role| self.model.find(role)).collect::<Result<Vec<_>, _>>()?;
+        let failed = Mutex::new(None);
+        self.pool.for_each(tensors.len(), &|i| {
+            if let Some(Err(e)) = tensors[i].as_ref().map(check_finite) {
+                failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(e);
+            }
+        });
+        match failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            Some(e) => Err(e),
+            None => Ok(()),
+        }
+    }
+
+    /// Every role this model may have a tensor for.
+    fn roles(&self) -> Vec<TensorRole> {
+        use LayerTensor::*;
+        let common = [
+            AttnNorm, Q, QBias, K, KBias, V, VBias, AttnOut, QNorm, KNorm, FfnNorm, FfnGate, FfnUp, FfnDown,
+            Router,
+        ];
+        let experts = self.spec.moe.as_ref().map_or(0, |m| m.experts);
+        let of_layer = |l| {
+            let experts = (0..experts).flat_map(|e| [ExpertGate(e), ExpertUp(e), ExpertDown(e)]);
+            common.into_iter().chain(experts).map(move |t| TensorRole::Layer(l, t))
+        };
+        let outer = [TensorRole::TokenEmbedding, TensorRole::OutputNorm, TensorRole::Output];
+        outer.into_iter().chain((0..self.spec.layers).flat_map(of_layer)).collect()
+    }
+}

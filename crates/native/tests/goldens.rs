@@ -1,0 +1,167 @@
+//! Logits against Hugging Face `transformers` (`testdata/hf`), for every architecture and RoPE scaling, on every
+//! instruction set this machine has; and prefill, whole or cut up or batched, against token-by-token decode.
+
+use safetensors::SafeTensors;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use zonda_engine::TokenId;
+use zonda_engine::forward::{Backend, Batch, Logits, Slot, Span, Want};
+use zonda_engine::load::Model;
+use zonda_kernels::attention::KvType;
+use zonda_kernels::{Isa, act_kind};
+use zonda_native::{Native, NativeOptions};
+
+fn folders() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf");
+    let mut folders: Vec<PathBuf> =
+        root.read_dir().unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
+    folders.sort();
+    assert!(folders.len() >= 13, "{} checkpoints", folders.len());
+    folders
+}
+
+/// `(ids [n], logits [n * vocab])` of every case.
+fn cases(folder: &Path) -> Vec<(Vec<TokenId>, Vec<f32>)> {
+    let bytes = std::fs::read(folder.join("goldens.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    [1, 5, 33, 100]
+        .map(|n| {
+            let words = |name: String| -> Vec<[u8; 4]> {
+                file.tensor(&name).unwrap().data().chunks_exact(4).map(|b| b.try_into().unwrap()).collect()
+            };
+            let ids =
+                words(format!("ids.{n}")).into_iter().map(|b| i32::from_le_bytes(b) as TokenId).collect();
+            (ids, words(format!("logits.{n}")).into_iter().map(f32::from_le_bytes).collect())
+        })
+        .into()
+}
+
+fn open(folder: &Path, isa: Isa, threads: usize, slots: usize) -> Native {
+    let model = Arc::new(Model::open(folder).unwrap());
+    let options = NativeOptions {
+        isa: Some(isa),
+        threads: Some(threads),
+        kv_type: KvType::F32,
+        slots,
+        context: Some(128.min(model.spec.context_length)),
+        ..NativeOptions::default()
+    };
+    Native::open(&model, &options).unwrap()
+}
+
+/// Runs spans and returns every row's logits.
+fn forward(native: &mut Native, spans: Vec<Span<'_>>) -> Vec<Vec<f32>> {
+    let mut out = Logits::new();
+    native.forward(&Batch { spans }, &mut out).unwrap();
+    (0..out.rows()).map(|r| out.row(r).to_vec()).collect()
+}
+
+fn all(slot: Slot, start: usize, tokens: &[TokenId]) -> Span<'_> {
+    Span { slot, start, tokens, want: Want::All }
+}
+
+fn argmax(row: &[f32]) -> usize {
+    (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap()
+}
+
+/// The largest difference; NaN if there is one anywhere.
+fn difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d.is_nan() || d > m { d } else { m })
+}
+
+#[test]
+fn transformers() {
+    for folder in folders() {
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        for isa in Isa::all() {
+            let mut native = open(&folder, isa, 2, 1);
+            // bf16 weights on a set that multiplies bf16 pairs: activations are rounded to 8 bits
+            let rounds = name == "smollm2"
+                && act_kind(isa, zonda_kernels::DType::BF16) == zonda_kernels::ActKind::Bf16;
+            let mut worst = 0.0f32;
+            for (ids, expected) in cases(&folder) {
+                native.truncate(0, 0).unwrap();
+                let rows = forward(&mut native, vec![all(0, 0, &ids)]);
+                for (i, (row, expected)) in rows.iter().zip(expected.chunks_exact(row_len(&rows))).enumerate()
+                {
+                    let d = difference(row, expected);
+                    worst = if d.is_nan() { d } else { worst.max(d) };
+                    if !rounds {
+                        assert!(
+                            d <= 1e-3,
+                            "{name} on {}: position {i} of {}: off by {d}",
+                            isa.describe(),
+                            ids.len()
+                        );
+                        assert_eq!(
+                            argmax(row),
+                            argmax(expected),
+                            "{name} on {}: position {i}",
+                            isa.describe()
+                        );
+                    }
+                }
+            }
+            println!("{name} on {}: max abs difference {worst:.2e}", isa.describe());
+            assert!(worst <= 0.5, "{name} on {}: off by {worst}", isa.describe());
+        }
+    }
+}
+
+fn row_len(rows: &[Vec<f32>]) -> usize {
+    rows[0].len()
+}
+
+#[test]
+fn every_prefill_equals_decode() {
+    for folder in folders() {
+        for isa in Isa::all() {
+            let ids = cases(&folder).pop().unwrap().0;
+            let mut native = open(&folder, isa, 2, 3);
+            let one_by_one: Vec<Vec<f32>> =
+                (0..ids.len()).flat_map(|i| forward(&mut native, vec![all(0, i, &ids[i..=i])])).collect();
+            let at_once = forward(&mut native, vec![all(1, 0, &ids)]);
+            // chunks of one sequence beside decode of another, on one thread
+            let mut single = open(&folder, isa, 1, 3);
+            let (mut chunked, mut beside) = (Vec::new(), Vec::new());
+            for (i, chunk) in ids.chunks(7).enumerate() {
+                let (other, own) = (i..i + 1, chunk.len());
+                let mut rows = forward(&mut single, vec![all(2, 7 * i, chunk), all(0, i, &ids[other])]);
+                beside.extend(rows.split_off(own));
+                chunked.extend(rows);
+            }
+            assert_eq!(one_by_one, at_once, "{}: prefill at once on {}", folder.display(), isa.describe());
+            assert_eq!(one_by_one, chunked, "{}: chunked prefill on {}", folder.display(), isa.describe());
+            assert_eq!(
+                one_by_one[..beside.len()],
+                beside,
+                "{}: decode beside on {}",
+                folder.display(),
+                isa.describe()
+            );
+        }
+    }
+}
+
+#[test]
+fn truncated_and_shared_slots_go_on_alike() {
+    let folder = folders().into_iter().find(|f| f.ends_with("mistral_window")).unwrap();
+    let ids = cases(&folder).pop().unwrap().0;
+    let mut native = open(&folder, Isa::best(), 2, 3);
+    let expected = forward(&mut native, vec![all(0, 0, &ids)]);
+    for keep in [1, 31, 32, 33, 64, 99] {
+        // slot 1 shares a prefix of slot 0, goes another way, and comes back
+        assert_eq!(native.share_prefix(0, 1, keep).unwrap(), keep);
+        let elsewhere = [ids[0], ids[1], ids[2]];
+        forward(&mut native, vec![all(1, keep, &elsewhere)]);
+        assert_eq!(native.truncate(1, keep).unwrap(), keep);
+        assert_eq!(forward(&mut native, vec![all(1, keep, &ids[keep..])]), expected[keep..], "shared {keep}");
+        // the donor is untouched
+        assert_eq!(native.truncate(0, keep).unwrap(), keep);
+        assert_eq!(forward(&mut native, vec![all(0, keep, &ids[keep..])]), expected[keep..], "kept {keep}");
+        assert_eq!(native.truncate(1, 0).unwrap(), 0);
+    }
+    assert!(native.share_prefix(1, 0, 5).is_err(), "slot 0 is not empty");
+    assert!(native.truncate(3, 0).is_err(), "there are 3 slots");
+}
