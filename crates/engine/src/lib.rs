@@ -3,24 +3,59 @@
 //! One room per step, in the order a request walks through them:
 //!
 //! * [`load`] opens a model file or folder and says what it is ([`load::ModelSpec`]);
+//! * [`request`] is what a caller asks for: prompt, sampling, limits;
 //! * [`tokenize`] turns text and chats into token ids and back;
 //! * [`schedule`] decides which tokens of which sequences go into the next step (pure: no I/O, no clock);
 //! * [`forward`] is the cut: the [`forward::Backend`] trait turns tokens into logits;
 //! * [`sample`] turns logits into the next token;
 //! * [`stream`] turns tokens into text events, stop strings and finish reasons;
-//! * [`worker`] is the loop that runs schedule → forward → sample → stream on one thread;
+//! * [`worker`] is the loop that runs schedule → forward → sample → stream on one thread, behind an [`Engine`];
 //! * [`make`] writes models: convert, synth.
 //!
 //! The engine never multiplies a matrix: that is behind [`forward::Backend`].
+//!
+//! # Example
+//! The mock backend needs no model. Any other is started the same way.
+//!
+//! ```
+//! use zonda_engine::forward::mock::{Mock, MockOptions};
+//! use zonda_engine::{Engine, EngineConfig, Event, FinishReason, Prompt, Request, SamplingParams, Text};
+//!
+//! let open = || Ok(Box::new(Mock::new(MockOptions::default())) as _);
+//! let engine = Engine::start(open, Some(Text::mock()), EngineConfig::default())?;
+//!
+//! let mut request = Request::new(Prompt::Text("What is warm and fast?".into()), 12);
+//! request.sampling = SamplingParams::greedy();
+//! request.ignore_eos = true;
+//!
+//! let mut answer = String::new();
+//! for event in engine.submit(request)? {
+//!     match event {
+//!         Event::Tokens { text, .. } => answer.push_str(&text),
+//!         Event::Finished(outcome) => {
+//!             assert_eq!(outcome.reason, FinishReason::Length);
+//!             assert_eq!(outcome.usage.completion_tokens, 12);
+//!         }
+//!     }
+//! }
+//! assert_eq!(answer.split_whitespace().count(), 12);
+//! # Ok::<(), zonda_engine::EngineError>(())
+//! ```
 
 pub mod forward;
 pub mod load;
 pub mod make;
+pub mod request;
 pub mod sample;
 pub mod schedule;
 pub mod stream;
 pub mod tokenize;
 pub mod worker;
+
+pub use request::{Prompt, Request, RequestError, Text};
+pub use sample::SamplingParams;
+pub use stream::{Event, FinishReason, Outcome, Timing, Usage};
+pub use worker::{Canceller, Completion, Engine, EngineConfig, EngineError, Generation};
 
 /// A token's number in the model's vocabulary.
 pub type TokenId = u32;

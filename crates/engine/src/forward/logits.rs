@@ -44,6 +44,15 @@ impl Logits {
         &self.data[row * self.vocab..(row + 1) * self.vocab]
     }
 
+    /// One row to change, `[vocab]`: bias and penalties are applied in place.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        &mut self.data[row * self.vocab..(row + 1) * self.vocab]
+    }
+
     /// Every row, `[rows * vocab]`.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
         &mut self.data[..self.rows * self.vocab]

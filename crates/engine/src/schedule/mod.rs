@@ -1,1 +1,28 @@
 //! Which tokens of which sequences go into the next step. Pure: no I/O, no clock, no async.
+//!
+//! The worker drives a [`Scheduler`] like this, once a step:
+//!
+//! 1. [`Scheduler::submit`], [`Scheduler::finish`]: sequences come and go;
+//! 2. [`Scheduler::next_op`] until `None`: slots to empty, shorten or share in the backend, each answered with
+//!    [`Scheduler::op_done`]; this is where waiting sequences are admitted;
+//! 3. [`Scheduler::plan`], [`Scheduler::batch`]: the spans of one forward call;
+//! 4. [`Scheduler::commit`] after the call, then [`Scheduler::push`] a sampled token where a span wanted logits.
+//!
+//! # What it promises
+//! * **Order.** Sequences are admitted first come, first served, and the running ones are always older than every
+//!   waiting one.
+//! * **Room.** A running sequence holds KV pages for all of its tokens, so a planned batch always fits.
+//! * **No deadlock.** When a running sequence grows past the free pages, cached prefixes are dropped (least recently
+//!   used first); if there are none left, the *youngest* running sequence is put back at the head of the queue and
+//!   computed again later. The oldest is thus never put back, and alone it may fill the whole KV room: it always
+//!   finishes.
+//! * **No starvation.** At most as many sequences run as a batch has tokens, so each decode gets its token in every
+//!   step and a prefill always finds at least one left; prefills take turns at being served first.
+
+mod prefix;
+mod scheduler;
+mod sequence;
+mod slots;
+
+pub use scheduler::{Occupancy, Plan, PlannedSpan, ScheduleError, Scheduler, SlotOp, capacity};
+pub use sequence::SeqId;

@@ -1,0 +1,180 @@
+//! [`Request`]: what to generate, and how its prompt becomes token ids.
+
+use crate::TokenId;
+use crate::sample::{ParamError, SamplingParams};
+use crate::tokenize::{
+    ChatTemplate, Encode, Message, RenderOptions, TemplateError, TokenizeError, Tokenizer,
+};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What to generate after.
+#[derive(Clone, Debug)]
+pub enum Prompt {
+    /// Token ids, taken as they are. Needs no tokenizer.
+    Tokens(Vec<TokenId>),
+    /// Text, taken as it is but for a BOS in front if the model wants one. Control tokens written out in it
+    /// (`<|im_end|>`) count as such.
+    Text(String),
+    /// A conversation, rendered by the model's chat template.
+    Chat {
+        /// The messages, oldest first.
+        messages: Vec<Message>,
+        /// Tools and further variables for the template.
+        options: RenderOptions,
+    },
+}
+
+impl Prompt {
+    /// A conversation that the assistant is to answer.
+    pub fn chat(messages: Vec<Message>) -> Prompt {
+        Prompt::Chat { messages, options: RenderOptions::default() }
+    }
+}
+
+/// One generation that is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What to generate after.
+    pub prompt: Prompt,
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+    /// Most tokens to generate, at least 1; `usize::MAX`: until the context is full.
+    pub max_tokens: usize,
+    /// Strings that end the generation where they appear; they are not part of its text. None may be empty.
+    pub stop: Vec<String>,
+    /// Goes on where the model wants to end: its end tokens are delivered like any other.
+    pub ignore_eos: bool,
+    /// Reuses what earlier requests with the same beginning computed, and leaves this one's for later ones.
+    pub prefix_cache: bool,
+    /// When the prompt was handed over; times are measured from here.
+    pub t0: Instant,
+}
+
+impl Request {
+    /// A request with the default sampling, no stop strings, and the prefix cache on. Sets `t0` to now.
+    pub fn new(prompt: Prompt, max_tokens: usize) -> Request {
+        Request {
+            prompt,
+            sampling: SamplingParams::default(),
+            max_tokens,
+            stop: Vec::new(),
+            ignore_eos: false,
+            prefix_cache: true,
+            t0: Instant::now(),
+        }
+    }
+}
+
+/// What turns text into a model's token ids and back.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// The model's tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The model's chat template, if it has one.
+    pub template: Option<Arc<ChatTemplate>>,
+}
+
+/// Why a request was not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// A text prompt or stop strings, but no tokenizer.
+    #[error("the model has no tokenizer: give the prompt as token ids, without stop strings")]
+    NoTokenizer,
+    /// The prompt could not be tokenised.
+    #[error(transparent)]
+    Tokenize(#[from] TokenizeError),
+    /// The chat could not be rendered.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A sampling parameter is out of range.
+    #[error(transparent)]
+    Sampling(#[from] ParamError),
+    /// `max_tokens` is 0.
+    #[error("max_tokens: expected at least 1, found 0")]
+    NoTokensWanted,
+    /// A stop string is empty: it would stop everywhere.
+    #[error("stop: expected strings of at least 1 character, found an empty one at index {index}")]
+    EmptyStop {
+        /// Which one.
+        index: usize,
+    },
+    /// A token id of the prompt is not in the vocabulary.
+    #[error("prompt token {index} is {token}; the vocabulary has {vocab} tokens")]
+    NoSuchToken {
+        /// Where in the prompt.
+        index: usize,
+        /// The id.
+        token: TokenId,
+        /// The vocabulary's size.
+        vocab: usize,
+    },
+    /// The prompt is empty or does not fit.
+    #[error(transparent)]
+    Schedule(#[from] crate::schedule::ScheduleError),
+}
+
+impl Request {
+    /// Checks everything but the prompt's length, and gives the prompt's token ids.
+    pub(crate) fn prepare(
+        &mut self,
+        text: Option<&Text>,
+        vocab: usize,
+    ) -> Result<Vec<TokenId>, RequestError> {
+        self.sampling.validate(vocab)?;
+        if self.max_tokens == 0 {
+            return Err(RequestError::NoTokensWanted);
+        }
+        if let Some(index) = self.stop.iter().position(String::is_empty) {
+            return Err(RequestError::EmptyStop { index });
+        }
+        if !self.stop.is_empty() && text.is_none() {
+            return Err(RequestError::NoTokenizer);
+        }
+        let tokens = match std::mem::replace(&mut self.prompt, Prompt::Tokens(Vec::new())) {
+            Prompt::Tokens(tokens) => tokens,
+            Prompt::Text(prompt) => {
+                let tokenizer = &text.ok_or(RequestError::NoTokenizer)?.tokenizer;
+                tokenizer.encode(&prompt, Encode { add_bos: tokenizer.adds_bos(), parse_special: true })?
+            }
+            Prompt::Chat { messages, options } => {
+                let text = text.ok_or(RequestError::NoTokenizer)?;
+                text.encode_chat(&messages, &options)?
+            }
+        };
+        match tokens.iter().position(|&t| t as usize >= vocab) {
+            Some(index) => Err(RequestError::NoSuchToken { index, token: tokens[index], vocab }),
+            None => Ok(tokens),
+        }
+    }
+}
+
+impl Text {
+    /// The mock backend's tokenizer and chat template.
+    pub fn mock() -> Text {
+        Text { tokenizer: Arc::new(Tokenizer::mock()), template: Some(Arc::new(ChatTemplate::mock())) }
+    }
+
+    /// The token ids of a conversation. The template writes BOS itself; where it does not and the model wants one,
+    /// it is put in front.
+    ///
+    /// # Errors
+    /// If the model has no template, or it fails on this conversation.
+    pub fn encode_chat(
+        &self,
+        messages: &[Message],
+        options: &RenderOptions,
+    ) -> Result<Vec<TokenId>, RequestError> {
+        let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
+        let prompt = template.render(messages, options)?;
+        let mut tokens = self.tokenizer.encode(&prompt, Encode { add_bos: false, parse_special: true })?;
+        if let Some(bos) = self.tokenizer.bos()
+            && self.tokenizer.adds_bos()
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens)
+    }
+}

@@ -1,0 +1,77 @@
+//! The longest cached prefix of a new sequence, and whether to take its slot over or to share it.
+
+use super::sequence::Sequence;
+use super::slots::{Holder, Slots};
+use crate::TokenId;
+use crate::forward::Slot;
+
+/// A slot whose first `len` tokens are also the new sequence's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hit {
+    pub from: Slot,
+    /// How many tokens to reuse; at least 1 and less than the new sequence has, since logits need one computed.
+    pub len: usize,
+    /// The slot is cached (not running), so it may be taken over.
+    pub cached: bool,
+    /// The whole cached content is the prefix: taking it over loses nothing.
+    pub whole: bool,
+}
+
+/// How a waiting sequence gets its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// An empty slot, everything to compute.
+    Fresh { slot: Slot },
+    /// A cached slot, shortened to the common prefix.
+    TakeOver { slot: Slot, len: usize },
+    /// An empty slot that shares another's prefix.
+    Share { from: Slot, to: Slot, len: usize },
+}
+
+fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
+    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+}
+
+/// The slot that has most of `tokens` at its start; a cached one before a running one, then the lowest number.
+pub(super) fn find(slots: &Slots, running: &[Sequence], tokens: &[TokenId]) -> Option<Hit> {
+    let usable = &tokens[..tokens.len() - 1];
+    let mut best: Option<Hit> = None;
+    for (slot, holder) in slots.holders.iter().enumerate() {
+        let (held, cached) = match holder {
+            Holder::Free => continue,
+            Holder::Cached { tokens, .. } => (&tokens[..], true),
+            Holder::Running(id) => match running.iter().find(|s| s.id == *id) {
+                Some(s) if s.prefix_cache => (&s.tokens[..s.computed], false),
+                _ => continue,
+            },
+        };
+        let len = common_prefix(held, usable);
+        let better = best.is_none_or(|b| (len, cached) > (b.len, b.cached));
+        if len > 0 && better {
+            best = Some(Hit { from: slot, len, cached, whole: cached && len == held.len() });
+        }
+    }
+    best
+}
+
+/// Where to put a sequence that needs `need` pages; `None` if there is no room yet.
+///
+/// A cached slot that is wholly a prefix is taken over. Otherwise its prefix is shared into another slot, so that
+/// the conversation it belongs to stays cached too, or, where there is no other slot or room, it is taken over.
+pub(super) fn place(slots: &Slots, hit: Option<Hit>, need: usize) -> Option<Place> {
+    let room = |except| slots.free_pages + slots.cached_pages(except) >= need;
+    let empty = |except| slots.first_free().or_else(|| slots.oldest_cached(except));
+    if let Some(Hit { from, len, cached, whole }) = hit {
+        let keep = cached.then_some(from);
+        if !whole
+            && room(keep)
+            && let Some(to) = empty(keep)
+        {
+            return Some(Place::Share { from, to, len });
+        }
+        if cached && room(None) {
+            return Some(Place::TakeOver { slot: from, len });
+        }
+    }
+    if room(None) { empty(None).map(|slot| Place::Fresh { slot }) } else { None }
+}

@@ -1,0 +1,445 @@
+//! [`Scheduler`]: admission, KV room, and what each step computes. See the [room's page](super) for its promises.
+
+use super::prefix::{self, Place};
+use super::sequence::{SeqId, Sequence};
+use super::slots::{Holder, Slots};
+use crate::TokenId;
+use crate::forward::{Batch, Limits, Slot, Span, Want};
+use std::collections::VecDeque;
+
+/// Something to do to the backend's slots before the next forward call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotOp {
+    /// [`crate::forward::Backend::truncate`].
+    Truncate {
+        /// The slot to shorten.
+        slot: Slot,
+        /// How many tokens to keep.
+        len: usize,
+    },
+    /// [`crate::forward::Backend::share_prefix`].
+    Share {
+        /// Whose tokens.
+        from: Slot,
+        /// The empty slot that gets them.
+        to: Slot,
+        /// How many tokens.
+        len: usize,
+    },
+}
+
+/// One span of a planned step.
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedSpan {
+    /// Which sequence.
+    pub id: SeqId,
+    /// Its slot.
+    pub slot: Slot,
+    /// The first token's position.
+    pub start: usize,
+    /// How many tokens.
+    pub len: usize,
+    /// Which positions want logits.
+    pub want: Want,
+    /// How many of the tokens belong to the prompt and are computed for the first time: this step's share of the
+    /// sequence's prefill.
+    pub prompt_tokens: usize,
+}
+
+impl PlannedSpan {
+    /// How many logits rows this span asks for.
+    pub fn rows(&self) -> usize {
+        match self.want {
+            Want::None => 0,
+            Want::Last => 1,
+            Want::All => self.len,
+        }
+    }
+}
+
+/// One step: at most one span per running sequence. Decodes come first, then prefill chunks.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The spans, in the order their logits rows come out.
+    pub spans: Vec<PlannedSpan>,
+}
+
+impl Plan {
+    /// All tokens together.
+    pub fn tokens(&self) -> usize {
+        self.spans.iter().map(|s| s.len).sum()
+    }
+}
+
+/// How full the engine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Sequences that wait for a slot.
+    pub waiting: usize,
+    /// Sequences that have one.
+    pub running: usize,
+    /// Slots that keep a finished sequence's tokens for reuse.
+    pub cached: usize,
+    /// KV pages that nothing holds.
+    pub free_pages: usize,
+    /// All KV pages.
+    pub total_pages: usize,
+}
+
+/// Why a sequence was not taken, or a scheduler could not be made.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[allow(missing_docs)] // each variant's message names its fields
+pub enum ScheduleError {
+    #[error("the backend's limits allow nothing to run: {0:?}")]
+    BadLimits(Limits),
+    #[error("the prompt has no tokens; at least 1 is needed")]
+    EmptyPrompt,
+    #[error("the prompt has {tokens} tokens; at most {capacity} fit into the context")]
+    PromptTooLong { tokens: usize, capacity: usize },
+}
+
+/// The longest sequence that fits: bounded by a slot's context and by the KV room, in tokens.
+pub fn capacity(limits: &Limits) -> usize {
+    let pages = limits.kv_tokens.checked_div(limits.kv_page).unwrap_or(0);
+    limits.context.min(pages.saturating_mul(limits.kv_page))
+}
+
+/// Decides which tokens of which sequences go into the next step.
+#[derive(Debug)]
+pub struct Scheduler {
+    /// Longest sequence, in tokens.
+    capacity: usize,
+    /// Tokens in one batch.
+    batch_tokens: usize,
+    /// Prefill tokens in a step that also decodes.
+    prefill_chunk: usize,
+    /// Sequences at once: a slot and at least one token of the batch for each.
+    max_running: usize,
+    slots: Slots,
+    /// Oldest first.
+    waiting: VecDeque<Sequence>,
+    /// Oldest first; each older than all of `waiting`.
+    running: Vec<Sequence>,
+    ops: VecDeque<SlotOp>,
+    next_id: SeqId,
+    /// The prefill that was served first in the last step.
+    turn: SeqId,
+    /// Counts uses of cached slots, to order them.
+    uses: u64,
+}
+
+impl Scheduler {
+    /// A scheduler for a backend with these limits. `prefill_chunk` bounds the prefill tokens of a step in which
+    /// other sequences decode, and so how long those wait; without decodes a step takes a full batch.
+    ///
+    /// # Errors
+    /// If a limit is 0, or there is not a single KV page.
+    pub fn new(limits: Limits, prefill_chunk: usize) -> Result<Scheduler, ScheduleError> {
+        let capacity = capacity(&limits);
+        if limits.slots == 0 || limits.batch_tokens == 0 || capacity == 0 {
+            return Err(ScheduleError::BadLimits(limits));
+        }
+        Ok(Scheduler {
+            capacity,
+            batch_tokens: limits.batch_tokens,
+            prefill_chunk: prefill_chunk.max(1),
+            max_running: limits.slots.min(limits.batch_tokens),
+            slots: Slots::new(&limits),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            ops: VecDeque::new(),
+            next_id: 0,
+            turn: 0,
+            uses: 0,
+        })
+    }
+
+    /// Puts a sequence into the queue. With `prefix_cache`, tokens that a slot already holds are reused and this
+    /// sequence's are left for others; without, neither.
+    ///
+    /// # Errors
+    /// If the prompt is empty or longer than [`capacity`].
+    pub fn submit(&mut self, prompt: Vec<TokenId>, prefix_cache: bool) -> Result<SeqId, ScheduleError> {
+        if prompt.is_empty() {
+            return Err(ScheduleError::EmptyPrompt);
+        }
+        if prompt.len() > self.capacity {
+            return Err(ScheduleError::PromptTooLong { tokens: prompt.len(), capacity: self.capacity });
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.waiting.push_back(Sequence::new(id, prompt, prefix_cache));
+        Ok(id)
+    }
+
+    /// Ends a sequence, waiting or running: finished or cancelled. Its slot is free at once, or cached if the
+    /// sequence takes part in the prefix cache.
+    pub fn finish(&mut self, id: SeqId) {
+        self.waiting.retain(|s| s.id != id);
+        if let Some(i) = self.index(id) {
+            let seq = self.running.remove(i);
+            self.slots.free_pages += seq.pages;
+            if seq.prefix_cache && seq.computed > 0 {
+                self.cache(seq);
+            } else {
+                self.empty(seq.slot);
+            }
+        }
+    }
+
+    /// Ends a sequence whose forward call failed: its slot is emptied, nothing of it is reused.
+    pub fn fail(&mut self, id: SeqId) {
+        if let Some(i) = self.index(id) {
+            self.running[i].prefix_cache = false;
+        }
+        self.finish(id);
+    }
+
+    /// The next thing to do to the backend's slots; `None` when the step can be planned. Admits waiting sequences.
+    /// Each is to be answered with [`Scheduler::op_done`] before the next is asked for.
+    pub fn next_op(&mut self) -> Option<SlotOp> {
+        while self.ops.is_empty() {
+            if !self.admit() {
+                return None;
+            }
+        }
+        self.ops.pop_front()
+    }
+
+    /// The backend has done `op` and kept or shared `kept` tokens.
+    pub fn op_done(&mut self, op: SlotOp, kept: usize) {
+        let (slot, len) = match op {
+            SlotOp::Truncate { slot, len } => (slot, len),
+            SlotOp::Share { to, len, .. } => (to, len),
+        };
+        let Some(i) = self.running.iter().position(|s| s.slot == slot) else { return };
+        let kept = kept.min(len);
+        match op {
+            SlotOp::Share { from, .. } if kept == 0 => self.share_refused(i, from, len),
+            _ => self.running[i].reuse(kept),
+        }
+    }
+
+    /// Plans the next step into `plan`; empty if there is nothing to compute.
+    ///
+    /// # Panics
+    /// If slot operations are outstanding.
+    pub fn plan(&mut self, plan: &mut Plan) {
+        assert!(self.ops.is_empty(), "next_op has to be asked until it returns None");
+        plan.spans.clear();
+        plan.spans.extend(self.running.iter().filter(|s| s.pending() == 1).map(|s| span(s, 1)));
+        let mut budget = self.batch_tokens - plan.spans.len();
+        if !plan.spans.is_empty() {
+            budget = budget.min(self.prefill_chunk);
+        }
+        // Prefills take turns: the one after the last step's first goes first, the rest share what is left.
+        let first = self.running.partition_point(|s| s.id <= self.turn);
+        let mut served = None;
+        for seq in self.running[first..].iter().chain(&self.running[..first]) {
+            if seq.pending() > 1 && budget > 0 {
+                let len = seq.pending().min(budget);
+                plan.spans.push(span(seq, len));
+                budget -= len;
+                served = served.or(Some(seq.id));
+            }
+        }
+        self.turn = served.unwrap_or(self.turn);
+    }
+
+    /// The planned step with its tokens, as the backend takes it. Valid until the scheduler changes.
+    pub fn batch(&self, plan: &Plan) -> Batch<'_> {
+        let span = |p: &PlannedSpan| Span {
+            slot: p.slot,
+            start: p.start,
+            tokens: &self.tokens(p.id)[p.start..p.start + p.len],
+            want: p.want,
+        };
+        Batch { spans: plan.spans.iter().map(span).collect() }
+    }
+
+    /// The backend has computed the plan.
+    pub fn commit(&mut self, plan: &Plan) {
+        for p in &plan.spans {
+            if let Some(i) = self.index(p.id) {
+                let seq = &mut self.running[i];
+                seq.computed = p.start + p.len;
+                seq.reached = seq.reached.max(seq.computed);
+            }
+        }
+    }
+
+    /// Appends a sampled token, to be computed in the next step. Returns false, and changes nothing, if the context
+    /// is full: the sequence has to be finished.
+    ///
+    /// May put the youngest running sequence back into the queue, which can be this one.
+    pub fn push(&mut self, id: SeqId, token: TokenId) -> bool {
+        let capacity = self.capacity;
+        let Some(seq) = self.sequence_mut(id) else { return false };
+        if seq.tokens.len() >= capacity {
+            return false;
+        }
+        seq.tokens.push(token);
+        self.grow(id);
+        true
+    }
+
+    /// A sequence's prompt and generated tokens; empty if there is no such sequence.
+    pub fn tokens(&self, id: SeqId) -> &[TokenId] {
+        let running = self.index(id).map(|i| &self.running[i]);
+        running.or_else(|| self.waiting.iter().find(|s| s.id == id)).map_or(&[], |s| &s.tokens)
+    }
+
+    /// How many prompt tokens of a sequence came from the prefix cache.
+    pub fn cached_tokens(&self, id: SeqId) -> usize {
+        let running = self.index(id).map(|i| &self.running[i]);
+        running.or_else(|| self.waiting.iter().find(|s| s.id == id)).map_or(0, |s| s.cached)
+    }
+
+    /// Nothing waits, runs or is to be done to slots.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty() && self.ops.is_empty()
+    }
+
+    /// How full the engine is.
+    pub fn occupancy(&self) -> Occupancy {
+        let is_cached = |h: &&Holder| matches!(h, Holder::Cached { .. });
+        Occupancy {
+            waiting: self.waiting.len(),
+            running: self.running.len(),
+            cached: self.slots.holders.iter().filter(is_cached).count(),
+            free_pages: self.slots.free_pages,
+            total_pages: self.slots.total_pages,
+        }
+    }
+
+    fn index(&self, id: SeqId) -> Option<usize> {
+        self.running.binary_search_by_key(&id, |s| s.id).ok()
+    }
+
+    fn sequence_mut(&mut self, id: SeqId) -> Option<&mut Sequence> {
+        match self.index(id) {
+            Some(i) => Some(&mut self.running[i]),
+            None => self.waiting.iter_mut().find(|s| s.id == id),
+        }
+    }
+
+    /// Admits the head of the queue if there is a slot and KV room for all its tokens and the next one.
+    fn admit(&mut self) -> bool {
+        let Some(seq) = self.waiting.front() else { return false };
+        if self.running.len() == self.max_running {
+            return false;
+        }
+        let need = self.slots.pages((seq.tokens.len() + 1).min(self.capacity));
+        let hit = if seq.prefix_cache { prefix::find(&self.slots, &self.running, &seq.tokens) } else { None };
+        let Some(place) = prefix::place(&self.slots, hit, need) else { return false };
+        let Some(mut seq) = self.waiting.pop_front() else { return false };
+        let (slot, keep) = match place {
+            Place::Fresh { slot } => (slot, None),
+            Place::TakeOver { slot, len } => {
+                self.slots.drop_cached(slot);
+                self.ops.push_back(SlotOp::Truncate { slot, len });
+                (slot, None)
+            }
+            Place::Share { from, to, .. } => (to, Some(from)),
+        };
+        self.evict(slot);
+        seq.slot = slot;
+        seq.pages = need;
+        self.slots.holders[slot] = Holder::Running(seq.id);
+        while self.slots.free_pages < need {
+            match self.slots.oldest_cached(keep) {
+                Some(oldest) => self.evict(oldest),
+                None => unreachable!("prefix::place counted the cached pages"),
+            }
+        }
+        self.slots.free_pages -= need;
+        if let Place::Share { from, to, len } = place {
+            self.touch(from);
+            self.ops.push_back(SlotOp::Share { from, to, len });
+        }
+        self.running.push(seq);
+        true
+    }
+
+    /// The backend can't share `from`'s prefix: take its slot over instead if most of it is reused, else recompute.
+    fn share_refused(&mut self, i: usize, from: Slot, len: usize) {
+        if self.slots.cached(from).is_some_and(|held| held.len() <= 2 * len) {
+            self.slots.drop_cached(from);
+            let seq = &mut self.running[i];
+            self.slots.holders[seq.slot] = Holder::Free;
+            self.slots.holders[from] = Holder::Running(seq.id);
+            seq.slot = from;
+            self.ops.push_back(SlotOp::Truncate { slot: from, len });
+        }
+    }
+
+    /// Gets a sequence that has grown the pages it needs, if it is running.
+    fn grow(&mut self, id: SeqId) {
+        while let Some(i) = self.index(id) {
+            let seq = &mut self.running[i];
+            let missing = self.slots.pages(seq.tokens.len()).saturating_sub(seq.pages);
+            if missing <= self.slots.free_pages {
+                self.slots.free_pages -= missing;
+                seq.pages += missing;
+                return;
+            }
+            match self.slots.oldest_cached(None) {
+                Some(oldest) => self.evict(oldest),
+                None => self.put_back_youngest(),
+            }
+        }
+    }
+
+    /// Preemption: the youngest running sequence goes back to the head of the queue, to be computed again.
+    fn put_back_youngest(&mut self) {
+        if let Some(mut seq) = self.running.pop() {
+            self.slots.free_pages += seq.pages;
+            self.empty(seq.slot);
+            seq.pages = 0;
+            seq.computed = 0;
+            self.waiting.push_front(seq);
+        }
+    }
+
+    /// Keeps a finished sequence's computed tokens for reuse. Its pages have been given back already.
+    fn cache(&mut self, mut seq: Sequence) {
+        seq.tokens.truncate(seq.computed);
+        self.slots.free_pages -= self.slots.pages(seq.computed);
+        self.slots.holders[seq.slot] = Holder::Cached { tokens: seq.tokens, last_used: 0 };
+        self.touch(seq.slot);
+    }
+
+    /// A cached slot was used just now.
+    fn touch(&mut self, slot: Slot) {
+        self.uses += 1;
+        if let Holder::Cached { last_used, .. } = &mut self.slots.holders[slot] {
+            *last_used = self.uses;
+        }
+    }
+
+    /// Drops a cached slot's tokens, here and in the backend; nothing if the slot is not cached.
+    fn evict(&mut self, slot: Slot) {
+        if self.slots.cached(slot).is_some() {
+            self.slots.drop_cached(slot);
+            self.ops.push_back(SlotOp::Truncate { slot, len: 0 });
+        }
+    }
+
+    /// Marks a slot free and has the backend empty it.
+    fn empty(&mut self, slot: Slot) {
+        self.slots.holders[slot] = Holder::Free;
+        self.ops.push_back(SlotOp::Truncate { slot, len: 0 });
+    }
+}
+
+/// The next `len` pending tokens of a sequence; logits if they reach its end.
+fn span(seq: &Sequence, len: usize) -> PlannedSpan {
+    PlannedSpan {
+        id: seq.id,
+        slot: seq.slot,
+        start: seq.computed,
+        len,
+        want: if len == seq.pending() { Want::Last } else { Want::None },
+        prompt_tokens: seq.new_prompt_tokens(len),
+    }
+}

@@ -1,0 +1,66 @@
+//! One sequence as the scheduler sees it: its tokens and how many of them the backend has computed.
+
+use crate::TokenId;
+use crate::forward::Slot;
+
+/// A sequence's arrival number: lower is older.
+pub type SeqId = u64;
+
+/// A prompt and what was generated after it. Prefill and decode differ only in how many tokens are pending.
+#[derive(Clone, Debug)]
+pub(super) struct Sequence {
+    pub id: SeqId,
+    /// Prompt, then generated tokens.
+    pub tokens: Vec<TokenId>,
+    /// How many of `tokens` are the prompt.
+    pub prompt: usize,
+    /// How many of `tokens` the backend's slot holds.
+    pub computed: usize,
+    /// The most that was ever computed; less than `computed` never, more after the sequence was put back.
+    pub reached: usize,
+    /// Prompt tokens that came from the prefix cache at the first admission.
+    pub cached: usize,
+    /// May reuse cached prefixes and leave its own tokens to others.
+    pub prefix_cache: bool,
+    /// Its slot; meaningless while it waits.
+    pub slot: Slot,
+    /// KV pages it holds; 0 while it waits.
+    pub pages: usize,
+}
+
+impl Sequence {
+    /// A sequence that waits, nothing computed.
+    pub fn new(id: SeqId, prompt: Vec<TokenId>, prefix_cache: bool) -> Sequence {
+        Sequence {
+            id,
+            prompt: prompt.len(),
+            tokens: prompt,
+            computed: 0,
+            reached: 0,
+            cached: 0,
+            prefix_cache,
+            slot: 0,
+            pages: 0,
+        }
+    }
+
+    /// Tokens that still have to go through the backend before the next one can be sampled.
+    pub fn pending(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    /// Prompt tokens among the next `len` that were never computed before.
+    pub fn new_prompt_tokens(&self, len: usize) -> usize {
+        let end = (self.computed + len).min(self.prompt);
+        end.saturating_sub(self.computed.max(self.reached))
+    }
+
+    /// The first `n` tokens were found in the prefix cache.
+    pub fn reuse(&mut self, n: usize) {
+        if self.reached == 0 {
+            self.cached = n.min(self.prompt);
+        }
+        self.computed = n;
+        self.reached = self.reached.max(n);
+    }
+}

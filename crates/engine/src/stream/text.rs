@@ -1,0 +1,45 @@
+//! [`TextStream`]: one generation's tokens to text, up to a stop string.
+
+use super::{Detokenizer, StopStrings};
+use crate::TokenId;
+use crate::tokenize::Tokenizer;
+use std::sync::Arc;
+
+/// Detokenises a generation and watches for its stop strings.
+#[derive(Debug)]
+pub struct TextStream {
+    /// `None`: a model without a tokenizer, whose generations have no text.
+    detokenizer: Option<(Arc<Tokenizer>, Detokenizer)>,
+    stops: StopStrings,
+}
+
+impl TextStream {
+    /// The stream of what is generated after `prompt`.
+    pub fn new(tokenizer: Option<Arc<Tokenizer>>, prompt: &[TokenId], stops: Vec<String>) -> TextStream {
+        TextStream {
+            detokenizer: tokenizer.map(|tokenizer| (tokenizer, Detokenizer::after(prompt))),
+            stops: StopStrings::new(stops),
+        }
+    }
+
+    /// Takes the next token and returns the text that became certain.
+    pub fn push(&mut self, id: TokenId) -> String {
+        match &mut self.detokenizer {
+            Some((tokenizer, detokenizer)) => self.stops.push(&detokenizer.push(tokenizer, id)),
+            None => String::new(),
+        }
+    }
+
+    /// Ends the generation and returns the text that was held back. It may complete a stop string too.
+    pub fn finish(&mut self) -> String {
+        let Some((_, detokenizer)) = &mut self.detokenizer else { return String::new() };
+        let mut text = self.stops.push(&detokenizer.finish());
+        text.push_str(&self.stops.finish());
+        text
+    }
+
+    /// Whether a stop string has appeared.
+    pub fn stopped(&self) -> bool {
+        self.stops.stopped()
+    }
+}

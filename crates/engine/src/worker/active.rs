@@ -1,0 +1,107 @@
+//! One request inside the worker: its sampler, its text, and whom to tell.
+
+use crate::TokenId;
+use crate::request::Request;
+use crate::sample::{Sampled, Sampler};
+use crate::stream::{Event, FinishReason, Outcome, TextStream, Timing, Usage};
+use crate::tokenize::Tokenizer;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Takes a generation's events, on the worker's thread.
+pub(super) type Sink = Box<dyn FnMut(Event) + Send>;
+
+/// A request that was taken and has not ended.
+/// Whatever becomes of it, its consumer gets exactly one [`Event::Finished`].
+pub(super) struct Active {
+    /// Names the request across threads.
+    pub key: u64,
+    pub sampler: Sampler,
+    text: TextStream,
+    /// Tokens that end the generation; empty if they are ignored.
+    end_tokens: Vec<TokenId>,
+    max_tokens: usize,
+    pub usage: Usage,
+    timing: Timing,
+    sink: Sink,
+    finished: bool,
+}
+
+impl Active {
+    pub fn new(
+        key: u64,
+        request: Request,
+        prompt: &[TokenId],
+        tokenizer: Option<Arc<Tokenizer>>,
+        sink: Sink,
+    ) -> Active {
+        let ends = tokenizer.as_ref().filter(|_| !request.ignore_eos);
+        Active {
+            key,
+            end_tokens: ends.map_or(Vec::new(), |t| t.end_tokens().to_vec()),
+            sampler: Sampler::new(request.sampling),
+            text: TextStream::new(tokenizer, prompt, request.stop),
+            max_tokens: request.max_tokens,
+            usage: Usage { prompt_tokens: prompt.len(), ..Usage::default() },
+            timing: Timing { t0: request.t0, prefill: Duration::ZERO, first: None, last: None },
+            sink,
+            finished: false,
+        }
+    }
+
+    /// A forward call of `took` computed `tokens` tokens, `own` of which belong to this prompt.
+    pub fn add_prefill(&mut self, took: Duration, own: usize, tokens: usize) {
+        if own > 0 {
+            self.timing.prefill += took.mul_f64(own as f64 / tokens as f64);
+        }
+    }
+
+    /// Delivers a sampled token, unless it is an end token. Returns why the generation ends here, if it does.
+    pub fn take(&mut self, sampled: Sampled) -> Option<FinishReason> {
+        if self.end_tokens.contains(&sampled.token) {
+            return Some(FinishReason::Stop);
+        }
+        self.usage.completion_tokens += 1;
+        let text = self.text.push(sampled.token);
+        let at = Instant::now();
+        self.timing.first.get_or_insert(at);
+        self.timing.last = Some(at);
+        let logprobs = sampled.logprobs.into_iter().collect();
+        if !self.deliver(Event::Tokens { ids: vec![sampled.token], text, logprobs, at }) {
+            return Some(FinishReason::Cancelled);
+        }
+        if self.text.stopped() {
+            Some(FinishReason::StopString)
+        } else if self.usage.completion_tokens >= self.max_tokens {
+            Some(FinishReason::Length)
+        } else {
+            None
+        }
+    }
+
+    /// Delivers text that was held back, then the outcome; nothing if that was done before.
+    pub fn finish(&mut self, reason: FinishReason) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let text = self.text.finish();
+        if !text.is_empty() {
+            let at = Instant::now();
+            self.deliver(Event::Tokens { ids: vec![], text, logprobs: vec![], at });
+        }
+        let seed = self.sampler.seed();
+        self.deliver(Event::Finished(Outcome { reason, usage: self.usage, timing: self.timing, seed }));
+    }
+
+    /// Hands an event to the consumer; false if the consumer panicked.
+    fn deliver(&mut self, event: Event) -> bool {
+        catch_unwind(AssertUnwindSafe(|| (self.sink)(event))).is_ok()
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.finish(FinishReason::Error("the engine has stopped".into()));
+    }
+}

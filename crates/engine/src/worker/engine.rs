@@ -1,0 +1,369 @@
+//! [`Engine`]: the handle to a worker, and [`Generation`]: the handle to a request.
+
+use super::active::{Active, Sink};
+use super::run::{Command, Worker};
+use crate::TokenId;
+use crate::forward::{Backend, BackendError, BackendInfo, Limits};
+use crate::load::ModelSpec;
+use crate::request::{Request, RequestError, Text};
+use crate::sample::TokenLogprobs;
+use crate::schedule::{ScheduleError, Scheduler, capacity};
+use crate::stream::{Event, FinishReason, Outcome};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How an engine schedules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Most prefill tokens in a step in which other sequences decode: bounds how long those wait for a long prompt.
+    /// Without decodes, a step takes as many as the backend's batch.
+    pub prefill_chunk: usize,
+    /// Most requests that wait beyond those the backend has slots for; more are refused.
+    pub max_waiting: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> EngineConfig {
+        EngineConfig { prefill_chunk: 256, max_waiting: 64 }
+    }
+}
+
+/// Why an engine did not start or did not take a request.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The backend could not open.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The backend panicked while it opened.
+    #[error("the backend panicked while opening: {0}")]
+    OpenPanicked(String),
+    /// The backend's limits make no sense.
+    #[error(transparent)]
+    Limits(ScheduleError),
+    /// The tokenizer has tokens that the model lacks.
+    #[error("the tokenizer has {tokenizer} tokens, the model {model}: they do not belong together")]
+    VocabMismatch {
+        /// The tokenizer's vocabulary.
+        tokenizer: usize,
+        /// The model's.
+        model: usize,
+    },
+    /// The worker thread could not be started.
+    #[error("could not start the worker thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The request is malformed or does not fit.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// All slots are taken and the queue is full.
+    #[error("the queue is full: {running} requests can run and {waiting} wait; try again later")]
+    QueueFull {
+        /// The backend's slots.
+        running: usize,
+        /// [`EngineConfig::max_waiting`].
+        waiting: usize,
+    },
+    /// The backend failed beyond repair.
+    #[error("the engine has stopped after its backend failed")]
+    Stopped,
+}
+
+/// A running backend. Share it by reference or in an `Arc`; dropping it cancels what runs, and waits for the
+/// forward call in progress and for the backend to close.
+#[derive(Debug)]
+pub struct Engine {
+    commands: Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+    opened: Opened,
+    text: Option<Text>,
+    config: EngineConfig,
+    /// Requests that have not ended.
+    in_flight: Arc<AtomicUsize>,
+    next_key: AtomicU64,
+}
+
+/// What a backend says about itself once it is open.
+#[derive(Clone, Debug)]
+struct Opened {
+    info: BackendInfo,
+    spec: ModelSpec,
+    limits: Limits,
+}
+
+impl Engine {
+    /// Starts a worker thread, opens the backend on it, and returns when it is open. Without `text`, prompts have to
+    /// be token ids and generations have no text.
+    ///
+    /// # Errors
+    /// If the backend does not open, its limits allow nothing to run, or the tokenizer has more tokens than the
+    /// model.
+    pub fn start<F>(open: F, text: Option<Text>, config: EngineConfig) -> Result<Engine, EngineError>
+    where
+        F: FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
+    {
+        let (commands, inbox) = mpsc::channel();
+        let (report, opened) = mpsc::sync_channel(1);
+        let in_flight = Arc::new(AtomicUsize::new(0));
+        let counter = in_flight.clone();
+        let vocab = text.as_ref().map_or(0, |t| t.tokenizer.vocab_size());
+        let body = move || match open_backend(open, vocab, config) {
+            Ok((backend, scheduler, opened)) => {
+                // If nobody waits for the report, the inbox is closed too and the worker ends at once.
+                report.send(Ok(opened)).ok();
+                Worker::new(backend, scheduler, inbox, counter).run();
+            }
+            Err(error) => {
+                report.send(Err(error)).ok();
+            }
+        };
+        let thread = std::thread::Builder::new().name("zonda-worker".into()).spawn(body)?;
+        match opened.recv() {
+            Ok(Ok(opened)) => Ok(Engine {
+                commands,
+                thread: Some(thread),
+                opened,
+                text,
+                config,
+                in_flight,
+                next_key: AtomicU64::new(0),
+            }),
+            Ok(Err(error)) => Err(error),
+            Err(mpsc::RecvError) => Err(EngineError::Stopped),
+        }
+    }
+
+    /// What runs the model.
+    pub fn info(&self) -> &BackendInfo {
+        &self.opened.info
+    }
+
+    /// What the model is.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.opened.spec
+    }
+
+    /// How much the backend holds.
+    pub fn limits(&self) -> Limits {
+        self.opened.limits
+    }
+
+    /// The tokenizer and chat template, if the model has them.
+    pub fn text(&self) -> Option<&Text> {
+        self.text.as_ref()
+    }
+
+    /// Requests that have been taken and have not ended.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Takes a request; its events come out of the [`Generation`]. The prompt is rendered and tokenised here, on the
+    /// caller's thread.
+    ///
+    /// # Errors
+    /// If the request is malformed or does not fit, the queue is full, or the engine has stopped.
+    pub fn submit(&self, request: Request) -> Result<Generation, EngineError> {
+        let (sender, events) = mpsc::channel();
+        let canceller = self.submit_with(request, move |event| {
+            // Whoever drops the receiver has cancelled.
+            sender.send(event).ok();
+        })?;
+        Ok(Generation { events, canceller, ended: false })
+    }
+
+    /// Takes a request and calls `sink` with each event, on the worker's thread: it must not block. This is how an
+    /// async consumer is served: `sink` puts the events into a channel of its runtime.
+    ///
+    /// Dropping the [`Canceller`] does not cancel. If `sink` panics, its request is cancelled.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub fn submit_with(
+        &self,
+        mut request: Request,
+        sink: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Canceller, EngineError> {
+        let prompt = request.prepare(self.text.as_ref(), self.spec().vocab_size)?;
+        check_length(&prompt, capacity(&self.opened.limits)).map_err(RequestError::from)?;
+        let waiting = self.config.max_waiting;
+        let running = self.opened.limits.slots;
+        let admit = |n: usize| (n < running.saturating_add(waiting)).then_some(n + 1);
+        if self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit).is_err() {
+            return Err(EngineError::QueueFull { running, waiting });
+        }
+        let prefix_cache = request.prefix_cache;
+        let tokenizer = self.text.as_ref().map(|t| t.tokenizer.clone());
+        let sink: Sink = Box::new(sink);
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        let active = Box::new(Active::new(key, request, &prompt, tokenizer, sink));
+        let command = Command::Submit { prompt, prefix_cache, active };
+        if self.commands.send(command).is_err() {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            return Err(EngineError::Stopped);
+        }
+        Ok(Canceller { key, commands: self.commands.clone() })
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Either fails only if the worker has ended already.
+        self.commands.send(Command::Stop).ok();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+fn check_length(prompt: &[TokenId], capacity: usize) -> Result<(), ScheduleError> {
+    match prompt.len() {
+        0 => Err(ScheduleError::EmptyPrompt),
+        tokens if tokens > capacity => Err(ScheduleError::PromptTooLong { tokens, capacity }),
+        _ => Ok(()),
+    }
+}
+
+fn open_backend(
+    open: impl FnOnce() -> Result<Box<dyn Backend>, BackendError>,
+    vocab: usize,
+    config: EngineConfig,
+) -> Result<(Box<dyn Backend>, Scheduler, Opened), EngineError> {
+    let backend = catch_unwind(AssertUnwindSafe(open))
+        .map_err(|panic| EngineError::OpenPanicked(super::run::panic_message(&*panic)))??;
+    let opened = Opened { info: backend.info(), spec: backend.spec().clone(), limits: backend.limits() };
+    if vocab > opened.spec.vocab_size {
+        return Err(EngineError::VocabMismatch { tokenizer: vocab, model: opened.spec.vocab_size });
+    }
+    let scheduler = Scheduler::new(opened.limits, config.prefill_chunk).map_err(EngineError::Limits)?;
+    Ok((backend, scheduler, opened))
+}
+
+/// Cancels one request.
+#[derive(Clone, Debug)]
+pub struct Canceller {
+    key: u64,
+    commands: Sender<Command>,
+}
+
+impl Canceller {
+    /// Ends the request with [`FinishReason::Cancelled`] before the next forward call; nothing if it has ended.
+    pub fn cancel(&self) {
+        self.commands.send(Command::Cancel { key: self.key }).ok();
+    }
+}
+
+/// The events of one request, as they come. Dropping it cancels the request.
+#[derive(Debug)]
+pub struct Generation {
+    events: Receiver<Event>,
+    canceller: Canceller,
+    ended: bool,
+}
+
+impl Generation {
+    /// Waits for the next event; `None` after [`Event::Finished`].
+    pub fn recv(&mut self) -> Option<Event> {
+        if self.ended {
+            return None;
+        }
+        // The worker finishes every request it took, so the channel closes after `Finished` only.
+        let event = self.events.recv().ok();
+        self.note(event)
+    }
+
+    /// The next event if there is one already; `None` also after [`Event::Finished`].
+    pub fn try_recv(&mut self) -> Option<Event> {
+        match self.events.try_recv() {
+            Ok(event) => self.note(Some(event)),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => self.note(None),
+        }
+    }
+
+    /// Waits for the next event, `timeout` at most; `None` also after [`Event::Finished`].
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Option<Event> {
+        match self.events.recv_timeout(timeout) {
+            Ok(event) => self.note(Some(event)),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => self.note(None),
+        }
+    }
+
+    /// Whether [`Event::Finished`] has been received.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Ends the request; its [`Event::Finished`] still comes.
+    pub fn cancel(&self) {
+        self.canceller.cancel();
+    }
+
+    /// A handle that cancels this request from elsewhere, such as a signal handler's thread.
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
+    }
+
+    /// Waits for the end and gives everything at once; `None` if the end has been received before.
+    pub fn wait(mut self) -> Option<Completion> {
+        let (mut ids, mut text, mut logprobs) = (Vec::new(), String::new(), Vec::new());
+        loop {
+            match self.recv()? {
+                Event::Tokens { ids: more, text: piece, logprobs: some, .. } => {
+                    ids.extend(more);
+                    text.push_str(&piece);
+                    logprobs.extend(some);
+                }
+                Event::Finished(outcome) => return Some(Completion { ids, text, logprobs, outcome }),
+            }
+        }
+    }
+
+    fn note(&mut self, event: Option<Event>) -> Option<Event> {
+        self.ended |= !matches!(event, Some(Event::Tokens { .. }));
+        event
+    }
+}
+
+impl Iterator for Generation {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.recv()
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.cancel();
+        }
+    }
+}
+
+/// A whole generation, see [`Generation::wait`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// The generated tokens.
+    pub ids: Vec<TokenId>,
+    /// Their text.
+    pub text: String,
+    /// One per token if the request asked for them, else empty.
+    pub logprobs: Vec<TokenLogprobs>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl Completion {
+    /// The error it ended with, if it did.
+    pub fn error(&self) -> Option<&str> {
+        match &self.outcome.reason {
+            FinishReason::Error(message) => Some(message),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The worker: schedule → forward → sample → stream, on the one thread that owns the backend.
+//!
+//! [`Engine`] is the handle that everyone else holds: requests go in, a [`Generation`] of events comes out. The loop
+//! itself is in `run`, one request's state in `active`.
+
+mod active;
+mod engine;
+mod run;
+
+pub use engine::{Canceller, Completion, Engine, EngineConfig, EngineError, Generation};

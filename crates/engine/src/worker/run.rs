@@ -1,0 +1,221 @@
+//! The loop: schedule → forward → sample → stream.
+
+use super::active::Active;
+use crate::TokenId;
+use crate::forward::{Backend, BackendError, Logits};
+use crate::schedule::{Plan, PlannedSpan, Scheduler, SeqId, SlotOp};
+use crate::stream::FinishReason;
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+/// What the handles ask of the worker. `key` names a request across threads.
+pub(super) enum Command {
+    Submit { prompt: Vec<TokenId>, prefix_cache: bool, active: Box<Active> },
+    Cancel { key: u64 },
+    Stop,
+}
+
+/// Owns the backend and everything that runs on it.
+pub(super) struct Worker {
+    backend: Box<dyn Backend>,
+    scheduler: Scheduler,
+    inbox: Receiver<Command>,
+    /// Requests that have not ended, shared with the handle.
+    in_flight: Arc<AtomicUsize>,
+    active: HashMap<SeqId, Box<Active>>,
+    ids: HashMap<u64, SeqId>,
+    plan: Plan,
+    logits: Logits,
+}
+
+impl Worker {
+    pub fn new(
+        backend: Box<dyn Backend>,
+        scheduler: Scheduler,
+        inbox: Receiver<Command>,
+        in_flight: Arc<AtomicUsize>,
+    ) -> Worker {
+        Worker {
+            backend,
+            scheduler,
+            inbox,
+            in_flight,
+            active: HashMap::new(),
+            ids: HashMap::new(),
+            plan: Plan::default(),
+            logits: Logits::new(),
+        }
+    }
+
+    /// Runs until it is told to stop or the backend is beyond repair, then ends every request.
+    pub fn run(mut self) {
+        let reason = loop {
+            if !self.drain_commands() {
+                break FinishReason::Cancelled;
+            }
+            if let Err(error) = self.step() {
+                break FinishReason::Error(error.to_string());
+            }
+        };
+        self.end_all(&reason);
+    }
+
+    /// One step: admit, compute, sample, deliver.
+    fn step(&mut self) -> Result<(), BackendError> {
+        while let Some(op) = self.scheduler.next_op() {
+            let kept = self.apply(op)?;
+            self.scheduler.op_done(op, kept);
+        }
+        let mut plan = std::mem::take(&mut self.plan);
+        self.scheduler.plan(&mut plan);
+        if !plan.spans.is_empty() {
+            match self.forward(&plan) {
+                Ok(took) => self.advance(&plan, took),
+                Err(error) => self.fail(&plan, &error),
+            }
+        }
+        self.plan = plan;
+        Ok(())
+    }
+
+    /// Runs the plan's batch; how long it took.
+    fn forward(&mut self, plan: &Plan) -> Result<Duration, BackendError> {
+        let batch = self.scheduler.batch(plan);
+        let started = Instant::now();
+        guard("computing", || self.backend.forward(&batch, &mut self.logits))?;
+        let took = started.elapsed();
+        let (rows, vocab) = (self.logits.rows(), self.logits.vocab());
+        let (wanted, size) = (batch.rows(), self.backend.spec().vocab_size);
+        if (rows, vocab) == (wanted, size) {
+            Ok(took)
+        } else {
+            let found = format!("[{rows}, {vocab}] logits where [{wanted}, {size}] were wanted");
+            Err(BackendError::Failed(format!("the backend gave {found}")))
+        }
+    }
+
+    /// Samples a token for each span that wanted logits, and delivers it.
+    fn advance(&mut self, plan: &Plan, took: Duration) {
+        self.scheduler.commit(plan);
+        let tokens = plan.tokens();
+        let mut row = 0;
+        for span in &plan.spans {
+            if let Some(active) = self.active.get_mut(&span.id) {
+                active.add_prefill(took, span.prompt_tokens, tokens);
+            }
+            if span.rows() > 0 {
+                if let Some(reason) = self.sample(span, row) {
+                    self.finish(span.id, reason);
+                }
+                row += span.rows();
+            }
+        }
+    }
+
+    /// Samples one sequence's next token; why the sequence ends, if it does.
+    fn sample(&mut self, span: &PlannedSpan, row: usize) -> Option<FinishReason> {
+        let active = self.active.get_mut(&span.id)?;
+        let history = self.scheduler.tokens(span.id);
+        let sampled = match active.sampler.sample(self.logits.row_mut(row), history) {
+            Ok(sampled) => sampled,
+            Err(error) => return Some(FinishReason::Error(error.to_string())),
+        };
+        let token = sampled.token;
+        let reason = active.take(sampled);
+        reason.or_else(|| (!self.scheduler.push(span.id, token)).then_some(FinishReason::ContextFull))
+    }
+
+    /// Ends one request. A failed one leaves nothing in the prefix cache.
+    fn finish(&mut self, id: SeqId, reason: FinishReason) {
+        let cached = self.scheduler.cached_tokens(id);
+        match reason {
+            FinishReason::Error(_) => self.scheduler.fail(id),
+            _ => self.scheduler.finish(id),
+        }
+        if let Some(mut active) = self.active.remove(&id) {
+            self.ids.remove(&active.key);
+            active.usage.cached_tokens = cached;
+            // First, so that whoever sees the end can submit the next.
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            active.finish(reason);
+        }
+    }
+
+    /// Takes what has come in, and waits for more if there is nothing to do. False: told to stop.
+    fn drain_commands(&mut self) -> bool {
+        loop {
+            let idle = self.scheduler.is_idle();
+            let command = match if idle { self.inbox.recv().ok() } else { self.inbox.try_recv().ok() } {
+                Some(command) => command,
+                // The engine always says `Stop` before it goes; idle without a sender can't happen, but would end.
+                None => return !idle,
+            };
+            match command {
+                Command::Submit { prompt, prefix_cache, active } => self.submit(prompt, prefix_cache, active),
+                Command::Cancel { key } => {
+                    if let Some(&id) = self.ids.get(&key) {
+                        self.finish(id, FinishReason::Cancelled);
+                    }
+                }
+                Command::Stop => return false,
+            }
+        }
+    }
+
+    fn submit(&mut self, prompt: Vec<TokenId>, prefix_cache: bool, mut active: Box<Active>) {
+        match self.scheduler.submit(prompt, prefix_cache) {
+            Ok(id) => {
+                self.ids.insert(active.key, id);
+                self.active.insert(id, active);
+            }
+            Err(error) => {
+                self.in_flight.fetch_sub(1, Ordering::Relaxed);
+                active.finish(FinishReason::Error(error.to_string()));
+            }
+        }
+    }
+
+    /// Does to the backend's slots what the scheduler asks for; how many tokens were kept or shared.
+    fn apply(&mut self, op: SlotOp) -> Result<usize, BackendError> {
+        match op {
+            SlotOp::Truncate { slot, len } => guard("truncating", || self.backend.truncate(slot, len)),
+            SlotOp::Share { from, to, len } => {
+                guard("sharing a prefix", || self.backend.share_prefix(from, to, len))
+            }
+        }
+    }
+
+    /// A forward call failed: ends the requests that were in it. The others go on.
+    fn fail(&mut self, plan: &Plan, error: &BackendError) {
+        tracing::error!(%error, sequences = plan.spans.len(), "a forward call failed");
+        for span in &plan.spans {
+            self.finish(span.id, FinishReason::Error(error.to_string()));
+        }
+    }
+
+    /// Ends every request there is; those that still come in see their `Active` dropped.
+    fn end_all(&mut self, reason: &FinishReason) {
+        for mut active in self.active.drain().map(|(_, active)| active) {
+            active.finish(reason.clone());
+        }
+    }
+}
+
+/// Calls the backend; a panic in it becomes an error that says so.
+fn guard<T>(doing: &str, call: impl FnOnce() -> Result<T, BackendError>) -> Result<T, BackendError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let message = panic_message(&*panic);
+        Err(BackendError::Failed(format!("the backend panicked while {doing}: {message}")))
+    })
+}
+
+/// What a panic said.
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

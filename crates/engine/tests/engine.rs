@@ -1,0 +1,320 @@
+//! The engine end to end on the mock: what is delivered, how it ends, and what happens when things go wrong.
+
+use std::sync::mpsc;
+use std::time::Duration;
+use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};
+use zonda_engine::forward::{BackendError, Limits};
+use zonda_engine::tokenize::Message;
+use zonda_engine::{
+    Engine, EngineConfig, EngineError, Event, FinishReason, Prompt, Request, RequestError, SamplingParams,
+    Text, TokenId,
+};
+
+fn start(options: MockOptions) -> Engine {
+    start_with(options, EngineConfig::default())
+}
+
+fn start_with(options: MockOptions, config: EngineConfig) -> Engine {
+    Engine::start(move || Ok(Box::new(Mock::new(options)) as _), Some(Text::mock()), config)
+        .expect("a mock opens")
+}
+
+fn limits(slots: usize, context: usize) -> Limits {
+    Limits { slots, batch_tokens: 64, context, kv_tokens: slots * context, kv_page: 4 }
+}
+
+/// Greedy, exactly `n` tokens.
+fn request(prompt: impl Into<Vec<TokenId>>, n: usize) -> Request {
+    let mut request = Request::new(Prompt::Tokens(prompt.into()), n);
+    request.sampling = SamplingParams::greedy();
+    request.ignore_eos = true;
+    request
+}
+
+fn fault(call: usize, kind: FaultKind) -> MockOptions {
+    MockOptions { fault: Some(Fault { call, kind }), ..MockOptions::default() }
+}
+
+#[test]
+fn delivers_tokens_then_one_outcome() {
+    let engine = start(MockOptions::default());
+    let events: Vec<Event> = engine.submit(request([300, 301, 302], 5)).unwrap().collect();
+    assert_eq!(events.len(), 6);
+    let mut times = Vec::new();
+    for event in &events[..5] {
+        let Event::Tokens { ids, text, logprobs, at } = event else { panic!("{event:?}") };
+        assert_eq!(ids.len(), 1);
+        assert!(text.starts_with(' ') && logprobs.is_empty());
+        times.push(*at);
+    }
+    let Event::Finished(outcome) = &events[5] else { panic!("{:?}", events[5]) };
+    assert_eq!(outcome.reason, FinishReason::Length);
+    assert_eq!((outcome.usage.prompt_tokens, outcome.usage.cached_tokens), (3, 0));
+    assert_eq!(outcome.usage.completion_tokens, 5);
+    assert_eq!((outcome.timing.first, outcome.timing.last), (Some(times[0]), Some(times[4])));
+    assert!(outcome.timing.t0 <= times[0] && times.is_sorted());
+    let (ttft, total) = (outcome.timing.ttft().unwrap(), outcome.timing.total().unwrap());
+    assert!(outcome.timing.prefill <= ttft && ttft <= total);
+}
+
+#[test]
+fn text_chat_and_tokens_are_the_same_prompt() {
+    let engine = start(MockOptions::default());
+    let ask = |prompt| {
+        let mut request = request([], 8);
+        request.prompt = prompt;
+        engine.submit(request).unwrap().wait().unwrap()
+    };
+    let text = ask(Prompt::Text("the water house".into()));
+    assert_eq!(text.outcome.usage.prompt_tokens, 4, "BOS and three words");
+    let tokenizer = &engine.text().unwrap().tokenizer;
+    let same = tokenizer.encode("<s>the water house", parse_special()).unwrap();
+    assert_eq!(ask(Prompt::Tokens(same)).ids, text.ids);
+    assert_eq!(tokenizer.decode(&text.ids, true), text.text);
+
+    let messages = vec![Message::new("user", "how are you")];
+    let chat = ask(Prompt::chat(messages));
+    let rendered = "<s><|im_start|>user\nhow are you<|im_end|>\n<|im_start|>assistant\n";
+    let same = tokenizer.encode(rendered, parse_special()).unwrap();
+    assert_eq!(ask(Prompt::Tokens(same)).ids, chat.ids);
+}
+
+fn parse_special() -> zonda_engine::tokenize::Encode {
+    zonda_engine::tokenize::Encode { add_bos: false, parse_special: true }
+}
+
+#[test]
+fn an_end_token_stops_and_is_neither_counted_nor_delivered() {
+    let engine = start(MockOptions { end_every: 8, ..MockOptions::default() });
+    let mut natural = request([300], 500);
+    natural.ignore_eos = false;
+    let stopped = engine.submit(natural.clone()).unwrap().wait().unwrap();
+    assert_eq!(stopped.outcome.reason, FinishReason::Stop);
+    let n = stopped.ids.len();
+    assert_eq!(stopped.outcome.usage.completion_tokens, n);
+    let ends = engine.text().unwrap().tokenizer.end_tokens().to_vec();
+    assert!(!stopped.ids.iter().any(|id| ends.contains(id)));
+
+    natural.ignore_eos = true;
+    natural.max_tokens = n + 3;
+    let on = engine.submit(natural).unwrap().wait().unwrap();
+    assert_eq!(on.outcome.reason, FinishReason::Length);
+    assert_eq!(on.ids[..n], stopped.ids);
+    assert!(ends.contains(&on.ids[n]));
+}
+
+#[test]
+fn stop_strings_cut_the_text_across_token_borders() {
+    let engine = start(MockOptions::default());
+    let full = engine.submit(request([300], 12)).unwrap().wait().unwrap();
+    let words: Vec<&str> = full.text.split(' ').collect();
+    // From inside the fourth word to inside the sixth; its first letter alone keeps later text held back.
+    let stop = format!("{} {} {}", &words[4][1..], words[5], &words[6][..1]);
+    let cut = full.text.find(&stop).unwrap();
+    let mut stopping = request([300], 12);
+    stopping.stop = vec!["never seen".into(), stop];
+    let done = engine.submit(stopping).unwrap().wait().unwrap();
+    assert_eq!(done.outcome.reason, FinishReason::StopString);
+    assert_eq!(done.text, full.text[..cut]);
+    assert_eq!(done.ids, full.ids[..6], "the tokens of the stop string count");
+
+    // Held back at the end and no stop string after all: given out with the end.
+    let mut unfinished = request([300], 12);
+    unfinished.stop = vec![format!("{}!", words[12])];
+    let done = engine.submit(unfinished).unwrap().wait().unwrap();
+    assert_eq!((done.outcome.reason, done.text), (FinishReason::Length, full.text));
+}
+
+#[test]
+fn a_full_context_is_a_reason_of_its_own() {
+    let engine = start(MockOptions { limits: limits(1, 16), ..MockOptions::default() });
+    let done = engine.submit(request([300; 10], usize::MAX)).unwrap().wait().unwrap();
+    assert_eq!(done.outcome.reason, FinishReason::ContextFull);
+    assert_eq!(done.ids.len(), 7, "6 fit beside the prompt, the last one need not be computed");
+    let exact = engine.submit(request([300; 16], 1)).unwrap().wait().unwrap();
+    assert_eq!(exact.outcome.reason, FinishReason::Length);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_figures() {
+    let engine = start(MockOptions { limits: limits(1, 16), ..MockOptions::default() });
+    let message = |change: &dyn Fn(&mut Request)| {
+        let mut bad = request([300], 4);
+        change(&mut bad);
+        engine.submit(bad).expect_err("a bad request").to_string()
+    };
+    let tokens = |n| Prompt::Tokens(vec![300; n]);
+    assert_eq!(
+        message(&|r| r.prompt = tokens(17)),
+        "the prompt has 17 tokens; at most 16 fit into the context"
+    );
+    assert_eq!(message(&|r| r.prompt = tokens(0)), "the prompt has no tokens; at least 1 is needed");
+    assert_eq!(message(&|r| r.max_tokens = 0), "max_tokens: expected at least 1, found 0");
+    assert_eq!(
+        message(&|r| r.stop = vec!["a".into(), String::new()]),
+        "stop: expected strings of at least 1 character, found an empty one at index 1"
+    );
+    assert_eq!(message(&|r| r.sampling.top_p = 2.0), "top_p: expected a number from 0 to 1, found 2");
+    let vocab = engine.spec().vocab_size;
+    assert_eq!(
+        message(&|r| r.prompt = Prompt::Tokens(vec![1, 2, vocab as TokenId])),
+        format!("prompt token 2 is {vocab}; the vocabulary has {vocab} tokens")
+    );
+}
+
+#[test]
+fn a_model_without_tokenizer_takes_token_ids() {
+    let open = || Ok(Box::new(Mock::new(MockOptions::default())) as _);
+    let engine = Engine::start(open, None, EngineConfig::default()).unwrap();
+    let done = engine.submit(request([300], 3)).unwrap().wait().unwrap();
+    assert_eq!((done.ids.len(), done.text.as_str()), (3, ""));
+    let mut text = request([], 3);
+    text.prompt = Prompt::Text("hello".into());
+    let error = engine.submit(text).expect_err("no tokenizer");
+    assert!(matches!(error, EngineError::Request(RequestError::NoTokenizer)), "{error}");
+}
+
+#[test]
+fn a_failing_call_ends_its_requests_and_the_worker_goes_on() {
+    for (kind, said) in [
+        (FaultKind::Error, "the mock was told to fail"),
+        (FaultKind::Panic, "the backend panicked while computing: the mock was told to panic"),
+        (FaultKind::Nan, "logits contain NaN at token 0 (position 5)"),
+        (FaultKind::Infinity, "logits contain inf at token 0 (position 5)"),
+    ] {
+        let expected = start(MockOptions::default()).submit(request([300; 3], 9)).unwrap().wait().unwrap();
+        let engine = start(fault(2, kind));
+        let failed = engine.submit(request([300; 3], 9)).unwrap().wait().unwrap();
+        assert_eq!(failed.error(), Some(said));
+        assert_eq!(failed.ids, expected.ids[..2]);
+        let next = engine.submit(request([300; 3], 9)).unwrap().wait().unwrap();
+        assert_eq!((next.ids, next.outcome.reason), (expected.ids, FinishReason::Length));
+        assert_eq!(next.outcome.usage.cached_tokens, 0, "nothing of a failed sequence is reused");
+    }
+}
+
+#[test]
+fn a_backend_that_does_not_open_says_why() {
+    let start = |open: fn() -> Result<Box<dyn zonda_engine::forward::Backend>, BackendError>| {
+        Engine::start(open, None, EngineConfig::default()).expect_err("does not open").to_string()
+    };
+    assert_eq!(start(|| Err(BackendError::Unsupported("no such device".into()))), "no such device");
+    assert_eq!(start(|| panic!("out of luck")), "the backend panicked while opening: out of luck");
+    let none = start(|| {
+        let limits = Limits { slots: 0, ..MockOptions::default().limits };
+        Ok(Box::new(Mock::new(MockOptions { limits, ..MockOptions::default() })))
+    });
+    assert!(none.starts_with("the backend's limits allow nothing to run"), "{none}");
+}
+
+#[test]
+fn cancelling_frees_the_only_slot() {
+    let engine = start(MockOptions { limits: limits(1, 1 << 20), ..MockOptions::default() });
+    let mut endless = engine.submit(request([300], usize::MAX)).unwrap();
+    let waiting = engine.submit(request([301], 4)).unwrap();
+    assert!(matches!(endless.recv(), Some(Event::Tokens { .. })));
+    endless.cancel();
+    let outcome = endless.wait().unwrap().outcome;
+    assert_eq!(outcome.reason, FinishReason::Cancelled);
+    assert_eq!(waiting.wait().unwrap().outcome.reason, FinishReason::Length);
+
+    // Dropping the handle cancels too, also while the request waits.
+    let endless = engine.submit(request([300], usize::MAX)).unwrap();
+    drop(engine.submit(request([301], usize::MAX)).unwrap());
+    let last = engine.submit(request([302], 4)).unwrap();
+    drop(endless);
+    assert_eq!(last.wait().unwrap().outcome.reason, FinishReason::Length);
+    assert_eq!(engine.in_flight(), 0);
+}
+
+#[test]
+fn the_queue_is_bounded() {
+    let options = MockOptions { limits: limits(1, 1 << 20), ..MockOptions::default() };
+    let engine = start_with(options, EngineConfig { max_waiting: 2, ..EngineConfig::default() });
+    let held: Vec<_> = (0..3).map(|_| engine.submit(request([300], usize::MAX)).unwrap()).collect();
+    let error = engine.submit(request([300], 1)).expect_err("the queue is full");
+    assert_eq!(error.to_string(), "the queue is full: 1 requests can run and 2 wait; try again later");
+    held[0].cancel();
+    held.into_iter().next().unwrap().wait().unwrap();
+    engine.submit(request([300], 1)).unwrap().wait().unwrap();
+}
+
+#[test]
+fn dropping_the_engine_cancels_what_runs_and_what_waits() {
+    let engine = start(MockOptions { limits: limits(1, 1 << 20), ..MockOptions::default() });
+    let mut running = engine.submit(request([300], usize::MAX)).unwrap();
+    let waiting = engine.submit(request([300], usize::MAX)).unwrap();
+    running.recv();
+    drop(engine);
+    assert_eq!(running.wait().unwrap().outcome.reason, FinishReason::Cancelled);
+    assert_eq!(waiting.wait().unwrap().outcome.reason, FinishReason::Cancelled);
+}
+
+#[test]
+fn a_sink_gets_the_events_and_may_panic_alone() {
+    let engine = start(MockOptions { limits: limits(2, 1 << 20), ..MockOptions::default() });
+    let neighbour = engine.submit(request([301], 200)).unwrap();
+    engine.submit_with(request([300], usize::MAX), |_| panic!("a bad consumer")).unwrap();
+    let (sender, events) = mpsc::channel();
+    engine.submit_with(request([300], 3), move |event| sender.send(event).unwrap()).unwrap();
+    assert_eq!(events.iter().count(), 4);
+    assert_eq!(neighbour.wait().unwrap().ids.len(), 200);
+}
+
+#[test]
+fn the_prefix_cache_saves_work_and_changes_nothing() {
+    let engine = start(MockOptions::default());
+    let ask = |prompt: &[TokenId], prefix_cache| {
+        let mut request = request(prompt, 6);
+        request.prefix_cache = prefix_cache;
+        let done = engine.submit(request).unwrap().wait().unwrap();
+        (done.ids, done.outcome.usage.cached_tokens)
+    };
+    let prompt: Vec<TokenId> = (300..340).collect();
+    let (first, cached) = ask(&prompt, true);
+    assert_eq!(cached, 0);
+    assert_eq!(ask(&prompt, true), (first.clone(), 39), "one token is computed for its logits");
+    assert_eq!(ask(&prompt, false), (first.clone(), 0), "off means off");
+    let followed = [&prompt[..], &first, &[300, 301]].concat();
+    let (_, cached) = ask(&followed, true);
+    assert_eq!(cached, 45, "all of the first turn that was computed");
+    let (alone, _) = ask(&followed, false);
+    assert_eq!(ask(&followed, true).0, alone);
+}
+
+#[test]
+fn logprobs_come_with_each_token() {
+    let engine = start(MockOptions::default());
+    let mut wanted = request([300], 5);
+    wanted.sampling.logprobs = Some(3);
+    let done = engine.submit(wanted).unwrap().wait().unwrap();
+    assert_eq!(done.logprobs.len(), 5);
+    for (id, logprobs) in done.ids.iter().zip(&done.logprobs) {
+        assert_eq!((logprobs.chosen, logprobs.chosen.id), (logprobs.top[0], *id), "greedy takes the best");
+        assert!(logprobs.top.is_sorted_by(|a, b| a.logprob >= b.logprob) && logprobs.top[0].logprob <= 0.0);
+    }
+}
+
+#[test]
+fn a_seed_reproduces_and_is_told() {
+    let engine = start(MockOptions::default());
+    let ask = |seed| {
+        let mut random = request([300], 20);
+        random.sampling = SamplingParams { seed, temperature: 1.5, ..SamplingParams::default() };
+        engine.submit(random).unwrap().wait().unwrap()
+    };
+    let first = ask(None);
+    assert_eq!(ask(Some(first.outcome.seed)).ids, first.ids);
+    assert_ne!(ask(Some(first.outcome.seed ^ 1)).ids, first.ids);
+}
+
+#[test]
+fn try_recv_and_recv_timeout_do_not_wait_for_ever() {
+    let engine = start(fault(1, FaultKind::Hang));
+    let mut generation = engine.submit(request([300], 9)).unwrap();
+    assert!(generation.recv().is_some());
+    assert!(generation.recv_timeout(Duration::from_millis(1)).is_none());
+    assert!(generation.try_recv().is_none() && !generation.ended());
+    // The worker hangs in the backend for good: leave it behind.
+    std::mem::forget(engine);
+}
