@@ -26,19 +26,19 @@
 //!
 //! let mut request = Request::new(Prompt::Text("What is warm and fast?".into()), 12);
 //! request.sampling = SamplingParams::greedy();
-//! request.ignore_eos = true;
 //!
 //! let mut answer = String::new();
 //! for event in engine.submit(request)? {
 //!     match event {
 //!         Event::Tokens { text, .. } => answer.push_str(&text),
 //!         Event::Finished(outcome) => {
-//!             assert_eq!(outcome.reason, FinishReason::Length);
-//!             assert_eq!(outcome.usage.completion_tokens, 12);
+//!             assert!(matches!(outcome.reason, FinishReason::Length | FinishReason::Stop));
+//!             // The mock's tokens are words.
+//!             assert_eq!(outcome.usage.completion_tokens, answer.split_whitespace().count());
 //!         }
 //!     }
 //! }
-//! assert_eq!(answer.split_whitespace().count(), 12);
+//! assert!(!answer.is_empty());
 //! # Ok::<(), zonda_engine::EngineError>(())
 //! ```
 
