@@ -1,8 +1,12 @@
 //! The command line's shape: the commands, and the flags that several of them share.
 
+use crate::backends::{self, BackendKind, OpenOptions};
 use crate::cmd;
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use zonda_engine::{SamplingParams, TokenId};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -39,10 +43,15 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Run(cmd::run::Run),
+    Chat(cmd::chat::Chat),
     Pull(cmd::pull::Pull),
     List(cmd::list::List),
     Rm(cmd::rm::Rm),
     Inspect(cmd::inspect::Inspect),
+    Tokenize(cmd::tokenize::Tokenize),
+    Detokenize(cmd::detokenize::Detokenize),
+    Logits(cmd::logits::Logits),
     Completions(cmd::completions::Completions),
 }
 
@@ -52,4 +61,199 @@ pub struct JsonArg {
     /// Print one JSON document on standard output, and nothing else there.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `-m`
+#[derive(Clone, Debug, Args)]
+pub struct ModelArg {
+    /// The model: a path, a name, ORG/NAME[:FILE.gguf], or mock.
+    #[arg(short, long, value_name = "MODEL")]
+    pub model: OsString,
+}
+
+/// What runs the model, and how.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Backend")]
+pub struct BackendArgs {
+    /// The backend; by default the best that can load the model.
+    #[arg(long)]
+    pub backend: Option<BackendKind>,
+    #[command(flatten)]
+    pub open: OpenArgs,
+}
+
+/// How a backend is opened.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Backend")]
+pub struct OpenArgs {
+    /// What to compute on.
+    #[arg(long, default_value = "auto")]
+    pub device: Device,
+
+    /// Threads [default: one per physical core].
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Context length in tokens [default: the model's, at most 4096].
+    #[arg(long, value_name = "N")]
+    pub ctx: Option<NonZeroUsize>,
+
+    /// Instruction set (native only), to test or compare [default: the best].
+    #[arg(long, value_parser = backends::ISAS)]
+    pub isa: Option<String>,
+
+    /// Quantise a SafeTensors model's matrices at load.
+    #[arg(long, value_name = "TYPE", value_parser = backends::QUANTIZATIONS)]
+    pub quantize: Option<String>,
+
+    /// Type of the KV cache [default: f16].
+    #[arg(long, value_name = "TYPE", value_parser = backends::KV_TYPES)]
+    pub kv_type: Option<String>,
+}
+
+impl OpenArgs {
+    /// The options that a backend is opened with. `seed` picks the mock's text.
+    pub fn options(&self, seed: Option<u64>) -> OpenOptions {
+        OpenOptions {
+            device: self.device,
+            threads: self.threads.map(NonZeroUsize::get),
+            ctx: self.ctx.map(NonZeroUsize::get),
+            isa: self.isa.clone(),
+            quantize: self.quantize.clone(),
+            kv_type: self.kv_type.clone(),
+            seed,
+        }
+    }
+}
+
+/// `--device`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// A GPU if the backend has one.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// A GPU, or an error.
+    Gpu,
+}
+
+/// How tokens are chosen. The defaults are llama.cpp's.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingArgs {
+    /// Temperature; 0 is greedy.
+    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    pub temp: f32,
+
+    /// Keep the K most probable tokens; 0: all.
+    #[arg(long, value_name = "K", default_value_t = 40)]
+    pub top_k: usize,
+
+    /// Keep the most probable tokens that together reach P; 1: all.
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    pub top_p: f32,
+
+    /// Keep tokens at least P times as probable as the best; 0: all.
+    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    pub min_p: f32,
+
+    /// Locally typical sampling; 1: off.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub typical_p: f32,
+
+    /// Penalty on tokens that were there; 1: off.
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub repeat_penalty: f32,
+
+    /// How many last tokens the penalties look at; 0: none, -1: all.
+    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(-1..))]
+    pub repeat_last_n: i64,
+
+    /// Taken off the logit of a token that was there; 0: off.
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+
+    /// Taken off a token's logit for each time it was there; 0: off.
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
+
+    /// Added to a token's logit, as ID=BIAS; -inf forbids it. May be repeated.
+    #[arg(long, value_name = "ID=BIAS", value_parser = logit_bias)]
+    pub logit_bias: Vec<(TokenId, f32)>,
+
+    /// Makes sampling reproducible [default: random].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+impl SamplingArgs {
+    /// The engine's parameters. It checks the ranges.
+    pub fn params(&self) -> SamplingParams {
+        SamplingParams {
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            typical_p: self.typical_p,
+            repeat_penalty: self.repeat_penalty,
+            repeat_last_n: usize::try_from(self.repeat_last_n).unwrap_or(usize::MAX),
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: self.logit_bias.clone(),
+            seed: self.seed,
+            ..SamplingParams::default()
+        }
+    }
+}
+
+fn logit_bias(text: &str) -> Result<(TokenId, f32), String> {
+    let parsed = text.split_once('=').and_then(|(id, bias)| Some((id.parse().ok()?, bias.parse().ok()?)));
+    parsed.ok_or_else(|| "expected ID=BIAS, such as 2=-inf".to_owned())
+}
+
+/// Token ids as people write them: separated by commas or spaces, perhaps in brackets.
+///
+/// # Errors
+/// The first piece that is no id.
+pub fn token_ids(text: &str) -> Result<Vec<TokenId>, String> {
+    let pieces = text.split(|c: char| c == ',' || c.is_whitespace() || c == '[' || c == ']');
+    let ids = pieces.filter(|p| !p.is_empty()).map(|p| p.parse().map_err(|_| p.to_owned()));
+    ids.collect::<Result<_, _>>()
+        .map_err(|piece| format!("expected token ids such as 1,2,3, found {piece:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Cli::command().get_subcommands().filter(|c| !c.is_hide_set()) {
+            let help = command.get_after_help().map(|h| h.to_string()).unwrap_or_default();
+            assert!(help.contains(&format!("zonda {}", command.get_name())), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_engines() {
+        let cli = Cli::try_parse_from(["zonda", "run", "-m", "mock", "hi"]).unwrap();
+        let Command::Run(run) = cli.command else { panic!("not run") };
+        assert_eq!(run.sampling.params(), SamplingParams::default());
+    }
+
+    #[test]
+    fn ids_and_biases() {
+        assert_eq!(token_ids("1,2, 3\n4 [5]"), Ok(vec![1, 2, 3, 4, 5]));
+        assert_eq!(token_ids(""), Ok(vec![]));
+        assert!(token_ids("1,-2").unwrap_err().contains("\"-2\""));
+        assert_eq!(logit_bias("7=-inf"), Ok((7, f32::NEG_INFINITY)));
+        assert!(logit_bias("7").is_err());
+    }
 }

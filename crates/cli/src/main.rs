@@ -1,6 +1,7 @@
 //! The `zonda` command: reads the command line, runs one command, turns its result into an exit code.
 
 mod args;
+mod backends;
 mod cmd;
 mod error;
 mod interrupt;
@@ -44,10 +45,15 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     let context = Context { quiet: cli.quiet };
     match cli.command {
+        Command::Run(command) => command.run(&context),
+        Command::Chat(command) => command.run(&context),
         Command::Pull(command) => command.run(&context),
         Command::List(command) => command.run(&context),
         Command::Rm(command) => command.run(&context),
         Command::Inspect(command) => command.run(&context),
+        Command::Tokenize(command) => command.run(&context),
+        Command::Detokenize(command) => command.run(&context),
+        Command::Logits(command) => command.run(&context),
         Command::Completions(command) => command.run(),
     }
 }

@@ -1,7 +1,13 @@
 //! One file per command: its flags, and what it does.
 
+pub mod chat;
 pub mod completions;
+pub mod detokenize;
+mod generate;
 pub mod inspect;
 pub mod list;
+pub mod logits;
 pub mod pull;
 pub mod rm;
+pub mod run;
+pub mod tokenize;

@@ -73,6 +73,11 @@ impl Store {
         Ok(Store { home, offline, quiet })
     }
 
+    /// The folder.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// Finds the model that `-m` names, and downloads it if it is a name that is not here yet.
     ///
     /// # Errors

@@ -1,0 +1,241 @@
+//! The one place that names backends: which there are, which are in this build, and how each is opened.
+
+use crate::args::Device;
+use crate::error::{Advice as _, advised};
+use crate::store::Located;
+use clap::ValueEnum;
+use std::path::Path;
+use std::sync::Arc;
+use zonda_engine::forward::mock::{Mock, MockOptions};
+use zonda_engine::forward::{Backend, BackendError};
+use zonda_engine::load::Model;
+use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
+use zonda_engine::{Engine, EngineConfig, Text};
+use zonda_kernels::Isa;
+use zonda_kernels::attention::KvType;
+use zonda_native::{Native, NativeOptions, Quantize};
+
+/// The instruction sets that `--isa` takes.
+pub const ISAS: [&str; 4] = Isa::NAMES;
+/// What `--quantize` takes.
+pub const QUANTIZATIONS: [&str; 3] = ["q8_0", "q4_0", "q4_k_m"];
+/// What `--kv-type` takes.
+pub const KV_TYPES: [&str; 2] = ["f16", "f32"];
+
+/// A backend's name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackendKind {
+    /// Pure Rust, on the processor.
+    Native,
+    /// llama.cpp.
+    LlamaCpp,
+    /// Apple's MLX.
+    Mlx,
+    /// Deterministic text without a model.
+    Mock,
+}
+
+impl BackendKind {
+    /// Those in this build, best first.
+    pub const AVAILABLE: [BackendKind; 2] = [BackendKind::Native, BackendKind::Mock];
+
+    /// The name on the command line and in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            BackendKind::Native => "native",
+            BackendKind::LlamaCpp => "llama-cpp",
+            BackendKind::Mlx => "mlx",
+            BackendKind::Mock => "mock",
+        }
+    }
+
+    /// The backend with this name.
+    pub fn named(name: &str) -> Option<BackendKind> {
+        Self::value_variants().iter().copied().find(|k| k.name() == name)
+    }
+
+    /// Refuses a backend that is not in this build.
+    ///
+    /// # Errors
+    /// Says which are.
+    pub fn check_available(self) -> anyhow::Result<()> {
+        if Self::AVAILABLE.contains(&self) {
+            return Ok(());
+        }
+        let available: Vec<_> = Self::AVAILABLE.iter().map(|k| k.name()).collect();
+        Err(advised(
+            format!("the backend {} is not compiled into this program", self.name()),
+            format!("this build has: {}", available.join(", ")),
+        ))
+    }
+}
+
+/// How a backend is opened: the common flags, as text where only one backend knows what they mean.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// What to compute on.
+    pub device: Device,
+    /// Threads; `None`: one per physical core.
+    pub threads: Option<usize>,
+    /// Context length in tokens; `None`: the backend's default for the model.
+    pub ctx: Option<usize>,
+    /// One of [`ISAS`].
+    pub isa: Option<String>,
+    /// One of [`QUANTIZATIONS`].
+    pub quantize: Option<String>,
+    /// One of [`KV_TYPES`].
+    pub kv_type: Option<String>,
+    /// The mock's text.
+    pub seed: Option<u64>,
+}
+
+/// The backend for a model: the one that was asked for, else the best one that can load it.
+///
+/// # Errors
+/// If the one that was asked for is not in this build, or is not for this model.
+pub fn choose(asked: Option<BackendKind>, model: &Located) -> anyhow::Result<BackendKind> {
+    let Some(kind) = asked else {
+        return Ok(if model.path.is_none() { BackendKind::Mock } else { BackendKind::Native });
+    };
+    kind.check_available()?;
+    match (kind, &model.path) {
+        (BackendKind::Mock, Some(_)) => Err(advised(
+            format!("the mock backend has a model of its own and does not run {}", model.name),
+            "use -m mock with it, or another backend",
+        )),
+        (BackendKind::Mock, None) | (_, Some(_)) => Ok(kind),
+        (_, None) => Err(advised(
+            format!("the model mock runs on the mock backend only, not on {}", kind.name()),
+            "leave --backend out, or name a real model",
+        )),
+    }
+}
+
+/// Opens a model's files. `None` for the mock.
+///
+/// # Errors
+/// As [`Model::open`].
+pub fn open_model(model: &Located) -> anyhow::Result<Option<Arc<Model>>> {
+    let open = |path: &Path| Model::open(path).advise("`zonda inspect` shows what a file holds");
+    Ok(model.path.as_deref().map(open).transpose()?.map(Arc::new))
+}
+
+/// The model's tokenizer and chat template; `None` for a model that comes without a tokenizer.
+///
+/// # Errors
+/// If there is one and it can't be read.
+pub fn text_of(model: Option<&Model>) -> anyhow::Result<Option<Text>> {
+    let Some(model) = model else { return Ok(Some(Text::mock())) };
+    let Some(tokenizer) = Tokenizer::for_model(model)? else { return Ok(None) };
+    let template = ChatTemplate::for_model(model, &tokenizer)?.map(Arc::new);
+    Ok(Some(Text { tokenizer: Arc::new(tokenizer), template }))
+}
+
+/// Opens a backend on the calling thread. `model` is `None` for the mock.
+///
+/// # Errors
+/// What the backend says, or an option that it does not have.
+pub fn open(
+    kind: BackendKind,
+    model: Option<&Arc<Model>>,
+    options: &OpenOptions,
+) -> Result<Box<dyn Backend>, BackendError> {
+    if options.device == Device::Gpu {
+        return Err(unsupported(format!(
+            "the {} backend computes on the processor, not on a GPU",
+            kind.name()
+        )));
+    }
+    match (kind, model) {
+        (BackendKind::Native, Some(model)) => Ok(Box::new(Native::open(model, &native_options(options)?)?)),
+        (BackendKind::Mock, _) => Ok(Box::new(Mock::new(mock_options(options)?))),
+        (kind, _) => Err(unsupported(format!("the backend {} can't open this model", kind.name()))),
+    }
+}
+
+/// Starts an engine on a backend. `text` may be `None`: prompts are token ids then.
+///
+/// # Errors
+/// What the backend says.
+pub fn start(
+    kind: BackendKind,
+    model: Option<Arc<Model>>,
+    text: Option<Text>,
+    options: &OpenOptions,
+) -> anyhow::Result<Engine> {
+    let options = options.clone();
+    let open = move || open(kind, model.as_ref(), &options);
+    Ok(Engine::start(open, text, EngineConfig::default())?)
+}
+
+fn native_options(options: &OpenOptions) -> Result<NativeOptions, BackendError> {
+    let isa = options.isa.as_deref().map(Isa::named).transpose().map_err(unsupported)?;
+    let quantize =
+        options.quantize.as_deref().map(str::parse::<Quantize>).transpose().map_err(unsupported)?;
+    let kv_type = match options.kv_type.as_deref() {
+        None => NativeOptions::default().kv_type,
+        Some("f16") => KvType::F16,
+        Some("f32") => KvType::F32,
+        Some(other) => return Err(unsupported(format!("KV cache type {other:?}; expected f16 or f32"))),
+    };
+    let (threads, context) = (options.threads, options.ctx);
+    Ok(NativeOptions { threads, isa, kv_type, quantize, context, ..NativeOptions::default() })
+}
+
+fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
+    let given = [
+        ("--isa", options.isa.is_some()),
+        ("--quantize", options.quantize.is_some()),
+        ("--kv-type", options.kv_type.is_some()),
+        ("--threads", options.threads.is_some()),
+    ];
+    if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+        return Err(unsupported(format!("the mock backend has no {flag}")));
+    }
+    let mut mock = MockOptions { seed: options.seed.unwrap_or(0), ..MockOptions::default() };
+    if let Some(context) = options.ctx {
+        mock.limits.context = context;
+        mock.limits.kv_tokens =
+            context.next_multiple_of(mock.limits.kv_page).saturating_mul(mock.limits.slots);
+    }
+    Ok(mock)
+}
+
+fn unsupported(why: impl std::fmt::Display) -> BackendError {
+    BackendError::Unsupported(why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn located(path: Option<&str>) -> Located {
+        Located { name: path.unwrap_or("mock").to_owned(), path: path.map(Into::into) }
+    }
+
+    #[test]
+    fn names_are_those_of_the_command_line() {
+        for kind in BackendKind::value_variants() {
+            assert_eq!(BackendKind::named(kind.name()), Some(*kind));
+            assert_eq!(
+                kind.to_possible_value().map(|v| v.get_name().to_owned()),
+                Some(kind.name().to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn a_backend_that_was_asked_for_starts_or_errors() {
+        let real = located(Some("m.gguf"));
+        assert_eq!(choose(None, &real).unwrap(), BackendKind::Native);
+        assert_eq!(choose(None, &located(None)).unwrap(), BackendKind::Mock);
+        for (kind, model) in [
+            (BackendKind::Mock, &real),
+            (BackendKind::Native, &located(None)),
+            (BackendKind::LlamaCpp, &real),
+            (BackendKind::Mlx, &real),
+        ] {
+            assert!(choose(Some(kind), model).is_err(), "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! `zonda chat`: a conversation on the terminal.
+
+use super::generate::{Figures, Session, request};
+use crate::args::{BackendArgs, ModelArg, SamplingArgs};
+use crate::error::{Advice as _, advised};
+use crate::{Context, output};
+use anyhow::Context as _;
+use clap::Args;
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+use serde::{Deserialize, Serialize};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use zonda_engine::schedule::ScheduleError;
+use zonda_engine::tokenize::Message;
+use zonda_engine::{EngineError, FinishReason, Prompt, RequestError};
+
+const HELP: &str = "\
+/reset        forget the conversation (the system message stays)
+/save FILE    write the conversation to a file
+/load FILE    go on with a saved conversation
+/stats        figures of the last answer
+/help         this text
+/exit         end; so does Ctrl-D
+Ctrl-C stops an answer. A line that ends in \\ goes on in the next one.
+";
+
+/// Talk with a model on the terminal
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  zonda chat -m smollm2-135m --system 'You are brief.'\n\n\
+    Ctrl-C stops an answer, Ctrl-D ends. /help lists the commands.")]
+pub struct Chat {
+    #[command(flatten)]
+    model: ModelArg,
+    /// System message.
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Most tokens in one answer [default: until the model ends or the context is full].
+    #[arg(short = 'n', long, value_name = "N")]
+    max_tokens: Option<NonZeroUsize>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    backend: BackendArgs,
+}
+
+/// What `/save` writes and `/load` reads: the messages in the form of OpenAI's API.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    model: String,
+    messages: Vec<Message>,
+}
+
+/// A conversation in progress.
+struct Conversation {
+    session: Session,
+    chat: Chat,
+    messages: Vec<Message>,
+    last: Option<(Figures, &'static str)>,
+}
+
+/// What a line of input asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Input<'a> {
+    Nothing,
+    Say(&'a str),
+    Reset,
+    Save(&'a Path),
+    Load(&'a Path),
+    Stats,
+    Help,
+    Exit,
+    Wrong(String),
+}
+
+impl Chat {
+    pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        let seed = self.sampling.seed;
+        let session = Session::start(context, &self.model, self.backend.backend, &self.backend.open, seed)?;
+        session.check_text(true)?;
+        if !context.quiet {
+            let info = session.engine.info();
+            let (model, limit) = (&session.model, session.engine.limits().context);
+            eprintln!(
+                "{model} on {} {}, context of {limit} tokens; /help lists the commands",
+                info.name, info.isa
+            );
+        }
+        let mut conversation = Conversation { session, messages: Vec::new(), last: None, chat: self };
+        conversation.reset();
+
+        let mut editor = DefaultEditor::new().context("the terminal")?;
+        let history = context.store()?.history();
+        let _ = editor.load_history(&history); // there is none the first time
+        while let Some(line) = read(&mut editor)? {
+            let _ = editor.add_history_entry(line.as_str());
+            match conversation.take(&line) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // Nothing that goes wrong with one answer or one file ends the conversation.
+                Err(error) if error.is::<crate::error::OutputClosed>() => return Err(error),
+                Err(error) => drop(crate::error::report(&error)),
+            }
+        }
+        if let Some(folder) = history.parent() {
+            let saved = std::fs::create_dir_all(folder)
+                .map_err(Into::into)
+                .and_then(|()| editor.save_history(&history));
+            saved.unwrap_or_else(|e| tracing::warn!("the history was not saved: {e}"));
+        }
+        Ok(())
+    }
+}
+
+/// Reads one input, over several lines if they end in `\`. `None`: the end. Ctrl-C at the prompt drops the line.
+fn read(editor: &mut DefaultEditor) -> anyhow::Result<Option<String>> {
+    let mut text = String::new();
+    loop {
+        let prompt = if text.is_empty() { "> " } else { ". " };
+        match editor.readline(prompt) {
+            Ok(line) => match line.strip_suffix('\\') {
+                Some(part) => text = text + part + "\n",
+                None => return Ok(Some(text + &line)),
+            },
+            Err(ReadlineError::Interrupted) => text.clear(),
+            Err(ReadlineError::Eof) => return Ok(None),
+            Err(error) => return Err(anyhow::Error::new(error).context("reading a line")),
+        }
+    }
+}
+
+fn parse(line: &str) -> Input<'_> {
+    let line = line.trim();
+    let (command, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let argument = argument.trim();
+    let file = |input: fn(&Path) -> Input<'_>| {
+        if argument.is_empty() {
+            Input::Wrong(format!("{command} needs a file's name"))
+        } else {
+            input(Path::new(argument))
+        }
+    };
+    match command {
+        "" => Input::Nothing,
+        "/reset" => Input::Reset,
+        "/save" => file(|path| Input::Save(path)),
+        "/load" => file(|path| Input::Load(path)),
+        "/stats" => Input::Stats,
+        "/help" | "/?" => Input::Help,
+        "/exit" | "/quit" | "/bye" => Input::Exit,
+        _ if command.starts_with('/') && command[1..].chars().all(|c| c.is_ascii_alphabetic()) => {
+            Input::Wrong(format!("{command} is no command; /help lists them"))
+        }
+        _ => Input::Say(line),
+    }
+}
+
+impl Conversation {
+    /// Does what a line asks for; `false`: to end.
+    fn take(&mut self, line: &str) -> anyhow::Result<bool> {
+        match parse(line) {
+            Input::Nothing => {}
+            Input::Say(text) => self.answer(text)?,
+            Input::Reset => self.reset(),
+            Input::Save(path) => self.save(path)?,
+            Input::Load(path) => self.load(path)?,
+            Input::Stats => match &self.last {
+                Some((figures, reason)) => eprintln!("{} · ended by {reason}", figures.line()),
+                None => eprintln!("no answer yet"),
+            },
+            Input::Help => eprint!("{HELP}"),
+            Input::Wrong(message) => eprintln!("{message}"),
+            Input::Exit => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn reset(&mut self) {
+        self.messages = self.chat.system.iter().map(|s| Message::new("system", s.as_str())).collect();
+        self.last = None;
+    }
+
+    fn answer(&mut self, text: &str) -> anyhow::Result<()> {
+        self.messages.push(Message::new("user", text));
+        let mut request =
+            request(Prompt::chat(self.messages.clone()), self.chat.max_tokens.map(NonZeroUsize::get));
+        request.sampling = self.chat.sampling.params();
+        let mut answer = String::new();
+        let result = self.session.generate(request, |piece| {
+            answer.push_str(piece);
+            output::print(piece)
+        });
+        let outcome = match result {
+            Ok((_, outcome)) => outcome,
+            Err(error) => {
+                self.messages.pop();
+                return Err(self.explain(error));
+            }
+        };
+        output::print("\n")?;
+        // What was said stays said, also of an answer that was stopped. An empty one never was.
+        if answer.is_empty() {
+            self.messages.pop();
+        } else {
+            self.messages.push(Message::new("assistant", answer));
+        }
+        match outcome.reason {
+            FinishReason::Cancelled => eprintln!("(stopped)"),
+            FinishReason::ContextFull => eprintln!(
+                "(the context of {} tokens is full, so the answer was cut; /reset starts over, --ctx makes it larger)",
+                self.session.engine.limits().context
+            ),
+            _ => {}
+        }
+        self.last = Some((Figures::of(&outcome), outcome.reason.as_str()));
+        Ok(())
+    }
+
+    /// Says of a conversation that no longer fits what can be done about it.
+    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        match error.downcast_ref() {
+            Some(EngineError::Request(RequestError::Schedule(ScheduleError::PromptTooLong {
+                tokens,
+                capacity,
+            }))) => advised(
+                format!("the conversation has {tokens} tokens and the context holds {capacity}"),
+                "/reset starts over; a larger --ctx at the start holds more",
+            ),
+            _ => error,
+        }
+    }
+
+    fn save(&self, path: &Path) -> anyhow::Result<()> {
+        let saved = Saved { model: self.session.model.clone(), messages: self.messages.clone() };
+        let text = serde_json::to_string_pretty(&saved)? + "\n";
+        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+        eprintln!("{} messages saved to {}", self.messages.len(), path.display());
+        Ok(())
+    }
+
+    fn load(&mut self, path: &Path) -> anyhow::Result<()> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let saved: Saved = serde_json::from_str(&text).with_context(|| path.display().to_string()).advise(
+            "expected a file that /save wrote: {\"model\": …, \"messages\": [{\"role\", \"content\"}, …]}",
+        )?;
+        self.messages = saved.messages;
+        self.last = None;
+        eprintln!("{} messages loaded from {}", self.messages.len(), path.display());
+        Ok(())
+    }
+}
+
+impl crate::store::Store {
+    /// Where `chat` keeps the lines that were typed.
+    fn history(&self) -> PathBuf {
+        self.home().join("chat_history.txt")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        assert_eq!(parse("  "), Input::Nothing);
+        assert_eq!(parse(" hello there "), Input::Say("hello there"));
+        assert_eq!(parse("/save  a b.json "), Input::Save(Path::new("a b.json")));
+        assert_eq!(parse("/load x"), Input::Load(Path::new("x")));
+        assert_eq!(parse("/exit"), Input::Exit);
+        assert_eq!(parse("/usr/bin/env is a path"), Input::Say("/usr/bin/env is a path"));
+        assert!(matches!(parse("/save"), Input::Wrong(_)));
+        assert!(matches!(parse("/sav x"), Input::Wrong(_)));
+    }
+}

@@ -1,0 +1,129 @@
+//! `zonda run`: generates once, streaming.
+
+use super::generate::{Figures, Session, request};
+use crate::args::{BackendArgs, JsonArg, ModelArg, SamplingArgs};
+use crate::error::{Interrupted, Usage};
+use crate::{Context, output};
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+use std::io::{IsTerminal as _, Read as _};
+use std::num::NonZeroUsize;
+use zonda_engine::tokenize::Message;
+use zonda_engine::{FinishReason, Prompt};
+
+/// Generate an answer to a prompt
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    zonda run -m smollm2-135m 'What is a warm wind called?'\n  \
+    git diff | zonda run -m model.gguf --temp 0 -n 200 --system 'Write a commit message.'\n  \
+    zonda run -m model.gguf --raw 'Once upon a time' --json")]
+pub struct Run {
+    #[command(flatten)]
+    model: ModelArg,
+    /// The prompt; from standard input if absent or `-`.
+    prompt: Option<String>,
+    /// Most tokens to generate [default: until the model ends or the context is full].
+    #[arg(short = 'n', long, value_name = "N")]
+    max_tokens: Option<NonZeroUsize>,
+    /// Continue the prompt as it is, without the chat template.
+    #[arg(long, conflicts_with = "system")]
+    raw: bool,
+    /// System message.
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// End where this text appears; it is not printed. May be repeated.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Go on where the model wants to end.
+    #[arg(long)]
+    ignore_eos: bool,
+    #[command(flatten)]
+    json: JsonArg,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    backend: BackendArgs,
+}
+
+impl Run {
+    pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        let prompt = prompt_text(self.prompt)?;
+        let seed = self.sampling.seed;
+        let session = Session::start(context, &self.model, self.backend.backend, &self.backend.open, seed)?;
+        session.check_text(!self.raw)?;
+        let prompt = if self.raw {
+            Prompt::Text(prompt)
+        } else {
+            let system = self.system.into_iter().map(|s| Message::new("system", s));
+            Prompt::chat(system.chain([Message::new("user", prompt)]).collect())
+        };
+        let mut request = request(prompt, self.max_tokens.map(NonZeroUsize::get));
+        request.sampling = self.sampling.params();
+        request.stop = self.stop;
+        request.ignore_eos = self.ignore_eos;
+
+        let mut text = String::new();
+        let (tokens, outcome) = session.generate(request, |piece| {
+            text.push_str(piece);
+            if self.json.json { Ok(()) } else { output::print(piece) }
+        })?;
+        let figures = Figures::of(&outcome);
+        if self.json.json {
+            let mut document = json!({ "text": text, "tokens": tokens });
+            let more = [
+                serde_json::to_value(figures)?,
+                json!({
+                    "finish_reason": outcome.reason.as_str(),
+                    "backend": session.backend.name(),
+                    "backend_info": session.engine.info(),
+                    "model": session.model,
+                    "load_ms": session.load.as_secs_f64() * 1e3,
+                    "seed": outcome.seed,
+                }),
+            ];
+            for object in more {
+                document
+                    .as_object_mut()
+                    .context("an object")?
+                    .extend(object.as_object().cloned().unwrap_or_default());
+            }
+            output::json(&document)?;
+        } else {
+            if !text.ends_with('\n') {
+                output::print("\n")?;
+            }
+            if !context.quiet {
+                let info = session.engine.info();
+                let isa = if info.isa.is_empty() { String::new() } else { format!(" {}", info.isa) };
+                eprintln!("{} · {}{isa}, {} threads", figures.line(), info.name, info.threads);
+            }
+        }
+        match outcome.reason {
+            FinishReason::Cancelled => Err(Interrupted.into()),
+            FinishReason::ContextFull => {
+                let limit = session.engine.limits().context;
+                tracing::warn!(
+                    "the context of {limit} tokens is full: the answer was cut; --ctx makes it larger"
+                );
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The prompt from the command line or standard input.
+fn prompt_text(argument: Option<String>) -> anyhow::Result<String> {
+    if let Some(text) = argument.filter(|t| t != "-") {
+        return Ok(text);
+    }
+    if std::io::stdin().is_terminal() {
+        return Err(Usage("no prompt: give one as an argument or on standard input".to_owned()).into());
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).context("standard input")?;
+    let text = String::from_utf8(bytes).context("the prompt on standard input: expected UTF-8")?;
+    // A shell's pipe ends a text with a newline that nobody typed as part of it.
+    Ok(text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t)).to_owned())
+}
