@@ -193,7 +193,7 @@ def make_greedy(path: Path, model: Model, exact: Model, out: Path) -> None:
         ids = model.tokenize(prompt, True)
         steps, exact_steps = greedy(model, ids), greedy(exact, ids)
         cases.append({"messages": messages, "prompt": prompt, "prompt_ids": ids, "steps": steps, "exact_steps": exact_steps})
-        pairs = zip((s[0] for s in steps), (s[0] for s in exact_steps))
+        pairs = zip((s[0] for s in steps), (s[0] for s in exact_steps), strict=True)
         same = next((i for i, (a, b) in enumerate(pairs) if a != b), GREEDY_TOKENS)
         least = min(s[1] - s[3] for s in steps)
         end = next((i for i, s in enumerate(steps) if lib.llama_vocab_is_eog(model.vocab, s[0])), "none")
