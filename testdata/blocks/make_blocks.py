@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
     parser.add_argument("--seed", type=int, default=20261123)
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
 
     for index, name in enumerate(["F16", "BF16", *F16_FIELDS]):
         rng = np.random.default_rng([args.seed, index])

@@ -287,6 +287,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=here, help="folder to write to")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(args.model.read_bytes()).hexdigest()
     if digest != MODEL_SHA256:
         raise SystemExit(f"{args.model} has SHA-256 {digest}, expected {MODEL_SHA256}")
