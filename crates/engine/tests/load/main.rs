@@ -1,8 +1,12 @@
 //! Opening models: the formats, the specs they give, and what damaged files give.
 
 mod build;
+mod config;
 mod finite;
+mod folder;
 mod gguf;
 mod hf;
+mod hostile;
+mod safetensors;
 mod spec;
 mod split;
