@@ -278,13 +278,24 @@ impl<'a> Reader<'a> {
         Ok(match kind {
             5 => Value::Ints(self.words(key, count)?.map(i32::from_le_bytes).collect()),
             6 => Value::Floats(self.words(key, count)?.map(f32::from_le_bytes).collect()),
-            8 => Value::Strings((0..count).map(|_| self.string(key)).collect::<Result<_, _>>()?),
+            8 => {
+                // Reserved at once, because growing would hold the old and the new list at the same time.
+                let mut strings = Vec::with_capacity(count as usize);
+                for _ in 0..count {
+                    strings.push(self.string(key)?);
+                }
+                Value::Strings(strings)
+            }
             _ => {
                 self.tagged = self.tagged.saturating_add(count as usize);
                 if self.tagged > MAX_TAGGED {
                     return Err(GgufError::TooManyElements { key: key.to_owned(), limit: MAX_TAGGED });
                 }
-                Value::Array((0..count).map(|_| self.value(key, kind, depth + 1)).collect::<Result<_, _>>()?)
+                let mut values = Vec::with_capacity(count as usize);
+                for _ in 0..count {
+                    values.push(self.value(key, kind, depth + 1)?);
+                }
+                Value::Array(values)
             }
         })
     }
