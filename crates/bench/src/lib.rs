@@ -1,1 +1,74 @@
-//! The bench: plan, run in child processes, record, summarise, export.
+//! The bench: measures backends honestly, and keeps what it measured.
+//!
+//! The rooms, in the order an experiment walks through them:
+//!
+//! * [`scenario`]: what is asked, as data;
+//! * [`plan`]: who runs what in which order (randomised blocks from a recorded seed);
+//! * [`run`](mod@run): the experiment, seen from the parent: one child process at a time, its failures contained;
+//! * [`protocol`] and [`process`]: how parent and child speak, and what can go wrong between them;
+//! * [`child`]: the other side: opens an engine, runs requests, reports;
+//! * [`clock`]: the time line of a run and the figures defined on it;
+//! * [`stats`], [`summary`]: from runs to medians, a ranking and a recommendation;
+//! * [`machine`], [`files`], [`usage`], [`warning`]: where it was measured and what may have disturbed it;
+//! * [`record`]: everything that is kept; [`export`]: CSV, JSON and the terminal's tables.
+//!
+//! The bench knows no backend: whoever calls it passes in a way to open one.
+
+pub mod child;
+pub mod clock;
+pub mod export;
+pub mod files;
+pub mod machine;
+pub mod plan;
+pub mod process;
+pub mod protocol;
+pub mod record;
+pub mod rng;
+pub mod run;
+pub mod scenario;
+pub mod stats;
+pub mod summary;
+pub mod usage;
+pub mod warning;
+
+pub use child::child_main;
+pub use export::{render_table, write_all};
+pub use plan::{BenchConfig, Plan, Runs, Subject, Work};
+pub use process::Launcher;
+pub use protocol::ChildSpec;
+pub use record::Record;
+pub use run::{Progress, Silent, Update, run};
+pub use scenario::Scenario;
+
+/// Why there is no record. Failures of single runs are rows of the record, not errors.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    /// A scenario was refused.
+    #[error("scenario {name}: {why}")]
+    Scenario {
+        /// Its name or path.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The plan makes no sense.
+    #[error("{0}")]
+    Plan(String),
+    /// No child process could be started at all.
+    #[error("can't start {program}: {source}")]
+    Launch {
+        /// The program.
+        program: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A result could not be written.
+    #[error("can't write {path}: {why}")]
+    Write {
+        /// Where.
+        path: std::path::PathBuf,
+        /// What went wrong.
+        why: String,
+    },
+}

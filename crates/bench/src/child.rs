@@ -1,0 +1,282 @@
+//! The child's side: opens one engine, runs the requests it is told to, reports what happened and when.
+//!
+//! The child decides nothing: order, warm-up and what counts as a failure are the parent's.
+
+use crate::clock::TimeLine;
+use crate::files::hash_ids;
+use crate::plan::Work;
+use crate::protocol::{self, ChildSpec, FrameError, FromChild, RunSpec, ToChild};
+use crate::record::{LoadReport, RunReport};
+use crate::rng::Rng;
+use crate::usage::Span;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+use zonda_engine::load::ModelSpec;
+use zonda_engine::tokenize::{Message, RenderOptions};
+use zonda_engine::{Engine, Event, FinishReason, Prompt, Request, SamplingParams, TokenId};
+
+/// How often the parent hears how far a run is.
+const PROGRESS: Duration = Duration::from_millis(500);
+
+/// Serves the parent until it says to quit. `open` opens the engine of a subject, or says in one sentence why not.
+///
+/// The program's `main` calls this for the hidden subcommand that [`crate::Launcher`] starts, before it has written
+/// anything to stdout: stdout is the protocol's.
+pub fn child_main(open: &dyn Fn(&ChildSpec) -> Result<Engine, String>) -> ExitCode {
+    match take_stdout().map_err(FrameError::from).and_then(|mut out| serve(open, &mut out)) {
+        // A closed pipe: the parent is gone, and nobody is left to tell.
+        Ok(()) | Err(FrameError::Closed) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the bench's parent process can't be reached: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(
+    open: &dyn Fn(&ChildSpec) -> Result<Engine, String>,
+    out: &mut impl Write,
+) -> Result<(), FrameError> {
+    let commands = read_commands();
+    protocol::write(out, &FromChild::Hello { protocol: protocol::VERSION })?;
+    let mut engine: Option<Engine> = None;
+    for command in commands {
+        let answer = match (command?, &engine) {
+            (ToChild::Quit, _) => return Ok(()),
+            (ToChild::Open(_), Some(_)) => FromChild::Failed { why: "an engine is open already".into() },
+            (ToChild::Open(spec), None) => match load(open, &spec) {
+                Ok((opened, report)) => {
+                    engine = Some(opened);
+                    FromChild::Opened(Box::new(report))
+                }
+                Err(why) => FromChild::Failed { why },
+            },
+            (ToChild::Run(_), None) => FromChild::Failed { why: "no engine is open".into() },
+            (ToChild::Run(spec), Some(engine)) => match request(engine, &spec, out)? {
+                Ok(report) => FromChild::Done(Box::new(report)),
+                Err(why) => FromChild::Failed { why },
+            },
+        };
+        protocol::write(out, &answer)?;
+    }
+    Err(FrameError::Closed)
+}
+
+/// Commands, read on a thread of their own: when the parent is gone the process ends at once, even if the engine
+/// hangs.
+fn read_commands() -> Receiver<Result<ToChild, FrameError>> {
+    let (send, commands) = channel();
+    thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        loop {
+            let command = protocol::read::<ToChild>(&mut stdin);
+            if matches!(command, Err(FrameError::Closed)) {
+                std::process::exit(0);
+            }
+            let last = matches!(command, Err(_) | Ok(ToChild::Quit));
+            if send.send(command).is_err() || last {
+                break;
+            }
+        }
+    });
+    commands
+}
+
+fn load(
+    open: &dyn Fn(&ChildSpec) -> Result<Engine, String>,
+    spec: &ChildSpec,
+) -> Result<(Engine, LoadReport), String> {
+    let span = Span::begin();
+    let began = Instant::now();
+    let engine = open(spec)?;
+    let load_ms = began.elapsed().as_secs_f64() * 1e3;
+    let report = LoadReport {
+        backend: engine.info().clone(),
+        shape: shape(engine.spec()),
+        context: engine.limits().context,
+        has_tokenizer: engine.text().is_some(),
+        load_ms,
+        usage: span.end(),
+    };
+    Ok((engine, report))
+}
+
+/// A model's shapes in one line. The architecture's name is left out: a GGUF of Mistral calls itself llama.
+fn shape(spec: &ModelSpec) -> String {
+    let mut shape = format!(
+        "{} layers, width {}, {}/{} heads of {}, feed-forward {}, vocabulary {}",
+        spec.layers,
+        spec.hidden_size,
+        spec.heads,
+        spec.kv_heads,
+        spec.head_dim,
+        spec.ffn_size,
+        spec.vocab_size
+    );
+    if let Some(moe) = &spec.moe {
+        shape.push_str(&format!(", {} of {} experts of {}", moe.used, moe.experts, moe.ffn_size));
+    }
+    shape
+}
+
+/// Runs one request. The outer error is the pipe's, the inner one the run's.
+fn request(
+    engine: &Engine,
+    spec: &RunSpec,
+    out: &mut impl Write,
+) -> Result<Result<RunReport, String>, FrameError> {
+    let prompt = prompt(engine, spec);
+    let (send, ended) = channel();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let mut seen = Seen::default();
+    seen.ids.reserve(spec.max_tokens);
+
+    let for_hash = prompt.clone();
+    let span = Span::begin();
+    let mut request = Request::new(prompt, spec.max_tokens);
+    request.sampling = SamplingParams::greedy();
+    request.ignore_eos = !spec.natural;
+    request.prefix_cache = spec.cached;
+    let t0 = request.t0;
+    // Events are noted on the engine's own thread: no other thread has to wake for each token.
+    let submitted = engine.submit_with(request, move |event| {
+        if let Some(end) = seen.note(event, t0) {
+            send.send((std::mem::take(&mut seen), end)).ok();
+        } else {
+            counter.store(seen.ids.len(), Ordering::Relaxed);
+        }
+    });
+    if let Err(error) = submitted {
+        return Ok(Err(error.to_string()));
+    }
+    let mut told = 0;
+    let (seen, end) = loop {
+        match ended.recv_timeout(PROGRESS) {
+            Ok(end) => break end,
+            Err(RecvTimeoutError::Timeout) => {
+                let tokens = count.load(Ordering::Relaxed);
+                if tokens > told {
+                    told = tokens;
+                    protocol::write(out, &FromChild::Progress { tokens })?;
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(Err("the engine dropped the request".into())),
+        }
+    };
+    let usage = span.end();
+    Ok(end.and_then(|outcome| {
+        if let Some(fault) = seen.fault {
+            return Err(fault);
+        }
+        Ok(RunReport {
+            timeline: seen.timeline,
+            prompt_tokens: outcome.usage.prompt_tokens,
+            cached_tokens: outcome.usage.cached_tokens,
+            prefill_ms: outcome.timing.prefill.as_secs_f64() * 1e3,
+            finish_reason: outcome.reason.as_str().into(),
+            prompt_sha256: hash_ids(&prompt_ids(engine, &for_hash)?),
+            ids: seen.ids,
+            text: seen.text,
+            usage,
+        })
+    }))
+}
+
+/// What a request has delivered so far.
+#[derive(Default)]
+struct Seen {
+    timeline: TimeLine,
+    ids: Vec<TokenId>,
+    text: String,
+    fault: Option<String>,
+}
+
+impl Seen {
+    /// Notes an event; gives the outcome when it is the last one.
+    fn note(&mut self, event: Event, t0: Instant) -> Option<Result<zonda_engine::Outcome, String>> {
+        match event {
+            Event::Tokens { ids, text, at, .. } => {
+                // Text that was held back comes without tokens of its own.
+                if let Ok(tokens @ 1..) = u32::try_from(ids.len())
+                    && let Err(error) = self.timeline.push(at.saturating_duration_since(t0), tokens)
+                {
+                    self.fault = Some(error.to_string());
+                }
+                self.ids.extend(ids);
+                self.text.push_str(&text);
+                None
+            }
+            Event::Finished(outcome) => Some(match outcome.reason {
+                FinishReason::Error(why) => Err(why),
+                _ => Ok(outcome),
+            }),
+        }
+    }
+}
+
+/// The prompt of a piece of work for this engine.
+fn prompt(engine: &Engine, spec: &RunSpec) -> Prompt {
+    let vocab = engine.spec().vocab_size;
+    let mut rng = Rng::new(spec.seed, 0x1d5);
+    let mut random = |n: usize| Prompt::Tokens((0..n).map(|_| rng.below(vocab) as TokenId).collect());
+    match (&spec.work, engine.text()) {
+        (Work::Prompt(n), _) => random(*n),
+        (Work::Generate(_), text) => match text.and_then(|t| t.tokenizer.bos()) {
+            Some(bos) => Prompt::Tokens(vec![bos]),
+            None => random(1),
+        },
+        (Work::Scenario(s), None) => random(s.nominal_prompt_tokens),
+        (Work::Scenario(s), Some(text)) if text.template.is_some() => {
+            let mut messages = Vec::new();
+            messages.extend(s.system.iter().map(|system| Message::new("system", system)));
+            messages.push(Message::new("user", &s.prompt));
+            Prompt::chat(messages)
+        }
+        // A base model without a chat template gets the same words as plain text.
+        (Work::Scenario(s), Some(_)) => {
+            let system = s.system.iter().map(|system| format!("{system}\n\n"));
+            Prompt::Text(system.chain([s.prompt.clone()]).collect())
+        }
+    }
+}
+
+/// The ids that the engine made of a prompt, for their hash.
+fn prompt_ids(engine: &Engine, prompt: &Prompt) -> Result<Vec<TokenId>, String> {
+    let missing = || "the model has no tokenizer".to_owned();
+    match prompt {
+        Prompt::Tokens(ids) => Ok(ids.clone()),
+        Prompt::Chat { messages, options } => chat_ids(engine, messages, options),
+        Prompt::Text(prompt) => {
+            let tokenizer = &engine.text().ok_or_else(missing)?.tokenizer;
+            let options = zonda_engine::tokenize::Encode {
+                add_bos: tokenizer.adds_bos(),
+                parse_special: true,
+            };
+            tokenizer.encode(prompt, options).map_err(|e| e.to_string())
+        }
+    }
+}
+
+fn chat_ids(engine: &Engine, messages: &[Message], options: &RenderOptions) -> Result<Vec<TokenId>, String> {
+    let text = engine.text().ok_or("the model has no tokenizer")?;
+    text.encode_chat(messages, options).map_err(|e| e.to_string())
+}
+
+/// Takes stdout for the protocol, and sends whatever else the process prints there (a library's chatter) to stderr.
+#[cfg(unix)]
+fn take_stdout() -> std::io::Result<impl Write> {
+    let own = std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned()?;
+    rustix::stdio::dup2_stdout(std::io::stderr())?;
+    Ok(std::fs::File::from(own))
+}
+
+#[cfg(not(unix))]
+fn take_stdout() -> std::io::Result<impl Write> {
+    Ok(std::io::stdout())
+}

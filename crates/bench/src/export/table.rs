@@ -1,0 +1,167 @@
+//! The terminal's view of a record: a table per backend and model, the ranking, the recommendation, the warnings.
+
+use crate::record::{Cell, Process, Rank, Record};
+use crate::stats::Stats;
+use crate::summary::{figure, subject_name};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use std::fmt::Write;
+
+/// Narrowest terminal that still gets the columns on prefill and decode rates.
+const WIDE: u16 = 100;
+/// Columns of the ranking's longest bar.
+const BAR: f64 = 30.0;
+
+/// The record as text, at most `width` columns wide where the words allow it; `color` adds ANSI styles.
+pub fn render_table(record: &Record, width: u16, color: bool) -> String {
+    let style = Style { color };
+    let mut out = String::new();
+    if record.partial {
+        let _ = writeln!(out, "{}\n", style.bad("Interrupted: what follows is not all that was planned."));
+    }
+    for subject in 0..record.config.subjects.len() {
+        let cells: Vec<&Cell> = record.summary.iter().filter(|c| c.subject == subject).collect();
+        subject_table(&mut out, record, &cells, width, style);
+    }
+    let _ = writeln!(
+        out,
+        "{}",
+        style.faint("Medians ± half the range. TTFT: first token; TpT: each one after it; tokens/s: output / total.")
+    );
+    ranking(&mut out, &record.ranking, width, style);
+    if let Some(o) = &record.overhead {
+        let _ = writeln!(
+            out,
+            "\nHarness overhead (mock, not ranked): {} ms to the first token, {} µs a token, {} runs.",
+            figure(o.ttft_ms),
+            figure(o.per_token_us),
+            o.runs
+        );
+    }
+    let _ = writeln!(out, "\n{}", style.strong("Recommendation"));
+    for sentence in &record.recommendation {
+        let _ = writeln!(out, "{sentence}");
+    }
+    if !record.warnings.is_empty() {
+        let _ = writeln!(out, "\n{}", style.strong("Warnings"));
+        for warning in &record.warnings {
+            let _ = writeln!(out, "- {}", warning.message);
+        }
+    }
+    out
+}
+
+fn subject_table(out: &mut String, record: &Record, cells: &[&Cell], width: u16, style: Style) {
+    let Some(first) = cells.first() else { return };
+    let name = subject_name(&first.backend, &first.model, first.format.as_deref(), first.quant.as_deref());
+    let mut heading = vec![style.strong(&name)];
+    heading.extend(loads(&record.processes, first.subject));
+    let peaks = cells.iter().filter_map(|c| c.peak_rss_mb.as_ref()).map(|p| p.max);
+    heading.extend(peaks.reduce(f64::max).map(|mb| format!("peak {} MiB", figure(mb))));
+    let _ = writeln!(out, "{}", heading.join("  ·  "));
+
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    let mut header = vec!["scenario", "prompt", "output", "TTFT ms", "TpT ms", "total ms", "tokens/s"];
+    if width >= WIDE {
+        header.extend(["prefill/s", "decode/s"]);
+    }
+    header.push("runs");
+    table.set_header(header);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for cell in cells {
+        let count = |n: Option<usize>| n.map(|n| n.to_string()).unwrap_or_default();
+        let mut line = vec![cell.scenario.clone(), count(cell.prompt_tokens), count(cell.generated)];
+        line.extend([&cell.ttft_ms, &cell.tpt_ms, &cell.total_ms, &cell.throughput].map(with_spread));
+        if width >= WIDE {
+            line.extend([&cell.prefill_tps, &cell.decode_tps].map(alone));
+        }
+        line.push(match cell.failed {
+            0 => cell.runs.to_string(),
+            failed => format!("{} of {}", cell.runs, cell.runs + failed),
+        });
+        table.add_row(line);
+    }
+    let _ = writeln!(out, "{table}");
+    for cell in cells {
+        if let Some(why) = &cell.why {
+            let _ = writeln!(out, "  {}", style.bad(&format!("{}: {why}", cell.scenario)));
+        }
+    }
+    out.push('\n');
+}
+
+fn with_spread(stats: &Option<Stats>) -> String {
+    let Some(s) = stats else { return String::new() };
+    match s.spread_pct() {
+        Some(pct) => format!("{} ±{pct:.0}%", figure(s.median)),
+        None => figure(s.median),
+    }
+}
+
+fn alone(stats: &Option<Stats>) -> String {
+    stats.as_ref().map(|s| figure(s.median)).unwrap_or_default()
+}
+
+/// `load 85.2 ms cold, 41.0 ms warm`: medians of each temperature.
+fn loads(processes: &[Process], subject: usize) -> Option<String> {
+    let of = |temperature: Option<&str>| {
+        let times: Vec<f64> = processes
+            .iter()
+            .filter(|p| p.subject == subject && p.temperature() == temperature)
+            .filter_map(|p| Some(p.load.as_ref()?.load_ms))
+            .collect();
+        crate::stats::median(&times)
+    };
+    let parts: Vec<String> = [Some("cold"), Some("warm"), None]
+        .into_iter()
+        .filter_map(|t| Some(format!("{} ms {}", figure(of(t)?), t.unwrap_or_default()).trim().to_owned()))
+        .collect();
+    (!parts.is_empty()).then(|| format!("load {}", parts.join(", ")))
+}
+
+fn ranking(out: &mut String, ranking: &[Rank], width: u16, style: Style) {
+    let mut shape = None;
+    let name = |r: &Rank| subject_name(&r.backend, &r.model, r.format.as_deref(), r.quant.as_deref());
+    let widest = ranking.iter().map(|r| name(r).chars().count()).max().unwrap_or(0);
+    for r in ranking {
+        if shape != Some(&r.shape) {
+            shape = Some(&r.shape);
+            let over = r.scenarios.join(", ");
+            let _ = writeln!(out, "\n{} {}", style.strong("Ranking"), style.faint(&r.shape));
+            let _ = writeln!(out, "{}", style.faint(&format!("geometric mean of the medians over {over}")));
+        }
+        let bar = "█".repeat((BAR * r.relative).round().max(1.0) as usize);
+        let bar = if usize::from(width) > widest + 26 { bar } else { String::new() };
+        let place = if r.tied_with_previous { "=".into() } else { r.rank.to_string() };
+        let _ = writeln!(
+            out,
+            "{place:>2}  {:<widest$}  {:>7} tokens/s  {:>3.0}%  {bar}",
+            name(r),
+            figure(r.score_tps),
+            100.0 * r.relative
+        );
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Style {
+    color: bool,
+}
+
+impl Style {
+    fn with(self, code: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+    fn strong(self, text: &str) -> String {
+        self.with("1", text)
+    }
+    fn faint(self, text: &str) -> String {
+        self.with("2", text)
+    }
+    fn bad(self, text: &str) -> String {
+        self.with("31", text)
+    }
+}

@@ -1,0 +1,298 @@
+//! From rows to what they say: statistics per cell, warnings, the ranking, the recommendation.
+//!
+//! Every sentence is computed from the figures. The mock's are never ranked or recommended.
+
+use crate::plan::{BenchConfig, Work};
+use crate::record::{Cell, Overhead, Process, Rank, Row, Status};
+use crate::stats::{Stats, geometric_mean, median, quantile};
+use crate::warning::Warning;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Scores closer than this are called tied: a share of the greater one.
+const TIE: f64 = 0.02;
+/// Half the range beyond this share of the median, in percent, is worth a warning.
+const WIDE_PCT: f64 = 10.0;
+
+/// Statistics of every subject on every piece of work, in the plan's order.
+pub fn cells(config: &BenchConfig, rows: &[Row]) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for (subject, s) in config.subjects.iter().enumerate() {
+        for work in &config.work {
+            let name = work.name();
+            let all: Vec<&Row> = rows.iter().filter(|r| r.subject == subject && r.scenario == name).collect();
+            let good: Vec<&Row> = all.iter().copied().filter(|r| r.status == Status::Ok).collect();
+            let stats = |pick: fn(&Row) -> Option<f64>| {
+                let values: Vec<f64> = good.iter().filter_map(|r| pick(r)).collect();
+                Stats::of(&values, config.seed)
+            };
+            cells.push(Cell {
+                subject,
+                backend: s.backend.clone(),
+                model: s.model.clone(),
+                format: s.format.clone(),
+                quant: all.iter().find_map(|r| r.quant.clone()),
+                scenario: name,
+                synthetic: s.synthetic,
+                runs: good.len(),
+                failed: all.len() - good.len(),
+                why: all.iter().find(|r| r.status != Status::Ok).map(|r| r.status.to_string()),
+                prompt_tokens: agreed(good.iter().map(|r| r.prompt_tokens)),
+                generated: agreed(good.iter().map(|r| r.generated)),
+                ttft_ms: stats(|r| r.ttft_ms),
+                tpt_ms: stats(|r| r.tpt_ms),
+                total_ms: stats(|r| r.total_ms),
+                throughput: stats(|r| r.throughput),
+                prefill_tps: stats(|r| r.prefill_tps),
+                decode_tps: stats(|r| r.decode_tps),
+                peak_rss_mb: stats(|r| r.peak_rss_mb),
+                itl_ms: pooled_gaps(&good),
+            });
+        }
+    }
+    cells
+}
+
+fn agreed(mut values: impl Iterator<Item = Option<usize>>) -> Option<usize> {
+    let first = values.next()??;
+    values.all(|v| v == Some(first)).then_some(first)
+}
+
+fn pooled_gaps(rows: &[&Row]) -> Option<[f64; 3]> {
+    let mut gaps: Vec<f64> = rows.iter().filter_map(|r| r.timeline.as_ref()).flat_map(|t| t.gaps_ms()).collect();
+    gaps.sort_by(f64::total_cmp);
+    (!gaps.is_empty()).then(|| [0.5, 0.9, 0.99].map(|q| quantile(&gaps, q)))
+}
+
+/// What must be known to read the rows.
+pub fn warnings(config: &BenchConfig, processes: &[Process], rows: &[Row]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let scenarios = config.work.iter().filter(|w| matches!(w, Work::Scenario(_)));
+    let shapes = shapes(processes);
+    let real = |r: &&Row| !r.synthetic && r.status == Status::Ok;
+    for work in scenarios.clone() {
+        let name = work.name();
+        // The first good run of each subject: prompts of the later ones are the same.
+        let mut firsts: BTreeMap<usize, &Row> = BTreeMap::new();
+        for row in rows.iter().filter(real).filter(|r| r.scenario == name) {
+            firsts.entry(row.subject).or_insert(row);
+        }
+        let label = |subject: usize| config.subjects[subject].label();
+        let counts: BTreeSet<_> = firsts.values().map(|r| r.prompt_tokens).collect();
+        if counts.len() > 1 {
+            let counts =
+                firsts.values().map(|r| (label(r.subject), r.prompt_tokens.unwrap_or_default())).collect();
+            warnings.push(Warning::UnequalPrompts { scenario: name.clone(), counts });
+        }
+        for (&a, first) in &firsts {
+            let differs = |b: usize, second: &Row| {
+                b > a && shapes.get(&a) == shapes.get(&b) && first.prompt_sha256 != second.prompt_sha256
+            };
+            if let Some((&b, _)) = firsts.iter().find(|(b, row)| differs(**b, row)) {
+                warnings.push(Warning::SameModelDifferentIds {
+                    scenario: name.clone(),
+                    first: label(a),
+                    second: label(b),
+                });
+            }
+        }
+    }
+    if scenarios.count() > 0 {
+        let without: BTreeSet<usize> = processes
+            .iter()
+            .filter(|p| p.load.as_ref().is_some_and(|l| !l.has_tokenizer))
+            .map(|p| p.subject)
+            .collect();
+        warnings.extend(
+            without.into_iter().map(|s| Warning::RandomPrompt { subject: config.subjects[s].label() }),
+        );
+    }
+    for cell in cells(config, rows).iter().filter(|c| !c.synthetic) {
+        if let Some(pct) = cell.headline().and_then(Stats::spread_pct).filter(|&p| p > WIDE_PCT) {
+            let subject = config.subjects[cell.subject].label();
+            warnings.push(Warning::WideSpread { subject, scenario: cell.scenario.clone(), pct });
+        }
+    }
+    warnings
+}
+
+/// Each subject's model shape, for those that opened.
+fn shapes(processes: &[Process]) -> BTreeMap<usize, String> {
+    processes.iter().filter_map(|p| Some((p.subject, p.load.as_ref()?.shape.clone()))).collect()
+}
+
+/// Ranks the subjects of each model shape by the geometric mean, over the scenarios that all of them finished, of
+/// their median tokens/s.
+pub fn ranking(config: &BenchConfig, cells: &[Cell], processes: &[Process]) -> Vec<Rank> {
+    let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (subject, shape) in shapes(processes) {
+        let finished_any = cells.iter().any(|c| c.subject == subject && c.headline().is_some());
+        if !config.subjects[subject].synthetic && finished_any {
+            groups.entry(shape).or_default().push(subject);
+        }
+    }
+    let median_of = |subject: usize, scenario: &str| {
+        let cell = cells.iter().find(|c| c.subject == subject && c.scenario == scenario)?;
+        cell.headline().map(|s| s.median)
+    };
+    let mut ranking = Vec::new();
+    for (shape, subjects) in groups {
+        let scenarios: Vec<String> = config
+            .work
+            .iter()
+            .map(Work::name)
+            .filter(|name| subjects.iter().all(|&s| median_of(s, name).is_some()))
+            .collect();
+        let mut scored: Vec<(f64, usize)> = subjects
+            .iter()
+            .filter_map(|&s| {
+                let medians: Vec<f64> = scenarios.iter().filter_map(|name| median_of(s, name)).collect();
+                Some((geometric_mean(&medians)?, s))
+            })
+            .collect();
+        scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+        for (i, &(score, subject)) in scored.iter().enumerate() {
+            let s = &config.subjects[subject];
+            ranking.push(Rank {
+                rank: i + 1,
+                subject,
+                backend: s.backend.clone(),
+                model: s.model.clone(),
+                format: s.format.clone(),
+                quant: cells.iter().find(|c| c.subject == subject).and_then(|c| c.quant.clone()),
+                shape: shape.clone(),
+                score_tps: score,
+                relative: score / scored[0].0,
+                tied_with_previous: i > 0 && score >= scored[i - 1].0 * (1.0 - TIE),
+                scenarios: scenarios.clone(),
+            });
+        }
+    }
+    ranking
+}
+
+/// What the harness costs, from the mock's cells; `None` without a good run of the mock.
+pub fn overhead(cells: &[Cell]) -> Option<Overhead> {
+    let mocks: Vec<&Cell> = cells.iter().filter(|c| c.synthetic && c.runs > 0).collect();
+    let of = |pick: fn(&Cell) -> &Option<Stats>| {
+        median(&mocks.iter().filter_map(|c| pick(c).as_ref()).map(|s| s.median).collect::<Vec<_>>())
+    };
+    Some(Overhead {
+        ttft_ms: of(|c| &c.ttft_ms)?,
+        per_token_us: 1e3 * of(|c| &c.tpt_ms)?,
+        runs: mocks.iter().map(|c| c.runs).sum(),
+    })
+}
+
+/// What the figures say, in sentences.
+pub fn recommendation(cells: &[Cell], ranking: &[Rank], config: &BenchConfig) -> Vec<String> {
+    let shapes: BTreeSet<&str> = ranking.iter().map(|r| r.shape.as_str()).collect();
+    if shapes.is_empty() {
+        return vec!["No real backend finished a scenario, so there is nothing to recommend.".into()];
+    }
+    shapes
+        .into_iter()
+        .map(|shape| {
+            let group: Vec<&Rank> = ranking.iter().filter(|r| r.shape == shape).collect();
+            group_sentences(&group, cells, config).join(" ")
+        })
+        .collect()
+}
+
+fn group_sentences(group: &[&Rank], cells: &[Cell], config: &BenchConfig) -> Vec<String> {
+    let best = group[0];
+    let over = best.scenarios.join(", ");
+    let mut sentences = Vec::new();
+    let tied: Vec<&&Rank> = group.iter().skip(1).take_while(|r| r.tied_with_previous).collect();
+    match (tied.as_slice(), group.get(1)) {
+        ([], None) => sentences.push(format!(
+            "{} gives {} tokens/s (geometric mean of the medians over {over}); nothing else of its shape was measured.",
+            name(best),
+            figure(best.score_tps)
+        )),
+        ([], Some(second)) => sentences.push(format!(
+            "Use {}: {} tokens/s (geometric mean of the medians over {over}), {:.2} times as fast as {}.",
+            name(best),
+            figure(best.score_tps),
+            best.score_tps / second.score_tps,
+            name(second)
+        )),
+        (tied, _) => {
+            let names: Vec<String> = tied.iter().map(|r| name(r)).collect();
+            sentences.push(format!(
+                "{} leads with {} tokens/s (geometric mean of the medians over {over}), but {} within {:.0}%: no \
+                 difference that matters.",
+                name(best),
+                figure(best.score_tps),
+                if names.len() == 1 { format!("{} is", names[0]) } else { format!("{} are", names.join(", ")) },
+                100.0 * TIE
+            ));
+        }
+    }
+    let longest = config.work.iter().filter_map(|w| match w {
+        Work::Scenario(s) => Some((s.nominal_prompt_tokens, s.name.as_str())),
+        _ => None,
+    });
+    if let Some((_, scenario)) = longest.max()
+        && let Some(quickest) = quickest(group, cells, scenario)
+        && quickest.0.subject != best.subject
+    {
+        sentences.push(format!(
+            "Where long prompts matter most, {} starts sooner: {} ms to the first token of {scenario} against {} ms.",
+            name(quickest.0),
+            figure(quickest.1),
+            figure(quickest.2)
+        ));
+    }
+    let memory = |r: &Rank| {
+        let peaks = cells.iter().filter(|c| c.subject == r.subject).filter_map(|c| c.peak_rss_mb.as_ref());
+        peaks.map(|p| p.max).reduce(f64::max)
+    };
+    let least = group.iter().filter_map(|r| Some((memory(r)?, *r))).min_by(|a, b| a.0.total_cmp(&b.0));
+    if let (Some((needs, least)), Some(bests)) = (least, memory(best))
+        && least.subject != best.subject
+        && needs < 0.9 * bests
+    {
+        sentences.push(format!(
+            "The least memory is needed by {}: {} MiB against {} MiB.",
+            name(least),
+            figure(needs),
+            figure(bests)
+        ));
+    }
+    sentences
+}
+
+/// Who has the lowest median TTFT of a scenario, with it and the best-ranked one's.
+fn quickest<'a>(group: &[&'a Rank], cells: &[Cell], scenario: &str) -> Option<(&'a Rank, f64, f64)> {
+    let ttft = |r: &Rank| {
+        let cell = cells.iter().find(|c| c.subject == r.subject && c.scenario == scenario)?;
+        cell.ttft_ms.as_ref().map(|s| s.median)
+    };
+    let first = ttft(group[0])?;
+    let (least, who) =
+        group.iter().filter_map(|r| Some((ttft(r)?, *r))).min_by(|a, b| a.0.total_cmp(&b.0))?;
+    (least < first * (1.0 - TIE)).then_some((who, least, first))
+}
+
+fn name(r: &Rank) -> String {
+    subject_name(&r.backend, &r.model, r.format.as_deref(), r.quant.as_deref())
+}
+
+/// `native · smollm2-135m (gguf, q4_1)`.
+pub fn subject_name(backend: &str, model: &str, format: Option<&str>, quant: Option<&str>) -> String {
+    let mut name = if backend == model { backend.to_owned() } else { format!("{backend} · {model}") };
+    let details: Vec<&str> = format.into_iter().chain(quant).collect();
+    if !details.is_empty() {
+        name.push_str(&format!(" ({})", details.join(", ")));
+    }
+    name
+}
+
+/// A figure with three significant digits, never in exponents: `0.0123`, `5.61`, `17.9`, `179`, `2461`.
+pub fn figure(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return format!("{value}");
+    }
+    let digits = (2 - value.abs().log10().floor() as i32).clamp(0, 6);
+    format!("{value:.*}", digits as usize)
+}

@@ -1,0 +1,96 @@
+//! Typed warnings: what may have disturbed a measurement, or must be known to read it.
+
+use serde::{Deserialize, Serialize};
+
+/// A warning as the record keeps it: `kind`, its figures, and the sentence under `message`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Noted {
+    /// What is warned of.
+    #[serde(flatten)]
+    pub warning: Warning,
+    /// The same as a sentence.
+    pub message: String,
+}
+
+impl From<Warning> for Noted {
+    fn from(warning: Warning) -> Noted {
+        Noted { message: warning.to_string(), warning }
+    }
+}
+
+/// What is warned of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(missing_docs)] // each kind's message names its fields
+pub enum Warning {
+    /// The machine was busy before the first run.
+    HighLoad { load1: f64, cores: usize },
+    /// Another process used a core's worth of time or a good part of it.
+    BusyProcess { name: String, pid: u32, cpu_pct: f64 },
+    /// The CPU's clock is governed for saving energy.
+    Governor { governor: String },
+    /// The hypervisor gave this machine's cores to others during the measurement.
+    StolenTime { pct: f64 },
+    /// The program was built without optimisation.
+    DebugBuild,
+    /// Subjects of the same shape got different prompts (different tokenizers or templates).
+    UnequalPrompts { scenario: String, counts: Vec<(String, usize)> },
+    /// Two forms of what seems to be one model tokenise the same text differently.
+    SameModelDifferentIds { scenario: String, first: String, second: String },
+    /// The model has no tokenizer: it got random ids.
+    RandomPrompt { subject: String },
+    /// The warm-up ended before two runs in a row were alike.
+    NotSteady { subject: String, run: usize, warmups: usize },
+    /// The first load could not be made cold.
+    NotCold { subject: String, cached_pct: f64 },
+    /// The runs scatter: half the range is more than a tenth of the median.
+    WideSpread { subject: String, scenario: String, pct: f64 },
+    /// The experiment was interrupted.
+    Interrupted,
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Warning::HighLoad { load1, cores } => write!(
+                f,
+                "the machine was busy before the first run: load average {load1:.2} on {cores} cores; figures may be low"
+            ),
+            Warning::BusyProcess { name, pid, cpu_pct } => {
+                write!(f, "process {name} ({pid}) was using {cpu_pct:.0}% of a core before the first run")
+            }
+            Warning::Governor { governor } => {
+                write!(f, "the CPU frequency governor is {governor}, not performance; the clock may vary")
+            }
+            Warning::StolenTime { pct } => {
+                write!(f, "the hypervisor took away {pct:.1}% of the cores' time during the measurement")
+            }
+            Warning::DebugBuild => {
+                write!(f, "this is a debug build; its figures say nothing about a release build")
+            }
+            Warning::UnequalPrompts { scenario, counts } => {
+                let counts: Vec<_> = counts.iter().map(|(who, n)| format!("{who} {n}")).collect();
+                write!(f, "{scenario}: prompts differ in tokens: {}", counts.join(", "))
+            }
+            Warning::SameModelDifferentIds { scenario, first, second } => write!(
+                f,
+                "{scenario}: {first} and {second} have the same shape but different prompt ids; their tokenizers or \
+                 chat templates differ"
+            ),
+            Warning::RandomPrompt { subject } => {
+                write!(f, "{subject} has no tokenizer; it was given random ids of each scenario's nominal length")
+            }
+            Warning::NotSteady { subject, run, warmups } => {
+                write!(f, "{subject}, run {run}: still not steady after {warmups} warm-up runs")
+            }
+            Warning::NotCold { subject, cached_pct } => write!(
+                f,
+                "{subject}: {cached_pct:.0}% of the files stayed in the page cache, so the first load was not cold"
+            ),
+            Warning::WideSpread { subject, scenario, pct } => {
+                write!(f, "{subject}, {scenario}: runs scatter by ±{pct:.0}% around the median")
+            }
+            Warning::Interrupted => write!(f, "interrupted: the record is partial"),
+        }
+    }
+}
