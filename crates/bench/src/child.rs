@@ -4,7 +4,7 @@
 
 use crate::clock::TimeLine;
 use crate::files::hash_ids;
-use crate::plan::Work;
+use crate::plan::{WARM_PROMPT, WARM_TOKENS, Work};
 use crate::protocol::{self, ChildSpec, FrameError, FromChild, RunSpec, ToChild};
 use crate::record::{LoadReport, RunReport};
 use crate::rng::Rng;
@@ -17,8 +17,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 use zonda_engine::load::ModelSpec;
-use zonda_engine::tokenize::{Message, RenderOptions};
-use zonda_engine::{Engine, Event, FinishReason, Prompt, Request, SamplingParams, TokenId};
+use zonda_engine::tokenize::{Encode, Message};
+use zonda_engine::{Engine, Event, FinishReason, Outcome, Prompt, Request, SamplingParams, Text, TokenId};
 
 /// How often the parent hears how far a run is.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -130,7 +130,7 @@ fn request(
     spec: &RunSpec,
     out: &mut impl Write,
 ) -> Result<Result<RunReport, String>, FrameError> {
-    let prompt = prompt(engine, spec);
+    let prompt = prompt(&spec.work, engine.text(), engine.spec().vocab_size, spec.seed);
     let (send, ended) = channel();
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
@@ -180,7 +180,7 @@ fn request(
             cached_tokens: outcome.usage.cached_tokens,
             prefill_ms: outcome.timing.prefill.as_secs_f64() * 1e3,
             finish_reason: outcome.reason.as_str().into(),
-            prompt_sha256: hash_ids(&prompt_ids(engine, &for_hash)?),
+            prompt_sha256: hash_ids(&prompt_ids(&for_hash, engine.text())?),
             ids: seen.ids,
             text: seen.text,
             usage,
@@ -199,7 +199,7 @@ struct Seen {
 
 impl Seen {
     /// Notes an event; gives the outcome when it is the last one.
-    fn note(&mut self, event: Event, t0: Instant) -> Option<Result<zonda_engine::Outcome, String>> {
+    fn note(&mut self, event: Event, t0: Instant) -> Option<Result<Outcome, String>> {
         match event {
             Event::Tokens { ids, text, at, .. } => {
                 // Text that was held back comes without tokens of its own.
@@ -220,12 +220,11 @@ impl Seen {
     }
 }
 
-/// The prompt of a piece of work for this engine.
-fn prompt(engine: &Engine, spec: &RunSpec) -> Prompt {
-    let vocab = engine.spec().vocab_size;
-    let mut rng = Rng::new(spec.seed, 0x1d5);
+/// The prompt of a piece of work for a model. Random ids are below `vocab`.
+fn prompt(work: &Work, text: Option<&Text>, vocab: usize, seed: u64) -> Prompt {
+    let mut rng = Rng::new(seed, 0x1d5);
     let mut random = |n: usize| Prompt::Tokens((0..n).map(|_| rng.below(vocab) as TokenId).collect());
-    match (&spec.work, engine.text()) {
+    match (work, text) {
         (Work::Prompt(n), _) => random(*n),
         (Work::Generate(_), text) => match text.and_then(|t| t.tokenizer.bos()) {
             Some(bos) => Prompt::Tokens(vec![bos]),
@@ -233,10 +232,8 @@ fn prompt(engine: &Engine, spec: &RunSpec) -> Prompt {
         },
         (Work::Scenario(s), None) => random(s.nominal_prompt_tokens),
         (Work::Scenario(s), Some(text)) if text.template.is_some() => {
-            let mut messages = Vec::new();
-            messages.extend(s.system.iter().map(|system| Message::new("system", system)));
-            messages.push(Message::new("user", &s.prompt));
-            Prompt::chat(messages)
+            let system = s.system.iter().map(|system| Message::new("system", system));
+            Prompt::chat(system.chain([Message::new("user", &s.prompt)]).collect())
         }
         // A base model without a chat template gets the same words as plain text.
         (Work::Scenario(s), Some(_)) => {
@@ -246,26 +243,34 @@ fn prompt(engine: &Engine, spec: &RunSpec) -> Prompt {
     }
 }
 
-/// The ids that the engine made of a prompt, for their hash.
-fn prompt_ids(engine: &Engine, prompt: &Prompt) -> Result<Vec<TokenId>, String> {
-    let missing = || "the model has no tokenizer".to_owned();
+/// The ids that an engine with this `text` makes of a prompt.
+fn prompt_ids(prompt: &Prompt, text: Option<&Text>) -> Result<Vec<TokenId>, String> {
+    let text = text.ok_or("the model has no tokenizer");
     match prompt {
         Prompt::Tokens(ids) => Ok(ids.clone()),
-        Prompt::Chat { messages, options } => chat_ids(engine, messages, options),
+        Prompt::Chat { messages, options } => {
+            text?.encode_chat(messages, options).map_err(|e| e.to_string())
+        }
         Prompt::Text(prompt) => {
-            let tokenizer = &engine.text().ok_or_else(missing)?.tokenizer;
-            let options = zonda_engine::tokenize::Encode {
-                add_bos: tokenizer.adds_bos(),
-                parse_special: true,
-            };
+            let tokenizer = &text?.tokenizer;
+            let options = Encode { add_bos: tokenizer.adds_bos(), parse_special: true };
             tokenizer.encode(prompt, options).map_err(|e| e.to_string())
         }
     }
 }
 
-fn chat_ids(engine: &Engine, messages: &[Message], options: &RenderOptions) -> Result<Vec<TokenId>, String> {
-    let text = engine.text().ok_or("the model has no tokenizer")?;
-    text.encode_chat(messages, options).map_err(|e| e.to_string())
+impl ChildSpec {
+    /// The context, in tokens, that holds all the work to come: for whoever opens the backend, when its options name
+    /// none. A multiple of 256. With the model's tokenizer it is counted, not guessed.
+    pub fn context_needed(&self, text: Option<&Text>) -> usize {
+        let longest = self.work.iter().map(|work| {
+            let prompt = prompt(work, text, 1, 0);
+            // A prompt that can't be tokenised fails in its run, which says why.
+            prompt_ids(&prompt, text).map_or(0, |ids| ids.len()) + work.max_tokens()
+        });
+        // The warm-up's prefill and answer have to fit too.
+        longest.max().unwrap_or(0).max(WARM_PROMPT + WARM_TOKENS).next_multiple_of(256)
+    }
 }
 
 /// Takes stdout for the protocol, and sends whatever else the process prints there (a library's chatter) to stderr.

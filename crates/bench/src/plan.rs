@@ -10,6 +10,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Most prompt tokens of the warm-up's prefill: enough to touch every buffer of a chunked prefill.
+pub const WARM_PROMPT: usize = 512;
+/// Output tokens of a warm-up run.
+pub const WARM_TOKENS: usize = 16;
+
 /// A backend with a model and its options: what one child process opens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
@@ -66,18 +71,6 @@ impl Work {
             Work::Scenario(s) => s.max_tokens,
             Work::Prompt(_) => 1,
             Work::Generate(n) => *n,
-        }
-    }
-
-    /// A context, in tokens, that surely holds it. Text counts as a token per 2 bytes: twice and more what the
-    /// tokenizers of real models make of it.
-    fn context(&self) -> usize {
-        match self {
-            Work::Scenario(s) => {
-                let bytes = s.prompt.len() + s.system.as_ref().map_or(0, String::len);
-                (bytes / 2).max(s.nominal_prompt_tokens) + s.max_tokens + 128
-            }
-            Work::Prompt(n) | Work::Generate(n) => n + 2,
         }
     }
 }
@@ -232,11 +225,6 @@ impl Plan {
         visits
     }
 
-    /// A context, in tokens, that surely holds every piece of work.
-    pub fn context(&self) -> usize {
-        self.config.work.iter().map(Work::context).max().unwrap_or(0).next_multiple_of(256)
-    }
-
     /// The longest silence a child is allowed.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.config.timeout_s)
@@ -303,14 +291,5 @@ mod tests {
         assert!(refused(|c| c.runs = Runs::UntilCi { pct: f64::NAN, min: 5, max: 9 }).contains("NaN"));
         assert!(refused(|c| c.work = vec![Work::Prompt(0)]).contains("pp0"));
         assert!(refused(|c| c.timeout_s = 0).contains("timeout"));
-    }
-
-    #[test]
-    fn the_context_holds_the_longest_work() {
-        assert!(plan(1, 0).context() >= 1500 + 200);
-        let work = vec![Work::Prompt(512), Work::Generate(128)];
-        let plan =
-            Plan::new(BenchConfig { subjects: vec![subject("a")], work, ..BenchConfig::default() }).unwrap();
-        assert_eq!(plan.context(), 768);
     }
 }

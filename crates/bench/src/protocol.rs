@@ -30,8 +30,8 @@ pub enum ToChild {
 pub struct ChildSpec {
     /// Backend, model, options.
     pub subject: Subject,
-    /// A context, in tokens, that holds all the work to come. A model with a shorter one of its own keeps to that.
-    pub context: usize,
+    /// The work to come; what decides the context it needs ([`ChildSpec::context_needed`]).
+    pub work: Vec<Work>,
 }
 
 /// One request.

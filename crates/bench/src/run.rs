@@ -6,7 +6,7 @@
 use crate::clock::rate;
 use crate::files;
 use crate::machine::{Machine, Steal};
-use crate::plan::{BenchConfig, Plan, Runs, Subject, Visit, Work};
+use crate::plan::{BenchConfig, Plan, Runs, Subject, Visit, WARM_PROMPT, WARM_TOKENS, Work};
 use crate::process::{ChildError, ChildProcess, Launcher, Watch};
 use crate::protocol::{ChildSpec, FromChild, RunSpec, ToChild};
 use crate::record::*;
@@ -18,10 +18,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// Prompt tokens of the warm-up's prefill: enough to touch every buffer of a chunked prefill.
-const WARM_PROMPT: usize = 512;
-/// Output tokens of a warm-up run.
-const WARM_TOKENS: usize = 16;
 /// Two warm-up TpT closer than this, in ms, are alike whatever their ratio (the mock takes microseconds).
 const ALIKE_MS: f64 = 0.05;
 
@@ -302,7 +298,7 @@ impl Experiment<'_> {
         let mut child = ChildProcess::start(self.launcher).map_err(|e| Trouble::Stop(Stop::Launch(e)))?;
         let timeout = self.plan.timeout();
         child.greet(timeout, &mut Watcher(self.progress)).map_err(|e| at("starting", e))?;
-        let spec = ChildSpec { subject: s.clone(), context: self.plan.context() };
+        let spec = ChildSpec { subject: s.clone(), work: self.config.work.clone() };
         let answer = child.ask(&ToChild::Open(spec), timeout, &mut Watcher(self.progress));
         match answer.map_err(|e| at("loading", e))? {
             FromChild::Opened(load) => self.process().load = Some(*load),
