@@ -248,9 +248,7 @@ fn prompt_ids(prompt: &Prompt, text: Option<&Text>) -> Result<Vec<TokenId>, Stri
     let text = text.ok_or("the model has no tokenizer");
     match prompt {
         Prompt::Tokens(ids) => Ok(ids.clone()),
-        Prompt::Chat { messages, options } => {
-            text?.encode_chat(messages, options).map_err(|e| e.to_string())
-        }
+        Prompt::Chat { messages, options } => text?.encode_chat(messages, options).map_err(|e| e.to_string()),
         Prompt::Text(prompt) => {
             let tokenizer = &text?.tokenizer;
             let options = Encode { add_bos: tokenizer.adds_bos(), parse_special: true };

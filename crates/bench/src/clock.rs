@@ -43,9 +43,7 @@ impl TimeLine {
             return Err(TimeLineError::Empty { index });
         }
         match self.0.last() {
-            Some(&Delivery(before, _)) if at < before => {
-                Err(TimeLineError::Backwards { index, at, before })
-            }
+            Some(&Delivery(before, _)) if at < before => Err(TimeLineError::Backwards { index, at, before }),
             _ => {
                 self.0.push(Delivery(at, tokens));
                 Ok(())

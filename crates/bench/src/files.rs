@@ -26,9 +26,9 @@ pub fn of_model(path: &Path) -> io::Result<Vec<PathBuf>> {
     } else {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match split_stem(&name) {
-            Some((stem, count)) => Box::new(move |other| {
-                split_stem(other).is_some_and(|(s, c)| s == stem && c == count)
-            }),
+            Some((stem, count)) => {
+                Box::new(move |other| split_stem(other).is_some_and(|(s, c)| s == stem && c == count))
+            }
             None => {
                 fs::metadata(path)?;
                 return Ok(vec![path.to_owned()]);

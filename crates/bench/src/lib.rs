@@ -5,9 +5,10 @@
 //! * [`scenario`]: what is asked, as data;
 //! * [`plan`]: who runs what in which order (randomised blocks from a recorded seed);
 //! * [`run`](mod@run): the experiment, seen from the parent: one child process at a time, its failures contained;
+//!   [`progress`]: following it;
 //! * [`protocol`] and [`process`]: how parent and child speak, and what can go wrong between them;
 //! * [`child`]: the other side: opens an engine, runs requests, reports;
-//! * [`clock`]: the time line of a run and the figures defined on it;
+//! * [`clock`]: the time line of a run and the figures defined on it; [`row`]: a run's line in the record;
 //! * [`stats`], [`summary`]: from runs to medians, a ranking and a recommendation;
 //! * [`machine`], [`files`], [`usage`], [`warning`]: where it was measured and what may have disturbed it;
 //! * [`record`]: everything that is kept; [`export`]: CSV, JSON and the terminal's tables.
@@ -21,9 +22,11 @@ pub mod files;
 pub mod machine;
 pub mod plan;
 pub mod process;
+pub mod progress;
 pub mod protocol;
 pub mod record;
 pub mod rng;
+pub mod row;
 pub mod run;
 pub mod scenario;
 pub mod stats;
@@ -35,9 +38,10 @@ pub use child::child_main;
 pub use export::{render_table, write_all};
 pub use plan::{BenchConfig, Plan, Runs, Subject, Work};
 pub use process::Launcher;
+pub use progress::{Progress, Silent, Update};
 pub use protocol::ChildSpec;
 pub use record::Record;
-pub use run::{Progress, Silent, Update, run};
+pub use run::run;
 pub use scenario::Scenario;
 
 /// Why there is no record. Failures of single runs are rows of the record, not errors.

@@ -9,7 +9,20 @@ use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// Instruction sets worth recording, as `/proc/cpuinfo` spells their beginnings.
 const FLAGS: [&str; 14] = [
-    "sse4_2", "avx", "fma", "f16c", "bmi2", "amx", "asimd", "neon", "sve", "sme", "i8mm", "bf16", "fphp", "hypervisor",
+    "sse4_2",
+    "avx",
+    "fma",
+    "f16c",
+    "bmi2",
+    "amx",
+    "asimd",
+    "neon",
+    "sve",
+    "sme",
+    "i8mm",
+    "bf16",
+    "fphp",
+    "hypervisor",
 ];
 /// A process that uses more of a core than this, in percent, is named.
 const BUSY_PCT: f32 = 20.0;
@@ -53,14 +66,18 @@ impl Machine {
         let mut system = System::new();
         system.refresh_memory();
         system.refresh_cpu_all();
-        let named = |name: &str| system.cpus().first().map(|c| c.brand().trim().to_owned()).filter(|b| b != name);
+        let named =
+            |name: &str| system.cpus().first().map(|c| c.brand().trim().to_owned()).filter(|b| b != name);
         Machine {
             cpu: named("").or_else(|| cpuinfo("model name")),
             arch: std::env::consts::ARCH.into(),
             physical_cores: System::physical_core_count(),
             logical_cores: system.cpus().len(),
             caches: caches(Path::new("/sys/devices/system/cpu/cpu0/cache")),
-            cpu_flags: cpuinfo("flags").or_else(|| cpuinfo("Features")).map(|f| flags(&f)).unwrap_or_default(),
+            cpu_flags: cpuinfo("flags")
+                .or_else(|| cpuinfo("Features"))
+                .map(|f| flags(&f))
+                .unwrap_or_default(),
             memory_bytes: system.total_memory(),
             available_bytes: system.available_memory(),
             cgroup_memory_bytes: line("/sys/fs/cgroup/memory.max").and_then(|l| l.parse().ok()),

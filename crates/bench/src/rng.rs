@@ -12,12 +12,12 @@ impl Rng {
     /// A generator for a seed and a purpose: different purposes of one seed give unrelated streams.
     pub fn new(seed: u64, purpose: u64) -> Rng {
         let mut rng = Rng(seed ^ purpose.wrapping_mul(0xd134_2543_de82_ef95));
-        rng.next();
+        rng.bits();
         rng
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,7 +27,7 @@ impl Rng {
 
     /// A number in `0..n`; 0 if `n` is 0. (Lemire's multiplication: the bias is below 2⁻³² for any `n` used here.)
     pub fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
+        ((u128::from(self.bits()) * n as u128) >> 64) as usize
     }
 
     /// Puts a list in random order (Fisher–Yates).
@@ -46,7 +46,7 @@ mod tests {
     fn the_same_seed_gives_the_same_stream_and_another_purpose_another() {
         let stream = |seed, purpose| {
             let mut r = Rng::new(seed, purpose);
-            (0..8).map(|_| r.next()).collect::<Vec<_>>()
+            (0..8).map(|_| r.bits()).collect::<Vec<_>>()
         };
         assert_eq!(stream(7, 1), stream(7, 1));
         assert_ne!(stream(7, 1), stream(7, 2));

@@ -3,14 +3,15 @@
 //! Nothing that happens to a child ends the experiment: a crash, a hang, an error or a load that fails becomes a row
 //! that says why, and the rest goes on. What failed once is not tried again in later blocks.
 
-use crate::clock::rate;
 use crate::files;
 use crate::machine::{Machine, Steal};
-use crate::plan::{BenchConfig, Plan, Runs, Subject, Visit, WARM_PROMPT, WARM_TOKENS, Work};
-use crate::process::{ChildError, ChildProcess, Launcher, Watch};
+use crate::plan::{BenchConfig, Plan, Runs, Visit, WARM_PROMPT, WARM_TOKENS, Work};
+use crate::process::{ChildError, ChildProcess, Launcher};
+use crate::progress::{Progress, Update, Watcher};
 use crate::protocol::{ChildSpec, FromChild, RunSpec, ToChild};
 use crate::record::*;
-use crate::stats::{Stats, quantile};
+use crate::row;
+use crate::stats::Stats;
 use crate::summary;
 use crate::warning::{Noted, Warning};
 use crate::{BenchError, rng::Rng};
@@ -20,55 +21,6 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Two warm-up TpT closer than this, in ms, are alike whatever their ratio (the mock takes microseconds).
 const ALIKE_MS: f64 = 0.05;
-
-/// What happens, as it happens.
-#[derive(Debug)]
-pub enum Update<'a> {
-    /// About to begin: at most `runs` runs in all.
-    Planned {
-        /// Runs in all.
-        runs: usize,
-    },
-    /// A child is loading its model.
-    Loading(&'a Subject),
-    /// A warm-up run begins.
-    WarmUp(&'a Subject),
-    /// A measured run begins.
-    Running {
-        /// Who.
-        subject: &'a Subject,
-        /// What, by name.
-        work: String,
-        /// The block, from 1.
-        run: usize,
-        /// Tokens to come.
-        tokens: usize,
-    },
-    /// So many tokens of it have arrived.
-    Tokens(usize),
-    /// A run ended, well or not.
-    Row(&'a Row),
-    /// Something that may disturb the measurement.
-    Warning(&'a Warning),
-}
-
-/// Who follows an experiment, and may stop it.
-pub trait Progress {
-    /// Something happened.
-    fn update(&mut self, update: Update<'_>);
-    /// True once the person has asked to stop (Ctrl-C): the record is then partial, and says so.
-    fn interrupted(&self) -> bool {
-        false
-    }
-}
-
-/// Follows nothing.
-#[derive(Debug)]
-pub struct Silent;
-
-impl Progress for Silent {
-    fn update(&mut self, _: Update<'_>) {}
-}
 
 /// Runs an experiment.
 ///
@@ -217,7 +169,7 @@ impl Experiment<'_> {
             match self.given_up.get(&(visit.subject, work)) {
                 Some(why) => {
                     let status = Status::NotRun(why.clone());
-                    let row = self.row(visit.subject, work, run, status);
+                    let row = self.empty_row(visit.subject, work, run, status);
                     self.keep(row);
                 }
                 None => todo.push_back(work),
@@ -268,9 +220,15 @@ impl Experiment<'_> {
         Ok(())
     }
 
+    /// A row that says who and what, without figures.
+    fn empty_row(&self, subject: usize, work: usize, run: usize, status: Status) -> Row {
+        let load = self.processes.iter().rev().find(|p| p.subject == subject).and_then(|p| p.load.as_ref());
+        row::empty(self.config, load, subject, work, run, status)
+    }
+
     fn fail(&mut self, subject: usize, work: usize, run: usize, order: Option<usize>, why: &str) {
         self.given_up.insert((subject, work), format!("it failed in run {run}: {why}"));
-        let mut row = self.row(subject, work, run, Status::Failed(why.into()));
+        let mut row = self.empty_row(subject, work, run, Status::Failed(why.into()));
         row.order = order;
         self.keep(row);
     }
@@ -336,8 +294,7 @@ impl Experiment<'_> {
             .unwrap_or(Work::Generate(WARM_TOKENS));
         let mut last: Option<f64> = None;
         for i in 0..=self.config.warmup {
-            let (work, most) =
-                if i == 0 { (Work::Prompt(prefill), 1) } else { (short.clone(), WARM_TOKENS) };
+            let (work, most) = if i == 0 { (Work::Prompt(prefill), 1) } else { (short.clone(), WARM_TOKENS) };
             let tpt = self.prepare(child, subject, work, most, false)?.timeline.tpt_ms();
             if last.zip(tpt).is_some_and(|(l, t)| alike(l, t, self.config.steady_pct)) {
                 return Ok(());
@@ -409,89 +366,12 @@ impl Experiment<'_> {
             tokens: w.max_tokens(),
         });
         // Each block has prompts of its own where they are random, the same for every subject.
-        let seed = Rng::new(self.config.seed, run as u64).next();
+        let seed = Rng::new(self.config.seed, run as u64).bits();
         let spec = RunSpec { work: w.clone(), max_tokens: w.max_tokens(), natural, cached, seed };
         let report = self.request(child, spec)?;
-        check_length(&report, w.max_tokens(), natural).map_err(Trouble::Failed)?;
-        let row = self.row(subject, work, run, Status::Ok);
-        Ok(filled(row, report, matches!(w, Work::Prompt(_))))
-    }
-
-    /// A row that says who and what, without figures.
-    fn row(&self, subject: usize, work: usize, run: usize, status: Status) -> Row {
-        let s = &self.config.subjects[subject];
-        let load = self.processes.iter().rev().find(|p| p.subject == subject).and_then(|p| p.load.as_ref());
-        Row {
-            order: None,
-            subject,
-            backend: s.backend.clone(),
-            model: s.model.clone(),
-            format: s.format.clone(),
-            quant: load.map(|l| l.backend.weights.clone()).filter(|w| !w.is_empty()),
-            scenario: self.config.work[work].name(),
-            tokens: self.config.work[work].max_tokens(),
-            run,
-            load_ms: load.filter(|_| status == Status::Ok).map(|l| l.load_ms),
-            status,
-            synthetic: s.synthetic,
-            measured_at: "engine".into(),
-            total_ms: None,
-            ttft_ms: None,
-            tpt_ms: None,
-            throughput: None,
-            generated: None,
-            prompt_tokens: None,
-            cached_tokens: None,
-            prefill_tps: None,
-            decode_tps: None,
-            itl_ms: None,
-            peak_rss_mb: None,
-            usage: None,
-            finish_reason: None,
-            prompt_sha256: None,
-            timeline: None,
-            ids: Vec::new(),
-            text: String::new(),
-        }
-    }
-}
-
-/// Did the run do the work that was asked?
-fn check_length(report: &RunReport, asked: usize, natural: bool) -> Result<(), String> {
-    let (n, reason) = (report.timeline.tokens(), report.finish_reason.as_str());
-    let fits = match reason {
-        "length" => n == asked,
-        "stop" => natural && n <= asked,
-        _ => false,
-    };
-    if fits { Ok(()) } else { Err(format!("{n} of {asked} tokens, then it ended: {reason}")) }
-}
-
-/// A row with the figures of a good run. `prompt_only`: a `pp` test, whose one output token is not a measurement.
-fn filled(row: Row, report: RunReport, prompt_only: bool) -> Row {
-    let line = &report.timeline;
-    let mut gaps = line.gaps_ms();
-    gaps.sort_by(f64::total_cmp);
-    let uncached = report.prompt_tokens.saturating_sub(report.cached_tokens);
-    Row {
-        total_ms: line.total_ms(),
-        ttft_ms: line.ttft_ms(),
-        tpt_ms: line.tpt_ms(),
-        throughput: line.throughput().filter(|_| !prompt_only),
-        generated: Some(line.tokens()),
-        prompt_tokens: Some(report.prompt_tokens),
-        cached_tokens: Some(report.cached_tokens),
-        prefill_tps: rate(uncached as f64, report.prefill_ms).filter(|&r| r > 0.0),
-        decode_tps: line.decode_tps(),
-        itl_ms: (!gaps.is_empty()).then(|| [0.5, 0.9, 0.99].map(|q| quantile(&gaps, q))),
-        peak_rss_mb: report.usage.peak_rss.map(|bytes| bytes as f64 / f64::from(1 << 20)),
-        usage: Some(report.usage),
-        finish_reason: Some(report.finish_reason),
-        prompt_sha256: Some(report.prompt_sha256),
-        timeline: Some(report.timeline),
-        ids: report.ids,
-        text: report.text,
-        ..row
+        row::check_length(&report, w.max_tokens(), natural).map_err(Trouble::Failed)?;
+        let row = self.empty_row(subject, work, run, Status::Ok);
+        Ok(row::filled(row, report, matches!(w, Work::Prompt(_))))
     }
 }
 
@@ -532,16 +412,4 @@ fn alike(a: f64, b: f64, pct: f64) -> bool {
 fn now() -> String {
     let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     now.format(&Rfc3339).unwrap_or_default()
-}
-
-/// Lets the process that waits reach the one who follows.
-struct Watcher<'a>(&'a mut dyn Progress);
-
-impl Watch for Watcher<'_> {
-    fn interrupted(&self) -> bool {
-        self.0.interrupted()
-    }
-    fn tokens(&mut self, tokens: usize) {
-        self.0.update(Update::Tokens(tokens));
-    }
 }

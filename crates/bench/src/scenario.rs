@@ -125,7 +125,8 @@ impl Scenario {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "name='a'\ntitle='A'\ndescription='B'\nprompt='C'\nmax_tokens=3\nnominal_prompt_tokens=5\n";
+    const GOOD: &str =
+        "name='a'\ntitle='A'\ndescription='B'\nprompt='C'\nmax_tokens=3\nnominal_prompt_tokens=5\n";
 
     #[test]
     fn the_embedded_scenarios_are_what_the_contract_says() {

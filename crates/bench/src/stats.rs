@@ -136,7 +136,7 @@ mod tests {
         for trial in 0..400 {
             // A sum of uniforms: symmetric, close to normal, median 6.
             let values: Vec<f64> =
-                (0..15).map(|_| (0..12).map(|_| rng.next() as f64 / u64::MAX as f64).sum()).collect();
+                (0..15).map(|_| (0..12).map(|_| rng.bits() as f64 / u64::MAX as f64).sum()).collect();
             let [low, high] = Stats::of(&values, trial).unwrap().ci95.unwrap();
             covered += usize::from(low <= 6.0 && 6.0 <= high);
         }

@@ -58,7 +58,8 @@ fn agreed(mut values: impl Iterator<Item = Option<usize>>) -> Option<usize> {
 }
 
 fn pooled_gaps(rows: &[&Row]) -> Option<[f64; 3]> {
-    let mut gaps: Vec<f64> = rows.iter().filter_map(|r| r.timeline.as_ref()).flat_map(|t| t.gaps_ms()).collect();
+    let mut gaps: Vec<f64> =
+        rows.iter().filter_map(|r| r.timeline.as_ref()).flat_map(|t| t.gaps_ms()).collect();
     gaps.sort_by(f64::total_cmp);
     (!gaps.is_empty()).then(|| [0.5, 0.9, 0.99].map(|q| quantile(&gaps, q)))
 }

@@ -78,7 +78,10 @@ impl std::fmt::Display for Warning {
                  chat templates differ"
             ),
             Warning::RandomPrompt { subject } => {
-                write!(f, "{subject} has no tokenizer; it was given random ids of each scenario's nominal length")
+                write!(
+                    f,
+                    "{subject} has no tokenizer; it was given random ids of each scenario's nominal length"
+                )
             }
             Warning::NotSteady { subject, run, warmups } => {
                 write!(f, "{subject}, run {run}: still not steady after {warmups} warm-up runs")

@@ -5,8 +5,25 @@ use std::io;
 
 /// The columns, in order.
 pub const COLUMNS: [&str; 19] = [
-    "backend", "scenario", "tokens", "run", "total_ms", "ttft_ms", "tpt_ms", "throughput", "generated", "model", "format",
-    "quant", "prompt_tokens", "prefill_tps", "decode_tps", "load_ms", "peak_rss_mb", "finish_reason", "order",
+    "backend",
+    "scenario",
+    "tokens",
+    "run",
+    "total_ms",
+    "ttft_ms",
+    "tpt_ms",
+    "throughput",
+    "generated",
+    "model",
+    "format",
+    "quant",
+    "prompt_tokens",
+    "prefill_tps",
+    "decode_tps",
+    "load_ms",
+    "peak_rss_mb",
+    "finish_reason",
+    "order",
 ];
 
 /// The record's rows as CSV (RFC 4180, with a header). A figure that doesn't exist is an empty cell; the

@@ -25,7 +25,9 @@ pub fn render_table(record: &Record, width: u16, color: bool) -> String {
     let _ = writeln!(
         out,
         "{}",
-        style.faint("Medians ± half the range. TTFT: first token; TpT: each one after it; tokens/s: output / total.")
+        style.faint(
+            "Medians ± half the range. TTFT: first token; TpT: each one after it; tokens/s: output / total."
+        )
     );
     ranking(&mut out, &record.ranking, width, style);
     if let Some(o) = &record.overhead {

@@ -37,7 +37,8 @@ pub fn open(spec: &ChildSpec) -> Result<Engine, String> {
         _ => {}
     }
     let backend = Faulty { mock: Mock::new(mock), abort: option == "abort in long" };
-    Engine::start(move || Ok(Box::new(backend) as _), text, EngineConfig::default()).map_err(|e| e.to_string())
+    Engine::start(move || Ok(Box::new(backend) as _), text, EngineConfig::default())
+        .map_err(|e| e.to_string())
 }
 
 /// A mock that can take the whole process down with it.

@@ -57,11 +57,16 @@ fn a_failed_load_says_why() {
         assert_eq!(bad.len(), 4, "{bad:?}");
         assert!(bad.iter().all(|(who, ..)| *who == "bad"));
         assert!(
-            bad[..2].iter().all(|(_, run, _, s)| *run == 1 && s.to_string().starts_with(&format!("failed: {why}"))),
+            bad[..2]
+                .iter()
+                .all(|(_, run, _, s)| *run == 1 && s.to_string().starts_with(&format!("failed: {why}"))),
             "{bad:?}"
         );
         assert!(bad[2..].iter().all(|(_, run, _, s)| *run == 2 && matches!(s, Status::NotRun(_))));
-        assert!(record.rows.iter().all(|r| r.order.is_some() == (r.backend == "good")), "a run that never began");
+        assert!(
+            record.rows.iter().all(|r| r.order.is_some() == (r.backend == "good")),
+            "a run that never began"
+        );
         assert_eq!(record.processes.iter().filter(|p| p.load.is_none()).count(), 1, "it is not tried again");
         assert_eq!(record.ranking.len(), 1);
     }
@@ -69,7 +74,8 @@ fn a_failed_load_says_why() {
 
 fn a_hang_is_stopped() {
     let work = vec![Work::Generate(200)];
-    let c = BenchConfig { work, timeout_s: 1, ..config(vec![subject("stuck", "hang"), subject("sound", "")]) };
+    let c =
+        BenchConfig { work, timeout_s: 1, ..config(vec![subject("stuck", "hang"), subject("sound", "")]) };
     let record = run(c);
     let bad = bad(&record);
     assert_eq!(bad.len(), 2, "{bad:?}");

@@ -170,7 +170,8 @@ fn a_record_survives_its_json() {
     }
     let rows = json["rows"].as_array().unwrap();
     assert!(rows.iter().any(|r| r["synthetic"] == true && r["backend"] == "mock"));
-    let failed = rows.iter().find(|r| r["outcome"] == "failed" || r["status"]["outcome"] == "failed").unwrap();
+    let failed =
+        rows.iter().find(|r| r["outcome"] == "failed" || r["status"]["outcome"] == "failed").unwrap();
     assert!(failed["total_ms"].is_null() && failed["throughput"].is_null());
     let good = rows.iter().find(|r| r["timeline"].is_array()).unwrap();
     assert_eq!(good["timeline"].as_array().unwrap().len(), good["generated"].as_u64().unwrap() as usize);
@@ -178,6 +179,8 @@ fn a_record_survives_its_json() {
 
     let csv = std::fs::read_to_string(&paths[0]).unwrap();
     assert_eq!(csv.lines().count(), 1 + record.rows.len());
-    assert!(csv.starts_with("backend,scenario,tokens,run,total_ms,ttft_ms,tpt_ms,throughput,generated,model,format,"));
+    assert!(csv.starts_with(
+        "backend,scenario,tokens,run,total_ms,ttft_ms,tpt_ms,throughput,generated,model,format,"
+    ));
     assert!(std::fs::read_dir(dir.path()).unwrap().count() == 2, "no half-written file is left");
 }

@@ -1,0 +1,89 @@
+//! From what a child reports to a row of the record.
+
+use crate::clock::rate;
+use crate::plan::BenchConfig;
+use crate::record::{LoadReport, Row, RunReport, Status};
+use crate::stats::quantile;
+
+/// A row that says who and what, without figures. `load` is what the subject's last process loaded.
+pub fn empty(
+    config: &BenchConfig,
+    load: Option<&LoadReport>,
+    subject: usize,
+    work: usize,
+    run: usize,
+    status: Status,
+) -> Row {
+    let s = &config.subjects[subject];
+    Row {
+        order: None,
+        subject,
+        backend: s.backend.clone(),
+        model: s.model.clone(),
+        format: s.format.clone(),
+        quant: load.map(|l| l.backend.weights.clone()).filter(|w| !w.is_empty()),
+        scenario: config.work[work].name(),
+        tokens: config.work[work].max_tokens(),
+        run,
+        load_ms: load.filter(|_| status == Status::Ok).map(|l| l.load_ms),
+        status,
+        synthetic: s.synthetic,
+        measured_at: "engine".into(),
+        total_ms: None,
+        ttft_ms: None,
+        tpt_ms: None,
+        throughput: None,
+        generated: None,
+        prompt_tokens: None,
+        cached_tokens: None,
+        prefill_tps: None,
+        decode_tps: None,
+        itl_ms: None,
+        peak_rss_mb: None,
+        usage: None,
+        finish_reason: None,
+        prompt_sha256: None,
+        timeline: None,
+        ids: Vec::new(),
+        text: String::new(),
+    }
+}
+
+/// Did the run do the work that was asked?
+pub fn check_length(report: &RunReport, asked: usize, natural: bool) -> Result<(), String> {
+    let (n, reason) = (report.timeline.tokens(), report.finish_reason.as_str());
+    let fits = match reason {
+        "length" => n == asked,
+        "stop" => natural && n <= asked,
+        _ => false,
+    };
+    if fits { Ok(()) } else { Err(format!("{n} of {asked} tokens, then it ended: {reason}")) }
+}
+
+/// A row with the figures of a good run. `prompt_only`: a `pp` test, whose one output token is not a measurement.
+pub fn filled(row: Row, report: RunReport, prompt_only: bool) -> Row {
+    let line = &report.timeline;
+    let mut gaps = line.gaps_ms();
+    gaps.sort_by(f64::total_cmp);
+    let uncached = report.prompt_tokens.saturating_sub(report.cached_tokens);
+    Row {
+        total_ms: line.total_ms(),
+        ttft_ms: line.ttft_ms(),
+        tpt_ms: line.tpt_ms(),
+        throughput: line.throughput().filter(|_| !prompt_only),
+        generated: Some(line.tokens()),
+        prompt_tokens: Some(report.prompt_tokens),
+        cached_tokens: Some(report.cached_tokens),
+        prefill_tps: rate(uncached as f64, report.prefill_ms).filter(|&r| r > 0.0),
+        decode_tps: line.decode_tps(),
+        itl_ms: (!gaps.is_empty()).then(|| [0.5, 0.9, 0.99].map(|q| quantile(&gaps, q))),
+        peak_rss_mb: report.usage.peak_rss.map(|bytes| bytes as f64 / f64::from(1 << 20)),
+        usage: Some(report.usage),
+        finish_reason: Some(report.finish_reason),
+        prompt_sha256: Some(report.prompt_sha256),
+        timeline: Some(report.timeline),
+        ids: report.ids,
+        text: report.text,
+        ..row
+    }
+}
