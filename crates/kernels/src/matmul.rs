@@ -2,7 +2,7 @@
 //!
 //! A register tile is some tokens × one panel (16 rows). For a quantised type the inner step is, per 32 values: load code
 //! lines, dot them against each token's broadcast bytes into exact `i32` accumulators (started at −zero·Σa), convert once,
-//! scale once; and per [`GROUP`] values apply the activation scale. GEMV is the same tile with one token.
+//! scale by the rows' and the token's scale. GEMV is the same tile with one token.
 //!
 //! The arithmetic of one token and row is the same whatever the tile, the batch or the thread count: results
 //! do not depend on what else is in a batch.
@@ -193,68 +193,44 @@ impl<F: Format> Tile for QuantTile<F> {
     unsafe fn tile<S: Simd, const T: usize>(s: S, panel: *const u8, acts: &Acts, t: usize) -> [S::F; T] {
         let cols = acts.cols();
         let (code_bytes, _) = quant_panel_bytes::<F>(cols);
-        let q = &acts.quant;
         // SAFETY: the caller vouches for panel and tokens; all offsets stay within a panel's codes and header
         // ([`crate::pack`]) and within one token's rows of `QuantActs`.
         unsafe {
             let header = panel.add(code_bytes);
-            let codes: [*const i8; T] = std::array::from_fn(|i| q.codes.as_ptr().add((t + i) * cols));
-            let scales: [*const f32; T] =
-                std::array::from_fn(|i| q.scales.as_ptr().add((t + i) * cols.div_ceil(GROUP)));
-            let neg16: [*const i32; T] = std::array::from_fn(|i| q.neg16.as_ptr().add((t + i) * (cols / 16)));
-            let neg32: [*const i32; T] = std::array::from_fn(|i| q.neg32.as_ptr().add((t + i) * (cols / 32)));
-            let mut total = [s.splat(0.0); T];
-            let blocks = cols / 32;
-            let mut block = 0;
-            while block < blocks {
-                let end = (block + GROUP / 32).min(blocks);
-                let mut sums = [s.splat(0.0); T];
-                for b in block..end {
-                    let lines = panel.add(b * F::CODE_BYTES);
+            let token = TokenRows::<T>::new::<F>(acts, t);
+            let mut sums = [s.splat(0.0); T];
+            for b in 0..cols / 32 {
+                let lines = panel.add(b * F::CODE_BYTES);
+                for half in 0..32 / F::SUB {
+                    let sub = 32 / F::SUB * b + half;
+                    let (scale, min) = block_scale::<S, F>(s, header, b, half);
+                    let mut dots = start::<S, F, T>(s, &token, sub);
                     if F::SUB == 32 {
-                        let (scale, min) = block_scale::<S, F>(s, header, b, 0);
-                        let mut dots = start::<S, F, T>(s, &neg32, b);
                         for line in 0..F::CODE_BYTES / 64 {
-                            line_dots::<S, F, T>(
-                                s,
-                                lines.add(64 * line),
-                                &codes,
-                                32 * b,
-                                line,
-                                &mut dots,
-                                BOTH,
-                            );
+                            line_dots::<S, F, T>(s, lines.add(64 * line), &token, b, line, &mut dots, BOTH);
                         }
-                        finish::<S, F, T>(s, &dots, scale, min, &neg32, b, &mut sums);
                     } else {
-                        for half in 0..2 {
-                            let (scale, min) = block_scale::<S, F>(s, header, b, half);
-                            let mut dots = start::<S, F, T>(s, &neg16, 2 * b + half);
-                            for l in 0..4 {
-                                // 4-bit: each line holds both halves; 8-bit: lines 0–3 are the first half, 4–7 the second
-                                let (line, part) =
-                                    if F::BITS == 4 { (l, half) } else { (4 * half + l, BOTH) };
-                                line_dots::<S, F, T>(
-                                    s,
-                                    lines.add(64 * line),
-                                    &codes,
-                                    32 * b,
-                                    line,
-                                    &mut dots,
-                                    part,
-                                );
-                            }
-                            finish::<S, F, T>(s, &dots, scale, min, &neg16, 2 * b + half, &mut sums);
+                        for l in 0..4 {
+                            // 4-bit: each line holds both halves; 8-bit: lines 0–3 are the first half, 4–7 the second
+                            let (line, part) = if F::BITS == 4 { (l, half) } else { (4 * half + l, BOTH) };
+                            line_dots::<S, F, T>(s, lines.add(64 * line), &token, b, line, &mut dots, part);
+                        }
+                    }
+                    for i in 0..T {
+                        let product = s.mul(s.to_f(dots[i]), scale);
+                        sums[i] = s.fma(product, s.splat(*token.scales[i].add(b)), sums[i]);
+                        if F::HAS_MIN {
+                            let sum = s.splat(*token.sums[i].add(sub));
+                            sums[i] = if F::MIN_SIGN > 0.0 {
+                                s.fma(min, sum, sums[i])
+                            } else {
+                                s.fnma(min, sum, sums[i])
+                            };
                         }
                     }
                 }
-                let group = block * 32 / GROUP;
-                for i in 0..T {
-                    total[i] = s.fma(sums[i], s.splat(*scales[i].add(group)), total[i]);
-                }
-                block = end;
             }
-            total
+            sums
         }
     }
 }
@@ -262,15 +238,46 @@ impl<F: Format> Tile for QuantTile<F> {
 /// Take both nibbles of a 4-bit line (0: only the low ones, 1: only the high ones).
 const BOTH: usize = 2;
 
+/// Where the quantised activations of a tile's tokens begin.
+struct TokenRows<const T: usize> {
+    /// `[cols]` codes
+    codes: [*const i8; T],
+    /// `[cols / 32]` scales
+    scales: [*const f32; T],
+    /// `[cols / SUB]` negated sums of codes
+    negs: [*const i32; T],
+    /// `[cols / SUB]` sums of values
+    sums: [*const f32; T],
+}
+
+impl<const T: usize> TokenRows<T> {
+    /// # Safety
+    /// `t + T` tokens exist in quantised form.
+    #[inline(always)]
+    unsafe fn new<F: Format>(acts: &Acts, t: usize) -> Self {
+        let (q, cols) = (&acts.quant, acts.cols());
+        let (negs, sums) = if F::SUB == 16 { (&q.neg16, &q.sum16) } else { (&q.neg32, &q.sum32) };
+        // SAFETY: the caller's word; each token has `cols` codes, a scale per GROUP and a sum per SUB.
+        unsafe {
+            TokenRows {
+                codes: std::array::from_fn(|i| q.codes.as_ptr().add((t + i) * cols)),
+                scales: std::array::from_fn(|i| q.scales.as_ptr().add((t + i) * (cols / GROUP))),
+                negs: std::array::from_fn(|i| negs.as_ptr().add((t + i) * (cols / F::SUB))),
+                sums: std::array::from_fn(|i| sums.as_ptr().add((t + i) * (cols / F::SUB))),
+            }
+        }
+    }
+}
+
 /// The dot products' start: −zero·Σa.
 #[inline(always)]
-unsafe fn start<S: Simd, F: Format, const T: usize>(s: S, neg: &[*const i32; T], sub: usize) -> [S::I; T] {
+unsafe fn start<S: Simd, F: Format, const T: usize>(s: S, token: &TokenRows<T>, sub: usize) -> [S::I; T] {
     std::array::from_fn(|i| {
         if F::ZERO_LOG2 == 0 {
             return s.isplat(0);
         }
         // SAFETY: `sub` is one of the row's sums.
-        let neg = s.isplat(unsafe { *neg[i].add(sub) });
+        let neg = s.isplat(unsafe { *token.negs[i].add(sub) });
         match F::ZERO_LOG2 {
             2 => s.shl::<2>(neg),
             3 => s.shl::<3>(neg),
@@ -281,20 +288,21 @@ unsafe fn start<S: Simd, F: Format, const T: usize>(s: S, neg: &[*const i32; T],
     })
 }
 
-/// One 64-byte line of codes against four (or, for 4-bit codes, twice four) values of each token.
+/// One 64-byte line of codes against four (or, for 4-bit codes, twice four) values of block `b` of each token.
 #[inline(always)]
 unsafe fn line_dots<S: Simd, F: Format, const T: usize>(
     s: S,
     line_at: *const u8,
-    codes: &[*const i8; T],
-    base: usize,
+    token: &TokenRows<T>,
+    b: usize,
     line: usize,
     dots: &mut [S::I; T],
     part: usize,
 ) {
-    // SAFETY: the caller's line and offsets; four codes at a multiple of 4 within a row.
+    // SAFETY: the caller's line and block; four codes at a multiple of 4 within a row.
     unsafe {
-        let four = |i: usize, at: usize| s.isplat(codes[i].add(base + at).cast::<i32>().read_unaligned());
+        let four =
+            |i: usize, at: usize| s.isplat(token.codes[i].add(32 * b + at).cast::<i32>().read_unaligned());
         let w = s.load_bytes(line_at);
         if F::BITS == 4 {
             if part != 1 {
@@ -336,27 +344,6 @@ unsafe fn block_scale<S: Simd, F: Format>(s: S, header: *const u8, b: usize, hal
             }
         }
         (scale, min)
-    }
-}
-
-/// Adds a block's scaled dot products (and mins) to the group's sums.
-#[inline(always)]
-unsafe fn finish<S: Simd, F: Format, const T: usize>(
-    s: S,
-    dots: &[S::I; T],
-    scale: S::F,
-    min: S::F,
-    neg: &[*const i32; T],
-    sub: usize,
-    sums: &mut [S::F; T],
-) {
-    for i in 0..T {
-        sums[i] = s.fma(s.to_f(dots[i]), scale, sums[i]);
-        if F::HAS_MIN {
-            // SAFETY: `sub` is one of the row's sums.
-            let neg = s.to_f(s.isplat(unsafe { *neg[i].add(sub) }));
-            sums[i] = if F::MIN_SIGN > 0.0 { s.fnma(min, neg, sums[i]) } else { s.fma(min, neg, sums[i]) };
-        }
     }
 }
 
