@@ -122,8 +122,8 @@ pub struct Scheduler {
     running: Vec<Sequence>,
     ops: VecDeque<SlotOp>,
     next_id: SeqId,
-    /// The prefill that was served first in the last step.
-    turn: SeqId,
+    /// Counts admissions and turns, to order prefills.
+    turns: u64,
     /// Counts uses of cached slots, to order them.
     uses: u64,
 }
@@ -149,7 +149,7 @@ impl Scheduler {
             running: Vec::new(),
             ops: VecDeque::new(),
             next_id: 0,
-            turn: 0,
+            turns: 0,
             uses: 0,
         })
     }
@@ -232,18 +232,20 @@ impl Scheduler {
         if !plan.spans.is_empty() {
             budget = budget.min(self.prefill_chunk);
         }
-        // Prefills take turns: the one after the last step's first goes first, the rest share what is left.
-        let first = self.running.partition_point(|s| s.id <= self.turn);
-        let mut served = None;
-        for seq in self.running[first..].iter().chain(&self.running[..first]) {
-            if seq.pending() > 1 && budget > 0 {
-                let len = seq.pending().min(budget);
+        let mut prefills: Vec<usize> =
+            (0..self.running.len()).filter(|&i| self.running[i].pending() > 1).collect();
+        prefills.sort_by_key(|&i| self.running[i].turn);
+        if let Some(&first) = prefills.first() {
+            // Who is served first goes to the end of the line; the others share what is left.
+            self.running[first].turn = self.next_turn();
+        }
+        for seq in prefills.into_iter().map(|i| &self.running[i]) {
+            let len = seq.pending().min(budget);
+            if len > 0 {
                 plan.spans.push(span(seq, len));
                 budget -= len;
-                served = served.or(Some(seq.id));
             }
         }
-        self.turn = served.unwrap_or(self.turn);
     }
 
     /// The planned step with its tokens, as the backend takes it. Valid until the scheduler changes.
@@ -295,6 +297,11 @@ impl Scheduler {
         running.or_else(|| self.waiting.iter().find(|s| s.id == id)).map_or(0, |s| s.cached)
     }
 
+    /// The sequences that have a slot, oldest first.
+    pub fn running(&self) -> impl Iterator<Item = SeqId> {
+        self.running.iter().map(|s| s.id)
+    }
+
     /// Nothing waits, runs or is to be done to slots.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty() && self.ops.is_empty()
@@ -310,6 +317,11 @@ impl Scheduler {
             free_pages: self.slots.free_pages,
             total_pages: self.slots.total_pages,
         }
+    }
+
+    fn next_turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
     }
 
     fn index(&self, id: SeqId) -> Option<usize> {
@@ -345,6 +357,7 @@ impl Scheduler {
         self.evict(slot);
         seq.slot = slot;
         seq.pages = need;
+        seq.turn = self.next_turn();
         self.slots.holders[slot] = Holder::Running(seq.id);
         while self.slots.free_pages < need {
             match self.slots.oldest_cached(keep) {

@@ -26,6 +26,8 @@ pub(super) struct Sequence {
     pub slot: Slot,
     /// KV pages it holds; 0 while it waits.
     pub pages: usize,
+    /// Its place in the line of prefills: the lowest is served first.
+    pub turn: u64,
 }
 
 impl Sequence {
@@ -41,6 +43,7 @@ impl Sequence {
             prefix_cache,
             slot: 0,
             pages: 0,
+            turn: 0,
         }
     }
 

@@ -1,0 +1,453 @@
+//! The scheduler's promises, with the mock as referee: it refuses any batch that breaks the trait's rules or finds no
+//! KV room, and its tokens depend on every token computed before them.
+
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use std::collections::HashMap;
+use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions, PrefixSupport};
+use zonda_engine::forward::{Backend, BackendError, Batch, Limits, Logits, Span, Want};
+use zonda_engine::sample::Sampler;
+use zonda_engine::schedule::{Plan, ScheduleError, Scheduler, SeqId, SlotOp, capacity};
+use zonda_engine::{SamplingParams, TokenId};
+
+/// What one sequence wants.
+#[derive(Clone, Debug)]
+struct Ask {
+    prompt: Vec<TokenId>,
+    tokens: usize,
+    sampling: SamplingParams,
+    prefix_cache: bool,
+    /// The step in which it arrives.
+    arrives: usize,
+    /// The step in which it is cancelled, if it still is there.
+    cancelled: Option<usize>,
+}
+
+impl Ask {
+    fn greedy(prompt: Vec<TokenId>, tokens: usize) -> Ask {
+        let sampling = SamplingParams::greedy();
+        Ask { prompt, tokens, sampling, prefix_cache: false, arrives: 0, cancelled: None }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Finished,
+    Cancelled,
+    Failed,
+}
+
+/// The worker's loop without its threads and channels, watching the scheduler.
+struct Harness {
+    scheduler: Scheduler,
+    mock: Mock,
+    logits: Logits,
+    asks: Vec<Ask>,
+    /// By index into `asks`.
+    tokens: Vec<Vec<TokenId>>,
+    samplers: Vec<Sampler>,
+    ends: Vec<Option<End>>,
+    index: HashMap<SeqId, usize>,
+    /// Steps since each running sequence was last in a batch.
+    idle: HashMap<SeqId, usize>,
+    limits: Limits,
+    chunk: usize,
+    /// Sequences that lost their slot before they ended.
+    preemptions: usize,
+    /// Tokens sent through the backend.
+    computed: usize,
+}
+
+impl Harness {
+    fn new(options: MockOptions, chunk: usize, asks: Vec<Ask>) -> Harness {
+        let limits = options.limits;
+        Harness {
+            scheduler: Scheduler::new(limits, chunk).expect("sane limits"),
+            mock: Mock::new(options),
+            logits: Logits::new(),
+            tokens: vec![Vec::new(); asks.len()],
+            samplers: asks.iter().map(|a| Sampler::new(a.sampling.clone())).collect(),
+            ends: vec![None; asks.len()],
+            asks,
+            index: HashMap::new(),
+            idle: HashMap::new(),
+            limits,
+            chunk,
+            preemptions: 0,
+            computed: 0,
+        }
+    }
+
+    /// Runs until every ask has ended.
+    fn run(&mut self) {
+        for step in 0.. {
+            assert!(step < 20_000, "no end in sight: {:?}", self.scheduler.occupancy());
+            self.come_and_go(step);
+            self.settle();
+            self.step();
+            if self.ends.iter().all(Option::is_some) {
+                break;
+            }
+        }
+        self.settle();
+        self.nothing_leaked();
+    }
+
+    fn come_and_go(&mut self, step: usize) {
+        for (i, ask) in self.asks.iter().enumerate() {
+            if ask.arrives == step {
+                let id = self.scheduler.submit(ask.prompt.clone(), ask.prefix_cache).expect("it fits");
+                self.index.insert(id, i);
+            }
+        }
+        let gone: Vec<(SeqId, usize)> = self.index.iter().map(|(&id, &i)| (id, i)).collect();
+        for (id, i) in gone {
+            if self.ends[i].is_none() && self.asks[i].cancelled == Some(step) {
+                self.end(id, End::Cancelled);
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        while let Some(op) = self.scheduler.next_op() {
+            let kept = match op {
+                SlotOp::Truncate { slot, len } => self.mock.truncate(slot, len),
+                SlotOp::Share { from, to, len } => self.mock.share_prefix(from, to, len),
+            };
+            self.scheduler.op_done(op, kept.expect("slots exist and are empty where they must be"));
+        }
+    }
+
+    fn step(&mut self) {
+        let running: Vec<SeqId> = self.scheduler.running().collect();
+        self.running_are_the_oldest(&running);
+        let mut plan = Plan::default();
+        self.scheduler.plan(&mut plan);
+        self.plan_is_fair(&plan, &running);
+        if plan.spans.is_empty() {
+            assert_eq!(self.scheduler.occupancy().waiting, 0, "waiting, and nothing runs");
+            return;
+        }
+        let batch = self.scheduler.batch(&plan);
+        self.computed += batch.tokens();
+        let result = self.mock.forward(&batch, &mut self.logits);
+        match result {
+            Ok(()) => self.advance(&plan),
+            Err(BackendError::Batch(error)) => panic!("the scheduler made a bad batch: {error}"),
+            Err(_) => plan.spans.iter().for_each(|s| self.end(s.id, End::Failed)),
+        }
+        let left: Vec<SeqId> = self.scheduler.running().collect();
+        let lost = |id: &&SeqId| !left.contains(id) && self.ends[self.index[id]].is_none();
+        self.preemptions += running.iter().filter(lost).count();
+        self.idle.retain(|id, _| left.contains(id));
+        let occupancy = self.scheduler.occupancy();
+        assert!(occupancy.free_pages <= occupancy.total_pages);
+    }
+
+    /// First come, first served: whoever waits came after all who run.
+    fn running_are_the_oldest(&self, running: &[SeqId]) {
+        assert!(running.is_sorted());
+        let unfinished = |id: &SeqId| self.ends[self.index[id]].is_none();
+        let mut oldest: Vec<SeqId> = self.index.keys().copied().filter(unfinished).collect();
+        oldest.sort_unstable();
+        oldest.truncate(running.len());
+        assert_eq!(running, oldest);
+    }
+
+    fn plan_is_fair(&mut self, plan: &Plan, running: &[SeqId]) {
+        let decodes = plan.spans.iter().filter(|s| s.len == 1 && s.want == Want::Last).count();
+        let prefill = plan.tokens() - decodes;
+        if decodes > 0 {
+            assert!(prefill <= self.chunk, "{prefill} prefill tokens beside {decodes} decodes");
+        }
+        for &id in running {
+            let idle = self.idle.entry(id).or_insert(0);
+            *idle = if plan.spans.iter().any(|s| s.id == id) { 0 } else { *idle + 1 };
+            assert!(*idle < running.len().max(1) + self.limits.slots, "sequence {id} starves");
+            let pending =
+                self.scheduler.tokens(id).len() - self.mock.held(slot_of(plan, id).unwrap_or(usize::MAX));
+            assert!(pending != 1 || *idle == 0, "a decode had to wait");
+        }
+    }
+
+    fn advance(&mut self, plan: &Plan) {
+        self.scheduler.commit(plan);
+        let capacity = capacity(&self.limits);
+        let mut row = 0;
+        for span in &plan.spans {
+            if span.rows() == 0 {
+                continue;
+            }
+            let i = self.index[&span.id];
+            let history = self.scheduler.tokens(span.id);
+            let sampled = self.samplers[i].sample(self.logits.row_mut(row), history).expect("finite logits");
+            row += 1;
+            self.tokens[i].push(sampled.token);
+            let full = self.asks[i].prompt.len() + self.tokens[i].len() > capacity;
+            if self.tokens[i].len() == self.asks[i].tokens {
+                self.end(span.id, End::Finished);
+            } else if !self.scheduler.push(span.id, sampled.token) {
+                assert!(full, "refused a token with room left");
+                self.end(span.id, End::Finished);
+            } else {
+                assert!(!full, "took a token beyond the context");
+            }
+        }
+    }
+
+    fn end(&mut self, id: SeqId, end: End) {
+        match end {
+            End::Failed => self.scheduler.fail(id),
+            _ => self.scheduler.finish(id),
+        }
+        self.ends[self.index[&id]] = Some(end);
+        assert!(self.scheduler.running().all(|r| r != id), "its slot is free at once");
+    }
+
+    fn nothing_leaked(&self) {
+        let occupancy = self.scheduler.occupancy();
+        assert_eq!((occupancy.running, occupancy.waiting), (0, 0));
+        let held = (0..self.limits.slots).filter(|&s| self.mock.held(s) > 0).count();
+        assert_eq!(occupancy.cached, held, "slots hold tokens that the scheduler does not know of");
+        assert_eq!(occupancy.free_pages, self.mock.free_pages());
+        assert!(self.scheduler.is_idle());
+    }
+}
+
+fn slot_of(plan: &Plan, id: SeqId) -> Option<usize> {
+    plan.spans.iter().find(|s| s.id == id).map(|s| s.slot)
+}
+
+/// What a sequence generates alone, one token a call, in a mock with room for all.
+fn alone(ask: &Ask, seed: u64, tokens: usize) -> Vec<TokenId> {
+    let mut mock = Mock::new(MockOptions { seed, ..MockOptions::default() });
+    let mut sampler = Sampler::new(ask.sampling.clone());
+    let mut logits = Logits::new();
+    let mut history = ask.prompt.clone();
+    let mut start = 0;
+    while history.len() < ask.prompt.len() + tokens {
+        let span = Span { slot: 0, start, tokens: &history[start..=start], want: Want::Last };
+        mock.forward(&Batch { spans: vec![span] }, &mut logits).expect("a lone token");
+        start += 1;
+        if start == history.len() {
+            history.push(sampler.sample(logits.row_mut(0), &history).expect("finite logits").token);
+        }
+    }
+    history.split_off(ask.prompt.len())
+}
+
+fn check(options: MockOptions, chunk: usize, asks: Vec<Ask>) -> Harness {
+    let (seed, capacity) = (options.seed, capacity(&options.limits));
+    let mut harness = Harness::new(options, chunk, asks);
+    harness.run();
+    for (i, ask) in harness.asks.iter().enumerate() {
+        let full = ask.tokens.min(capacity - ask.prompt.len() + 1);
+        let expected = alone(ask, seed, full);
+        let found = &harness.tokens[i];
+        match harness.ends[i] {
+            Some(End::Finished) => assert_eq!(found, &expected, "sequence {i}"),
+            _ => assert!(expected.starts_with(found), "sequence {i}"),
+        }
+    }
+    harness
+}
+
+/// Prompts that share beginnings: a few tokens of one of three texts, then their own.
+fn prompt(longest: usize) -> impl Strategy<Value = Vec<TokenId>> {
+    (0u32..3, 0..longest, prop::collection::vec(0u32..4, 1..8)).prop_map(move |(text, shared, own)| {
+        let shared = (0..shared as u32).map(|i| 300 + 50 * text + i % 50);
+        shared.chain(own).take(longest).collect()
+    })
+}
+
+fn sampling() -> impl Strategy<Value = SamplingParams> {
+    prop_oneof![
+        Just(SamplingParams::greedy()),
+        any::<u64>().prop_map(|seed| SamplingParams {
+            temperature: 1.2,
+            seed: Some(seed),
+            repeat_penalty: 1.1,
+            ..SamplingParams::default()
+        }),
+    ]
+}
+
+fn ask(longest: usize) -> impl Strategy<Value = Ask> {
+    let cancelled = prop::option::weighted(0.2, 0usize..60);
+    (prompt(longest), 1usize..30, sampling(), any::<bool>(), 0usize..40, cancelled).prop_map(
+        |(prompt, tokens, sampling, prefix_cache, arrives, cancelled)| Ask {
+            prompt,
+            tokens,
+            sampling,
+            prefix_cache,
+            arrives,
+            cancelled,
+        },
+    )
+}
+
+prop_compose! {
+    /// From generous to barely enough: KV room for between one and all slots.
+    fn limits()(
+        slots in 1usize..7,
+        batch_tokens in prop_oneof![1usize..8, 8usize..64],
+        context in 4usize..60,
+        kv_page in 1usize..9,
+        share in 0.0..1.0f64,
+    ) -> Limits {
+        let least = context.next_multiple_of(kv_page);
+        let kv_tokens = least + ((slots - 1) as f64 * least as f64 * share) as usize;
+        Limits { slots, batch_tokens, context, kv_tokens, kv_page }
+    }
+}
+
+prop_compose! {
+    fn scenario()(limits in limits())(
+        asks in prop::collection::vec(ask(limits.context), 1..16),
+        limits in Just(limits),
+        chunk in 1usize..20,
+        seed in any::<u64>(),
+        prefix in prop_oneof![
+            Just(PrefixSupport::Tokens),
+            Just(PrefixSupport::Pages),
+            Just(PrefixSupport::TruncateOnly),
+            Just(PrefixSupport::Never),
+        ],
+        fault in prop::option::weighted(0.2, 0usize..40),
+    ) -> (MockOptions, usize, Vec<Ask>) {
+        let fault = fault.map(|call| Fault { call, kind: FaultKind::Error });
+        (MockOptions { seed, limits, prefix, fault, ..MockOptions::default() }, chunk, asks)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 1500,
+        rng_seed: RngSeed::Fixed(1),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Random arrivals, cancellations, failures, lengths, limits and prefix support: every sequence gets exactly
+    /// the tokens it gets alone, nothing leaks, nobody starves, and the mock finds no fault.
+    #[test]
+    fn output_is_independent_of_batching((options, chunk, asks) in scenario()) {
+        check(options, chunk, asks);
+    }
+
+    /// The prefix cache saves work; it never changes a token.
+    #[test]
+    fn prefix_cache_changes_nothing((options, chunk, asks) in scenario()) {
+        let options = MockOptions { fault: None, ..options };
+        let with = |on| asks.iter().map(|a| Ask { prefix_cache: on, cancelled: None, ..a.clone() }).collect();
+        let on = check(options.clone(), chunk, with(true));
+        let off = check(options, chunk, with(false));
+        prop_assert_eq!(on.tokens, off.tokens);
+    }
+}
+
+fn limits_of(slots: usize, batch_tokens: usize, kv_tokens: usize) -> MockOptions {
+    let limits = Limits { slots, batch_tokens, context: 64, kv_tokens, kv_page: 4 };
+    MockOptions { limits, ..MockOptions::default() }
+}
+
+#[test]
+fn the_youngest_is_put_back_when_room_runs_out_and_still_finishes() {
+    // Four sequences of 4 + 28 tokens need 32 pages; there are 16.
+    let asks = (0..4).map(|i| Ask::greedy(vec![300 + i; 4], 28)).collect();
+    let harness = check(limits_of(4, 64, 64), 16, asks);
+    assert!(harness.preemptions > 0);
+    assert!(harness.ends.iter().all(|e| *e == Some(End::Finished)));
+}
+
+#[test]
+fn one_sequence_may_fill_all_room() {
+    let harness = check(limits_of(4, 64, 64), 16, vec![Ask::greedy(vec![300; 10], 1000)]);
+    assert_eq!(harness.tokens[0].len(), 55);
+}
+
+#[test]
+fn decodes_never_wait_for_a_long_prompt() {
+    let mut long = Ask::greedy(vec![301; 60], 1);
+    long.arrives = 2;
+    let mut harness = Harness::new(limits_of(2, 64, 256), 8, vec![Ask::greedy(vec![300; 4], 30), long]);
+    for step in 0..9 {
+        harness.come_and_go(step);
+        harness.settle();
+        harness.step();
+        // One token a step from the first on, though the long prompt takes 8 steps of 8 tokens.
+        assert_eq!(harness.tokens[0].len(), step + 1);
+    }
+    assert_eq!(harness.computed, 4 + 8 + 7 * 8);
+}
+
+#[test]
+fn a_lone_prompt_takes_whole_batches() {
+    let mut harness = Harness::new(limits_of(2, 32, 256), 8, vec![Ask::greedy(vec![300; 60], 1)]);
+    harness.come_and_go(0);
+    harness.settle();
+    harness.step();
+    assert_eq!(harness.computed, 32);
+}
+
+#[test]
+fn a_stream_of_short_prompts_does_not_starve_a_long_one() {
+    // In every step a prompt arrives that could take the whole batch.
+    let short = |arrives| Ask { arrives, ..Ask::greedy(vec![301; 8], 1) };
+    let asks: Vec<Ask> = std::iter::once(Ask::greedy(vec![300; 60], 1)).chain((0..40).map(short)).collect();
+    let mut harness = Harness::new(limits_of(3, 8, 256), 8, asks);
+    for step in 0..24 {
+        harness.come_and_go(step);
+        harness.settle();
+        harness.step();
+    }
+    assert_eq!(harness.ends[0], Some(End::Finished));
+}
+
+#[test]
+fn a_shared_beginning_is_computed_once() {
+    let system: Vec<TokenId> = (300..340).collect();
+    let turn = |own: TokenId, arrives| Ask {
+        prefix_cache: true,
+        arrives,
+        ..Ask::greedy([&system[..], &[own, own]].concat(), 4)
+    };
+    // One after the other; the cached beginning is kept for the third, too.
+    let harness = check(limits_of(4, 64, 256), 64, vec![turn(1, 0), turn(2, 20), turn(3, 40)]);
+    let first = 42 + 3;
+    let follower = 2 + 3;
+    assert_eq!(harness.computed, first + 2 * follower);
+    assert_eq!(harness.scheduler.occupancy().cached, 3);
+}
+
+#[test]
+fn a_running_sequence_shares_its_beginning() {
+    let turn = |own: TokenId, arrives| Ask {
+        prefix_cache: true,
+        arrives,
+        ..Ask::greedy([&[300; 40][..], &[own, own]].concat(), 20)
+    };
+    let harness = check(limits_of(4, 64, 256), 64, vec![turn(1, 0), turn(2, 5)]);
+    assert_eq!(harness.computed, (42 + 19) + (2 + 19));
+}
+
+#[test]
+fn the_least_recently_used_conversation_is_dropped_first() {
+    let turn =
+        |token: TokenId, arrives| Ask { prefix_cache: true, arrives, ..Ask::greedy(vec![token; 10], 1) };
+    // Two slots; 301 is the older when 302 comes, since 300 was used again.
+    let asks = vec![turn(300, 0), turn(301, 5), turn(300, 10), turn(302, 15), turn(300, 20), turn(301, 25)];
+    let harness = check(limits_of(2, 64, 256), 64, asks);
+    assert_eq!(harness.computed, 10 + 10 + 1 + 10 + 1 + 10);
+}
+
+#[test]
+fn prompts_that_cannot_run_are_refused() {
+    let mut scheduler = Scheduler::new(limits_of(1, 8, 32).limits, 8).unwrap();
+    assert_eq!(scheduler.submit(vec![], true), Err(ScheduleError::EmptyPrompt));
+    let too_long = ScheduleError::PromptTooLong { tokens: 33, capacity: 32 };
+    assert_eq!(scheduler.submit(vec![1; 33], true), Err(too_long), "KV room counts, not the context alone");
+    assert!(scheduler.submit(vec![1; 32], true).is_ok());
+    let none = Limits { kv_tokens: 3, ..limits_of(1, 8, 32).limits };
+    assert_eq!(Scheduler::new(none, 8).unwrap_err(), ScheduleError::BadLimits(none));
+}
