@@ -271,8 +271,9 @@ fn the_prefix_cache_saves_work_and_changes_nothing() {
         (done.ids, done.outcome.usage.cached_tokens)
     };
     let prompt: Vec<TokenId> = (300..340).collect();
-    let (first, cached) = ask(&prompt, true);
+    let (first, cached) = ask(&prompt, false);
     assert_eq!(cached, 0);
+    assert_eq!(ask(&prompt, true), (first.clone(), 0), "off leaves nothing for others");
     assert_eq!(ask(&prompt, true), (first.clone(), 39), "one token is computed for its logits");
     assert_eq!(ask(&prompt, false), (first.clone(), 0), "off means off");
     let followed = [&prompt[..], &first, &[300, 301]].concat();
@@ -306,6 +307,37 @@ fn a_seed_reproduces_and_is_told() {
     let first = ask(None);
     assert_eq!(ask(Some(first.outcome.seed)).ids, first.ids);
     assert_ne!(ask(Some(first.outcome.seed ^ 1)).ids, first.ids);
+}
+
+#[test]
+fn many_at_once_get_what_each_gets_alone() {
+    let limits = Limits { slots: 5, batch_tokens: 24, context: 128, kv_tokens: 300, kv_page: 8 };
+    let engine = start_with(
+        MockOptions { limits, ..MockOptions::default() },
+        EngineConfig { prefill_chunk: 7, max_waiting: 100 },
+    );
+    let ask = |i: u32| {
+        let mut random = request((0..i * 2 + 1).map(|t| 300 + t % (i + 1)).collect::<Vec<_>>(), 40);
+        random.sampling = SamplingParams { seed: Some(u64::from(i)), ..SamplingParams::default() };
+        random.prefix_cache = i % 3 > 0;
+        random
+    };
+    let alone: Vec<_> = (0..40).map(|i| engine.submit(ask(i)).unwrap().wait().unwrap().ids).collect();
+    let generations: Vec<_> = (0..40).map(|i| engine.submit(ask(i)).unwrap()).collect();
+    let together: Vec<_> = generations.into_iter().map(|g| g.wait().unwrap().ids).collect();
+    assert_eq!(together, alone);
+}
+
+#[test]
+fn the_prompts_compute_time_is_its_own() {
+    // The mock takes its time for the first answer alone, so prefill is at least that, and less than all.
+    let delay = Duration::from_millis(1);
+    let engine = start(MockOptions { ttft: delay, ..MockOptions::default() });
+    let timing = engine.submit(request([300; 100], 50)).unwrap().wait().unwrap().outcome.timing;
+    assert!(timing.prefill >= delay && timing.prefill <= timing.ttft().unwrap());
+    let engine = start(MockOptions { per_token: delay, ..MockOptions::default() });
+    let timing = engine.submit(request([300; 100], 5)).unwrap().wait().unwrap().outcome.timing;
+    assert!(timing.total().unwrap() - timing.ttft().unwrap() >= 4 * delay);
 }
 
 #[test]

@@ -436,9 +436,33 @@ fn the_least_recently_used_conversation_is_dropped_first() {
     let turn =
         |token: TokenId, arrives| Ask { prefix_cache: true, arrives, ..Ask::greedy(vec![token; 10], 1) };
     // Two slots; 301 is the older when 302 comes, since 300 was used again.
-    let asks = vec![turn(300, 0), turn(301, 5), turn(300, 10), turn(302, 15), turn(300, 20), turn(301, 25)];
+    let asks = vec![turn(300, 0), turn(301, 5), turn(300, 10), turn(302, 15), turn(300, 20)];
     let harness = check(limits_of(2, 64, 256), 64, asks);
-    assert_eq!(harness.computed, 10 + 10 + 1 + 10 + 1 + 10);
+    assert_eq!(harness.computed, 10 + 10 + 1 + 10 + 1);
+}
+
+#[test]
+fn where_nothing_can_be_shared_a_mostly_common_slot_is_taken_over() {
+    let options = MockOptions { prefix: PrefixSupport::TruncateOnly, ..limits_of(4, 64, 256) };
+    let ask = |own: &[TokenId], arrives| Ask {
+        prefix_cache: true,
+        arrives,
+        ..Ask::greedy([&[300; 20], own].concat(), 1)
+    };
+    // 20 of 25 tokens are common: shortened. Then 20 of 60: kept, and the fourth computes all of its own.
+    let asks = vec![ask(&[1; 5], 0), ask(&[2; 40], 5), ask(&[3; 5], 10)];
+    let harness = check(options, 64, asks);
+    assert_eq!(harness.computed, 25 + 40 + 25);
+}
+
+#[test]
+fn room_for_a_follower_is_not_taken_from_the_prefix_it_shares() {
+    let ask = |prompt, arrives| Ask { prefix_cache: true, arrives, ..Ask::greedy(prompt, 1) };
+    // 16 pages: 6 for the first, 9 for the second, and 7 for the third: the second goes, though used later.
+    let third = [vec![300; 20], vec![1; 7]].concat();
+    let asks = vec![ask(vec![300; 24], 0), ask(vec![400; 36], 5), ask(third, 10)];
+    let harness = check(limits_of(3, 64, 64), 64, asks);
+    assert_eq!(harness.computed, 24 + 36 + 7);
 }
 
 #[test]
