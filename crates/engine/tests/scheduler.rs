@@ -442,6 +442,18 @@ fn the_least_recently_used_conversation_is_dropped_first() {
 }
 
 #[test]
+fn a_conversation_that_is_shared_from_counts_as_used() {
+    let ask =
+        |prompt: &[TokenId], arrives| Ask { prefix_cache: true, arrives, ..Ask::greedy(prompt.into(), 1) };
+    let (one, two, three) = ([300; 20], [301; 20], [302; 20]);
+    let branch = [&one[..10], &[7, 8, 9]].concat();
+    // Three slots: the branch shares from one, so it is two that three pushes out, and one is still whole.
+    let asks = vec![ask(&one, 0), ask(&two, 5), ask(&branch, 10), ask(&three, 15), ask(&one, 20)];
+    let harness = check(limits_of(3, 64, 256), 64, asks);
+    assert_eq!(harness.computed, 20 + 20 + 3 + 20 + 1);
+}
+
+#[test]
 fn where_nothing_can_be_shared_a_mostly_common_slot_is_taken_over() {
     let options = MockOptions { prefix: PrefixSupport::TruncateOnly, ..limits_of(4, 64, 256) };
     let ask = |own: &[TokenId], arrives| Ask {

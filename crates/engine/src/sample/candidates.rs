@@ -3,6 +3,7 @@
 //! A vocabulary has 30 to 150 thousand tokens, of which a filter keeps a few: so nothing here sorts them all. Top-k
 //! keeps a bounded buffer; the filters by probability mass sort the head alone, and more of it only while needed.
 
+use super::softmax::{exp, sum};
 use crate::TokenId;
 use std::cmp::Ordering;
 
@@ -26,7 +27,7 @@ pub(super) struct Candidates {
     sorted: bool,
     /// Scratch: (key, index) while a filter ranks the list.
     ranked: Vec<(f32, u32)>,
-    /// Scratch: probabilities of `list`.
+    /// Scratch: probabilities of `list`, not normalised.
     probs: Vec<f32>,
 }
 
@@ -62,7 +63,7 @@ impl Candidates {
     /// Locally typical sampling: keeps the candidates whose surprise `-ln p` is nearest to the entropy, until they
     /// reach probability `mass`.
     pub fn typical(&mut self, mass: f32) {
-        let total = self.softmax();
+        let total = self.weigh(1.0);
         let share = |p: f32| f64::from(p) / total;
         let entropy: f64 = self.probs.iter().filter(|&&p| p > 0.0).map(|&p| -share(p) * share(p).ln()).sum();
         self.ranked.clear();
@@ -74,9 +75,13 @@ impl Candidates {
 
     /// Nucleus sampling (arXiv 1904.09751): keeps the most probable candidates until they reach probability `mass`.
     pub fn top_p(&mut self, mass: f32) {
-        let total = self.softmax();
+        let total = self.weigh(1.0);
+        // All candidates less probable than this together hold less than the mass to drop: they need no ranking.
+        // Half of that is on the safe side of rounding.
+        let least = (f64::from(1.0 - mass) * total / self.list.len() as f64 / 2.0) as f32;
         self.ranked.clear();
-        self.ranked.extend(self.list.iter().zip(0..).map(|(c, i)| (-c.logit, i)));
+        let head = self.list.iter().zip(0..).filter(|&(_, i)| self.probs[i as usize] >= least);
+        self.ranked.extend(head.map(|(c, i)| (-c.logit, i)));
         self.keep_mass(mass, total);
         self.sorted = true;
     }
@@ -91,17 +96,16 @@ impl Candidates {
     ///
     /// `None` if there is no candidate.
     pub fn draw(&mut self, temperature: f32, u: f64) -> Option<TokenId> {
-        let max = self.max();
-        let weight = |c: &Candidate| f64::from(((c.logit - max) / temperature).exp());
-        let mut left = u * self.list.iter().map(weight).sum::<f64>();
-        for candidate in &self.list {
-            left -= weight(candidate);
+        let total = self.weigh(temperature);
+        let mut left = u * total;
+        for (candidate, &weight) in self.list.iter().zip(&self.probs) {
+            left -= f64::from(weight);
             if left < 0.0 {
                 return Some(candidate.id);
             }
         }
         // Rounding can leave a little: it belongs to the last candidate that has a weight at all.
-        self.list.iter().rev().find(|c| weight(c) > 0.0).map(|c| c.id)
+        self.probs.iter().rposition(|&p| p > 0.0).map(|i| self.list[i].id)
     }
 
     fn max(&self) -> f32 {
@@ -111,12 +115,12 @@ impl Candidates {
         }
     }
 
-    /// Fills `probs` with `exp(logit - max)` and returns their sum.
-    fn softmax(&mut self) -> f64 {
+    /// Fills `probs` with `exp((logit - max) / temperature)` and returns their sum.
+    fn weigh(&mut self, temperature: f32) -> f64 {
         let max = self.max();
         self.probs.clear();
-        self.probs.extend(self.list.iter().map(|c| (c.logit - max).exp()));
-        self.probs.iter().map(|&p| f64::from(p)).sum()
+        self.probs.extend(self.list.iter().map(|c| exp((c.logit - max) / temperature)));
+        sum(&self.probs)
     }
 
     /// Keeps the head of `ranked` (lowest key first, then lowest index) whose probabilities reach `mass`, at least

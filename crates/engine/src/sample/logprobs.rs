@@ -2,6 +2,7 @@
 
 use super::candidates::Candidates;
 use super::scan::argmax;
+use super::softmax::sum_exp;
 use crate::TokenId;
 
 /// A token and the natural logarithm of its probability.
@@ -25,8 +26,7 @@ pub struct TokenLogprobs {
 /// The log-probability of `chosen` and of the `top` most probable tokens, for a row of finite logits `[vocab]`.
 pub fn logprobs(row: &[f32], chosen: TokenId, top: usize) -> TokenLogprobs {
     let max = argmax(row).map_or(0.0, |i| row[i]);
-    let sum: f64 = row.iter().map(|&x| f64::from((x - max).exp())).sum();
-    let log_sum = f64::from(max) + sum.ln();
+    let log_sum = f64::from(max) + sum_exp(row, max).ln();
     let logprob = |id: TokenId| TokenLogprob { id, logprob: (f64::from(row[id as usize]) - log_sum) as f32 };
     let mut best = Candidates::default();
     if top > 0 {

@@ -16,6 +16,7 @@ mod logprobs;
 mod params;
 mod rng;
 mod scan;
+mod softmax;
 
 pub use chain::{SampleError, Sampled, Sampler};
 pub use logprobs::{TokenLogprob, TokenLogprobs, logprobs};

@@ -11,10 +11,8 @@ pub(super) struct Hit {
     pub from: Slot,
     /// How many tokens to reuse; at least 1 and less than the new sequence has, since logits need one computed.
     pub len: usize,
-    /// The slot is cached (not running), so it may be taken over.
-    pub cached: bool,
-    /// The whole cached content is the prefix: taking it over loses nothing.
-    pub whole: bool,
+    /// How many cached tokens are lost if the slot is taken over; `None`: it is running, so it can't be.
+    pub lost: Option<usize>,
 }
 
 /// How a waiting sequence gets its slot.
@@ -46,9 +44,9 @@ pub(super) fn find(slots: &Slots, running: &[Sequence], tokens: &[TokenId]) -> O
             },
         };
         let len = common_prefix(held, usable);
-        let better = best.is_none_or(|b| (len, cached) > (b.len, b.cached));
+        let better = best.is_none_or(|b| (len, cached) > (b.len, b.lost.is_some()));
         if len > 0 && better {
-            best = Some(Hit { from: slot, len, cached, whole: cached && len == held.len() });
+            best = Some(Hit { from: slot, len, lost: cached.then_some(held.len() - len) });
         }
     }
     best
@@ -56,20 +54,20 @@ pub(super) fn find(slots: &Slots, running: &[Sequence], tokens: &[TokenId]) -> O
 
 /// Where to put a sequence that needs `need` pages; `None` if there is no room yet.
 ///
-/// A cached slot that is wholly a prefix is taken over. Otherwise its prefix is shared into another slot, so that
-/// the conversation it belongs to stays cached too, or, where there is no other slot or room, it is taken over.
+/// A prefix is shared into another slot, so that the conversation it belongs to stays cached, unless that would push
+/// out more cached tokens than are lost by taking its slot over.
 pub(super) fn place(slots: &Slots, hit: Option<Hit>, need: usize) -> Option<Place> {
     let room = |except| slots.free_pages + slots.cached_pages(except) >= need;
     let empty = |except| slots.first_free().or_else(|| slots.oldest_cached(except));
-    if let Some(Hit { from, len, cached, whole }) = hit {
-        let keep = cached.then_some(from);
-        if !whole
-            && room(keep)
+    if let Some(Hit { from, len, lost }) = hit {
+        let keep = lost.map(|_| from);
+        if room(keep)
             && let Some(to) = empty(keep)
+            && lost.is_none_or(|lost| slots.cached(to).map_or(0, <[_]>::len) < lost)
         {
             return Some(Place::Share { from, to, len });
         }
-        if cached && room(None) {
+        if lost.is_some() && room(None) {
             return Some(Place::TakeOver { slot: from, len });
         }
     }
