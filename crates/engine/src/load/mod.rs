@@ -16,13 +16,13 @@ mod hf_rope;
 mod inspect;
 pub mod metadata;
 mod model;
-mod names;
+pub(crate) mod names;
 mod safetensors;
 mod source;
 pub mod spec;
 mod split;
 pub mod tensor;
-mod validate;
+pub(crate) mod validate;
 
 pub use dtypes::StoredType;
 pub use errors::LoadError;

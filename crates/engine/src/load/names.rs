@@ -5,7 +5,7 @@ use super::{LayerTensor, TensorRole};
 
 /// Where a tensor may be found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// Under a name of its own.
     Whole(String),
     /// As one plane of a tensor that holds all experts.
@@ -13,7 +13,7 @@ pub(super) enum Place {
 }
 
 /// The GGUF names for a role, the usual one first. (llama.cpp once stored each expert by itself.)
-pub(super) fn gguf(role: TensorRole) -> Vec<Place> {
+pub(crate) fn gguf(role: TensorRole) -> Vec<Place> {
     let whole = |name: &str| vec![Place::Whole(name.to_owned())];
     let (layer, tensor) = match role {
         TensorRole::TokenEmbedding => return whole("token_embd.weight"),
@@ -51,7 +51,7 @@ pub(super) fn gguf(role: TensorRole) -> Vec<Place> {
 }
 
 /// The Hugging Face name for a role.
-pub(super) fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
+pub(crate) fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
     let (layer, tensor) = match role {
         TensorRole::TokenEmbedding => return "model.embed_tokens.weight".to_owned(),
         TensorRole::OutputNorm => return "model.norm.weight".to_owned(),

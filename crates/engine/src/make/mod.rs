@@ -1,1 +1,25 @@
-//! Writing models: GGUF and SafeTensors writers, conversion between them, seeded synthetic models.
+//! Writing models: [`convert`] between GGUF and SafeTensors folders, and [`synth`], random weights in real shapes.
+//!
+//! Both describe the output first (a [`ModelSpec`](crate::load::ModelSpec), its tensors' names, types and shapes) and
+//! then stream tensor after tensor through [`gguf_writer`] or [`safetensors_writer`], a few megabytes at a time, so
+//! that memory does not grow with the model. Outputs appear under their final name when they are complete
+//! ([`output`]); on any error nothing is left behind.
+
+pub mod convert;
+mod error;
+mod gguf_keys;
+pub mod gguf_writer;
+mod hf_config;
+mod hf_tokenizer;
+mod mix;
+pub mod output;
+mod rows;
+pub mod safetensors_writer;
+pub mod synth;
+mod weights;
+
+pub use convert::convert;
+pub use error::MakeError;
+pub use mix::{Mix, UnknownMix};
+pub use output::Progress;
+pub use synth::{SynthSpec, synth, synth_archs};

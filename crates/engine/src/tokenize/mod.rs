@@ -19,6 +19,9 @@ mod vocab;
 pub use chat::{ChatTemplate, Message, RenderOptions, TemplateError};
 pub use error::TokenizeError;
 
+pub(crate) use bpe::byte_alphabet;
+pub(crate) use pretokenize::{Preset, preset};
+
 use crate::TokenId;
 use crate::load::{Format, Metadata, Model};
 use crate::stream::Detokenizer;

@@ -22,7 +22,8 @@ struct Stage {
 /// A named pre-tokenizer of GGUF files.
 pub(crate) struct Preset {
     names: &'static [&'static str],
-    stages: &'static [&'static str],
+    /// One expression a stage.
+    pub stages: &'static [&'static str],
     /// A word that is itself a token is not merged step by step.
     pub whole_words: bool,
     /// The model wants BOS unless its file says otherwise.

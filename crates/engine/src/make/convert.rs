@@ -1,0 +1,81 @@
+//! A model in another format: GGUF to a Hugging Face folder and back, with its tokenizer and chat template.
+
+use super::output::{Pending, Progress};
+use super::safetensors_writer::write_json;
+use super::weights::{Rows, Weights, adjacent_row, is_rotated, to_gguf, to_safetensors};
+use super::{MakeError, Mix, gguf_keys, hf_config, hf_tokenizer};
+use crate::load::{Metadata, Model, RopePairing, TensorRole};
+use std::path::Path;
+use zonda_kernels::DType;
+use zonda_kernels::dequantize::dequantize;
+
+/// Writes `input` to `out` in the float type `dtype`: a GGUF file if `out` ends in `.gguf`, else a Hugging Face
+/// folder. Returns the bytes of the file, or of the folder's weights.
+///
+/// Values are what the input's types stand for, rounded once to `dtype`; norms (and routers) stay f32 in GGUF.
+///
+/// # Errors
+/// An input that is incomplete or has what the other format can't say, and what the file system says.
+pub fn convert(input: &Model, out: &Path, dtype: DType, progress: Progress<'_>) -> Result<u64, MakeError> {
+    if dtype.is_quantized() {
+        return Err(MakeError::Invalid {
+            what: "the type to convert to",
+            found: dtype.to_string(),
+            expected: "f32, f16 or bf16".to_owned(),
+        });
+    }
+    input.check()?;
+    match out.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
+        true => convert_to_gguf(input, out, dtype, progress),
+        false => convert_to_folder(input, out, dtype, progress),
+    }
+}
+
+fn convert_to_folder(
+    input: &Model,
+    out: &Path,
+    dtype: DType,
+    progress: Progress<'_>,
+) -> Result<u64, MakeError> {
+    let pending = Pending::folder(out)?;
+    let folder = pending.path();
+    let has_tokenizer = input.metadata.get("tokenizer.ggml.tokens").is_some();
+    let (bos, eos) = match has_tokenizer {
+        true => hf_tokenizer::write(&input.metadata, folder)?,
+        false => (None, Vec::new()),
+    };
+    write_json(&folder.join("config.json"), &hf_config::config(&input.spec, dtype, bos, &eos)?)?;
+    let bytes = to_safetensors(folder, &input.spec, dtype, &Stored(input), progress)?;
+    pending.commit()?;
+    Ok(bytes)
+}
+
+fn convert_to_gguf(
+    input: &Model,
+    out: &Path,
+    dtype: DType,
+    progress: Progress<'_>,
+) -> Result<u64, MakeError> {
+    let mix = Mix::Plain(dtype);
+    let mut metadata = gguf_keys::metadata(&input.spec, mix.file_type());
+    let tokenizer = Metadata::default();
+    metadata.0.extend(tokenizer.0);
+    to_gguf(out, &input.spec, &metadata, mix, &Stored(input), progress)
+}
+
+/// The weights of an opened model.
+struct Stored<'a>(&'a Model);
+
+impl Weights for Stored<'_> {
+    fn rows(&self, role: TensorRole) -> Result<Rows<'_>, MakeError> {
+        let tensor = self.0.tensor(role)?;
+        let bytes_per_row = tensor.bytes().len() / tensor.rows().max(1);
+        let head_dim = self.0.spec.head_dim;
+        let permuted = is_rotated(role) && self.0.spec.rope.pairing == RopePairing::Adjacent;
+        Ok(Box::new(move |row, out| {
+            let row = if permuted { adjacent_row(row, head_dim) } else { row };
+            let bytes = &tensor.bytes()[row * bytes_per_row..][..bytes_per_row];
+            dequantize(tensor.dtype, bytes, out);
+        }))
+    }
+}

@@ -1,0 +1,194 @@
+//! What the writers share: outputs that appear whole or not at all, the tensors planned for them, and the sink that
+//! their bytes go through.
+
+use super::MakeError;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use zonda_kernels::DType;
+
+/// Called with `(bytes done, bytes in all)` of tensor data, a few times a second on a fast disk.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// A tensor to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// Its name in the file.
+    pub name: String,
+    /// How its values are stored.
+    pub dtype: DType,
+    /// Row-major, outermost dimension first.
+    pub shape: Vec<usize>,
+}
+
+impl Planned {
+    /// The bytes it takes.
+    ///
+    /// # Errors
+    /// If rows are not whole blocks or the size overflows.
+    pub fn bytes(&self) -> Result<u64, MakeError> {
+        let cols = self.shape.last().copied().unwrap_or(1);
+        let rows = self.shape.iter().rev().skip(1).try_fold(1usize, |n, &d| n.checked_mul(d));
+        rows.and_then(|rows| self.dtype.bytes_for(cols)?.checked_mul(rows)).map(|n| n as u64).ok_or_else(
+            || MakeError::Blocks {
+                tensor: self.name.clone(),
+                cols,
+                dtype: self.dtype,
+                block: self.dtype.block_len(),
+            },
+        )
+    }
+}
+
+/// All bytes of all tensors.
+pub(super) fn total_bytes(tensors: &[Planned]) -> Result<u64, MakeError> {
+    tensors.iter().map(Planned::bytes).sum()
+}
+
+/// A file or folder in the making, beside its final place; removed when dropped before [`Pending::commit`].
+#[derive(Debug)]
+pub struct Pending {
+    temporary: PathBuf,
+    target: PathBuf,
+    committed: bool,
+}
+
+impl Pending {
+    /// A file. An existing one stays until [`Pending::commit`] replaces it.
+    ///
+    /// # Errors
+    /// If the target is a folder or has no name.
+    pub fn file(target: &Path) -> Result<Pending, MakeError> {
+        if target.is_dir() {
+            let reason = "it is a folder; expected the name of a file".to_owned();
+            return Err(MakeError::OutputName { path: target.to_owned(), reason });
+        }
+        Pending::beside(target)
+    }
+
+    /// A folder, created at once under its temporary name.
+    ///
+    /// # Errors
+    /// If the target exists with something in it, or the folder can't be made.
+    pub fn folder(target: &Path) -> Result<Pending, MakeError> {
+        if target.exists() {
+            let empty = fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
+            if !empty {
+                return Err(MakeError::Exists { path: target.to_owned() });
+            }
+        }
+        let pending = Pending::beside(target)?;
+        fs::create_dir(&pending.temporary).map_err(MakeError::write(&pending.temporary))?;
+        Ok(pending)
+    }
+
+    fn beside(target: &Path) -> Result<Pending, MakeError> {
+        let Some(name) = target.file_name().and_then(|n| n.to_str()) else {
+            let reason = "expected a path that ends in a name".to_owned();
+            return Err(MakeError::OutputName { path: target.to_owned(), reason });
+        };
+        let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).map_err(MakeError::write(parent))?;
+        let temporary = parent.join(format!(".{name}.partial-{}", std::process::id()));
+        let pending = Pending { temporary, target: target.to_owned(), committed: false };
+        pending.clear(); // what a killed process of the same number left
+        Ok(pending)
+    }
+
+    /// Where to write.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Moves the finished output to its place.
+    ///
+    /// # Errors
+    /// If the file system refuses; the output is then removed.
+    pub fn commit(mut self) -> Result<(), MakeError> {
+        if self.target.is_dir() {
+            // An empty folder, as checked at the start; a rename onto a folder is not possible everywhere.
+            fs::remove_dir(&self.target).map_err(MakeError::write(&self.target))?;
+        }
+        fs::rename(&self.temporary, &self.target).map_err(MakeError::write(&self.target))?;
+        self.committed = true;
+        Ok(())
+    }
+
+    fn clear(&self) {
+        // Nothing to be done about a failure: the error that led here is the one to report.
+        let _ = if self.temporary.is_dir() {
+            fs::remove_dir_all(&self.temporary)
+        } else {
+            fs::remove_file(&self.temporary)
+        };
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.clear();
+        }
+    }
+}
+
+/// Where the bytes of one tensor after another go.
+pub struct Sink<'a> {
+    file: BufWriter<File>,
+    path: PathBuf,
+    position: u64,
+    /// Told of every stretch of tensor data, in bytes.
+    wrote: &'a mut dyn FnMut(u64),
+}
+
+impl<'a> Sink<'a> {
+    /// Creates the file.
+    pub(super) fn create(path: &Path, wrote: &'a mut dyn FnMut(u64)) -> Result<Sink<'a>, MakeError> {
+        let file = File::create(path).map_err(MakeError::write(path))?;
+        Ok(Sink { file: BufWriter::with_capacity(1 << 20, file), path: path.to_owned(), position: 0, wrote })
+    }
+
+    /// Appends bytes of the current tensor.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), MakeError> {
+        self.put(bytes)?;
+        (self.wrote)(bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Appends bytes that are no tensor's.
+    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), MakeError> {
+        self.file.write_all(bytes).map_err(MakeError::write(&self.path))?;
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Zeros up to a multiple of `alignment`.
+    pub(super) fn pad(&mut self, alignment: u64) -> Result<(), MakeError> {
+        let gap = self.position.next_multiple_of(alignment) - self.position;
+        self.put(&vec![0; gap as usize])
+    }
+
+    /// Runs one tensor's source and checks that it wrote what the tensor takes.
+    pub(super) fn tensor(
+        &mut self,
+        tensor: &Planned,
+        fill: impl FnOnce(&mut Self) -> Result<(), MakeError>,
+    ) -> Result<(), MakeError> {
+        let (start, expected) = (self.position, tensor.bytes()?);
+        fill(self)?;
+        match self.position - start {
+            found if found == expected => Ok(()),
+            found => Err(MakeError::TensorBytes { tensor: tensor.name.clone(), expected, found }),
+        }
+    }
+
+    /// Makes sure that all is on disk; returns the file's size.
+    pub(super) fn finish(mut self) -> Result<u64, MakeError> {
+        self.file.flush().map_err(MakeError::write(&self.path))?;
+        self.file.get_ref().sync_all().map_err(MakeError::write(&self.path))?;
+        Ok(self.position)
+    }
+}

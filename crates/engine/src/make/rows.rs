@@ -1,0 +1,50 @@
+//! From rows of `f32` to a tensor's stored bytes, on all cores.
+
+use super::MakeError;
+use super::output::{Planned, Sink};
+use std::ops::Range;
+use std::thread;
+use zonda_kernels::quantize::quantize;
+
+/// Values that one thread makes at a time: large enough to outweigh the start of a thread, small enough for memory.
+const CHUNK: usize = 1 << 20;
+
+/// Gives row `r` of a matrix as `f32`.
+pub(super) type RowSource<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
+
+/// Streams a tensor whose rows `source` gives, in order.
+///
+/// Several chunks are made at once, each by a thread of its own, while the ones before are written. What is written
+/// does not depend on the number of threads.
+pub(super) fn stream(tensor: &Planned, source: RowSource<'_>, sink: &mut Sink<'_>) -> Result<(), MakeError> {
+    let cols = tensor.shape.last().copied().unwrap_or(1);
+    let rows: usize = tensor.shape.iter().rev().skip(1).product();
+    let rows_per_chunk = CHUNK.div_ceil(cols.max(1));
+    let make = |range: Range<usize>| {
+        let mut values = vec![0.0; cols];
+        let mut bytes = Vec::new();
+        for row in range {
+            source(row, &mut values);
+            quantize(tensor.dtype, &values, &mut bytes);
+        }
+        bytes
+    };
+    let mut chunks = (0..rows).step_by(rows_per_chunk).map(|r| r..(r + rows_per_chunk).min(rows));
+    if rows <= rows_per_chunk {
+        return chunks.try_for_each(|range| sink.write(&make(range)));
+    }
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mut finished: Vec<Vec<u8>> = Vec::new();
+    loop {
+        let batch: Vec<_> = chunks.by_ref().take(threads).collect();
+        finished = thread::scope(|scope| {
+            let workers: Vec<_> = batch.into_iter().map(|range| scope.spawn(|| make(range))).collect();
+            finished.iter().try_for_each(|bytes| sink.write(bytes))?;
+            let join = |w: thread::ScopedJoinHandle<'_, _>| w.join().expect("row sources don't panic");
+            Ok::<_, MakeError>(workers.into_iter().map(join).collect())
+        })?;
+        if finished.is_empty() {
+            return Ok(());
+        }
+    }
+}
