@@ -3,8 +3,8 @@
 use super::output::{Pending, Progress};
 use super::safetensors_writer::write_json;
 use super::weights::{Rows, Weights, adjacent_row, is_rotated, to_gguf, to_safetensors};
-use super::{MakeError, Mix, gguf_keys, hf_config, hf_tokenizer};
-use crate::load::{Metadata, Model, RopePairing, TensorRole};
+use super::{MakeError, Mix, gguf_keys, gguf_tokenizer, hf_config, hf_tokenizer};
+use crate::load::{Model, RopePairing, TensorRole, Value};
 use std::path::Path;
 use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
@@ -58,8 +58,25 @@ fn convert_to_gguf(
 ) -> Result<u64, MakeError> {
     let mix = Mix::Plain(dtype);
     let mut metadata = gguf_keys::metadata(&input.spec, mix.file_type());
-    let tokenizer = Metadata::default();
-    metadata.0.extend(tokenizer.0);
+    match input.folder() {
+        Some(folder) => {
+            let tokenizer = gguf_tokenizer::metadata(folder, input.spec.vocab_size)?;
+            metadata.0.extend(tokenizer.0);
+            let name = folder.file_name().and_then(|n| n.to_str()).unwrap_or("model").to_owned();
+            metadata.0.entry("general.name".to_owned()).or_insert(Value::String(name));
+        }
+        None => {
+            // What the file says besides hyperparameters: name, licence, tokenizer.
+            let kept = |key: &str| {
+                key.starts_with("tokenizer.") || key.starts_with("general.") && !metadata.0.contains_key(key)
+            };
+            let pairs = input.metadata.0.iter().filter(|(key, _)| kept(key));
+            let kept: Vec<_> = pairs.map(|(key, value)| (key.clone(), value.clone())).collect();
+            metadata.0.extend(kept);
+            // The writer aligns by the format's default.
+            metadata.0.remove("general.alignment");
+        }
+    }
     to_gguf(out, &input.spec, &metadata, mix, &Stored(input), progress)
 }
 

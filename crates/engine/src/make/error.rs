@@ -37,6 +37,10 @@ pub enum MakeError {
     #[error("tokenizer: {what}: expected {expected}, found {found}")]
     Tokenizer { what: String, expected: String, found: String },
 
+    /// The input's tokenizer could not be read.
+    #[error(transparent)]
+    Tokenize(#[from] crate::tokenize::TokenizeError),
+
     /// A tensor's row is not a whole number of the type's blocks, or its size overflows.
     #[error("tensor {tensor} has rows of {cols} values; {dtype} needs a multiple of {block}")]
     Blocks { tensor: String, cols: usize, dtype: zonda_kernels::DType, block: usize },

@@ -134,13 +134,12 @@ pub(super) struct Entry {
 
 /// All tensors of a GGUF file in file order, without `rope_freqs.weight`.
 pub(super) fn tensors(spec: &ModelSpec) -> Vec<Entry> {
-    let roles = spec.roles();
     let is_later_expert = |role: &TensorRole| {
         use LayerTensor::{ExpertDown, ExpertGate, ExpertUp};
         matches!(role, TensorRole::Layer(_, ExpertGate(1..) | ExpertUp(1..) | ExpertDown(1..)))
     };
-    let first = roles.into_iter().filter(|role| !is_later_expert(role));
-    first
+    spec.roles()
+        .filter(|role| !is_later_expert(role))
         .map(|role| match names::gguf(role).swap_remove(0) {
             Place::Whole(name) => Entry { name, role, experts: None },
             Place::Plane(name, _) => Entry { name, role, experts: spec.moe.as_ref().map(|moe| moe.experts) },

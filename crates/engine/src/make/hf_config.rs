@@ -190,17 +190,18 @@ fn scaling_of_factors(spec: &ModelSpec, factors: &[f32]) -> Result<Json, MakeErr
             (1.0 / wavelength, (1.0 / f64::from(*f) - 1.0 / factor) / (1.0 - 1.0 / factor))
         })
         .collect();
+    // smooth = (original/wavelength − 1) / (high − 1)
+    let published = between.first().map(|(x, y)| (4.0, ((3.0 * y + 1.0) / x).round()));
     let fitted = match between[..] {
         [(x0, y0), .., (x1, y1)] => {
-            // smooth = (original/wavelength − 1) / (high − 1)
             let slope = (y1 - y0) / (x1 - x0);
             let high = 1.0 - 1.0 / (y0 - slope * x0);
             Some(((high * 1000.0).round() / 1000.0, (slope * (high - 1.0)).round()))
         }
         _ => None,
     };
-    // The published models' parameters first: few points leave a choice.
-    let found = std::iter::once((4.0, 8192.0)).chain(fitted).find(|&(high, original)| fits(high, original));
+    // All published models have 4 as their high factor: it decides where few points leave a choice.
+    let found = published.into_iter().chain(fitted).find(|&(high, original)| fits(high, original));
     match found {
         Some((high, original)) => Ok(json!({
             "rope_type": "llama3",

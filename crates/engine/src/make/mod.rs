@@ -8,6 +8,7 @@
 pub mod convert;
 mod error;
 mod gguf_keys;
+mod gguf_tokenizer;
 pub mod gguf_writer;
 mod hf_config;
 mod hf_tokenizer;

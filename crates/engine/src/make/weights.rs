@@ -73,7 +73,7 @@ pub(super) fn to_safetensors(
     weights: &dyn Weights,
     progress: Progress<'_>,
 ) -> Result<u64, MakeError> {
-    let roles = spec.roles();
+    let roles: Vec<TensorRole> = spec.roles().collect();
     let planned: Vec<Planned> = roles
         .iter()
         .map(|&role| Planned {

@@ -20,7 +20,7 @@ pub use chat::{ChatTemplate, Message, RenderOptions, TemplateError};
 pub use error::TokenizeError;
 
 pub(crate) use bpe::byte_alphabet;
-pub(crate) use pretokenize::{Preset, preset};
+pub(crate) use pretokenize::{Preset, preset, preset_name};
 
 use crate::TokenId;
 use crate::load::{Format, Metadata, Model};

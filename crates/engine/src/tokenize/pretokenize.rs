@@ -182,6 +182,12 @@ pub(crate) fn preset(name: &str) -> Result<&'static Preset, TokenizeError> {
     })
 }
 
+/// GGUF's name for a pre-tokenizer of these stages; of several, the usual one.
+pub(crate) fn preset_name(stages: &[String], whole_words: bool) -> Option<&'static str> {
+    let same = |preset: &&Preset| preset.whole_words == whole_words && preset.stages == stages;
+    PRESETS.iter().find(same).map(|preset| preset.names[0])
+}
+
 impl Preset {
     /// Compiles the preset's expressions.
     pub fn compile(&self) -> Result<PreTokenizer, TokenizeError> {

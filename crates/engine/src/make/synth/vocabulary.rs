@@ -18,7 +18,6 @@ const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message['rol
 
 /// GGUF's numbers for kinds of tokens.
 const NORMAL: i32 = 1;
-const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 
 /// The tokenizer of a model with `spec.vocab_size` tokens, as GGUF metadata (`tokenizer.*`).
@@ -41,7 +40,6 @@ pub(super) fn metadata(spec: &ModelSpec) -> Metadata {
 
     let mut kinds = vec![NORMAL; tokens.len()];
     kinds[..SPECIAL.len()].fill(CONTROL);
-    kinds[0] = UNKNOWN;
 
     let is_qwen =
         matches!(spec.architecture, Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Qwen3Moe);

@@ -1,0 +1,274 @@
+//! From a Hugging Face folder's tokenizer to GGUF metadata (`tokenizer.*`), as llama.cpp's converter writes it.
+
+use super::MakeError;
+use crate::load::{Metadata, Value};
+use crate::tokenize::{Tokenizer, preset_name};
+use serde_json::Value as Json;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+/// GGUF's numbers for kinds of tokens.
+const NORMAL: i32 = 1;
+const UNKNOWN: i32 = 2;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
+const BYTE: i32 = 6;
+
+/// GPT-2's expression, which a `ByteLevel` pre-tokenizer with `use_regex` applies.
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// How published files write the English endings of the newer expressions, and how the presets do.
+const ENDINGS: (&str, &str) =
+    ("(?i:'s|'t|'re|'ve|'m|'ll|'d)", "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]");
+
+/// The keys for the tokenizer and chat template of a folder, for a model of `vocab_size` rows. No keys if the folder has no
+/// tokenizer.
+///
+/// # Errors
+/// A tokenizer that GGUF has no way to describe, or one that breaks its format.
+pub(super) fn metadata(folder: &Path, vocab_size: usize) -> Result<Metadata, MakeError> {
+    let mut metadata = Metadata::default();
+    let Some(tokenizer) = Tokenizer::from_folder(folder)? else { return Ok(metadata) };
+    let path = folder.join("tokenizer.json");
+    if !path.is_file() {
+        return Err(MakeError::tokenizer(
+            folder.display().to_string(),
+            "tokenizer.json (the tokenizers library of Hugging Face makes one from any other file)",
+            "another tokenizer file",
+        ));
+    }
+    let json = read_json(&path)?;
+    let parsed = Parsed::read(&json, vocab_size)?;
+
+    let mut put = |key: &str, value: Value| metadata.0.insert(format!("tokenizer.{key}"), value);
+    let text = |s: &str| Value::String(s.to_owned());
+    match parsed.is_byte_level {
+        true => {
+            put("ggml.model", text("gpt2"));
+            put("ggml.pre", text(pre_tokenizer(&json)?));
+            put(
+                "ggml.merges",
+                Value::Strings(parsed.merges.iter().map(|(a, b)| format!("{a} {b}")).collect()),
+            );
+        }
+        false => {
+            put("ggml.model", text("llama"));
+            put("ggml.pre", text("default"));
+            put("ggml.scores", Value::Floats(parsed.scores()));
+            put("ggml.add_space_prefix", Value::Bool(adds_space(&json)));
+        }
+    }
+    put("ggml.tokens", Value::Strings(parsed.tokens));
+    put("ggml.token_type", Value::Ints(parsed.kinds));
+    put("ggml.add_bos_token", Value::Bool(tokenizer.adds_bos()));
+    for (key, id) in [("bos", tokenizer.bos()), ("eos", tokenizer.eos())] {
+        if let Some(id) = id {
+            put(&format!("ggml.{key}_token_id"), Value::U32(id));
+        }
+    }
+    for (key, name) in [("unknown", "unk_token"), ("padding", "pad_token")] {
+        if let Some(id) = special_token(folder, name)?.and_then(|text| tokenizer.token_id(&text)) {
+            put(&format!("ggml.{key}_token_id"), Value::U32(id));
+        }
+    }
+    let turn_end = tokenizer.end_tokens().iter().find(|id| Some(**id) != tokenizer.eos());
+    if let Some(id) = turn_end {
+        put("ggml.eot_token_id", Value::U32(*id));
+    }
+    if let Some(template) = chat_template(folder)? {
+        put("chat_template", Value::String(template));
+    }
+    Ok(metadata)
+}
+
+/// The chat template's source: a file of its own, or in `tokenizer_config.json` alone or as one of several named.
+fn chat_template(folder: &Path) -> Result<Option<String>, MakeError> {
+    let path = folder.join("chat_template.jinja");
+    if path.is_file() {
+        return fs::read_to_string(&path).map(Some).map_err(MakeError::read(&path));
+    }
+    let path = folder.join("tokenizer_config.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let config = read_json(&path)?;
+    let template = &config["chat_template"];
+    let default = template.as_array().into_iter().flatten().find(|t| t["name"] == "default");
+    Ok(template.as_str().or(default.and_then(|t| t["template"].as_str())).map(str::to_owned))
+}
+
+/// The text of a special token that the files beside `tokenizer.json` name.
+fn special_token(folder: &Path, name: &str) -> Result<Option<String>, MakeError> {
+    for file in ["tokenizer_config.json", "special_tokens_map.json"] {
+        let path = folder.join(file);
+        if path.is_file() {
+            let json = read_json(&path)?;
+            // A token is its text, or an object that holds it.
+            if let Some(text) = json[name].as_str().or(json[name]["content"].as_str()) {
+                return Ok(Some(text.to_owned()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn read_json(path: &Path) -> Result<Json, MakeError> {
+    let bytes = fs::read(path).map_err(MakeError::read(path))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| MakeError::tokenizer(path.display().to_string(), "a JSON document", e.to_string()))
+}
+
+/// What a `tokenizer.json` says.
+struct Parsed {
+    is_byte_level: bool,
+    tokens: Vec<String>,
+    kinds: Vec<i32>,
+    merges: Vec<(String, String)>,
+}
+
+impl Parsed {
+    fn read(json: &Json, vocab_size: usize) -> Result<Parsed, MakeError> {
+        let model = &json["model"];
+        let wrong = |what: &str, expected: &str, found: &Json| {
+            MakeError::tokenizer(what, expected, found.to_string().chars().take(60).collect::<String>())
+        };
+        // Files of some years leave the type out.
+        if !matches!(model["type"].as_str(), Some("BPE") | None) {
+            return Err(wrong("model.type", "BPE", &model["type"]));
+        }
+        let is_byte_level = find(&json["decoder"], "ByteLevel").is_some();
+        let vocab =
+            model["vocab"].as_object().ok_or_else(|| wrong("model.vocab", "an object", &model["vocab"]))?;
+
+        let mut tokens: Vec<Option<String>> = vec![None; vocab_size];
+        let mut kinds = vec![NORMAL; vocab_size];
+        let mut set = |text: &str, id: &Json, kind: i32| {
+            let slot = id.as_u64().and_then(|id| usize::try_from(id).ok()).filter(|&id| id < vocab_size);
+            let slot = slot.ok_or_else(|| {
+                wrong(&format!("id of {text:?}"), &format!("below {vocab_size}, the model's vocabulary"), id)
+            })?;
+            tokens[slot] = Some(text.to_owned());
+            kinds[slot] = kind;
+            Ok::<_, MakeError>(())
+        };
+        let unknown = model["unk_token"].as_str();
+        for (text, id) in vocab {
+            let is_byte = !is_byte_level && text.len() == 6 && text.starts_with("<0x") && text.ends_with('>');
+            let kind = match text.as_str() {
+                t if Some(t) == unknown => UNKNOWN,
+                _ if is_byte => BYTE,
+                _ => NORMAL,
+            };
+            set(text, id, kind)?;
+        }
+        for token in json["added_tokens"].as_array().into_iter().flatten() {
+            let text =
+                token["content"].as_str().ok_or_else(|| wrong("an added token", "a content", token))?;
+            let kind = match token["special"].as_bool() {
+                _ if Some(text) == unknown => UNKNOWN,
+                Some(true) => CONTROL,
+                _ => USER_DEFINED,
+            };
+            set(text, &token["id"], kind)?;
+        }
+        // Rows that no text has: what is left of a vocabulary rounded up.
+        for (id, token) in tokens.iter_mut().enumerate().filter(|(_, token)| token.is_none()) {
+            *token = Some(format!("[PAD{id}]"));
+            kinds[id] = UNUSED;
+        }
+
+        let merges = model["merges"].as_array().into_iter().flatten();
+        let merges = merges.map(|merge| {
+            let pair = match merge {
+                Json::String(text) => text.split_once(' '),
+                Json::Array(pair) if pair.len() == 2 => pair[0].as_str().zip(pair[1].as_str()),
+                _ => None,
+            };
+            let (a, b) = pair.ok_or_else(|| wrong("a merge", "two texts", merge))?;
+            Ok((a.to_owned(), b.to_owned()))
+        });
+        Ok(Parsed {
+            is_byte_level,
+            kinds,
+            merges: merges.collect::<Result<_, MakeError>>()?,
+            tokens: tokens.into_iter().flatten().collect(),
+        })
+    }
+
+    /// SentencePiece scores that merge in the order of the listed merges: a token made by an earlier merge has a
+    /// better score. Tokens that no merge makes come last; their scores are never compared.
+    fn scores(&self) -> Vec<f32> {
+        let mut rank: HashMap<String, usize> = HashMap::with_capacity(self.merges.len());
+        for (a, b) in &self.merges {
+            let next = rank.len();
+            rank.entry(format!("{a}{b}")).or_insert(next);
+        }
+        let score = |(id, token): (usize, &String)| match self.kinds[id] {
+            NORMAL => -(rank.get(token).map_or(rank.len() + id, |&r| r) as f32),
+            _ => 0.0,
+        };
+        self.tokens.iter().enumerate().map(score).collect()
+    }
+}
+
+/// The first component of a type in a (possibly nested) one.
+fn find<'a>(component: &'a Json, name: &str) -> Option<&'a Json> {
+    if component["type"] == name {
+        return Some(component);
+    }
+    ["decoders", "normalizers", "pretokenizers"]
+        .iter()
+        .flat_map(|key| component[*key].as_array().into_iter().flatten())
+        .find_map(|part| find(part, name))
+}
+
+/// Whether a SentencePiece-like tokenizer puts a space in front of a text.
+fn adds_space(json: &Json) -> bool {
+    let metaspace = find(&json["pre_tokenizer"], "Metaspace");
+    find(&json["normalizer"], "Prepend").is_some()
+        || metaspace.is_some_and(|m| m["prepend_scheme"] != "never" && m["add_prefix_space"] != false)
+}
+
+/// GGUF's name for the way a byte-level tokenizer cuts words.
+fn pre_tokenizer(json: &Json) -> Result<&'static str, MakeError> {
+    let mut stages = Vec::new();
+    let whole_words = json["model"]["ignore_merges"] == true;
+    collect_stages(&json["pre_tokenizer"], &mut stages)?;
+    preset_name(&stages, whole_words).ok_or_else(|| {
+        MakeError::tokenizer("pre_tokenizer", "one that GGUF has a name for", format!("{stages:?}"))
+    })
+}
+
+/// The expressions that a pre-tokenizer cuts with, one a stage.
+fn collect_stages(component: &Json, stages: &mut Vec<String>) -> Result<(), MakeError> {
+    let refuse = || {
+        let found = component.to_string().chars().take(120).collect::<String>();
+        Err(MakeError::tokenizer("pre_tokenizer", "Sequence, Split, Digits or ByteLevel", found))
+    };
+    match component["type"].as_str() {
+        Some("Sequence") => {
+            let parts = component["pretokenizers"].as_array().into_iter().flatten();
+            parts.into_iter().try_for_each(|part| collect_stages(part, stages))?;
+        }
+        Some("Split") => {
+            let pattern = component["pattern"]["Regex"].as_str();
+            // "Removed" with `invert` keeps the matches: the same, for expressions that match everything.
+            let isolates = component["behavior"] == "Isolated" && component["invert"] != true
+                || component["behavior"] == "Removed" && component["invert"] == true;
+            match pattern.filter(|_| isolates) {
+                Some(pattern) => stages.push(pattern.replace(ENDINGS.0, ENDINGS.1)),
+                None => return refuse(),
+            }
+        }
+        Some("Digits") => {
+            let each = component["individual_digits"] == true;
+            stages.push(if each { r"\p{N}" } else { r"\p{N}+" }.to_owned());
+        }
+        Some("ByteLevel") if component["add_prefix_space"] == true => return refuse(),
+        Some("ByteLevel") if component["use_regex"] != false => stages.push(GPT2.to_owned()),
+        Some("ByteLevel") => {}
+        _ => return refuse(),
+    }
+    Ok(())
+}
