@@ -1,4 +1,4 @@
-//! Writing models: [`convert`] between GGUF and SafeTensors folders, and [`synth`], random weights in real shapes.
+//! Writing models: [`convert()`] between GGUF and SafeTensors folders, and [`synth()`], random weights in real shapes.
 //!
 //! Both describe the output first (a [`ModelSpec`](crate::load::ModelSpec), its tensors' names, types and shapes) and
 //! then stream tensor after tensor through [`gguf_writer`] or [`safetensors_writer`], a few megabytes at a time, so

@@ -276,11 +276,8 @@ mod tests {
             ("mixtral-8x7b", 46_702_792_704),
         ] {
             let spec = SynthSpec::find(name).unwrap().spec;
-            let parameters: u64 = spec
-                .roles()
-                .into_iter()
-                .map(|r| spec.shape(r).iter().map(|&d| d as u64).product::<u64>())
-                .sum();
+            let parameters: u64 =
+                spec.roles().map(|r| spec.shape(r).iter().map(|&d| d as u64).product::<u64>()).sum();
             assert_eq!(parameters, expected, "{name}");
         }
     }
