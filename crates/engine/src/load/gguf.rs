@@ -324,6 +324,10 @@ impl<'a> Reader<'a> {
             return Err(GgufError::Shape { tensor: name, found: dims });
         };
         let bytes = match block {
+            // No type takes less than a bit.
+            None if values.div_ceil(8) > self.file.len() as u64 => {
+                return Err(GgufError::Shape { tensor: name, found: dims });
+            }
             None => None,
             Some((block, _)) if dims[0] % block as u64 != 0 => {
                 let kind = kind.to_string();

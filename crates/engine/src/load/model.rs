@@ -211,14 +211,12 @@ impl Model {
 
     /// Bytes of all stored tensors.
     pub fn weight_bytes(&self) -> u64 {
-        let sizes = self.store.tensors().iter().filter_map(|t| t.range.as_ref());
-        sizes.fold(0, |sum: u64, range| sum.saturating_add(range.len() as u64))
+        self.store.tensors().iter().filter_map(|t| t.range.as_ref()).map(|r| r.len() as u64).sum()
     }
 
     /// Values of all stored tensors: the number by which models are called 7B.
     pub fn parameters(&self) -> u64 {
-        // Each product has been checked at opening; only those of types without a known size may be absurd.
-        let values = self.store.tensors().iter().map(|t| t.shape.iter().product::<usize>() as u64);
-        values.fold(0, u64::saturating_add)
+        // No sum overflows: opening has held each tensor against the file's size.
+        self.store.tensors().iter().map(|t| t.shape.iter().product::<usize>() as u64).sum()
     }
 }

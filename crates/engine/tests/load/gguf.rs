@@ -192,6 +192,8 @@ fn wrong_tensors() {
         let found = error(&one().edit("t", |t| t.dims = dims.clone()).bytes());
         assert_eq!(found, GgufError::Shape { tensor: name(), found: dims });
     }
+    let unknown = error(&one().edit("t", |t| (t.kind, t.dims) = (99, vec![1 << 40])).bytes());
+    assert_eq!(unknown, GgufError::Shape { tensor: name(), found: vec![1 << 40] });
     let huge = error(&one().edit("t", |t| t.dims = vec![1 << 60]).bytes());
     assert_eq!(huge, GgufError::OutOfFile { tensor: name(), offset: 0, bytes: 1 << 62, len: 128 });
     let row = error(&one().edit("t", |t| (t.kind, t.dims) = (12, vec![128, 4])).bytes());
