@@ -6,7 +6,7 @@ use crate::summary::{figure, subject_name};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use std::fmt::Write;
 
-/// Narrowest terminal that still gets the columns on prefill and decode rates.
+/// Narrowest terminal that gets the columns on prefill and decode rates and the spread of every figure.
 const WIDE: u16 = 100;
 /// Columns of the ranking's longest bar.
 const BAR: f64 = 30.0;
@@ -76,7 +76,9 @@ fn subject_table(out: &mut String, record: &Record, cells: &[&Cell], width: u16,
     for cell in cells {
         let count = |n: Option<usize>| n.map(|n| n.to_string()).unwrap_or_default();
         let mut line = vec![cell.scenario.clone(), count(cell.prompt_tokens), count(cell.generated)];
-        line.extend([&cell.ttft_ms, &cell.tpt_ms, &cell.total_ms, &cell.throughput].map(with_spread));
+        let times = [&cell.ttft_ms, &cell.tpt_ms, &cell.total_ms];
+        line.extend(times.map(if width >= WIDE { with_spread } else { alone }));
+        line.push(with_spread(&cell.throughput));
         if width >= WIDE {
             line.extend([&cell.prefill_tps, &cell.decode_tps].map(alone));
         }
