@@ -91,12 +91,18 @@ impl Machine {
 
     /// What may disturb a measurement that begins now. Watches the other processes for a fifth of a second.
     pub fn check(&self) -> Vec<Warning> {
+        let mut warnings = self.standing();
+        warnings.extend(busy_processes());
+        warnings
+    }
+
+    /// What follows from the machine's own figures.
+    fn standing(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
         let cores = self.physical_cores.unwrap_or(self.logical_cores).max(1);
         if let Some(load1) = self.load1.filter(|&l| l > 0.5 * cores as f64) {
             warnings.push(Warning::HighLoad { load1, cores });
         }
-        warnings.extend(busy_processes());
         if let Some(governor) = self.governor.clone().filter(|g| g != "performance") {
             warnings.push(Warning::Governor { governor });
         }
@@ -221,17 +227,18 @@ mod tests {
     #[test]
     fn warnings_follow_from_the_figures() {
         let busy = Machine { load1: Some(3.0), physical_cores: Some(4), ..Machine::default() };
-        assert!(busy.check().contains(&Warning::HighLoad { load1: 3.0, cores: 4 }));
-        let quiet = Machine {
+        assert!(busy.standing().contains(&Warning::HighLoad { load1: 3.0, cores: 4 }));
+        let governed = |by: &str| Machine {
             load1: Some(0.1),
             physical_cores: Some(4),
-            governor: Some("performance".into()),
+            governor: Some(by.into()),
             ..Machine::default()
         };
-        let warnings = quiet.check();
-        assert!(!warnings.iter().any(|w| matches!(w, Warning::HighLoad { .. } | Warning::Governor { .. })));
-        let saving = Machine { governor: Some("powersave".into()), ..Machine::default() };
-        assert!(saving.check().contains(&Warning::Governor { governor: "powersave".into() }));
+        let of_power = |w: &Warning| matches!(w, Warning::HighLoad { .. } | Warning::Governor { .. });
+        assert!(!governed("performance").standing().iter().any(of_power));
+        assert!(
+            governed("powersave").standing().contains(&Warning::Governor { governor: "powersave".into() })
+        );
     }
 
     #[test]
