@@ -30,6 +30,24 @@ impl Prompt {
     pub fn chat(messages: Vec<Message>) -> Prompt {
         Prompt::Chat { messages, options: RenderOptions::default() }
     }
+
+    /// The prompt's token ids.
+    ///
+    /// # Errors
+    /// If it is text and there is no tokenizer, or templating or tokenising fails.
+    pub fn encode(self, text: Option<&Text>) -> Result<Vec<TokenId>, RequestError> {
+        match self {
+            Prompt::Tokens(tokens) => Ok(tokens),
+            Prompt::Text(prompt) => {
+                let tokenizer = &text.ok_or(RequestError::NoTokenizer)?.tokenizer;
+                let options = Encode { add_bos: tokenizer.adds_bos(), parse_special: true };
+                Ok(tokenizer.encode(&prompt, options)?)
+            }
+            Prompt::Chat { messages, options } => {
+                text.ok_or(RequestError::NoTokenizer)?.encode_chat(&messages, &options)
+            }
+        }
+    }
 }
 
 /// One generation that is asked for.
@@ -132,17 +150,7 @@ impl Request {
         if !self.stop.is_empty() && text.is_none() {
             return Err(RequestError::NoTokenizer);
         }
-        let tokens = match std::mem::replace(&mut self.prompt, Prompt::Tokens(Vec::new())) {
-            Prompt::Tokens(tokens) => tokens,
-            Prompt::Text(prompt) => {
-                let tokenizer = &text.ok_or(RequestError::NoTokenizer)?.tokenizer;
-                tokenizer.encode(&prompt, Encode { add_bos: tokenizer.adds_bos(), parse_special: true })?
-            }
-            Prompt::Chat { messages, options } => {
-                let text = text.ok_or(RequestError::NoTokenizer)?;
-                text.encode_chat(&messages, &options)?
-            }
-        };
+        let tokens = std::mem::replace(&mut self.prompt, Prompt::Tokens(Vec::new())).encode(text)?;
         match tokens.iter().position(|&t| t as usize >= vocab) {
             Some(index) => Err(RequestError::NoSuchToken { index, token: tokens[index], vocab }),
             None => Ok(tokens),

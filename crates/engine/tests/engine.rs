@@ -1,9 +1,10 @@
 //! The engine end to end on the mock: what is delivered, how it ends, and what happens when things go wrong.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};
-use zonda_engine::forward::{BackendError, Limits};
+use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot};
+use zonda_engine::load::ModelSpec;
 use zonda_engine::tokenize::Message;
 use zonda_engine::{
     Engine, EngineConfig, EngineError, Event, FinishReason, Prompt, Request, RequestError, SamplingParams,
@@ -193,9 +194,103 @@ fn a_failing_call_ends_its_requests_and_the_worker_goes_on() {
     }
 }
 
+/// A mock with one call replaced.
+struct Odd {
+    mock: Mock,
+    truncate: fn(&mut Mock, Slot, usize) -> Result<usize, BackendError>,
+    forward: fn(&mut Mock, &Batch<'_>, &mut Logits) -> Result<(), BackendError>,
+}
+
+impl Odd {
+    fn start(change: impl FnOnce(&mut Odd) + Send + 'static) -> Engine {
+        let open = || {
+            let mock = Mock::new(MockOptions { limits: limits(1, 64), ..MockOptions::default() });
+            let mut odd = Odd { mock, truncate: Mock::truncate, forward: Mock::forward };
+            change(&mut odd);
+            Ok(Box::new(odd) as _)
+        };
+        Engine::start(open, None, EngineConfig::default()).expect("it opens")
+    }
+}
+
+impl Backend for Odd {
+    fn info(&self) -> BackendInfo {
+        self.mock.info()
+    }
+    fn spec(&self) -> &ModelSpec {
+        self.mock.spec()
+    }
+    fn limits(&self) -> Limits {
+        self.mock.limits()
+    }
+    fn forward(&mut self, batch: &Batch<'_>, out: &mut Logits) -> Result<(), BackendError> {
+        (self.forward)(&mut self.mock, batch, out)
+    }
+    fn truncate(&mut self, slot: Slot, len: usize) -> Result<usize, BackendError> {
+        (self.truncate)(&mut self.mock, slot, len)
+    }
+    fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError> {
+        self.mock.share_prefix(from, to, len)
+    }
+}
+
+#[test]
+fn a_backend_that_cannot_empty_a_slot_stops_the_engine() {
+    let engine = Odd::start(|odd| odd.truncate = |_, _, _| panic!("stuck"));
+    let uncached = || Request { prefix_cache: false, ..request([300], 4) };
+    let first = engine.submit(uncached()).unwrap();
+    let waiting = engine.submit(uncached()).unwrap();
+    assert_eq!(first.wait().unwrap().outcome.reason, FinishReason::Length);
+    let failed = waiting.wait().unwrap();
+    assert_eq!(failed.error(), Some("the backend panicked while truncating: stuck"));
+    let (sender, events) = mpsc::channel();
+    let refused = loop {
+        // The worker may take one more request before it is gone, to end it with an error.
+        let sender = sender.clone();
+        if let Err(error) = engine.submit_with(uncached(), move |event| sender.send(event).unwrap()) {
+            break error;
+        }
+        assert!(matches!(events.recv(), Ok(Event::Finished(o)) if o.reason.as_str() == "error"));
+    };
+    assert!(matches!(refused, EngineError::Stopped), "{refused}");
+    drop(sender);
+    assert!(events.recv().is_err(), "a refused request has no events");
+}
+
+#[test]
+fn logits_of_the_wrong_shape_are_an_error() {
+    let engine = Odd::start(|odd| {
+        odd.forward = |mock, batch, out| {
+            mock.forward(batch, out)?;
+            out.reset(batch.rows(), 7);
+            Ok(())
+        }
+    });
+    let failed = engine.submit(request([300], 4)).unwrap().wait().unwrap();
+    let said = format!("the backend gave [1, 7] logits where [1, {}] were wanted", engine.spec().vocab_size);
+    assert_eq!(failed.error(), Some(said.as_str()));
+}
+
+#[test]
+fn a_sink_may_hold_the_last_reference_to_the_engine() {
+    let engine = Arc::new(start(MockOptions { limits: limits(1, 1 << 20), ..MockOptions::default() }));
+    let (sender, ended) = mpsc::channel();
+    let mut held = Some(engine.clone());
+    let sink = move |event| {
+        // Once the other reference is gone, this drops the engine on its own worker's thread.
+        held.take_if(|engine| Arc::strong_count(engine) == 1);
+        if let Event::Finished(outcome) = event {
+            sender.send(outcome.reason).unwrap();
+        }
+    };
+    engine.submit_with(request([300], usize::MAX), sink).unwrap();
+    drop(engine);
+    assert_eq!(ended.recv(), Ok(FinishReason::Cancelled));
+}
+
 #[test]
 fn a_backend_that_does_not_open_says_why() {
-    let start = |open: fn() -> Result<Box<dyn zonda_engine::forward::Backend>, BackendError>| {
+    let start = |open: fn() -> Result<Box<dyn Backend>, BackendError>| {
         Engine::start(open, None, EngineConfig::default()).expect_err("does not open").to_string()
     };
     assert_eq!(start(|| Err(BackendError::Unsupported("no such device".into()))), "no such device");
@@ -319,7 +414,7 @@ fn many_at_once_get_what_each_gets_alone() {
     let ask = |i: u32| {
         let mut random = request((0..i * 2 + 1).map(|t| 300 + t % (i + 1)).collect::<Vec<_>>(), 40);
         random.sampling = SamplingParams { seed: Some(u64::from(i)), ..SamplingParams::default() };
-        random.prefix_cache = i % 3 > 0;
+        random.prefix_cache = i >= 13;
         random
     };
     let alone: Vec<_> = (0..40).map(|i| engine.submit(ask(i)).unwrap().wait().unwrap().ids).collect();

@@ -19,10 +19,12 @@
 //! * **No starvation.** At most as many sequences run as a batch has tokens, so each decode gets its token in every
 //!   step and a prefill always finds at least one left; prefills take turns at being served first.
 
+mod plan;
 mod prefix;
 mod scheduler;
 mod sequence;
 mod slots;
 
-pub use scheduler::{Occupancy, Plan, PlannedSpan, ScheduleError, Scheduler, SlotOp, capacity};
+pub use plan::{Occupancy, Plan, PlannedSpan, ScheduleError, SlotOp, capacity};
+pub use scheduler::Scheduler;
 pub use sequence::SeqId;

@@ -1,108 +1,12 @@
 //! [`Scheduler`]: admission, KV room, and what each step computes. See the [room's page](super) for its promises.
 
+use super::plan::{Occupancy, Plan, PlannedSpan, ScheduleError, SlotOp, capacity};
 use super::prefix::{self, Place};
 use super::sequence::{SeqId, Sequence};
 use super::slots::{Holder, Slots};
 use crate::TokenId;
-use crate::forward::{Batch, Limits, Slot, Span, Want};
+use crate::forward::{Batch, Limits, Slot, Span};
 use std::collections::VecDeque;
-
-/// Something to do to the backend's slots before the next forward call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlotOp {
-    /// [`crate::forward::Backend::truncate`].
-    Truncate {
-        /// The slot to shorten.
-        slot: Slot,
-        /// How many tokens to keep.
-        len: usize,
-    },
-    /// [`crate::forward::Backend::share_prefix`].
-    Share {
-        /// Whose tokens.
-        from: Slot,
-        /// The empty slot that gets them.
-        to: Slot,
-        /// How many tokens.
-        len: usize,
-    },
-}
-
-/// One span of a planned step.
-#[derive(Clone, Copy, Debug)]
-pub struct PlannedSpan {
-    /// Which sequence.
-    pub id: SeqId,
-    /// Its slot.
-    pub slot: Slot,
-    /// The first token's position.
-    pub start: usize,
-    /// How many tokens.
-    pub len: usize,
-    /// Which positions want logits.
-    pub want: Want,
-    /// How many of the tokens belong to the prompt and are computed for the first time: this step's share of the
-    /// sequence's prefill.
-    pub prompt_tokens: usize,
-}
-
-impl PlannedSpan {
-    /// How many logits rows this span asks for.
-    pub fn rows(&self) -> usize {
-        match self.want {
-            Want::None => 0,
-            Want::Last => 1,
-            Want::All => self.len,
-        }
-    }
-}
-
-/// One step: at most one span per running sequence. Decodes come first, then prefill chunks.
-#[derive(Clone, Debug, Default)]
-pub struct Plan {
-    /// The spans, in the order their logits rows come out.
-    pub spans: Vec<PlannedSpan>,
-}
-
-impl Plan {
-    /// All tokens together.
-    pub fn tokens(&self) -> usize {
-        self.spans.iter().map(|s| s.len).sum()
-    }
-}
-
-/// How full the engine is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Occupancy {
-    /// Sequences that wait for a slot.
-    pub waiting: usize,
-    /// Sequences that have one.
-    pub running: usize,
-    /// Slots that keep a finished sequence's tokens for reuse.
-    pub cached: usize,
-    /// KV pages that nothing holds.
-    pub free_pages: usize,
-    /// All KV pages.
-    pub total_pages: usize,
-}
-
-/// Why a sequence was not taken, or a scheduler could not be made.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[allow(missing_docs)] // each variant's message names its fields
-pub enum ScheduleError {
-    #[error("the backend's limits allow nothing to run: {0:?}")]
-    BadLimits(Limits),
-    #[error("the prompt has no tokens; at least 1 is needed")]
-    EmptyPrompt,
-    #[error("the prompt has {tokens} tokens; at most {capacity} fit into the context")]
-    PromptTooLong { tokens: usize, capacity: usize },
-}
-
-/// The longest sequence that fits: bounded by a slot's context and by the KV room, in tokens.
-pub fn capacity(limits: &Limits) -> usize {
-    let pages = limits.kv_tokens.checked_div(limits.kv_page).unwrap_or(0);
-    limits.context.min(pages.saturating_mul(limits.kv_page))
-}
 
 /// Decides which tokens of which sequences go into the next step.
 #[derive(Debug)]
@@ -227,7 +131,7 @@ impl Scheduler {
     pub fn plan(&mut self, plan: &mut Plan) {
         assert!(self.ops.is_empty(), "next_op has to be asked until it returns None");
         plan.spans.clear();
-        plan.spans.extend(self.running.iter().filter(|s| s.pending() == 1).map(|s| span(s, 1)));
+        plan.spans.extend(self.running.iter().filter(|s| s.pending() == 1).map(|s| PlannedSpan::of(s, 1)));
         let mut budget = self.batch_tokens - plan.spans.len();
         if !plan.spans.is_empty() {
             budget = budget.min(self.prefill_chunk);
@@ -242,7 +146,7 @@ impl Scheduler {
         for seq in prefills.into_iter().map(|i| &self.running[i]) {
             let len = seq.pending().min(budget);
             if len > 0 {
-                plan.spans.push(span(seq, len));
+                plan.spans.push(PlannedSpan::of(seq, len));
                 budget -= len;
             }
         }
@@ -442,17 +346,5 @@ impl Scheduler {
     fn empty(&mut self, slot: Slot) {
         self.slots.holders[slot] = Holder::Free;
         self.ops.push_back(SlotOp::Truncate { slot, len: 0 });
-    }
-}
-
-/// The next `len` pending tokens of a sequence; logits if they reach its end.
-fn span(seq: &Sequence, len: usize) -> PlannedSpan {
-    PlannedSpan {
-        id: seq.id,
-        slot: seq.slot,
-        start: seq.computed,
-        len,
-        want: if len == seq.pending() { Want::Last } else { Want::None },
-        prompt_tokens: seq.new_prompt_tokens(len),
     }
 }

@@ -7,6 +7,7 @@ use crate::stream::{Event, FinishReason, Outcome, TextStream, Timing, Usage};
 use crate::tokenize::Tokenizer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Takes a generation's events, on the worker's thread.
@@ -25,7 +26,26 @@ pub(super) struct Active {
     pub usage: Usage,
     timing: Timing,
     sink: Sink,
-    finished: bool,
+    /// Its place among the requests in flight; `None` once it has ended.
+    ticket: Option<Ticket>,
+}
+
+/// A place among the requests in flight, given back when dropped.
+pub(super) struct Ticket(Arc<AtomicUsize>);
+
+impl Ticket {
+    /// Takes a place if fewer than `limit` are taken.
+    pub fn take(in_flight: &Arc<AtomicUsize>, limit: usize) -> Option<Ticket> {
+        let admit = |n: usize| (n < limit).then_some(n + 1);
+        in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit).ok()?;
+        Some(Ticket(in_flight.clone()))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Active {
@@ -35,6 +55,7 @@ impl Active {
         prompt: &[TokenId],
         tokenizer: Option<Arc<Tokenizer>>,
         sink: Sink,
+        ticket: Ticket,
     ) -> Active {
         let ends = tokenizer.as_ref().filter(|_| !request.ignore_eos);
         Active {
@@ -46,7 +67,7 @@ impl Active {
             usage: Usage { prompt_tokens: prompt.len(), ..Usage::default() },
             timing: Timing { t0: request.t0, prefill: Duration::ZERO, first: None, last: None },
             sink,
-            finished: false,
+            ticket: Some(ticket),
         }
     }
 
@@ -82,7 +103,8 @@ impl Active {
 
     /// Delivers text that was held back, then the outcome; nothing if that was done before.
     pub fn finish(&mut self, reason: FinishReason) {
-        if std::mem::replace(&mut self.finished, true) {
+        // The place is free before the end is told: whoever sees the end can submit the next.
+        if self.ticket.take().is_none() {
             return;
         }
         let text = self.text.finish();
@@ -92,6 +114,11 @@ impl Active {
         }
         let seed = self.sampler.seed();
         self.deliver(Event::Finished(Outcome { reason, usage: self.usage, timing: self.timing, seed }));
+    }
+
+    /// Forgets a request that was not taken after all: its consumer hears nothing.
+    pub fn discard(mut self: Box<Self>) {
+        self.ticket = None;
     }
 
     /// Hands an event to the consumer; false if the consumer panicked.

@@ -1,6 +1,6 @@
 //! [`Engine`]: the handle to a worker, and [`Generation`]: the handle to a request.
 
-use super::active::{Active, Sink};
+use super::active::{Active, Sink, Ticket};
 use super::run::{Command, Worker};
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, BackendInfo, Limits};
@@ -12,7 +12,7 @@ use crate::stream::{Event, FinishReason, Outcome};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -108,13 +108,12 @@ impl Engine {
         let (commands, inbox) = mpsc::channel();
         let (report, opened) = mpsc::sync_channel(1);
         let in_flight = Arc::new(AtomicUsize::new(0));
-        let counter = in_flight.clone();
         let vocab = text.as_ref().map_or(0, |t| t.tokenizer.vocab_size());
         let body = move || match open_backend(open, vocab, config) {
             Ok((backend, scheduler, opened)) => {
                 // If nobody waits for the report, the inbox is closed too and the worker ends at once.
                 report.send(Ok(opened)).ok();
-                Worker::new(backend, scheduler, inbox, counter).run();
+                Worker::new(backend, scheduler, inbox).run();
             }
             Err(error) => {
                 report.send(Err(error)).ok();
@@ -191,18 +190,19 @@ impl Engine {
         check_length(&prompt, capacity(&self.opened.limits)).map_err(RequestError::from)?;
         let waiting = self.config.max_waiting;
         let running = self.opened.limits.slots;
-        let admit = |n: usize| (n < running.saturating_add(waiting)).then_some(n + 1);
-        if self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit).is_err() {
+        let Some(ticket) = Ticket::take(&self.in_flight, running.saturating_add(waiting)) else {
             return Err(EngineError::QueueFull { running, waiting });
-        }
+        };
         let prefix_cache = request.prefix_cache;
         let tokenizer = self.text.as_ref().map(|t| t.tokenizer.clone());
         let sink: Sink = Box::new(sink);
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        let active = Box::new(Active::new(key, request, &prompt, tokenizer, sink));
-        let command = Command::Submit { prompt, prefix_cache, active };
-        if self.commands.send(command).is_err() {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let active = Box::new(Active::new(key, request, &prompt, tokenizer, sink, ticket));
+        if let Err(SendError(command)) = self.commands.send(Command::Submit { prompt, prefix_cache, active })
+        {
+            if let Command::Submit { active, .. } = command {
+                active.discard();
+            }
             return Err(EngineError::Stopped);
         }
         Ok(Canceller { key, commands: self.commands.clone() })
@@ -213,7 +213,10 @@ impl Drop for Engine {
     fn drop(&mut self) {
         // Either fails only if the worker has ended already.
         self.commands.send(Command::Stop).ok();
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.take()
+            // A sink may hold the last reference: then this is the worker itself, which ends on its own.
+            && thread.thread().id() != std::thread::current().id()
+        {
             thread.join().ok();
         }
     }

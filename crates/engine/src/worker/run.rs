@@ -8,8 +8,6 @@ use crate::stream::FinishReason;
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -25,8 +23,6 @@ pub(super) struct Worker {
     backend: Box<dyn Backend>,
     scheduler: Scheduler,
     inbox: Receiver<Command>,
-    /// Requests that have not ended, shared with the handle.
-    in_flight: Arc<AtomicUsize>,
     active: HashMap<SeqId, Box<Active>>,
     ids: HashMap<u64, SeqId>,
     plan: Plan,
@@ -34,17 +30,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub fn new(
-        backend: Box<dyn Backend>,
-        scheduler: Scheduler,
-        inbox: Receiver<Command>,
-        in_flight: Arc<AtomicUsize>,
-    ) -> Worker {
+    pub fn new(backend: Box<dyn Backend>, scheduler: Scheduler, inbox: Receiver<Command>) -> Worker {
         Worker {
             backend,
             scheduler,
             inbox,
-            in_flight,
             active: HashMap::new(),
             ids: HashMap::new(),
             plan: Plan::default(),
@@ -140,8 +130,6 @@ impl Worker {
         if let Some(mut active) = self.active.remove(&id) {
             self.ids.remove(&active.key);
             active.usage.cached_tokens = cached;
-            // First, so that whoever sees the end can submit the next.
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
             active.finish(reason);
         }
     }
@@ -173,10 +161,7 @@ impl Worker {
                 self.ids.insert(active.key, id);
                 self.active.insert(id, active);
             }
-            Err(error) => {
-                self.in_flight.fetch_sub(1, Ordering::Relaxed);
-                active.finish(FinishReason::Error(error.to_string()));
-            }
+            Err(error) => active.finish(FinishReason::Error(error.to_string())),
         }
     }
 
