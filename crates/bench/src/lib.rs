@@ -9,7 +9,7 @@
 //! * [`protocol`] and [`process`]: how parent and child speak, and what can go wrong between them;
 //! * [`child`]: the other side: opens an engine, runs requests, reports;
 //! * [`clock`]: the time line of a run and the figures defined on it; [`row`]: a run's line in the record;
-//! * [`stats`], [`summary`]: from runs to medians, a ranking and a recommendation;
+//! * [`stats`], [`summary`], [`recommend`]: from runs to medians, a ranking and a recommendation;
 //! * [`machine`], [`files`], [`usage`], [`warning`]: where it was measured and what may have disturbed it;
 //! * [`record`]: everything that is kept; [`export`]: CSV, JSON and the terminal's tables.
 //!
@@ -24,6 +24,7 @@ pub mod plan;
 pub mod process;
 pub mod progress;
 pub mod protocol;
+pub mod recommend;
 pub mod record;
 pub mod rng;
 pub mod row;

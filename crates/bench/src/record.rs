@@ -3,7 +3,7 @@
 use crate::clock::TimeLine;
 use crate::machine::Machine;
 use crate::plan::BenchConfig;
-use crate::stats::Stats;
+use crate::stats::{Ratio, Stats, Verdict};
 use crate::warning::Noted;
 use serde::{Deserialize, Serialize};
 use zonda_engine::{TokenId, forward::BackendInfo};
@@ -258,6 +258,8 @@ pub struct Row {
     pub peak_rss_mb: Option<f64>,
     /// Resources used.
     pub usage: Option<ProcessUsage>,
+    /// Its tokens/s lie far from those of the other runs; it is marked, and counts like them.
+    pub outlier: bool,
     /// Why generation ended.
     pub finish_reason: Option<String>,
     /// SHA-256 of the prompt's ids.
@@ -349,10 +351,11 @@ pub struct Rank {
     pub shape: String,
     /// Geometric mean over the scenarios of the median tokens/s.
     pub score_tps: f64,
-    /// The score as a multiple of the best one's of its shape, at most 1.
-    pub relative: f64,
-    /// Within 2% of the one before it: no difference that matters.
-    pub tied_with_previous: bool,
+    /// Speed against the best one of its shape, from runs of the same block; `None` for the best one itself, and
+    /// where no block holds all runs of both.
+    pub against_best: Option<Ratio>,
+    /// What that says; `None` for the best one itself.
+    pub verdict: Option<Verdict>,
     /// The scenarios the score is made of: those that every ranked subject of the shape finished.
     pub scenarios: Vec<String>,
 }

@@ -41,6 +41,7 @@ pub fn empty(
         itl_ms: None,
         peak_rss_mb: None,
         usage: None,
+        outlier: false,
         finish_reason: None,
         prompt_sha256: None,
         timeline: None,

@@ -9,6 +9,7 @@ use crate::plan::{BenchConfig, Plan, Runs, Visit, WARM_PROMPT, WARM_TOKENS, Work
 use crate::process::{ChildError, ChildProcess, Launcher};
 use crate::progress::{Progress, Update, Watcher};
 use crate::protocol::{ChildSpec, FromChild, RunSpec, ToChild};
+use crate::recommend;
 use crate::record::*;
 use crate::row;
 use crate::stats::Stats;
@@ -58,14 +59,14 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
     if let Some(warning) = steal.zip(Steal::now()).and_then(|(a, b)| Steal::warning(a, b)) {
         x.warn(warning);
     }
-    for warning in summary::warnings(config, &x.processes, &x.rows) {
+    for warning in summary::warnings(config, &x.processes, &mut x.rows) {
         x.warn(warning);
     }
     if interrupted {
         x.warn(Warning::Interrupted);
     }
     let summary = summary::cells(config, &x.rows);
-    let ranking = summary::ranking(config, &summary, &x.processes);
+    let ranking = summary::ranking(config, &summary, &x.processes, &x.rows);
     let overhead = summary::overhead(&summary);
     Ok(Record {
         schema_version: SCHEMA_VERSION,
@@ -81,7 +82,7 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
         machine,
         config: config.clone(),
         models,
-        recommendation: summary::recommendation(&summary, &ranking, config),
+        recommendation: recommend::recommendation(&summary, &ranking, config),
         processes: x.processes,
         rows: x.rows,
         summary,

@@ -86,6 +86,89 @@ pub fn geometric_mean(values: &[f64]) -> Option<f64> {
     Some((values.iter().map(|v| v.ln()).sum::<f64>() / values.len() as f64).exp())
 }
 
+/// Half the width of the band in which two speeds count as the same: 2%.
+pub const TIE: f64 = 0.02;
+
+/// How one speed compares with another, from runs that followed one another closely (pairs).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ratio {
+    /// The ratio: geometric mean of the pairs' ratios.
+    pub ratio: f64,
+    /// 95% interval of the ratio; `None` for fewer than two pairs.
+    pub ci95: Option<[f64; 2]>,
+    /// How many pairs.
+    pub pairs: usize,
+}
+
+/// What a [`Ratio`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The interval lies within ±2%: no difference that matters.
+    Tie,
+    /// Slower: the interval lies below 1.
+    Less,
+    /// Faster: the interval lies above 1.
+    More,
+    /// The interval is too wide to say, or there is none.
+    Undecided,
+}
+
+impl Ratio {
+    /// From the natural logarithms of the pairs' ratios: the interval is Student's, on the log scale. Taking pairs
+    /// removes what slowed both runs alike. `None` if there are no pairs or one isn't finite.
+    pub fn of_logs(logs: &[f64]) -> Option<Ratio> {
+        if logs.is_empty() || logs.iter().any(|l| !l.is_finite()) {
+            return None;
+        }
+        let n = logs.len();
+        let mean = logs.iter().sum::<f64>() / n as f64;
+        let ci95 = (n > 1).then(|| {
+            let variance = logs.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
+            let half = student_975(n - 1) * (variance / n as f64).sqrt();
+            [(mean - half).exp(), (mean + half).exp()]
+        });
+        Some(Ratio { ratio: mean.exp(), ci95, pairs: n })
+    }
+
+    /// What it says.
+    pub fn verdict(&self) -> Verdict {
+        match self.ci95 {
+            Some([low, high]) if low >= 1.0 - TIE && high <= 1.0 + TIE => Verdict::Tie,
+            Some([_, high]) if high < 1.0 => Verdict::Less,
+            Some([low, _]) if low > 1.0 => Verdict::More,
+            _ => Verdict::Undecided,
+        }
+    }
+}
+
+/// The 97.5% quantile of Student's t (tabulated to 30 degrees of freedom; beyond, the expansion of Fisher and Cornish,
+/// right to three digits).
+fn student_975(freedom: usize) -> f64 {
+    const TABLE: [f64; 30] = [
+        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
+        2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
+        2.045, 2.042,
+    ];
+    match freedom {
+        0 => f64::INFINITY,
+        1..=30 => TABLE[freedom - 1],
+        _ => 1.959_964 + 2.372_3 / freedom as f64 + 2.822_5 / (freedom as f64).powi(2),
+    }
+}
+
+/// Which values lie far from the others: modified z-score beyond 3.5 (Iglewicz and Hoaglin, 1993). None of fewer than
+/// five values is called an outlier.
+pub fn outliers(values: &[f64]) -> Vec<bool> {
+    let none = vec![false; values.len()];
+    let Some(middle) = median(values).filter(|_| values.len() >= 5) else { return none };
+    let distances: Vec<f64> = values.iter().map(|v| (v - middle).abs()).collect();
+    match median(&distances) {
+        Some(mad) if mad > 0.0 => distances.iter().map(|d| 0.6745 * d / mad > 3.5).collect(),
+        _ => none,
+    }
+}
+
 /// The 95% percentile-bootstrap interval of the median (Efron & Tibshirani, 1993, chapter 13).
 fn bootstrap_median(sorted: &[f64], seed: u64) -> [f64; 2] {
     let mut rng = Rng::new(seed, 0xb007);
@@ -102,57 +185,5 @@ fn bootstrap_median(sorted: &[f64], seed: u64) -> [f64; 2] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rng::Rng;
-    use proptest::prelude::*;
-
-    #[test]
-    fn known_values() {
-        let s = Stats::of(&[4.0, 1.0, 3.0, 2.0], 0).unwrap();
-        assert_eq!((s.n, s.median, s.mean, s.min, s.max), (4, 2.5, 2.5, 1.0, 4.0));
-        assert!((s.stdev.unwrap() - (5.0f64 / 3.0).sqrt()).abs() < 1e-12);
-        assert!((s.spread_pct().unwrap() - 60.0).abs() < 1e-12);
-        assert_eq!(quantile(&[10.0, 20.0, 30.0, 40.0, 50.0], 0.9), 46.0);
-        assert_eq!(geometric_mean(&[2.0, 8.0]), Some(4.0));
-    }
-
-    #[test]
-    fn what_can_not_be_said_is_none() {
-        assert_eq!(Stats::of(&[], 0), None);
-        assert_eq!(Stats::of(&[1.0, f64::NAN], 0), None);
-        assert_eq!(geometric_mean(&[1.0, 0.0]), None);
-        let one = Stats::of(&[5.0], 0).unwrap();
-        assert_eq!((one.stdev, one.ci95, one.spread_pct()), (None, None, None));
-        assert_eq!(Stats::of(&[5.0, 6.0], 0).unwrap().ci95, None);
-    }
-
-    /// The interval covers the true median about as often as it claims (percentile intervals of small samples are
-    /// known to fall a little short).
-    #[test]
-    fn the_interval_covers_the_median() {
-        let mut rng = Rng::new(11, 5);
-        let mut covered = 0;
-        for trial in 0..400 {
-            // A sum of uniforms: symmetric, close to normal, median 6.
-            let values: Vec<f64> =
-                (0..15).map(|_| (0..12).map(|_| rng.bits() as f64 / u64::MAX as f64).sum()).collect();
-            let [low, high] = Stats::of(&values, trial).unwrap().ci95.unwrap();
-            covered += usize::from(low <= 6.0 && 6.0 <= high);
-        }
-        assert!((364..=396).contains(&covered), "{covered} of 400");
-    }
-
-    proptest! {
-        #[test]
-        fn the_parts_are_in_order(values in prop::collection::vec(-1e9f64..1e9, 1..60), seed: u64) {
-            let s = Stats::of(&values, seed).unwrap();
-            prop_assert!(s.min <= s.median && s.median <= s.max);
-            prop_assert!(s.min <= s.mean + 1e-3 && s.mean <= s.max + 1e-3);
-            if let Some([low, high]) = s.ci95 {
-                prop_assert!(s.min <= low && low <= high && high <= s.max);
-            }
-            prop_assert_eq!(Stats::of(&values, seed), Some(s));
-        }
-    }
-}
+#[path = "stats_tests.rs"]
+mod tests;

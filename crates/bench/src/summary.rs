@@ -1,15 +1,11 @@
-//! From rows to what they say: statistics per cell, warnings, the ranking, the recommendation.
-//!
-//! Every sentence is computed from the figures. The mock's are never ranked or recommended.
+//! From rows to what they say: statistics per cell, outliers, warnings, the ranking. The mock is never ranked.
 
 use crate::plan::{BenchConfig, Work};
 use crate::record::{Cell, Overhead, Process, Rank, Row, Status};
-use crate::stats::{Stats, geometric_mean, median, quantile};
+use crate::stats::{Ratio, Stats, Verdict, geometric_mean, median, outliers, quantile};
 use crate::warning::Warning;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Scores closer than this are called tied: a share of the greater one.
-const TIE: f64 = 0.02;
 /// Half the range beyond this share of the median, in percent, is worth a warning.
 const WIDE_PCT: f64 = 10.0;
 
@@ -64,9 +60,39 @@ fn pooled_gaps(rows: &[&Row]) -> Option<[f64; 3]> {
     (!gaps.is_empty()).then(|| [0.5, 0.9, 0.99].map(|q| quantile(&gaps, q)))
 }
 
-/// What must be known to read the rows.
-pub fn warnings(config: &BenchConfig, processes: &[Process], rows: &[Row]) -> Vec<Warning> {
-    let mut warnings = Vec::new();
+/// Marks the rows whose tokens/s lie far from those of their cell.
+fn mark_outliers(rows: &mut [Row]) -> Vec<(usize, f64)> {
+    let mut groups: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
+    for (i, row) in rows.iter().enumerate().filter(|(_, r)| r.headline().is_some()) {
+        groups.entry((row.subject, row.scenario.clone())).or_default().push(i);
+    }
+    let mut marked = Vec::new();
+    for group in groups.into_values() {
+        let values: Vec<f64> = group.iter().filter_map(|&i| rows[i].headline()).collect();
+        let middle = median(&values).unwrap_or(f64::NAN);
+        for ((i, far), value) in group.iter().zip(outliers(&values)).zip(&values) {
+            rows[*i].outlier = far;
+            if far {
+                marked.push((*i, value / middle));
+            }
+        }
+    }
+    marked
+}
+
+/// What must be known to read the rows. Marks the outliers among them.
+pub fn warnings(config: &BenchConfig, processes: &[Process], rows: &mut [Row]) -> Vec<Warning> {
+    let mut warnings: Vec<Warning> = mark_outliers(rows)
+        .into_iter()
+        .filter(|&(i, _)| !rows[i].synthetic)
+        .map(|(i, times)| Warning::Outlier {
+            subject: config.subjects[rows[i].subject].label(),
+            scenario: rows[i].scenario.clone(),
+            run: rows[i].run,
+            times,
+        })
+        .collect();
+    let rows = &*rows;
     let scenarios = config.work.iter().filter(|w| matches!(w, Work::Scenario(_)));
     let shapes = shapes(processes);
     let real = |r: &&Row| !r.synthetic && r.status == Status::Ok;
@@ -123,7 +149,7 @@ fn shapes(processes: &[Process]) -> BTreeMap<usize, String> {
 
 /// Ranks the subjects of each model shape by the geometric mean, over the scenarios that all of them finished, of
 /// their median tokens/s.
-pub fn ranking(config: &BenchConfig, cells: &[Cell], processes: &[Process]) -> Vec<Rank> {
+pub fn ranking(config: &BenchConfig, cells: &[Cell], processes: &[Process], rows: &[Row]) -> Vec<Rank> {
     let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (subject, shape) in shapes(processes) {
         let finished_any = cells.iter().any(|c| c.subject == subject && c.headline().is_some());
@@ -151,8 +177,13 @@ pub fn ranking(config: &BenchConfig, cells: &[Cell], processes: &[Process]) -> V
             })
             .collect();
         scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-        for (i, &(score, subject)) in scored.iter().enumerate() {
+        for (i, &(score_tps, subject)) in scored.iter().enumerate() {
             let s = &config.subjects[subject];
+            let against_best = if i == 0 {
+                None
+            } else {
+                Ratio::of_logs(&paired_logs(rows, subject, scored[0].1, &scenarios))
+            };
             ranking.push(Rank {
                 rank: i + 1,
                 subject,
@@ -161,14 +192,31 @@ pub fn ranking(config: &BenchConfig, cells: &[Cell], processes: &[Process]) -> V
                 format: s.format.clone(),
                 quant: cells.iter().find(|c| c.subject == subject).and_then(|c| c.quant.clone()),
                 shape: shape.clone(),
-                score_tps: score,
-                relative: score / scored[0].0,
-                tied_with_previous: i > 0 && score >= scored[i - 1].0 * (1.0 - TIE),
+                score_tps,
+                verdict: (i > 0).then(|| against_best.map_or(Verdict::Undecided, |r| r.verdict())),
+                against_best,
                 scenarios: scenarios.clone(),
             });
         }
     }
     ranking
+}
+
+/// For each block in which both subjects finished every scenario: the mean over the scenarios of the logarithm of
+/// their tokens/s' ratio.
+fn paired_logs(rows: &[Row], subject: usize, other: usize, scenarios: &[String]) -> Vec<f64> {
+    let speeds: BTreeMap<(usize, usize, &str), f64> =
+        rows.iter().filter_map(|r| Some(((r.subject, r.run, r.scenario.as_str()), r.headline()?))).collect();
+    let runs: BTreeSet<usize> = rows.iter().map(|r| r.run).collect();
+    let block = |run: usize| {
+        let logs = scenarios.iter().map(|name| {
+            let of = |subject| speeds.get(&(subject, run, name.as_str()));
+            Some((of(subject)? / of(other)?).ln())
+        });
+        let logs: Vec<f64> = logs.collect::<Option<_>>()?;
+        (!logs.is_empty()).then(|| logs.iter().sum::<f64>() / logs.len() as f64)
+    };
+    runs.into_iter().filter_map(block).collect()
 }
 
 /// What the harness costs, from the mock's cells; `None` without a good run of the mock.
@@ -182,101 +230,6 @@ pub fn overhead(cells: &[Cell]) -> Option<Overhead> {
         per_token_us: 1e3 * of(|c| &c.tpt_ms)?,
         runs: mocks.iter().map(|c| c.runs).sum(),
     })
-}
-
-/// What the figures say, in sentences.
-pub fn recommendation(cells: &[Cell], ranking: &[Rank], config: &BenchConfig) -> Vec<String> {
-    let shapes: BTreeSet<&str> = ranking.iter().map(|r| r.shape.as_str()).collect();
-    if shapes.is_empty() {
-        return vec!["No real backend finished a scenario, so there is nothing to recommend.".into()];
-    }
-    shapes
-        .into_iter()
-        .map(|shape| {
-            let group: Vec<&Rank> = ranking.iter().filter(|r| r.shape == shape).collect();
-            group_sentences(&group, cells, config).join(" ")
-        })
-        .collect()
-}
-
-fn group_sentences(group: &[&Rank], cells: &[Cell], config: &BenchConfig) -> Vec<String> {
-    let best = group[0];
-    let over = best.scenarios.join(", ");
-    let mut sentences = Vec::new();
-    let tied: Vec<&&Rank> = group.iter().skip(1).take_while(|r| r.tied_with_previous).collect();
-    match (tied.as_slice(), group.get(1)) {
-        ([], None) => sentences.push(format!(
-            "{} gives {} tokens/s (geometric mean of the medians over {over}); nothing else of its shape was measured.",
-            name(best),
-            figure(best.score_tps)
-        )),
-        ([], Some(second)) => sentences.push(format!(
-            "Use {}: {} tokens/s (geometric mean of the medians over {over}), {:.2} times as fast as {}.",
-            name(best),
-            figure(best.score_tps),
-            best.score_tps / second.score_tps,
-            name(second)
-        )),
-        (tied, _) => {
-            let names: Vec<String> = tied.iter().map(|r| name(r)).collect();
-            sentences.push(format!(
-                "{} leads with {} tokens/s (geometric mean of the medians over {over}), but {} within {:.0}%: no \
-                 difference that matters.",
-                name(best),
-                figure(best.score_tps),
-                if names.len() == 1 { format!("{} is", names[0]) } else { format!("{} are", names.join(", ")) },
-                100.0 * TIE
-            ));
-        }
-    }
-    let longest = config.work.iter().filter_map(|w| match w {
-        Work::Scenario(s) => Some((s.nominal_prompt_tokens, s.name.as_str())),
-        _ => None,
-    });
-    if let Some((_, scenario)) = longest.max()
-        && let Some(quickest) = quickest(group, cells, scenario)
-        && quickest.0.subject != best.subject
-    {
-        sentences.push(format!(
-            "Where long prompts matter most, {} starts sooner: {} ms to the first token of {scenario} against {} ms.",
-            name(quickest.0),
-            figure(quickest.1),
-            figure(quickest.2)
-        ));
-    }
-    let memory = |r: &Rank| {
-        let peaks = cells.iter().filter(|c| c.subject == r.subject).filter_map(|c| c.peak_rss_mb.as_ref());
-        peaks.map(|p| p.max).reduce(f64::max)
-    };
-    let least = group.iter().filter_map(|r| Some((memory(r)?, *r))).min_by(|a, b| a.0.total_cmp(&b.0));
-    if let (Some((needs, least)), Some(bests)) = (least, memory(best))
-        && least.subject != best.subject
-        && needs < 0.9 * bests
-    {
-        sentences.push(format!(
-            "The least memory is needed by {}: {} MiB against {} MiB.",
-            name(least),
-            figure(needs),
-            figure(bests)
-        ));
-    }
-    sentences
-}
-
-/// Who has the lowest median TTFT of a scenario, with it and the best-ranked one's.
-fn quickest<'a>(group: &[&'a Rank], cells: &[Cell], scenario: &str) -> Option<(&'a Rank, f64, f64)> {
-    let ttft = |r: &Rank| {
-        let cell = cells.iter().find(|c| c.subject == r.subject && c.scenario == scenario)?;
-        cell.ttft_ms.as_ref().map(|s| s.median)
-    };
-    let first = ttft(group[0])?;
-    let (least, who) =
-        group.iter().filter_map(|r| Some((ttft(r)?, *r))).min_by(|a, b| a.0.total_cmp(&b.0))?;
-    (least < first * (1.0 - TIE)).then_some((who, least, first))
-}
-
-fn name(r: &Rank) -> String {
-    subject_name(&r.backend, &r.model, r.format.as_deref(), r.quant.as_deref())
 }
 
 /// `native · smollm2-135m (gguf, q4_1)`.

@@ -45,6 +45,8 @@ pub enum Warning {
     NotCold { subject: String, cached_pct: f64 },
     /// The runs scatter: half the range is more than a tenth of the median.
     WideSpread { subject: String, scenario: String, pct: f64 },
+    /// A run lies far from the others of its kind.
+    Outlier { subject: String, scenario: String, run: usize, times: f64 },
     /// The experiment was interrupted.
     Interrupted,
 }
@@ -93,6 +95,10 @@ impl std::fmt::Display for Warning {
             Warning::WideSpread { subject, scenario, pct } => {
                 write!(f, "{subject}, {scenario}: runs scatter by ±{pct:.0}% around the median")
             }
+            Warning::Outlier { subject, scenario, run, times } => write!(
+                f,
+                "{subject}, {scenario}: run {run} is an outlier, {times:.2} times the median; it is counted like the others"
+            ),
             Warning::Interrupted => write!(f, "interrupted: the record is partial"),
         }
     }

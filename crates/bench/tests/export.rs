@@ -5,8 +5,9 @@ use std::time::Duration;
 use zonda_bench::clock::TimeLine;
 use zonda_bench::machine::Machine;
 use zonda_bench::record::*;
+use zonda_bench::stats::Verdict;
 use zonda_bench::warning::Warning;
-use zonda_bench::{BenchConfig, Record, Scenario, Subject, Work, export, row, summary};
+use zonda_bench::{BenchConfig, Record, Scenario, Subject, Work, export, recommend, row, summary};
 use zonda_engine::forward::BackendInfo;
 
 fn subject(backend: &str, format: Option<&str>) -> Subject {
@@ -94,7 +95,7 @@ fn record() -> Record {
         }
     }
     let cells = summary::cells(&config, &rows);
-    let ranking = summary::ranking(&config, &cells, &processes);
+    let ranking = summary::ranking(&config, &cells, &processes, &rows);
     Record {
         schema_version: SCHEMA_VERSION,
         program: Program {
@@ -108,7 +109,7 @@ fn record() -> Record {
         partial: false,
         machine: Machine::default(),
         models: Vec::new(),
-        recommendation: summary::recommendation(&cells, &ranking, &config),
+        recommendation: recommend::recommendation(&cells, &ranking, &config),
         overhead: summary::overhead(&cells),
         summary: cells,
         ranking,
@@ -190,8 +191,30 @@ fn a_tie_is_called_a_tie() {
         row.order = order;
     }
     let cells = summary::cells(&record.config, &record.rows);
-    let ranking = summary::ranking(&record.config, &cells, &record.processes);
-    assert!(ranking[1].tied_with_previous, "{ranking:?}");
-    let said = summary::recommendation(&cells, &ranking, &record.config).join(" ");
+    let ranking = summary::ranking(&record.config, &cells, &record.processes, &record.rows);
+    assert_eq!(ranking[1].verdict, Some(Verdict::Tie), "{ranking:?}");
+    let said = recommend::recommendation(&cells, &ranking, &record.config).join(" ");
     assert!(said.contains("no difference that matters"), "{said}");
+}
+
+/// An outlier is marked, warned of, and still counted.
+#[test]
+fn an_outlier_is_marked_and_counted() {
+    let record = record();
+    let mut rows: Vec<Row> = (1..=6)
+        .map(|run| {
+            let tpt = if run == 4 { 9_000 } else { 5_000 + run as u64 * 10 };
+            let row = row::empty(&record.config, None, 0, 0, run, Status::Ok);
+            row::filled(row, report(48, 20, 19_300, tpt, 170), false)
+        })
+        .collect();
+    let warnings = summary::warnings(&record.config, &record.processes, &mut rows);
+    assert_eq!(rows.iter().map(|r| r.outlier).collect::<Vec<_>>(), [false, false, false, true, false, false]);
+    assert!(
+        warnings.iter().any(|w| matches!(w, Warning::Outlier { run: 4, times, .. } if *times < 0.7)),
+        "{warnings:?}"
+    );
+    let cells = summary::cells(&record.config, &rows);
+    assert_eq!(cells[0].runs, 6);
+    assert!(cells[0].tpt_ms.as_ref().unwrap().max > 8.9);
 }

@@ -1,7 +1,7 @@
 //! The terminal's view of a record: a table per backend and model, the ranking, the recommendation, the warnings.
 
 use crate::record::{Cell, Process, Rank, Record};
-use crate::stats::Stats;
+use crate::stats::{Stats, Verdict};
 use crate::summary::{figure, subject_name};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use std::fmt::Write;
@@ -128,24 +128,40 @@ fn loads(processes: &[Process], subject: usize) -> Option<String> {
 
 fn ranking(out: &mut String, ranking: &[Rank], width: u16, style: Style) {
     let mut shape = None;
+    let mut best = 0.0;
     let name = |r: &Rank| subject_name(&r.backend, &r.model, r.format.as_deref(), r.quant.as_deref());
     let widest = ranking.iter().map(|r| name(r).chars().count()).max().unwrap_or(0);
     for r in ranking {
         if shape != Some(&r.shape) {
             shape = Some(&r.shape);
+            best = r.score_tps;
             let over = r.scenarios.join(", ");
             let _ = writeln!(out, "\n{} {}", style.strong("Ranking"), style.faint(&r.shape));
-            let _ = writeln!(out, "{}", style.faint(&format!("geometric mean of the medians over {over}")));
+            let _ = writeln!(
+                out,
+                "{}",
+                style.faint(&format!("geometric mean of the medians over {over}; 95% interval of the ratio"))
+            );
         }
-        let bar = "█".repeat((BAR * r.relative).round().max(1.0) as usize);
-        let bar = if usize::from(width) > widest + 26 { bar } else { String::new() };
-        let place = if r.tied_with_previous { "=".into() } else { r.rank.to_string() };
+        let relative = r.score_tps / best.max(f64::MIN_POSITIVE);
+        let bar = "█".repeat((BAR * relative).round().max(1.0) as usize);
+        let bar = if usize::from(width) > widest + 40 { bar } else { String::new() };
+        let against = match (r.verdict, r.against_best.and_then(|a| a.ci95)) {
+            (None, _) => String::new(),
+            (Some(Verdict::Tie), _) => "tie".into(),
+            (Some(verdict), interval) => {
+                let sure = if verdict == Verdict::Undecided { "?" } else { "" };
+                let interval = interval.map(|[low, high]| format!("{:.0}–{:.0}%", 100.0 * low, 100.0 * high));
+                format!("{}{sure}", interval.unwrap_or_default())
+            }
+        };
         let _ = writeln!(
             out,
-            "{place:>2}  {:<widest$}  {:>7} tokens/s  {:>3.0}%  {bar}",
+            "{:>2}  {:<widest$}  {:>7} tokens/s  {:>3.0}% {against:<10}  {bar}",
+            r.rank,
             name(r),
             figure(r.score_tps),
-            100.0 * r.relative
+            100.0 * relative
         );
     }
 }

@@ -1,0 +1,114 @@
+//! The recommendation: sentences, each computed from the figures. The mock is never recommended.
+
+use crate::plan::{BenchConfig, Work};
+use crate::record::{Cell, Rank};
+use crate::stats::{Ratio, TIE, Verdict};
+use crate::summary::{figure, subject_name};
+use std::collections::BTreeSet;
+
+/// What the figures say, in sentences.
+pub fn recommendation(cells: &[Cell], ranking: &[Rank], config: &BenchConfig) -> Vec<String> {
+    let shapes: BTreeSet<&str> = ranking.iter().map(|r| r.shape.as_str()).collect();
+    if shapes.is_empty() {
+        return vec!["No real backend finished a scenario, so there is nothing to recommend.".into()];
+    }
+    shapes
+        .into_iter()
+        .map(|shape| {
+            let group: Vec<&Rank> = ranking.iter().filter(|r| r.shape == shape).collect();
+            group_sentences(&group, cells, config).join(" ")
+        })
+        .collect()
+}
+
+fn group_sentences(group: &[&Rank], cells: &[Cell], config: &BenchConfig) -> Vec<String> {
+    let best = group[0];
+    let over = best.scenarios.join(", ");
+    let mut sentences = Vec::new();
+    let lead = format!("{} tokens/s (geometric mean of the medians over {over})", figure(best.score_tps));
+    match group.get(1) {
+        None => {
+            sentences.push(format!("{} gives {lead}; nothing else of its shape was measured.", name(best)))
+        }
+        Some(second) if second.verdict == Some(Verdict::Less) => {
+            sentences.push(format!("Use {}: {lead}, {} {}.", name(best), times(best, second), name(second)));
+        }
+        Some(_) => sentences.push(format!("{} leads with {lead}.", name(best))),
+    }
+    let with = |verdict| group.iter().filter(move |r| r.verdict == Some(verdict)).map(|r| name(r));
+    let tied: Vec<String> = with(Verdict::Tie).collect();
+    if !tied.is_empty() {
+        let verb = if tied.len() == 1 { "is" } else { "are" };
+        sentences.push(format!(
+            "{} {verb} within {:.0}% of it: no difference that matters.",
+            tied.join(", "),
+            100.0 * TIE
+        ));
+    }
+    let open: Vec<String> = with(Verdict::Undecided).collect();
+    if !open.is_empty() {
+        sentences.push(format!(
+            "Whether it is really faster than {} these runs can't tell: the interval of the ratio is too wide; more \
+             runs (--runs) narrow it.",
+            open.join(", ")
+        ));
+    }
+    let longest = config.work.iter().filter_map(|w| match w {
+        Work::Scenario(s) => Some((s.nominal_prompt_tokens, s.name.as_str())),
+        _ => None,
+    });
+    if let Some((_, scenario)) = longest.max()
+        && let Some(quickest) = quickest(group, cells, scenario)
+        && quickest.0.subject != best.subject
+    {
+        sentences.push(format!(
+            "Where long prompts matter most, {} starts sooner: {} ms to the first token of {scenario} against {} ms.",
+            name(quickest.0),
+            figure(quickest.1),
+            figure(quickest.2)
+        ));
+    }
+    let memory = |r: &Rank| {
+        let peaks = cells.iter().filter(|c| c.subject == r.subject).filter_map(|c| c.peak_rss_mb.as_ref());
+        peaks.map(|p| p.max).reduce(f64::max)
+    };
+    let least = group.iter().filter_map(|r| Some((memory(r)?, *r))).min_by(|a, b| a.0.total_cmp(&b.0));
+    if let (Some((needs, least)), Some(bests)) = (least, memory(best))
+        && least.subject != best.subject
+        && needs < 0.9 * bests
+    {
+        sentences.push(format!(
+            "The least memory is needed by {}: {} MiB against {} MiB.",
+            name(least),
+            figure(needs),
+            figure(bests)
+        ));
+    }
+    sentences
+}
+
+/// Who has the lowest median TTFT of a scenario, with it and the best-ranked one's.
+fn quickest<'a>(group: &[&'a Rank], cells: &[Cell], scenario: &str) -> Option<(&'a Rank, f64, f64)> {
+    let ttft = |r: &Rank| {
+        let cell = cells.iter().find(|c| c.subject == r.subject && c.scenario == scenario)?;
+        cell.ttft_ms.as_ref().map(|s| s.median)
+    };
+    let first = ttft(group[0])?;
+    let (least, who) =
+        group.iter().filter_map(|r| Some((ttft(r)?, *r))).min_by(|a, b| a.0.total_cmp(&b.0))?;
+    (least < first * (1.0 - TIE)).then_some((who, least, first))
+}
+
+/// `3.29 times (3.20 to 3.38) as fast as`.
+fn times(best: &Rank, other: &Rank) -> String {
+    match other.against_best {
+        Some(Ratio { ratio, ci95: Some([low, high]), .. }) => {
+            format!("{:.2} times ({:.2} to {:.2}) as fast as", 1.0 / ratio, 1.0 / high, 1.0 / low)
+        }
+        _ => format!("{:.2} times as fast as", best.score_tps / other.score_tps),
+    }
+}
+
+fn name(r: &Rank) -> String {
+    subject_name(&r.backend, &r.model, r.format.as_deref(), r.quant.as_deref())
+}
