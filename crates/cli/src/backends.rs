@@ -9,11 +9,12 @@ use std::sync::Arc;
 use zonda_engine::forward::mock::{Mock, MockOptions};
 use zonda_engine::forward::{Backend, BackendError};
 use zonda_engine::load::Model;
+use zonda_engine::make::Mix;
 use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
 use zonda_engine::{Engine, EngineConfig, Text};
 use zonda_kernels::Isa;
 use zonda_kernels::attention::KvType;
-use zonda_native::{Native, NativeOptions, Quantize};
+use zonda_native::{Native, NativeOptions};
 
 /// The instruction sets that `--isa` takes.
 pub const ISAS: [&str; 4] = Isa::NAMES;
@@ -170,8 +171,12 @@ pub fn start(
 
 fn native_options(options: &OpenOptions) -> Result<NativeOptions, BackendError> {
     let isa = options.isa.as_deref().map(Isa::named).transpose().map_err(unsupported)?;
-    let quantize =
-        options.quantize.as_deref().map(str::parse::<Quantize>).transpose().map_err(unsupported)?;
+    let quantize = options
+        .quantize
+        .as_deref()
+        .map(str::parse::<Mix>)
+        .transpose()
+        .map_err(|e| unsupported(e.to_string()))?;
     let kv_type = match options.kv_type.as_deref() {
         None => NativeOptions::default().kv_type,
         Some("f16") => KvType::F16,

@@ -16,7 +16,7 @@ pub mod options;
 mod rope;
 mod weights;
 
-pub use options::{NativeOptions, Quantize};
+pub use options::NativeOptions;
 
 use forward::Buffers;
 use kv::KvCache;

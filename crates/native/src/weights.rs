@@ -1,13 +1,13 @@
 //! A model's tensors as the forward pass wants them: matrices packed, norms and biases as `f32`, Q and K rows in the one
 //! order that [`zonda_kernels::rope`] turns.
 
-use crate::options::Quantize;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use zonda_engine::forward::BackendError;
 use zonda_engine::load::{
     LayerTensor, LoadError, Model, ModelSpec, RopePairing, Tensor, TensorRole, check_finite,
 };
+use zonda_engine::make::Mix;
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::memory::SharedPtr;
 use zonda_kernels::quantize::quantize;
@@ -81,7 +81,7 @@ impl Weights {
         model: &Model,
         isa: Isa,
         pool: &Pool,
-        quantize: Option<Quantize>,
+        quantize: Option<Mix>,
     ) -> Result<Weights, BackendError> {
         let loader = Loader { model, spec: &model.spec, isa, pool, quantize };
         loader.check_all_finite()?;
@@ -130,7 +130,7 @@ struct Loader<'a> {
     spec: &'a ModelSpec,
     isa: Isa,
     pool: &'a Pool,
-    quantize: Option<Quantize>,
+    quantize: Option<Mix>,
 }
 
 impl Loader<'_> {
@@ -175,7 +175,7 @@ impl Loader<'_> {
         let tensor = self.model.tensor(role)?;
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let wanted = if tensor.dtype.is_quantized() { None } else { self.quantize };
-        let dtype = wanted.and_then(|q| q.dtype(role, self.spec.layers, cols)).unwrap_or(tensor.dtype);
+        let dtype = wanted.map_or(tensor.dtype, |mix| mix.dtype(self.spec, role, cols));
         let quantized;
         let bytes = if dtype == tensor.dtype {
             tensor.bytes()

@@ -165,3 +165,31 @@ fn truncated_and_shared_slots_go_on_alike() {
     assert!(native.share_prefix(1, 0, 5).is_err(), "slot 0 is not empty");
     assert!(native.truncate(3, 0).is_err(), "there are 3 slots");
 }
+
+/// The mean of `1 − cosine` between rows: 0 for the same function.
+fn drift(rows: &[Vec<f32>], expected: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+    let vocab = row_len(rows);
+    let each = rows
+        .iter()
+        .zip(expected.chunks_exact(vocab))
+        .map(|(a, b)| 1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt());
+    each.sum::<f64>() / rows.len() as f64
+}
+
+#[test]
+fn quantised_while_loading() {
+    // about twice what rounding costs these tiny random models; a wrong layout costs 1. (q4_k is q5_0 on rows of 64.)
+    let bounds = [("q8_0", 4e-3), ("q5_1", 7e-2), ("q4_k_m", 9e-2), ("q4_0", 0.25)];
+    for folder in folders() {
+        let (ids, expected) = cases(&folder).pop().unwrap();
+        let model = Arc::new(Model::open(&folder).unwrap());
+        for (mix, bound) in bounds {
+            let options = NativeOptions { quantize: Some(mix.parse().unwrap()), ..NativeOptions::default() };
+            let mut native = Native::open(&model, &options).unwrap();
+            let drift = drift(&forward(&mut native, vec![all(0, 0, &ids)]), &expected);
+            println!("{} as {}: {drift:.1e}", folder.file_name().unwrap().display(), native.info().weights);
+            assert!(drift < bound, "{} as {mix}: {drift}", folder.display());
+        }
+    }
+}
