@@ -204,7 +204,7 @@ struct Odd {
 impl Odd {
     fn start(change: impl FnOnce(&mut Odd) + Send + 'static) -> Engine {
         let open = || {
-            let mock = Mock::new(MockOptions { limits: limits(1, 64), ..MockOptions::default() });
+            let mock = Mock::new(MockOptions { limits: limits(1, 1 << 20), ..MockOptions::default() });
             let mut odd = Odd { mock, truncate: Mock::truncate, forward: Mock::forward };
             change(&mut odd);
             Ok(Box::new(odd) as _)
@@ -237,10 +237,12 @@ impl Backend for Odd {
 #[test]
 fn a_backend_that_cannot_empty_a_slot_stops_the_engine() {
     let engine = Odd::start(|odd| odd.truncate = |_, _, _| panic!("stuck"));
-    let uncached = || Request { prefix_cache: false, ..request([300], 4) };
-    let first = engine.submit(uncached()).unwrap();
+    let uncached = || Request { prefix_cache: false, ..request([300], usize::MAX) };
+    let mut first = engine.submit(uncached()).unwrap();
     let waiting = engine.submit(uncached()).unwrap();
-    assert_eq!(first.wait().unwrap().outcome.reason, FinishReason::Length);
+    first.recv().expect("it has a slot to empty");
+    first.cancel();
+    assert_eq!(first.wait().unwrap().outcome.reason, FinishReason::Cancelled);
     let failed = waiting.wait().unwrap();
     assert_eq!(failed.error(), Some("the backend panicked while truncating: stuck"));
     let (sender, events) = mpsc::channel();
