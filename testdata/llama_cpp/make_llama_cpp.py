@@ -11,8 +11,9 @@ Everything runs on the CPU with flash attention off, a float16 KV cache and batc
 
 llama.cpp multiplies quantised weights by activations that it rounds to 8 bits, so it is itself some way
 from exact. To show how far, the last three also hold the results ("exact") of llama.cpp on the same
-weights dequantised to float32, with a float32 KV cache. Prompts for `greedy.json` were chosen from some eighty
-as ones on which the two agree, since elsewhere 8-bit activations alone change the text within a few tokens.
+weights dequantised to float32, with a float32 KV cache. Prompts for `greedy.json` were chosen from some
+seventy as ones on which the best logit of every step leads by more than 1, since elsewhere 8-bit activations
+alone change the text within a few tokens; most ask again for what the conversation already holds.
 """
 
 import argparse
@@ -36,30 +37,47 @@ N_BATCH = 512
 GREEDY_TOKENS = 64
 PPL_TOKENS, PPL_CTX = 8192, 512
 
+
+def repeated(request: str, answer: str, times: int) -> list[dict]:
+    """A conversation in which `request` was answered by `answer` `times` times, and is made once more."""
+    turn = [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
+    return turn * times + turn[:1]
+
+
+# Of the Universal Declaration of Human Rights.
+DECLARATION = (
+    "Tous les êtres humains naissent libres et égaux en dignité et en droits. Ils sont doués de raison et de conscience "
+    "et doivent agir les uns envers les autres dans un esprit de fraternité. Chacun peut se prévaloir de tous les droits "
+    "et de toutes les libertés."
+)
+RUST = """```rust
+fn main() {
+    let mut total = 0;
+    for i in 1..=10 {
+        total += i;
+        println!("after {i}: {total}");
+    }
+    assert_eq!(total, 55);
+    println!("done");
+}
+```"""
+JSON_LINES = "\n".join(f'{{"id": {i}, "name": "user{i}"}}' for i in range(1, 9))
+ROUND = """Row, row, row your boat,
+Gently down the stream.
+Merrily, merrily, merrily, merrily,
+Life is but a dream."""
+
 CONVERSATIONS = [
-    [{"role": "user", "content": "What is a prime number?"}],
-    [{"role": "user", "content": "Write a Python class for a stack with push and pop."}],
     [
         {"role": "system", "content": "You are a patient teacher."},
         {"role": "user", "content": "Count from 1 to 5."},
         {"role": "assistant", "content": "1, 2, 3, 4, 5"},
         {"role": "user", "content": "Now count from 1 to 50."},
     ],
-    [
-        {
-            "role": "user",
-            # The opening of Dickens's "A Tale of Two Cities".
-            "content": "Copy this text exactly: It was the best of times, it was the worst of times, it was the age "
-            "of wisdom, it was the age of foolishness, it was the epoch of belief, it was the epoch of "
-            "incredulity, it was the season of Light, it was the season of Darkness.",
-        }
-    ],
-    [
-        {
-            "role": "user",
-            "content": "Write a Python function that checks whether a string is a palindrome, with a docstring.",
-        }
-    ],
+    repeated("Cite la Déclaration universelle des droits de l'homme.", DECLARATION, 3),
+    repeated("Write a Rust program that adds the numbers from 1 to 10.", RUST, 3),
+    repeated("Write eight JSON lines.", JSON_LINES, 3),
+    repeated("Sing 'Row your boat' twice.", f"{ROUND}\n\n{ROUND}", 2),
 ]
 # Two sequences for `logits.safetensors`: plain text, and control tokens with another script.
 LOGITS_TEXTS = {
@@ -195,9 +213,10 @@ def make_greedy(path: Path, model: Model, exact: Model, out: Path) -> None:
         cases.append({"messages": messages, "prompt": prompt, "prompt_ids": ids, "steps": steps, "exact_steps": exact_steps})
         pairs = zip((s[0] for s in steps), (s[0] for s in exact_steps), strict=True)
         same = next((i for i, (a, b) in enumerate(pairs) if a != b), GREEDY_TOKENS)
-        least = min(s[1] - s[3] for s in steps)
+        least, exact_least = (min(s[1] - s[3] for s in each) for each in (steps, exact_steps))
         end = next((i for i, s in enumerate(steps) if lib.llama_vocab_is_eog(model.vocab, s[0])), "none")
-        print(f"greedy: {len(ids)} prompt tokens, same as exact for {same}, least gap {least:.3f}, end at {end}")
+        gaps = f"least gap {least:.3f} (exact: {exact_least:.3f})"
+        print(f"greedy: {len(ids)} prompt tokens, same as exact for {same}, {gaps}, end at {end}")
     head = {"source": LLAMA_CPP, "kv_cache": "f16", "flash_attention": False, "n_batch": N_BATCH}
     write_json(out / "greedy.json", {**head, "exact_kv_cache": "f32", "cases": cases}, "cases")
 
