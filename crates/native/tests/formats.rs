@@ -1,0 +1,105 @@
+//! One model in every format: GGUF and SafeTensors are the same function, quantised GGUF files stay close to the floats they
+//! were made from, and a NaN hidden in a scale is found at load.
+
+use std::path::Path;
+use std::sync::Arc;
+use zonda_engine::TokenId;
+use zonda_engine::forward::{Backend, Batch, Logits, Span, Want};
+use zonda_engine::load::{Architecture, Model, RopeScaling};
+use zonda_engine::make::{Mix, SynthSpec, convert, synth, synth_archs};
+use zonda_kernels::DType;
+use zonda_native::{Native, NativeOptions};
+
+fn logits(path: &Path) -> Vec<f32> {
+    let model = Arc::new(Model::open(path).unwrap());
+    let mut native =
+        Native::open(&model, &NativeOptions { context: Some(64), ..Default::default() }).unwrap();
+    let tokens: Vec<TokenId> = (0..40).map(|i| (i * 37 + 5) % model.spec.vocab_size as TokenId).collect();
+    let mut out = Logits::new();
+    let span = Span { slot: 0, start: 0, tokens: &tokens, want: Want::All };
+    native.forward(&Batch { spans: vec![span] }, &mut out).unwrap();
+    out.as_mut_slice().to_vec()
+}
+
+fn tiny_archs() -> Vec<SynthSpec> {
+    let tiny: Vec<_> = synth_archs().into_iter().filter(|a| a.name.starts_with("tiny-")).collect();
+    for needed in [
+        Architecture::Llama,
+        Architecture::Mistral,
+        Architecture::Mixtral,
+        Architecture::Qwen2,
+        Architecture::Qwen3,
+        Architecture::Qwen3Moe,
+    ] {
+        assert!(tiny.iter().any(|a| a.spec.architecture == needed), "{needed:?} has a tiny shape");
+    }
+    tiny
+}
+
+fn write(arch: &SynthSpec, mix: Mix, out: &Path) {
+    synth(arch, mix, out, 7, &mut |_, _| {}).unwrap();
+}
+
+#[test]
+fn gguf_and_safetensors_are_the_same_model() {
+    let dir = tempfile::tempdir().unwrap();
+    for arch in tiny_archs() {
+        let folder = dir.path().join(arch.name);
+        let file = dir.path().join(format!("{}.gguf", arch.name));
+        let back = dir.path().join(format!("{}-back", arch.name));
+        let made = dir.path().join(format!("{}-made.gguf", arch.name));
+        write(&arch, Mix::Plain(DType::F32), &folder);
+        write(&arch, Mix::Plain(DType::F32), &made);
+        convert(&Model::open(&folder).unwrap(), &file, DType::F32, &mut |_, _| {}).unwrap();
+        convert(&Model::open(&file).unwrap(), &back, DType::F32, &mut |_, _| {}).unwrap();
+        let expected = logits(&folder);
+        for other in [&file, &back, &made] {
+            // GGUF holds llama3's RoPE scaling as rounded factors; all else is the same bits
+            let bound = if matches!(arch.spec.rope.scaling, RopeScaling::Llama3 { .. }) { 1e-4 } else { 0.0 };
+            let found = logits(other);
+            assert_eq!(found.len(), expected.len());
+            for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+                assert!((a - b).abs() <= bound, "{}: logit {i} is {a}, expected {b}", other.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn quantised_files_stay_close_to_what_they_were_made_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let arch = SynthSpec::find("tiny-mistral").unwrap();
+    let drift = |a: &[f32], b: &[f32]| {
+        let dot =
+            |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+        1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    };
+    for mix in Mix::all() {
+        let file = dir.path().join(format!("{mix}.gguf"));
+        write(&arch, mix, &file);
+        // the same values as floats: only the rounding of activations is left to differ
+        let floats = dir.path().join(format!("{mix}"));
+        convert(&Model::open(&file).unwrap(), &floats, DType::F32, &mut |_, _| {}).unwrap();
+        let drift = drift(&logits(&file), &logits(&floats));
+        println!("{mix}: {drift:.1e}");
+        assert!(drift < 5e-3, "{mix}: {drift}");
+    }
+}
+
+#[test]
+fn a_nan_in_any_weight_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let arch = SynthSpec::find("tiny-mistral").unwrap();
+    for dtype in DType::ALL {
+        let file = dir.path().join(format!("{dtype}.gguf"));
+        write(&arch, Mix::Plain(dtype), &file);
+        let mut bytes = std::fs::read(&file).unwrap();
+        // the last tensors: 0xff throughout is NaN in f16, bf16 and f32 alike
+        let from = bytes.len() - bytes.len() / 4;
+        bytes[from..].fill(0xff);
+        std::fs::write(&file, bytes).unwrap();
+        let model = Arc::new(Model::open(&file).unwrap());
+        let error = Native::open(&model, &NativeOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("NaN") && error.contains("tensor"), "{dtype}: {error}");
+    }
+}
