@@ -17,7 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 use zonda_engine::load::ModelSpec;
-use zonda_engine::tokenize::{Encode, Message};
+use zonda_engine::tokenize::Message;
 use zonda_engine::{Engine, Event, FinishReason, Outcome, Prompt, Request, SamplingParams, Text, TokenId};
 
 /// How often the parent hears how far a run is.
@@ -180,7 +180,7 @@ fn request(
             cached_tokens: outcome.usage.cached_tokens,
             prefill_ms: outcome.timing.prefill.as_secs_f64() * 1e3,
             finish_reason: outcome.reason.as_str().into(),
-            prompt_sha256: hash_ids(&prompt_ids(&for_hash, engine.text())?),
+            prompt_sha256: hash_ids(&for_hash.encode(engine.text()).map_err(|e| e.to_string())?),
             ids: seen.ids,
             text: seen.text,
             usage,
@@ -243,28 +243,14 @@ fn prompt(work: &Work, text: Option<&Text>, vocab: usize, seed: u64) -> Prompt {
     }
 }
 
-/// The ids that an engine with this `text` makes of a prompt.
-fn prompt_ids(prompt: &Prompt, text: Option<&Text>) -> Result<Vec<TokenId>, String> {
-    let text = text.ok_or("the model has no tokenizer");
-    match prompt {
-        Prompt::Tokens(ids) => Ok(ids.clone()),
-        Prompt::Chat { messages, options } => text?.encode_chat(messages, options).map_err(|e| e.to_string()),
-        Prompt::Text(prompt) => {
-            let tokenizer = &text?.tokenizer;
-            let options = Encode { add_bos: tokenizer.adds_bos(), parse_special: true };
-            tokenizer.encode(prompt, options).map_err(|e| e.to_string())
-        }
-    }
-}
-
 impl ChildSpec {
     /// The context, in tokens, that holds all the work to come: for whoever opens the backend, when its options name
     /// none. A multiple of 256. With the model's tokenizer it is counted, not guessed.
     pub fn context_needed(&self, text: Option<&Text>) -> usize {
         let longest = self.work.iter().map(|work| {
-            let prompt = prompt(work, text, 1, 0);
             // A prompt that can't be tokenised fails in its run, which says why.
-            prompt_ids(&prompt, text).map_or(0, |ids| ids.len()) + work.max_tokens()
+            let ids = prompt(work, text, 1, 0).encode(text);
+            ids.map_or(0, |ids| ids.len()) + work.max_tokens()
         });
         // The warm-up's prefill and answer have to fit too.
         longest.max().unwrap_or(0).max(WARM_PROMPT + WARM_TOKENS).next_multiple_of(256)
