@@ -210,6 +210,27 @@ mod tests {
         assert_ne!(hash_ids(&[1, 2]), hash_ids(&[2, 1]));
     }
 
+    #[test]
+    fn of_a_huge_file_both_ends_are_hashed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("huge.gguf");
+        // Sparse: it takes no room on the disk.
+        let file = File::create(&path).unwrap();
+        file.set_len(HASH_ALL + 1).unwrap();
+        let zeros = describe(&path).unwrap();
+        assert_eq!((zeros.bytes, zeros.hashed), (HASH_ALL + 1, Hashed::Ends));
+        let write = |at: u64| {
+            let mut file = &file;
+            file.seek(SeekFrom::Start(at)).unwrap();
+            io::Write::write_all(&mut file, b"x").unwrap();
+            describe(&path).unwrap().sha256
+        };
+        assert_eq!(write(HASH_ALL / 2), zeros.sha256, "the middle is not read");
+        let last = write(HASH_ALL);
+        assert_ne!(last, zeros.sha256);
+        assert_ne!(write(0), last);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn a_file_just_read_is_cached() {

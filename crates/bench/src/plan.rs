@@ -94,6 +94,11 @@ pub enum Runs {
 }
 
 impl Runs {
+    /// Until every interval is within ± `pct` percent: at least 5 runs, at most 50.
+    pub fn until_ci(pct: f64) -> Runs {
+        Runs::UntilCi { pct, min: 5, max: 50 }
+    }
+
     /// The most runs there can be.
     pub fn most(self) -> usize {
         match self {

@@ -49,7 +49,7 @@ impl Stats {
         })
     }
 
-    /// Half the range as a share of the median, in percent: the spread shown beside a median.
+    /// Half the range as a share of the median, in percent.
     pub fn spread_pct(&self) -> Option<f64> {
         (self.n > 1 && self.median != 0.0).then(|| 50.0 * (self.max - self.min) / self.median.abs())
     }

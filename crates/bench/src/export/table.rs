@@ -26,7 +26,8 @@ pub fn render_table(record: &Record, width: u16, color: bool) -> String {
         out,
         "{}",
         style.faint(
-            "Medians ± half the range. TTFT: first token; TpT: each one after it; tokens/s: output / total."
+            "Medians ± half their 95% interval (below three runs: half the range).\n\
+             TTFT: time to the first token; TpT: per token after it; tokens/s: output / total."
         )
     );
     ranking(&mut out, &record.ranking, width, style);
@@ -99,7 +100,7 @@ fn subject_table(out: &mut String, record: &Record, cells: &[&Cell], width: u16,
 
 fn with_spread(stats: &Option<Stats>) -> String {
     let Some(s) = stats else { return String::new() };
-    match s.spread_pct() {
+    match s.ci_pct().or(s.spread_pct()) {
         Some(pct) => format!("{} ±{pct:.0}%", figure(s.median)),
         None => figure(s.median),
     }

@@ -1,12 +1,13 @@
 //! Experiments in which something fails: one row says why, and the rest goes on.
 
 use super::{StopAfter, config, launcher, other, run, run_with, subject};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use zonda_bench::process::{ChildError, ChildProcess, Watch};
-use zonda_bench::protocol::ToChild;
+use zonda_bench::protocol::{self, FrameError, FromChild, ToChild};
 use zonda_bench::record::{Record, Status};
 use zonda_bench::warning::Warning;
-use zonda_bench::{BenchConfig, BenchError, Plan, Runs, Silent, Work};
+use zonda_bench::{BenchConfig, BenchError, ChildSpec, Plan, Runs, Silent, Work};
 
 pub const TESTS: &[(&str, fn())] = &[
     ("a_crash_is_one_row", a_crash_is_one_row),
@@ -20,6 +21,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("no_program_is_an_error", no_program_is_an_error),
     ("a_program_that_is_no_child_is_told", a_program_that_is_no_child_is_told),
     ("commands_out_of_place_are_refused", commands_out_of_place_are_refused),
+    ("a_child_ends_with_its_parent", a_child_ends_with_its_parent),
 ];
 
 /// `(backend, run, scenario, status)` of every row that isn't good.
@@ -79,15 +81,15 @@ fn a_hang_is_stopped() {
     let record = run(c);
     let bad = bad(&record);
     assert_eq!(bad.len(), 2, "{bad:?}");
-    assert_eq!(bad[0].3.to_string(), "failed: no sign of life for 1 s (timeout); the process was stopped");
+    assert_eq!(bad[0].3.to_string(), "failed: no sign of life for 5 s (timeout); the process was stopped");
     assert_eq!(record.rows.iter().filter(|r| r.status == Status::Ok).count(), 2);
 }
 
 fn a_hanging_load_is_stopped() {
-    let c = BenchConfig { timeout_s: 1, ..short(config(vec![subject("stuck", "load hang")])) };
+    let c = BenchConfig { timeout_s: 3, ..short(config(vec![subject("stuck", "load hang")])) };
     let record = run(c);
     assert!(record.rows.iter().all(|r| r.status != Status::Ok));
-    assert!(record.rows[0].status.to_string().starts_with("failed: loading: no sign of life for 1 s"));
+    assert!(record.rows[0].status.to_string().starts_with("failed: loading: no sign of life for 3 s"));
     assert!(record.recommendation[0].contains("nothing to recommend"));
 }
 
@@ -164,13 +166,8 @@ impl Watch for Patient {
 
 fn commands_out_of_place_are_refused() {
     let minute = Duration::from_secs(60);
-    let spec = zonda_bench::protocol::RunSpec {
-        work: Work::Generate(1),
-        max_tokens: 1,
-        natural: false,
-        cached: false,
-        seed: 0,
-    };
+    let spec =
+        protocol::RunSpec { work: Work::Generate(1), max_tokens: 1, natural: false, cached: false, seed: 0 };
     let mut child = ChildProcess::start(&launcher()).unwrap();
     child.greet(minute, &mut Patient).unwrap();
     let answer = child.ask(&ToChild::Run(spec), minute, &mut Patient).unwrap();
@@ -179,4 +176,25 @@ fn commands_out_of_place_are_refused() {
         Err(ChildError::Died(how)) => assert!(how.contains("before it answered"), "{how}"),
         other => panic!("{other:?}"),
     }
+}
+
+/// Even one whose engine hangs: its commands' pipe is closed when the parent is gone, however it went.
+fn a_child_ends_with_its_parent() {
+    let launcher = launcher();
+    let mut child = Command::new(&launcher.program)
+        .args(&launcher.args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    protocol::read::<FromChild>(&mut stdout).unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let spec = ChildSpec { subject: subject("stuck", "load hang"), work: Vec::new() };
+    protocol::write(&mut stdin, &ToChild::Open(spec)).unwrap();
+    drop(stdin);
+    // Ends when the child's end of the pipe is closed; a child that stays makes this test hang.
+    assert!(matches!(protocol::read::<FromChild>(&mut stdout), Err(FrameError::Closed)));
+    assert!(child.wait().unwrap().success());
 }
