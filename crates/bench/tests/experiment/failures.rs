@@ -77,7 +77,7 @@ fn a_failed_load_says_why() {
 fn a_hang_is_stopped() {
     let work = vec![Work::Generate(200)];
     let c =
-        BenchConfig { work, timeout_s: 1, ..config(vec![subject("stuck", "hang"), subject("sound", "")]) };
+        BenchConfig { work, timeout_s: 5, ..config(vec![subject("stuck", "hang"), subject("sound", "")]) };
     let record = run(c);
     let bad = bad(&record);
     assert_eq!(bad.len(), 2, "{bad:?}");
