@@ -51,6 +51,9 @@ pub enum TokenizeError {
         /// Those that work.
         known: String,
     },
+    /// The crate `tokenizers`, which runs `tokenizer.json`, failed.
+    #[error("tokenizer.json: {0}")]
+    Tokenizers(String),
     /// The text is longer than [`super::MAX_TEXT`].
     #[error("the text has {bytes} bytes; at most {} can be tokenised at once", super::MAX_TEXT)]
     TextTooLong {
@@ -68,4 +71,9 @@ impl TokenizeError {
     ) -> TokenizeError {
         TokenizeError::Invalid { what: what.into(), expected: expected.into(), found: found.into() }
     }
+}
+
+/// The beginning of a text, for messages.
+pub(crate) fn shorten(text: &str) -> String {
+    text.chars().take(60).collect()
 }

@@ -1,8 +1,9 @@
 //! Tokenizers that GGUF files carry in their metadata (`tokenizer.ggml.*`). Rules as llama.cpp's.
 
 use super::bpe::{Bpe, ByteAlphabet};
+use super::error::shorten;
 use super::pretokenize::preset;
-use super::spm::{SPACE, Spm};
+use super::spm::{Spm, SpmOptions, byte_token, not_a_byte};
 use super::vocab::{Kind, VocabBuilder};
 use super::{Algorithm, TokenizeError, Tokenizer};
 use crate::TokenId;
@@ -48,15 +49,18 @@ fn byte_level(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Result<T
     let mut tokens = Vec::with_capacity(texts.len());
     let mut by_bytes = HashMap::with_capacity(texts.len());
     for (id, (text, &kind)) in texts.iter().zip(kinds).enumerate() {
+        let written = alphabet.bytes(text);
+        if let (Some(bytes), Kind::Normal | Kind::Unused | Kind::UserDefined) = (&written, kind)
+            && !bytes.is_empty()
+        {
+            by_bytes.insert(bytes.clone().into_boxed_slice(), id as TokenId);
+        }
         let literal = || text.as_bytes().to_vec();
         let bytes = match kind {
-            Kind::Normal | Kind::Unused => alphabet.bytes(text).unwrap_or_else(literal),
+            Kind::Normal | Kind::Unused => written.unwrap_or_else(literal),
             Kind::Byte => vec![byte_token(text).ok_or_else(|| not_a_byte(id, text))?],
             Kind::Control | Kind::Unknown | Kind::UserDefined => literal(),
         };
-        if !matches!(kind, Kind::Control | Kind::Unknown) && !bytes.is_empty() {
-            by_bytes.entry(bytes.clone().into_boxed_slice()).or_insert(id as TokenId);
-        }
         tokens.push((bytes, kind));
     }
     let merges = strings(metadata, MERGES)?.ok_or(TokenizeError::Missing { key: MERGES })?;
@@ -73,29 +77,13 @@ fn sentence_piece(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Resu
         Some(Value::Floats(scores)) => return Err(wrong_length(SCORES, texts.len(), scores.len())),
         Some(_) => return Err(TokenizeError::invalid(SCORES, "an array of f32", "another type")),
     };
-    let mut tokens = Vec::with_capacity(texts.len());
-    let mut bytes = [None; 256];
-    for (id, (text, &kind)) in texts.iter().zip(kinds).enumerate() {
-        let token = match kind {
-            Kind::Normal | Kind::Unused => text.replace(SPACE, " ").into_bytes(),
-            Kind::Byte => {
-                let byte = byte_token(text).ok_or_else(|| not_a_byte(id, text))?;
-                bytes[byte as usize].get_or_insert(id as TokenId);
-                vec![byte]
-            }
-            Kind::Control | Kind::Unknown | Kind::UserDefined => text.as_bytes().to_vec(),
-        };
-        tokens.push((token, kind));
-    }
-    let text_tokens =
-        texts.iter().zip(kinds).zip(scores).enumerate().filter_map(|(id, ((text, kind), score))| {
-            let plain = matches!(kind, Kind::Normal | Kind::Unused | Kind::UserDefined) && !text.is_empty();
-            plain.then_some((text.as_str(), id as TokenId, *score))
-        });
-    let prefix = metadata.bool("tokenizer.ggml.add_space_prefix").unwrap_or(true);
-    let squeeze = metadata.bool("tokenizer.ggml.remove_extra_whitespaces").unwrap_or(false);
-    let unknown = id(metadata, UNKNOWN, texts.len())?;
-    let spm = Spm::new(text_tokens, bytes, unknown, prefix, squeeze)?;
+    let options = SpmOptions {
+        unknown: id(metadata, UNKNOWN, texts.len())?,
+        space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix").unwrap_or(true),
+        squeeze_spaces: metadata.bool("tokenizer.ggml.remove_extra_whitespaces").unwrap_or(false),
+        finds_user_defined: false,
+    };
+    let (tokens, spm) = Spm::new(texts, kinds, scores, options)?;
     finish(metadata, tokens, true, Algorithm::Spm(Box::new(spm)))
 }
 
@@ -117,7 +105,7 @@ fn finish(
         eos: id(metadata, EOS, count)?,
         adds_bos: metadata.bool("tokenizer.ggml.add_bos_token").unwrap_or(adds_bos),
         end_tokens,
-        user_defined_is_border: true,
+        user_defined_apart: true,
     };
     Ok(Tokenizer { vocab: builder.build()?, algorithm })
 }
@@ -145,7 +133,7 @@ fn kinds(metadata: &Metadata, count: usize) -> Result<Vec<Kind>, TokenizeError> 
 }
 
 /// Two tokens of one text could not both be encoded. Empty texts, which some files use as padding, may repeat.
-fn check_unique(texts: &[String]) -> Result<(), TokenizeError> {
+pub(super) fn check_unique(texts: &[String]) -> Result<(), TokenizeError> {
     let mut seen = HashMap::with_capacity(texts.len());
     for (id, text) in texts.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
         if let Some(first) = seen.insert(text.as_str(), id) {
@@ -165,18 +153,6 @@ fn parse_merge(i: usize, merge: &str, alphabet: &ByteAlphabet) -> Result<(Vec<u8
         TokenizeError::invalid(format!("merge {i}"), "two parts with a space between", found)
     })?;
     Ok((bytes(left), bytes(right)))
-}
-
-/// The byte that `<0xE2>` names.
-pub(super) fn byte_token(text: &str) -> Option<u8> {
-    let hex = text.strip_prefix("<0x")?.strip_suffix('>')?;
-    (hex.len() == 2 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
-        .then(|| u8::from_str_radix(hex, 16).ok())
-        .flatten()
-}
-
-fn not_a_byte(id: usize, text: &str) -> TokenizeError {
-    TokenizeError::invalid(format!("byte token {id}"), "<0x00> to <0xFF>", format!("{:?}", shorten(text)))
 }
 
 fn strings<'a>(metadata: &'a Metadata, key: &'static str) -> Result<Option<&'a [String]>, TokenizeError> {
@@ -206,9 +182,4 @@ fn id(metadata: &Metadata, key: &'static str, count: usize) -> Result<Option<Tok
 
 fn wrong_length(key: &'static str, expected: usize, found: usize) -> TokenizeError {
     TokenizeError::invalid(key, format!("{expected} elements, as many as tokens"), found.to_string())
-}
-
-/// The beginning of a text, for messages.
-fn shorten(text: &str) -> String {
-    text.chars().take(60).collect()
 }

@@ -50,7 +50,7 @@ pub(super) fn tokenizer() -> Tokenizer {
         eos: Some(1),
         adds_bos: true,
         end_tokens: Vec::new(),
-        user_defined_is_border: false,
+        user_defined_apart: true,
     };
     let build = || {
         let bpe = Bpe::new(PreTokenizer::gpt2()?, by_bytes, size, None, true);

@@ -10,10 +10,13 @@ pub mod chat;
 mod error;
 mod files;
 mod gguf;
+mod hf;
 mod merge;
 mod mock;
 mod pretokenize;
+mod sentencepiece;
 mod spm;
+mod tekken;
 mod vocab;
 
 pub use chat::{ChatTemplate, Message, RenderOptions, TemplateError};
@@ -26,7 +29,7 @@ use crate::TokenId;
 use crate::load::{Format, Metadata, Model};
 use crate::stream::Detokenizer;
 use std::path::Path;
-use vocab::Vocab;
+use vocab::{Fragment, Vocab};
 
 /// Longest text [`Tokenizer::encode`] takes, in bytes; no model's context holds a hundredth of it.
 pub const MAX_TEXT: usize = 256 << 20;
@@ -51,6 +54,7 @@ pub struct Tokenizer {
 enum Algorithm {
     Bpe(Box<bpe::Bpe>),
     Spm(Box<spm::Spm>),
+    Hf(Box<hf::Hf>),
 }
 
 impl Tokenizer {
@@ -98,21 +102,23 @@ impl Tokenizer {
         if options.add_bos {
             ids.extend(self.vocab.bos);
         }
+        if let Algorithm::Hf(hf) = &self.algorithm {
+            hf.encode(text, options, &mut ids)?;
+            return Ok(ids);
+        }
         // What stands before the fragment: nothing, or a token that was matched in the text.
         let mut before = None;
         for fragment in self.vocab.fragments(text, options.parse_special) {
-            match fragment {
-                vocab::Fragment::Token(id) => {
+            match (fragment, &self.algorithm) {
+                (Fragment::Token(id), _) => {
                     ids.push(id);
                     before = Some(id);
                 }
-                vocab::Fragment::Text(text) => match &self.algorithm {
-                    Algorithm::Bpe(bpe) => bpe.encode(text, &mut ids),
-                    Algorithm::Spm(spm) => {
-                        let prefix = self.prefixes_space_after(before);
-                        spm.encode(text, prefix, &mut ids);
-                    }
-                },
+                (Fragment::Text(text), Algorithm::Bpe(bpe)) => bpe.encode(text, &mut ids),
+                (Fragment::Text(text), Algorithm::Spm(spm)) => {
+                    spm.encode(text, self.prefixes_space_after(before), &mut ids);
+                }
+                (Fragment::Text(_), Algorithm::Hf(_)) => unreachable!("encoded above"),
             }
         }
         Ok(ids)
@@ -150,12 +156,18 @@ impl Tokenizer {
     /// True if text that begins here (`None`: at the very start; else after this token) was given a space in front
     /// when it was encoded, which is not part of the text: SentencePiece models do so.
     pub(crate) fn prefixes_space_after(&self, before: Option<TokenId>) -> bool {
-        match &self.algorithm {
-            Algorithm::Bpe(_) => false,
-            Algorithm::Spm(spm) => match before {
-                None => spm.space_prefix,
-                Some(id) => spm.space_prefix && self.vocab.is_fragment_border(id),
-            },
+        use hf::SpacePrefix;
+        let prefix = match &self.algorithm {
+            Algorithm::Bpe(_) => SpacePrefix::Never,
+            Algorithm::Spm(spm) if spm.space_prefix() => SpacePrefix::EveryFragment,
+            Algorithm::Spm(_) => SpacePrefix::Never,
+            Algorithm::Hf(hf) => hf.space_prefix,
+        };
+        match (prefix, before) {
+            (SpacePrefix::Never, _) => false,
+            (_, None) => true,
+            (SpacePrefix::Start, before) => before == self.vocab.bos,
+            (SpacePrefix::EveryFragment, Some(id)) => self.vocab.is_fragment_border(id),
         }
     }
 
@@ -200,6 +212,7 @@ impl std::fmt::Debug for Tokenizer {
         let algorithm = match &self.algorithm {
             Algorithm::Bpe(_) => "byte-level BPE",
             Algorithm::Spm(_) => "SentencePiece BPE",
+            Algorithm::Hf(_) => "tokenizer.json",
         };
         f.debug_struct("Tokenizer")
             .field("algorithm", &algorithm)

@@ -2,7 +2,9 @@
 //! a character without a token is written as bytes (`<0xE2>`). Spaces are written `▁` (U+2581).
 
 use super::TokenizeError;
+use super::error::shorten;
 use super::merge::{Merge, Merger, Rules, SymbolId};
+use super::vocab::{Fragment, Kind, Matcher};
 use crate::TokenId;
 use std::collections::HashMap;
 
@@ -14,13 +16,25 @@ pub(crate) struct Spm {
     /// Text tokens by their text, with the merge that makes them. Control and byte tokens are not among them.
     tokens: HashMap<Box<[u8]>, Merge>,
     bytes: [Option<TokenId>; 256],
-    unknown: Option<TokenId>,
+    options: SpmOptions,
+    /// Symbols that are found in the text before anything merges.
+    user_defined: Option<Matcher>,
+    /// No token has `▁` after another character, so that words can be merged one by one.
+    words_apart: bool,
+}
+
+/// What differs between SentencePiece models.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SpmOptions {
+    /// For characters that have neither token nor bytes.
+    pub unknown: Option<TokenId>,
     /// A text gets a space in front.
     pub space_prefix: bool,
     /// Runs of spaces count as one, and none stand at the ends.
     pub squeeze_spaces: bool,
-    /// No token has `▁` after another character, so that words can be merged one by one.
-    words_apart: bool,
+    /// User-defined tokens are found within a text, not before it is taken apart: see
+    /// [`super::vocab::VocabBuilder::user_defined_apart`].
+    pub finds_user_defined: bool,
 }
 
 /// The symbol of a character that is no token.
@@ -32,36 +46,77 @@ impl Rules for Spm {
     }
 }
 
+/// Each token's bytes and kind.
+type Tokens = Vec<(Vec<u8>, Kind)>;
+
 impl Spm {
-    /// `tokens` are the text tokens with id and score; `bytes` the byte tokens.
+    /// From the vocabulary's pieces: texts as the file has them (`▁` for spaces), kinds and scores, all of one
+    /// length. Returns the tokens' bytes too.
     ///
     /// # Errors
-    /// If a score is NaN.
-    pub fn new<'a>(
-        tokens: impl Iterator<Item = (&'a str, TokenId, f32)>,
-        bytes: [Option<TokenId>; 256],
-        unknown: Option<TokenId>,
-        space_prefix: bool,
-        squeeze_spaces: bool,
-    ) -> Result<Spm, TokenizeError> {
-        let mut map = HashMap::new();
+    /// If a score is NaN, or a byte token is not called `<0x00>` to `<0xFF>`.
+    pub fn new(
+        texts: &[String],
+        kinds: &[Kind],
+        scores: &[f32],
+        options: SpmOptions,
+    ) -> Result<(Tokens, Spm), TokenizeError> {
+        let mut tokens = HashMap::with_capacity(texts.len());
+        let mut bytes = [None; 256];
+        let mut out = Vec::with_capacity(texts.len());
+        let mut user_defined = Vec::new();
         let mut words_apart = true;
-        for (text, id, score) in tokens {
-            if score.is_nan() {
-                return Err(TokenizeError::invalid(format!("score of token {id}"), "a number", "NaN"));
+        for (id, ((text, &kind), &score)) in texts.iter().zip(kinds).zip(scores).enumerate() {
+            let token = id as TokenId;
+            let spaced = || text.replace(SPACE, " ").into_bytes();
+            out.push(match kind {
+                Kind::Normal | Kind::Unused => (spaced(), kind),
+                Kind::UserDefined if options.finds_user_defined => (spaced(), kind),
+                Kind::Control | Kind::Unknown | Kind::UserDefined => (text.as_bytes().to_vec(), kind),
+                Kind::Byte => {
+                    let byte = byte_token(text).ok_or_else(|| not_a_byte(id, text))?;
+                    bytes[byte as usize].get_or_insert(token);
+                    (vec![byte], kind)
+                }
+            });
+            if text.is_empty() {
+                continue;
             }
-            words_apart &= !text.trim_start_matches(SPACE).contains(SPACE);
-            map.insert(text.as_bytes().into(), Merge { rank: rank(score), into: id });
+            if kind == Kind::UserDefined && options.finds_user_defined {
+                user_defined.push((text.as_bytes().into(), token));
+            } else if matches!(kind, Kind::Normal | Kind::Unused | Kind::UserDefined) {
+                if score.is_nan() {
+                    return Err(TokenizeError::invalid(format!("score of token {id}"), "a number", "NaN"));
+                }
+                words_apart &= !text.trim_start_matches(SPACE).contains(SPACE);
+                tokens.insert(text.as_bytes().into(), Merge { rank: rank(score), into: token });
+            }
         }
-        Ok(Spm { tokens: map, bytes, unknown, space_prefix, squeeze_spaces, words_apart })
+        let user_defined = Matcher::new(user_defined)?;
+        Ok((out, Spm { tokens, bytes, options, user_defined, words_apart }))
     }
 
-    /// Appends the ids of `text`, with a space in front if `prefix`.
-    /// A character without token and bytes is the unknown token, or left out if there is none.
+    /// Whether a text gets a space in front.
+    pub fn space_prefix(&self) -> bool {
+        self.options.space_prefix
+    }
+
+    /// Appends the ids of `text`, with a space in front if `prefix`. A character without token and bytes is the
+    /// unknown token, or left out if there is none.
     pub fn encode(&self, text: &str, prefix: bool, ids: &mut Vec<TokenId>) {
-        let escaped = self.normalize(text, prefix);
+        let text = self.normalize(text, prefix);
+        let Some(matcher) = &self.user_defined else { return self.merge_words(&text, ids) };
+        for fragment in matcher.cut(&text) {
+            match fragment {
+                Fragment::Text(text) => self.merge_words(text, ids),
+                Fragment::Token(id) => ids.push(id),
+            }
+        }
+    }
+
+    fn merge_words(&self, text: &str, ids: &mut Vec<TokenId>) {
         let mut merger = Merger::default();
-        let mut rest = escaped.as_str();
+        let mut rest = text;
         while !rest.is_empty() {
             let end = if self.words_apart { word_end(rest) } else { rest.len() };
             let (word, after) = rest.split_at(end);
@@ -79,7 +134,7 @@ impl Spm {
                 if bytes.clone().all(|id| id.is_some()) {
                     ids.extend(bytes.flatten());
                 } else {
-                    ids.extend(self.unknown);
+                    ids.extend(self.options.unknown);
                 }
             });
         }
@@ -90,9 +145,10 @@ impl Spm {
     fn normalize(&self, text: &str, prefix: bool) -> String {
         let squeezed;
         let mut text = text;
-        if self.squeeze_spaces {
+        if self.options.squeeze_spaces {
             squeezed = text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-            text = &squeezed;
+            // At the end, SentencePiece can't tell a `▁` of the text from a space.
+            text = squeezed.trim_end_matches([' ', '\u{2581}']);
         }
         let mut out = String::with_capacity(text.len() + text.len() / 4 + SPACE.len());
         if prefix && !text.is_empty() {
@@ -106,6 +162,18 @@ impl Spm {
         }
         out
     }
+}
+
+/// The byte that `<0xE2>` names.
+pub(super) fn byte_token(text: &str) -> Option<u8> {
+    let hex = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    let valid = hex.len() == 2 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    if valid { u8::from_str_radix(hex, 16).ok() } else { None }
+}
+
+/// The error for a token that is marked as a byte and is none.
+pub(super) fn not_a_byte(id: usize, text: &str) -> TokenizeError {
+    TokenizeError::invalid(format!("byte token {id}"), "<0x00> to <0xFF>", format!("{:?}", shorten(text)))
 }
 
 /// Where the first word of a text ends: before the first `▁` that follows another character.
@@ -139,37 +207,52 @@ mod tests {
         assert_eq!(word_end("ab"), 2);
     }
 
-    fn spm(tokens: &[(&str, f32)], squeeze: bool) -> Spm {
-        let mut bytes = [None; 256];
-        for (byte, token) in bytes.iter_mut().enumerate() {
-            *token = Some(1000 + byte as TokenId);
-        }
-        let tokens = tokens.iter().enumerate().map(|(id, &(text, score))| (text, id as TokenId, score));
-        Spm::new(tokens, bytes, None, true, squeeze).unwrap()
+    /// 256 byte tokens, then `tokens`.
+    fn spm(tokens: &[(&str, f32)], options: SpmOptions) -> Spm {
+        let bytes = (0..256).map(|byte| (format!("<0x{byte:02X}>"), Kind::Byte, 0.0));
+        let text = tokens.iter().map(|&(text, score)| {
+            let kind = if text.starts_with('[') { Kind::UserDefined } else { Kind::Normal };
+            (text.to_owned(), kind, score)
+        });
+        let all: Vec<_> = bytes.chain(text).collect();
+        let texts: Vec<_> = all.iter().map(|(text, _, _)| text.clone()).collect();
+        let kinds: Vec<_> = all.iter().map(|&(_, kind, _)| kind).collect();
+        let scores: Vec<_> = all.iter().map(|&(_, _, score)| score).collect();
+        Spm::new(&texts, &kinds, &scores, options).unwrap().1
     }
+
+    /// Encodes; ids count from the first token that is no byte.
+    fn encode(spm: &Spm, text: &str) -> Vec<i64> {
+        let mut ids = Vec::new();
+        spm.encode(text, spm.space_prefix(), &mut ids);
+        ids.into_iter().map(|id| i64::from(id) - 256).collect()
+    }
+
+    const PREFIX: SpmOptions =
+        SpmOptions { unknown: None, space_prefix: true, squeeze_spaces: false, finds_user_defined: false };
 
     #[test]
     fn the_best_score_merges_first_and_bytes_fill_gaps() {
-        let spm =
-            spm(&[("▁", -9.0), ("a", -8.0), ("b", -7.0), ("ab", -1.0), ("▁a", -0.5), ("b▁", -3.0)], false);
-        let mut ids = Vec::new();
-        spm.encode("ab é", true, &mut ids);
-        assert_eq!(ids, [4, 5, 1000 + 0xc3, 1000 + 0xa9]);
+        let tokens = [("▁", -9.0), ("a", -8.0), ("b", -7.0), ("ab", -1.0), ("▁a", -0.5), ("b▁", -3.0)];
+        assert_eq!(encode(&spm(&tokens, PREFIX), "ab é"), [4, 5, 0xc3 - 256, 0xa9 - 256]);
     }
 
     #[test]
     fn spaces_are_squeezed_if_asked() {
-        let spm = spm(&[("▁", 0.0), ("a", 0.0)], true);
-        let mut ids = Vec::new();
-        spm.encode("  a   a ", true, &mut ids);
-        assert_eq!(ids, [0, 1, 0, 1]);
-        ids.clear();
-        spm.encode("  ", true, &mut ids);
-        assert!(ids.is_empty());
+        let spm = spm(&[("▁", 0.0), ("a", 0.0)], SpmOptions { squeeze_spaces: true, ..PREFIX });
+        assert_eq!(encode(&spm, "  a   a "), [0, 1, 0, 1]);
+        assert!(encode(&spm, "  ").is_empty());
+    }
+
+    #[test]
+    fn user_defined_tokens_are_found_after_the_prefix_is_put_on() {
+        let tokens = [("▁", 0.0), ("a", 0.0), ("[a", 0.0), ("[", 0.0)];
+        let spm = spm(&tokens, SpmOptions { finds_user_defined: true, ..PREFIX });
+        assert_eq!(encode(&spm, "[a[ a"), [0, 2, 3, 0, 1]);
     }
 
     #[test]
     fn nan_scores_are_refused() {
-        assert!(Spm::new([("a", 0, f32::NAN)].into_iter(), [None; 256], None, true, false).is_err());
+        assert!(Spm::new(&["a".to_owned()], &[Kind::Normal], &[f32::NAN], PREFIX).is_err());
     }
 }

@@ -38,10 +38,11 @@ pub(crate) struct Vocab {
     kinds: Vec<Kind>,
     /// Control, unknown and user-defined tokens by their bytes.
     special: HashMap<Box<[u8]>, TokenId>,
+    /// Everything that cuts a text into fragments.
     match_all: Option<Matcher>,
     match_user_defined: Option<Matcher>,
-    /// Whether text after a user-defined token counts as a new text (for the space prefix).
-    user_defined_is_border: bool,
+    /// See [`VocabBuilder::user_defined_apart`].
+    user_defined_apart: bool,
     pub bos: Option<TokenId>,
     pub eos: Option<TokenId>,
     pub adds_bos: bool,
@@ -58,11 +59,13 @@ pub(crate) struct VocabBuilder {
     pub adds_bos: bool,
     /// End tokens that the file names, besides EOS; those of [`END_NAMES`] are found by name.
     pub end_tokens: Vec<TokenId>,
-    /// See [`Vocab::is_fragment_border`].
-    pub user_defined_is_border: bool,
+    /// User-defined tokens cut a text into fragments, as control tokens do. SentencePiece itself finds them within a
+    /// fragment instead, after it put the space in front.
+    pub user_defined_apart: bool,
 }
 
-struct Matcher {
+/// Finds tokens in a text.
+pub(crate) struct Matcher {
     automaton: AhoCorasick,
     ids: Vec<TokenId>,
 }
@@ -141,7 +144,9 @@ impl VocabBuilder {
                 if kind == Kind::UserDefined {
                     user_defined.push((token.clone(), id));
                 }
-                all.push((token, id));
+                if kind != Kind::UserDefined || self.user_defined_apart {
+                    all.push((token, id));
+                }
             }
         }
         Ok(Vocab {
@@ -149,9 +154,9 @@ impl VocabBuilder {
             ends,
             kinds,
             special,
-            match_user_defined: Matcher::new(user_defined)?,
+            match_user_defined: if self.user_defined_apart { Matcher::new(user_defined)? } else { None },
             match_all: Matcher::new(all)?,
-            user_defined_is_border: self.user_defined_is_border,
+            user_defined_apart: self.user_defined_apart,
             bos: self.bos,
             eos: self.eos,
             adds_bos: self.adds_bos,
@@ -183,7 +188,30 @@ impl VocabBuilder {
 }
 
 impl Matcher {
-    fn new(tokens: Vec<(Box<[u8]>, TokenId)>) -> Result<Option<Matcher>, TokenizeError> {
+    /// Cuts a text at the tokens. The leftmost match wins, and of those the longest.
+    pub fn cut<'a>(&self, text: &'a str) -> Vec<Fragment<'a>> {
+        let mut fragments = Vec::new();
+        let mut rest = 0;
+        for found in self.automaton.find_iter(text) {
+            // A token that is no valid UTF-8 could match inside a character; then it is not meant.
+            let (Some(before), true) = (text.get(rest..found.start()), text.is_char_boundary(found.end()))
+            else {
+                continue;
+            };
+            if !before.is_empty() {
+                fragments.push(Fragment::Text(before));
+            }
+            fragments.push(Fragment::Token(self.ids[found.pattern().as_usize()]));
+            rest = found.end();
+        }
+        if rest < text.len() {
+            fragments.push(Fragment::Text(&text[rest..]));
+        }
+        fragments
+    }
+
+    /// `None` if there are no tokens to find.
+    pub fn new(tokens: Vec<(Box<[u8]>, TokenId)>) -> Result<Option<Matcher>, TokenizeError> {
         if tokens.is_empty() {
             return Ok(None);
         }
@@ -225,37 +253,22 @@ impl Vocab {
     }
 
     /// True if the text after this token is encoded as a text of its own, with a space prefix where the model has
-    /// one. After control tokens always; after user-defined ones in GGUF's rules, not in SentencePiece's.
+    /// one.
     pub fn is_fragment_border(&self, id: TokenId) -> bool {
         match self.kinds.get(id as usize) {
             Some(Kind::Control | Kind::Unknown) => true,
-            Some(Kind::UserDefined) => self.user_defined_is_border,
+            Some(Kind::UserDefined) => self.user_defined_apart,
             _ => false,
         }
     }
 
-    /// Cuts a text at its special tokens: user-defined ones always, the others if `parse_special`. The leftmost
-    /// match wins, and of those the longest.
-    pub fn fragments<'a>(&'a self, text: &'a str, parse_special: bool) -> Vec<Fragment<'a>> {
+    /// Cuts a text at its special tokens: user-defined ones always, the others if `parse_special`.
+    pub fn fragments<'a>(&self, text: &'a str, parse_special: bool) -> Vec<Fragment<'a>> {
         let matcher = if parse_special { &self.match_all } else { &self.match_user_defined };
-        let mut fragments = Vec::new();
-        let mut rest = 0;
-        for found in matcher.iter().flat_map(|m| m.automaton.find_iter(text)) {
-            // A token that is no valid UTF-8 could match inside a character; then it is not meant.
-            let (Some(before), true) = (text.get(rest..found.start()), text.is_char_boundary(found.end()))
-            else {
-                continue;
-            };
-            if !before.is_empty() {
-                fragments.push(Fragment::Text(before));
-            }
-            let ids = matcher.as_ref().map_or(&[][..], |m| &m.ids);
-            fragments.push(Fragment::Token(ids[found.pattern().as_usize()]));
-            rest = found.end();
+        match matcher {
+            Some(matcher) => matcher.cut(text),
+            None if text.is_empty() => Vec::new(),
+            None => vec![Fragment::Text(text)],
         }
-        if rest < text.len() {
-            fragments.push(Fragment::Text(&text[rest..]));
-        }
-        fragments
     }
 }

@@ -1,7 +1,7 @@
 //! The Jinja environment chat templates expect: what `transformers` adds to plain Jinja.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value};
+use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
@@ -13,7 +13,7 @@ use std::io::{self, Write};
 pub(super) struct Raised(pub String);
 
 /// Steps a template may take. Real ones need some thousands a message; a malicious one would never end.
-const FUEL: u64 = 50_000_000;
+const FUEL: u64 = 5_000_000;
 
 /// An environment with the functions, filters and settings that templates are written for.
 pub(super) fn environment() -> Environment<'static> {
@@ -24,6 +24,10 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_fuel(Some(FUEL));
     environment.add_filter("tojson", to_json);
+    environment.add_filter("indent", indent);
+    environment.add_test("iterable", is_iterable);
+    environment.add_test("sequence", is_sequence);
+    environment.add_filter("json_or_text", json_or_text);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment
@@ -95,6 +99,50 @@ fn to_json(
     let text = String::from_utf8(out).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
     let text = if ascii { escape_non_ascii(&text) } else { text };
     Ok(Value::from_safe_string(text))
+}
+
+/// Jinja's `indent`, which keeps a line break at the end.
+fn indent(
+    text: String,
+    width: Option<usize>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    arguments: Kwargs,
+) -> Result<String, Error> {
+    let width = width.or(arguments.get("width")?).unwrap_or(4).min(1000);
+    let first = first.or(arguments.get("first")?).unwrap_or(false);
+    let blank = blank.or(arguments.get("blank")?).unwrap_or(false);
+    arguments.assert_all_used()?;
+    let mut out = String::with_capacity(text.len() + width);
+    for (i, line) in text.split('\n').enumerate() {
+        if i > 0 {
+            out.push('\n');
+        }
+        if (i == 0 && first) || (i > 0 && (blank || !line.is_empty())) {
+            out.extend(std::iter::repeat_n(' ', width));
+        }
+        out.push_str(line);
+    }
+    Ok(out)
+}
+
+/// Python's idea of what can be iterated: `none` cannot, text can.
+fn is_iterable(value: &Value) -> bool {
+    use ValueKind::{Iterable, Map, Seq, String, Undefined};
+    matches!(value.kind(), Undefined | String | Seq | Map | Iterable)
+}
+
+/// Python's idea of what has a length and items.
+fn is_sequence(value: &Value) -> bool {
+    use ValueKind::{Map, Seq, String, Undefined};
+    matches!(value.kind(), Undefined | String | Seq | Map)
+}
+
+/// What a text holds, if that is JSON, else the text. For the built-in templates: clients send the arguments of tool
+/// calls as text.
+fn json_or_text(value: Value) -> Value {
+    let parsed = value.as_str().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    parsed.map_or(value, |json| Value::from(Serde(json)))
 }
 
 fn write(value: &serde_json::Value, formatter: impl Formatter, out: &mut Vec<u8>) -> serde_json::Result<()> {

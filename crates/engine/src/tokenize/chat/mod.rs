@@ -5,6 +5,7 @@
 //! `strftime_now`, and a `tojson` that writes JSON as Python does.
 
 mod builtin;
+mod files;
 mod functions;
 
 use super::Tokenizer;
@@ -157,11 +158,11 @@ impl ChatTemplate {
         }
     }
 
-    /// The template in a model's folder: `chat_template.jinja`, or in `tokenizer_config.json`; for Mistral's own
-    /// tokenizer files, which come without, the one that goes with their version. `None` if there is none.
+    /// The template in a model's folder: `chat_template.jinja`, `chat_template.json` or in `tokenizer_config.json`;
+    /// for Mistral's own tokenizer files from v2 on, which come without, the one that goes with their version. `None`
+    /// if there is none.
     pub fn from_folder(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, TemplateError> {
-        let _ = (folder, tokenizer);
-        Ok(None)
+        files::read(folder, tokenizer)
     }
 
     /// The mock backend's template.
@@ -169,7 +170,7 @@ impl ChatTemplate {
         ChatTemplate::builtin("chatml", &Tokenizer::mock()).expect("the built-in template parses")
     }
 
-    /// From `(name, source)` pairs, of which [`DEFAULT`] must be one and [`TOOL_USE`] may be.
+    /// From `(name, source)` pairs, of which `DEFAULT` must be one and `TOOL_USE` may be.
     fn named(sources: &[(&str, &str)], tokenizer: &Tokenizer) -> Result<ChatTemplate, TemplateError> {
         let mut environment = functions::environment();
         for (name, source) in sources {
@@ -209,7 +210,7 @@ impl ChatTemplate {
             tools => list(&options.tools),
             documents => list(&options.documents),
         };
-        let variables = context! { ..Value::from(Serde(&options.extra)), ..given };
+        let variables = context! { ..given, ..Value::from(Serde(&options.extra)) };
         let template = self.environment.get_template(name);
         template.and_then(|template| template.render(variables)).map_err(|e| render_error(&e))
     }

@@ -1,0 +1,96 @@
+//! Where a model's folder keeps its chat template.
+
+use super::{ChatTemplate, DEFAULT, TOOL_USE, TemplateError};
+use crate::tokenize::{TokenizeError, Tokenizer, files, hf, tekken};
+use serde_json::Value;
+use std::path::Path;
+
+/// The template of a folder: `chat_template.jinja`, `chat_template.json`, or `tokenizer_config.json`; else the
+/// built-in one that goes with Mistral's own tokenizer files.
+pub(super) fn read(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, TemplateError> {
+    let mut sources = sources(folder)?;
+    if let Some(tool_use) = text(&folder.join("additional_chat_templates").join("tool_use.jinja"))? {
+        sources.push((TOOL_USE.to_owned(), tool_use));
+    }
+    let known: Vec<_> = sources
+        .iter()
+        .filter_map(|(name, source)| {
+            let name = if name == "default" { DEFAULT } else { name.as_str() };
+            [DEFAULT, TOOL_USE].contains(&name).then_some((name, source.as_str()))
+        })
+        .collect();
+    if known.iter().any(|(name, _)| *name == DEFAULT) {
+        return ChatTemplate::named(&known, tokenizer).map(Some);
+    }
+    match mistral(folder, tokenizer)? {
+        Some(name) => ChatTemplate::builtin(name, tokenizer).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn sources(folder: &Path) -> Result<Vec<(String, String)>, TemplateError> {
+    if let Some(source) = text(&folder.join("chat_template.jinja"))? {
+        return Ok(vec![(DEFAULT.to_owned(), source)]);
+    }
+    for file in ["chat_template.json", "tokenizer_config.json"] {
+        let path = folder.join(file);
+        let sources = match &hf::json(&path).map_err(read_error)?["chat_template"] {
+            Value::Null => continue,
+            Value::String(source) => vec![(DEFAULT.to_owned(), source.clone())],
+            // Several, by name.
+            Value::Array(list) => {
+                let named = list.iter().filter_map(|item| {
+                    Some((item["name"].as_str()?.to_owned(), item["template"].as_str()?.to_owned()))
+                });
+                named.collect()
+            }
+            _ => {
+                let reason = "chat_template: expected text or a list of named templates".to_owned();
+                return Err(TemplateError::File { path, reason });
+            }
+        };
+        return Ok(sources);
+    }
+    Ok(Vec::new())
+}
+
+/// The format that goes with one of Mistral's own tokenizer files: tekken files name a version, the others show it by
+/// the control tokens they have.
+fn mistral(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<&'static str>, TemplateError> {
+    let Some(path) = files::find(folder) else { return Ok(None) };
+    let bytes = files::read(&path).map_err(read_error)?;
+    Ok(match files::kind(&bytes) {
+        files::FileKind::Hf => None,
+        files::FileKind::Tekken => match tekken::version(&bytes).as_deref() {
+            Some("v3") => Some("mistral-v3"),
+            Some("v7") => Some("mistral-v7"),
+            _ => None,
+        },
+        files::FileKind::SentencePiece => by_control_tokens(tokenizer),
+    })
+}
+
+fn by_control_tokens(tokenizer: &Tokenizer) -> Option<&'static str> {
+    let has = |name| tokenizer.token_id(name).is_some_and(|id| tokenizer.is_special(id));
+    [("[SYSTEM_PROMPT]", "mistral-v7"), ("[PREFIX]", "mistral-v3"), ("[INST]", "mistral-v2")]
+        .into_iter()
+        .find_map(|(token, template)| has(token).then_some(template))
+}
+
+fn text(path: &Path) -> Result<Option<String>, TemplateError> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = files::read(path).map_err(read_error)?;
+    let reason =
+        |_| TemplateError::File { path: path.to_owned(), reason: "the template is not UTF-8".to_owned() };
+    String::from_utf8(bytes).map(Some).map_err(reason)
+}
+
+fn read_error(error: TokenizeError) -> TemplateError {
+    match error {
+        TokenizeError::Io { path, source } => TemplateError::File { path, reason: source.to_string() },
+        TokenizeError::File { path, reason } => TemplateError::File { path, reason },
+        other => TemplateError::File { path: Path::new("").to_owned(), reason: other.to_string() },
+    }
+}

@@ -1,0 +1,188 @@
+//! Tokenizers of every file format against their own libraries' ids (`testdata/tokenizers/`).
+
+#[path = "../../../testdata/models.rs"]
+mod models;
+
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use zonda_engine::TokenId;
+use zonda_engine::stream::Detokenizer;
+use zonda_engine::tokenize::{ChatTemplate, Encode, Message, RenderOptions, TemplateError, Tokenizer};
+
+#[derive(serde::Deserialize)]
+struct Golden {
+    strings: Vec<Case>,
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    text: String,
+    special: Option<Vec<TokenId>>,
+    plain: Vec<TokenId>,
+}
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tokenizers").join(name)
+}
+
+fn read<T: DeserializeOwned>(name: &str) -> T {
+    serde_json::from_str(&std::fs::read_to_string(data(name)).unwrap()).unwrap()
+}
+
+/// What is expected back of a text: itself, for tokenizers that keep all of it.
+type Kept = fn(&str) -> String;
+
+/// SentencePiece writes spaces as `▁`, so that a `▁` in the text comes back as a space.
+fn spaced(text: &str) -> String {
+    text.replace('▁', " ")
+}
+
+/// Checks ids, the way back, and that streaming gives the same text.
+fn check(tokenizer: &Tokenizer, golden: &str, kept: Kept) {
+    let golden: Golden = read(golden);
+    assert!(golden.strings.len() >= 200);
+    for Case { text, special, plain } in golden.strings {
+        for (parse_special, expected) in [(true, special), (false, Some(plain))] {
+            let Some(expected) = expected else { continue };
+            let ids = tokenizer.encode(&text, Encode { add_bos: false, parse_special }).unwrap();
+            assert_eq!(ids, expected, "{text:?}, parse_special: {parse_special}");
+            let back = kept(&text);
+            assert_eq!(tokenizer.decode(&ids, false), back, "parse_special: {parse_special}");
+
+            let mut stream = Detokenizer::new().keep_special(true);
+            let mut pieces: String = ids.iter().map(|&id| stream.push(tokenizer, id)).collect();
+            pieces.push_str(&stream.finish());
+            assert_eq!(pieces, back);
+        }
+    }
+}
+
+fn mistral(file: &str) -> Option<Tokenizer> {
+    let path = models::find(&format!("mistral-common/{file}"))?;
+    Some(Tokenizer::from_file(&path).unwrap())
+}
+
+#[test]
+fn mistral_v1() {
+    let Some(tokenizer) = mistral("tokenizer.model.v1") else { return };
+    check(&tokenizer, "mistral_v1.json", spaced);
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.adds_bos()), (Some(1), Some(2), true));
+    assert_eq!(tokenizer.end_tokens(), [2]);
+    assert_eq!(tokenizer.vocab_size(), 32000);
+}
+
+#[test]
+fn mistral_v3() {
+    let Some(tokenizer) = mistral("mistral_instruct_tokenizer_240323.model.v3") else { return };
+    check(&tokenizer, "mistral_v3.json", spaced);
+    assert_eq!(tokenizer.token_id("[INST]"), Some(3));
+    assert!(tokenizer.is_special(3));
+}
+
+#[test]
+fn mistral_tekken() {
+    let Some(tokenizer) = mistral("tekken_240911.json") else { return };
+    check(&tokenizer, "mistral_tekken.json", str::to_owned);
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.adds_bos()), (Some(1), Some(2), true));
+    assert_eq!(tokenizer.vocab_size(), 131072);
+    assert_eq!(tokenizer.piece(20), "<SPECIAL_20>");
+}
+
+#[derive(serde::Deserialize)]
+struct Chat {
+    template: String,
+    tokenizer: String,
+    chat: String,
+    messages: Vec<Message>,
+    tools: Vec<serde_json::Value>,
+    ids: Vec<TokenId>,
+}
+
+#[test]
+fn conversations_become_mistral_commons_ids() {
+    for Chat { template, tokenizer, chat, messages, tools, ids } in read::<Vec<Chat>>("mistral_chats.json") {
+        let Some(tokenizer) = mistral(&tokenizer) else { return };
+        let chat_template = ChatTemplate::builtin(&template, &tokenizer).unwrap();
+        let text = chat_template.render(&messages, &RenderOptions { tools, ..Default::default() }).unwrap();
+        let found = tokenizer.encode(&text, Encode { add_bos: false, parse_special: true }).unwrap();
+        assert_eq!(found, ids, "{template}, {chat}: {text}");
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Rendered {
+    template: String,
+    case: String,
+    messages: Vec<Message>,
+    options: serde_json::Map<String, serde_json::Value>,
+    /// `None`: the template refuses the conversation.
+    text: Option<String>,
+}
+
+#[test]
+fn templates_render_as_transformers_renders_them() {
+    let mock = Tokenizer::mock();
+    for Rendered { template, case, messages, mut options, text } in read::<Vec<Rendered>>("templates.json") {
+        let source = std::fs::read_to_string(data("templates").join(&template)).unwrap();
+        let chat_template = ChatTemplate::new(&source, &mock).unwrap();
+        let mut given = RenderOptions::default();
+        if let Some(tools) = options.remove("tools") {
+            given.tools = serde_json::from_value(tools).unwrap();
+        }
+        given.add_generation_prompt = options.remove("add_generation_prompt") == Some(true.into());
+        given.extra = options;
+        match (chat_template.render(&messages, &given), text) {
+            (Ok(found), Some(expected)) => assert_eq!(found, expected, "{template}, {case}"),
+            (Err(TemplateError::Refused(_)), None) => {}
+            (found, expected) => panic!("{template}, {case}: {found:?}, expected {expected:?}"),
+        }
+    }
+}
+
+/// What is left of a text whose spaces are squeezed.
+fn squeezed(text: &str) -> String {
+    let squeezed = text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    spaced(squeezed.trim_end_matches('▁'))
+}
+
+#[test]
+fn sentence_piece_with_squeezed_spaces_and_user_defined_symbols() {
+    let tokenizer = Tokenizer::from_file(&data("tiny.model")).unwrap();
+    check(&tokenizer, "tiny.json", squeezed);
+}
+
+#[test]
+fn hugging_face_byte_level() {
+    let tokenizer = Tokenizer::from_folder(&data("bytelevel")).unwrap().unwrap();
+    check(&tokenizer, "bytelevel/ids.json", str::to_owned);
+    let id = |name| tokenizer.token_id(name).unwrap();
+    assert_eq!(tokenizer.bos(), Some(id("<s>")));
+    assert_eq!(tokenizer.eos(), Some(id("</s>")));
+    assert!(!tokenizer.adds_bos());
+    assert_eq!(tokenizer.end_tokens(), [id("</s>"), id("<|im_end|>")]);
+    assert!(!tokenizer.is_special(id("<tool>")));
+}
+
+#[test]
+fn hugging_face_with_spaces_and_byte_fallback() {
+    let tokenizer = Tokenizer::from_folder(&data("spaces")).unwrap().unwrap();
+    check(&tokenizer, "spaces/ids.json", spaced);
+    assert!(tokenizer.adds_bos(), "its post-processor puts it in front");
+    let ids = tokenizer.encode("hello", Encode { add_bos: true, parse_special: false }).unwrap();
+    assert_eq!(tokenizer.decode(&ids, true), "hello");
+}
+
+#[test]
+fn a_folder_without_a_tokenizer_has_none() {
+    assert!(Tokenizer::from_folder(&data("../hf/llama")).unwrap().is_none());
+}
+
+#[test]
+fn the_continuation_of_a_prompt_keeps_its_space() {
+    let Some(tokenizer) = mistral("mistral_instruct_tokenizer_240323.model.v3") else { return };
+    let encode = |text| tokenizer.encode(text, Encode { add_bos: true, parse_special: true }).unwrap();
+    let paris = *encode("Paris").last().unwrap();
+    assert_eq!(Detokenizer::after(&encode("The capital is")).push(&tokenizer, paris), " Paris");
+    assert_eq!(Detokenizer::after(&encode("[INST]Where?[/INST]")).push(&tokenizer, paris), "Paris");
+    assert_eq!(Detokenizer::new().push(&tokenizer, paris), "Paris");
+}
