@@ -46,6 +46,8 @@ struct Harness {
     /// By index into `asks`.
     tokens: Vec<Vec<TokenId>>,
     samplers: Vec<Sampler>,
+    /// Prompt tokens that were computed for the first time.
+    prefilled: Vec<usize>,
     ends: Vec<Option<End>>,
     index: HashMap<SeqId, usize>,
     /// Steps since each running sequence was last in a batch.
@@ -69,6 +71,7 @@ impl Harness {
             logits: Logits::new(),
             tokens: vec![Vec::new(); asks.len()],
             samplers: asks.iter().map(|a| Sampler::new(a.sampling.clone())).collect(),
+            prefilled: vec![0; asks.len()],
             ends: vec![None; asks.len()],
             asks,
             index: HashMap::new(),
@@ -178,10 +181,11 @@ impl Harness {
         let capacity = capacity(&self.limits);
         let mut row = 0;
         for span in &plan.spans {
+            let i = self.index[&span.id];
+            self.prefilled[i] += span.prompt_tokens;
             if span.rows() == 0 {
                 continue;
             }
-            let i = self.index[&span.id];
             let history = self.scheduler.tokens(span.id);
             let sampled = self.samplers[i].sample(self.logits.row_mut(row), history).expect("finite logits");
             row += 1;
@@ -200,6 +204,12 @@ impl Harness {
     }
 
     fn end(&mut self, id: SeqId, end: End) {
+        if end == End::Finished {
+            // However often it was put back, each token of the prompt was reused or computed first, once.
+            let i = self.index[&id];
+            let cached = self.scheduler.cached_tokens(id);
+            assert_eq!(self.prefilled[i] + cached, self.asks[i].prompt.len());
+        }
         match end {
             End::Failed => self.scheduler.fail(id),
             _ => self.scheduler.finish(id),

@@ -16,9 +16,9 @@ pub(super) struct Sequence {
     pub prompt: usize,
     /// How many of `tokens` the backend's slot holds.
     pub computed: usize,
-    /// The most that was ever computed; less than `computed` never, more after the sequence was put back.
+    /// The most that was ever computed or reused: more than `computed` after the sequence was put back.
     pub reached: usize,
-    /// Prompt tokens that came from the prefix cache at the first admission.
+    /// Prompt tokens that came from the prefix cache before they were ever computed here.
     pub cached: usize,
     /// May reuse cached prefixes and leave its own tokens to others.
     pub prefix_cache: bool,
@@ -60,9 +60,7 @@ impl Sequence {
 
     /// The first `n` tokens were found in the prefix cache.
     pub fn reuse(&mut self, n: usize) {
-        if self.reached == 0 {
-            self.cached = n.min(self.prompt);
-        }
+        self.cached += n.min(self.prompt).saturating_sub(self.reached);
         self.computed = n;
         self.reached = self.reached.max(n);
     }
