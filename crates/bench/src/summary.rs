@@ -95,6 +95,8 @@ pub fn warnings(config: &BenchConfig, processes: &[Process], rows: &mut [Row]) -
     let rows = &*rows;
     let scenarios = config.work.iter().filter(|w| matches!(w, Work::Scenario(_)));
     let shapes = shapes(processes);
+    let without_tokenizer = |p: &&Process| p.load.as_ref().is_some_and(|l| !l.has_tokenizer);
+    let random: BTreeSet<usize> = processes.iter().filter(without_tokenizer).map(|p| p.subject).collect();
     let real = |r: &&Row| !r.synthetic && r.status == Status::Ok;
     for work in scenarios.clone() {
         let name = work.name();
@@ -110,6 +112,8 @@ pub fn warnings(config: &BenchConfig, processes: &[Process], rows: &mut [Row]) -
                 firsts.values().map(|r| (label(r.subject), r.prompt_tokens.unwrap_or_default())).collect();
             warnings.push(Warning::UnequalPrompts { scenario: name.clone(), counts });
         }
+        // Ids that were random in the first place differ for a reason of their own.
+        firsts.retain(|subject, _| !random.contains(subject));
         for (&a, first) in &firsts {
             let differs = |b: usize, second: &Row| {
                 b > a && shapes.get(&a) == shapes.get(&b) && first.prompt_sha256 != second.prompt_sha256
@@ -124,14 +128,8 @@ pub fn warnings(config: &BenchConfig, processes: &[Process], rows: &mut [Row]) -
         }
     }
     if scenarios.count() > 0 {
-        let without: BTreeSet<usize> = processes
-            .iter()
-            .filter(|p| p.load.as_ref().is_some_and(|l| !l.has_tokenizer))
-            .map(|p| p.subject)
-            .collect();
-        warnings.extend(
-            without.into_iter().map(|s| Warning::RandomPrompt { subject: config.subjects[s].label() }),
-        );
+        let label = |s: usize| config.subjects[s].label();
+        warnings.extend(random.into_iter().map(|s| Warning::RandomPrompt { subject: label(s) }));
     }
     for cell in cells(config, rows).iter().filter(|c| !c.synthetic) {
         if let Some(pct) = cell.headline().and_then(Stats::spread_pct).filter(|&p| p > WIDE_PCT) {

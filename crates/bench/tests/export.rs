@@ -218,3 +218,23 @@ fn an_outlier_is_marked_and_counted() {
     assert_eq!(cells[0].runs, 6);
     assert!(cells[0].tpt_ms.as_ref().unwrap().max > 8.9);
 }
+
+/// Two forms of one model have to get the same ids; where they don't, it is said once a scenario.
+#[test]
+fn different_ids_for_the_same_model_are_warned_of() {
+    let mut record = record();
+    let warnings = |rows: &mut Vec<Row>| {
+        let all = summary::warnings(&record.config, &record.processes, rows);
+        all.into_iter().filter(|w| matches!(w, Warning::SameModelDifferentIds { .. })).collect::<Vec<_>>()
+    };
+    assert_eq!(warnings(&mut record.rows), []);
+    for row in record.rows.iter_mut().filter(|r| r.subject == 1 && r.prompt_sha256.is_some()) {
+        row.prompt_sha256 = Some("f".repeat(64));
+    }
+    let expected = Warning::SameModelDifferentIds {
+        scenario: "short".into(),
+        first: "native · smollm2-135m (gguf)".into(),
+        second: "native · smollm2-135m (safetensors)".into(),
+    };
+    assert_eq!(warnings(&mut record.rows), [expected]);
+}
