@@ -1,0 +1,111 @@
+//! Runs the `zonda` executable with a model store and settings of its own.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// A folder for one test: the store, and whatever files it makes.
+pub struct Sandbox {
+    dir: TempDir,
+}
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// Standard output as JSON: one document and nothing else.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        assert_eq!(self.code, 0, "{self:?}");
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Ran {
+        assert_eq!(self.code, 0, "{self:?}");
+        self
+    }
+
+    /// It failed with this code and said all of this.
+    #[track_caller]
+    pub fn fails(self, code: i32, says: &[&str]) -> Ran {
+        assert_eq!(self.code, code, "{self:?}");
+        for text in says {
+            assert!(self.err.contains(text), "expected {text:?} in {self:?}");
+        }
+        assert!(!self.err.contains("panicked"), "{self:?}");
+        self
+    }
+}
+
+#[allow(dead_code)] // each test binary uses its part
+impl Sandbox {
+    pub fn new() -> Sandbox {
+        Sandbox { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path("store")
+    }
+
+    /// The command, in this folder, without any setting of the person who runs the tests.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zonda"));
+        for name in
+            ["HF_TOKEN", "HF_HUB_CACHE", "HF_ENDPOINT", "NO_COLOR", "http_proxy", "HTTP_PROXY", "ALL_PROXY"]
+        {
+            command.env_remove(name);
+        }
+        command
+            .current_dir(self.dir.path())
+            .env("ZONDA_HOME", self.store())
+            .env("HF_HOME", self.path("hf"))
+            .env("ZONDA_OFFLINE", "1")
+            .env("NO_PROXY", "127.0.0.1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    #[track_caller]
+    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Ran {
+        finish(self.command().args(args))
+    }
+
+    #[track_caller]
+    pub fn run_with_input<S: AsRef<std::ffi::OsStr>>(&self, args: &[S], input: &[u8]) -> Ran {
+        let mut command = self.command();
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        ran(child.wait_with_output().unwrap())
+    }
+}
+
+#[track_caller]
+pub fn finish(command: &mut Command) -> Ran {
+    ran(command.output().unwrap())
+}
+
+pub fn ran(output: std::process::Output) -> Ran {
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).expect("standard output is UTF-8"),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A committed checkpoint without a tokenizer: 160 tokens, 2 layers.
+#[allow(dead_code)]
+pub fn tiny() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf/llama")
+}
