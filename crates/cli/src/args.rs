@@ -45,6 +45,7 @@ pub struct Cli {
 pub enum Command {
     Run(cmd::run::Run),
     Chat(cmd::chat::Chat),
+    Bench(cmd::bench::Bench),
     Pull(cmd::pull::Pull),
     List(cmd::list::List),
     Rm(cmd::rm::Rm),
@@ -52,7 +53,12 @@ pub enum Command {
     Tokenize(cmd::tokenize::Tokenize),
     Detokenize(cmd::detokenize::Detokenize),
     Logits(cmd::logits::Logits),
+    Synth(cmd::synth::Synth),
+    Convert(cmd::convert::Convert),
     Completions(cmd::completions::Completions),
+    /// One backend of `bench`, in a process of its own.
+    #[command(name = "__bench-child", hide = true)]
+    BenchChild,
 }
 
 /// `--json`
@@ -127,14 +133,26 @@ impl OpenArgs {
 }
 
 /// `--device`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Device {
     /// A GPU if the backend has one.
+    #[default]
     Auto,
     /// The processor.
     Cpu,
     /// A GPU, or an error.
     Gpu,
+}
+
+impl Device {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Device::Auto => "auto",
+            Device::Cpu => "cpu",
+            Device::Gpu => "gpu",
+        }
+    }
 }
 
 /// How tokens are chosen. The defaults are llama.cpp's.

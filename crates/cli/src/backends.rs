@@ -3,7 +3,9 @@
 use crate::args::Device;
 use crate::error::{Advice as _, advised};
 use crate::store::Located;
+use anyhow::Context as _;
 use clap::ValueEnum;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use zonda_engine::forward::mock::{Mock, MockOptions};
@@ -72,7 +74,7 @@ impl BackendKind {
 }
 
 /// How a backend is opened: the common flags, as text where only one backend knows what they mean.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {
     /// What to compute on.
     pub device: Device,
@@ -88,6 +90,49 @@ pub struct OpenOptions {
     pub kv_type: Option<String>,
     /// The mock's text.
     pub seed: Option<u64>,
+}
+
+impl OpenOptions {
+    /// What was given, as names and text: for a record, and for a child process.
+    pub fn to_map(&self) -> BTreeMap<String, String> {
+        let number = |n: Option<usize>| n.map(|n| n.to_string());
+        let device = (self.device != Device::Auto).then(|| self.device.name().to_owned());
+        let given = [
+            ("device", device),
+            ("threads", number(self.threads)),
+            ("ctx", number(self.ctx)),
+            ("isa", self.isa.clone()),
+            ("quantize", self.quantize.clone()),
+            ("kv_type", self.kv_type.clone()),
+            ("seed", self.seed.map(|s| s.to_string())),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+
+    /// The inverse of [`OpenOptions::to_map`].
+    ///
+    /// # Errors
+    /// If there is an option in it that we don't know, or a value that is none.
+    pub fn from_map(map: &BTreeMap<String, String>) -> anyhow::Result<OpenOptions> {
+        let mut options = OpenOptions::default();
+        for (name, value) in map {
+            let text = || Some(value.clone());
+            let bad = || format!("option {name} is {value:?}");
+            match name.as_str() {
+                "device" => {
+                    options.device = Device::from_str(value, false).map_err(anyhow::Error::msg).with_context(bad)?;
+                }
+                "threads" => options.threads = Some(value.parse().with_context(bad)?),
+                "ctx" => options.ctx = Some(value.parse().with_context(bad)?),
+                "isa" => options.isa = text(),
+                "quantize" => options.quantize = text(),
+                "kv_type" => options.kv_type = text(),
+                "seed" => options.seed = Some(value.parse().with_context(bad)?),
+                _ => anyhow::bail!("unknown option {name}"),
+            }
+        }
+        Ok(options)
+    }
 }
 
 /// The backend for a model: the one that was asked for, else the best one that can load it.
@@ -226,6 +271,24 @@ mod tests {
                 kind.to_possible_value().map(|v| v.get_name().to_owned()),
                 Some(kind.name().to_owned())
             );
+        }
+    }
+
+    #[test]
+    fn options_reach_a_child_process_as_they_are() {
+        let options = OpenOptions {
+            device: Device::Cpu,
+            threads: Some(2),
+            ctx: Some(512),
+            isa: Some("scalar".into()),
+            quantize: Some("q8_0".into()),
+            kv_type: Some("f32".into()),
+            seed: Some(u64::MAX),
+        };
+        assert_eq!(OpenOptions::from_map(&options.to_map()).unwrap(), options);
+        assert_eq!(OpenOptions::default().to_map(), BTreeMap::new());
+        for (name, value) in [("threads", "two"), ("device", "tpu"), ("speed", "max")] {
+            assert!(OpenOptions::from_map(&BTreeMap::from([(name.into(), value.into())])).is_err(), "{name}");
         }
     }
 

@@ -35,6 +35,9 @@ impl Context {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.verbose, cli.quiet);
+    if matches!(cli.command, Command::BenchChild) {
+        return cmd::bench::child();
+    }
     let result = interrupt::install().map_err(Into::into).and_then(|()| run(cli));
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,6 +50,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Run(command) => command.run(&context),
         Command::Chat(command) => command.run(&context),
+        Command::Bench(command) => command.run(&context),
         Command::Pull(command) => command.run(&context),
         Command::List(command) => command.run(&context),
         Command::Rm(command) => command.run(&context),
@@ -54,7 +58,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Tokenize(command) => command.run(&context),
         Command::Detokenize(command) => command.run(&context),
         Command::Logits(command) => command.run(&context),
+        Command::Synth(command) => command.run(&context),
+        Command::Convert(command) => command.run(&context),
         Command::Completions(command) => command.run(),
+        Command::BenchChild => unreachable!("served before the signal handler is installed"),
     }
 }
 

@@ -84,6 +84,14 @@ impl Drop for Progress {
     }
 }
 
+/// Columns of the terminal on standard output, and whether to colour: 120 and no where it is none.
+pub fn terminal() -> (u16, bool) {
+    let out = io::stdout();
+    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let width = terminal_size::terminal_size_of(&out).map_or(120, |(width, _)| width.0);
+    (width, colour)
+}
+
 /// `1536` → `1.5 KiB`.
 pub fn human_bytes(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()

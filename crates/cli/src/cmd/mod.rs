@@ -1,7 +1,9 @@
 //! One file per command: its flags, and what it does.
 
+pub mod bench;
 pub mod chat;
 pub mod completions;
+pub mod convert;
 pub mod detokenize;
 mod generate;
 pub mod inspect;
@@ -10,4 +12,5 @@ pub mod logits;
 pub mod pull;
 pub mod rm;
 pub mod run;
+pub mod synth;
 pub mod tokenize;

@@ -180,7 +180,8 @@ impl Store {
     }
 
     /// The folder `models/NAME` if a finished model made on this machine is in it; else makes it with `make`, which
-    /// gets an empty folder and returns what the model came from. The second call finds the first one's work.
+    /// writes a folder of the name it gets and returns what the model came from. The second call finds the first
+    /// one's work.
     ///
     /// # Errors
     /// What `make` or the file system says; nothing half-made stays.
@@ -196,9 +197,10 @@ impl Store {
         }
         let _graceful = crate::interrupt::graceful();
         let work = tempfile::tempdir_in(&dir)?;
-        let source = make(work.path())?;
+        let made = work.path().join("model");
+        let source = make(&made)?;
         let mut manifest = Manifest { name: name.to_owned(), source, ..Manifest::default() };
-        for entry in std::fs::read_dir(work.path())? {
+        for entry in std::fs::read_dir(&made)? {
             let from = entry?.path();
             let file =
                 from.file_name().and_then(|f| f.to_str()).context("a file name that is no text")?.to_owned();
@@ -382,6 +384,7 @@ mod tests {
         assert!(store.list().unwrap().iter().all(|e| e.name != "thing"));
 
         let make = |dir: &Path| {
+            std::fs::create_dir(dir)?;
             std::fs::write(dir.join("config.json"), "{}")?;
             std::fs::write(dir.join("model.safetensors"), "xyz")?;
             Ok("converted from nothing".to_owned())

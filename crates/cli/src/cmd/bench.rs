@@ -1,0 +1,268 @@
+//! `zonda bench`: measures backends over scenarios. What to measure is decided here; how, in the crate `zonda-bench`.
+
+use crate::args::{JsonArg, OpenArgs};
+use crate::backends::{self, BackendKind, OpenOptions};
+use crate::error::{Interrupted, Usage, advised};
+use crate::output::{self, Progress as Bar};
+use crate::store::{Located, Store};
+use crate::{Context, interrupt};
+use anyhow::Context as _;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use zonda_bench::record::{Row, Status};
+use zonda_bench::{BenchConfig, ChildSpec, Launcher, Plan, Progress, Runs, Scenario, Subject, Update, Work};
+use zonda_engine::Engine;
+use zonda_engine::load::Model;
+use zonda_engine::make::convert;
+use zonda_kernels::DType;
+
+/// The model that is measured unless one is named, and its SafeTensors form.
+const DEFAULT_MODEL: &str = "smollm2-135m";
+const DEFAULT_F32: &str = "smollm2-135m-f32";
+
+/// Measure backends: latency and throughput over scenarios
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  zonda bench\n  \
+    zonda bench -m model.gguf -m folder/ --scenario short,code --runs 5\n  \
+    zonda bench -m model.gguf --pp 512 --tg 128\n\n\
+    Without -m it measures smollm2-135m as GGUF and, converted once, as SafeTensors (f32), and the mock backend, which \
+    shows the harness's own overhead. Each backend runs in a process of its own, one at a time.")]
+pub struct Bench {
+    /// A model; may be repeated [default: smollm2-135m in GGUF and SafeTensors form].
+    #[arg(short, long = "model", value_name = "MODEL")]
+    models: Vec<OsString>,
+    /// Backends, separated by commas [default: all in this build].
+    #[arg(long, value_delimiter = ',', value_name = "A,B")]
+    backend: Vec<BackendKind>,
+    /// Scenarios: short, medium, code, long, or paths of .toml files, separated by commas [default: all four].
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    scenario: Vec<String>,
+    /// How often each scenario is run.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    runs: usize,
+    /// Let the model stop by itself; otherwise every answer has the scenario's length.
+    #[arg(long)]
+    natural: bool,
+    /// Measure with the prefix cache filled; otherwise every run computes its whole prompt.
+    #[arg(long)]
+    cached: bool,
+    /// Measure the prefill of N random tokens, as llama-bench does; alone, instead of the scenarios.
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pp: Vec<usize>,
+    /// Measure N single-token steps from an empty context; alone, instead of the scenarios.
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    tg: Vec<usize>,
+    /// Folder for results.csv and results.json [default: results/DATE-TIME].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Decides the order of runs and the random prompts.
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u64,
+    #[command(flatten)]
+    json: JsonArg,
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+impl Bench {
+    pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        let work = self.work()?;
+        let subjects = self.subjects(&context.store()?, context.quiet)?;
+        let config = BenchConfig {
+            subjects,
+            work,
+            runs: Runs::Fixed(self.runs),
+            seed: self.seed,
+            natural: self.natural,
+            cached: self.cached,
+            ..BenchConfig::default()
+        };
+        let plan = Plan::new(config).map_err(|e| Usage(e.to_string()))?;
+        let launcher = Launcher::current_exe().context("finding this program's own file")?;
+
+        let graceful = interrupt::graceful();
+        let mut follower = Follower::new(context.quiet);
+        let record = zonda_bench::run(&plan, &launcher, &mut follower)?;
+        follower.bar.finish_and_clear();
+        drop(graceful);
+
+        let out = self.out.unwrap_or_else(zonda_bench::export::default_out);
+        let written = zonda_bench::write_all(&out, &record)?;
+        if self.json.json {
+            output::print(&zonda_bench::export::json::to_string(&record)?)?;
+        } else {
+            let (width, colour) = output::terminal();
+            output::print(&zonda_bench::render_table(&record, width, colour))?;
+        }
+        if !context.quiet {
+            let files: Vec<_> = written.iter().map(|p| p.display().to_string()).collect();
+            eprintln!("written: {}", files.join(", "));
+        }
+        let failed = record.rows.iter().filter(|row| row.status != Status::Ok).count();
+        match failed {
+            _ if record.partial => Err(Interrupted.into()),
+            0 => Ok(()),
+            _ => Err(advised(
+                format!("{failed} of {} runs failed", record.rows.len()),
+                "the table and results.json say why each did",
+            )),
+        }
+    }
+
+    /// What every subject does.
+    fn work(&self) -> anyhow::Result<Vec<Work>> {
+        let find = |name: &String| Scenario::find(name).map(Work::Scenario).map_err(|e| Usage(e.to_string()).into());
+        let pp = self.pp.iter().map(|&n| Work::Prompt(n));
+        let tg = self.tg.iter().map(|&n| Work::Generate(n));
+        let counted: Vec<_> = pp.chain(tg).collect();
+        let mut work = if self.scenario.is_empty() && counted.is_empty() {
+            Scenario::builtin().into_iter().map(Work::Scenario).collect()
+        } else {
+            self.scenario.iter().map(find).collect::<anyhow::Result<Vec<_>>>()?
+        };
+        work.extend(counted);
+        Ok(work)
+    }
+
+    /// Every backend with every model that it runs.
+    fn subjects(&self, store: &Store, quiet: bool) -> anyhow::Result<Vec<Subject>> {
+        for kind in &self.backend {
+            kind.check_available()?;
+        }
+        let wanted = |kind: BackendKind| self.backend.is_empty() || self.backend.contains(&kind);
+        let mock_only = self.backend == [BackendKind::Mock];
+        let mut models = self.models.iter().map(|m| store.locate(m)).collect::<anyhow::Result<Vec<_>>>()?;
+        if models.is_empty() && !mock_only {
+            models = default_models(store, quiet)?;
+        }
+        let named_mock = models.iter().any(|m| m.path.is_none());
+        let mut subjects = Vec::new();
+        for kind in BackendKind::AVAILABLE.into_iter().filter(|&k| wanted(k)) {
+            if kind == BackendKind::Mock {
+                continue;
+            }
+            for model in models.iter().filter(|m| m.path.is_some()) {
+                subjects.push(self.subject(kind, model));
+            }
+        }
+        if wanted(BackendKind::Mock) || named_mock {
+            subjects.push(self.subject(BackendKind::Mock, &Located { name: "mock".into(), path: None }));
+        }
+        Ok(subjects)
+    }
+
+    fn subject(&self, kind: BackendKind, model: &Located) -> Subject {
+        let options = if kind == BackendKind::Mock { Default::default() } else { self.open.options(None).to_map() };
+        // Children are started in this folder, but a record is read elsewhere.
+        let path = model.path.as_ref().map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone()));
+        let format = path.as_ref().map(|p| if p.is_dir() { "safetensors" } else { "gguf" }.to_owned());
+        Subject {
+            backend: kind.name().to_owned(),
+            model: model.name.clone(),
+            path,
+            format,
+            synthetic: kind == BackendKind::Mock,
+            options,
+        }
+    }
+}
+
+/// The default model and, converted at the first use and kept, the same weights as SafeTensors.
+fn default_models(store: &Store, quiet: bool) -> anyhow::Result<Vec<Located>> {
+    let gguf = store.locate(DEFAULT_MODEL.as_ref())?;
+    let source = gguf.path.clone().context("a model in a file")?;
+    let folder = store.made(DEFAULT_F32, |out| {
+        let bar = Bar::bytes(format!("converting {DEFAULT_MODEL} to SafeTensors"), 0, quiet);
+        convert(&Model::open(&source)?, out, DType::F32, &mut |done, total| bar.set(done, total))?;
+        bar.finish();
+        Ok(format!("converted from {DEFAULT_MODEL}"))
+    })?;
+    Ok(vec![gguf, Located { name: DEFAULT_F32.to_owned(), path: Some(folder) }])
+}
+
+/// Serves the parent process: the hidden subcommand that [`Launcher::current_exe`] starts.
+pub fn child() -> ExitCode {
+    zonda_bench::child_main(&|spec| open(spec).map_err(|e| format!("{e:#}")))
+}
+
+fn open(spec: &ChildSpec) -> anyhow::Result<Engine> {
+    let subject = &spec.subject;
+    let kind = BackendKind::named(&subject.backend).with_context(|| format!("no backend {}", subject.backend))?;
+    let located = Located { name: subject.model.clone(), path: subject.path.clone() };
+    let model = backends::open_model(&located)?;
+    let text = backends::text_of(model.as_deref())?;
+    let mut options = OpenOptions::from_map(&subject.options)?;
+    if options.ctx.is_none() {
+        let most = model.as_ref().map_or(usize::MAX, |m| m.spec.context_length);
+        options.ctx = Some(spec.context_needed(text.as_ref()).min(most));
+    }
+    backends::start(kind, model, text, &options)
+}
+
+/// Shows how far the experiment is: a bar on a terminal, a line per run elsewhere.
+struct Follower {
+    bar: ProgressBar,
+    plain: bool,
+    quiet: bool,
+}
+
+impl Follower {
+    fn new(quiet: bool) -> Follower {
+        let plain = !std::io::stderr().is_terminal();
+        let target = if plain || quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("[{bar:24}] {pos}/{len} {elapsed} {msg}") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.enable_steady_tick(Duration::from_secs(1));
+        Follower { bar, plain, quiet }
+    }
+
+    fn say(&self, line: &str) {
+        if self.quiet {
+        } else if self.plain {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
+        }
+    }
+}
+
+impl Progress for Follower {
+    fn update(&mut self, update: Update<'_>) {
+        match update {
+            Update::Planned { runs } => self.bar.set_length(runs as u64),
+            Update::Loading(subject) => self.bar.set_message(format!("loading {}", subject.label())),
+            Update::WarmUp(subject) => self.bar.set_message(format!("warming up {}", subject.label())),
+            Update::Running { subject, work, run, .. } => {
+                self.bar.set_message(format!("{} {work}, run {run}", subject.label()));
+            }
+            Update::Tokens(_) => {}
+            Update::Row(row) => {
+                self.bar.inc(1);
+                if self.plain || row.status != Status::Ok {
+                    self.say(&line(row));
+                }
+            }
+            Update::Warning(warning) => self.say(&format!("warning: {warning}")),
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        interrupt::pressed()
+    }
+}
+
+/// One run in one line.
+fn line(row: &Row) -> String {
+    let name = format!("{} {} {} run {}", row.backend, row.model, row.scenario, row.run);
+    match (&row.status, row.total_ms) {
+        (Status::Ok, Some(total)) => format!("{name}: {} tokens in {total:.0} ms", row.generated.unwrap_or(0)),
+        (status, _) => format!("{name}: {status}"),
+    }
+}
