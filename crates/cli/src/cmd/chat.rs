@@ -1,8 +1,8 @@
 //! `zonda chat`: a conversation on the terminal.
 
-use super::generate::{Figures, Session, request};
+use super::generate::{Figures, Session, advise_if_too_long, request};
 use crate::args::{BackendArgs, ModelArg, SamplingArgs};
-use crate::error::{Advice as _, advised};
+use crate::error::Advice as _;
 use crate::{Context, output};
 use anyhow::Context as _;
 use clap::Args;
@@ -11,9 +11,8 @@ use rustyline::error::ReadlineError;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use zonda_engine::schedule::ScheduleError;
 use zonda_engine::tokenize::Message;
-use zonda_engine::{EngineError, FinishReason, Prompt, RequestError};
+use zonda_engine::{FinishReason, Prompt};
 
 const HELP: &str = "\
 /reset        forget the conversation (the system message stays)
@@ -194,7 +193,7 @@ impl Conversation {
             Ok((_, outcome)) => outcome,
             Err(error) => {
                 self.messages.pop();
-                return Err(self.explain(error));
+                return Err(advise_if_too_long(error, "/reset starts over; a larger --ctx at the start holds more"));
             }
         };
         output::print("\n")?;
@@ -214,20 +213,6 @@ impl Conversation {
         }
         self.last = Some((Figures::of(&outcome), outcome.reason.as_str()));
         Ok(())
-    }
-
-    /// Says of a conversation that no longer fits what can be done about it.
-    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        match error.downcast_ref() {
-            Some(EngineError::Request(RequestError::Schedule(ScheduleError::PromptTooLong {
-                tokens,
-                capacity,
-            }))) => advised(
-                format!("the conversation has {tokens} tokens and the context holds {capacity}"),
-                "/reset starts over; a larger --ctx at the start holds more",
-            ),
-            _ => error,
-        }
     }
 
     fn save(&self, path: &Path) -> anyhow::Result<()> {

