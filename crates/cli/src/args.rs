@@ -160,7 +160,7 @@ impl Device {
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
     /// Temperature; 0 is greedy.
-    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     pub temp: f32,
 
     /// Keep the K most probable tokens; 0: all.
@@ -168,19 +168,19 @@ pub struct SamplingArgs {
     pub top_k: usize,
 
     /// Keep the most probable tokens that together reach P; 1: all.
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     pub top_p: f32,
 
     /// Keep tokens at least P times as probable as the best; 0: all.
-    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    #[arg(long, value_name = "P", default_value_t = 0.05, allow_negative_numbers = true)]
     pub min_p: f32,
 
     /// Locally typical sampling; 1: off.
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     pub typical_p: f32,
 
     /// Penalty on tokens that were there; 1: off.
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     pub repeat_penalty: f32,
 
     /// How many last tokens the penalties look at; 0: none, -1: all.

@@ -120,7 +120,8 @@ impl OpenOptions {
             let bad = || format!("option {name} is {value:?}");
             match name.as_str() {
                 "device" => {
-                    options.device = Device::from_str(value, false).map_err(anyhow::Error::msg).with_context(bad)?;
+                    options.device =
+                        Device::from_str(value, false).map_err(anyhow::Error::msg).with_context(bad)?;
                 }
                 "threads" => options.threads = Some(value.parse().with_context(bad)?),
                 "ctx" => options.ctx = Some(value.parse().with_context(bad)?),

@@ -86,7 +86,7 @@ impl Bench {
         let launcher = Launcher::current_exe().context("finding this program's own file")?;
 
         let graceful = interrupt::graceful();
-        let mut follower = Follower::new(context.quiet);
+        let mut follower = Follower::new(context.quiet, self.json.json);
         let record = zonda_bench::run(&plan, &launcher, &mut follower)?;
         follower.bar.finish_and_clear();
         drop(graceful);
@@ -116,7 +116,8 @@ impl Bench {
 
     /// What every subject does.
     fn work(&self) -> anyhow::Result<Vec<Work>> {
-        let find = |name: &String| Scenario::find(name).map(Work::Scenario).map_err(|e| Usage(e.to_string()).into());
+        let find =
+            |name: &String| Scenario::find(name).map(Work::Scenario).map_err(|e| Usage(e.to_string()).into());
         let pp = self.pp.iter().map(|&n| Work::Prompt(n));
         let tg = self.tg.iter().map(|&n| Work::Generate(n));
         let counted: Vec<_> = pp.chain(tg).collect();
@@ -157,7 +158,8 @@ impl Bench {
     }
 
     fn subject(&self, kind: BackendKind, model: &Located) -> Subject {
-        let options = if kind == BackendKind::Mock { Default::default() } else { self.open.options(None).to_map() };
+        let options =
+            if kind == BackendKind::Mock { Default::default() } else { self.open.options(None).to_map() };
         // Children are started in this folder, but a record is read elsewhere.
         let path = model.path.as_ref().map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone()));
         let format = path.as_ref().map(|p| if p.is_dir() { "safetensors" } else { "gguf" }.to_owned());
@@ -192,7 +194,8 @@ pub fn child() -> ExitCode {
 
 fn open(spec: &ChildSpec) -> anyhow::Result<Engine> {
     let subject = &spec.subject;
-    let kind = BackendKind::named(&subject.backend).with_context(|| format!("no backend {}", subject.backend))?;
+    let kind =
+        BackendKind::named(&subject.backend).with_context(|| format!("no backend {}", subject.backend))?;
     let located = Located { name: subject.model.clone(), path: subject.path.clone() };
     let model = backends::open_model(&located)?;
     let text = backends::text_of(model.as_deref())?;
@@ -209,10 +212,12 @@ struct Follower {
     bar: ProgressBar,
     plain: bool,
     quiet: bool,
+    /// Warnings are said at once; otherwise the table at the end has them.
+    warns: bool,
 }
 
 impl Follower {
-    fn new(quiet: bool) -> Follower {
+    fn new(quiet: bool, warns: bool) -> Follower {
         let plain = !std::io::stderr().is_terminal();
         let target = if plain || quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(None, target);
@@ -220,15 +225,14 @@ impl Follower {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.enable_steady_tick(Duration::from_secs(1));
-        Follower { bar, plain, quiet }
+        Follower { bar, plain, quiet, warns }
     }
 
     fn say(&self, line: &str) {
-        if self.quiet {
-        } else if self.plain {
-            eprintln!("{line}");
-        } else {
-            self.bar.println(line);
+        match (self.quiet, self.plain) {
+            (true, _) => {}
+            (false, true) => eprintln!("{line}"),
+            (false, false) => self.bar.println(line),
         }
     }
 }
@@ -249,7 +253,8 @@ impl Progress for Follower {
                     self.say(&line(row));
                 }
             }
-            Update::Warning(warning) => self.say(&format!("warning: {warning}")),
+            Update::Warning(warning) if self.warns => self.say(&format!("warning: {warning}")),
+            Update::Warning(_) => {}
         }
     }
 
@@ -262,7 +267,9 @@ impl Progress for Follower {
 fn line(row: &Row) -> String {
     let name = format!("{} {} {} run {}", row.backend, row.model, row.scenario, row.run);
     match (&row.status, row.total_ms) {
-        (Status::Ok, Some(total)) => format!("{name}: {} tokens in {total:.0} ms", row.generated.unwrap_or(0)),
+        (Status::Ok, Some(total)) => {
+            format!("{name}: {} tokens in {total:.0} ms", row.generated.unwrap_or(0))
+        }
         (status, _) => format!("{name}: {status}"),
     }
 }

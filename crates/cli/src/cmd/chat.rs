@@ -193,7 +193,10 @@ impl Conversation {
             Ok((_, outcome)) => outcome,
             Err(error) => {
                 self.messages.pop();
-                return Err(advise_if_too_long(error, "/reset starts over; a larger --ctx at the start holds more"));
+                return Err(advise_if_too_long(
+                    error,
+                    "/reset starts over; a larger --ctx at the start holds more",
+                ));
             }
         };
         output::print("\n")?;

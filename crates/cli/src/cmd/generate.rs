@@ -8,7 +8,9 @@ use crate::interrupt;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use zonda_engine::schedule::ScheduleError;
-use zonda_engine::{Engine, EngineError, Event, FinishReason, Outcome, Prompt, Request, RequestError, TokenId};
+use zonda_engine::{
+    Engine, EngineError, Event, FinishReason, Outcome, Prompt, Request, RequestError, TokenId,
+};
 
 /// How often Ctrl-C is looked for while no token comes.
 const POLL: Duration = Duration::from_millis(50);

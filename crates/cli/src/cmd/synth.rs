@@ -42,7 +42,8 @@ pub struct Synth {
 impl Synth {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let (Some(arch), Some(out)) = (&self.arch, &self.out) else { return self.print_list() };
-        let mix: Mix = self.quant.parse().map_err(|e: zonda_engine::make::UnknownMix| Usage(e.to_string()))?;
+        let mix: Mix =
+            self.quant.parse().map_err(|e: zonda_engine::make::UnknownMix| Usage(e.to_string()))?;
         let mut shape = SynthSpec::find(arch).map_err(|e| Usage(e.to_string()))?;
         if let Some(layers) = self.layers {
             shape = shape.with_layers(layers.get())?;
