@@ -4,6 +4,8 @@ use crate::error::OutputClosed;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Writes text to standard output and flushes, so that streamed text shows as it arrives.
@@ -32,8 +34,48 @@ fn closed(result: io::Result<()>) -> anyhow::Result<()> {
     })
 }
 
-/// A progress bar over bytes. It shows on a terminal after half a second; elsewhere it says once what is going on
-/// and that it is done.
+/// Shows on a terminal that something is going on whose end is not known: loading, reading a prompt. Nothing is seen
+/// of what takes less than half a second, nor anything elsewhere than on a terminal.
+pub struct Spinner {
+    bar: ProgressBar,
+    done: Arc<AtomicBool>,
+}
+
+impl Spinner {
+    /// `what` is a phrase such as `loading model`.
+    pub fn start(what: impl Into<String>, quiet: bool) -> Spinner {
+        let bar = ProgressBar::hidden();
+        let done = Arc::new(AtomicBool::new(false));
+        if io::stderr().is_terminal() && !quiet {
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+                bar.set_style(style);
+            }
+            bar.set_message(what.into());
+            let (later, over) = (bar.clone(), done.clone());
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(500));
+                if !over.load(Ordering::SeqCst) {
+                    later.set_draw_target(ProgressDrawTarget::stderr());
+                    later.enable_steady_tick(Duration::from_millis(100));
+                }
+                // It ended while it was being shown.
+                if over.load(Ordering::SeqCst) {
+                    later.finish_and_clear();
+                }
+            });
+        }
+        Spinner { bar, done }
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::SeqCst);
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A progress bar over bytes. Elsewhere than on a terminal it says once what is going on.
 pub struct Progress {
     bar: ProgressBar,
     plain: bool,

@@ -5,6 +5,7 @@ use crate::args::{ModelArg, OpenArgs};
 use crate::backends::{self, BackendKind};
 use crate::error::{Advice as _, Usage, advised};
 use crate::interrupt;
+use crate::output::Spinner;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use zonda_engine::schedule::ScheduleError;
@@ -25,6 +26,7 @@ pub struct Session {
     pub model: String,
     /// From the model's name to an engine that takes requests.
     pub load: Duration,
+    quiet: bool,
 }
 
 impl Session {
@@ -42,10 +44,18 @@ impl Session {
         let located = context.store()?.locate(&model.model)?;
         let kind = backends::choose(backend, &located)?;
         let began = Instant::now();
+        let spinner = Spinner::start(format!("loading {}", located.name), context.quiet);
         let files = backends::open_model(&located)?;
         let text = backends::text_of(files.as_deref())?;
         let engine = backends::start(kind, files, text, &open.options(seed))?;
-        Ok(Session { engine, backend: kind, model: located.name, load: began.elapsed() })
+        drop(spinner);
+        Ok(Session {
+            engine,
+            backend: kind,
+            model: located.name,
+            load: began.elapsed(),
+            quiet: context.quiet,
+        })
     }
 
     /// Refuses a model without tokenizer, or without the chat template that a conversation needs.
@@ -81,6 +91,7 @@ impl Session {
         let mut generation = self.engine.submit(request).map_err(refusal)?;
         let mut tokens = Vec::new();
         let mut cancelled = false;
+        let mut waiting = Some(Spinner::start("reading the prompt", self.quiet));
         while !generation.ended() {
             if interrupt::pressed() && !cancelled {
                 generation.cancel();
@@ -89,12 +100,14 @@ impl Session {
             match generation.recv_timeout(POLL) {
                 None => {}
                 Some(Event::Tokens { ids, text, .. }) => {
+                    waiting = None;
                     tokens.extend(ids);
                     if !text.is_empty() {
                         show(&text)?;
                     }
                 }
                 Some(Event::Finished(outcome)) => {
+                    drop(waiting);
                     if let FinishReason::Error(why) = &outcome.reason {
                         return Err(anyhow::anyhow!("{why}"))
                             .advise("the model or the backend is at fault: `zonda inspect` shows the model");

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use zonda_engine::load::{Format, GgufFile, LoadError, Metadata, Model, TensorInfo, Value};
+use zonda_engine::tokenize::{ChatTemplate, TemplateError, TokenizeError, Tokenizer};
 
 /// Arrays longer than this are shown by their length.
 const SHORT: usize = 32;
@@ -47,6 +48,8 @@ struct Found {
     gguf_version: Option<u32>,
     tensors: Vec<TensorInfo>,
     config: Option<Json>,
+    /// The tokenizer and whether a chat template comes with it; `None`: there is none; or why it can't be read.
+    tokenizer: Result<Option<(Tokenizer, bool)>, String>,
 }
 
 impl Inspect {
@@ -80,6 +83,13 @@ impl Inspect {
             "tensors": tensors,
             "metadata": metadata,
             "memory": Json::Null,
+            "tokenizer": match &found.tokenizer {
+                Ok(tokenizer) => tokenizer.as_ref().map(|(t, template)| json!({
+                    "vocab_size": t.vocab_size(), "bos": t.bos(), "eos": t.eos(), "adds_bos": t.adds_bos(),
+                    "end_tokens": t.end_tokens(), "chat_template": template,
+                })).into(),
+                Err(why) => json!({ "error": why }),
+            },
         });
         match &found.model {
             Err(error) => document["reason"] = error.to_string().into(),
@@ -153,6 +163,7 @@ impl Inspect {
                 );
             }
         }
+        line("tokenizer", found.tokenizer_text());
         if self.metadata {
             out.push('\n');
             for (key, value) in &found.metadata.0 {
@@ -204,6 +215,22 @@ impl Inspect {
 }
 
 impl Found {
+    fn tokenizer_text(&self) -> String {
+        match &self.tokenizer {
+            Err(why) => why.clone(),
+            Ok(None) => "none".to_owned(),
+            Ok(Some((t, template))) => {
+                let ends = t.end_tokens().iter().map(|&id| format!("{:?}", t.piece(id))).collect::<Vec<_>>();
+                let template = if *template { "with" } else { "without" };
+                format!(
+                    "{} tokens, ends with {}, {template} chat template",
+                    t.vocab_size(),
+                    ends.join(" or ")
+                )
+            }
+        }
+    }
+
     fn architecture(&self) -> Option<String> {
         match &self.model {
             Ok(model) => Some(model.spec.architecture.to_string()),
@@ -218,7 +245,10 @@ fn open(name: String, path: &Path) -> anyhow::Result<Found> {
         let model = model?;
         let config = std::fs::read_to_string(path.join("config.json"))?;
         let (tensors, config) = (model.tensors(), Some(serde_json::from_str(&config)?));
+        let tokenizer = Tokenizer::from_folder(path);
+        let tokenizer = with_template(tokenizer, |t| ChatTemplate::from_folder(path, t));
         return Ok(Found {
+            tokenizer,
             name,
             model: Ok(model),
             metadata: Metadata::default(),
@@ -229,12 +259,25 @@ fn open(name: String, path: &Path) -> anyhow::Result<Found> {
     }
     match GgufFile::open(path) {
         Ok(file) => {
-            let (tensors, gguf_version) = (file.tensors(), Some(file.version));
-            Ok(Found { name, model, metadata: file.metadata, gguf_version, tensors, config: None })
+            let (tensors, gguf_version, metadata) = (file.tensors(), Some(file.version), file.metadata);
+            let has_one = metadata.get("tokenizer.ggml.model").is_some();
+            let tokenizer = if has_one { Tokenizer::from_gguf(&metadata).map(Some) } else { Ok(None) };
+            let tokenizer = with_template(tokenizer, |t| ChatTemplate::from_gguf(&metadata, t));
+            Ok(Found { name, model, metadata, gguf_version, tensors, config: None, tokenizer })
         }
         // `Model::open` says more about what is no GGUF file at all.
         Err(error) => Err(model.err().unwrap_or(error).into()),
     }
+}
+
+/// What `tokenizer` holds, and whether a chat template goes with it.
+fn with_template(
+    tokenizer: Result<Option<Tokenizer>, TokenizeError>,
+    template: impl FnOnce(&Tokenizer) -> Result<Option<ChatTemplate>, TemplateError>,
+) -> Result<Option<(Tokenizer, bool)>, String> {
+    let Some(tokenizer) = tokenizer.map_err(|e| e.to_string())? else { return Ok(None) };
+    let template = template(&tokenizer).map_err(|e| e.to_string())?;
+    Ok(Some((tokenizer, template.is_some())))
 }
 
 fn type_share(share: &zonda_engine::load::TypeShare) -> Json {

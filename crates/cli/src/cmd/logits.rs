@@ -2,7 +2,7 @@
 
 use crate::args::{BackendArgs, JsonArg, ModelArg, token_ids};
 use crate::error::Advice as _;
-use crate::output::{self, Progress};
+use crate::output::{self, Progress, Spinner};
 use crate::{Context, backends, npy};
 use anyhow::Context as _;
 use clap::Args;
@@ -51,7 +51,9 @@ impl Logits {
         let model = backends::open_model(&located)?;
         let mut options = self.backend.open.options(None);
         options.ctx = options.ctx.or(Some(self.ids.0.len()));
+        let spinner = Spinner::start(format!("loading {}", located.name), context.quiet);
         let mut backend = backends::open(kind, model.as_ref(), &options)?;
+        drop(spinner);
         let vocab = backend.spec().vocab_size;
         let shape = [self.ids.0.len(), vocab];
         write(&mut *backend, &self.ids.0, &self.out, context.quiet)?;
