@@ -2,10 +2,13 @@
 //! ([`graceful`]) because it has something to finish: an answer's statistics, a temporary file.
 
 use crate::error::Interrupted;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 static PRESSED: AtomicBool = AtomicBool::new(false);
 static GRACEFUL: AtomicUsize = AtomicUsize::new(0);
+static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Takes over Ctrl-C, SIGTERM and SIGHUP.
 ///
@@ -15,9 +18,37 @@ pub fn install() -> Result<(), ctrlc::Error> {
     ctrlc::set_handler(|| {
         let first = !PRESSED.swap(true, Ordering::SeqCst);
         if !first || GRACEFUL.load(Ordering::SeqCst) == 0 {
+            for path in SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                remove(path);
+            }
             std::process::exit(130);
         }
     })
+}
+
+/// An unfinished output: while this lives, a Ctrl-C that ends the process removes it.
+pub struct Scratch(PathBuf);
+
+/// See [`Scratch`]. The file or folder need not exist yet.
+pub fn scratch(path: PathBuf) -> Scratch {
+    SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+    Scratch(path)
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| *path != self.0);
+    }
+}
+
+/// Removes a file or folder that another thread may still be writing to.
+fn remove(path: &Path) {
+    for _ in 0..3 {
+        let gone = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        if gone.is_ok() {
+            return;
+        }
+    }
 }
 
 /// While this lives, a first Ctrl-C only sets the flag that [`pressed`] and [`check`] read; a second one ends the

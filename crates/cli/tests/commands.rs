@@ -514,6 +514,25 @@ fn interrupts_end_with_130_and_say_what_was_done() {
 
 #[cfg(unix)]
 #[test]
+fn an_interrupted_synth_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command();
+    command.args(["synth", "mistral-7b", "--quant", "q4_0", "-o", "big.gguf"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let files =
+        || std::fs::read_dir(sandbox.path("")).unwrap().flatten().map(|e| e.file_name()).collect::<Vec<_>>();
+    while !files().iter().any(|name| name.to_string_lossy().contains("partial")) {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it began");
+        std::thread::yield_now();
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let ran = ran(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 130, "{ran:?}");
+    assert_eq!(files(), [std::ffi::OsString::new(); 0]);
+}
+
+#[cfg(unix)]
+#[test]
 fn arguments_that_are_not_utf8_do_not_panic() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt as _;

@@ -3,12 +3,13 @@
 use crate::args::JsonArg;
 use crate::error::Usage;
 use crate::output::{self, Progress};
-use crate::{Context, backends};
+use crate::{Context, backends, interrupt};
 use clap::Args;
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use zonda_engine::make;
+use zonda_engine::make::output::unfinished;
 use zonda_kernels::DType;
 
 /// Convert between GGUF and SafeTensors
@@ -36,6 +37,7 @@ impl Convert {
         let model = backends::open_model(&located)?;
         let model = model.ok_or_else(|| Usage("the mock model has no file to convert".to_owned()))?;
         let dtype: DType = self.dtype.parse()?;
+        let _scratch = unfinished(&self.out).map(interrupt::scratch);
         let progress = Progress::bytes(format!("converting {}", located.name), 0, context.quiet);
         let bytes = make::convert(&model, &self.out, dtype, &mut |done, total| progress.set(done, total))?;
         progress.finish();

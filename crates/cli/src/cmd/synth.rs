@@ -1,13 +1,14 @@
 //! `zonda synth`: models with random weights in the shapes of real ones.
 
-use crate::Context;
 use crate::args::JsonArg;
 use crate::error::Usage;
 use crate::output::{self, Progress};
+use crate::{Context, interrupt};
 use clap::Args;
 use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use zonda_engine::make::output::unfinished;
 use zonda_engine::make::{Mix, SynthSpec, synth, synth_archs};
 
 /// Make a model with random weights in the shape of a real one
@@ -48,6 +49,7 @@ impl Synth {
         if let Some(layers) = self.layers {
             shape = shape.with_layers(layers.get())?;
         }
+        let _scratch = unfinished(out).map(interrupt::scratch);
         let progress = Progress::bytes(format!("making {arch} in {mix}"), 0, context.quiet);
         let bytes = synth(&shape, mix, out, self.seed, &mut |done, total| progress.set(done, total))?;
         progress.finish();

@@ -195,8 +195,8 @@ impl Store {
         if Manifest::read(&dir)?.is_some_and(|m| m.complete(&dir)) {
             return Ok(dir);
         }
-        let _graceful = crate::interrupt::graceful();
         let work = tempfile::tempdir_in(&dir)?;
+        let _scratch = crate::interrupt::scratch(work.path().to_owned());
         let made = work.path().join("model");
         let source = make(&made)?;
         let mut manifest = Manifest { name: name.to_owned(), source, ..Manifest::default() };

@@ -45,6 +45,14 @@ pub(super) fn total_bytes(tensors: &[Planned]) -> Result<u64, MakeError> {
     tensors.iter().map(Planned::bytes).sum()
 }
 
+/// Where this process keeps an output until it is complete; `None` if `target` ends in no name that is text. For
+/// whoever ends the process in the middle and wants to leave nothing behind.
+pub fn unfinished(target: &Path) -> Option<PathBuf> {
+    let name = target.file_name()?.to_str()?;
+    let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Some(parent.join(format!(".{name}.partial-{}", std::process::id())))
+}
+
 /// A file or folder in the making, beside its final place; removed when dropped before [`Pending::commit`].
 #[derive(Debug)]
 pub struct Pending {
@@ -83,13 +91,12 @@ impl Pending {
     }
 
     fn beside(target: &Path) -> Result<Pending, MakeError> {
-        let Some(name) = target.file_name().and_then(|n| n.to_str()) else {
+        let Some(temporary) = unfinished(target) else {
             let reason = "expected a path that ends in a name".to_owned();
             return Err(MakeError::OutputName { path: target.to_owned(), reason });
         };
-        let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = temporary.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(MakeError::write(parent))?;
-        let temporary = parent.join(format!(".{name}.partial-{}", std::process::id()));
         let pending = Pending { temporary, target: target.to_owned(), committed: false };
         pending.clear(); // what a killed process of the same number left
         Ok(pending)
