@@ -20,7 +20,7 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 /// Prints one JSON document and a newline.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn json(document: &impl Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(document)?;
     text.push('\n');
