@@ -39,7 +39,7 @@ pub(super) fn validate(fields: &impl Fields, names: &Names, spec: &ModelSpec) ->
         let expected = format!("an even number from 2 to {MAX_HEAD_DIM}");
         return Err(fields.bad(names.head_dim, spec.head_dim, expected));
     }
-    if spec.kv_heads > spec.heads || !spec.heads.is_multiple_of(spec.kv_heads) {
+    if !spec.heads.is_multiple_of(spec.kv_heads) {
         let expected = format!("a divisor of {}, {}", fields.name(names.heads), spec.heads);
         return Err(fields.bad(names.kv_heads, spec.kv_heads, expected));
     }

@@ -66,6 +66,21 @@ fn defaults_of_transformers() {
     assert_eq!(spec(&llama().without("head_dim")).head_dim, 16);
     assert_eq!(spec(&llama().set("head_dim", Json::Null)).head_dim, 16);
     assert!(!spec(&model("qwen3_moe")).moe.expect("experts").normalize);
+
+    // Where a default contradicts these tiny tensors, the contradiction shows it.
+    let text = error(&model("mistral").without("num_key_value_heads"));
+    assert!(
+        text.contains("num_key_value_heads is 8; expected a divisor of num_attention_heads, 4"),
+        "{text}"
+    );
+    let wrong_shape = |folder: Folder| {
+        let model = Model::open(folder.write().path()).expect("opens");
+        model.check().expect_err("another shape").to_string()
+    };
+    let text = wrong_shape(llama().without("num_key_value_heads"));
+    assert!(text.contains("k_proj.weight has shape [32, 64]; expected [64, 64]"), "{text}");
+    let text = wrong_shape(model("qwen3").without("head_dim"));
+    assert!(text.contains("q_proj.weight has shape [64, 64]; expected [512, 64]"), "{text}");
 }
 
 #[test]

@@ -106,7 +106,8 @@ fn every_truncation_is_an_error() {
     let bytes = g.bytes();
     parse(&bytes).expect("whole");
     let header = g.header().len();
-    for len in 0..bytes.len() {
+    // At every byte of the header, and here and there in the data.
+    for len in (0..header + 64).chain((header..bytes.len()).step_by(97)).chain([bytes.len() - 1]) {
         let found = error(&bytes[..len]);
         match len {
             0..4 => assert!(matches!(found, GgufError::Magic { .. }), "{len}: {found}"),

@@ -344,6 +344,8 @@ fn variants_that_compute_something_else_are_refused() {
         let text = error(&tiny("llama").ones(name, &[HIDDEN]));
         assert!(text.contains(&format!("tensor {name} has no place in architecture llama")), "{text}");
     }
+    let fifth = error(&tiny_moe("llama", 4, 2).ones("blk.0.ffn_up.4.weight", &[FFN, HIDDEN]));
+    assert!(fifth.contains("tensor blk.0.ffn_up.4.weight has no place in architecture mixtral"), "{fifth}");
     spec(&tiny("llama").ones("blk.0.attn_rot_embd.weight", &[8]));
     for key in ["attention.scale", "final_logit_softcapping", "attention.temperature_scale"] {
         let text = error(&tiny("llama").f32(&format!("llama.{key}"), 0.5));
