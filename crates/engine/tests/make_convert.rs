@@ -1,5 +1,8 @@
 //! Conversion there and back: the same tensors bit for bit, the same hyperparameters, the same tokens.
 
+#[path = "../../../testdata/models.rs"]
+mod models;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use zonda_engine::load::{GgufFile, Model, RopePairing, RopeScaling, TensorRole};
@@ -235,4 +238,62 @@ fn refusals_say_why_and_leave_nothing() {
     let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["g", "m.gguf"]);
+}
+
+#[test]
+fn smollm2_as_a_folder_tokenises_as_llama_cpp_does() {
+    let Some(path) = models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("smollm2");
+    convert_to(&path, &folder, DType::BF16).unwrap();
+    let model = Model::open(&folder).unwrap();
+    model.check().unwrap();
+    assert!(model.spec.tied_embeddings && model.parameters() == 134_515_008);
+
+    let hf = tokenizers::Tokenizer::from_file(folder.join("tokenizer.json")).unwrap();
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/llama_cpp/tokenize.json");
+    let goldens: serde_json::Value = serde_json::from_slice(&fs::read(goldens).unwrap()).unwrap();
+    let strings = goldens["strings"].as_array().unwrap();
+    assert!(strings.len() > 300);
+    for golden in strings {
+        let text = golden["text"].as_str().unwrap();
+        let expected: Vec<u32> =
+            golden["special"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+        assert_eq!(hf.encode(text, true).unwrap().get_ids(), expected, "{text:?}");
+    }
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("tokenizer_config.json")).unwrap()).unwrap();
+    assert_eq!((&config["bos_token"], &config["eos_token"]), (&"<|im_start|>".into(), &"<|im_end|>".into()));
+    assert!(config["chat_template"].as_str().unwrap().contains("add_generation_prompt"));
+}
+
+#[test]
+fn a_sentence_piece_file_becomes_gguf_metadata() {
+    let Some(path) = models::find("mistral-common/tokenizer.model.v1") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, file) = (dir.path().join("f"), dir.path().join("m.gguf"));
+    let mut arch = SynthSpec::find("tiny-llama").unwrap().with_layers(1).unwrap();
+    arch.spec.vocab_size = 32_003;
+    synth(&arch, Mix::Plain(DType::BF16), &folder, 0, &mut |_, _| {}).unwrap();
+    for name in
+        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"]
+    {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    fs::copy(&path, folder.join("tokenizer.model")).unwrap();
+    convert_to(&folder, &file, DType::BF16).unwrap();
+
+    let original = Tokenizer::from_file(&path).unwrap();
+    let model = Model::open(&file).unwrap();
+    let tokens = model.metadata.strings("tokenizer.ggml.tokens").unwrap();
+    assert_eq!((tokens.len(), tokens[32_002].as_str()), (32_003, "[PAD32002]"));
+    let gguf = Tokenizer::for_model(&model).unwrap().unwrap();
+    assert_eq!(
+        (gguf.bos(), gguf.eos(), gguf.adds_bos()),
+        (original.bos(), original.eos(), original.adds_bos())
+    );
+    for text in ["Hello, wörld!  It's 12345.\n\n\tfn main()", " leading", "你好 👩‍💻", ""] {
+        let options = Encode { add_bos: true, parse_special: false };
+        assert_eq!(gguf.encode(text, options).unwrap(), original.encode(text, options).unwrap(), "{text:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::MakeError;
 use crate::load::{Metadata, Value};
-use crate::tokenize::{Tokenizer, preset_name};
+use crate::tokenize::{Tokenizer, pieces, preset_name};
 use serde_json::Value as Json;
 use std::collections::HashMap;
 use std::fs;
@@ -30,37 +30,25 @@ const ENDINGS: (&str, &str) =
 pub(super) fn metadata(folder: &Path, vocab_size: usize) -> Result<Metadata, MakeError> {
     let mut metadata = Metadata::default();
     let Some(tokenizer) = Tokenizer::from_folder(folder)? else { return Ok(metadata) };
-    let path = folder.join("tokenizer.json");
-    if !path.is_file() {
-        return Err(MakeError::tokenizer(
-            folder.display().to_string(),
-            "tokenizer.json (the tokenizers library of Hugging Face makes one from any other file)",
-            "another tokenizer file",
-        ));
-    }
-    let json = read_json(&path)?;
-    let parsed = Parsed::read(&json, vocab_size)?;
+    let vocabulary = Vocabulary::of_folder(folder, vocab_size)?;
 
     let mut put = |key: &str, value: Value| metadata.0.insert(format!("tokenizer.{key}"), value);
-    let text = |s: &str| Value::String(s.to_owned());
-    match parsed.is_byte_level {
-        true => {
-            put("ggml.model", text("gpt2"));
-            put("ggml.pre", text(pre_tokenizer(&json)?));
-            put(
-                "ggml.merges",
-                Value::Strings(parsed.merges.iter().map(|(a, b)| format!("{a} {b}")).collect()),
-            );
+    match vocabulary.algorithm {
+        Algorithm::ByteLevel { pre, merges } => {
+            put("ggml.model", Value::String("gpt2".to_owned()));
+            put("ggml.pre", Value::String(pre.to_owned()));
+            put("ggml.merges", Value::Strings(merges.iter().map(|(a, b)| format!("{a} {b}")).collect()));
         }
-        false => {
-            put("ggml.model", text("llama"));
-            put("ggml.pre", text("default"));
-            put("ggml.scores", Value::Floats(parsed.scores()));
-            put("ggml.add_space_prefix", Value::Bool(adds_space(&json)));
+        Algorithm::SentencePiece { scores, space_prefix, squeeze_spaces } => {
+            put("ggml.model", Value::String("llama".to_owned()));
+            put("ggml.pre", Value::String("default".to_owned()));
+            put("ggml.scores", Value::Floats(scores));
+            put("ggml.add_space_prefix", Value::Bool(space_prefix));
+            put("ggml.remove_extra_whitespaces", Value::Bool(squeeze_spaces));
         }
     }
-    put("ggml.tokens", Value::Strings(parsed.tokens));
-    put("ggml.token_type", Value::Ints(parsed.kinds));
+    put("ggml.tokens", Value::Strings(vocabulary.tokens));
+    put("ggml.token_type", Value::Ints(vocabulary.kinds));
     put("ggml.add_bos_token", Value::Bool(tokenizer.adds_bos()));
     for (key, id) in [("bos", tokenizer.bos()), ("eos", tokenizer.eos())] {
         if let Some(id) = id {
@@ -119,20 +107,54 @@ fn read_json(path: &Path) -> Result<Json, MakeError> {
         .map_err(|e| MakeError::tokenizer(path.display().to_string(), "a JSON document", e.to_string()))
 }
 
-/// What a `tokenizer.json` says.
-struct Parsed {
-    is_byte_level: bool,
+/// A tokenizer in GGUF's terms.
+struct Vocabulary {
     tokens: Vec<String>,
     kinds: Vec<i32>,
-    merges: Vec<(String, String)>,
+    algorithm: Algorithm,
 }
 
-impl Parsed {
-    fn read(json: &Json, vocab_size: usize) -> Result<Parsed, MakeError> {
+enum Algorithm {
+    ByteLevel { pre: &'static str, merges: Vec<(String, String)> },
+    SentencePiece { scores: Vec<f32>, space_prefix: bool, squeeze_spaces: bool },
+}
+
+impl Vocabulary {
+    fn of_folder(folder: &Path, size: usize) -> Result<Vocabulary, MakeError> {
+        let path = folder.join("tokenizer.json");
+        if path.is_file() {
+            return Vocabulary::from_json(&read_json(&path)?, size);
+        }
+        let names = ["tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7"];
+        match names.iter().map(|name| folder.join(name)).find(|path| path.is_file()) {
+            Some(path) => {
+                let bytes = fs::read(&path).map_err(MakeError::read(&path))?;
+                Vocabulary::from_sentence_piece(&bytes, size)
+            }
+            None => Err(MakeError::tokenizer(
+                folder.display().to_string(),
+                "tokenizer.json or tokenizer.model",
+                "another tokenizer file",
+            )),
+        }
+    }
+
+    fn from_sentence_piece(bytes: &[u8], size: usize) -> Result<Vocabulary, MakeError> {
+        let pieces = pieces(bytes)?;
+        let mut slots = Slots::new(size);
+        let mut scores = vec![0.0; size];
+        for (id, (text, score, kind)) in pieces.tokens.into_iter().enumerate() {
+            slots.set(&text, id as u64, kind)?;
+            scores[id] = score;
+        }
+        let (tokens, kinds) = slots.finish();
+        let (space_prefix, squeeze_spaces) = (pieces.space_prefix, pieces.squeeze_spaces);
+        let algorithm = Algorithm::SentencePiece { scores, space_prefix, squeeze_spaces };
+        Ok(Vocabulary { tokens, kinds, algorithm })
+    }
+
+    fn from_json(json: &Json, size: usize) -> Result<Vocabulary, MakeError> {
         let model = &json["model"];
-        let wrong = |what: &str, expected: &str, found: &Json| {
-            MakeError::tokenizer(what, expected, found.to_string().chars().take(60).collect::<String>())
-        };
         // Files of some years leave the type out.
         if !matches!(model["type"].as_str(), Some("BPE") | None) {
             return Err(wrong("model.type", "BPE", &model["type"]));
@@ -140,18 +162,9 @@ impl Parsed {
         let is_byte_level = find(&json["decoder"], "ByteLevel").is_some();
         let vocab =
             model["vocab"].as_object().ok_or_else(|| wrong("model.vocab", "an object", &model["vocab"]))?;
+        let id_of = |id: &Json| id.as_u64().ok_or_else(|| wrong("a token's id", "a number", id));
 
-        let mut tokens: Vec<Option<String>> = vec![None; vocab_size];
-        let mut kinds = vec![NORMAL; vocab_size];
-        let mut set = |text: &str, id: &Json, kind: i32| {
-            let slot = id.as_u64().and_then(|id| usize::try_from(id).ok()).filter(|&id| id < vocab_size);
-            let slot = slot.ok_or_else(|| {
-                wrong(&format!("id of {text:?}"), &format!("below {vocab_size}, the model's vocabulary"), id)
-            })?;
-            tokens[slot] = Some(text.to_owned());
-            kinds[slot] = kind;
-            Ok::<_, MakeError>(())
-        };
+        let mut slots = Slots::new(size);
         let unknown = model["unk_token"].as_str();
         for (text, id) in vocab {
             let is_byte = !is_byte_level && text.len() == 6 && text.starts_with("<0x") && text.ends_with('>');
@@ -160,7 +173,7 @@ impl Parsed {
                 _ if is_byte => BYTE,
                 _ => NORMAL,
             };
-            set(text, id, kind)?;
+            slots.set(text, id_of(id)?, kind)?;
         }
         for token in json["added_tokens"].as_array().into_iter().flatten() {
             let text =
@@ -170,16 +183,11 @@ impl Parsed {
                 Some(true) => CONTROL,
                 _ => USER_DEFINED,
             };
-            set(text, &token["id"], kind)?;
+            slots.set(text, id_of(&token["id"])?, kind)?;
         }
-        // Rows that no text has: what is left of a vocabulary rounded up.
-        for (id, token) in tokens.iter_mut().enumerate().filter(|(_, token)| token.is_none()) {
-            *token = Some(format!("[PAD{id}]"));
-            kinds[id] = UNUSED;
-        }
+        let (tokens, kinds) = slots.finish();
 
-        let merges = model["merges"].as_array().into_iter().flatten();
-        let merges = merges.map(|merge| {
+        let merges = model["merges"].as_array().into_iter().flatten().map(|merge| {
             let pair = match merge {
                 Json::String(text) => text.split_once(' '),
                 Json::Array(pair) if pair.len() == 2 => pair[0].as_str().zip(pair[1].as_str()),
@@ -188,28 +196,65 @@ impl Parsed {
             let (a, b) = pair.ok_or_else(|| wrong("a merge", "two texts", merge))?;
             Ok((a.to_owned(), b.to_owned()))
         });
-        Ok(Parsed {
-            is_byte_level,
-            kinds,
-            merges: merges.collect::<Result<_, MakeError>>()?,
-            tokens: tokens.into_iter().flatten().collect(),
-        })
+        let merges = merges.collect::<Result<Vec<_>, MakeError>>()?;
+        let algorithm = match is_byte_level {
+            true => Algorithm::ByteLevel { pre: pre_tokenizer(json)?, merges },
+            false => Algorithm::SentencePiece {
+                scores: scores(&tokens, &kinds, &merges),
+                space_prefix: adds_space(json),
+                squeeze_spaces: false,
+            },
+        };
+        Ok(Vocabulary { tokens, kinds, algorithm })
+    }
+}
+
+/// The rows of a vocabulary, filled in any order.
+struct Slots {
+    tokens: Vec<Option<String>>,
+    kinds: Vec<i32>,
+}
+
+impl Slots {
+    fn new(size: usize) -> Slots {
+        Slots { tokens: vec![None; size], kinds: vec![UNUSED; size] }
     }
 
-    /// SentencePiece scores that merge in the order of the listed merges: a token made by an earlier merge has a
-    /// better score. Tokens that no merge makes come last; their scores are never compared.
-    fn scores(&self) -> Vec<f32> {
-        let mut rank: HashMap<String, usize> = HashMap::with_capacity(self.merges.len());
-        for (a, b) in &self.merges {
-            let next = rank.len();
-            rank.entry(format!("{a}{b}")).or_insert(next);
-        }
-        let score = |(id, token): (usize, &String)| match self.kinds[id] {
-            NORMAL => -(rank.get(token).map_or(rank.len() + id, |&r| r) as f32),
-            _ => 0.0,
-        };
-        self.tokens.iter().enumerate().map(score).collect()
+    fn set(&mut self, text: &str, id: u64, kind: i32) -> Result<(), MakeError> {
+        let size = self.tokens.len();
+        let slot = usize::try_from(id).ok().filter(|&id| id < size).ok_or_else(|| {
+            let expected = format!("below {size}, the model's vocabulary");
+            MakeError::tokenizer(format!("id of {text:?}"), expected, id.to_string())
+        })?;
+        self.tokens[slot] = Some(text.to_owned());
+        self.kinds[slot] = kind;
+        Ok(())
     }
+
+    /// Texts and types. Rows that no text has are what is left of a vocabulary rounded up.
+    fn finish(self) -> (Vec<String>, Vec<i32>) {
+        let named = |(id, token): (usize, Option<String>)| token.unwrap_or_else(|| format!("[PAD{id}]"));
+        (self.tokens.into_iter().enumerate().map(named).collect(), self.kinds)
+    }
+}
+
+/// SentencePiece scores that merge in the order of the listed merges: a token made by an earlier merge has a
+/// better score. Tokens that no merge makes come last; their scores are never compared.
+fn scores(tokens: &[String], kinds: &[i32], merges: &[(String, String)]) -> Vec<f32> {
+    let mut rank: HashMap<String, usize> = HashMap::with_capacity(merges.len());
+    for (a, b) in merges {
+        let next = rank.len();
+        rank.entry(format!("{a}{b}")).or_insert(next);
+    }
+    let score = |(id, token): (usize, &String)| match kinds[id] {
+        NORMAL => -(rank.get(token).map_or(rank.len() + id, |&r| r) as f32),
+        _ => 0.0,
+    };
+    tokens.iter().enumerate().map(score).collect()
+}
+
+fn wrong(what: &str, expected: &str, found: &Json) -> MakeError {
+    MakeError::tokenizer(what, expected, found.to_string().chars().take(60).collect::<String>())
 }
 
 /// The first component of a type in a (possibly nested) one.

@@ -24,6 +24,7 @@ pub use error::TokenizeError;
 
 pub(crate) use bpe::byte_alphabet;
 pub(crate) use pretokenize::{Preset, preset, preset_name};
+pub(crate) use sentencepiece::pieces;
 
 use crate::TokenId;
 use crate::load::{Format, Metadata, Model};

@@ -53,17 +53,41 @@ struct Normalizer {
     escape_whitespaces: bool,
 }
 
-/// Reads a `tokenizer.model`. Models of this kind want BOS.
-pub(super) fn read(bytes: &[u8]) -> Result<(VocabBuilder, Algorithm), TokenizeError> {
+/// The vocabulary of a `tokenizer.model` and how it treats spaces, for writing it in another format.
+pub(crate) struct Pieces {
+    /// Text, score, and type by SentencePiece's number (which GGUF took over).
+    pub tokens: Vec<(String, f32, i32)>,
+    /// A text gets a space in front.
+    pub space_prefix: bool,
+    /// Runs of spaces count as one.
+    pub squeeze_spaces: bool,
+}
+
+/// Reads the vocabulary alone.
+pub(crate) fn pieces(bytes: &[u8]) -> Result<Pieces, TokenizeError> {
+    let (pieces, trainer, normalizer) = decode(bytes)?;
+    check(&trainer, &normalizer)?;
+    Ok(Pieces {
+        tokens: pieces.into_iter().map(|piece| (piece.text, piece.score, piece.kind)).collect(),
+        space_prefix: normalizer.add_dummy_prefix,
+        squeeze_spaces: normalizer.remove_extra_whitespaces,
+    })
+}
+
+fn decode(bytes: &[u8]) -> Result<(Vec<Piece>, Trainer, Normalizer), TokenizeError> {
     let model = ModelProto::decode(bytes)
         .map_err(|e| TokenizeError::invalid("tokenizer.model", "a SentencePiece model", e.to_string()))?;
-    let trainer = model.trainer.unwrap_or_default();
-    let normalizer = model.normalizer.unwrap_or_default();
+    Ok((model.pieces, model.trainer.unwrap_or_default(), model.normalizer.unwrap_or_default()))
+}
+
+/// Reads a `tokenizer.model`. Models of this kind want BOS.
+pub(super) fn read(bytes: &[u8]) -> Result<(VocabBuilder, Algorithm), TokenizeError> {
+    let (pieces, trainer, normalizer) = decode(bytes)?;
     check(&trainer, &normalizer)?;
 
     let (mut texts, mut kinds, mut scores) = (Vec::new(), Vec::new(), Vec::new());
     let mut unknown = None;
-    for (id, piece) in model.pieces.into_iter().enumerate() {
+    for (id, piece) in pieces.into_iter().enumerate() {
         let kind = match piece.kind {
             1 => Kind::Normal,
             2 => Kind::Unknown,
