@@ -1,6 +1,7 @@
 //! From a Hugging Face folder's tokenizer to GGUF metadata (`tokenizer.*`), as llama.cpp's converter writes it.
 
 use super::MakeError;
+use crate::TokenId;
 use crate::load::{Metadata, Value};
 use crate::tokenize::{Tokenizer, pieces, preset_name};
 use serde_json::Value as Json;
@@ -60,9 +61,11 @@ pub(super) fn metadata(folder: &Path, vocab_size: usize) -> Result<Metadata, Mak
             put(&format!("ggml.{key}_token_id"), Value::U32(id));
         }
     }
-    let turn_end = tokenizer.end_tokens().iter().find(|id| Some(**id) != tokenizer.eos());
+    // GGUF has one end of a text and one of a turn; a folder lists all ids that end a generation.
+    let ends = end_ids(folder)?;
+    let turn_end = ends.into_iter().find(|&id| Some(id) != tokenizer.eos() && (id as usize) < vocab_size);
     if let Some(id) = turn_end {
-        put("ggml.eot_token_id", Value::U32(*id));
+        put("ggml.eot_token_id", Value::U32(id));
     }
     if let Some(template) = chat_template(folder)? {
         put("chat_template", Value::String(template));
@@ -99,6 +102,17 @@ fn special_token(folder: &Path, name: &str) -> Result<Option<String>, MakeError>
         }
     }
     Ok(None)
+}
+
+/// The ids that `generation_config.json` says end a generation.
+fn end_ids(folder: &Path) -> Result<Vec<TokenId>, MakeError> {
+    let path = folder.join("generation_config.json");
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
+    let ends = &read_json(&path)?["eos_token_id"];
+    let ends = ends.as_array().map_or(std::slice::from_ref(ends), Vec::as_slice);
+    Ok(ends.iter().filter_map(Json::as_u64).filter_map(|id| TokenId::try_from(id).ok()).collect())
 }
 
 fn read_json(path: &Path) -> Result<Json, MakeError> {
