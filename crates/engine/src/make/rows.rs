@@ -48,3 +48,29 @@ pub(super) fn stream(tensor: &Planned, source: RowSource<'_>, sink: &mut Sink<'_
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use zonda_kernels::DType;
+
+    #[test]
+    fn many_chunks_are_written_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows");
+        // Rows of 1024: five chunks and a bit.
+        let rows = 5 * (CHUNK / 1024) + 3;
+        let tensor = Planned { name: "t".to_owned(), dtype: DType::F32, shape: vec![rows, 1024] };
+        let mut written = 0;
+        let mut wrote = |bytes| written += bytes;
+        let mut sink = Sink::create(&path, &mut wrote).unwrap();
+        stream(&tensor, &|row, out| out.fill(row as f32), &mut sink).unwrap();
+        sink.finish().unwrap();
+        assert_eq!(written, tensor.bytes().unwrap());
+        let bytes = fs::read(&path).unwrap();
+        for (row, values) in bytes.chunks_exact(4096).enumerate() {
+            assert!(values.chunks_exact(4).all(|v| v == (row as f32).to_le_bytes()), "row {row}");
+        }
+    }
+}
