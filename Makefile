@@ -25,7 +25,7 @@ fetch-test-models: ## Fetch the models and tokenizers that tests need (about 110
 
 test: fetch-test-models ## Run all tests
 	@scripts/setup.sh rust
-	$(CARGO) test --workspace $(ARGS)
+	$(CARGO) test --workspace --no-fail-fast $(ARGS)
 
 check: ## Format, lints, docs, dependency rules, architecture: all without warnings
 	@scripts/setup.sh rust cargo-deny

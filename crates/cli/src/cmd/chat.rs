@@ -80,10 +80,8 @@ impl Chat {
         if !context.quiet {
             let info = session.engine.info();
             let (model, limit) = (&session.model, session.engine.limits().context);
-            eprintln!(
-                "{model} on {} {}, context of {limit} tokens; /help lists the commands",
-                info.name, info.isa
-            );
+            let isa = if info.isa.is_empty() { String::new() } else { format!(" ({})", info.isa) };
+            eprintln!("{model} on {}{isa}, context of {limit} tokens; /help lists the commands", info.name);
         }
         let mut conversation = Conversation { session, messages: Vec::new(), last: None, chat: self };
         conversation.reset();
