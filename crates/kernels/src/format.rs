@@ -1,5 +1,5 @@
 //! What a quantised type looks like inside a packed panel: one row of constants per type, read by [`crate::pack`]
-//! (which writes panels) and [`crate::matmul`] (which reads them), so that both have one code path for all types.
+//! (which writes panels) and [`crate::matmul()`] (which reads them), so that both have one code path for all types.
 
 use crate::DType;
 

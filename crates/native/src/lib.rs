@@ -1,10 +1,10 @@
 //! The pure-Rust CPU backend: packed weights, a paged KV cache, and one forward pass whose options are data.
 //!
 //! * [`options`] is what can be chosen at opening;
-//! * [`weights`] reads a model's tensors into panels (one row order, whatever pairing the file uses);
-//! * [`kv`] is the cache: pages shared between slots by reference count;
-//! * [`rope`] turns positions into angles;
-//! * [`forward`] is the main path: embed → layers → head; [`attention`] and [`ffn`] are its two halves.
+//! * `weights` reads a model's tensors into panels (one row order, whatever pairing the file uses);
+//! * `kv` is the cache: pages shared between slots by reference count;
+//! * `rope` turns positions into angles;
+//! * `forward` is the main path: embed → layers → head; `attention` and `ffn` are its two halves.
 //!
 //! A token's logits do not depend on what else is in the batch, nor on the number of threads.
 
