@@ -7,6 +7,7 @@
 
 use crate::simd::{LANES, Op, Simd};
 use half::f16;
+use std::ops::Range;
 
 /// Positions in a KV page.
 pub const PAGE: usize = 32;
@@ -103,7 +104,7 @@ pub struct Query {
     pub to: usize,
 }
 
-/// Working memory of [`Attend`]; reused, grows to `queries · (head_dim + 2)` and two pages of `f32`.
+/// Working memory of [`Attend`]; reused, grows to `queries · (head_dim + 2)` and one page of `f32`.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// Unnormalised outputs `[queries, head_dim]`
@@ -131,8 +132,10 @@ pub struct Attend<'a, P> {
     pub scratch: &'a mut Scratch,
 }
 
-/// Queries whose scores are computed together, so that a key vector is loaded once for all.
+/// Queries that walk over a page together, so that a key or value is loaded once for all.
 const TILE: usize = 4;
+/// From so many queries on a page is widened to `f32` once; fewer convert as they load.
+const WIDEN_FROM: usize = 3 * TILE;
 
 impl<'p, P: Fn(usize) -> &'p [u8]> Op for Attend<'_, P> {
     type Out = ();
@@ -147,36 +150,24 @@ impl<'p, P: Fn(usize) -> &'p [u8]> Op for Attend<'_, P> {
         acc.resize(queries.len() * head_dim, 0.0);
         state.clear();
         state.resize(queries.len(), (f32::NEG_INFINITY, 0.0));
-        for index in first / PAGE..last.div_ceil(PAGE) {
+        let pages = first / PAGE..last.div_ceil(PAGE);
+        for index in pages.clone() {
             let bytes = page(index);
             assert_eq!(bytes.len(), kv.page_bytes(head_dim));
-            let floats: &[f32] = match kv {
-                KvType::F32 => bytemuck::cast_slice(bytes),
+            if index + 1 < pages.end {
+                for line in page(index + 1).chunks(64) {
+                    s.prefetch(line.as_ptr());
+                }
+            }
+            let walk = Walk { queries, acc, state, head_dim, scale, index };
+            match kv {
+                KvType::F32 => walk.run(s, bytemuck::cast_slice::<u8, f32>(bytes)),
+                KvType::F16 if queries.len() < WIDEN_FROM => {
+                    walk.run(s, bytemuck::cast_slice::<u8, f16>(bytes))
+                }
                 KvType::F16 => {
                     widen(s, bytemuck::cast_slice(bytes), widened);
-                    widened
-                }
-            };
-            let (keys, values) = floats.split_at(PAGE * head_dim);
-            let tiles = queries.chunks(TILE).zip(acc.chunks_mut(TILE * head_dim)).zip(state.chunks_mut(TILE));
-            for ((queries, acc), state) in tiles {
-                // a short last tile repeats its last query for the scores only
-                let q: [*const f32; TILE] = std::array::from_fn(|i| queries[i.min(queries.len() - 1)].q);
-                // SAFETY: each query points to `head_dim` values; `keys` is `[head_dim, PAGE]`.
-                let scores = unsafe { scores(s, &q, keys, scale) };
-                for (i, query) in queries.iter().enumerate() {
-                    let (from, to) = (query.from.max(index * PAGE), query.to.min((index + 1) * PAGE));
-                    if from < to {
-                        let seen = from - index * PAGE..to - index * PAGE;
-                        add_page(
-                            s,
-                            &scores[i],
-                            seen,
-                            values,
-                            &mut acc[i * head_dim..][..head_dim],
-                            &mut state[i],
-                        );
-                    }
+                    walk.run(s, widened);
                 }
             }
         }
@@ -190,6 +181,40 @@ impl<'p, P: Fn(usize) -> &'p [u8]> Op for Attend<'_, P> {
     }
 }
 
+/// What a page's values are stored as.
+trait Element: Copy {
+    /// Reads 16 values.
+    ///
+    /// # Safety
+    /// `p` is readable for 16 values.
+    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::F;
+    fn to_f32(self) -> f32;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::F {
+        // SAFETY: the caller's word.
+        unsafe { s.load(p) }
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const f16) -> S::F {
+        // SAFETY: the caller's word.
+        unsafe { s.load_f16(p) }
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self.to_f32()
+    }
+}
+
 /// `f16` to `f32`, exactly.
 #[inline(always)]
 fn widen<S: Simd>(s: S, from: &[f16], to: &mut Vec<f32>) {
@@ -200,85 +225,173 @@ fn widen<S: Simd>(s: S, from: &[f16], to: &mut Vec<f32>) {
     }
 }
 
-/// Scaled scores of four queries against a page's keys, `[TILE, PAGE]`.
-///
-/// # Safety
-/// Each query is readable for `keys.len() / PAGE` values.
-#[inline(always)]
-unsafe fn scores<S: Simd>(s: S, q: &[*const f32; TILE], keys: &[f32], scale: f32) -> [[f32; PAGE]; TILE] {
-    let mut sums = [[s.splat(0.0); PAGE / LANES]; TILE];
-    for (d, column) in keys.chunks_exact(PAGE).enumerate() {
-        // SAFETY: a column is PAGE long; the caller vouches for the queries.
-        unsafe {
-            let (k0, k1) = (s.load(column.as_ptr()), s.load(column.as_ptr().add(LANES)));
-            for i in 0..TILE {
-                let x = s.splat(*q[i].add(d));
-                sums[i][0] = s.fma(k0, x, sums[i][0]);
-                sums[i][1] = s.fma(k1, x, sums[i][1]);
-            }
-        }
-    }
-    let mut out = [[0.0; PAGE]; TILE];
-    for (out, sums) in out.iter_mut().zip(sums) {
-        for (j, sum) in sums.into_iter().enumerate() {
-            // SAFETY: `out` is PAGE long.
-            unsafe { s.store(out.as_mut_ptr().add(j * LANES), s.mul(sum, s.splat(scale))) };
-        }
-    }
-    out
+/// All queries' way over one page.
+struct Walk<'a> {
+    queries: &'a [Query],
+    acc: &'a mut [f32],
+    state: &'a mut [(f32, f32)],
+    head_dim: usize,
+    scale: f32,
+    /// The page's number: it holds positions from `index · PAGE` on.
+    index: usize,
 }
 
-/// Folds one page into a query's running softmax: `seen` are the positions it may look at.
+impl Walk<'_> {
+    #[inline(always)]
+    fn run<S: Simd, E: Element>(self, s: S, page: &[E]) {
+        let tiles = self.queries.chunks(TILE).zip(self.acc.chunks_mut(TILE * self.head_dim));
+        for ((queries, acc), state) in tiles.zip(self.state.chunks_mut(TILE)) {
+            let tile = Tile { queries, head_dim: self.head_dim, scale: self.scale, index: self.index };
+            match queries.len() {
+                1 => tile.fold::<S, E, 1>(s, page, acc, state),
+                2 => tile.fold::<S, E, 2>(s, page, acc, state),
+                3 => tile.fold::<S, E, 3>(s, page, acc, state),
+                _ => tile.fold::<S, E, TILE>(s, page, acc, state),
+            }
+        }
+    }
+}
+
+/// Up to [`TILE`] queries on one page.
+struct Tile<'a> {
+    queries: &'a [Query],
+    head_dim: usize,
+    scale: f32,
+    index: usize,
+}
+
+impl Tile<'_> {
+    /// Folds the page into the running softmax of `N` queries: `acc` is `[N, head_dim]`, `state` `[N]`.
+    #[inline(always)]
+    fn fold<S: Simd, E: Element, const N: usize>(
+        &self,
+        s: S,
+        page: &[E],
+        acc: &mut [f32],
+        state: &mut [(f32, f32)],
+    ) {
+        let (keys, values) = page.split_at(PAGE * self.head_dim);
+        let seen: [Range<usize>; N] = std::array::from_fn(|i| {
+            let (start, query) = (self.index * PAGE, &self.queries[i]);
+            let from = query.from.clamp(start, start + PAGE) - start;
+            from..(query.to.clamp(start, start + PAGE) - start).max(from)
+        });
+        // positions that some query of the tile sees; what lies beyond may never have been written
+        let from = seen.iter().filter(|r| !r.is_empty()).map(|r| r.start).min().unwrap_or(0);
+        let to = seen.iter().filter(|r| !r.is_empty()).map(|r| r.end).max().unwrap_or(0);
+        if from == to {
+            return;
+        }
+        let mut weights = self.scores::<S, E, N>(s, keys);
+        // loops, not closures: a closure that isn't inlined would lose the instruction set
+        let mut shrink = [0.0; N];
+        for i in 0..N {
+            shrink[i] = soften(s, &mut weights[i], &seen[i], &mut state[i]);
+        }
+        let mut d = 0;
+        while d < self.head_dim {
+            let left = self.head_dim - d;
+            // SAFETY: `left` values are there in each query's `acc` and in every row of `values`.
+            unsafe {
+                let mut sums = [s.splat(0.0); N];
+                for i in 0..N {
+                    let at = acc.as_ptr().add(i * self.head_dim + d);
+                    let old = if left >= LANES { s.load(at) } else { s.load_partial(at, left, 0.0) };
+                    sums[i] = s.mul(old, s.splat(shrink[i]));
+                }
+                for t in from..to {
+                    let row = &values[t * self.head_dim + d..(t + 1) * self.head_dim];
+                    let v = if left >= LANES { E::load(s, row.as_ptr()) } else { short_row(s, row) };
+                    for i in 0..N {
+                        sums[i] = s.fma(v, s.splat(weights[i][t]), sums[i]);
+                    }
+                }
+                for i in 0..N {
+                    let at = acc.as_mut_ptr().add(i * self.head_dim + d);
+                    if left >= LANES { s.store(at, sums[i]) } else { s.store_partial(at, left, sums[i]) }
+                }
+            }
+            d += LANES;
+        }
+    }
+
+    /// Scaled scores of `N` queries against a page's keys.
+    #[inline(always)]
+    fn scores<S: Simd, E: Element, const N: usize>(&self, s: S, keys: &[E]) -> [[f32; PAGE]; N] {
+        let q: [*const f32; N] = std::array::from_fn(|i| self.queries[i].q);
+        let (mut low, mut high) = ([s.splat(0.0); N], [s.splat(0.0); N]);
+        for (d, column) in keys.chunks_exact(PAGE).enumerate() {
+            // SAFETY: a column is PAGE = 2 · LANES long; each query points to `head_dim` values.
+            unsafe {
+                let (k0, k1) = (E::load(s, column.as_ptr()), E::load(s, column.as_ptr().add(LANES)));
+                for i in 0..N {
+                    let x = s.splat(*q[i].add(d));
+                    low[i] = s.fma(k0, x, low[i]);
+                    high[i] = s.fma(k1, x, high[i]);
+                }
+            }
+        }
+        let mut out = [[0.0; PAGE]; N];
+        for i in 0..N {
+            // SAFETY: each row is 2 · LANES long.
+            unsafe {
+                s.store(out[i].as_mut_ptr(), s.mul(low[i], s.splat(self.scale)));
+                s.store(out[i].as_mut_ptr().add(LANES), s.mul(high[i], s.splat(self.scale)));
+            }
+        }
+        out
+    }
+}
+
+/// A row's last values, fewer than 16.
 #[inline(always)]
-fn add_page<S: Simd>(
-    s: S,
-    scores: &[f32; PAGE],
-    seen: std::ops::Range<usize>,
-    values: &[f32],
-    acc: &mut [f32],
-    state: &mut (f32, f32),
-) {
-    let mut masked = [f32::NEG_INFINITY; PAGE];
-    masked[seen.clone()].copy_from_slice(&scores[seen.clone()]);
-    let head_dim = acc.len();
+fn short_row<S: Simd, E: Element>(s: S, row: &[E]) -> S::F {
+    let mut lanes = [0.0; LANES];
+    for (lane, v) in lanes.iter_mut().zip(row) {
+        *lane = v.to_f32();
+    }
+    // SAFETY: 16 values.
+    unsafe { s.load(lanes.as_ptr()) }
+}
+
+/// Turns a query's scores into weights under its running maximum; positions outside `seen` weigh 0. Returns by what the
+/// sums so far shrink. A score that is NaN or infinite makes every weight NaN, so that it shows.
+#[inline(always)]
+fn soften<S: Simd>(s: S, scores: &mut [f32; PAGE], seen: &Range<usize>, state: &mut (f32, f32)) -> f32 {
+    let whole = *seen == (0..PAGE);
+    let mut finite = [0.0; PAGE];
+    if whole {
+        finite = *scores;
+    } else {
+        if seen.is_empty() {
+            scores.fill(0.0);
+            return 1.0;
+        }
+        finite[seen.clone()].copy_from_slice(&scores[seen.clone()]);
+        scores[..seen.start].fill(f32::NEG_INFINITY);
+        scores[seen.end..].fill(f32::NEG_INFINITY);
+    }
     let (old_max, old_sum) = *state;
-    let mut weights = [0.0; PAGE];
-    // SAFETY: `masked` and `weights` are PAGE = 2 · LANES long.
-    let (max, sum, shrink) = unsafe {
-        let (a, b) = (s.load(masked.as_ptr()), s.load(masked.as_ptr().add(LANES)));
-        // a NaN score must not be lost to max: the plain scan keeps it out of `max`, the exponential puts it in `sum`
-        let max = old_max.max(s.max_lane(s.max(a, b)));
-        let (a, b) = (s.exp(s.sub(a, s.splat(max))), s.exp(s.sub(b, s.splat(max))));
-        s.store(weights.as_mut_ptr(), a);
-        s.store(weights.as_mut_ptr().add(LANES), b);
-        for (i, w) in weights.iter_mut().enumerate() {
-            if !seen.contains(&i) {
-                *w = 0.0;
-            } else if masked[i].is_nan() {
-                *w = f32::NAN;
-            }
+    // SAFETY: both arrays are 2 · LANES long.
+    unsafe {
+        let (at, at_high) = (scores.as_mut_ptr(), scores.as_mut_ptr().add(LANES));
+        let (a, b) = (s.load(at), s.load(at_high));
+        // max may drop a NaN, a sum can't
+        let check = s.sum(s.add(s.load(finite.as_ptr()), s.load(finite.as_ptr().add(LANES))));
+        let max = if check.is_finite() { old_max.max(s.max_lane(s.max(a, b))) } else { f32::NAN };
+        if max.is_nan() {
+            scores.fill(f32::NAN);
+            *state = (f32::NAN, f32::NAN);
+            return f32::NAN;
         }
-        let sum = s.sum(s.add(s.load(weights.as_ptr()), s.load(weights.as_ptr().add(LANES))));
+        s.store(at, s.exp(s.sub(a, s.splat(max))));
+        s.store(at_high, s.exp(s.sub(b, s.splat(max))));
+        if !whole {
+            scores[..seen.start].fill(0.0);
+            scores[seen.end..].fill(0.0);
+        }
         let shrink = if old_max == f32::NEG_INFINITY { 0.0 } else { (old_max - max).exp() };
-        (max, old_sum * shrink + sum, shrink)
-    };
-    *state = (max, sum);
-    let mut d = 0;
-    while d < head_dim {
-        let left = head_dim - d;
-        // SAFETY: `left` values are there in `acc` and in every row of `values`.
-        unsafe {
-            let at = acc.as_mut_ptr().add(d);
-            let whole = left >= LANES;
-            let mut sum =
-                s.mul(if whole { s.load(at) } else { s.load_partial(at, left, 0.0) }, s.splat(shrink));
-            for t in seen.clone() {
-                let row = values.as_ptr().add(t * head_dim + d);
-                let v = if whole { s.load(row) } else { s.load_partial(row, left, 0.0) };
-                sum = s.fma(v, s.splat(weights[t]), sum);
-            }
-            if whole { s.store(at, sum) } else { s.store_partial(at, left, sum) }
-        }
-        d += LANES;
+        *state = (max, old_sum * shrink + s.sum(s.add(s.load(at), s.load(at_high))));
+        shrink
     }
 }

@@ -105,6 +105,10 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// `acc[i] + w.low · a.low + w.high · a.high` over `bf16` pairs; rounding as the hardware does it.
     fn dot_bf16(self, acc: Self::F, w: Self::I, a: Self::I) -> Self::F;
 
+    /// Asks for a cache line ahead of its use; any address will do.
+    #[inline(always)]
+    fn prefetch(self, _p: *const u8) {}
+
     /// Reads the first `n < 16` `f32`; the other lanes are `fill`.
     ///
     /// # Safety

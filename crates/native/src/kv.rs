@@ -17,7 +17,8 @@ pub(crate) struct KvCache {
     /// Bytes of one page of one KV head of one layer.
     page_bytes: usize,
     pages: usize,
-    /// `[layers, pages, kv_heads, page_bytes]`; memory is touched only when written
+    /// `[layers, kv_heads, pages, page_bytes]`, so that a head's pages follow one another in memory, as attention reads
+    /// them; touched only when written
     data: Buffer,
     free: Vec<u32>,
     /// Slots that hold each page, `[pages]`
@@ -130,7 +131,7 @@ impl KvCache {
 
     /// Where in the cache, in bytes, the page of position `position` begins, for one layer and KV head.
     fn offset(&self, layer: usize, page: u32, head: usize) -> usize {
-        ((layer * self.pages + page as usize) * self.kv_heads + head) * self.page_bytes
+        ((layer * self.kv_heads + head) * self.pages + page as usize) * self.page_bytes
     }
 
     /// A view for several threads to write new positions, each thread its own KV heads.
@@ -154,9 +155,9 @@ impl KvCache {
     }
 
     fn copy_page(&mut self, from: u32, to: u32) {
-        for layer in 0..self.layers {
-            let (from, to) = (self.offset(layer, from, 0), self.offset(layer, to, 0));
-            self.data.bytes_mut().copy_within(from..from + self.kv_heads * self.page_bytes, to);
+        for (layer, head) in (0..self.layers).flat_map(|l| (0..self.kv_heads).map(move |h| (l, h))) {
+            let (from, to) = (self.offset(layer, from, head), self.offset(layer, to, head));
+            self.data.bytes_mut().copy_within(from..from + self.page_bytes, to);
         }
     }
 }

@@ -251,4 +251,9 @@ unsafe impl Simd for Avx2 {
         let acc = self.fma(self.bf16_low(w), self.bf16_low(a), acc);
         self.fma(self.bf16_high(w), self.bf16_high(a), acc)
     }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
 }

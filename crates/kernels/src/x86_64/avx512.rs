@@ -231,4 +231,9 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
         // SAFETY: masked-out lanes are not written; the caller vouches for the others.
         unsafe { _mm512_mask_storeu_ps(p, mask, v) }
     }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
 }
