@@ -99,17 +99,20 @@ mod tests {
     use super::*;
     use crate::tokenize::Encode;
     use proptest::prelude::*;
+    use std::sync::LazyLock;
+
+    static MOCK: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::mock);
 
     fn pushes(ids: &[TokenId]) -> Vec<String> {
-        let (mock, mut detokenizer) = (Tokenizer::mock(), Detokenizer::new());
-        let mut parts: Vec<_> = ids.iter().map(|&id| detokenizer.push(&mock, id)).collect();
+        let mut detokenizer = Detokenizer::new();
+        let mut parts: Vec<_> = ids.iter().map(|&id| detokenizer.push(&MOCK, id)).collect();
         parts.push(detokenizer.finish());
         parts
     }
 
     /// The mock's id of a byte.
     fn byte(byte: u8) -> TokenId {
-        Tokenizer::mock().token_id("\0").unwrap() + TokenId::from(byte)
+        MOCK.token_id("\0").unwrap() + TokenId::from(byte)
     }
 
     #[test]
@@ -127,7 +130,7 @@ mod tests {
 
     #[test]
     fn control_tokens_are_left_out_unless_wanted() {
-        let mock = Tokenizer::mock();
+        let mock = &*MOCK;
         let ids = mock.encode("<s>the<|im_end|>", Encode { add_bos: false, parse_special: true }).unwrap();
         assert_eq!(mock.decode(&ids, true), "the");
         assert_eq!(mock.decode(&ids, false), "<s>the<|im_end|>");
@@ -136,7 +139,7 @@ mod tests {
     proptest! {
         #[test]
         fn pushes_add_up_to_the_whole(ids in prop::collection::vec(0u32..600, 0..40)) {
-            let mock = Tokenizer::mock();
+            let mock = &*MOCK;
             let bytes: Vec<u8> = ids
                 .iter()
                 .filter(|&&id| !mock.is_special(id))

@@ -187,6 +187,11 @@ impl VocabBuilder {
     }
 }
 
+/// Longest special token, in bytes; real ones have some dozens.
+const MAX_SPECIAL: usize = 1024;
+/// All special tokens together: the automaton that finds them takes tens of bytes for each of theirs.
+const MAX_SPECIALS: usize = 4 << 20;
+
 impl Matcher {
     /// Cuts a text at the tokens. The leftmost match wins, and of those the longest.
     pub fn cut<'a>(&self, text: &'a str) -> Vec<Fragment<'a>> {
@@ -214,6 +219,15 @@ impl Matcher {
     pub fn new(tokens: Vec<(Box<[u8]>, TokenId)>) -> Result<Option<Matcher>, TokenizeError> {
         if tokens.is_empty() {
             return Ok(None);
+        }
+        if let Some((token, id)) = tokens.iter().find(|(token, _)| token.len() > MAX_SPECIAL) {
+            let (what, found) = (format!("special token {id}"), format!("{} bytes", token.len()));
+            return Err(TokenizeError::invalid(what, format!("at most {MAX_SPECIAL} bytes"), found));
+        }
+        let total: usize = tokens.iter().map(|(token, _)| token.len()).sum();
+        if total > MAX_SPECIALS {
+            let expected = format!("at most {MAX_SPECIALS} bytes in all");
+            return Err(TokenizeError::invalid("special tokens", expected, format!("{total} bytes")));
         }
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
