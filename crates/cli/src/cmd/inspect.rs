@@ -240,7 +240,8 @@ impl Found {
 }
 
 fn open(name: String, path: &Path) -> anyhow::Result<Found> {
-    let model = Model::open(path);
+    // a file may open and still hold a tensor of a type that nothing runs
+    let model = Model::open(path).and_then(|model| model.check().map(|()| model));
     if path.is_dir() {
         let model = model?;
         let config = std::fs::read_to_string(path.join("config.json"))?;
