@@ -3,6 +3,7 @@
 //! Block layouts: the GGUF specification and ggml's `block_*` structs, as [`crate::blocks`] documents them.
 
 use crate::DType;
+use crate::blocks::{BlockQ3K, scales_and_minima};
 
 /// One stored block taken apart: `value[i] = d · sc[i/sub] · (code[i] − zero) ± dmin · m[i/sub]`.
 /// For types without 8-bit scales `sc` and `m` mean nothing.
@@ -47,13 +48,11 @@ fn fifth_bits(qh: &[u8], codes: &mut [u8]) {
     }
 }
 
-/// The eight 6-bit scales and mins of Q4_K and Q5_K out of their 12 bytes.
-fn scales_k4(s: &[u8], out: &mut Block) {
-    for j in 0..4 {
-        out.sc[j] = s[j] & 63;
-        out.m[j] = s[j + 4] & 63;
-        out.sc[j + 4] = (s[j + 8] & 15) | ((s[j] >> 6) << 4);
-        out.m[j + 4] = (s[j + 8] >> 4) | ((s[j + 4] >> 6) << 4);
+/// The eight 6-bit scales and mins of Q4_K and Q5_K.
+fn scales_k4(packed: &[u8], out: &mut Block) {
+    let packed = packed.try_into().expect("twelve bytes");
+    for (j, (scale, min)) in scales_and_minima(packed).into_iter().enumerate() {
+        (out.sc[j], out.m[j]) = (scale, min);
     }
 }
 
@@ -100,13 +99,9 @@ pub(crate) fn unpack(dtype: DType, b: &[u8], out: &mut Block) {
             }
         }
         DType::Q3_K => {
-            let (hmask, qs, s) = (&b[..32], &b[32..96], &b[96..108]);
+            let (hmask, qs) = (&b[..32], &b[32..96]);
             out.d = pair(&b[108..]);
-            for j in 0..16 {
-                let low = if j < 8 { s[j] & 15 } else { s[j - 8] >> 4 };
-                let high = (s[8 + j % 4] >> (2 * (j / 4))) & 3;
-                out.sc[j] = (low | (high << 4)).wrapping_sub(32);
-            }
+            out.sc = bytemuck::from_bytes::<BlockQ3K>(b).scales().map(|scale| scale as u8);
             for (i, c) in out.codes.iter_mut().enumerate() {
                 let (half, shift, l) = (i / 128, (i % 128) / 32, i % 32);
                 let low = (qs[32 * half + l] >> (2 * shift)) & 3;
