@@ -1,0 +1,240 @@
+//! The llama.cpp backend: GGUF files on the processor and, in builds with `cuda`, `metal`, `vulkan` or `rocm`, on GPUs.
+//!
+//! * [`options`] is what can be chosen at opening;
+//! * `safe` owns llama.cpp's model, context and threads, and is the only file that calls it;
+//! * `log` takes its log to `tracing`, and its complaints into our errors;
+//! * [`system`] is its version, instruction sets and devices;
+//! * this file is the [`Backend`] trait in its terms: slots are sequences, a batch of spans is one `llama_decode`.
+//!
+//! Tokenising, sampling and scheduling stay with the engine. Unlike the native backend's, a token's logits may differ in
+//! the last bits with what else is in the batch: llama.cpp picks kernels by the number of tokens.
+
+mod log;
+pub mod options;
+mod safe;
+pub mod system;
+
+pub use options::{Device, KvType, LlamaCppOptions};
+pub use system::{DeviceInfo, devices, version};
+
+use safe::{Context, ContextOptions, DecodeError, LoadOptions, Tokens, Weights};
+use zonda_engine::forward::{
+    Backend, BackendError, BackendInfo, Batch, BatchError, Limits, Logits, Slot, Want,
+};
+use zonda_engine::load::{Format, Model, ModelSpec, RopeScaling};
+
+/// A model opened by llama.cpp.
+#[derive(Debug)]
+pub struct LlamaCpp {
+    spec: ModelSpec,
+    limits: Limits,
+    info: BackendInfo,
+    context: Context,
+    tokens: Tokens,
+    /// Tokens in each slot, `[slots]`
+    lengths: Vec<usize>,
+}
+
+impl LlamaCpp {
+    /// Loads a GGUF model. `model` is the same file opened by our loader: its spec is the contract, and what llama.cpp
+    /// would compute differently is refused. The calling thread becomes one of the workers (and is pinned if
+    /// [`LlamaCppOptions::cpus`] says so), so this is called on the thread that will run the model.
+    ///
+    /// # Errors
+    /// If the model is not GGUF, llama.cpp can't load it or has another idea of it, there is no GPU where one was asked
+    /// for, or its memory does not suffice.
+    pub fn open(model: &Model, options: &LlamaCppOptions) -> Result<LlamaCpp, BackendError> {
+        if model.format != Format::Gguf {
+            return Err(BackendError::Unsupported(format!(
+                "llama.cpp reads GGUF files, and {} is a {} folder; `zonda convert` makes a GGUF file of it",
+                model.path.display(),
+                model.format
+            )));
+        }
+        let spec = model.spec.clone();
+        let limits = options.limits(&spec, safe::library().max_slots)?;
+        let (device, gpu_layers) = choose_device(options.device)?;
+
+        let files: Vec<_> = model.files().collect();
+        let load = LoadOptions { gpu_layers, mmap: options.mmap, no_tokenizer: no_tokenizer(model) };
+        let weights = Weights::load(&files, &load).map_err(BackendError::Failed)?;
+        agrees(&weights, &spec, &limits)?;
+
+        let threads = options.threads();
+        let context = ContextOptions {
+            slots: limits.slots,
+            batch_tokens: limits.batch_tokens,
+            kv_tokens: limits.kv_tokens,
+            kv_type: options.kv_type,
+            threads,
+            cpus: &options.cpus,
+            flash_attention: options.flash_attention,
+            yarn_betas: match spec.rope.scaling {
+                RopeScaling::Yarn { beta_fast, beta_slow, .. } => Some((beta_fast, beta_slow)),
+                _ => None,
+            },
+        };
+        let context = Context::new(weights, &context).map_err(BackendError::Failed)?;
+        let info = BackendInfo {
+            name: "llama-cpp".to_owned(),
+            version: version().to_owned(),
+            device,
+            isa: system::instruction_sets(),
+            threads,
+            weights: model.type_label(),
+            kv_type: options.kv_type.name().to_owned(),
+        };
+        let lengths = vec![0; limits.slots];
+        Ok(LlamaCpp { spec, limits, info, context, tokens: Tokens::default(), lengths })
+    }
+
+    fn check_slot(&self, slot: Slot) -> Result<(), BackendError> {
+        let slots = self.limits.slots;
+        if slot < slots { Ok(()) } else { Err(BackendError::NoSuchSlot { slot, slots }) }
+    }
+}
+
+impl Backend for LlamaCpp {
+    fn info(&self) -> BackendInfo {
+        self.info.clone()
+    }
+
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn forward(&mut self, batch: &Batch<'_>, out: &mut Logits) -> Result<(), BackendError> {
+        batch.check(&self.limits, self.spec.vocab_size, |slot| self.lengths[slot])?;
+        self.tokens.clear();
+        for span in &batch.spans {
+            let last = span.tokens.len() - 1;
+            for (i, &token) in span.tokens.iter().enumerate() {
+                let wanted = match span.want {
+                    Want::None => false,
+                    Want::Last => i == last,
+                    Want::All => true,
+                };
+                self.tokens.push(token, span.start + i, span.slot, wanted);
+            }
+        }
+        self.context.decode(&mut self.tokens).map_err(|error| match error {
+            DecodeError::KvFull => self.kv_full(batch),
+            DecodeError::Failed(why) => BackendError::Failed(why),
+        })?;
+        out.reset(batch.rows(), self.spec.vocab_size);
+        out.as_mut_slice().copy_from_slice(self.context.logits().map_err(BackendError::Failed)?);
+        for span in &batch.spans {
+            self.lengths[span.slot] = span.start + span.tokens.len();
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, slot: Slot, len: usize) -> Result<usize, BackendError> {
+        self.check_slot(slot)?;
+        let mut keep = len.min(self.lengths[slot]);
+        // Also where our count says there is nothing to cut: a batch that failed may have left some of its tokens.
+        if !self.context.forget(slot, keep) {
+            keep = 0;
+            self.context.forget(slot, 0);
+        }
+        self.lengths[slot] = keep;
+        Ok(keep)
+    }
+
+    fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError> {
+        self.check_slot(from)?;
+        self.check_slot(to)?;
+        if self.lengths[to] > 0 {
+            let (start, len) = (0, self.lengths[to]);
+            return Err(BatchError::WrongStart { slot: to, start, len }.into());
+        }
+        let len = len.min(self.lengths[from]);
+        if len > 0 {
+            self.context.share(from, to, len);
+            self.lengths[to] = len;
+        }
+        Ok(len)
+    }
+}
+
+impl LlamaCpp {
+    /// llama.cpp found no room for the batch. Slots that share cells occupy fewer than their lengths say, so what is
+    /// free is at least this.
+    fn kv_full(&self, batch: &Batch<'_>) -> BackendError {
+        let needed = batch.tokens();
+        let free = self.limits.kv_tokens.saturating_sub(self.lengths.iter().sum());
+        BatchError::KvFull { needed, free }.into()
+    }
+}
+
+/// The device's name for reports, and how many layers it gets.
+fn choose_device(device: Device) -> Result<(String, i32), BackendError> {
+    let Device::Gpu { layers } = device else { return Ok(("cpu".to_owned(), 0)) };
+    let devices = devices();
+    let gpus: Vec<_> = devices.iter().filter(|d| d.gpu).map(|d| d.description.trim()).collect();
+    if gpus.is_empty() {
+        return Err(BackendError::Unsupported(no_gpu(&devices)));
+    }
+    // llama.cpp's own word for all is a negative number
+    let layers = layers.map_or(-1, |n| i32::try_from(n).unwrap_or(i32::MAX));
+    Ok((gpus.join(" + "), layers))
+}
+
+fn no_gpu(devices: &[DeviceInfo]) -> String {
+    let kinds = [
+        ("CUDA", cfg!(feature = "cuda")),
+        ("Metal", cfg!(feature = "metal")),
+        ("Vulkan", cfg!(feature = "vulkan")),
+        ("ROCm", cfg!(feature = "rocm")),
+    ];
+    let built: Vec<_> = kinds.iter().filter(|(_, built)| *built).map(|(name, _)| *name).collect();
+    if built.is_empty() {
+        return "this program's llama.cpp is built for the processor only; build it with the feature cuda, metal, \
+                vulkan or rocm to use a GPU"
+            .to_owned();
+    }
+    let found: Vec<_> = devices.iter().map(|d| d.name.as_str()).collect();
+    format!("llama.cpp is built with {}, and finds no GPU: only {}", built.join(" and "), found.join(", "))
+}
+
+/// For a file without a tokenizer: the key under which llama.cpp looks for the vocabulary's size.
+fn no_tokenizer(model: &Model) -> Option<(String, usize)> {
+    let architecture = model.metadata.str("general.architecture")?;
+    let has = model.metadata.get("tokenizer.ggml.model").is_some();
+    (!has).then(|| (format!("{architecture}.vocab_size"), model.spec.vocab_size))
+}
+
+/// Refuses a model that llama.cpp reads differently than our loader: the comparison of the two would be none.
+fn agrees(weights: &Weights, spec: &ModelSpec, limits: &Limits) -> Result<(), BackendError> {
+    let vocab = weights.vocab_size();
+    if vocab != spec.vocab_size {
+        return Err(BackendError::Unsupported(format!(
+            "llama.cpp sees a vocabulary of {vocab} in this file; expected {}",
+            spec.vocab_size
+        )));
+    }
+    if spec.moe.as_ref().is_some_and(|moe| !moe.normalize) {
+        return Err(BackendError::Unsupported(
+            "this model's expert weights don't sum to 1, and llama.cpp makes them; the native backend runs it".to_owned(),
+        ));
+    }
+    // llama.cpp knows no window in the llama architecture, and Mistral's files are of that.
+    let matters = |window: &usize| *window < limits.context;
+    let ours = spec.windows.iter().flatten().copied().min().filter(matters);
+    let theirs = weights.window().filter(matters);
+    if ours == theirs {
+        return Ok(());
+    }
+    let describe = |window: Option<usize>| window.map_or("none".to_owned(), |w| format!("one of {w} tokens"));
+    Err(BackendError::Unsupported(format!(
+        "this model has an attention window, {}, and llama.cpp computes with {}; a context of at most {} makes no \
+         difference",
+        describe(ours),
+        describe(theirs),
+        ours.into_iter().chain(theirs).min().unwrap_or(0)
+    )))
+}

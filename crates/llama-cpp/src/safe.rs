@@ -1,0 +1,445 @@
+//! The only file that calls llama.cpp: its model, context and thread pool as owned values, freed when dropped, with null
+//! pointers and status codes turned into errors. Everything above it is safe code.
+//!
+//! A [`Context`] owns its [`Weights`], so neither borrows the other. What llama.cpp checks with an assertion that would
+//! end the process (batch sizes, sequence numbers, thread counts) is checked here first.
+
+use crate::log::{self, Level};
+use crate::options::KvType;
+use llama_cpp_sys_2 as sys;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
+
+/// Most threads in a pool, `GGML_MAX_N_THREADS`: as many as its mask of CPUs, its first field, has entries of one byte.
+const MAX_THREADS: usize = std::mem::offset_of!(sys::ggml_threadpool_params, n_threads);
+
+/// What llama.cpp says of itself.
+#[derive(Debug)]
+pub(crate) struct Library {
+    /// `0.6.0 (ggml 0.26.0)`
+    pub version: String,
+    /// Instruction sets and switches of each device library, as llama.cpp prints them.
+    pub system: String,
+    /// Most sequences of one context.
+    pub max_slots: usize,
+}
+
+/// Sets the library up on first use: its log, its devices.
+pub(crate) fn library() -> &'static Library {
+    static LIBRARY: OnceLock<Library> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        // SAFETY: called once, before any other call; the callback is a function and needs no data. The strings are
+        // static or are copied before another call could change them.
+        unsafe {
+            sys::llama_log_set(Some(on_log), ptr::null_mut());
+            sys::llama_backend_init();
+            Library {
+                version: format!("{} (ggml {})", text(sys::llama_version()), text(sys::ggml_version())),
+                system: text(sys::llama_print_system_info()),
+                max_slots: sys::llama_max_parallel_sequences(),
+            }
+        }
+    })
+}
+
+/// A device llama.cpp can compute on.
+#[derive(Debug)]
+pub(crate) struct RawDevice {
+    pub name: String,
+    pub description: String,
+    pub gpu: bool,
+    pub memory_total: usize,
+    pub memory_free: usize,
+}
+
+/// The devices of this build that are present.
+pub(crate) fn devices() -> Vec<RawDevice> {
+    library();
+    // SAFETY: indices are below the count; a device lives as long as the process; the strings are copied.
+    unsafe {
+        (0..sys::ggml_backend_dev_count())
+            .map(|index| {
+                let device = sys::ggml_backend_dev_get(index);
+                let (mut memory_free, mut memory_total) = (0, 0);
+                sys::ggml_backend_dev_memory(device, &mut memory_free, &mut memory_total);
+                let kind = sys::ggml_backend_dev_type(device);
+                RawDevice {
+                    name: text(sys::ggml_backend_dev_name(device)),
+                    description: text(sys::ggml_backend_dev_description(device)),
+                    gpu: kind == sys::GGML_BACKEND_DEVICE_TYPE_GPU
+                        || kind == sys::GGML_BACKEND_DEVICE_TYPE_IGPU,
+                    memory_total,
+                    memory_free,
+                }
+            })
+            .collect()
+    }
+}
+
+/// How weights are loaded.
+#[derive(Debug)]
+pub(crate) struct LoadOptions {
+    /// Layers on GPUs: 0 keeps to the processor, negative is all.
+    pub gpu_layers: i32,
+    pub mmap: bool,
+    /// For a file without a tokenizer, which llama.cpp would refuse: the key of its vocabulary size, and the size.
+    pub no_tokenizer: Option<(String, usize)>,
+}
+
+/// A loaded model.
+#[derive(Debug)]
+pub(crate) struct Weights(NonNull<sys::llama_model>);
+
+impl Weights {
+    /// Loads a model from one file, or from the parts of a split one in order.
+    pub fn load(files: &[&Path], options: &LoadOptions) -> Result<Weights, String> {
+        library();
+        let paths = files.iter().map(|path| {
+            CString::new(path.as_os_str().as_encoded_bytes())
+                .map_err(|_| format!("the path {} has a zero byte in it", path.display()))
+        });
+        let paths: Vec<CString> = paths.collect::<Result<_, _>>()?;
+        let mut pointers: Vec<*const c_char> = paths.iter().map(|path| path.as_ptr()).collect();
+
+        let mut no_devices = [ptr::null_mut()];
+        let overrides = options
+            .no_tokenizer
+            .as_ref()
+            .map(|(key, size)| [no_vocabulary(), integer(key, *size as i64), empty()]);
+        log::forget();
+        // SAFETY: paths, device list and overrides outlive the call; the lists end with a null pointer and an empty key,
+        // as the header asks.
+        let model = unsafe {
+            let mut params = sys::llama_model_default_params();
+            params.n_gpu_layers = options.gpu_layers;
+            params.load_mode =
+                if options.mmap { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
+            if options.gpu_layers == 0 {
+                params.devices = no_devices.as_mut_ptr();
+            }
+            if let Some(overrides) = &overrides {
+                params.kv_overrides = overrides.as_ptr();
+            }
+            match pointers.len() {
+                1 => sys::llama_model_load_from_file(pointers[0], params),
+                parts => sys::llama_model_load_from_splits(pointers.as_mut_ptr(), parts, params),
+            }
+        };
+        NonNull::new(model).map(Weights).ok_or_else(|| log::explain("could not load the model"))
+    }
+
+    /// Rows of its output head.
+    pub fn vocab_size(&self) -> usize {
+        // SAFETY: the model is loaded, and its vocabulary lives as long.
+        let tokens = unsafe { sys::llama_vocab_n_tokens(sys::llama_model_get_vocab(self.0.as_ptr())) };
+        tokens.max(0) as usize
+    }
+
+    /// The attention window it computes with; `None`: every position sees all before it.
+    pub fn window(&self) -> Option<usize> {
+        // SAFETY: the model is loaded.
+        let window = unsafe { sys::llama_model_n_swa(self.0.as_ptr()) };
+        usize::try_from(window).ok().filter(|&w| w > 0)
+    }
+}
+
+impl Drop for Weights {
+    fn drop(&mut self) {
+        // SAFETY: loaded by `load` and freed once; the context that used it is gone (`Context` drops it last).
+        unsafe { sys::llama_model_free(self.0.as_ptr()) }
+    }
+}
+
+/// How much a context holds and what runs it.
+#[derive(Debug)]
+pub(crate) struct ContextOptions<'a> {
+    pub slots: usize,
+    pub batch_tokens: usize,
+    pub kv_tokens: usize,
+    pub kv_type: KvType,
+    pub threads: usize,
+    /// CPUs to pin the threads to, one each; empty: don't.
+    pub cpus: &'a [usize],
+    pub flash_attention: bool,
+    /// YaRN's `(beta_fast, beta_slow)`, which llama.cpp does not read from files of every architecture.
+    pub yarn_betas: Option<(f32, f32)>,
+}
+
+/// Why a batch did not go through.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum DecodeError {
+    /// There is no KV room for it; nothing was changed.
+    KvFull,
+    Failed(String),
+}
+
+/// A model with its KV cache and its threads.
+#[derive(Debug)]
+pub(crate) struct Context {
+    context: NonNull<sys::llama_context>,
+    /// Freed after the context and before the weights, by [`Context::drop`] and by the order of fields.
+    _pool: Pool,
+    weights: Weights,
+    slots: usize,
+    batch_tokens: usize,
+    /// Logits rows of the last batch.
+    rows: usize,
+}
+
+impl Context {
+    /// Sets up the KV cache and starts the threads; the calling thread is one of them and is pinned like the others.
+    pub fn new(weights: Weights, options: &ContextOptions<'_>) -> Result<Context, String> {
+        let slots = options.slots;
+        if slots == 0 || slots > library().max_slots {
+            return Err(format!("{slots} slots; expected 1 to {}", library().max_slots));
+        }
+        let narrow = |n: usize| u32::try_from(n).map_err(|_| format!("{n} is more than llama.cpp counts to"));
+        let threads = options.threads;
+        if threads == 0 || threads > MAX_THREADS {
+            return Err(format!("{threads} threads; llama.cpp takes 1 to {MAX_THREADS}"));
+        }
+        log::forget();
+        // SAFETY: the model is loaded; the parameters are plain values.
+        let context = unsafe {
+            let mut params = sys::llama_context_default_params();
+            params.n_ctx = narrow(options.kv_tokens)?;
+            params.n_batch = narrow(options.batch_tokens)?;
+            params.n_ubatch = params.n_batch.min(params.n_ubatch);
+            params.n_seq_max = narrow(slots)?;
+            params.n_threads = threads as i32;
+            params.n_threads_batch = threads as i32;
+            params.flash_attn_type = match options.flash_attention {
+                true => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+                false => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+            };
+            if let Some((fast, slow)) = options.yarn_betas {
+                (params.yarn_beta_fast, params.yarn_beta_slow) = (fast, slow);
+            }
+            params.type_k = ggml_type(options.kv_type);
+            params.type_v = params.type_k;
+            // One buffer for all sequences lets them share a prefix's cells, and any one of them grow to its limit; a
+            // whole window cache lets them be cut back to any length.
+            params.kv_unified = true;
+            params.swa_full = true;
+            sys::llama_init_from_model(weights.0.as_ptr(), params)
+        };
+        let Some(context) = NonNull::new(context) else {
+            return Err(log::explain("could not make a context"));
+        };
+        let pool = Pool::new(threads, options.cpus);
+        // SAFETY: both are alive, and the pool is freed after the context.
+        unsafe { sys::llama_attach_threadpool(context.as_ptr(), pool.0, pool.0) };
+        let batch_tokens = options.batch_tokens;
+        Ok(Context { context, _pool: pool, weights, slots, batch_tokens, rows: 0 })
+    }
+
+    /// Extends sequences by the tokens of a batch; the rows it wants are then in [`Context::logits`].
+    pub fn decode(&mut self, tokens: &mut Tokens) -> Result<(), DecodeError> {
+        let n = tokens.ids.len();
+        self.rows = 0;
+        if n == 0 {
+            return Ok(());
+        }
+        if n > self.batch_tokens || tokens.slots.iter().any(|&slot| slot as usize >= self.slots) {
+            return Err(DecodeError::Failed("the batch does not fit the context".to_owned()));
+        }
+        tokens.counts.resize(n, 1);
+        tokens.lists.clear();
+        let slots = tokens.slots.as_mut_ptr();
+        // SAFETY: `i` is within `slots`.
+        tokens.lists.extend((0..n).map(|i| unsafe { slots.add(i) }));
+        let batch = sys::llama_batch {
+            n_tokens: n as i32,
+            token: tokens.ids.as_mut_ptr(),
+            embd: ptr::null_mut(),
+            pos: tokens.positions.as_mut_ptr(),
+            n_seq_id: tokens.counts.as_mut_ptr(),
+            seq_id: tokens.lists.as_mut_ptr(),
+            logits: tokens.wanted.as_mut_ptr(),
+        };
+        log::forget();
+        // SAFETY: every array has `n` entries, lives until the call returns and is not kept; ids, positions and sequence
+        // numbers are checked by llama.cpp, sizes above.
+        match unsafe { sys::llama_decode(self.context.as_ptr(), batch) } {
+            0 => {
+                self.rows = tokens.wanted.iter().filter(|&&wanted| wanted != 0).count();
+                Ok(())
+            }
+            1 => Err(DecodeError::KvFull),
+            code => Err(DecodeError::Failed(log::explain(&format!("failed to decode (code {code})")))),
+        }
+    }
+
+    /// The rows that the last batch wanted, `[rows, vocab]`, in its order. Waits for the device.
+    pub fn logits(&mut self) -> Result<&[f32], String> {
+        if self.rows == 0 {
+            return Ok(&[]);
+        }
+        // SAFETY: the context is alive.
+        let data = unsafe { sys::llama_get_logits(self.context.as_ptr()) };
+        if data.is_null() {
+            return Err(log::explain("gave no logits"));
+        }
+        // SAFETY: after a batch with `rows` wanted positions the buffer holds that many rows of the vocabulary's size,
+        // and stays as it is until the next call, which the borrow of `self` holds off.
+        Ok(unsafe { std::slice::from_raw_parts(data, self.rows * self.weights.vocab_size()) })
+    }
+
+    /// Forgets a sequence's positions from `start` on; `false` if its memory can't be cut there.
+    pub fn forget(&mut self, slot: usize, start: usize) -> bool {
+        let (Ok(slot), Ok(start)) = (i32::try_from(slot), i32::try_from(start)) else { return false };
+        if slot as usize >= self.slots {
+            return false;
+        }
+        // SAFETY: the context is alive and has this sequence.
+        unsafe { sys::llama_memory_seq_rm(sys::llama_get_memory(self.context.as_ptr()), slot, start, -1) }
+    }
+
+    /// Lets the empty sequence `to` share the first `len` positions of `from`.
+    pub fn share(&mut self, from: usize, to: usize, len: usize) {
+        assert!(
+            from < self.slots && to < self.slots && from != to,
+            "slots {from} and {to} of {}",
+            self.slots
+        );
+        // SAFETY: the context is alive and has both sequences, whose numbers fit: there are few.
+        unsafe {
+            let memory = sys::llama_get_memory(self.context.as_ptr());
+            sys::llama_memory_seq_cp(memory, from as i32, to as i32, 0, len as i32);
+        }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: made by `new` and freed once. The pool and the weights are dropped after this, in that order.
+        unsafe { sys::llama_free(self.context.as_ptr()) }
+    }
+}
+
+/// A batch being put together; reused, so that decoding does not allocate.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    ids: Vec<sys::llama_token>,
+    positions: Vec<sys::llama_pos>,
+    slots: Vec<sys::llama_seq_id>,
+    wanted: Vec<i8>,
+    /// How many sequences each token belongs to: one
+    counts: Vec<i32>,
+    /// Where each token's list of sequences is
+    lists: Vec<*mut sys::llama_seq_id>,
+}
+
+impl Tokens {
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.positions.clear();
+        self.slots.clear();
+        self.wanted.clear();
+    }
+
+    /// Adds one token. Numbers beyond llama.cpp's become -1, which it refuses.
+    pub fn push(&mut self, id: u32, position: usize, slot: usize, wanted: bool) {
+        self.ids.push(i32::try_from(id).unwrap_or(-1));
+        self.positions.push(i32::try_from(position).unwrap_or(-1));
+        self.slots.push(i32::try_from(slot).unwrap_or(-1));
+        self.wanted.push(i8::from(wanted));
+    }
+}
+
+/// llama.cpp's worker threads: they spin for a while between graphs, then sleep.
+#[derive(Debug)]
+struct Pool(*mut sys::ggml_threadpool);
+
+impl Pool {
+    fn new(threads: usize, cpus: &[usize]) -> Pool {
+        // SAFETY: an all-zero value is a valid one of these plain numbers, and `init` fills it.
+        let mut params: sys::ggml_threadpool_params = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointer is to a whole value.
+        unsafe { sys::ggml_threadpool_params_init(&mut params, threads as i32) };
+        if cpus.len() >= threads && cpus.iter().all(|&cpu| cpu < params.cpumask.len()) {
+            for &cpu in &cpus[..threads] {
+                params.cpumask[cpu] = true;
+            }
+            params.strict_cpu = true;
+        }
+        // SAFETY: the parameters are read during the call; the number of threads is within ggml's limit.
+        Pool(unsafe { sys::ggml_threadpool_new(&mut params) })
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, freed once, after the context that used it.
+        unsafe { sys::ggml_threadpool_free(self.0) }
+    }
+}
+
+fn ggml_type(kv_type: KvType) -> sys::ggml_type {
+    match kv_type {
+        KvType::F32 => sys::GGML_TYPE_F32,
+        KvType::F16 => sys::GGML_TYPE_F16,
+        KvType::Q8_0 => sys::GGML_TYPE_Q8_0,
+    }
+}
+
+/// An override without a key: the end of a list of them.
+fn empty() -> sys::llama_model_kv_override {
+    // SAFETY: all zeros is an empty key and the integer 0.
+    unsafe { std::mem::zeroed() }
+}
+
+/// Says that the file has no tokenizer.
+fn no_vocabulary() -> sys::llama_model_kv_override {
+    let mut entry = empty();
+    entry.tag = sys::LLAMA_KV_OVERRIDE_TYPE_STR;
+    copy(&mut entry.key, "tokenizer.ggml.model");
+    let mut value = [0; 128];
+    copy(&mut value, "no_vocab");
+    entry.__bindgen_anon_1.val_str = value;
+    entry
+}
+
+fn integer(key: &str, value: i64) -> sys::llama_model_kv_override {
+    let mut entry = empty();
+    entry.tag = sys::LLAMA_KV_OVERRIDE_TYPE_INT;
+    copy(&mut entry.key, key);
+    entry.__bindgen_anon_1.val_i64 = value;
+    entry
+}
+
+/// Copies as much as leaves room for the zero at the end.
+fn copy(to: &mut [c_char; 128], from: &str) {
+    for (to, from) in to[..127].iter_mut().zip(from.bytes()) {
+        *to = from as c_char;
+    }
+}
+
+/// A copy of a C string; empty for a null pointer.
+///
+/// # Safety
+/// `string` is null or ends with a zero.
+unsafe fn text(string: *const c_char) -> String {
+    if string.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's word.
+    unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
+}
+
+/// llama.cpp's log callback. A panic must not unwind into C++, so it ends here.
+unsafe extern "C" fn on_log(level: sys::ggml_log_level, string: *const c_char, _: *mut c_void) {
+    let level = match level {
+        sys::GGML_LOG_LEVEL_CONT => None,
+        sys::GGML_LOG_LEVEL_ERROR => Some(Level::Error),
+        sys::GGML_LOG_LEVEL_WARN => Some(Level::Warn),
+        sys::GGML_LOG_LEVEL_DEBUG => Some(Level::Debug),
+        _ => Some(Level::Info),
+    };
+    // SAFETY: llama.cpp passes a string that lives until this returns.
+    let string = unsafe { text(string) };
+    let _ = catch_unwind(AssertUnwindSafe(|| log::fragment(level, &string)));
+}

@@ -1,0 +1,7 @@
+//! The tests of the llama.cpp backend, in one program: linking llama.cpp takes longer than running most of them.
+
+mod batches;
+mod common;
+mod errors;
+mod smollm2;
+mod transformers;
