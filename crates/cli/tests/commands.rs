@@ -139,7 +139,8 @@ fn run_refuses_what_it_cannot_do() {
     mock(&["--logit-bias", "x"]).fails(2, &["ID=BIAS"]);
     mock(&["--stop", ""]).fails(2, &["stop"]);
     mock(&["--backend", "native"]).fails(1, &["mock backend only"]);
-    mock(&["--backend", "llama-cpp"]).fails(1, &["not compiled into this program", "native, mock"]);
+    let absent = if cfg!(feature = "llama-cpp") { "native, llama-cpp, mock" } else { "native, mock" };
+    mock(&["--backend", "mlx"]).fails(1, &["not compiled into this program", absent]);
     mock(&["--backend", "cuda"]).fails(2, &["native", "llama-cpp", "mlx", "mock"]);
     mock(&["--device", "gpu"]).fails(1, &["not on a GPU"]);
     mock(&["--threads", "2"]).fails(1, &["the mock backend has no --threads"]);

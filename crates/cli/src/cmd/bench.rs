@@ -143,12 +143,19 @@ impl Bench {
         }
         let named_mock = models.iter().any(|m| m.path.is_none());
         let mut subjects = Vec::new();
-        for kind in BackendKind::AVAILABLE.into_iter().filter(|&k| wanted(k)) {
-            if kind == BackendKind::Mock {
-                continue;
-            }
+        // What was named on both sides is run, and says why it can't; the rest is paired as it fits.
+        let named = !self.backend.is_empty() && !self.models.is_empty();
+        for &kind in BackendKind::AVAILABLE.iter().filter(|&&k| wanted(k) && k != BackendKind::Mock) {
             for model in models.iter().filter(|m| m.path.is_some()) {
-                subjects.push(self.subject(kind, model));
+                if named || kind.reads(model) {
+                    subjects.push(self.subject(kind, model));
+                } else if !quiet {
+                    eprintln!(
+                        "not measured: {} on {}, which does not read its format",
+                        model.name,
+                        kind.name()
+                    );
+                }
             }
         }
         if wanted(BackendKind::Mock) || named_mock {
