@@ -3,6 +3,7 @@
 
 use crate::common::{all, argmax, forward, root};
 use safetensors::SafeTensors;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, Span, Want};
 use zonda_engine::load::Model;
@@ -20,10 +21,13 @@ fn json(name: &str) -> serde_json::Value {
     serde_json::from_slice(&golden(name)).unwrap()
 }
 
-fn open() -> Option<LlamaCpp> {
+/// One at a time: two pools that spin on the same cores would each wait for the other.
+fn open() -> Option<(MutexGuard<'static, ()>, LlamaCpp)> {
+    static ALONE: Mutex<()> = Mutex::new(());
     let model = Model::open(&models::find("smollm2-135m-instruct-q4_1.gguf")?).unwrap();
     let options = LlamaCppOptions { context: Some(1024), threads: Some(2), ..LlamaCppOptions::default() };
-    Some(LlamaCpp::open(&model, &options).unwrap())
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    Some((alone, LlamaCpp::open(&model, &options).unwrap()))
 }
 
 fn next(backend: &mut LlamaCpp, start: usize, tokens: &[TokenId]) -> TokenId {
@@ -34,7 +38,7 @@ fn next(backend: &mut LlamaCpp, start: usize, tokens: &[TokenId]) -> TokenId {
 /// The best logit of every step leads by more than 1, which no difference of kernels makes up for.
 #[test]
 fn greedy_texts_are_the_same() {
-    let Some(mut backend) = open() else { return };
+    let Some((_alone, mut backend)) = open() else { return };
     let file = json("greedy.json");
     for (n, case) in file["cases"].as_array().unwrap().iter().enumerate() {
         let ids: Vec<TokenId> = serde_json::from_value(case["prompt_ids"].clone()).unwrap();
@@ -51,7 +55,7 @@ fn greedy_texts_are_the_same() {
 
 #[test]
 fn perplexity_within_half_a_percent() {
-    let Some(mut backend) = open() else { return };
+    let Some((_alone, mut backend)) = open() else { return };
     let ids = golden("perplexity_ids.bin");
     let ids: Vec<TokenId> = ids.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect();
     let expected = json("perplexity.json");
@@ -76,7 +80,7 @@ fn perplexity_within_half_a_percent() {
 
 #[test]
 fn logits_are_as_far_from_exact_ones_as_the_other_builds() {
-    let Some(mut backend) = open() else { return };
+    let Some((_alone, mut backend)) = open() else { return };
     let bytes = golden("logits.safetensors");
     let file = SafeTensors::deserialize(&bytes).unwrap();
     for case in ["text", "chat"] {
