@@ -4,7 +4,7 @@ CARGO ?= cargo
 ARGS ?=
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-# The llama.cpp backend is C++: some seven minutes on two cores, once. Always as release, so that tests and bench share it;
+# The llama.cpp backend is C++: some two minutes on two cores, once. Always as release, so that tests and bench share it;
 # both packages together, so that cargo resolves one set of features for both.
 LLAMA_CPP := --release -p zonda-llama-cpp -p zonda-cli --features zonda-cli/llama-cpp
 

@@ -71,7 +71,7 @@ need_llama_cpp() {
         apt_install "libclang, which reads llama.cpp's headers" libclang-dev
     fi
     if ! compgen -G "target/release/build/llama-cpp-sys-2-*/out/lib*/libllama.*" >/dev/null; then
-        say "compiling llama.cpp takes some seven minutes on two cores, the first time"
+        say "compiling llama.cpp takes some two minutes on two cores, the first time"
     fi
 }
 
