@@ -92,11 +92,6 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Whether each thread has a core of its own.
-    pub fn pinned(&self) -> bool {
-        self.pinned
-    }
-
     /// Calls `body(i)` for every `i < items`, spread over all threads; returns when all are done.
     ///
     /// # Panics

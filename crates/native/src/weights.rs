@@ -230,11 +230,11 @@ impl Loader<'_> {
 
     /// Refuses NaN and infinity anywhere in the weights: one pass over scales and floats, on all threads.
     fn check_all_finite(&self) -> Result<(), LoadError> {
-        let tensors =
-            self.roles().into_iter().map(|role| self.model.find(role)).collect::<Result<Vec<_>, _>>()?;
+        let roles = self.spec.roles();
+        let tensors = roles.map(|role| self.model.tensor(role)).collect::<Result<Vec<_>, _>>()?;
         let failed = Mutex::new(None);
         self.pool.for_each(tensors.len(), &|i| {
-            if let Some(Err(e)) = tensors[i].as_ref().map(check_finite) {
+            if let Err(e) = check_finite(&tensors[i]) {
                 failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(e);
             }
         });
@@ -242,21 +242,5 @@ impl Loader<'_> {
             Some(e) => Err(e),
             None => Ok(()),
         }
-    }
-
-    /// Every role this model may have a tensor for.
-    fn roles(&self) -> Vec<TensorRole> {
-        use LayerTensor::*;
-        let common = [
-            AttnNorm, Q, QBias, K, KBias, V, VBias, AttnOut, QNorm, KNorm, FfnNorm, FfnGate, FfnUp, FfnDown,
-            Router,
-        ];
-        let experts = self.spec.moe.as_ref().map_or(0, |m| m.experts);
-        let of_layer = |l| {
-            let experts = (0..experts).flat_map(|e| [ExpertGate(e), ExpertUp(e), ExpertDown(e)]);
-            common.into_iter().chain(experts).map(move |t| TensorRole::Layer(l, t))
-        };
-        let outer = [TensorRole::TokenEmbedding, TensorRole::OutputNorm, TensorRole::Output];
-        outer.into_iter().chain((0..self.spec.layers).flat_map(of_layer)).collect()
     }
 }
