@@ -61,13 +61,22 @@ need_python() {
     apt_install "Python 3 with pip" python3 python3-pip ca-certificates
 }
 
+# Where bindgen looks too; LIBCLANG_PATH is its own setting for other places. libclang-cpp is another library.
+has_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] && return
+    local folder name
+    for folder in "/usr/lib/llvm*/lib" "/usr/lib*" "/usr/lib/*"; do
+        for name in "libclang.so*" "libclang-[0-9]*.so*"; do
+            compgen -G "$folder/$name" >/dev/null && return
+        done
+    done
+    return 1
+}
+
 need_llama_cpp() {
     command -v c++ >/dev/null || apt_install "a C++ compiler for llama.cpp" g++
     command -v cmake >/dev/null || apt_install "CMake for llama.cpp" cmake make
-    # bindgen looks there too; LIBCLANG_PATH is its own setting for other places
-    if [ -z "${LIBCLANG_PATH:-}" ] && ! compgen -G "/usr/lib/llvm*/lib/libclang*.so*" >/dev/null &&
-        ! compgen -G "/usr/lib*/libclang*.so*" >/dev/null && ! compgen -G "/usr/lib/*/libclang*.so*" >/dev/null &&
-        [ "$(uname)" != Darwin ]; then
+    if [ "$(uname)" != Darwin ] && ! has_libclang; then
         apt_install "libclang, which reads llama.cpp's headers" libclang-dev
     fi
     if ! compgen -G "target/release/build/llama-cpp-sys-2-*/out/lib*/libllama.*" >/dev/null; then
