@@ -3,11 +3,16 @@
 //! The quantised form takes one scale per [`GROUP`] values. Larger groups cost a multiply less but lose too much to outliers:
 //! SmolLM2's perplexity is 0.1% above llama.cpp's with groups of 32, 0.3% with 64, 0.4% with 128, and from 64 on its greedy
 //! texts part. Sums of each 16 and 32 codes go with it, so that zero points and mins cost one operation a block.
+//!
+//! Blocks of [`TILE`] tokens are interleaved, with their scales and sums beside them: a register tile reads one stream from
+//! front to back, at offsets that are constants, instead of four arrays times its tokens.
 
 use crate::simd::{LANES, Op, Simd};
 
 /// Values that share an activation scale.
 pub const GROUP: usize = 32;
+/// Tokens whose quantised blocks lie side by side: as many as the widest register tile takes.
+pub const TILE: usize = 6;
 
 /// What form of activations a weight type is multiplied with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,24 +34,22 @@ pub struct Acts {
     pub(crate) f32: Vec<f32>,
     /// `[tokens, cols / 2 rounded up]`, two `bf16` each
     pub(crate) bf16: Vec<u32>,
-    pub(crate) quant: QuantActs,
+    /// `[tokens / TILE rounded up, cols / 32]`
+    pub(crate) blocks: Vec<ActBlock>,
 }
 
-/// Quantised activations: `value = scale[group] · code`.
-#[derive(Debug, Default)]
-pub(crate) struct QuantActs {
-    /// `[tokens, cols]`, −127..=127
-    pub codes: Vec<i8>,
-    /// `[tokens, groups]`; NaN where the group held NaN or infinity, so that it shows in every result
-    pub scales: Vec<f32>,
-    /// Negated sums of 16 codes, `[tokens, cols / 16]`
-    pub neg16: Vec<i32>,
-    /// Negated sums of 32 codes, `[tokens, cols / 32]`
-    pub neg32: Vec<i32>,
-    /// Sums of 16 values (scale · codes), `[tokens, cols / 16]`
-    pub sum16: Vec<f32>,
-    /// Sums of 32 values, `[tokens, cols / 32]`
-    pub sum32: Vec<f32>,
+/// 32 quantised values of each of [`TILE`] tokens: `value = scale · code`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ActBlock {
+    /// −127..=127
+    pub codes: [[i8; 32]; TILE],
+    /// NaN where the group held NaN or infinity, so that it shows in every result
+    pub scales: [f32; TILE],
+    /// Negated sums of the 32 codes
+    pub neg32: [i32; TILE],
+    /// Negated sums of the first and the last 16 codes
+    pub neg16: [[i32; TILE]; 2],
 }
 
 impl Acts {
@@ -64,12 +67,7 @@ impl Acts {
         }
         if kinds.contains(&ActKind::Quant) {
             assert!(cols.is_multiple_of(32), "quantised activations come in blocks of 32, not {cols}");
-            grow(&mut self.quant.codes, tokens * cols);
-            grow(&mut self.quant.scales, tokens * cols / GROUP);
-            grow(&mut self.quant.neg16, tokens * cols / 16);
-            grow(&mut self.quant.neg32, tokens * cols / 32);
-            grow(&mut self.quant.sum16, tokens * cols / 16);
-            grow(&mut self.quant.sum32, tokens * cols / 32);
+            grow(&mut self.blocks, tokens.div_ceil(TILE) * (cols / GROUP));
         }
     }
 
@@ -95,13 +93,13 @@ impl Acts {
             tokens: self.tokens,
             f32: self.f32.as_mut_ptr(),
             bf16: self.bf16.as_mut_ptr(),
-            codes: self.quant.codes.as_mut_ptr(),
-            scales: self.quant.scales.as_mut_ptr(),
-            neg16: self.quant.neg16.as_mut_ptr(),
-            neg32: self.quant.neg32.as_mut_ptr(),
-            sum16: self.quant.sum16.as_mut_ptr(),
-            sum32: self.quant.sum32.as_mut_ptr(),
+            blocks: self.blocks.as_mut_ptr(),
         }
+    }
+
+    /// The first block of the tile that token `t` belongs to.
+    pub(crate) fn tile(&self, t: usize) -> *const ActBlock {
+        self.blocks[t / TILE * (self.cols / GROUP)..].as_ptr()
     }
 }
 
@@ -119,12 +117,7 @@ pub struct ActRows {
     tokens: usize,
     f32: *mut f32,
     bf16: *mut u32,
-    codes: *mut i8,
-    scales: *mut f32,
-    neg16: *mut i32,
-    neg32: *mut i32,
-    sum16: *mut f32,
-    sum32: *mut f32,
+    blocks: *mut ActBlock,
 }
 
 // SAFETY: only addresses; `row` and `convert` demand of their callers that threads keep to different rows.
@@ -167,12 +160,8 @@ impl ActRows {
                     }
                     ActKind::Quant => isa.run(QuantizeRow {
                         src: self.row(t),
-                        codes: self.codes.add(t * cols),
-                        scales: self.scales.add(t * cols / GROUP),
-                        neg16: self.neg16.add(t * cols / 16),
-                        neg32: self.neg32.add(t * cols / 32),
-                        sum16: self.sum16.add(t * cols / 16),
-                        sum32: self.sum32.add(t * cols / 32),
+                        blocks: self.blocks.add(t / TILE * (cols / GROUP)),
+                        lane: t % TILE,
                     }),
                 }
             }
@@ -182,13 +171,12 @@ impl ActRows {
 
 /// Quantises one row: per group the largest magnitude becomes ±127.
 struct QuantizeRow<'a> {
+    /// `[cols]`
     src: &'a [f32],
-    codes: *mut i8,
-    scales: *mut f32,
-    neg16: *mut i32,
-    neg32: *mut i32,
-    sum16: *mut f32,
-    sum32: *mut f32,
+    /// `[cols / 32]`
+    blocks: *mut ActBlock,
+    /// Which of a block's tokens the row is.
+    lane: usize,
 }
 
 impl Op for QuantizeRow<'_> {
@@ -197,35 +185,28 @@ impl Op for QuantizeRow<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for (g, group) in self.src.chunks_exact(GROUP).enumerate() {
-            // SAFETY: the row is a multiple of GROUP = 32 long (`Acts::reset`); the outputs hold the row's
-            // codes, scales and sums (`ActRows::convert`).
+            // SAFETY: the row is a multiple of GROUP = 32 = 2 · LANES long (`Acts::reset`) and has a block for each; the
+            // lane of each block is this row's alone.
             unsafe {
-                let (mut top, mut total) = (s.splat(0.0), s.splat(0.0));
-                for v in group.chunks_exact(LANES) {
-                    let v = s.abs(s.load(v.as_ptr()));
-                    top = s.max(top, v);
-                    total = s.add(total, v);
-                }
-                let amax = s.max_lane(top);
+                let block = self.blocks.add(g);
+                let (a, b) = (s.load(group.as_ptr()), s.load(group.as_ptr().add(LANES)));
+                let amax = s.max_lane(s.max(s.abs(a), s.abs(b)));
                 // a NaN may hide from max, never from a sum
-                let finite = s.sum(total).is_finite();
-                let scale = if finite { amax / 127.0 } else { f32::NAN };
-                *self.scales.add(g) = scale;
+                let finite = s.sum(s.add(s.abs(a), s.abs(b))).is_finite();
+                (&raw mut (*block).scales[self.lane]).write(if finite { amax / 127.0 } else { f32::NAN });
                 let inverse = s.splat(if finite && amax > 0.0 { 127.0 / amax } else { 0.0 });
+                let codes = (&raw mut (*block).codes[self.lane]).cast::<i8>();
                 let mut whole = 0;
-                for half in 0..GROUP / LANES {
-                    let at = g * GROUP + half * LANES;
+                for (half, v) in [a, b].into_iter().enumerate() {
                     // codes of a group that isn't finite mean nothing: its NaN scale says it all
-                    let v = if finite { s.load(self.src.as_ptr().add(at)) } else { s.splat(0.0) };
-                    let codes = s.round(s.mul(v, inverse));
-                    s.store_i8(self.codes.add(at), codes);
-                    let sum = s.sum(s.to_f(codes)) as i32;
-                    *self.neg16.add(at / 16) = -sum;
-                    *self.sum16.add(at / 16) = scale * sum as f32;
+                    let v = if finite { v } else { s.splat(0.0) };
+                    let rounded = s.round(s.mul(v, inverse));
+                    s.store_i8(codes.add(half * LANES), rounded);
+                    let sum = s.sum(s.to_f(rounded)) as i32;
+                    (&raw mut (*block).neg16[half][self.lane]).write(-sum);
                     whole += sum;
                 }
-                *self.neg32.add(g) = -whole;
-                *self.sum32.add(g) = scale * whole as f32;
+                (&raw mut (*block).neg32[self.lane]).write(-whole);
             }
         }
     }

@@ -9,8 +9,10 @@ use crate::DType;
 pub trait Format: Send + Sync + 'static {
     /// The stored type.
     const DTYPE: DType;
-    /// Bits a code takes in the panel, 4 or 8 (5- and 6-bit codes are widened to bytes).
-    const BITS: usize;
+    /// Bits of a code in the panel's low plane: 2, 4 or 8.
+    const LOW: usize;
+    /// Bits of a code in the high plane: 0, 1 or 2.
+    const HIGH: usize;
     /// `log2(zero)`, or 0 where there is no zero point.
     const ZERO_LOG2: u32;
     /// Sign with which a stored min enters: 0.0 where there are none, 1.0 where `value = … + m`, −1.0 where `… − m`.
@@ -27,7 +29,7 @@ pub trait Format: Send + Sync + 'static {
     /// True where values have mins.
     const HAS_MIN: bool = Self::MIN_SIGN != 0.0;
     /// Bytes of codes per 32 values × 16 rows.
-    const CODE_BYTES: usize = 16 * 32 * Self::BITS / 8;
+    const CODE_BYTES: usize = 64 * (Self::LOW + Self::HIGH);
     /// Bytes of scales (and mins) per stored block × 16 rows.
     const HEADER_BYTES: usize = {
         let f16s = 32;
@@ -37,7 +39,7 @@ pub trait Format: Send + Sync + 'static {
 }
 
 macro_rules! formats {
-    ($($name:ident: $bits:expr, zero $zero:expr, min $min:expr, sub $sub:expr, super $super:expr, signed $signed:expr;)*) => {
+    ($($name:ident: $low:literal + $high:literal, zero $zero:expr, min $min:expr, sub $sub:expr, super $super:expr, signed $signed:expr;)*) => {
         $(
             #[doc = concat!("The panel layout of `", stringify!($name), "`.")]
             #[allow(non_camel_case_types)]
@@ -45,7 +47,8 @@ macro_rules! formats {
             pub enum $name {}
             impl Format for $name {
                 const DTYPE: DType = DType::$name;
-                const BITS: usize = $bits;
+                const LOW: usize = $low;
+                const HIGH: usize = $high;
                 const ZERO_LOG2: u32 = $zero;
                 const MIN_SIGN: f32 = $min;
                 const SUB: usize = $sub;
@@ -57,16 +60,16 @@ macro_rules! formats {
 }
 
 formats! {
-    Q4_0: 4, zero 3, min 0.0, sub 32, super false, signed false;
-    Q4_1: 4, zero 0, min 1.0, sub 32, super false, signed false;
-    Q5_0: 8, zero 4, min 0.0, sub 32, super false, signed false;
-    Q5_1: 8, zero 0, min 1.0, sub 32, super false, signed false;
-    Q8_0: 8, zero 7, min 0.0, sub 32, super false, signed false;
-    Q2_K: 4, zero 0, min -1.0, sub 16, super true, signed false;
-    Q3_K: 4, zero 2, min 0.0, sub 16, super true, signed true;
-    Q4_K: 4, zero 0, min -1.0, sub 32, super true, signed false;
-    Q5_K: 8, zero 0, min -1.0, sub 32, super true, signed false;
-    Q6_K: 8, zero 5, min 0.0, sub 16, super true, signed true;
+    Q4_0: 4 + 0, zero 3, min 0.0, sub 32, super false, signed false;
+    Q4_1: 4 + 0, zero 0, min 1.0, sub 32, super false, signed false;
+    Q5_0: 4 + 1, zero 4, min 0.0, sub 32, super false, signed false;
+    Q5_1: 4 + 1, zero 0, min 1.0, sub 32, super false, signed false;
+    Q8_0: 8 + 0, zero 7, min 0.0, sub 32, super false, signed false;
+    Q2_K: 2 + 0, zero 0, min -1.0, sub 16, super true, signed false;
+    Q3_K: 2 + 1, zero 2, min 0.0, sub 16, super true, signed true;
+    Q4_K: 4 + 0, zero 0, min -1.0, sub 32, super true, signed false;
+    Q5_K: 4 + 1, zero 0, min -1.0, sub 32, super true, signed false;
+    Q6_K: 4 + 2, zero 5, min 0.0, sub 16, super true, signed true;
 }
 
 /// `with_format!(dtype, F => expr)`: evaluates `expr` with `F` naming the format of a quantised [`DType`].

@@ -34,6 +34,7 @@ pub mod rope;
 pub mod scalar;
 pub mod simd;
 pub mod table;
+mod tile;
 mod unpack;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;

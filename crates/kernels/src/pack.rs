@@ -5,8 +5,9 @@
 //! instruction set, for GEMV and GEMM alike:
 //!
 //! ```text
-//! quantised   codes:  per 32 values, 4-bit: 4 lines of 64 bytes; line i, byte 4r+j: row r's values 4i+j (low nibble)
-//!                     and 16+4i+j (high nibble).  8-bit: 8 lines; line i, byte 4r+j: row r's value 4i+j
+//! quantised   codes:  per 32 values a low plane and, for 3, 5 and 6 bits, a high plane of the bits above. A plane of w bits
+//!                     is w lines of 64 bytes; line i, byte 4r+j holds row r's values 4(i + w·f) + j in its fields
+//!                     f = 0, 1, … of w bits, lowest first
 //!             header: after all codes, per stored block: d as f16 × 16 rows, dmin as f16 × 16 (if the type has mins),
 //!                     and for K-quants 256/SUB rows of 16 scale bytes, then as many of mins
 //! f32         line k: row r's value k                      64 bytes
@@ -14,7 +15,7 @@
 //! bf16        line i: row r's values 2i (low) and 2i+1     64 bytes
 //! ```
 //!
-//! Rows beyond the last are zeros. K-quant codes of 5 and 6 bits are widened to bytes.
+//! Rows beyond the last are zeros. A code takes as many bits as in the file.
 
 use crate::DType;
 use crate::format::{Format, with_format};
@@ -148,15 +149,29 @@ fn pack_quantized<F: Format>(rows: &[Option<&[u8]>; LANES], cols: usize, out: &m
     }
 }
 
-/// 32 codes of row `r` into their lines.
-fn pack_codes<F: Format>(values: &[u8], r: usize, lines: &mut [u8]) {
-    for (i, line) in lines.chunks_exact_mut(64).enumerate() {
-        for j in 0..4 {
-            line[4 * r + j] = match F::BITS {
-                4 => values[4 * i + j] | (values[16 + 4 * i + j] << 4),
-                _ => values[4 * i + j],
-            };
+/// 32 codes of row `r` into their planes, four at a time.
+fn pack_codes<F: Format>(values: &[u8], r: usize, planes: &mut [u8]) {
+    let mut fours = [0; 8];
+    for (four, bytes) in fours.iter_mut().zip(values.chunks_exact(4)) {
+        *four = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    let (low, high) = planes.split_at_mut(64 * F::LOW);
+    pack_plane(&fours, F::LOW, r, low);
+    if F::HIGH > 0 {
+        // what the low plane has no room for, moved down in every byte
+        pack_plane(&fours.map(|four| (four >> F::LOW) & 0x0303_0303), F::HIGH, r, high);
+    }
+}
+
+/// The lowest `width` bits of each of 32 codes into a plane's lines.
+fn pack_plane(fours: &[u32; 8], width: usize, r: usize, plane: &mut [u8]) {
+    let mask = 0x0101_0101 * (u32::MAX >> (32 - width) & 0xff);
+    for (i, line) in plane.chunks_exact_mut(64).enumerate() {
+        let mut word = 0;
+        for field in 0..8 / width {
+            word |= (fours[i + width * field] & mask) << (width * field);
         }
+        line[4 * r..][..4].copy_from_slice(&word.to_le_bytes());
     }
 }
 

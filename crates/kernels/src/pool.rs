@@ -1,10 +1,12 @@
 //! The worker pool: threads pinned to cores that spin between the ~200 fork/joins of a token and sleep when idle.
 //!
-//! Work is split into numbered items that threads take from a shared counter, so that a slow core doesn't stall a step.
-//! The caller is worker 0.
+//! Work is numbered, and threads take it from a shared counter, much at first and little at the end, so that a slow core
+//! doesn't stall a step. The caller is worker 0.
 
 use crate::cpus;
 use std::any::Any;
+use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,6 +14,8 @@ use std::thread::JoinHandle;
 
 /// How often a worker looks for work before it sleeps: a few hundred µs, longer than the gap between two tokens.
 const SPINS_BEFORE_SLEEP: u32 = 20_000;
+/// Of what is left of a loop a thread takes one in so many parts per thread: threads end together, yet few ranges are cut.
+const PARTS: usize = 2;
 /// How often a thread looks before it offers its core to others between looks.
 const SPINS_BEFORE_YIELD: u32 = 4_000;
 
@@ -22,22 +26,36 @@ pub struct Pool {
     pinned: bool,
 }
 
-/// The loop in progress, type-erased. Valid while `Pool::for_each` is on the caller's stack.
+/// The loop in progress, type-erased. Valid while `Pool::split` is on the caller's stack.
 #[derive(Clone, Copy)]
 struct Task {
-    body: *const (dyn Fn(usize) + Sync),
+    body: *const (dyn Fn(Range<usize>) + Sync),
     items: usize,
+    /// The fewest items a thread takes at a time.
+    grain: usize,
+    /// How many parts of what is left a thread takes one of; `None`: it takes `grain`.
+    parts: Option<usize>,
+}
+
+impl Task {
+    /// How many items a thread takes when `left` are left.
+    fn take(self, left: usize) -> usize {
+        let share = self.parts.map_or(0, |parts| left / parts);
+        (share - share % self.grain).max(self.grain).min(left)
+    }
 }
 
 struct Shared {
     /// Incremented to start a loop; workers wait for it to change.
     epoch: AtomicU64,
-    /// The loop to run; written before `epoch` moves, read after.
-    task: Mutex<Option<Task>>,
+    /// The loop to run; written by the caller before `epoch` moves, read by workers after, until `running` is 0.
+    task: UnsafeCell<Option<Task>>,
     /// The next item to take.
     next: AtomicUsize,
     /// Workers that haven't finished the loop in progress.
     running: AtomicUsize,
+    /// A loop is in progress.
+    busy: AtomicBool,
     stop: AtomicBool,
     sleepers: AtomicUsize,
     sleep: Mutex<()>,
@@ -46,8 +64,11 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `Task` points to a `Sync` closure that `for_each` keeps alive until every worker is done with it.
-unsafe impl Send for Task {}
+// SAFETY: `task` is written only while no worker reads it (see the field), and points to a `Sync` closure that `split` keeps
+// alive until every worker is done with it.
+unsafe impl Sync for Shared {}
+// SAFETY: as above.
+unsafe impl Send for Shared {}
 
 impl Pool {
     /// A pool of `threads` threads, the caller included, pinned one per core where that many cores are allowed.
@@ -57,9 +78,10 @@ impl Pool {
         let pinned = threads > 1 && threads <= cores.len();
         let shared = Arc::new(Shared {
             epoch: AtomicU64::new(0),
-            task: Mutex::new(None),
+            task: UnsafeCell::new(None),
             next: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
+            busy: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             sleep: Mutex::new(()),
@@ -92,20 +114,37 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Calls `body(i)` for every `i < items`, spread over all threads; returns when all are done.
+    /// Calls `body(i)` for every `i < items`, spread over all threads one by one; returns when all are done.
     ///
     /// # Panics
     /// With the first panic of `body`, after all threads have stopped.
     pub fn for_each(&self, items: usize, body: &(dyn Fn(usize) + Sync)) {
+        self.start(items, 1, false, &|range| range.for_each(body));
+    }
+
+    /// Calls `body` with ranges that cover `0..items`, spread over all threads: large ones first, then smaller ones down to
+    /// multiples of `grain`. Returns when all are done.
+    ///
+    /// # Panics
+    /// With the first panic of `body`, after all threads have stopped.
+    pub fn split(&self, items: usize, grain: usize, body: &(dyn Fn(Range<usize>) + Sync)) {
+        self.start(items, grain, true, body);
+    }
+
+    fn start(&self, items: usize, grain: usize, guided: bool, body: &(dyn Fn(Range<usize>) + Sync)) {
         let shared = &*self.shared;
-        if items <= 1 || self.workers.is_empty() {
-            (0..items).for_each(body);
+        if items <= grain || self.workers.is_empty() {
+            if items > 0 {
+                body(0..items);
+            }
             return;
         }
+        assert!(!shared.busy.swap(true, Ordering::Acquire), "a pool runs one loop at a time");
         // SAFETY: only the lifetime is erased; this function doesn't return before every worker is done with `body`.
-        let body: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(body) };
-        let task = Task { body, items };
-        *lock(&shared.task) = Some(task);
+        let body: &'static (dyn Fn(Range<usize>) + Sync) = unsafe { std::mem::transmute(body) };
+        let task = Task { body, items, grain, parts: guided.then(|| PARTS * self.threads()) };
+        // SAFETY: `busy` keeps other loops out, and the last one ended with no worker left in it.
+        unsafe { *shared.task.get() = Some(task) };
         shared.next.store(0, Ordering::Relaxed);
         shared.running.store(self.workers.len(), Ordering::Relaxed);
         shared.epoch.fetch_add(1, Ordering::SeqCst);
@@ -118,6 +157,7 @@ impl Pool {
         while shared.running.load(Ordering::Acquire) > 0 {
             pause(&mut spins);
         }
+        shared.busy.store(false, Ordering::Release);
         if let Some(panic) = lock(&shared.panic).take() {
             resume_unwind(panic);
         }
@@ -151,7 +191,8 @@ impl Shared {
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
-            let task = *lock(&self.task);
+            // SAFETY: written before the epoch moved, and not again until this worker has counted itself out.
+            let task = unsafe { *self.task.get() };
             if let Some(task) = task {
                 self.run(task);
             }
@@ -161,15 +202,19 @@ impl Shared {
 
     /// Takes items until none are left.
     fn run(&self, task: Task) {
-        // SAFETY: `for_each` keeps the closure alive until `running` is 0, and the caller counts itself.
+        // SAFETY: `start` keeps the closure alive until `running` is 0, and the caller counts itself.
         let body = unsafe { &*task.body };
         let done = catch_unwind(AssertUnwindSafe(|| {
             loop {
-                let item = self.next.fetch_add(1, Ordering::Relaxed);
-                if item >= task.items {
+                let next = self.next.load(Ordering::Relaxed);
+                if next >= task.items {
                     break;
                 }
-                body(item);
+                let end = next + task.take(task.items - next);
+                let taken = self.next.compare_exchange_weak(next, end, Ordering::Relaxed, Ordering::Relaxed);
+                if taken.is_ok() {
+                    body(next..end);
+                }
             }
         }));
         if let Err(panic) = done {

@@ -134,16 +134,20 @@ unsafe impl Simd for Scalar {
         imap(|i| i32::from_le(v[i]))
     }
     #[inline(always)]
-    fn low_nibbles(self, v: I) -> I {
-        imap(|i| v[i] & 0x0f0f_0f0f)
+    fn and(self, a: I, b: I) -> I {
+        imap(|i| a[i] & b[i])
     }
     #[inline(always)]
-    fn high_nibbles(self, v: I) -> I {
-        imap(|i| (v[i] >> 4) & 0x0f0f_0f0f)
+    fn or(self, a: I, b: I) -> I {
+        imap(|i| a[i] | b[i])
     }
     #[inline(always)]
     fn shl<const N: u32>(self, v: I) -> I {
         imap(|i| v[i] << N)
+    }
+    #[inline(always)]
+    fn shr<const N: u32>(self, v: I) -> I {
+        imap(|i| ((v[i] as u32) >> N) as i32)
     }
     #[inline(always)]
     fn dot7(self, acc: I, w: I, a: I) -> I {

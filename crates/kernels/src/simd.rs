@@ -31,8 +31,12 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// 16 `i32`, or the 64 bytes they are made of.
     type I: Copy;
 
-    /// Tokens in a register tile of a quantised matmul (tokens × 16 rows).
+    /// Most tokens in a register tile of a matmul (tokens × panels of 16 rows); at most [`crate::acts::TILE`].
     const TILE: usize;
+    /// Panels in a register tile: a broadcast activation serves all of them.
+    const PANELS: usize = 1;
+    /// Panels that a single token's product reads side by side: several streams hide the memory's latency.
+    const STREAMS: usize = 1;
     /// [`Simd::dot_bf16`] is one instruction here.
     const BF16_DOT: bool;
 
@@ -80,12 +84,14 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn isplat(self, x: i32) -> Self::I;
     /// Reads 64 bytes.
     unsafe fn load_bytes(self, p: *const u8) -> Self::I;
-    /// Each byte's low four bits.
-    fn low_nibbles(self, v: Self::I) -> Self::I;
-    /// Each byte's high four bits, moved down.
-    fn high_nibbles(self, v: Self::I) -> Self::I;
+    /// Bitwise `a & b`.
+    fn and(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise `a | b`.
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
     /// Each `i32` lane shifted left by `N`.
     fn shl<const N: u32>(self, v: Self::I) -> Self::I;
+    /// Each `i32` lane shifted right by `N`; zeros come in.
+    fn shr<const N: u32>(self, v: Self::I) -> Self::I;
     /// `acc[i] + Σ_{j<4} w[4i+j] · a[4i+j]` with `w` unsigned and at most 127, `a` signed bytes. Exact.
     fn dot7(self, acc: Self::I, w: Self::I, a: Self::I) -> Self::I;
     /// As [`Simd::dot7`] with `w` any unsigned byte and `a` not −128. Exact.

@@ -184,17 +184,12 @@ unsafe impl Simd for Avx2 {
         unsafe { (_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())) }
     }
     #[inline(always)]
-    fn low_nibbles(self, v: Self::I) -> Self::I {
-        // SAFETY: see the impl.
-        let mask = unsafe { _mm256_set1_epi8(15) };
-        let mask = (mask, mask);
-        both!(_mm256_and_si256, v, mask)
+    fn and(self, a: Self::I, b: Self::I) -> Self::I {
+        both!(_mm256_and_si256, a, b)
     }
     #[inline(always)]
-    fn high_nibbles(self, v: Self::I) -> Self::I {
-        // SAFETY: see the impl.
-        let v = unsafe { (_mm256_srli_epi16::<4>(v.0), _mm256_srli_epi16::<4>(v.1)) };
-        self.low_nibbles(v)
+    fn or(self, a: Self::I, b: Self::I) -> Self::I {
+        both!(_mm256_or_si256, a, b)
     }
     #[inline(always)]
     fn shl<const N: u32>(self, v: Self::I) -> Self::I {
@@ -202,6 +197,14 @@ unsafe impl Simd for Avx2 {
         unsafe {
             let n = _mm_cvtsi32_si128(N as i32);
             (_mm256_sll_epi32(v.0, n), _mm256_sll_epi32(v.1, n))
+        }
+    }
+    #[inline(always)]
+    fn shr<const N: u32>(self, v: Self::I) -> Self::I {
+        // SAFETY: see the impl.
+        unsafe {
+            let n = _mm_cvtsi32_si128(N as i32);
+            (_mm256_srl_epi32(v.0, n), _mm256_srl_epi32(v.1, n))
         }
     }
     #[inline(always)]

@@ -38,7 +38,10 @@ unsafe fn run_bf16<O: Op>(s: Avx512<true>, op: O) -> O::Out {
 unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
     type F = __m512;
     type I = __m512i;
-    const TILE: usize = 8;
+    // 6 × 2 sums as integers and as floats, four lines of codes, a broadcast: all but a few of the 32 registers
+    const TILE: usize = 6;
+    const PANELS: usize = 2;
+    const STREAMS: usize = 4;
     const BF16_DOT: bool = BF16;
 
     #[inline(always)]
@@ -149,19 +152,24 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
-    fn low_nibbles(self, v: __m512i) -> __m512i {
+    fn and(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: see the impl.
-        unsafe { _mm512_and_si512(v, _mm512_set1_epi8(15)) }
+        unsafe { _mm512_and_si512(a, b) }
     }
     #[inline(always)]
-    fn high_nibbles(self, v: __m512i) -> __m512i {
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: see the impl.
-        unsafe { _mm512_and_si512(_mm512_srli_epi16::<4>(v), _mm512_set1_epi8(15)) }
+        unsafe { _mm512_or_si512(a, b) }
     }
     #[inline(always)]
     fn shl<const N: u32>(self, v: __m512i) -> __m512i {
         // SAFETY: see the impl.
         unsafe { _mm512_slli_epi32::<N>(v) }
+    }
+    #[inline(always)]
+    fn shr<const N: u32>(self, v: __m512i) -> __m512i {
+        // SAFETY: see the impl.
+        unsafe { _mm512_srli_epi32::<N>(v) }
     }
     #[inline(always)]
     fn dot7(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {

@@ -1,0 +1,235 @@
+//! The tile of quantised weights × quantised activations.
+//!
+//! Per 32 values: codes are taken out of their planes and dotted, four a lane, against each token's broadcast bytes into
+//! exact `i32` sums (started at −zero·Σa, which takes the zero point out); each sum is converted once and multiplied by the
+//! rows' scale and the token's.
+
+use super::{AHEAD, Tile};
+use crate::acts::{ActBlock, Acts, GROUP, TILE};
+use crate::format::Format;
+use crate::pack::quant_panel_bytes;
+use crate::simd::Simd;
+use half::f16;
+use std::marker::PhantomData;
+
+/// Weights of format `F`.
+pub(crate) struct Quant<F>(PhantomData<F>);
+
+impl<F: Format> Tile for Quant<F> {
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const T: usize, const P: usize>(
+        s: S,
+        panels: [*const u8; P],
+        acts: &Acts,
+        t: usize,
+        first: bool,
+    ) -> [[S::F; P]; T] {
+        let (blocks, lane) = (acts.cols() / GROUP, t % TILE);
+        let (code_bytes, header_bytes) = quant_panel_bytes::<F>(acts.cols());
+        let ahead = AHEAD * header_bytes / code_bytes;
+        let mut sums = [[s.splat(0.0); P]; T];
+        // SAFETY: the caller vouches for panels and tokens; offsets stay within a panel's codes and header
+        // ([`crate::pack`]) and within one tile's blocks.
+        unsafe {
+            let tile = acts.tile(t);
+            for b in 0..blocks {
+                if first {
+                    for p in 0..P {
+                        let at = b * (32 * F::HEADER_BYTES / F::BLOCK) + ahead;
+                        s.prefetch(panels[p].wrapping_add(code_bytes + at));
+                        for line in 0..F::CODE_BYTES / 64 {
+                            s.prefetch(panels[p].wrapping_add(b * F::CODE_BYTES + 64 * line + AHEAD));
+                        }
+                    }
+                }
+                let codes = std::array::from_fn(|p| panels[p].wrapping_add(b * F::CODE_BYTES));
+                let block = Block::<F, T, P> { codes, acts: &*tile.add(b), lane, format: PhantomData };
+                let header = |p: usize| panels[p].wrapping_add(code_bytes);
+                if F::SUB == 32 {
+                    // both values of a nibble pair, one after the other
+                    let mut dots = block.start(s, &block.acts.neg32);
+                    block.dot::<S, 0>(s, &mut dots);
+                    block.dot::<S, 4>(s, &mut dots);
+                    block.dot::<S, 1>(s, &mut dots);
+                    block.dot::<S, 5>(s, &mut dots);
+                    block.dot::<S, 2>(s, &mut dots);
+                    block.dot::<S, 6>(s, &mut dots);
+                    block.dot::<S, 3>(s, &mut dots);
+                    block.dot::<S, 7>(s, &mut dots);
+                    for p in 0..P {
+                        let scales = scales::<S, F>(s, header(p), b, 0);
+                        block.scale(s, p, scales, &block.acts.neg32, &dots, &mut sums);
+                    }
+                } else {
+                    let mut dots = block.start(s, &block.acts.neg16[0]);
+                    block.dot::<S, 0>(s, &mut dots);
+                    block.dot::<S, 1>(s, &mut dots);
+                    block.dot::<S, 2>(s, &mut dots);
+                    block.dot::<S, 3>(s, &mut dots);
+                    for p in 0..P {
+                        let scales = scales::<S, F>(s, header(p), b, 0);
+                        block.scale(s, p, scales, &block.acts.neg16[0], &dots, &mut sums);
+                    }
+                    let mut dots = block.start(s, &block.acts.neg16[1]);
+                    block.dot::<S, 4>(s, &mut dots);
+                    block.dot::<S, 5>(s, &mut dots);
+                    block.dot::<S, 6>(s, &mut dots);
+                    block.dot::<S, 7>(s, &mut dots);
+                    for p in 0..P {
+                        let scales = scales::<S, F>(s, header(p), b, 1);
+                        block.scale(s, p, scales, &block.acts.neg16[1], &dots, &mut sums);
+                    }
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// 32 columns of a tile.
+struct Block<'a, F, const T: usize, const P: usize> {
+    /// The panels' planes.
+    codes: [*const u8; P],
+    acts: &'a ActBlock,
+    /// The tile's first token among the block's.
+    lane: usize,
+    format: PhantomData<F>,
+}
+
+impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
+    /// The dot products' start: −zero·Σa.
+    #[inline(always)]
+    fn start<S: Simd>(&self, s: S, negs: &[i32; TILE]) -> [[S::I; P]; T] {
+        let mut dots = [[s.isplat(0); P]; T];
+        if F::ZERO_LOG2 > 0 {
+            for i in 0..T {
+                let neg = s.isplat(negs[self.lane + i]);
+                let neg = match F::ZERO_LOG2 {
+                    2 => s.shl::<2>(neg),
+                    3 => s.shl::<3>(neg),
+                    4 => s.shl::<4>(neg),
+                    5 => s.shl::<5>(neg),
+                    _ => s.shl::<7>(neg),
+                };
+                dots[i] = [neg; P];
+            }
+        }
+        dots
+    }
+
+    /// Adds the products of values `4 · FOUR ..` of 16 rows.
+    ///
+    /// # Safety
+    /// `codes` are blocks in format `F`.
+    #[inline(always)]
+    unsafe fn dot<S: Simd, const FOUR: usize>(&self, s: S, dots: &mut [[S::I; P]; T]) {
+        // SAFETY: the caller's word; four codes at a multiple of 4 within a block.
+        unsafe {
+            let mut w = [s.isplat(0); P];
+            for p in 0..P {
+                w[p] = codes::<S, F, FOUR>(s, self.codes[p]);
+            }
+            for i in 0..T {
+                let bytes = self.acts.codes[self.lane + i].as_ptr().add(4 * FOUR);
+                let x = s.isplat(bytes.cast::<i32>().read_unaligned());
+                for p in 0..P {
+                    let dot = dots[i][p];
+                    dots[i][p] = if F::LOW == 8 { s.dot8(dot, w[p], x) } else { s.dot7(dot, w[p], x) };
+                }
+            }
+        }
+    }
+
+    /// Adds panel `p`'s dot products to its sums, scaled, with the mins' share.
+    #[inline(always)]
+    fn scale<S: Simd>(
+        &self,
+        s: S,
+        p: usize,
+        (scale, min): (S::F, S::F),
+        negs: &[i32; TILE],
+        dots: &[[S::I; P]; T],
+        sums: &mut [[S::F; P]; T],
+    ) {
+        for i in 0..T {
+            let mut product = s.mul(s.to_f(dots[i][p]), scale);
+            if F::HAS_MIN {
+                let neg = s.to_f(s.isplat(negs[self.lane + i]));
+                product =
+                    if F::MIN_SIGN > 0.0 { s.fnma(min, neg, product) } else { s.fma(min, neg, product) };
+            }
+            sums[i][p] = s.fma(product, s.splat(self.acts.scales[self.lane + i]), sums[i][p]);
+        }
+    }
+}
+
+/// Values `4 · FOUR ..` of a block of each of 16 rows, a byte each, out of the block's planes.
+///
+/// # Safety
+/// `planes` is a block's codes in format `F`.
+#[inline(always)]
+unsafe fn codes<S: Simd, F: Format, const FOUR: usize>(s: S, planes: *const u8) -> S::I {
+    // SAFETY: plane lines are 64 bytes; there are LOW + HIGH of them.
+    unsafe {
+        let low = s.load_bytes(planes.add(64 * (FOUR % F::LOW)));
+        if F::LOW == 8 {
+            return low;
+        }
+        let low = match const { F::LOW * (FOUR / F::LOW) } {
+            0 => low,
+            2 => s.shr::<2>(low),
+            4 => s.shr::<4>(low),
+            _ => s.shr::<6>(low),
+        };
+        let low = s.and(low, s.isplat(if F::LOW == 4 { 0x0f0f_0f0f } else { 0x0303_0303 }));
+        if F::HIGH == 0 {
+            return low;
+        }
+        // the field belongs above the low bits; what crosses into a neighbouring byte is masked away
+        let high = s.load_bytes(planes.add(64 * (F::LOW + FOUR % high_or_one::<F>())));
+        let high = match const { F::LOW as isize - (high_or_one::<F>() * (FOUR / high_or_one::<F>())) as isize }
+        {
+            4 => s.shl::<4>(high),
+            3 => s.shl::<3>(high),
+            2 => s.shl::<2>(high),
+            1 => s.shl::<1>(high),
+            0 => high,
+            -1 => s.shr::<1>(high),
+            -2 => s.shr::<2>(high),
+            -3 => s.shr::<3>(high),
+            -4 => s.shr::<4>(high),
+            _ => s.shr::<5>(high),
+        };
+        let mask = ((1 << F::HIGH) - 1) << F::LOW;
+        s.or(low, s.and(high, s.isplat(0x0101_0101 * mask)))
+    }
+}
+
+/// The high plane's width; 1 where there is none, so that constants can divide by it.
+const fn high_or_one<F: Format>() -> usize {
+    if F::HIGH == 0 { 1 } else { F::HIGH }
+}
+
+/// The scale and min of 16 rows for block `b` of 32 values (its first or second half where scales are per 16).
+///
+/// # Safety
+/// `header` is a panel's, with every block's scales as [`crate::pack`] lays them out.
+#[inline(always)]
+unsafe fn scales<S: Simd, F: Format>(s: S, header: *const u8, b: usize, half: usize) -> (S::F, S::F) {
+    // SAFETY: the caller's word.
+    unsafe {
+        let at = header.add(b * 32 / F::BLOCK * F::HEADER_BYTES);
+        let mut scale = s.load_f16(at.cast::<f16>());
+        let mut min = if F::HAS_MIN { s.load_f16(at.add(32).cast::<f16>()) } else { s.splat(0.0) };
+        if F::SUPER {
+            let subs = 256 / F::SUB;
+            let sub = (b % 8) * (32 / F::SUB) + half;
+            let sc = at.add(if F::HAS_MIN { 64 } else { 32 } + 16 * sub);
+            scale = s.mul(scale, if F::SIGNED { s.load_i8(sc.cast()) } else { s.load_u8(sc) });
+            if F::HAS_MIN {
+                min = s.mul(min, s.load_u8(sc.add(16 * subs)));
+            }
+        }
+        (scale, min)
+    }
+}
