@@ -9,10 +9,10 @@
 
 use crate::acts::{self, ActKind, Acts};
 use crate::format::with_format;
-use crate::pack::Packed;
+use crate::pack::{GROUP, Packed};
 use crate::pool::Pool;
 use crate::simd::{LANES, Op, Simd};
-use crate::tile::{Bf16, Bf16Dot, F16, F32, Quant, Tile};
+use crate::tile::{Bf16, Bf16Dot, F16, F32, Panels, Quant, Tile};
 use crate::{DType, Isa};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -69,7 +69,7 @@ pub fn matmul(isa: Isa, pool: &Pool, acts: &Acts, jobs: &mut [Job<'_>]) {
         *part = Some(Part { weights, out: out.as_mut_ptr(), stride: *stride, add: *add, first });
     }
     // at the end of the loop threads take as little as still runs at full speed, so that they stop together
-    let grain = if tokens < acts::TILE { 4 } else { 2 };
+    let grain = if tokens == 1 { GROUP } else { GROUP / 2 };
     pool.split(panels, grain, &|range| {
         for part in parts.iter().flatten() {
             let end = part.first + part.weights.panels();
@@ -97,85 +97,88 @@ unsafe impl Sync for Part<'_> {}
 impl Part<'_> {
     fn run(&self, isa: Isa, acts: &Acts, panels: Range<usize>) {
         match self.weights.dtype() {
-            DType::F32 => isa.run(Panels::<F32>::new(self, acts, panels)),
-            DType::F16 => isa.run(Panels::<F16>::new(self, acts, panels)),
-            DType::BF16 if isa.bf16_dot() => isa.run(Panels::<Bf16Dot>::new(self, acts, panels)),
-            DType::BF16 => isa.run(Panels::<Bf16>::new(self, acts, panels)),
+            DType::F32 => isa.run(Columns::<F32>::new(self, acts, panels)),
+            DType::F16 => isa.run(Columns::<F16>::new(self, acts, panels)),
+            DType::BF16 if isa.bf16_dot() => isa.run(Columns::<Bf16Dot>::new(self, acts, panels)),
+            DType::BF16 => isa.run(Columns::<Bf16>::new(self, acts, panels)),
             quantized => {
-                with_format!(quantized, F => isa.run(Panels::<Quant<F>>::new(self, acts, panels)))
+                with_format!(quantized, F => isa.run(Columns::<Quant<F>>::new(self, acts, panels)))
             }
         }
     }
 }
 
 /// A run of panels times all tokens.
-struct Panels<'a, K> {
+struct Columns<'a, K> {
     part: &'a Part<'a>,
     acts: &'a Acts,
     panels: Range<usize>,
     tile: PhantomData<K>,
 }
 
-impl<'a, K> Panels<'a, K> {
+impl<'a, K> Columns<'a, K> {
     fn new(part: &'a Part<'a>, acts: &'a Acts, panels: Range<usize>) -> Self {
-        Panels { part, acts, panels, tile: PhantomData }
+        Columns { part, acts, panels, tile: PhantomData }
     }
 }
 
-impl<K: Tile> Op for Panels<'_, K> {
+impl<K: Tile> Op for Columns<'_, K> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let tokens = self.acts.tokens();
+        // the last group's panels may hold no rows
+        let end = self.panels.end.min(self.part.weights.rows().div_ceil(LANES));
         let mut block = 0;
         while block < tokens {
-            let end = (block + TOKEN_BLOCK).min(tokens);
+            let block_end = (block + TOKEN_BLOCK).min(tokens);
             let mut panel = self.panels.start;
-            while panel < self.panels.end {
-                let left = self.panels.end - panel;
+            while panel < end {
+                // a tile's panels are of one group
+                let left = (end - panel).min(GROUP - panel % GROUP);
                 // SAFETY: the tokens are within the batch; this range owns the panels' columns of `out`.
                 panel += unsafe {
-                    if S::STREAMS >= 4 && left >= 4 && end - block == 1 {
+                    if S::STREAMS >= 4 && left >= 4 && block_end - block == 1 {
                         self.tile::<S, 1, 4>(s, panel, block, true);
                         4
                     } else if S::PANELS >= 2 && left >= 2 {
-                        self.tokens::<S, 2>(s, panel, block..end);
+                        self.tokens::<S, 2>(s, panel, block..block_end);
                         2
                     } else {
-                        self.tokens::<S, 1>(s, panel, block..end);
+                        self.tokens::<S, 1>(s, panel, block..block_end);
                         1
                     }
                 };
             }
-            block = end;
+            block = block_end;
         }
     }
 }
 
-impl<K: Tile> Panels<'_, K> {
+impl<K: Tile> Columns<'_, K> {
     /// `P` panels times some tokens, in tiles that don't cross the activations' own.
     ///
     /// # Safety
-    /// The tokens exist, and no one else writes these panels' columns.
+    /// The tokens exist, the panels are of one group, and no one else writes their columns.
     #[inline(always)]
     unsafe fn tokens<S: Simd, const P: usize>(&self, s: S, panel: usize, tokens: Range<usize>) {
         let mut t = tokens.start;
         while t < tokens.end {
-            let first = t == tokens.start;
+            let cold = t == tokens.start;
             let room = (tokens.end - t).min(acts::TILE - t % acts::TILE);
             // SAFETY: the caller's word; `room` tokens are left.
             t += unsafe {
                 if S::TILE >= 6 && room >= 6 {
-                    self.tile::<S, 6, P>(s, panel, t, first)
+                    self.tile::<S, 6, P>(s, panel, t, cold)
                 } else if S::TILE >= 4 && room >= 4 {
-                    self.tile::<S, 4, P>(s, panel, t, first)
+                    self.tile::<S, 4, P>(s, panel, t, cold)
                 } else if S::TILE >= 3 && room >= 3 {
-                    self.tile::<S, 3, P>(s, panel, t, first)
+                    self.tile::<S, 3, P>(s, panel, t, cold)
                 } else if S::TILE >= 2 && room >= 2 {
-                    self.tile::<S, 2, P>(s, panel, t, first)
+                    self.tile::<S, 2, P>(s, panel, t, cold)
                 } else {
-                    self.tile::<S, 1, P>(s, panel, t, first)
+                    self.tile::<S, 1, P>(s, panel, t, cold)
                 }
             };
         }
@@ -184,20 +187,21 @@ impl<K: Tile> Panels<'_, K> {
     /// Computes one tile and writes it out; returns `T`.
     ///
     /// # Safety
-    /// `T` tokens from `t` on exist and lie in one tile of the activations, and no one else writes these panels' columns.
+    /// `T` tokens from `t` on exist and lie in one tile of the activations; the panels are of one group, and no one else
+    /// writes their columns.
     #[inline(always)]
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(
         &self,
         s: S,
         panel: usize,
         t: usize,
-        first: bool,
+        cold: bool,
     ) -> usize {
         let part = self.part;
-        let panels: [*const u8; P] = std::array::from_fn(|p| part.weights.panel(panel + p));
+        let panels = Panels::<P> { group: part.weights.group(panel / GROUP), first: panel % GROUP, cold };
         // SAFETY: the panels are these weights'; `matmul` checked the columns and that `out` has room.
         unsafe {
-            let sums = K::tile::<S, T, P>(s, panels, self.acts, t, first);
+            let sums = K::tile::<S, T, P>(s, panels, self.acts, t);
             for i in 0..T {
                 for p in 0..P {
                     let row = (panel + p) * LANES;

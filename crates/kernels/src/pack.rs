@@ -1,18 +1,20 @@
 //! Weight matrices repacked into panels that the inner loops stream in order.
 //!
 //! A panel is 16 rows of the matrix, interleaved so that one 512-bit load gives 4 consecutive values (as bytes) of each of
-//! the 16 rows: what a four-way byte dot product wants. All panels of one type have one layout for every
-//! instruction set, for GEMV and GEMM alike:
+//! the 16 rows: what a four-way byte dot product wants. Panels stand in groups of four whose pieces alternate, so that a
+//! product with one token reads one stream from front to back: as fast as the memory goes (four streams were measured to
+//! be a tenth slower). All types have one layout for every instruction set, for GEMV and GEMM alike; of a group:
 //!
 //! ```text
-//! quantised   codes:  per 32 values a low plane and, for 3, 5 and 6 bits, a high plane of the bits above. A plane of w bits
-//!                     is w lines of 64 bytes; line i, byte 4r+j holds row r's values 4(i + w·f) + j in its fields
-//!                     f = 0, 1, … of w bits, lowest first
-//!             header: after all codes, per stored block: d as f16 × 16 rows, dmin as f16 × 16 (if the type has mins),
-//!                     and for K-quants 256/SUB rows of 16 scale bytes, then as many of mins
-//! f32         line k: row r's value k                      64 bytes
-//! f16         line k: row r's value k                      32 bytes
-//! bf16        line i: row r's values 2i (low) and 2i+1     64 bytes
+//! quantised   per stored block scales, then codes:
+//!             scales: of panel 0, 1, 2, 3: d as f16 × 16 rows, dmin as f16 × 16 (if the type has mins), and for K-quants
+//!                     256/SUB rows of 16 scale bytes, then as many of mins
+//!             codes:  per 32 values, of panel 0, 1, 2, 3: a low plane and, for 3, 5 and 6 bits, a high plane of the bits
+//!                     above. A plane of w bits is w lines of 64 bytes; line i, byte 4r+j holds row r's values
+//!                     4(i + w·f) + j in its fields f = 0, 1, … of w bits, lowest first
+//! f32         per value k, of panel 0, 1, 2, 3: row r's value k                      64 bytes
+//! f16         per value k, of panel 0, 1, 2, 3: row r's value k                      32 bytes
+//! bf16        per pair i, of panel 0, 1, 2, 3: row r's values 2i (low) and 2i+1      64 bytes
 //! ```
 //!
 //! Rows beyond the last are zeros. A code takes as many bits as in the file.
@@ -24,19 +26,24 @@ use crate::pool::Pool;
 use crate::simd::LANES;
 use crate::unpack::{Block, unpack};
 
+/// Panels in a group.
+pub(crate) const GROUP: usize = 4;
+/// Rows of a group.
+const ROWS: usize = GROUP * LANES;
+
 /// A weight matrix in panels, `[rows, cols]`.
 #[derive(Debug)]
 pub struct Packed {
     dtype: DType,
     rows: usize,
     cols: usize,
-    panel_bytes: usize,
+    group_bytes: usize,
     data: Buffer,
 }
 
-/// Bytes of one panel's codes and of its header. `cols` is a multiple of the block length.
-pub(crate) fn quant_panel_bytes<F: Format>(cols: usize) -> (usize, usize) {
-    (cols / 32 * F::CODE_BYTES, cols / F::BLOCK * F::HEADER_BYTES)
+/// Bytes of a stored block of a group's rows: scales and codes.
+pub(crate) const fn chunk_bytes<F: Format>() -> usize {
+    GROUP * (F::BLOCK / 32 * F::CODE_BYTES + F::HEADER_BYTES)
 }
 
 impl Packed {
@@ -55,37 +62,35 @@ impl Packed {
         cols: usize,
         row: impl Fn(usize) -> &'a [u8] + Sync,
     ) -> Result<Packed, AllocError> {
-        let panel_bytes = match dtype {
-            DType::F32 => cols * 4 * LANES,
-            DType::F16 => cols * 2 * LANES,
-            DType::BF16 => cols.div_ceil(2) * 4 * LANES,
-            quantized => with_format!(quantized, F => {
-                let (codes, header) = quant_panel_bytes::<F>(cols);
-                codes + header.next_multiple_of(64)
-            }),
+        let group_bytes = match dtype {
+            DType::F32 => cols * 4 * ROWS,
+            DType::F16 => cols * 2 * ROWS,
+            DType::BF16 => cols.div_ceil(2) * 4 * ROWS,
+            quantized => with_format!(quantized, F => cols / F::BLOCK * chunk_bytes::<F>()),
         };
-        let panels = rows.div_ceil(LANES);
-        let mut data = Buffer::zeroed(panels * panel_bytes)?;
+        let groups = rows.div_ceil(ROWS);
+        let mut data = Buffer::zeroed(groups * group_bytes)?;
         let base = SharedPtr::new(data.bytes_mut());
-        pool.for_each(panels, &|panel| {
-            // SAFETY: panels are disjoint ranges of `data`, which outlives the call.
-            let out = unsafe { std::slice::from_raw_parts_mut(base.at(panel * panel_bytes), panel_bytes) };
-            let stored: [Option<&[u8]>; LANES] = std::array::from_fn(|r| {
-                let r = panel * LANES + r;
-                (r < rows).then(|| {
-                    let bytes = row(r);
-                    assert_eq!(dtype.bytes_for(cols), Some(bytes.len()), "bytes of a row of {dtype}");
-                    bytes
-                })
+        pool.for_each(groups, &|group| {
+            // SAFETY: groups are disjoint ranges of `data`, which outlives the call.
+            let out = unsafe { std::slice::from_raw_parts_mut(base.at(group * group_bytes), group_bytes) };
+            let stored: [&[u8]; ROWS] = std::array::from_fn(|r| {
+                let r = group * ROWS + r;
+                if r >= rows {
+                    return &[][..];
+                }
+                let bytes = row(r);
+                assert_eq!(dtype.bytes_for(cols), Some(bytes.len()), "bytes of a row of {dtype}");
+                bytes
             });
             match dtype {
-                DType::F32 => pack_lines::<4>(&stored, out, 4),
-                DType::F16 => pack_lines::<2>(&stored, out, 2),
-                DType::BF16 => pack_lines::<2>(&stored, out, 4),
-                quantized => with_format!(quantized, F => pack_quantized::<F>(&stored, cols, out)),
+                DType::F32 => pack_lines(&stored, out, 4),
+                DType::F16 => pack_lines(&stored, out, 2),
+                DType::BF16 => pack_lines(&stored, out, 4),
+                quantized => with_format!(quantized, F => pack_quantized::<F>(&stored, out)),
             }
         });
-        Ok(Packed { dtype, rows, cols, panel_bytes, data })
+        Ok(Packed { dtype, rows, cols, group_bytes, data })
     }
 
     /// The stored type.
@@ -103,9 +108,9 @@ impl Packed {
         self.cols
     }
 
-    /// Panels of 16 rows.
-    pub fn panels(&self) -> usize {
-        self.rows.div_ceil(LANES)
+    /// Panels of 16 rows; a multiple of [`GROUP`], so that the last ones may hold no row.
+    pub(crate) fn panels(&self) -> usize {
+        self.rows.div_ceil(ROWS) * GROUP
     }
 
     /// Bytes in memory: what a decode step reads.
@@ -113,38 +118,34 @@ impl Packed {
         self.data.len()
     }
 
-    /// The address of a panel's first byte.
-    pub(crate) fn panel(&self, panel: usize) -> *const u8 {
-        self.data.bytes()[panel * self.panel_bytes..][..self.panel_bytes].as_ptr()
+    /// The address of a group's first byte.
+    pub(crate) fn group(&self, group: usize) -> *const u8 {
+        self.data.bytes()[group * self.group_bytes..][..self.group_bytes].as_ptr()
     }
 }
 
-/// Interleaves rows of `SIZE`-byte floats so that each line holds `unit` bytes of every row.
-fn pack_lines<const SIZE: usize>(rows: &[Option<&[u8]>; LANES], out: &mut [u8], unit: usize) {
+/// Interleaves rows of floats so that each line holds `unit` bytes of every row of a panel.
+fn pack_lines(rows: &[&[u8]; ROWS], out: &mut [u8], unit: usize) {
     for (r, row) in rows.iter().enumerate() {
-        let Some(row) = row else { continue };
-        for (line, bytes) in out.chunks_exact_mut(unit * LANES).zip(row.chunks(unit)) {
-            line[r * unit..][..bytes.len()].copy_from_slice(bytes);
+        for (lines, bytes) in out.chunks_exact_mut(unit * ROWS).zip(row.chunks(unit)) {
+            lines[r * unit..][..bytes.len()].copy_from_slice(bytes);
         }
     }
 }
 
-fn pack_quantized<F: Format>(rows: &[Option<&[u8]>; LANES], cols: usize, out: &mut [u8]) {
-    let (code_bytes, header_bytes) = quant_panel_bytes::<F>(cols);
-    let (codes, header) = out.split_at_mut(code_bytes);
+fn pack_quantized<F: Format>(rows: &[&[u8]; ROWS], out: &mut [u8]) {
+    let stored_bytes = F::DTYPE.block_bytes();
     let mut block = Block::zero();
-    for (r, row) in rows.iter().enumerate() {
-        let Some(row) = row else { continue };
-        let code_blocks = codes.chunks_exact_mut(F::CODE_BYTES * F::BLOCK / 32);
-        let headers = header[..header_bytes].chunks_exact_mut(F::HEADER_BYTES);
-        for ((stored, codes), header) in
-            row.chunks_exact(F::DTYPE.block_bytes()).zip(code_blocks).zip(headers)
-        {
-            unpack(F::DTYPE, stored, &mut block);
-            for (values, codes) in block.codes.chunks_exact(32).zip(codes.chunks_exact_mut(F::CODE_BYTES)) {
-                pack_codes::<F>(values, r, codes);
+    for (b, chunk) in out.chunks_exact_mut(chunk_bytes::<F>()).enumerate() {
+        let (scales, codes) = chunk.split_at_mut(GROUP * F::HEADER_BYTES);
+        for (r, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_empty()) {
+            unpack(F::DTYPE, &row[b * stored_bytes..][..stored_bytes], &mut block);
+            let (panel, lane) = (r / LANES, r % LANES);
+            let groups = codes.chunks_exact_mut(GROUP * F::CODE_BYTES);
+            for (values, codes) in block.codes.chunks_exact(32).zip(groups) {
+                pack_codes::<F>(values, lane, &mut codes[panel * F::CODE_BYTES..][..F::CODE_BYTES]);
             }
-            pack_header::<F>(&block, r, header);
+            pack_header::<F>(&block, lane, &mut scales[panel * F::HEADER_BYTES..][..F::HEADER_BYTES]);
         }
     }
 }

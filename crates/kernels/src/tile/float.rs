@@ -1,7 +1,8 @@
 //! Tiles of float weights: `f32`, `f16` and `bf16`, with `f32` activations or `bf16` pairs.
 
-use super::{AHEAD, Tile};
+use super::{AHEAD, Panels, Tile};
 use crate::acts::Acts;
+use crate::pack::GROUP;
 use crate::simd::{LANES, Simd};
 use half::f16;
 
@@ -16,39 +17,44 @@ pub(crate) struct Bf16Dot;
 
 /// A weight type whose lines of 16 values become `f32` vectors.
 trait Line {
-    /// Bytes of a panel per column.
+    /// Columns that share a line.
+    const COLUMNS: usize;
+    /// Bytes of a line.
     const BYTES: usize;
-    /// Column `k` of 16 rows.
+    /// Column `k` of 16 rows, from the line that holds it.
     ///
     /// # Safety
-    /// The panel has that column.
-    unsafe fn line<S: Simd>(s: S, panel: *const u8, k: usize) -> S::F;
+    /// `line` is readable for a line's bytes.
+    unsafe fn column<S: Simd>(s: S, line: *const u8, k: usize) -> S::F;
 }
 
 impl Line for F32 {
+    const COLUMNS: usize = 1;
     const BYTES: usize = 64;
     #[inline(always)]
-    unsafe fn line<S: Simd>(s: S, panel: *const u8, k: usize) -> S::F {
-        // SAFETY: line k of the panel is 16 values.
-        unsafe { s.load(panel.cast::<f32>().add(k * LANES)) }
+    unsafe fn column<S: Simd>(s: S, line: *const u8, _: usize) -> S::F {
+        // SAFETY: a line is 16 values.
+        unsafe { s.load(line.cast()) }
     }
 }
 
 impl Line for F16 {
+    const COLUMNS: usize = 1;
     const BYTES: usize = 32;
     #[inline(always)]
-    unsafe fn line<S: Simd>(s: S, panel: *const u8, k: usize) -> S::F {
-        // SAFETY: line k of the panel is 16 values.
-        unsafe { s.load_f16(panel.cast::<f16>().add(k * LANES)) }
+    unsafe fn column<S: Simd>(s: S, line: *const u8, _: usize) -> S::F {
+        // SAFETY: a line is 16 values.
+        unsafe { s.load_f16(line.cast::<f16>()) }
     }
 }
 
 impl Line for Bf16 {
-    const BYTES: usize = 32;
+    const COLUMNS: usize = 2;
+    const BYTES: usize = 64;
     #[inline(always)]
-    unsafe fn line<S: Simd>(s: S, panel: *const u8, k: usize) -> S::F {
-        // SAFETY: line k/2 of the panel holds values k and k + 1 of 16 rows.
-        let pair = unsafe { s.load_bytes(panel.add(k / 2 * 64)) };
+    unsafe fn column<S: Simd>(s: S, line: *const u8, k: usize) -> S::F {
+        // SAFETY: a line is 16 pairs.
+        let pair = unsafe { s.load_bytes(line) };
         if k.is_multiple_of(2) { s.bf16_low(pair) } else { s.bf16_high(pair) }
     }
 }
@@ -57,26 +63,26 @@ impl<L: Line> Tile for L {
     #[inline(always)]
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(
         s: S,
-        panels: [*const u8; P],
+        panels: Panels<P>,
         acts: &Acts,
         t: usize,
-        first: bool,
     ) -> [[S::F; P]; T] {
         let cols = acts.cols();
         let mut sums = [[s.splat(0.0); P]; T];
         // SAFETY: the caller vouches for panels and tokens; `k` stays below `cols`.
         unsafe {
             let rows: [*const f32; T] = std::array::from_fn(|i| acts.f32.as_ptr().add((t + i) * cols));
-            // two columns a turn: a pair of `bf16` is loaded once
+            let first = panels.group.add(panels.first * L::BYTES);
             let mut k = 0;
             while k < cols {
-                for k in k..(k + 2).min(cols) {
+                let lines = first.add(k / L::COLUMNS * GROUP * L::BYTES);
+                if panels.cold {
+                    ask_ahead::<S>(s, lines, P * L::BYTES);
+                }
+                for k in k..(k + L::COLUMNS).min(cols) {
                     let mut w = [s.splat(0.0); P];
                     for p in 0..P {
-                        if first {
-                            s.prefetch(panels[p].wrapping_add(k * L::BYTES + AHEAD));
-                        }
-                        w[p] = L::line(s, panels[p], k);
+                        w[p] = L::column(s, lines.add(p * L::BYTES), k);
                     }
                     for i in 0..T {
                         let x = s.splat(*rows[i].add(k));
@@ -85,7 +91,7 @@ impl<L: Line> Tile for L {
                         }
                     }
                 }
-                k += 2;
+                k += L::COLUMNS;
             }
         }
         sums
@@ -96,23 +102,24 @@ impl Tile for Bf16Dot {
     #[inline(always)]
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(
         s: S,
-        panels: [*const u8; P],
+        panels: Panels<P>,
         acts: &Acts,
         t: usize,
-        first: bool,
     ) -> [[S::F; P]; T] {
         let pairs = acts.cols().div_ceil(2);
         let mut sums = [[s.splat(0.0); P]; T];
         // SAFETY: the caller vouches for panels and tokens; both hold `pairs` pairs.
         unsafe {
             let rows: [*const u32; T] = std::array::from_fn(|i| acts.bf16.as_ptr().add((t + i) * pairs));
+            let first = panels.group.add(panels.first * 64);
             for k in 0..pairs {
+                let lines = first.add(k * GROUP * 64);
+                if panels.cold {
+                    ask_ahead::<S>(s, lines, P * 64);
+                }
                 let mut w = [s.isplat(0); P];
                 for p in 0..P {
-                    if first {
-                        s.prefetch(panels[p].wrapping_add(k * 64 + AHEAD));
-                    }
-                    w[p] = s.load_bytes(panels[p].add(k * 64));
+                    w[p] = s.load_bytes(lines.add(p * 64));
                 }
                 for i in 0..T {
                     let x = s.isplat(*rows[i].add(k) as i32);
@@ -123,5 +130,13 @@ impl Tile for Bf16Dot {
             }
         }
         sums
+    }
+}
+
+/// Asks for the lines that will be read [`AHEAD`] of these.
+#[inline(always)]
+fn ask_ahead<S: Simd>(s: S, lines: *const u8, bytes: usize) {
+    for at in (0..bytes).step_by(64) {
+        s.prefetch(lines.wrapping_add(AHEAD + at));
     }
 }

@@ -12,23 +12,32 @@ pub(crate) use quant::Quant;
 use crate::acts::Acts;
 use crate::simd::Simd;
 
+/// `P` panels of a group, side by side.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels<const P: usize> {
+    /// The group's first byte.
+    pub group: *const u8,
+    /// The first panel's number in its group; `first + P` is at most [`crate::pack::GROUP`].
+    pub first: usize,
+    /// No other tile has just read these panels, so they come from memory, and lines are asked for ahead of their use.
+    pub cold: bool,
+}
+
 /// The inner loop of one weight type.
 pub(crate) trait Tile {
-    /// `T` tokens from `t` on × `P` panels: 16 sums for each. `first`: no other tile has just read these panels, so they
-    /// come from memory, and their lines are asked for [`AHEAD`] of their use.
+    /// `T` tokens from `t` on × `P` panels: 16 sums for each.
     ///
     /// # Safety
     /// The panels are of this tile's type with `acts.cols()` columns; the `T` tokens exist in the form that
     /// [`crate::act_kind`] names and lie in one tile of [`crate::acts::TILE`].
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(
         s: S,
-        panels: [*const u8; P],
+        panels: Panels<P>,
         acts: &Acts,
         t: usize,
-        first: bool,
     ) -> [[S::F; P]; T];
 }
 
-/// How far ahead of its use a panel's line is asked for, in bytes: far enough to hide the memory's latency, near enough that
-/// lines are not pushed out of the L1 cache again before their use.
-pub(crate) const AHEAD: usize = 2048;
+/// How far ahead of its use a line is asked for, in bytes of a group's stream: far enough to hide the memory's latency, near
+/// enough that it is not pushed out of the L1 cache again before its use.
+pub(crate) const AHEAD: usize = 6144;

@@ -4,10 +4,10 @@
 //! exact `i32` sums (started at −zero·Σa, which takes the zero point out); each sum is converted once and multiplied by the
 //! rows' scale and the token's.
 
-use super::{AHEAD, Tile};
-use crate::acts::{ActBlock, Acts, GROUP, TILE};
+use super::{AHEAD, Panels, Tile};
+use crate::acts::{ActBlock, Acts, TILE};
 use crate::format::Format;
-use crate::pack::quant_panel_bytes;
+use crate::pack::{self, chunk_bytes};
 use crate::simd::Simd;
 use half::f16;
 use std::marker::PhantomData;
@@ -19,32 +19,27 @@ impl<F: Format> Tile for Quant<F> {
     #[inline(always)]
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(
         s: S,
-        panels: [*const u8; P],
+        panels: Panels<P>,
         acts: &Acts,
         t: usize,
-        first: bool,
     ) -> [[S::F; P]; T] {
-        let (blocks, lane) = (acts.cols() / GROUP, t % TILE);
-        let (code_bytes, header_bytes) = quant_panel_bytes::<F>(acts.cols());
-        let ahead = AHEAD * header_bytes / code_bytes;
+        let (chunks, lane) = (acts.cols() / F::BLOCK, t % TILE);
         let mut sums = [[s.splat(0.0); P]; T];
-        // SAFETY: the caller vouches for panels and tokens; offsets stay within a panel's codes and header
-        // ([`crate::pack`]) and within one tile's blocks.
+        // SAFETY: the caller vouches for panels and tokens; offsets stay within a group's chunks ([`crate::pack`]) and
+        // within one tile's blocks.
         unsafe {
             let tile = acts.tile(t);
-            for b in 0..blocks {
-                if first {
-                    for p in 0..P {
-                        let at = b * (32 * F::HEADER_BYTES / F::BLOCK) + ahead;
-                        s.prefetch(panels[p].wrapping_add(code_bytes + at));
-                        for line in 0..F::CODE_BYTES / 64 {
-                            s.prefetch(panels[p].wrapping_add(b * F::CODE_BYTES + 64 * line + AHEAD));
-                        }
-                    }
+            for b in 0..chunks * F::BLOCK / 32 {
+                let (chunk, b_in) = (b / (F::BLOCK / 32), b % (F::BLOCK / 32));
+                let chunk = panels.group.add(chunk * chunk_bytes::<F>());
+                let headers = chunk.add(panels.first * F::HEADER_BYTES);
+                let codes = chunk.add(pack::GROUP * F::HEADER_BYTES);
+                let codes = codes.add((b_in * pack::GROUP + panels.first) * F::CODE_BYTES);
+                if panels.cold {
+                    ask_ahead::<S, F, P>(s, chunk, panels.first, b_in);
                 }
-                let codes = std::array::from_fn(|p| panels[p].wrapping_add(b * F::CODE_BYTES));
                 let block = Block::<F, T, P> { codes, acts: &*tile.add(b), lane, format: PhantomData };
-                let header = |p: usize| panels[p].wrapping_add(code_bytes);
+                let header = |p: usize| headers.add(p * F::HEADER_BYTES);
                 if F::SUB == 32 {
                     // both values of a nibble pair, one after the other
                     let mut dots = block.start(s, &block.acts.neg32);
@@ -57,7 +52,7 @@ impl<F: Format> Tile for Quant<F> {
                     block.dot::<S, 3>(s, &mut dots);
                     block.dot::<S, 7>(s, &mut dots);
                     for p in 0..P {
-                        let scales = scales::<S, F>(s, header(p), b, 0);
+                        let scales = scales::<S, F>(s, header(p), b_in, 0);
                         block.scale(s, p, scales, &block.acts.neg32, &dots, &mut sums);
                     }
                 } else {
@@ -67,7 +62,7 @@ impl<F: Format> Tile for Quant<F> {
                     block.dot::<S, 2>(s, &mut dots);
                     block.dot::<S, 3>(s, &mut dots);
                     for p in 0..P {
-                        let scales = scales::<S, F>(s, header(p), b, 0);
+                        let scales = scales::<S, F>(s, header(p), b_in, 0);
                         block.scale(s, p, scales, &block.acts.neg16[0], &dots, &mut sums);
                     }
                     let mut dots = block.start(s, &block.acts.neg16[1]);
@@ -76,7 +71,7 @@ impl<F: Format> Tile for Quant<F> {
                     block.dot::<S, 6>(s, &mut dots);
                     block.dot::<S, 7>(s, &mut dots);
                     for p in 0..P {
-                        let scales = scales::<S, F>(s, header(p), b, 1);
+                        let scales = scales::<S, F>(s, header(p), b_in, 1);
                         block.scale(s, p, scales, &block.acts.neg16[1], &dots, &mut sums);
                     }
                 }
@@ -88,8 +83,8 @@ impl<F: Format> Tile for Quant<F> {
 
 /// 32 columns of a tile.
 struct Block<'a, F, const T: usize, const P: usize> {
-    /// The panels' planes.
-    codes: [*const u8; P],
+    /// The first panel's planes; the others' follow.
+    codes: *const u8,
     acts: &'a ActBlock,
     /// The tile's first token among the block's.
     lane: usize,
@@ -127,7 +122,7 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
         unsafe {
             let mut w = [s.isplat(0); P];
             for p in 0..P {
-                w[p] = codes::<S, F, FOUR>(s, self.codes[p]);
+                w[p] = codes::<S, F, FOUR>(s, self.codes.add(p * F::CODE_BYTES));
             }
             for i in 0..T {
                 let bytes = self.acts.codes[self.lane + i].as_ptr().add(4 * FOUR);
@@ -159,6 +154,29 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
                     if F::MIN_SIGN > 0.0 { s.fnma(min, neg, product) } else { s.fma(min, neg, product) };
             }
             sums[i][p] = s.fma(product, s.splat(self.acts.scales[self.lane + i]), sums[i][p]);
+        }
+    }
+}
+
+/// Asks for the codes and scales that will be read about [`AHEAD`] of block `b` of a chunk.
+#[inline(always)]
+fn ask_ahead<S: Simd, F: Format, const P: usize>(s: S, chunk: *const u8, first: usize, b: usize) {
+    let blocks = F::BLOCK / 32;
+    if P == pack::GROUP {
+        // the whole stream, a block's share at a time
+        let share = chunk_bytes::<F>() / blocks;
+        for line in 0..share.div_ceil(64) {
+            s.prefetch(chunk.wrapping_add(AHEAD + b * share + 64 * line));
+        }
+    } else {
+        let ahead = chunk.wrapping_add((AHEAD / chunk_bytes::<F>()).max(1) * chunk_bytes::<F>());
+        let share = P * F::HEADER_BYTES / blocks;
+        for line in 0..share.div_ceil(64) {
+            s.prefetch(ahead.wrapping_add(first * F::HEADER_BYTES + b * share + 64 * line));
+        }
+        let codes = ahead.wrapping_add(pack::GROUP * F::HEADER_BYTES);
+        for line in 0..P * F::CODE_BYTES / 64 {
+            s.prefetch(codes.wrapping_add((b * pack::GROUP + first) * F::CODE_BYTES + 64 * line));
         }
     }
 }
@@ -210,21 +228,20 @@ const fn high_or_one<F: Format>() -> usize {
     if F::HIGH == 0 { 1 } else { F::HIGH }
 }
 
-/// The scale and min of 16 rows for block `b` of 32 values (its first or second half where scales are per 16).
+/// The scale and min of 16 rows for block `b` of a stored block's (its first or second half where scales are per 16).
 ///
 /// # Safety
-/// `header` is a panel's, with every block's scales as [`crate::pack`] lays them out.
+/// `header` is the stored block's of one panel, as [`crate::pack`] lays it out.
 #[inline(always)]
 unsafe fn scales<S: Simd, F: Format>(s: S, header: *const u8, b: usize, half: usize) -> (S::F, S::F) {
     // SAFETY: the caller's word.
     unsafe {
-        let at = header.add(b * 32 / F::BLOCK * F::HEADER_BYTES);
-        let mut scale = s.load_f16(at.cast::<f16>());
-        let mut min = if F::HAS_MIN { s.load_f16(at.add(32).cast::<f16>()) } else { s.splat(0.0) };
+        let mut scale = s.load_f16(header.cast::<f16>());
+        let mut min = if F::HAS_MIN { s.load_f16(header.add(32).cast::<f16>()) } else { s.splat(0.0) };
         if F::SUPER {
             let subs = 256 / F::SUB;
-            let sub = (b % 8) * (32 / F::SUB) + half;
-            let sc = at.add(if F::HAS_MIN { 64 } else { 32 } + 16 * sub);
+            let sub = b * (32 / F::SUB) + half;
+            let sc = header.add(if F::HAS_MIN { 64 } else { 32 } + 16 * sub);
             scale = s.mul(scale, if F::SIGNED { s.load_i8(sc.cast()) } else { s.load_u8(sc) });
             if F::HAS_MIN {
                 min = s.mul(min, s.load_u8(sc.add(16 * subs)));
