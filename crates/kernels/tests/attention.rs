@@ -4,7 +4,7 @@ use half::f16;
 use proptest::prelude::*;
 use zonda_kernels::Isa;
 use zonda_kernels::activation::{AddScaled, SiluMul};
-use zonda_kernels::attention::{Attend, KvType, PAGE, Query, Scratch, StoreKv};
+use zonda_kernels::attention::{Attend, AttendSplit, KvType, Merge, PAGE, Query, SPLIT, Scratch, StoreKv};
 use zonda_kernels::norm::{RmsNorm, RmsNormInPlace};
 use zonda_kernels::rope::Rotate;
 use zonda_kernels::simd::{LANES, Op, Simd};
@@ -38,14 +38,15 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
     let queries = values(windows.len() * head_dim, seed + 2, 3.0);
     let mut pages = vec![vec![0u32; kv.page_bytes(head_dim) / 4]; positions.div_ceil(PAGE)];
     for p in 0..positions {
-        StoreKv {
+        // every set writes the same bits
+        let isa = Isa::all()[p % Isa::all().len()];
+        isa.run(StoreKv {
             page: bytemuck::cast_slice_mut(&mut pages[p / PAGE]),
             kv,
             at: p % PAGE,
             key: &keys[p * head_dim..][..head_dim],
             value: &vals[p * head_dim..][..head_dim],
-        }
-        .run();
+        });
     }
     let stored = |x: f32| f64::from(if kv == KvType::F16 { f16::from_f32(x).to_f32() } else { x });
     let scale = 1.0 / (head_dim as f32).sqrt();
@@ -83,7 +84,43 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
             scratch: &mut Scratch::default(),
         });
         close(&out, &want, 2e-5, &format!("attention on {} ({})", isa.describe(), kv.name()));
+        assert_eq!(
+            by_splits(isa, &work, head_dim, scale, kv, &pages),
+            out,
+            "in splits on {}",
+            isa.describe()
+        );
     }
+}
+
+/// What several threads do with a long context: every split on its own, then merged.
+fn by_splits(
+    isa: Isa,
+    work: &[Query],
+    head_dim: usize,
+    scale: f32,
+    kv: KvType,
+    pages: &[Vec<u32>],
+) -> Vec<f32> {
+    let (from, to) = work.iter().fold((usize::MAX, 0), |(from, to), q| (from.min(q.from), to.max(q.to)));
+    let splits = from / SPLIT..to.div_ceil(SPLIT);
+    let stride = work.len() * (head_dim + 2);
+    let mut parts = vec![f32::NAN; splits.len() * stride];
+    for (split, part) in splits.zip(parts.chunks_mut(stride)) {
+        let row = |i: usize, q: &Query| Query { out: part[i * (head_dim + 2)..].as_ptr().cast_mut(), ..*q };
+        let queries: Vec<Query> = work.iter().enumerate().map(|(i, q)| row(i, q)).collect();
+        let page = |i: usize| bytemuck::cast_slice::<u32, u8>(&pages[i]);
+        let scratch = &mut Scratch::default();
+        isa.run(AttendSplit {
+            attend: Attend { queries: &queries, head_dim, scale, kv, page, scratch },
+            split,
+        });
+    }
+    let mut out = vec![f32::NAN; work.len() * head_dim];
+    for (i, out) in out.chunks_mut(head_dim).enumerate() {
+        isa.run(Merge { parts: &parts[i * (head_dim + 2)..], stride, out });
+    }
+    out
 }
 
 proptest! {
@@ -142,8 +179,9 @@ proptest! {
 
 #[test]
 fn long_contexts_and_whole_pages() {
-    for positions in [PAGE - 1, PAGE, PAGE + 1, 40 * PAGE] {
-        check_attention(positions, 64, KvType::F16, &[(0, positions), (positions - 1, positions)], 11);
+    for positions in [PAGE - 1, PAGE, PAGE + 1, SPLIT, SPLIT + 1, 40 * PAGE] {
+        let windows = [(0, positions), (positions - 1, positions), (positions / 2, positions / 2 + 1)];
+        check_attention(positions, 64, KvType::F16, &windows, 11);
     }
 }
 
@@ -154,7 +192,7 @@ fn a_nan_in_the_cache_shows() {
         for at in 0..3 {
             let (k, v) = if at == 1 { (key, value) } else { (0.5, 0.5) };
             let page = bytemuck::cast_slice_mut(&mut page);
-            StoreKv { page, kv: KvType::F32, at, key: &[k; 32], value: &[v; 32] }.run();
+            Isa::best().run(StoreKv { page, kv: KvType::F32, at, key: &[k; 32], value: &[v; 32] });
         }
         for isa in Isa::all() {
             let (q, mut out) = ([1.0f32; 32], [0.0f32; 32]);

@@ -1,20 +1,22 @@
 //! The attention half of a layer: Q, K, V → bias, QK norm, RoPE → KV cache → attention → output projection.
+//!
+//! Work is cut by KV head and, within a prompt, by page; a decode step over a long context also by [`SPLIT`], so that few KV
+//! heads still keep all threads busy. How it is cut changes no bit of the result.
 
-use crate::forward::{Rows, Run};
+use crate::forward::{Rows, Run, kinds};
 use crate::kv::{KvCache, KvWriter};
 use crate::rope::Angles;
 use crate::weights::{Layer, Linear};
 use std::cell::RefCell;
+use std::ops::Range;
 use zonda_engine::forward::{Batch, Span};
 use zonda_engine::load::ModelSpec;
 use zonda_kernels::activation::AddScaled;
-use zonda_kernels::attention::{Attend, PAGE, Query, Scratch, StoreKv};
+use zonda_kernels::acts::TILE;
+use zonda_kernels::attention::{Attend, AttendSplit, Merge, PAGE, Query, SPLIT, Scratch, StoreKv};
 use zonda_kernels::norm::RmsNormInPlace;
 use zonda_kernels::rope::Rotate;
 use zonda_kernels::{Acts, Job, matmul};
-
-/// Tokens whose queries one item of work handles.
-const TOKENS_PER_ITEM: usize = 32;
 
 /// What attention writes between its projections.
 #[derive(Debug, Default)]
@@ -25,14 +27,15 @@ pub(crate) struct AttentionBuffers {
     k: Vec<f32>,
     /// `[tokens, kv_heads · head_dim]`
     v: Vec<f32>,
+    /// Of a decode step, `[splits of all spans, heads · (head_dim + 2)]`
+    parts: Vec<f32>,
     /// `[tokens, heads · head_dim]`, written by attention, read by the output projection
-    mixed: Vec<f32>,
-    mixed_acts: Acts,
+    mixed: Acts,
 }
 
-/// Some tokens of one span, for one KV head.
+/// Some tokens of one span.
 #[derive(Clone, Copy)]
-struct Item<'a> {
+struct Piece<'a> {
     span: &'a Span<'a>,
     /// The span's first row in the batch.
     row: usize,
@@ -62,9 +65,11 @@ impl AttentionBuffers {
         self.q.resize(tokens * q_cols, 0.0);
         self.k.resize(tokens * kv_cols, 0.0);
         self.v.resize(tokens * kv_cols, 0.0);
-        self.mixed.resize(tokens * q_cols, 0.0);
         project(run, normed, [(&layer.q, &mut self.q), (&layer.k, &mut self.k), (&layer.v, &mut self.v)]);
 
+        let kinds = kinds(&[&layer.attn_out]);
+        self.mixed.reset(tokens, q_cols, &kinds);
+        let mixed = self.mixed.rows();
         let heads = Heads {
             run,
             spec,
@@ -76,47 +81,60 @@ impl AttentionBuffers {
             q: Rows::new(&mut self.q, q_cols),
             k: Rows::new(&mut self.k, kv_cols),
             v: Rows::new(&mut self.v, kv_cols),
-            mixed: Rows::new(&mut self.mixed, q_cols),
         };
-        let decode = batch.spans.iter().all(|s| s.tokens.len() == 1);
-        run.pool.for_each(spec.kv_heads, &|head| {
-            let mut row = 0;
-            for span in &batch.spans {
-                heads.rotate_and_store(span, row, head);
-                row += span.tokens.len();
-            }
-            if decode {
-                for (row, span) in batch.spans.iter().enumerate() {
-                    heads.attend(Item { span, row, from: 0, to: 1 }, head);
-                }
-            }
-        });
-        if !decode {
-            let chunks = |s: &Span<'_>| s.tokens.len().div_ceil(TOKENS_PER_ITEM);
-            let items: usize = batch.spans.iter().map(chunks).sum();
-            run.pool.for_each(items * spec.kv_heads, &|i| {
-                // later chunks see more and take longer: hand them out first
-                let (mut chunk, head) = (items - 1 - i / spec.kv_heads, i % spec.kv_heads);
-                let mut row = 0;
-                for span in &batch.spans {
-                    if chunk < chunks(span) {
-                        let from = chunk * TOKENS_PER_ITEM;
-                        let to = (from + TOKENS_PER_ITEM).min(span.tokens.len());
-                        return heads.attend(Item { span, row, from, to }, head);
+        if batch.spans.iter().all(|s| s.tokens.len() == 1) {
+            heads.decode(batch, &mut self.parts);
+            let (parts, stride) = (&self.parts, heads.part_len());
+            run.pool.split(tokens, TILE, &|rows| {
+                for t in rows {
+                    let first: usize = batch.spans[..t].iter().map(|s| heads.splits(s).len()).sum();
+                    let parts = &parts[first * stride..][..heads.splits(&batch.spans[t]).len() * stride];
+                    // SAFETY: each row belongs to one range, and `mixed` stays borrowed until the loop ends.
+                    unsafe {
+                        heads.merge(parts, mixed.row(t));
+                        mixed.convert(run.isa, t, &kinds);
                     }
-                    chunk -= chunks(span);
-                    row += span.tokens.len();
+                }
+            });
+        } else {
+            heads.rotate_all(batch);
+            // later pieces see more and take longer: they are handed out first
+            each_piece(run, batch, spec.kv_heads, &|piece, head| {
+                // SAFETY: these columns of these rows belong to this piece and KV head alone.
+                let out = |t: usize, h: usize| unsafe { mixed.row(t).as_mut_ptr().add(h * spec.head_dim) };
+                heads.attend(piece, head, &out, None);
+            });
+            run.pool.split(tokens, TILE, &|rows| {
+                for t in rows {
+                    // SAFETY: as above.
+                    unsafe { mixed.convert(run.isa, t, &kinds) };
                 }
             });
         }
-
-        let mixed = &self.mixed;
-        run.fill(&mut self.mixed_acts, tokens, q_cols, &[&layer.attn_out], |t, row| {
-            row.copy_from_slice(&mixed[t * q_cols..][..q_cols]);
-        });
         let out = Job { weights: &layer.attn_out.packed, out: x, stride: spec.hidden_size, add: true };
-        matmul(run.isa, run.pool, &self.mixed_acts, &mut [out]);
+        matmul(run.isa, run.pool, &self.mixed, &mut [out]);
     }
+}
+
+/// Calls `body` for every page's worth of tokens of every span and every KV head, the last pieces first.
+fn each_piece(run: Run<'_>, batch: &Batch<'_>, kv_heads: usize, body: &(dyn Fn(Piece<'_>, usize) + Sync)) {
+    // a page that two threads write at once would be shared between them: pieces end where pages do
+    let pieces = |s: &Span<'_>| (s.start + s.tokens.len()).div_ceil(PAGE) - s.start / PAGE;
+    let total: usize = batch.spans.iter().map(pieces).sum();
+    run.pool.for_each(total * kv_heads, &|i| {
+        let (mut piece, head) = (total - 1 - i / kv_heads, i % kv_heads);
+        let mut row = 0;
+        for span in &batch.spans {
+            if piece < pieces(span) {
+                let page = span.start / PAGE + piece;
+                let from = (page * PAGE).max(span.start) - span.start;
+                let to = ((page + 1) * PAGE).min(span.start + span.tokens.len()) - span.start;
+                return body(Piece { span, row, from, to }, head);
+            }
+            piece -= pieces(span);
+            row += span.tokens.len();
+        }
+    });
 }
 
 /// Q, K and V in one parallel loop.
@@ -140,31 +158,85 @@ struct Heads<'a> {
     q: Rows,
     k: Rows,
     v: Rows,
-    mixed: Rows,
 }
 
 impl Heads<'_> {
-    /// Bias, norm and RoPE for a span's queries and keys of one KV head; keys and values go to the cache.
-    fn rotate_and_store(&self, span: &Span<'_>, row: usize, head: usize) {
+    /// Rotates and stores every span's queries, keys and values.
+    fn rotate_all(&self, batch: &Batch<'_>) {
+        each_piece(self.run, batch, self.spec.kv_heads, &|piece, head| self.rotate_and_store(piece, head));
+    }
+
+    /// Attention of spans of one token, cut by KV head and split, into `parts`.
+    fn decode(&self, batch: &Batch<'_>, parts: &mut Vec<f32>) {
+        let (kv_heads, stride) = (self.spec.kv_heads, self.part_len());
+        let splits: usize = batch.spans.iter().map(|s| self.splits(s).len()).sum();
+        parts.resize(splits * stride, 0.0);
+        let parts = Rows::new(parts, stride);
+        // where no span has several splits, the thread that rotates a head goes on to attend
+        let short = splits == batch.spans.len();
+        if !short {
+            self.rotate_all(batch);
+        }
+        self.run.pool.for_each(splits * kv_heads, &|i| {
+            let (part, head) = (i / kv_heads, i % kv_heads);
+            let (mut first, mut row) = (0, 0);
+            while part >= first + self.splits(&batch.spans[row]).len() {
+                first += self.splits(&batch.spans[row]).len();
+                row += 1;
+            }
+            let span = &batch.spans[row];
+            let piece = Piece { span, row, from: 0, to: 1 };
+            if short {
+                self.rotate_and_store(piece, head);
+            }
+            let split = self.splits(span).start + part - first;
+            let width = self.spec.head_dim + 2;
+            // SAFETY: the row is this split's, its columns this head's.
+            let out = |_: usize, h: usize| unsafe { parts.part(part, h * width, width).as_mut_ptr() };
+            self.attend(piece, head, &out, Some(split));
+        });
+    }
+
+    /// The splits that a span of one token sees.
+    fn splits(&self, span: &Span<'_>) -> Range<usize> {
+        let to = span.start + 1;
+        self.window.map_or(0, |w| to.saturating_sub(w)) / SPLIT..to.div_ceil(SPLIT)
+    }
+
+    /// Values that a split leaves behind: of every head its sums, its maximum and its total.
+    fn part_len(&self) -> usize {
+        self.spec.heads * (self.spec.head_dim + 2)
+    }
+
+    /// One token's splits, `[splits, heads · (head_dim + 2)]`, into its row, `[heads · head_dim]`.
+    fn merge(&self, parts: &[f32], row: &mut [f32]) {
+        let (dim, stride) = (self.spec.head_dim, self.part_len());
+        for (h, out) in row.chunks_exact_mut(dim).enumerate() {
+            self.run.isa.run(Merge { parts: &parts[h * (dim + 2)..], stride, out });
+        }
+    }
+
+    /// Bias, norm and RoPE for the queries and keys of one KV head; keys and values go to the cache.
+    fn rotate_and_store(&self, piece: Piece<'_>, head: usize) {
         let (dim, group) = (self.spec.head_dim, self.spec.group());
         let (q_norm, k_norm) = self.layer.qk_norm.as_ref().map(|(q, k)| (&q[..], &k[..])).unzip();
-        for i in 0..span.tokens.len() {
-            let t = row + i;
+        for i in piece.from..piece.to {
+            let t = piece.row + i;
             for h in head * group..(head + 1) * group {
-                // SAFETY: rows are the batch's; these columns belong to this KV head, which one thread works on.
+                // SAFETY: rows are the batch's; these columns belong to this piece and KV head, which one thread works on.
                 let q = unsafe { self.q.part(t, h * dim, dim) };
                 self.turn(q, self.layer.q.bias.as_deref().map(|b| &b[h * dim..][..dim]), q_norm, t);
             }
-            // SAFETY: as above; the page is written by this head's thread alone.
+            // SAFETY: as above; of this KV head the page is written by this piece alone, which ends where the page does.
             unsafe {
                 let (key, value) = (self.k.part(t, head * dim, dim), self.v.part(t, head * dim, dim));
                 self.turn(key, self.layer.k.bias.as_deref().map(|b| &b[head * dim..][..dim]), k_norm, t);
                 if let Some(bias) = &self.layer.v.bias {
                     self.run.isa.run(AddScaled { x: value, y: &bias[head * dim..][..dim], scale: 1.0 });
                 }
-                let position = span.start + i;
-                let page = self.kv.page_mut(span.slot, position, self.l, head);
-                StoreKv { page, kv: self.kv.kv_type(), at: position % PAGE, key, value }.run();
+                let position = piece.span.start + i;
+                let page = self.kv.page_mut(piece.span.slot, position, self.l, head);
+                self.run.isa.run(StoreKv { page, kv: self.kv.kv_type(), at: position % PAGE, key, value });
             }
         }
     }
@@ -182,34 +254,44 @@ impl Heads<'_> {
         isa.run(Rotate { head, cos, sin });
     }
 
-    /// Attention of some tokens of a span, for the query heads of one KV head.
-    fn attend(&self, item: Item<'_>, head: usize) {
+    /// Attention of some tokens for the query heads of one KV head: of all they see, or of one split of it.
+    /// `out(t, h)` is where head `h` of the batch's token `t` goes.
+    fn attend(
+        &self,
+        piece: Piece<'_>,
+        head: usize,
+        out: &dyn Fn(usize, usize) -> *mut f32,
+        split: Option<usize>,
+    ) {
         thread_local! {
             static WORK: RefCell<(Vec<Query>, Scratch)> = RefCell::default();
         }
         let (dim, group) = (self.spec.head_dim, self.spec.group());
         WORK.with_borrow_mut(|(queries, scratch)| {
             queries.clear();
-            for i in item.from..item.to {
-                let to = item.span.start + i + 1;
+            for i in piece.from..piece.to {
+                let to = piece.span.start + i + 1;
                 let from = self.window.map_or(0, |w| to.saturating_sub(w));
                 for h in head * group..(head + 1) * group {
-                    // SAFETY: these columns belong to this KV head, and each token to one item.
-                    let (q, out) = unsafe {
-                        (self.q.part(item.row + i, h * dim, dim), self.mixed.part(item.row + i, h * dim, dim))
-                    };
-                    queries.push(Query { q: q.as_ptr(), out: out.as_mut_ptr(), from, to });
+                    let t = piece.row + i;
+                    // SAFETY: these columns belong to this KV head, and each token to one piece; splits only read them.
+                    let q = unsafe { self.q.part(t, h * dim, dim) };
+                    queries.push(Query { q: q.as_ptr(), out: out(t, h), from, to });
                 }
             }
-            self.run.isa.run(Attend {
+            let attend = Attend {
                 queries,
                 head_dim: dim,
                 scale: 1.0 / (dim as f32).sqrt(),
                 kv: self.kv.kv_type(),
                 // SAFETY: this head's keys and values are all written: by this thread, or before the loop began.
-                page: |index| unsafe { self.kv.page(item.span.slot, index, self.l, head) },
+                page: |index| unsafe { self.kv.page(piece.span.slot, index, self.l, head) },
                 scratch,
-            });
+            };
+            match split {
+                None => self.run.isa.run(attend),
+                Some(split) => self.run.isa.run(AttendSplit { attend, split }),
+            }
         });
     }
 }

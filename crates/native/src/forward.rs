@@ -5,6 +5,7 @@ use crate::attention::AttentionBuffers;
 use crate::ffn::FfnBuffers;
 use crate::weights::Matrix;
 use zonda_engine::forward::{Batch, Logits, Want};
+use zonda_kernels::acts::TILE;
 use zonda_kernels::memory::SharedPtr;
 use zonda_kernels::norm::RmsNorm;
 use zonda_kernels::{ActKind, Acts, Isa, Job, Pool, matmul};
@@ -98,19 +99,27 @@ impl Run<'_> {
         readers: &[&Matrix],
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        let has = |kind| readers.iter().any(|m| m.acts == kind);
-        let kinds = [(ActKind::Bf16, has(ActKind::Bf16)), (ActKind::Quant, has(ActKind::Quant))];
-        let wanted = kinds.map(|(kind, wanted)| if wanted { kind } else { ActKind::F32 });
-        out.reset(tokens, cols, &wanted);
+        let kinds = kinds(readers);
+        out.reset(tokens, cols, &kinds);
         let rows = out.rows();
-        self.pool.for_each(tokens, &|t| {
-            // SAFETY: each item has a row of its own, and `out` stays borrowed until the loop ends.
-            unsafe {
-                fill(t, rows.row(t));
-                rows.convert(self.isa, t, &wanted);
+        // quantised blocks of a tile's tokens share cache lines
+        self.pool.split(tokens, TILE, &|range| {
+            for t in range {
+                // SAFETY: each row belongs to one range, and `out` stays borrowed until the loop ends.
+                unsafe {
+                    fill(t, rows.row(t));
+                    rows.convert(self.isa, t, &kinds);
+                }
             }
         });
     }
+}
+
+/// The forms of activations that some matrices want.
+pub(crate) fn kinds(readers: &[&Matrix]) -> [ActKind; 2] {
+    let has = |kind| readers.iter().any(|m| m.acts == kind);
+    let kinds = [(ActKind::Bf16, has(ActKind::Bf16)), (ActKind::Quant, has(ActKind::Quant))];
+    kinds.map(|(kind, wanted)| if wanted { kind } else { ActKind::F32 })
 }
 
 /// A matrix of `f32` whose rows several threads write, each its own.

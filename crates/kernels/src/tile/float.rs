@@ -3,7 +3,7 @@
 use super::{AHEAD, Panels, Tile};
 use crate::acts::Acts;
 use crate::pack::GROUP;
-use crate::simd::{LANES, Simd};
+use crate::simd::Simd;
 use half::f16;
 
 /// `f32` weights and activations.

@@ -1,193 +1,22 @@
-//! Attention over a paged KV cache with an online softmax (FlashAttention, arXiv 2205.14135): scores of one page at a
-//! time, running maximum, sum and weighted values per query.
-//!
-//! A page holds [`PAGE`] positions of one KV head: keys transposed, `[head_dim, PAGE]`, so that 16 positions' scores are
-//! one vector; values `[PAGE, head_dim]`. Pages are visited in order of position and each query's arithmetic is
-//! independent of the others', so results do not depend on how a prompt was cut into batches.
+//! The inner loops: a tile of queries against one page of keys and values.
 
-use crate::simd::{LANES, Op, Simd};
+use super::{PAGE, Query};
+use crate::simd::{LANES, Simd};
 use half::f16;
 use std::ops::Range;
 
-/// Positions in a KV page.
-pub const PAGE: usize = 32;
-
-/// How keys and values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KvType {
-    /// Two bytes a value.
-    F16,
-    /// Four bytes a value.
-    F32,
-}
-
-impl KvType {
-    /// Bytes a value.
-    pub const fn bytes(self) -> usize {
-        match self {
-            KvType::F16 => 2,
-            KvType::F32 => 4,
-        }
-    }
-
-    /// The name, as the command line takes it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            KvType::F16 => "f16",
-            KvType::F32 => "f32",
-        }
-    }
-
-    /// Bytes of one page of one KV head: keys, then values.
-    pub const fn page_bytes(self, head_dim: usize) -> usize {
-        2 * PAGE * head_dim * self.bytes()
-    }
-}
-
-/// Writes one position's key and value, `[head_dim]` each, into a page.
-#[derive(Debug)]
-pub struct StoreKv<'a> {
-    /// The page of one KV head, `[2, PAGE · head_dim]` values.
-    pub page: &'a mut [u8],
-    /// How the page stores them.
-    pub kv: KvType,
-    /// The position within the page.
-    pub at: usize,
-    /// The key, RoPE applied.
-    pub key: &'a [f32],
-    /// The value.
-    pub value: &'a [f32],
-}
-
-impl StoreKv<'_> {
-    /// Writes them.
-    ///
-    /// # Panics
-    /// If the page isn't one of this head size, or `at` is beyond it.
-    pub fn run(self) {
-        let head_dim = self.key.len();
-        assert!(self.at < PAGE && self.value.len() == head_dim);
-        assert_eq!(self.page.len(), self.kv.page_bytes(head_dim));
-        match self.kv {
-            KvType::F16 => {
-                let (keys, values) =
-                    bytemuck::cast_slice_mut::<u8, f16>(self.page).split_at_mut(PAGE * head_dim);
-                for (column, &k) in keys.chunks_exact_mut(PAGE).zip(self.key) {
-                    column[self.at] = f16::from_f32(k);
-                }
-                for (v, &x) in values[self.at * head_dim..].iter_mut().zip(self.value) {
-                    *v = f16::from_f32(x);
-                }
-            }
-            KvType::F32 => {
-                let (keys, values) =
-                    bytemuck::cast_slice_mut::<u8, f32>(self.page).split_at_mut(PAGE * head_dim);
-                for (column, &k) in keys.chunks_exact_mut(PAGE).zip(self.key) {
-                    column[self.at] = k;
-                }
-                values[self.at * head_dim..][..head_dim].copy_from_slice(self.value);
-            }
-        }
-    }
-}
-
-/// One query of [`Attend`]: a head of a token.
-#[derive(Clone, Copy, Debug)]
-pub struct Query {
-    /// `[head_dim]`, RoPE applied.
-    pub q: *const f32,
-    /// `[head_dim]`, written.
-    pub out: *mut f32,
-    /// First position it sees.
-    pub from: usize,
-    /// One past the last position it sees; more than `from`.
-    pub to: usize,
-}
-
-/// Working memory of [`Attend`]; reused, grows to `queries · (head_dim + 2)` and one page of `f32`.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    /// Unnormalised outputs `[queries, head_dim]`
-    acc: Vec<f32>,
-    /// Running maximum and sum, `[queries]`
-    state: Vec<(f32, f32)>,
-    /// A page widened to `f32`.
-    page: Vec<f32>,
-}
-
-/// Attention of some queries that share one KV head (of one sequence).
-#[derive(Debug)]
-pub struct Attend<'a, P> {
-    /// The queries; those of the same token and of later ones together.
-    pub queries: &'a [Query],
-    /// Values in a head.
-    pub head_dim: usize,
-    /// Multiplies the scores: `1 / sqrt(head_dim)`.
-    pub scale: f32,
-    /// How the pages store keys and values.
-    pub kv: KvType,
-    /// The bytes of the page that holds position `i · PAGE`, for this KV head.
-    pub page: P,
-    /// Working memory.
-    pub scratch: &'a mut Scratch,
-}
-
-/// Queries that walk over a page together, so that a key or value is loaded once for all.
-const TILE: usize = 4;
-/// From so many queries on a page is widened to `f32` once; fewer convert as they load.
-const WIDEN_FROM: usize = 3 * TILE;
-
-impl<'p, P: Fn(usize) -> &'p [u8]> Op for Attend<'_, P> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Attend { queries, head_dim, scale, kv, page, scratch } = self;
-        let Scratch { acc, state, page: widened } = scratch;
-        let Some(first) = queries.iter().map(|q| q.from).min() else { return };
-        let last = queries.iter().map(|q| q.to).max().unwrap_or(0);
-        acc.clear();
-        acc.resize(queries.len() * head_dim, 0.0);
-        state.clear();
-        state.resize(queries.len(), (f32::NEG_INFINITY, 0.0));
-        let pages = first / PAGE..last.div_ceil(PAGE);
-        for index in pages.clone() {
-            let bytes = page(index);
-            assert_eq!(bytes.len(), kv.page_bytes(head_dim));
-            if index + 1 < pages.end {
-                for line in page(index + 1).chunks(64) {
-                    s.prefetch(line.as_ptr());
-                }
-            }
-            let walk = Walk { queries, acc, state, head_dim, scale, index };
-            match kv {
-                KvType::F32 => walk.run(s, bytemuck::cast_slice::<u8, f32>(bytes)),
-                KvType::F16 if queries.len() < WIDEN_FROM => {
-                    walk.run(s, bytemuck::cast_slice::<u8, f16>(bytes))
-                }
-                KvType::F16 => {
-                    widen(s, bytemuck::cast_slice(bytes), widened);
-                    walk.run(s, widened);
-                }
-            }
-        }
-        for (i, query) in queries.iter().enumerate() {
-            let sum = state[i].1;
-            for (j, &a) in acc[i * head_dim..][..head_dim].iter().enumerate() {
-                // SAFETY: `out` is writable for `head_dim` values.
-                unsafe { *query.out.add(j) = a / sum };
-            }
-        }
-    }
-}
-
 /// What a page's values are stored as.
-trait Element: Copy {
+pub(super) trait Element: bytemuck::Pod {
     /// Reads 16 values.
     ///
     /// # Safety
     /// `p` is readable for 16 values.
     unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::F;
+    /// Writes 16 values.
+    ///
+    /// # Safety
+    /// `p` is writable for 16 values.
+    unsafe fn store<S: Simd>(s: S, p: *mut Self, v: S::F);
     fn to_f32(self) -> f32;
 }
 
@@ -196,6 +25,11 @@ impl Element for f32 {
     unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::F {
         // SAFETY: the caller's word.
         unsafe { s.load(p) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut f32, v: S::F) {
+        // SAFETY: the caller's word.
+        unsafe { s.store(p, v) }
     }
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -210,6 +44,11 @@ impl Element for f16 {
         unsafe { s.load_f16(p) }
     }
     #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut f16, v: S::F) {
+        // SAFETY: the caller's word.
+        unsafe { s.store_f16(p, v) }
+    }
+    #[inline(always)]
     fn to_f32(self) -> f32 {
         self.to_f32()
     }
@@ -217,7 +56,7 @@ impl Element for f16 {
 
 /// `f16` to `f32`, exactly.
 #[inline(always)]
-fn widen<S: Simd>(s: S, from: &[f16], to: &mut Vec<f32>) {
+pub(super) fn widen<S: Simd>(s: S, from: &[f16], to: &mut Vec<f32>) {
     to.resize(from.len(), 0.0);
     for (to, from) in to.chunks_exact_mut(LANES).zip(from.chunks_exact(LANES)) {
         // SAFETY: both chunks are 16 long; a page is a multiple of 16 values.
@@ -225,34 +64,43 @@ fn widen<S: Simd>(s: S, from: &[f16], to: &mut Vec<f32>) {
     }
 }
 
-/// All queries' way over one page.
-struct Walk<'a> {
-    queries: &'a [Query],
-    acc: &'a mut [f32],
-    state: &'a mut [(f32, f32)],
-    head_dim: usize,
-    scale: f32,
+/// All queries' way over one page, a tile of queries at a time: a key or value is loaded once for all of a tile.
+pub(super) struct Walk<'a> {
+    pub queries: &'a [Query],
+    /// `[queries, head_dim]`
+    pub acc: &'a mut [f32],
+    /// `[queries]`
+    pub state: &'a mut [(f32, f32)],
+    pub head_dim: usize,
+    pub scale: f32,
     /// The page's number: it holds positions from `index · PAGE` on.
-    index: usize,
+    pub index: usize,
 }
 
 impl Walk<'_> {
     #[inline(always)]
-    fn run<S: Simd, E: Element>(self, s: S, page: &[E]) {
-        let tiles = self.queries.chunks(TILE).zip(self.acc.chunks_mut(TILE * self.head_dim));
-        for ((queries, acc), state) in tiles.zip(self.state.chunks_mut(TILE)) {
+    pub fn run<S: Simd, E: Element>(self, s: S, page: &[E]) {
+        let tiles = self.queries.chunks(S::TILE).zip(self.acc.chunks_mut(S::TILE * self.head_dim));
+        for ((queries, acc), state) in tiles.zip(self.state.chunks_mut(S::TILE)) {
             let tile = Tile { queries, head_dim: self.head_dim, scale: self.scale, index: self.index };
-            match queries.len() {
-                1 => tile.fold::<S, E, 1>(s, page, acc, state),
-                2 => tile.fold::<S, E, 2>(s, page, acc, state),
-                3 => tile.fold::<S, E, 3>(s, page, acc, state),
-                _ => tile.fold::<S, E, TILE>(s, page, acc, state),
+            if S::TILE >= 6 && queries.len() == 6 {
+                tile.fold::<S, E, 6>(s, page, acc, state);
+            } else if S::TILE >= 5 && queries.len() == 5 {
+                tile.fold::<S, E, 5>(s, page, acc, state);
+            } else if S::TILE >= 4 && queries.len() == 4 {
+                tile.fold::<S, E, 4>(s, page, acc, state);
+            } else if S::TILE >= 3 && queries.len() == 3 {
+                tile.fold::<S, E, 3>(s, page, acc, state);
+            } else if S::TILE >= 2 && queries.len() == 2 {
+                tile.fold::<S, E, 2>(s, page, acc, state);
+            } else {
+                tile.fold::<S, E, 1>(s, page, acc, state);
             }
         }
     }
 }
 
-/// Up to [`TILE`] queries on one page.
+/// As many queries as an instruction set's registers take, on one page.
 struct Tile<'a> {
     queries: &'a [Query],
     head_dim: usize,
@@ -289,6 +137,33 @@ impl Tile<'_> {
             shrink[i] = soften(s, &mut weights[i], &seen[i], &mut state[i]);
         }
         let mut d = 0;
+        // two vectors of each value at a time where there are two: a weight is broadcast once for both
+        while d + 2 * LANES <= self.head_dim {
+            // SAFETY: 2 · LANES values from `d` on are there in each query's `acc` and in every row of `values`.
+            unsafe {
+                let (mut low, mut high) = ([s.splat(0.0); N], [s.splat(0.0); N]);
+                for i in 0..N {
+                    let at = acc.as_ptr().add(i * self.head_dim + d);
+                    low[i] = s.mul(s.load(at), s.splat(shrink[i]));
+                    high[i] = s.mul(s.load(at.add(LANES)), s.splat(shrink[i]));
+                }
+                for t in from..to {
+                    let row = values.as_ptr().add(t * self.head_dim + d);
+                    let (v0, v1) = (E::load(s, row), E::load(s, row.add(LANES)));
+                    for i in 0..N {
+                        let weight = s.splat(weights[i][t]);
+                        low[i] = s.fma(v0, weight, low[i]);
+                        high[i] = s.fma(v1, weight, high[i]);
+                    }
+                }
+                for i in 0..N {
+                    let at = acc.as_mut_ptr().add(i * self.head_dim + d);
+                    s.store(at, low[i]);
+                    s.store(at.add(LANES), high[i]);
+                }
+            }
+            d += 2 * LANES;
+        }
         while d < self.head_dim {
             let left = self.head_dim - d;
             // SAFETY: `left` values are there in each query's `acc` and in every row of `values`.

@@ -1,0 +1,271 @@
+//! Attention over a paged KV cache with an online softmax (FlashAttention, arXiv 2205.14135): scores of one page at a
+//! time, running maximum, sum and weighted values per query.
+//!
+//! A page holds [`PAGE`] positions of one KV head: keys transposed, `[head_dim, PAGE]`, so that 16 positions' scores are
+//! one vector; values `[PAGE, head_dim]`. Pages are visited in order of position, [`SPLIT`] positions at a time: a split has
+//! a softmax of its own, which is then merged with those before it. So the splits of a long context can be computed in
+//! parallel ([`AttendSplit`], FlashDecoding) and give the bits that one thread gives ([`Attend`]). Each query's arithmetic is
+//! independent of the others', so results do not depend on how a prompt was cut into batches.
+
+mod page;
+mod store;
+
+pub use store::StoreKv;
+
+use crate::simd::{LANES, Op, Simd};
+use half::f16;
+use page::{Walk, widen};
+
+/// Positions in a KV page.
+pub const PAGE: usize = 32;
+
+/// Positions with a softmax of their own: whole pages.
+pub const SPLIT: usize = 8 * PAGE;
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvType {
+    /// Two bytes a value.
+    F16,
+    /// Four bytes a value.
+    F32,
+}
+
+impl KvType {
+    /// Bytes a value.
+    pub const fn bytes(self) -> usize {
+        match self {
+            KvType::F16 => 2,
+            KvType::F32 => 4,
+        }
+    }
+
+    /// The name, as the command line takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KvType::F16 => "f16",
+            KvType::F32 => "f32",
+        }
+    }
+
+    /// Bytes of one page of one KV head: keys, then values.
+    pub const fn page_bytes(self, head_dim: usize) -> usize {
+        2 * PAGE * head_dim * self.bytes()
+    }
+}
+
+/// One query of [`Attend`]: a head of a token.
+#[derive(Clone, Copy, Debug)]
+pub struct Query {
+    /// `[head_dim]`, RoPE applied.
+    pub q: *const f32,
+    /// `[head_dim]`, written; `[head_dim + 2]` for [`AttendSplit`].
+    pub out: *mut f32,
+    /// First position it sees.
+    pub from: usize,
+    /// One past the last position it sees; more than `from`.
+    pub to: usize,
+}
+
+/// Working memory of [`Attend`]; reused, grows to `2 · queries · (head_dim + 2)` and one page of `f32`.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Of the splits so far.
+    total: Sums,
+    /// Of one split.
+    part: Sums,
+    /// A page widened to `f32`.
+    page: Vec<f32>,
+}
+
+/// Softmaxes in progress.
+#[derive(Debug, Default)]
+struct Sums {
+    /// Unnormalised outputs `[queries, head_dim]`
+    acc: Vec<f32>,
+    /// Running maximum and sum, `[queries]`
+    state: Vec<(f32, f32)>,
+}
+
+/// A query that has seen nothing yet.
+const EMPTY: (f32, f32) = (f32::NEG_INFINITY, 0.0);
+
+impl Sums {
+    fn clear(&mut self, queries: usize, head_dim: usize) {
+        self.acc.clear();
+        self.acc.resize(queries * head_dim, 0.0);
+        self.state.clear();
+        self.state.resize(queries, EMPTY);
+    }
+}
+
+/// Attention of some queries that share one KV head (of one sequence).
+#[derive(Debug)]
+pub struct Attend<'a, P> {
+    /// The queries; those of the same token and of later ones together.
+    pub queries: &'a [Query],
+    /// Values in a head.
+    pub head_dim: usize,
+    /// Multiplies the scores: `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// How the pages store keys and values.
+    pub kv: KvType,
+    /// The bytes of the page that holds position `i · PAGE`, for this KV head.
+    pub page: P,
+    /// Working memory.
+    pub scratch: &'a mut Scratch,
+}
+
+/// One split of [`Attend`]: of every query the unnormalised output, the maximum and the sum, `[head_dim + 2]`, for
+/// [`Merge`]. Queries that see nothing of the split are written as such.
+#[derive(Debug)]
+pub struct AttendSplit<'a, P> {
+    /// All but the split.
+    pub attend: Attend<'a, P>,
+    /// Which: positions `split · SPLIT ..`.
+    pub split: usize,
+}
+
+/// Merges what [`AttendSplit`] gave for one query into its output.
+#[derive(Debug)]
+pub struct Merge<'a> {
+    /// `[splits, stride]`, of which each row's first `head_dim + 2` are read, in order of position.
+    pub parts: &'a [f32],
+    /// Values from one split's row to the next.
+    pub stride: usize,
+    /// `[head_dim]`, written.
+    pub out: &'a mut [f32],
+}
+
+/// From so many tiles of queries on a page is widened to `f32` once; fewer convert as they load.
+const WIDEN_FROM: usize = 3;
+
+impl<'p, P: Fn(usize) -> &'p [u8]> Op for Attend<'_, P> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let (queries, head_dim) = (self.queries, self.head_dim);
+        let Some(first) = queries.iter().map(|q| q.from).min() else { return };
+        let last = queries.iter().map(|q| q.to).max().unwrap_or(0);
+        self.scratch.total.clear(queries.len(), head_dim);
+        for split in first / SPLIT..last.div_ceil(SPLIT) {
+            self.split(s, split, first, last);
+            let Scratch { total, part, .. } = &mut *self.scratch;
+            for (i, &state) in part.state.iter().enumerate() {
+                let own = i * head_dim..(i + 1) * head_dim;
+                merge(s, &mut total.acc[own.clone()], &mut total.state[i], &part.acc[own], state);
+            }
+        }
+        let Sums { acc, state } = &self.scratch.total;
+        for (i, query) in queries.iter().enumerate() {
+            // SAFETY: `out` is writable for `head_dim` values.
+            let out = unsafe { std::slice::from_raw_parts_mut(query.out, head_dim) };
+            normalise(&acc[i * head_dim..][..head_dim], state[i].1, out);
+        }
+    }
+}
+
+impl<'p, P: Fn(usize) -> &'p [u8]> Op for AttendSplit<'_, P> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let (queries, head_dim) = (self.attend.queries, self.attend.head_dim);
+        let Some(first) = queries.iter().map(|q| q.from).min() else { return };
+        let last = queries.iter().map(|q| q.to).max().unwrap_or(0);
+        self.attend.split(s, self.split, first, last);
+        let Sums { acc, state } = &self.attend.scratch.part;
+        for (i, query) in queries.iter().enumerate() {
+            // SAFETY: `out` is writable for `head_dim + 2` values.
+            let out = unsafe { std::slice::from_raw_parts_mut(query.out, head_dim + 2) };
+            out[..head_dim].copy_from_slice(&acc[i * head_dim..][..head_dim]);
+            (out[head_dim], out[head_dim + 1]) = state[i];
+        }
+    }
+}
+
+impl Op for Merge<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let head_dim = self.out.len();
+        let mut state = EMPTY;
+        self.out.fill(0.0);
+        for part in self.parts.chunks(self.stride) {
+            merge(s, self.out, &mut state, &part[..head_dim], (part[head_dim], part[head_dim + 1]));
+        }
+        for v in self.out {
+            *v /= state.1;
+        }
+    }
+}
+
+/// Adds a later split's softmax to those before it.
+#[inline(always)]
+fn merge<S: Simd>(s: S, acc: &mut [f32], state: &mut (f32, f32), part: &[f32], of_part: (f32, f32)) {
+    if of_part == EMPTY {
+        return;
+    }
+    if *state == EMPTY {
+        acc.copy_from_slice(part);
+        *state = of_part;
+        return;
+    }
+    let max = if state.0.is_nan() || of_part.0.is_nan() { f32::NAN } else { state.0.max(of_part.0) };
+    let (keep, take) = ((state.0 - max).exp(), (of_part.0 - max).exp());
+    for (a, p) in acc.chunks_mut(LANES).zip(part.chunks(LANES)) {
+        if a.len() == LANES {
+            // SAFETY: both are 16 values.
+            unsafe {
+                let taken = s.mul(s.load(p.as_ptr()), s.splat(take));
+                s.store(a.as_mut_ptr(), s.fma(s.load(a.as_ptr()), s.splat(keep), taken));
+            }
+        } else {
+            for (a, p) in a.iter_mut().zip(p) {
+                *a = *a * keep + *p * take;
+            }
+        }
+    }
+    *state = (max, state.1 * keep + of_part.1 * take);
+}
+
+fn normalise(acc: &[f32], sum: f32, out: &mut [f32]) {
+    for (out, a) in out.iter_mut().zip(acc) {
+        *out = a / sum;
+    }
+}
+
+impl<'p, P: Fn(usize) -> &'p [u8]> Attend<'_, P> {
+    /// The softmax of one split, into `scratch.part`; no query sees positions outside `first..last`.
+    #[inline(always)]
+    fn split<S: Simd>(&mut self, s: S, split: usize, first: usize, last: usize) {
+        let (queries, head_dim) = (self.queries, self.head_dim);
+        let Scratch { part, page: widened, .. } = &mut *self.scratch;
+        part.clear(queries.len(), head_dim);
+        let from = (split * SPLIT).max(first) / PAGE;
+        let to = ((split + 1) * SPLIT).min(last).div_ceil(PAGE);
+        for index in from..to {
+            let bytes = (self.page)(index);
+            assert_eq!(bytes.len(), self.kv.page_bytes(head_dim));
+            if index + 1 < to {
+                for line in (self.page)(index + 1).chunks(64) {
+                    s.prefetch(line.as_ptr());
+                }
+            }
+            let Sums { acc, state } = &mut *part;
+            let walk = Walk { queries, acc, state, head_dim, scale: self.scale, index };
+            match self.kv {
+                KvType::F32 => walk.run(s, bytemuck::cast_slice::<u8, f32>(bytes)),
+                KvType::F16 if queries.len() < WIDEN_FROM * S::TILE => {
+                    walk.run(s, bytemuck::cast_slice::<u8, f16>(bytes));
+                }
+                KvType::F16 => {
+                    widen(s, bytemuck::cast_slice(bytes), widened);
+                    walk.run(s, widened);
+                }
+            }
+        }
+    }
+}
