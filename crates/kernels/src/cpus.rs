@@ -23,6 +23,18 @@ pub fn default_threads() -> usize {
     }
 }
 
+/// Size of the last cache before memory, as the first CPU sees it, in bytes; 0 where the system doesn't say.
+pub fn last_cache_bytes() -> usize {
+    #[cfg(target_os = "linux")]
+    {
+        linux::last_cache_bytes()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        0
+    }
+}
+
 /// Keeps the calling thread on one CPU; a refusal is ignored, since pinning only steadies the speed.
 pub fn pin_current_thread(cpu: usize) {
     #[cfg(target_os = "linux")]
@@ -61,6 +73,23 @@ mod linux {
         !parse_list(&list).into_iter().any(|sibling| sibling < cpu && allowed.contains(&sibling))
     }
 
+    pub fn last_cache_bytes() -> usize {
+        let size = |index: usize| {
+            fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size")).ok()
+        };
+        (0..).map_while(size).filter_map(|text| parse_size(&text)).max().unwrap_or(0)
+    }
+
+    /// Parses the kernel's sizes: `32768K`.
+    fn parse_size(text: &str) -> Option<usize> {
+        let text = text.trim();
+        let (digits, unit) = match text.strip_suffix('K') {
+            Some(digits) => (digits, 1 << 10),
+            None => (text.strip_suffix('M').unwrap_or(text), if text.ends_with('M') { 1 << 20 } else { 1 }),
+        };
+        digits.parse::<usize>().ok()?.checked_mul(unit)
+    }
+
     /// Parses the kernel's list format: `0-3,8`.
     fn parse_list(list: &str) -> Vec<usize> {
         let number = |s: &str| s.trim().parse::<usize>().ok();
@@ -84,7 +113,15 @@ mod linux {
 
     #[cfg(test)]
     mod tests {
-        use super::parse_list;
+        use super::{parse_list, parse_size};
+
+        #[test]
+        fn kernel_sizes() {
+            assert_eq!(parse_size("32768K\n"), Some(32 << 20));
+            assert_eq!(parse_size("4M"), Some(4 << 20));
+            assert_eq!(parse_size("64"), Some(64));
+            assert_eq!(parse_size("none"), None);
+        }
 
         #[test]
         fn kernel_lists() {
