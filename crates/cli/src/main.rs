@@ -60,6 +60,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Logits(command) => command.run(&context),
         Command::Synth(command) => command.run(&context),
         Command::Convert(command) => command.run(&context),
+        Command::Doctor(command) => command.run(&context),
         Command::Completions(command) => command.run(),
         Command::BenchChild => unreachable!("served before the signal handler is installed"),
     }

@@ -23,6 +23,7 @@ const COMMANDS: &[&str] = &[
     "logits",
     "synth",
     "convert",
+    "doctor",
     "completions",
 ];
 
@@ -548,4 +549,41 @@ fn arguments_that_are_not_utf8_do_not_panic() {
     sandbox.run(&[&args(&["synth", "tiny-mistral", "-o", "t.gguf"])[..]].concat()).ok();
     std::fs::rename(sandbox.path("t.gguf"), sandbox.path("").join(odd)).unwrap();
     sandbox.run(&[&args(&["inspect", "--json"])[..], &[odd]].concat()).ok();
+}
+
+#[test]
+fn doctor_describes_the_machine_and_the_backends() {
+    let sandbox = Sandbox::new();
+    let document = sandbox.run(&["doctor", "--json"]).json();
+    has_keys(&document, &["machine", "backends", "warnings"]);
+    let machine = &document["machine"];
+    has_keys(machine, &["cpu", "physical_cores", "caches", "memory_bytes", "gpus", "threads", "peaks"]);
+    assert!(strings(&machine["instruction_sets"]).contains(&"scalar"), "{machine}");
+    for figure in ["read_bytes_per_s", "int8_ops_per_s", "f32_ops_per_s"] {
+        for by in ["one_core", "all_threads"] {
+            // a slow core does a hundred million a second
+            assert!(machine["peaks"][figure][by].as_f64().unwrap() > 1e8, "{figure} {by}: {machine}");
+        }
+    }
+    let backends = document["backends"].as_array().unwrap();
+    let named = |name: &str| backends.iter().find(|b| b["name"] == name).unwrap_or_else(|| panic!("{name}"));
+    assert_eq!((&named("native")["usable"], &named("native")["compiled_in"]), (&true.into(), &true.into()));
+    assert_eq!(strings(&named("native")["formats"]), ["gguf", "safetensors"]);
+    for backend in backends {
+        // whoever can't use one learns why
+        assert!(backend["usable"] == true || backend["reason"].is_string(), "{backend}");
+    }
+    let llama_cpp = named("llama-cpp");
+    assert_eq!(llama_cpp["compiled_in"], cfg!(feature = "llama-cpp"));
+    assert_eq!(llama_cpp["devices"].as_array().unwrap().is_empty(), !cfg!(feature = "llama-cpp"));
+
+    let quick = sandbox.run(&["doctor", "--quick", "-t", "1", "--isa", "scalar"]).ok();
+    assert!(
+        quick.out.contains("1 thread, placed by the system") && !quick.out.contains("GB/s"),
+        "{}",
+        quick.out
+    );
+    let quick = sandbox.run(&["doctor", "--quick", "--json"]).json();
+    assert_eq!(quick["machine"]["peaks"], Value::Null, "not measured is missing");
+    sandbox.run(&["doctor", "--isa", "mmx"]).fails(2, &["mmx"]);
 }

@@ -5,6 +5,7 @@ pub mod chat;
 pub mod completions;
 pub mod convert;
 pub mod detokenize;
+pub mod doctor;
 mod generate;
 pub mod inspect;
 pub mod list;
