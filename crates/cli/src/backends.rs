@@ -365,6 +365,9 @@ fn llama_cpp_options(options: &OpenOptions) -> Result<LlamaCppOptions, BackendEr
     )?;
     let gpu = match options.device {
         Device::Gpu => true,
+        Device::Cpu if options.gpu_layers.is_some() => {
+            return Err(unsupported("--gpu-layers with --device cpu; leave one of them out"));
+        }
         Device::Cpu => false,
         // layers for a GPU ask for one
         Device::Auto => options.gpu_layers.is_some() || no_gpu().is_none(),

@@ -79,7 +79,7 @@ impl LlamaCpp {
             name: "llama-cpp".to_owned(),
             version: version().to_owned(),
             device,
-            isa: system::instruction_sets(),
+            isa: instruction_sets(),
             threads,
             weights: model.type_label(),
             kv_type: options.kv_type.name().to_owned(),
