@@ -53,6 +53,7 @@ pub enum Command {
     Tokenize(cmd::tokenize::Tokenize),
     Detokenize(cmd::detokenize::Detokenize),
     Logits(cmd::logits::Logits),
+    Verify(cmd::verify::Verify),
     Synth(cmd::synth::Synth),
     Convert(cmd::convert::Convert),
     Doctor(cmd::doctor::Doctor),

@@ -15,3 +15,4 @@ pub mod rm;
 pub mod run;
 pub mod synth;
 pub mod tokenize;
+pub mod verify;
