@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 LLAMA_CPP := --release -p zonda-llama-cpp -p zonda-cli --features zonda-cli/llama-cpp
 
 .DEFAULT_GOAL := help
-.PHONY: help build bench test check audit fetch-test-models fmt
+.PHONY: help build bench test test-vulkan check audit fetch-test-models fmt
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,13 @@ test: fetch-test-models ## Run all tests
 	@scripts/setup.sh rust llama-cpp
 	$(CARGO) test --no-fail-fast $(ARGS)
 	$(CARGO) test $(LLAMA_CPP) --no-fail-fast --lib --bins --test suite --test llama_cpp $(ARGS)
+
+# A folder of its own: features change how llama.cpp is compiled. llama.cpp takes software devices only when they are
+# named, and Debian 12's headers lack a type that it needs.
+test-vulkan: ## Test llama.cpp on Vulkan, on Mesa's software device (compiles some five minutes, once)
+	@scripts/setup.sh rust llama-cpp vulkan
+	CARGO_TARGET_DIR=target/vulkan CPLUS_INCLUDE_PATH=$(CURDIR)/crates/llama-cpp/vulkan GGML_VK_VISIBLE_DEVICES=0 \
+		$(CARGO) test -p zonda-llama-cpp --features vulkan --test suite gpu $(ARGS) -- --nocapture
 
 check: ## Format, lints, docs, dependency rules, architecture: all without warnings
 	@scripts/setup.sh rust cargo-deny llama-cpp

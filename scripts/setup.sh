@@ -4,6 +4,7 @@
 #   scripts/setup.sh rust          Rust, and the linker it calls
 #   scripts/setup.sh python        Python 3 with pip, which fetches models that come in packages
 #   scripts/setup.sh llama-cpp     CMake, a C++ compiler and libclang, for the llama.cpp backend
+#   scripts/setup.sh vulkan        Vulkan's headers and shader compiler, and Mesa's drivers (one of them in software)
 #   scripts/setup.sh cargo-deny    the checker of dependency rules, into target/tools
 #
 # What is there already is left alone. Without root or sudo, or without apt-get, it prints what to install.
@@ -84,6 +85,13 @@ need_llama_cpp() {
     fi
 }
 
+need_vulkan() {
+    [ -e /usr/include/vulkan/vulkan.h ] || apt_install "Vulkan's headers" libvulkan-dev
+    command -v glslc >/dev/null || apt_install "a compiler of Vulkan shaders" glslc
+    compgen -G "/usr/share/cmake/SPIRV-Headers/*.cmake" >/dev/null || apt_install "SPIR-V's headers" spirv-headers
+    compgen -G "/usr/share/vulkan/icd.d/*.json" >/dev/null || apt_install "a Vulkan driver" mesa-vulkan-drivers
+}
+
 need_cargo_deny() {
     command -v cargo-deny >/dev/null && return
     [ -x target/tools/bin/cargo-deny ] && return
@@ -102,7 +110,8 @@ for part in "$@"; do
     rust) need_rust ;;
     python) need_python ;;
     llama-cpp) need_llama_cpp ;;
+    vulkan) need_vulkan ;;
     cargo-deny) need_cargo_deny ;;
-    *) fail "unknown part $part; expected rust, python, llama-cpp or cargo-deny" ;;
+    *) fail "unknown part $part; expected rust, python, llama-cpp, vulkan or cargo-deny" ;;
     esac
 done

@@ -11,15 +11,18 @@
 //! * [`clock`]: the time line of a run and the figures defined on it; [`row`]: a run's line in the record;
 //! * [`stats`], [`summary`], [`recommend`]: from runs to medians, a ranking and a recommendation;
 //! * [`machine`], [`files`], [`usage`], [`warning`]: where it was measured and what may have disturbed it;
+//! * [`agreement`], [`passage`]: whether two backends compute the same function: their logits at the same positions;
 //! * [`record`]: everything that is kept; [`export`]: CSV, JSON and the terminal's tables.
 //!
 //! The bench knows no backend: whoever calls it passes in a way to open one.
 
+pub mod agreement;
 pub mod child;
 pub mod clock;
 pub mod export;
 pub mod files;
 pub mod machine;
+pub mod passage;
 pub mod plan;
 pub mod process;
 pub mod progress;

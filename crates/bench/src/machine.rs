@@ -188,7 +188,9 @@ fn cpuinfo(key: &str) -> Option<String> {
 }
 
 fn flags(all: &str) -> Vec<String> {
-    all.split_whitespace().filter(|f| FLAGS.iter().any(|p| f.starts_with(p))).map(str::to_owned).collect()
+    // smep is no instruction set
+    let telling = |f: &&str| *f != "smep" && FLAGS.iter().any(|p| f.starts_with(p));
+    all.split_whitespace().filter(telling).map(str::to_owned).collect()
 }
 
 fn caches(dir: &Path) -> Vec<String> {
@@ -261,6 +263,6 @@ mod tests {
 
     #[test]
     fn only_telling_flags_are_kept() {
-        assert_eq!(flags("fpu sse4_2 avx512_vnni tsc fma"), ["sse4_2", "avx512_vnni", "fma"]);
+        assert_eq!(flags("fpu sse4_2 avx512_vnni smep tsc fma"), ["sse4_2", "avx512_vnni", "fma"]);
     }
 }

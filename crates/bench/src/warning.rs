@@ -56,10 +56,10 @@ impl std::fmt::Display for Warning {
         match self {
             Warning::HighLoad { load1, cores } => write!(
                 f,
-                "the machine was busy before the first run: load average {load1:.2} on {cores} cores; figures may be low"
+                "the machine was busy before measuring: load average {load1:.2} on {cores} cores; figures may be low"
             ),
             Warning::BusyProcess { name, pid, cpu_pct } => {
-                write!(f, "process {name} ({pid}) was using {cpu_pct:.0}% of a core before the first run")
+                write!(f, "process {name} ({pid}) was using {cpu_pct:.0}% of a core before measuring")
             }
             Warning::Governor { governor } => {
                 write!(f, "the CPU frequency governor is {governor}, not performance; the clock may vary")

@@ -53,8 +53,10 @@ pub enum Command {
     Tokenize(cmd::tokenize::Tokenize),
     Detokenize(cmd::detokenize::Detokenize),
     Logits(cmd::logits::Logits),
+    Verify(cmd::verify::Verify),
     Synth(cmd::synth::Synth),
     Convert(cmd::convert::Convert),
+    Doctor(cmd::doctor::Doctor),
     Completions(cmd::completions::Completions),
     /// One backend of `bench`, in a process of its own.
     #[command(name = "__bench-child", hide = true)]
@@ -96,6 +98,11 @@ pub struct OpenArgs {
     #[arg(long, default_value = "auto")]
     pub device: Device,
 
+    /// Layers on the GPU, the output head counted as one; the others stay on the processor (llama-cpp only) [default:
+    /// all].
+    #[arg(long, value_name = "N")]
+    pub gpu_layers: Option<NonZeroUsize>,
+
     /// Threads [default: one per physical core].
     #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -122,6 +129,7 @@ impl OpenArgs {
     pub fn options(&self, seed: Option<u64>) -> OpenOptions {
         OpenOptions {
             device: self.device,
+            gpu_layers: self.gpu_layers.map(NonZeroUsize::get),
             threads: self.threads.map(NonZeroUsize::get),
             ctx: self.ctx.map(NonZeroUsize::get),
             isa: self.isa.clone(),

@@ -5,6 +5,7 @@ use crate::error::{Advice as _, advised};
 use crate::store::Located;
 use anyhow::Context as _;
 use clap::ValueEnum;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
 use zonda_engine::{Engine, EngineConfig, Text};
 use zonda_kernels::Isa;
 use zonda_kernels::attention::KvType;
+#[cfg(feature = "llama-cpp")]
+use zonda_kernels::cpus;
 #[cfg(feature = "llama-cpp")]
 use zonda_llama_cpp::{LlamaCpp, LlamaCppOptions};
 use zonda_native::{Native, NativeOptions};
@@ -78,10 +81,62 @@ impl BackendKind {
         }
         let available: Vec<_> = Self::AVAILABLE.iter().map(|k| k.name()).collect();
         let mut advice = format!("this build has: {}", available.join(", "));
-        if self == BackendKind::LlamaCpp {
-            advice.push_str("; `cargo build --release --features llama-cpp` makes one with llama-cpp");
+        if let Some(how) = self.how_to_build() {
+            advice = format!("{advice}; {how}");
         }
         Err(advised(format!("the backend {} is not compiled into this program", self.name()), advice))
+    }
+
+    fn how_to_build(self) -> Option<String> {
+        (self == BackendKind::LlamaCpp)
+            .then(|| format!("`cargo build --release --features {0}` makes one with {0}", self.name()))
+    }
+
+    /// What can be said of the backend on this machine.
+    pub fn status(self) -> Status {
+        let mut status = Status {
+            name: self.name(),
+            compiled_in: Self::AVAILABLE.contains(&self),
+            usable: Self::AVAILABLE.contains(&self),
+            reason: None,
+            version: None,
+            instruction_set: None,
+            formats: Vec::new(),
+            devices: Vec::new(),
+        };
+        if !status.compiled_in {
+            let mut why = "not compiled into this program".to_owned();
+            if let Some(how) = self.how_to_build() {
+                why = format!("{why}; {how}");
+            }
+            status.reason = Some(why);
+            return status;
+        }
+        match self {
+            BackendKind::Native => {
+                status.version = Some(env!("CARGO_PKG_VERSION").to_owned());
+                status.instruction_set = Some(Isa::best().describe().to_owned());
+                status.formats = vec!["gguf", "safetensors"];
+            }
+            #[cfg(feature = "llama-cpp")]
+            BackendKind::LlamaCpp => {
+                status.version = Some(zonda_llama_cpp::version().to_owned());
+                status.instruction_set = Some(zonda_llama_cpp::instruction_sets());
+                status.formats = vec!["gguf"];
+                status.reason = zonda_llama_cpp::no_gpu().map(|why| format!("no GPU: {why}"));
+                let device = |d: zonda_llama_cpp::DeviceInfo| DeviceStatus {
+                    name: d.name,
+                    description: d.description.trim().to_owned(),
+                    gpu: d.gpu,
+                    memory_bytes: (d.memory_total > 0).then_some(d.memory_total),
+                    free_bytes: (d.memory_total > 0).then_some(d.memory_free),
+                };
+                status.devices = zonda_llama_cpp::devices().into_iter().map(device).collect();
+            }
+            BackendKind::Mock => status.version = Some(env!("CARGO_PKG_VERSION").to_owned()),
+            _ => {}
+        }
+        status
     }
 
     /// Whether the backend reads a model's format at all.
@@ -95,11 +150,49 @@ impl BackendKind {
     }
 }
 
+/// What this build can do with a backend on this machine.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The name on the command line.
+    pub name: &'static str,
+    /// Whether it is in this build.
+    pub compiled_in: bool,
+    /// Whether it could run a model now.
+    pub usable: bool,
+    /// Why it is not usable, or what it can't do here.
+    pub reason: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// What it uses of this processor, or was compiled for.
+    pub instruction_set: Option<String>,
+    /// The model formats it reads.
+    pub formats: Vec<&'static str>,
+    /// What it can compute on, where it has a choice.
+    pub devices: Vec<DeviceStatus>,
+}
+
+/// A processor or GPU that a backend sees.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceStatus {
+    /// The backend's short name for it.
+    pub name: String,
+    /// The product's name.
+    pub description: String,
+    /// Whether `--device gpu` would use it.
+    pub gpu: bool,
+    /// All of its memory, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// What of it is free, in bytes.
+    pub free_bytes: Option<u64>,
+}
+
 /// How a backend is opened: the common flags, as text where only one backend knows what they mean.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {
     /// What to compute on.
     pub device: Device,
+    /// Layers on the GPU; `None`: all.
+    pub gpu_layers: Option<usize>,
     /// Threads; `None`: one per physical core.
     pub threads: Option<usize>,
     /// Context length in tokens; `None`: the backend's default for the model.
@@ -121,6 +214,7 @@ impl OpenOptions {
         let device = (self.device != Device::Auto).then(|| self.device.name().to_owned());
         let given = [
             ("device", device),
+            ("gpu_layers", number(self.gpu_layers)),
             ("threads", number(self.threads)),
             ("ctx", number(self.ctx)),
             ("isa", self.isa.clone()),
@@ -145,6 +239,7 @@ impl OpenOptions {
                     options.device =
                         Device::from_str(value, false).map_err(anyhow::Error::msg).with_context(bad)?;
                 }
+                "gpu_layers" => options.gpu_layers = Some(value.parse().with_context(bad)?),
                 "threads" => options.threads = Some(value.parse().with_context(bad)?),
                 "ctx" => options.ctx = Some(value.parse().with_context(bad)?),
                 "isa" => options.isa = text(),
@@ -209,11 +304,12 @@ pub fn open(
     model: Option<&Arc<Model>>,
     options: &OpenOptions,
 ) -> Result<Box<dyn Backend>, BackendError> {
-    if options.device == Device::Gpu && kind != BackendKind::LlamaCpp {
-        return Err(unsupported(format!(
-            "the {} backend computes on the processor, not on a GPU",
-            kind.name()
-        )));
+    if kind != BackendKind::LlamaCpp {
+        if options.device == Device::Gpu {
+            let name = kind.name();
+            return Err(unsupported(format!("the {name} backend computes on the processor, not on a GPU")));
+        }
+        refuse(kind, &[("--gpu-layers", options.gpu_layers.is_some())])?;
     }
     match (kind, model) {
         (BackendKind::Native, Some(model)) => Ok(Box::new(Native::open(model, &native_options(options)?)?)),
@@ -262,20 +358,25 @@ fn native_options(options: &OpenOptions) -> Result<NativeOptions, BackendError> 
 /// The same threads on the same cores as the native backend's.
 #[cfg(feature = "llama-cpp")]
 fn llama_cpp_options(options: &OpenOptions) -> Result<LlamaCppOptions, BackendError> {
-    use zonda_llama_cpp::{Device as On, devices};
+    use zonda_llama_cpp::{Device as On, no_gpu};
     refuse(
         BackendKind::LlamaCpp,
         &[("--isa", options.isa.is_some()), ("--quantize", options.quantize.is_some())],
     )?;
     let gpu = match options.device {
         Device::Gpu => true,
+        Device::Cpu if options.gpu_layers.is_some() => {
+            return Err(unsupported("--gpu-layers with --device cpu; leave one of them out"));
+        }
         Device::Cpu => false,
-        Device::Auto => devices().iter().any(|d| d.gpu),
+        // layers for a GPU ask for one
+        Device::Auto => options.gpu_layers.is_some() || no_gpu().is_none(),
     };
+    let threads = options.threads.unwrap_or_else(cpus::default_threads);
     let mut chosen = LlamaCppOptions {
-        device: if gpu { On::Gpu { layers: None } } else { On::Cpu },
-        threads: Some(options.threads.unwrap_or_else(zonda_kernels::cpus::default_threads)),
-        cpus: zonda_kernels::cpus::allowed_cores(),
+        device: if gpu { On::Gpu { layers: options.gpu_layers } } else { On::Cpu },
+        threads: Some(threads),
+        cpus: cpus::pins(threads),
         context: options.ctx,
         ..LlamaCppOptions::default()
     };
@@ -337,6 +438,7 @@ mod tests {
     fn options_reach_a_child_process_as_they_are() {
         let options = OpenOptions {
             device: Device::Cpu,
+            gpu_layers: Some(12),
             threads: Some(2),
             ctx: Some(512),
             isa: Some("scalar".into()),

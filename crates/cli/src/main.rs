@@ -58,8 +58,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Tokenize(command) => command.run(&context),
         Command::Detokenize(command) => command.run(&context),
         Command::Logits(command) => command.run(&context),
+        Command::Verify(command) => command.run(&context),
         Command::Synth(command) => command.run(&context),
         Command::Convert(command) => command.run(&context),
+        Command::Doctor(command) => command.run(&context),
         Command::Completions(command) => command.run(),
         Command::BenchChild => unreachable!("served before the signal handler is installed"),
     }

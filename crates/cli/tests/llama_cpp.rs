@@ -2,6 +2,8 @@
 //! failures as rows of a bench that goes on.
 
 mod common;
+#[path = "../../../testdata/models.rs"]
+mod models;
 
 use common::Sandbox;
 use std::path::Path;
@@ -70,6 +72,19 @@ fn the_native_backend_computes_the_same_function() {
     }
 }
 
+/// As documented: near ties apart, the same best token; and neither is further from the exact logits than the bounds.
+#[test]
+fn verify_finds_the_same_function_in_a_real_model() {
+    let Some(path) = models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
+    let sandbox = Sandbox::new();
+    let args = ["verify", "--backend", "native,llama-cpp", "--positions", "1000", "--json", "-m"];
+    let document = sandbox.run(&[&args[..], &[path.to_str().unwrap()]].concat()).json();
+    let pair = &document["pairs"][0];
+    assert_eq!((&pair["reference"], &pair["other"]), (&"native".into(), &"llama-cpp".into()));
+    assert!(pair["positions"].as_u64().unwrap() >= 1000, "{pair}");
+    println!("{pair:#}");
+}
+
 #[test]
 fn one_table_with_the_native_backend() {
     let sandbox = Sandbox::new();
@@ -112,6 +127,77 @@ fn what_it_cannot_open_is_a_failed_row_and_the_rest_is_measured() {
     assert!(ran.err.contains("not measured: folder on llama-cpp"), "{}", ran.err);
 }
 
+/// Overwrites what follows the first occurrence of `key` by `skip` bytes.
+fn patch(sandbox: &Sandbox, file: &str, key: &str, skip: usize, with: &[u8]) {
+    let mut bytes = std::fs::read(sandbox.path(file)).unwrap();
+    let at = bytes.windows(key.len()).position(|w| w == key.as_bytes()).expect(key) + key.len() + skip;
+    bytes[at..at + with.len()].copy_from_slice(with);
+    std::fs::write(sandbox.path(file), bytes).unwrap();
+}
+
+/// Whatever happens to llama.cpp with one model happens in a child process: its rows say what, and the other model is
+/// measured.
+#[test]
+fn a_model_that_llama_cpp_dies_of_is_a_failed_row_and_the_rest_is_measured() {
+    let sandbox = Sandbox::new();
+    let good = synth(&sandbox, "tiny-qwen2", "q8_0");
+
+    let cut = synth(&sandbox, "tiny-llama", "q8_0");
+    let whole = std::fs::read(sandbox.path(&cut)).unwrap();
+    std::fs::write(sandbox.path(&cut), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(sandbox.path("foreign.gguf"), &whole).unwrap();
+    // a string's length is 8 bytes, and its type 4
+    patch(&sandbox, "foreign.gguf", "general.architecture", 12, b"gemma");
+    // our loader takes up to 1024 layers, llama.cpp has an assertion that there are at most 512
+    sandbox.run(&["synth", "tiny-llama", "--quant", "q4_0", "--layers", "513", "-o", "deep.gguf"]).ok();
+
+    for (bad, says) in [
+        (cut.as_str(), "the data has"),
+        ("foreign.gguf", "gemma"),
+        ("deep.gguf", "the process aborted (signal 6): llama.cpp gave up: llama-model.cpp:"),
+    ] {
+        let args = ["bench", "-m", bad, "-m", &good, "--backend", "llama-cpp", "--pp", "8", "--runs", "2"];
+        let ran = sandbox.run(&[&args[..], &["--out", "r", "--json"]].concat());
+        let ran = ran.fails(1, &["2 of 4 runs failed"]);
+        let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        let rows = document["rows"].as_array().unwrap();
+        let name = bad.strip_suffix(".gguf").unwrap();
+        let (failed, measured): (Vec<_>, Vec<_>) = rows.iter().partition(|r| r["model"] == name);
+        assert_eq!((failed.len(), measured.len()), (2, 2), "{rows:#?}");
+        assert!(failed[0].to_string().contains(says), "{bad}: {says:?} is not in {:#}", failed[0]);
+        assert!(measured.iter().all(|r| r["prefill_tps"].as_f64().is_some_and(|s| s > 0.0)), "{measured:#?}");
+    }
+}
+
+/// A KV cache of some 60 GB in an address space of 8: the allocation fails whatever the machine has.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_want_of_memory_is_a_failed_row_and_the_rest_is_measured() {
+    let sandbox = Sandbox::new();
+    let model = synth(&sandbox, "tiny-llama", "q8_0");
+    let context: u32 = 1 << 26;
+    patch(&sandbox, &model, "llama.context_length", 4, &context.to_le_bytes());
+    let zonda = env!("CARGO_BIN_EXE_zonda");
+    let bench = format!(
+        "ulimit -v 8000000; exec {zonda} bench -m {model} --backend llama-cpp,mock --pp 8 --runs 1 --ctx {context} \
+         --kv-type f32 --out r --json"
+    );
+    let mut command = sandbox.command();
+    let output = std::process::Command::new("sh")
+        .args(["-c", &bench])
+        .current_dir(sandbox.path(""))
+        .envs(command.env("MALLOC_ARENA_MAX", "1").get_envs().filter_map(|(k, v)| Some((k, v?))))
+        .output()
+        .unwrap();
+    let ran = common::ran(output).fails(1, &["1 of 2 runs failed"]);
+    let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let row = |backend: &str| {
+        document["rows"].as_array().unwrap().iter().find(|r| r["backend"] == backend).unwrap().clone()
+    };
+    assert!(row("llama-cpp").to_string().contains("alloc"), "{:#}", row("llama-cpp"));
+    assert!(row("mock")["prefill_tps"].as_f64().is_some_and(|s| s > 0.0), "{:#}", row("mock"));
+}
+
 #[test]
 fn flags_it_does_not_have_and_devices_that_are_not_there() {
     let sandbox = Sandbox::new();
@@ -124,7 +210,17 @@ fn flags_it_does_not_have_and_devices_that_are_not_there() {
     run(&["--kv-type", "q8_0"]).ok();
     run(&["--isa", "scalar"]).fails(1, &["llama-cpp backend has no --isa"]);
     run(&["--quantize", "q8_0"]).fails(1, &["llama-cpp backend has no --quantize"]);
+    run(&["--gpu-layers", "0"]).fails(2, &["--gpu-layers"]);
+    run(&["--device", "cpu", "--gpu-layers", "3"]).fails(1, &["--gpu-layers", "--device cpu"]);
     if !cfg!(any(feature = "cuda", feature = "metal", feature = "vulkan", feature = "rocm")) {
-        run(&["--device", "gpu"]).fails(1, &["processor only", "feature cuda"]);
+        for gpu in [&["--device", "gpu"][..], &["--gpu-layers", "3"]] {
+            run(gpu).fails(1, &["processor only", "feature cuda"]);
+        }
+        let doctor = sandbox.run(&["doctor", "--quick"]).ok();
+        assert!(
+            doctor.out.contains("gpus          none") && doctor.out.contains("processor only"),
+            "{}",
+            doctor.out
+        );
     }
 }

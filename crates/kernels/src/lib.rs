@@ -11,7 +11,8 @@
 //!   sets and the choice at run time ([`Isa`]);
 //! * [`pack`] interleaves weights into panels, [`acts`] prepares activations, [`matmul`](mod@matmul) multiplies them;
 //! * [`attention`] reads a paged KV cache with an online softmax; [`norm`], [`rope`] and [`activation`] are the rest;
-//! * [`pool`] runs them on pinned threads ([`cpus`]); [`memory`] is where weights live.
+//! * [`pool`] runs them on pinned threads ([`cpus`]); [`memory`] is where weights live;
+//! * [`probe`] measures what the machine can do at most.
 
 // Loops over a tile's registers index several arrays at once, with constant bounds.
 #![allow(clippy::needless_range_loop)]
@@ -29,6 +30,7 @@ pub mod memory;
 pub mod norm;
 pub mod pack;
 pub mod pool;
+pub mod probe;
 pub mod quantize;
 pub mod rope;
 pub mod scalar;

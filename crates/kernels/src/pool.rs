@@ -74,8 +74,8 @@ impl Pool {
     /// A pool of `threads` threads, the caller included, pinned one per core where that many cores are allowed.
     pub fn new(threads: usize) -> Pool {
         let threads = threads.max(1);
-        let cores = cpus::allowed_cores();
-        let pinned = threads > 1 && threads <= cores.len();
+        let pins = cpus::pins(threads);
+        let pinned = !pins.is_empty();
         let shared = Arc::new(Shared {
             epoch: AtomicU64::new(0),
             task: UnsafeCell::new(None),
@@ -89,12 +89,12 @@ impl Pool {
             panic: Mutex::new(None),
         });
         if pinned {
-            cpus::pin_current_thread(cores[0]);
+            cpus::pin_current_thread(pins[0]);
         }
         let workers = (1..threads)
             .map(|i| {
                 let shared = Arc::clone(&shared);
-                let core = pinned.then(|| cores[i]);
+                let core = pins.get(i).copied();
                 std::thread::Builder::new()
                     .name(format!("zonda-worker-{i}"))
                     .spawn(move || {

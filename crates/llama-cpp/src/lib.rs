@@ -15,7 +15,7 @@ mod safe;
 pub mod system;
 
 pub use options::{Device, KvType, LlamaCppOptions};
-pub use system::{DeviceInfo, devices, version};
+pub use system::{DeviceInfo, devices, instruction_sets, no_gpu, version};
 
 use safe::{Context, ContextOptions, DecodeError, LoadOptions, Tokens, Weights};
 use zonda_engine::forward::{
@@ -53,7 +53,7 @@ impl LlamaCpp {
         }
         let spec = model.spec.clone();
         let limits = options.limits(&spec, safe::library().max_slots)?;
-        let (device, gpu_layers) = choose_device(options.device)?;
+        let (device, gpu_layers) = choose_device(options.device, &spec)?;
 
         let files: Vec<_> = model.files().collect();
         let load = LoadOptions { gpu_layers, mmap: options.mmap, no_tokenizer: no_tokenizer(model) };
@@ -79,7 +79,7 @@ impl LlamaCpp {
             name: "llama-cpp".to_owned(),
             version: version().to_owned(),
             device,
-            isa: system::instruction_sets(),
+            isa: instruction_sets(),
             threads,
             weights: model.type_label(),
             kv_type: options.kv_type.name().to_owned(),
@@ -172,33 +172,24 @@ impl LlamaCpp {
 }
 
 /// The device's name for reports, and how many layers it gets.
-fn choose_device(device: Device) -> Result<(String, i32), BackendError> {
+fn choose_device(device: Device, spec: &ModelSpec) -> Result<(String, i32), BackendError> {
     let Device::Gpu { layers } = device else { return Ok(("cpu".to_owned(), 0)) };
+    if let Some(why) = no_gpu() {
+        return Err(BackendError::Unsupported(why));
+    }
     let devices = devices();
     let gpus: Vec<_> = devices.iter().filter(|d| d.gpu).map(|d| d.description.trim()).collect();
-    if gpus.is_empty() {
-        return Err(BackendError::Unsupported(no_gpu(&devices)));
+    let gpus = gpus.join(" + ");
+    // the output head is the last layer
+    let all = spec.layers + 1;
+    match layers {
+        Some(0) => Err(BackendError::Unsupported(
+            "0 layers on the GPU; expected at least 1, or the processor as the device".to_owned(),
+        )),
+        Some(n) if n < all => Ok((format!("{gpus} ({n} of {all} layers)"), n as i32)),
+        // llama.cpp's own word for all is a negative number
+        _ => Ok((gpus, -1)),
     }
-    // llama.cpp's own word for all is a negative number
-    let layers = layers.map_or(-1, |n| i32::try_from(n).unwrap_or(i32::MAX));
-    Ok((gpus.join(" + "), layers))
-}
-
-fn no_gpu(devices: &[DeviceInfo]) -> String {
-    let kinds = [
-        ("CUDA", cfg!(feature = "cuda")),
-        ("Metal", cfg!(feature = "metal")),
-        ("Vulkan", cfg!(feature = "vulkan")),
-        ("ROCm", cfg!(feature = "rocm")),
-    ];
-    let built: Vec<_> = kinds.iter().filter(|(_, built)| *built).map(|(name, _)| *name).collect();
-    if built.is_empty() {
-        return "this program's llama.cpp is built for the processor only; build it with the feature cuda, metal, \
-                vulkan or rocm to use a GPU"
-            .to_owned();
-    }
-    let found: Vec<_> = devices.iter().map(|d| d.name.as_str()).collect();
-    format!("llama.cpp is built with {}, and finds no GPU: only {}", built.join(" and "), found.join(", "))
 }
 
 /// For a file without a tokenizer: the key under which llama.cpp looks for the vocabulary's size.

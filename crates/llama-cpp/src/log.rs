@@ -83,6 +83,15 @@ fn without_function(line: &str) -> &str {
     }
 }
 
+/// A failed assertion begins with the file it is in, whose folders are those of whoever compiled it.
+pub(crate) fn without_folders(message: &str) -> &str {
+    let file = message.split(": ").next().unwrap_or_default();
+    match file.rfind(['/', '\\']) {
+        Some(last) => &message[last + 1..],
+        None => message,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +107,13 @@ mod tests {
             "llama.cpp could not load x.gguf: error loading model: bad magic; C:\\x is 3: too many"
         );
         assert_eq!(explain("failed"), "llama.cpp failed and did not say why");
+    }
+
+    #[test]
+    fn an_assertion_is_told_without_folders() {
+        let told = "/home/x y/ggml.c:12: GGML_ASSERT(a / b > 0) failed";
+        assert_eq!(without_folders(told), "ggml.c:12: GGML_ASSERT(a / b > 0) failed");
+        assert_eq!(without_folders("gone"), "gone");
     }
 
     #[test]

@@ -31,10 +31,11 @@ pub(crate) struct Library {
 pub(crate) fn library() -> &'static Library {
     static LIBRARY: OnceLock<Library> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        // SAFETY: called once, before any other call; the callback is a function and needs no data. The strings are
+        // SAFETY: called once, before any other call; the callbacks are functions and need no data. The strings are
         // static or are copied before another call could change them.
         unsafe {
             sys::llama_log_set(Some(on_log), ptr::null_mut());
+            sys::ggml_set_abort_callback(Some(on_abort));
             sys::llama_backend_init();
             Library {
                 version: format!("{} (ggml {})", text(sys::llama_version()), text(sys::ggml_version())),
@@ -442,4 +443,13 @@ unsafe extern "C" fn on_log(level: sys::ggml_log_level, string: *const c_char, _
     // SAFETY: llama.cpp passes a string that lives until this returns.
     let string = unsafe { text(string) };
     let _ = catch_unwind(AssertUnwindSafe(|| log::fragment(level, &string)));
+}
+
+/// Called before llama.cpp ends the process because an assertion failed: its reason is the last line on stderr, where a
+/// parent process finds it. Without this it would be followed by a backtrace.
+unsafe extern "C" fn on_abort(message: *const c_char) {
+    // SAFETY: llama.cpp passes a string that lives until this returns.
+    let message = unsafe { text(message) };
+    let _ =
+        catch_unwind(AssertUnwindSafe(|| eprintln!("llama.cpp gave up: {}", log::without_folders(&message))));
 }

@@ -29,13 +29,41 @@ pub fn devices() -> Vec<DeviceInfo> {
     safe::devices().into_iter().map(info).collect()
 }
 
+/// Why there is no GPU to compute on; `None` if there is one.
+pub fn no_gpu() -> Option<String> {
+    let devices = devices();
+    if devices.iter().any(|d| d.gpu) {
+        return None;
+    }
+    let kinds = [
+        ("CUDA", cfg!(feature = "cuda")),
+        ("Metal", cfg!(feature = "metal")),
+        ("Vulkan", cfg!(feature = "vulkan")),
+        ("ROCm", cfg!(feature = "rocm")),
+    ];
+    let built: Vec<_> = kinds.iter().filter(|(_, built)| *built).map(|(name, _)| *name).collect();
+    if built.is_empty() {
+        return Some(
+            "this program's llama.cpp is built for the processor only; build it with the feature cuda, metal, vulkan \
+             or rocm to use a GPU"
+                .to_owned(),
+        );
+    }
+    let found: Vec<_> = devices.iter().map(|d| d.name.as_str()).collect();
+    Some(format!(
+        "llama.cpp is built with {}, and finds no GPU: only {}",
+        built.join(" and "),
+        found.join(", ")
+    ))
+}
+
 /// llama.cpp's version and ggml's.
 pub fn version() -> &'static str {
     &safe::library().version
 }
 
 /// The processor's instruction sets that this build uses: `avx512 (VNNI, BF16)`. They are fixed when it is compiled.
-pub(crate) fn instruction_sets() -> String {
+pub fn instruction_sets() -> String {
     describe(&safe::library().system)
 }
 

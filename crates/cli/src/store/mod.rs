@@ -179,6 +179,26 @@ impl Store {
         Ok((dir, manifest))
     }
 
+    /// Holds a stored model's files against the checksums that were kept when they were written. Says how many were right;
+    /// `None` for what is not in the store: a path, the mock, the Hub's own cache.
+    ///
+    /// # Errors
+    /// The first file that is missing, damaged or unreadable.
+    pub fn check(&self, model: &OsStr) -> anyhow::Result<Option<String>> {
+        let Some(dir) = self.dir_of(&ModelName::parse(model)?) else { return Ok(None) };
+        let Some(manifest) = Manifest::read(&dir)? else { return Ok(None) };
+        for file in &manifest.files {
+            let path = dir.join(&file.path);
+            if checksum::sha256_of(&path).with_context(|| path.display().to_string())? != file.sha256 {
+                return Err(advised(
+                    format!("{} is not what it was when it was written", path.display()),
+                    format!("`zonda rm {0}`, then `zonda pull {0}`", manifest.name),
+                ));
+            }
+        }
+        Ok(Some(format!("{} with the checksums they were written with", manifest.files.len())))
+    }
+
     /// The folder `models/NAME` if a finished model made on this machine is in it; else makes it with `make`, which
     /// writes a folder of the name it gets and returns what the model came from. The second call finds the first
     /// one's work.

@@ -3,5 +3,6 @@
 mod batches;
 mod common;
 mod errors;
+mod gpu;
 mod smollm2;
 mod transformers;

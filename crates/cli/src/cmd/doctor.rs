@@ -1,0 +1,230 @@
+//! `zonda doctor`: what this machine is and can do at most, and which backends could use it.
+
+use crate::Context;
+use crate::args::JsonArg;
+use crate::backends::{self, BackendKind, DeviceStatus, Status};
+use crate::error::Usage;
+use crate::output::{self, Spinner, human_bytes};
+use anyhow::Context as _;
+use clap::{Args, ValueEnum as _};
+use serde_json::{Value as Json, json};
+use std::fmt::Write as _;
+use std::num::NonZeroUsize;
+use zonda_bench::machine::Machine;
+use zonda_bench::warning::{Noted, Warning};
+use zonda_kernels::probe::{EACH, Peaks, Rate};
+use zonda_kernels::{Isa, cpus};
+
+/// Show this machine, what it can do at most, and which backends are usable
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  zonda doctor\n  zonda doctor --json | jq .machine.peaks\n\n\
+    Memory bandwidth and arithmetic are measured, with one core and with all threads, for 0.3 seconds each; they are \
+    the limits that every speed is a share of. Other work on the machine lowers them.")]
+pub struct Doctor {
+    /// Leave out what has to be measured.
+    #[arg(long)]
+    quick: bool,
+    /// Threads to measure with [default: one per physical core].
+    #[arg(short, long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// Instruction set to measure [default: the best].
+    #[arg(long, value_parser = backends::ISAS)]
+    isa: Option<String>,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+/// What was found.
+struct Found {
+    machine: Machine,
+    isas: Vec<Isa>,
+    /// The one that is measured and used.
+    isa: Isa,
+    threads: usize,
+    /// `None`: no backend in this build looks for any.
+    gpus: Option<Vec<DeviceStatus>>,
+    peaks: Option<Peaks>,
+    warnings: Vec<Warning>,
+    backends: Vec<Status>,
+}
+
+impl Doctor {
+    pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        let found = self.look(context.quiet)?;
+        if self.json.json { output::json(&document(&found)) } else { output::print(&text(&found)) }
+    }
+
+    fn look(&self, quiet: bool) -> anyhow::Result<Found> {
+        let isa = self.isa.as_deref().map_or_else(|| Ok(Isa::best()), Isa::named);
+        let isa = isa.map_err(|e| Usage(e.to_string()))?;
+        let threads = self.threads.map_or_else(cpus::default_threads, NonZeroUsize::get);
+        let machine = Machine::probe();
+        let mut warnings = Vec::new();
+        let mut peaks = None;
+        // before the backends: their libraries start threads
+        if !self.quick {
+            warnings = machine.check();
+            let _spinner = Spinner::start("measuring", quiet);
+            peaks = Some(Peaks::measure(isa, threads, EACH).context("measuring the memory's speed")?);
+        }
+        let backends: Vec<_> = BackendKind::value_variants().iter().map(|kind| kind.status()).collect();
+        let lists = backends.iter().any(|status| !status.devices.is_empty());
+        let gpus = backends.iter().flat_map(|status| &status.devices).filter(|d| d.gpu).cloned();
+        let gpus = lists.then(|| gpus.collect());
+        Ok(Found { machine, isas: Isa::all(), isa, threads, gpus, peaks, warnings, backends })
+    }
+}
+
+fn document(found: &Found) -> Json {
+    let mut machine = json!(found.machine);
+    machine["instruction_sets"] = found.isas.iter().map(|isa| isa.describe()).collect();
+    machine["gpus"] = json!(found.gpus);
+    machine["threads"] = json!({
+        "count": found.threads,
+        "pinned_to": cpus::pins(found.threads),
+        "allowed_cpus": cpus::allowed_cpus(),
+        "allowed_cores": cpus::allowed_cores(),
+        "quota_cpus": cpus::quota(),
+        "why": placement(found.threads),
+    });
+    let rate = |rate: Rate| json!({ "one_core": rate.one, "all_threads": rate.all });
+    machine["peaks"] = found.peaks.map_or(Json::Null, |peaks| {
+        json!({
+            "threads": peaks.threads,
+            "instruction_set": found.isa.describe(),
+            "read_bytes_per_s": rate(peaks.read),
+            "int8_ops_per_s": rate(peaks.int8),
+            "bf16_ops_per_s": peaks.bf16.map(rate),
+            "f32_ops_per_s": rate(peaks.f32),
+        })
+    });
+    let warnings: Vec<Noted> = found.warnings.iter().cloned().map(Noted::from).collect();
+    json!({ "machine": machine, "backends": found.backends, "warnings": warnings })
+}
+
+fn text(found: &Found) -> String {
+    let machine = &found.machine;
+    let mut out = String::new();
+    let mut line = |label: &str, text: String| {
+        let _ = writeln!(out, "{label:<13} {text}");
+    };
+    let known = |what: &Option<String>| what.clone().unwrap_or_else(|| "unknown".to_owned());
+    let cores = machine.physical_cores.map_or(String::new(), |n| format!("{n} cores, "));
+    line(
+        "processor",
+        format!("{} ({}), {cores}{} threads", known(&machine.cpu), machine.arch, machine.logical_cores),
+    );
+    line("system", [known(&machine.os), machine.kernel.clone().unwrap_or_default()].join(", "));
+    line("caches", machine.caches.join(", "));
+    line("instructions", found.isas.iter().map(|isa| isa.describe()).collect::<Vec<_>>().join("; "));
+    let limit = |bytes| format!(", the control group allows {}", human_bytes(bytes));
+    line(
+        "memory",
+        format!(
+            "{}, {} available{}",
+            human_bytes(machine.memory_bytes),
+            human_bytes(machine.available_bytes),
+            machine.cgroup_memory_bytes.map_or(String::new(), limit)
+        ),
+    );
+    line("threads", placement(found.threads));
+    match &found.gpus {
+        None => line("gpus", "not looked for: no backend in this build uses one".to_owned()),
+        Some(gpus) if gpus.is_empty() => line("gpus", "none".to_owned()),
+        Some(gpus) => gpus.iter().for_each(|gpu| line("gpu", device(gpu))),
+    }
+    if let Some(peaks) = &found.peaks {
+        let figure = |rate: Rate, unit: f64, name: &str| {
+            let one = format!("{:.2} {name} with one core", rate.one / unit);
+            if peaks.threads == 1 {
+                one
+            } else {
+                format!("{one}, {:.2} with {}", rate.all / unit, peaks.threads)
+            }
+        };
+        line("read", figure(peaks.read, 1e9, "GB/s"));
+        line("int8", figure(peaks.int8, 1e12, "TOPS"));
+        let by_f32 = || "no instruction for it: computed as f32".to_owned();
+        line("bf16", peaks.bf16.map_or_else(by_f32, |rate| figure(rate, 1e12, "TFLOPS")));
+        line("f32", figure(peaks.f32, 1e12, "TFLOPS"));
+    }
+    for warning in &found.warnings {
+        line("warning", warning.to_string());
+    }
+    out.push('\n');
+    for status in &found.backends {
+        let _ = writeln!(out, "{:<13} {}", status.name, describe(status));
+    }
+    out
+}
+
+/// A backend in one line.
+fn describe(status: &Status) -> String {
+    let mut parts = vec![if status.usable { "usable".to_owned() } else { "not usable".to_owned() }];
+    parts.extend(status.version.as_ref().map(|v| format!("version {v}")));
+    parts.extend(status.instruction_set.clone());
+    if !status.formats.is_empty() {
+        parts.push(format!("reads {}", status.formats.join(", ")));
+    }
+    parts.extend(status.devices.iter().filter(|d| d.gpu).map(device));
+    parts.extend(status.reason.clone());
+    parts.join("; ")
+}
+
+fn device(device: &DeviceStatus) -> String {
+    let memory = match (device.memory_bytes, device.free_bytes) {
+        (Some(all), Some(free)) => format!(", {}, {} free", human_bytes(all), human_bytes(free)),
+        _ => String::new(),
+    };
+    format!("{}: {}{memory}", device.name, device.description)
+}
+
+/// How many threads, on which CPUs, and why these.
+fn placement(threads: usize) -> String {
+    let (allowed, cores, pins) = (cpus::allowed_cpus(), cpus::allowed_cores(), cpus::pins(threads));
+    let count = if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
+    if allowed.is_empty() {
+        return format!("{count}, placed by the system, which does not say what it allows");
+    }
+    let place = match pins.len() {
+        0 if threads == 1 => "placed by the system".to_owned(),
+        0 => format!("placed by the system, since there are {} cores", cores.len()),
+        _ => format!("pinned to CPUs {}", list(&pins)),
+    };
+    let siblings = match allowed.len() - cores.len() {
+        0 => "each a core of its own".to_owned(),
+        n => format!("{n} of them share a core with another and are left alone"),
+    };
+    let quota = match cpus::quota() {
+        quota if quota < allowed.len() => format!("a CPU quota allows {quota}"),
+        _ => "no CPU quota".to_owned(),
+    };
+    format!("{count}, {place}: the affinity mask allows {}, {siblings}; {quota}", list(&allowed))
+}
+
+/// `0-3,8`
+fn list(cpus: &[usize]) -> String {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for &cpu in cpus {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == cpu => *last = cpu,
+            _ => ranges.push((cpu, cpu)),
+        }
+    }
+    let range = |(first, last): (usize, usize)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    ranges.into_iter().map(range).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::list;
+
+    #[test]
+    fn cpus_as_ranges() {
+        assert_eq!(list(&[0, 1, 2, 3, 8]), "0-3,8");
+        assert_eq!(list(&[5]), "5");
+        assert_eq!(list(&[]), "");
+    }
+}

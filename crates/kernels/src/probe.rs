@@ -1,0 +1,333 @@
+//! What this machine can do at most: bytes read a second, and multiply-adds a second on the instructions that the kernels
+//! use. Every speed of an engine is a share of these.
+//!
+//! Arithmetic runs from registers in chains that don't wait for each other; reading streams through memory far larger
+//! than any cache. Both are best passes: what was disturbed says nothing about a limit.
+
+use crate::cpus;
+use crate::memory::{AllocError, Buffer, SharedPtr};
+use crate::pool::Pool;
+use crate::simd::{Op, Simd};
+use crate::table::Isa;
+use half::bf16;
+use std::hint::black_box;
+use std::sync::{Barrier, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Bytes of a vector.
+const VECTOR: usize = 64;
+/// Accumulators in flight. Too few leave the units waiting for results, too many spill to memory; how many are right
+/// depends on the processor, so all are tried.
+const CHAINS: [usize; 4] = [4, 5, 8, 12];
+/// Vectors in the ring that an arithmetic loop reads its changing operand from: 4 KiB, always in the first cache.
+const RING: usize = 64;
+/// Rounds between two looks at the clock.
+const ROUNDS: usize = 4096;
+/// Bytes read between two looks at the clock.
+const STRETCH: usize = 1 << 20;
+/// Memory that is streamed through: at least this much, eight times the last cache, and a share for every thread.
+const READ_BYTES: usize = 512 << 20;
+const READ_BYTES_A_THREAD: usize = 32 << 20;
+
+/// A rate with one core working, and with all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// One core, the others idle.
+    pub one: f64,
+    /// All threads together.
+    pub all: f64,
+}
+
+/// What a machine reaches on the instructions of one set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peaks {
+    /// Threads behind [`Rate::all`].
+    pub threads: usize,
+    /// Memory read, in bytes a second.
+    pub read: Rate,
+    /// Bytes times bytes into 32 bits, in operations a second: a multiply-add is two.
+    pub int8: Rate,
+    /// `bf16` pairs into `f32`, likewise; `None` where no instruction does that and kernels compute with `f32`.
+    pub bf16: Option<Rate>,
+    /// `f32`, likewise.
+    pub f32: Rate,
+}
+
+/// How long [`Peaks::measure`] spends on each of its eight figures.
+pub const EACH: Duration = Duration::from_millis(300);
+
+impl Peaks {
+    /// Measures with `threads` threads, pinned as the kernels' are, spending about `each` on every figure. The calling
+    /// thread stays where it is.
+    ///
+    /// # Errors
+    /// If there is no memory to read through.
+    pub fn measure(isa: Isa, threads: usize, each: Duration) -> Result<Peaks, AllocError> {
+        // a pool pins its caller, who may have other plans
+        std::thread::scope(|scope| {
+            let measured = scope.spawn(|| measure(isa, threads.max(1), each)).join();
+            measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+/// What is measured in one pass.
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    Read,
+    Int8,
+    Bf16,
+    F32,
+}
+
+/// One pass: what, with how many chains, and whether all threads take part.
+struct Pass {
+    what: What,
+    chains: usize,
+    all: bool,
+}
+
+/// Passes behind every figure; those of arithmetic try each number of chains in turn. Many short ones: on a busy machine
+/// one of them is left alone.
+const PASSES: usize = 8 * CHAINS.len();
+
+fn passes(isa: Isa) -> Vec<Pass> {
+    let mut passes = Vec::new();
+    for what in [What::Read, What::Int8, What::Bf16, What::F32] {
+        if what == What::Bf16 && !isa.bf16_dot() {
+            continue;
+        }
+        for all in [false, true] {
+            passes.extend((0..PASSES).map(|i| Pass { what, chains: CHAINS[i % CHAINS.len()], all }));
+        }
+    }
+    passes
+}
+
+/// One parallel region for everything: each thread keeps the part of memory that it touched first, and those that a
+/// pass doesn't need sleep at the barrier.
+fn measure(isa: Isa, threads: usize, each: Duration) -> Result<Peaks, AllocError> {
+    let part = (READ_BYTES.max(8 * cpus::last_cache_bytes()) / threads).max(READ_BYTES_A_THREAD);
+    let part = part.next_multiple_of(STRETCH);
+    let mut buffer = Buffer::zeroed(part * threads)?;
+    let memory = SharedPtr::new(buffer.bytes_mut());
+    let passes = passes(isa);
+    let pass_time = each / PASSES as u32;
+    let barrier = Barrier::new(threads);
+    // units a second of each pass, summed over the threads
+    let rates = Mutex::new(vec![0.0; passes.len()]);
+    Pool::new(threads).for_each(threads, &|i| {
+        // SAFETY: thread `i` writes its own part, before the barrier that comes before any reading.
+        unsafe { std::slice::from_raw_parts_mut(memory.at(i * part), part).fill(1) };
+        for (n, pass) in passes.iter().enumerate() {
+            barrier.wait();
+            if !pass.all && i > 0 {
+                continue;
+            }
+            let (start, len) = if pass.all { (i * part, part) } else { (0, threads * part) };
+            // SAFETY: within the buffer, which nobody writes any more.
+            let bytes = unsafe { std::slice::from_raw_parts(memory.at(start), len) };
+            let rate = run_pass(isa, pass, bytes, pass_time);
+            rates.lock().unwrap_or_else(PoisonError::into_inner)[n] += rate;
+        }
+    });
+    let rates = rates.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let best = |what: What, all: bool| {
+        let these = passes.iter().zip(&rates).filter(|(p, _)| p.what == what && p.all == all);
+        these.map(|(_, &rate)| rate).fold(0.0, f64::max)
+    };
+    let rate = |what| Rate { one: best(what, false), all: best(what, true) };
+    let bf16 = isa.bf16_dot().then(|| rate(What::Bf16));
+    Ok(Peaks { threads, read: rate(What::Read), int8: rate(What::Int8), bf16, f32: rate(What::F32) })
+}
+
+/// Units a second of one thread.
+fn run_pass(isa: Isa, pass: &Pass, bytes: &[u8], time: Duration) -> f64 {
+    let ring = black_box(ring(pass.what));
+    let mut stretches = bytes.chunks_exact(STRETCH).cycle();
+    let (mut units, mut sum) = (0, 0.0);
+    let start = Instant::now();
+    loop {
+        match (pass.what, stretches.next()) {
+            (What::Read, Some(stretch)) => {
+                sum += isa.run(Read(stretch));
+                units += STRETCH;
+            }
+            (what, _) => {
+                sum += multiply_add(isa, what, pass.chains, ROUNDS, &ring);
+                units += ROUNDS * pass.chains * what.operations();
+            }
+        }
+        let elapsed = start.elapsed();
+        if elapsed >= time {
+            black_box(sum);
+            return units as f64 / elapsed.as_secs_f64();
+        }
+    }
+}
+
+impl What {
+    /// Operations of one instruction's worth of work: a multiply-add of two vectors is two an element.
+    fn operations(self) -> usize {
+        match self {
+            What::Read => 0,
+            What::Int8 => 2 * VECTOR,
+            What::Bf16 => 2 * VECTOR / 2,
+            What::F32 => 2 * VECTOR / 4,
+        }
+    }
+}
+
+/// The operand that changes from round to round: were both constant, the compiler would multiply once and add ever
+/// after. Vectors of ones with alternating sign, so that sums stay small.
+fn ring(what: What) -> [u8; RING * VECTOR] {
+    let mut ring = [0; RING * VECTOR];
+    for (i, vector) in ring.chunks_exact_mut(VECTOR).enumerate() {
+        let sign = if i % 2 == 0 { 1i8 } else { -1 };
+        match what {
+            What::Read | What::Int8 => vector.fill(sign as u8),
+            What::Bf16 => fill(vector, &bf16::from_f32(sign.into()).to_ne_bytes()),
+            What::F32 => fill(vector, &f32::from(sign).to_ne_bytes()),
+        }
+    }
+    ring
+}
+
+fn fill(vector: &mut [u8], element: &[u8]) {
+    vector.chunks_exact_mut(element.len()).for_each(|e| e.copy_from_slice(element));
+}
+
+/// In each round, accumulator `c` of `chains` adds the products of the ring's next vector with one of elements `c + 1`.
+/// Returns the sum of all accumulators' lanes.
+fn multiply_add(isa: Isa, what: What, chains: usize, rounds: usize, ring: &[u8; RING * VECTOR]) -> f32 {
+    match chains {
+        4 => isa.run(MultiplyAdd::<4> { what, rounds, ring }),
+        5 => isa.run(MultiplyAdd::<5> { what, rounds, ring }),
+        8 => isa.run(MultiplyAdd::<8> { what, rounds, ring }),
+        _ => isa.run(MultiplyAdd::<12> { what, rounds, ring }),
+    }
+}
+
+struct MultiplyAdd<'a, const N: usize> {
+    what: What,
+    rounds: usize,
+    ring: &'a [u8; RING * VECTOR],
+}
+
+impl<const N: usize> Op for MultiplyAdd<'_, N> {
+    type Out = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let (mut floats, mut ints) = ([s.splat(0.0); N], [s.isplat(0); N]);
+        match self.what {
+            What::Int8 => {
+                let mut own = [s.isplat(0); N];
+                for c in 0..N {
+                    own[c] = s.isplat((c as i32 + 1) * 0x0101_0101);
+                }
+                for round in 0..self.rounds {
+                    // SAFETY: one of the ring's vectors.
+                    let changing = unsafe { s.load_bytes(self.ring.as_ptr().add(round % RING * VECTOR)) };
+                    for c in 0..N {
+                        ints[c] = s.dot7(ints[c], own[c], changing);
+                    }
+                }
+            }
+            What::Bf16 => {
+                let mut own = [s.isplat(0); N];
+                for c in 0..N {
+                    own[c] = s.isplat(i32::from(bf16::from_f32(c as f32 + 1.0).to_bits()) * 0x0001_0001);
+                }
+                for round in 0..self.rounds {
+                    // SAFETY: one of the ring's vectors.
+                    let changing = unsafe { s.load_bytes(self.ring.as_ptr().add(round % RING * VECTOR)) };
+                    for c in 0..N {
+                        floats[c] = s.dot_bf16(floats[c], own[c], changing);
+                    }
+                }
+            }
+            What::Read | What::F32 => {
+                let mut own = [s.splat(0.0); N];
+                for c in 0..N {
+                    own[c] = s.splat(c as f32 + 1.0);
+                }
+                for round in 0..self.rounds {
+                    // SAFETY: one of the ring's vectors.
+                    let changing = unsafe { s.load(self.ring.as_ptr().add(round % RING * VECTOR).cast()) };
+                    for c in 0..N {
+                        floats[c] = s.fma(own[c], changing, floats[c]);
+                    }
+                }
+            }
+        }
+        let mut sum = 0.0;
+        for c in 0..N {
+            sum += s.sum(s.add(floats[c], s.to_f(ints[c])));
+        }
+        sum
+    }
+}
+
+/// Reads whole vectors and adds them up, so that none can be left out.
+struct Read<'a>(&'a [u8]);
+
+impl Op for Read<'_> {
+    type Out = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        const AT_ONCE: usize = 8;
+        let mut sums = [s.splat(0.0); AT_ONCE];
+        for vectors in self.0.chunks_exact(AT_ONCE * VECTOR) {
+            for i in 0..AT_ONCE {
+                // SAFETY: the chunk has `AT_ONCE` vectors.
+                sums[i] = s.add(sums[i], unsafe { s.load(vectors.as_ptr().add(i * VECTOR).cast()) });
+            }
+        }
+        let mut sum = 0.0;
+        for i in 0..AT_ONCE {
+            sum += s.sum(sums[i]);
+        }
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the loops add up, by the formula: nothing of the work was left out or done once for all.
+    #[test]
+    fn every_multiply_add_is_done() {
+        for isa in Isa::all() {
+            for what in [What::Int8, What::Bf16, What::F32] {
+                for chains in CHAINS {
+                    for rounds in [0usize, 1, 2, 63, 127] {
+                        // rounds in pairs cancel out; lanes × products in a lane × (1 + 2 + … + chains)
+                        let products = what.operations() / 2;
+                        let expected = (rounds % 2) * products * chains * (chains + 1) / 2;
+                        let found = multiply_add(isa, what, chains, rounds, &ring(what));
+                        assert_eq!(found, expected as f32, "{isa:?}, {chains} chains, {rounds} rounds");
+                    }
+                }
+            }
+            let mut bytes = vec![0; 2048];
+            fill(&mut bytes, &3f32.to_ne_bytes());
+            assert_eq!(isa.run(Read(&bytes)), 3.0 * 512.0);
+        }
+    }
+
+    #[test]
+    fn every_figure_is_there() {
+        for (isa, threads) in [(Isa::best(), 2), (Isa::named("scalar").unwrap(), 1)] {
+            let peaks = Peaks::measure(isa, threads, Duration::from_millis(6)).unwrap();
+            assert_eq!((peaks.threads, peaks.bf16.is_some()), (threads, isa.bf16_dot()));
+            for rate in
+                [Some(peaks.read), Some(peaks.int8), peaks.bf16, Some(peaks.f32)].into_iter().flatten()
+            {
+                assert!(rate.one.is_normal() && rate.all.is_normal() && rate.one > 0.0 && rate.all > 0.0);
+            }
+        }
+    }
+}
