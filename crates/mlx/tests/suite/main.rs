@@ -1,0 +1,7 @@
+//! The tests of the MLX backend, in one program: linking MLX takes longer than running most of them.
+
+mod batches;
+mod common;
+mod errors;
+mod formats;
+mod transformers;
