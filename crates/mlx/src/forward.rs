@@ -5,6 +5,7 @@ use crate::cache::KeysValues;
 use crate::safe::{Array, Dtype, List, Mask, Ops, Result};
 use crate::weights::{Ffn, Linear, Matrix};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use zonda_engine::forward::{Batch, Logits, Slot, Span, Want};
 
 /// One span of a batch, as attention needs it.
@@ -130,8 +131,8 @@ impl Mlx {
                 row = rows.end;
                 let mut views = BTreeMap::new();
                 for &window in &self.spec.windows {
-                    if !views.contains_key(&window) {
-                        views.insert(window, view(&self.ops, span, window)?);
+                    if let Entry::Vacant(place) = views.entry(window) {
+                        place.insert(view(&self.ops, span, window)?);
                     }
                 }
                 Ok(Place { slot: span.slot, rows, start: span.start, views })
@@ -163,7 +164,7 @@ fn view(ops: &Ops, span: &Span<'_>, window: Option<usize>) -> Result<View> {
             let sees = |query: usize, key: usize| key <= query && key + window > query;
             let rows = (span.start..end).flat_map(|query| (first..end).map(move |key| sees(query, key)));
             let bytes: Vec<u8> = rows.map(u8::from).collect();
-            Mask::Array(ops.from_bytes(&bytes, &[tokens, end - first], Dtype::Bool)?)
+            Mask::Array(ops.array(&bytes, &[tokens, end - first], Dtype::Bool)?)
         }
         _ => Mask::Causal,
     };

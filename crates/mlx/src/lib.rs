@@ -21,7 +21,7 @@ mod safe;
 mod sys;
 mod weights;
 
-pub use options::{Device, KvType, MlxOptions, Quantization};
+pub use options::{Compute, Device, KvType, MlxOptions, Quantization};
 
 use cache::Cache;
 use safe::{Array, Dtype, Ops};
@@ -69,7 +69,7 @@ impl Mlx {
         };
         let ops = Ops::new(gpu)?;
         let (threads, blas) = safe::set_blas_threads(options.threads());
-        let plan = Plan::new(model, options, gpu)?;
+        let plan = Plan::new(model, options, gpu);
         let weights = Weights::load(model, &ops, &plan)?;
         let kv_type = options.kv_type.map_or(plan.compute, |kv_type| match kv_type {
             KvType::F16 => Dtype::F16,

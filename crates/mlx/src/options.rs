@@ -16,12 +16,16 @@ pub struct MlxOptions {
     /// Threads of the BLAS that multiplies on the processor; `None`: as many as the system says. Set for the whole
     /// process.
     pub threads: Option<usize>,
+    /// The type that is computed in, and of matrices that are not quantised; `None`: on a GPU the model's own; on the
+    /// processor, where MLX multiplies f32 several times faster than anything else, f32 if the model fits into a third of
+    /// the memory so, else its own.
+    pub compute: Option<Compute>,
     /// How keys and values are stored; `None`: in the type that is computed in.
     pub kv_type: Option<KvType>,
     /// Quantises float weights while loading, and computes with them as they are then.
     pub quantize: Option<Quantization>,
-    /// Whether quantised weights are held as floats; `None`: on the processor, where MLX multiplies floats several times
-    /// faster, if they fit into a third of the memory. Either way it is the same function.
+    /// Whether quantised weights are held as floats; `None`: on the processor, if they fit into a third of the memory so.
+    /// Either way it is the same function.
     pub dequantize: Option<bool>,
     /// Sequences held at once.
     pub slots: usize,
@@ -36,10 +40,19 @@ pub struct MlxOptions {
 /// What a model is computed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// The processor: in f32.
+    /// The processor.
     Cpu,
-    /// The GPU (Metal on macOS, CUDA on Linux): in the model's own 16-bit type. None is an error.
+    /// The GPU: Metal on macOS, CUDA on Linux. None is an error.
     Gpu,
+}
+
+/// What is computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the published names
+pub enum Compute {
+    F32,
+    F16,
+    BF16,
 }
 
 /// How keys and values are stored.
@@ -128,6 +141,7 @@ impl Default for MlxOptions {
         MlxOptions {
             device: Device::Cpu,
             threads: None,
+            compute: None,
             kv_type: None,
             quantize: None,
             dequantize: None,

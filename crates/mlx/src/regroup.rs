@@ -99,3 +99,46 @@ fn q4_k(bytes: &[u8], out: &mut Regrouped) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Against gguf-py's values (`testdata/blocks`).
+    #[test]
+    fn values_are_the_same() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/blocks");
+        for dtype in [DType::Q4_0, DType::Q4_1, DType::Q8_0, DType::Q4_K] {
+            let name = format!("{dtype:?}");
+            let bytes = std::fs::read(folder.join(format!("{name}.bin"))).unwrap();
+            let expected = std::fs::read(folder.join(format!("{name}.f32.bin"))).unwrap();
+            let expected: Vec<f32> =
+                expected.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+            let tensor = Tensor::owned(name, dtype, vec![1, expected.len()], bytes.into());
+            let regrouped = regroup(&tensor).unwrap();
+            assert_eq!(regrouped.scales.len() * GROUP, expected.len());
+            for (i, &expected) in expected.iter().enumerate() {
+                let code = match regrouped.bits {
+                    8 => regrouped.codes[i],
+                    _ => regrouped.codes[i / 2] >> (4 * (i % 2)) & 15,
+                };
+                let (scale, bias) = (regrouped.scales[i / GROUP], regrouped.biases[i / GROUP]);
+                let value = scale * f32::from(code) + bias;
+                // one rounding of the largest term apart: ggml multiplies codes that have their zero taken out
+                let bound = (scale * 255.0).abs().max(bias.abs()) * f32::EPSILON;
+                assert!((value - expected).abs() <= bound, "{dtype} value {i}: {value}, expected {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn scales_that_16_bits_hold() {
+        let exact = Regrouped { bits: 4, codes: vec![], scales: vec![0.5], biases: vec![-4.0] };
+        let fine = Regrouped { scales: vec![1.0 + f32::EPSILON], ..Regrouped::default() };
+        for (dtype, fits) in [(Dtype::F32, true), (Dtype::F16, false), (Dtype::BF16, false)] {
+            assert!(exact.fits(dtype));
+            assert_eq!(fine.fits(dtype), fits);
+        }
+    }
+}

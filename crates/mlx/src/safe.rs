@@ -175,20 +175,20 @@ impl Ops {
     }
 
     /// An array of values in memory, copied.
-    pub fn from_bytes(&self, bytes: &[u8], shape: &[usize], dtype: Dtype) -> Result<Array> {
-        Ok(Array(self.ops.from_bytes(bytes, &dims(shape)?, dtype)?))
+    pub fn array(&self, bytes: &[u8], shape: &[usize], dtype: Dtype) -> Result<Array> {
+        Ok(Array(self.ops.array(bytes, &dims(shape)?, dtype)?))
     }
 
     /// A vector of indices.
     pub fn indices(&self, values: impl Iterator<Item = u32>) -> Result<Array> {
         let bytes: Vec<u8> = values.flat_map(u32::to_ne_bytes).collect();
-        self.from_bytes(&bytes, &[bytes.len() / 4], Dtype::U32)
+        self.array(&bytes, &[bytes.len() / 4], Dtype::U32)
     }
 
     /// A vector or matrix of `f32`.
     pub fn floats(&self, values: &[f32], shape: &[usize]) -> Result<Array> {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
-        self.from_bytes(&bytes, shape, Dtype::F32)
+        self.array(&bytes, shape, Dtype::F32)
     }
 
     pub fn zeros(&self, shape: &[usize], dtype: Dtype) -> Result<Array> {
@@ -357,4 +357,61 @@ pub(crate) enum Mask {
     Causal,
     /// What is true in `[tokens, positions]`.
     Array(Array),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(ops: &Ops, a: &Array) -> Vec<f32> {
+        let mut out = vec![0.0; a.shape().iter().product()];
+        ops.read(a, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn what_mlx_refuses_is_an_error_and_nothing_breaks() {
+        let ops = Ops::new(false).unwrap();
+        let a = ops.floats(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]).unwrap();
+        let wrong = ops.linear(&a, &ops.zeros(&[4, 5], Dtype::F32).unwrap()).unwrap_err();
+        assert!(wrong.to_string().starts_with("MLX: [matmul]"), "{wrong}");
+        assert!(
+            ops.array(&[0; 7], &[2], Dtype::F32).unwrap_err().to_string().contains("8 bytes made from 7")
+        );
+        assert!(ops.zeros(&[usize::MAX], Dtype::F32).is_err());
+        assert!(ops.largest(&a, 4).unwrap_err().to_string().contains("largest 4 of 3"));
+        assert!(ops.quantize(&a, 64, 4).is_err(), "rows of 3 are no groups of 64");
+        assert!(
+            ops.read(&a, &mut [0.0; 5]).unwrap_err().to_string().contains("6 values read into room for 5")
+        );
+        let squared = ops.linear(&a, &a).unwrap();
+        assert_eq!(values(&ops, &squared), [14.0, 32.0, 32.0, 77.0]);
+    }
+
+    #[test]
+    fn a_shared_array_is_not_overwritten() {
+        let ops = Ops::new(false).unwrap();
+        let a = ops.zeros(&[4], Dtype::F32).unwrap();
+        ops.eval(&List::from_iter([&a])).unwrap();
+        let one = ops.floats(&[1.0], &[1]).unwrap();
+        let b = ops.slice_update(a.clone(), &one, &[2], &[3]).unwrap();
+        assert_eq!(values(&ops, &b), [0.0, 0.0, 1.0, 0.0]);
+        assert_eq!(values(&ops, &a), [0.0; 4]);
+    }
+
+    /// On the processor MLX's compiler runs a C++ compiler, which built this program, too.
+    #[test]
+    fn swiglu_is_the_same_compiled() {
+        let mut ops = Ops::new(false).unwrap();
+        let gate = ops.floats(&[-2.0, 0.0, 0.5, 3.0], &[2, 2]).unwrap();
+        let up = ops.floats(&[1.0, 2.0, -3.0, 0.25], &[2, 2]).unwrap();
+        let plain = values(&ops, &ops.swiglu(&gate, &up).unwrap());
+        ops.compiled = true;
+        for (at, expected) in plain.iter().enumerate() {
+            let (g, u) = ([-2.0f32, 0.0, 0.5, 3.0][at], [1.0f32, 2.0, -3.0, 0.25][at]);
+            assert!((g / (1.0 + (-g).exp()) * u - expected).abs() < 1e-6, "value {at}");
+        }
+        let compiled = values(&ops, &ops.swiglu(&gate, &up).unwrap());
+        assert!(plain.iter().zip(&compiled).all(|(a, b)| (a - b).abs() < 1e-6), "{plain:?} and {compiled:?}");
+    }
 }

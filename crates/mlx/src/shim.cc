@@ -104,7 +104,7 @@ Ops::Ops(bool gpu) : stream(mx::default_stream(mx::Device(gpu ? mx::Device::gpu 
 
 std::unique_ptr<Ops> new_ops(bool gpu) { return std::make_unique<Ops>(gpu); }
 
-std::unique_ptr<Array> Ops::from_bytes(rust::Slice<const std::uint8_t> bytes,
+std::unique_ptr<Array> Ops::array(rust::Slice<const std::uint8_t> bytes,
                                        rust::Slice<const std::int32_t> dims, Dtype dtype) const {
     auto type = to_mlx(dtype);
     std::size_t size = mx::size_of(type);

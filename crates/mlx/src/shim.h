@@ -44,7 +44,7 @@ class Ops {
 public:
     explicit Ops(bool gpu);
 
-    std::unique_ptr<Array> from_bytes(rust::Slice<const std::uint8_t> bytes, rust::Slice<const std::int32_t> shape,
+    std::unique_ptr<Array> array(rust::Slice<const std::uint8_t> bytes, rust::Slice<const std::int32_t> shape,
                                       Dtype dtype) const;
     std::unique_ptr<Array> zeros(rust::Slice<const std::int32_t> shape, Dtype dtype) const;
     std::unique_ptr<Array> as_type(const Array &a, Dtype dtype) const;

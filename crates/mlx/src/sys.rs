@@ -48,7 +48,7 @@ pub(crate) mod ffi {
         fn dtype_of(array: &Array) -> Result<Dtype>;
 
         fn new_ops(gpu: bool) -> Result<UniquePtr<Ops>>;
-        fn from_bytes(self: &Ops, bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<UniquePtr<Array>>;
+        fn array(self: &Ops, bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<UniquePtr<Array>>;
         fn zeros(self: &Ops, shape: &[i32], dtype: Dtype) -> Result<UniquePtr<Array>>;
         fn as_type(self: &Ops, a: &Array, dtype: Dtype) -> Result<UniquePtr<Array>>;
         fn reshape(self: &Ops, a: &Array, shape: &[i32]) -> Result<UniquePtr<Array>>;

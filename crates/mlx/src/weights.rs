@@ -1,6 +1,6 @@
 //! A model's tensors as arrays of MLX: matrices as floats or quantised, norms and biases in the type computed in.
 
-use crate::options::{MlxOptions, Quantization};
+use crate::options::{Compute, MlxOptions, Quantization};
 use crate::regroup::regroup;
 use crate::safe::{self, Array, Dtype, List, Ops, Quantized};
 use std::collections::BTreeMap;
@@ -102,21 +102,21 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// On a GPU the model's own type. On the processor, where MLX multiplies f32 several times faster than anything else,
-    /// f32 if that fits into a third of the memory, else as it is stored.
-    pub fn new(model: &Model, options: &MlxOptions, gpu: bool) -> Result<Plan, BackendError> {
-        let own = own_type(model);
+    /// As [`MlxOptions`] says.
+    pub fn new(model: &Model, options: &MlxOptions, gpu: bool) -> Plan {
         let fits = model.parameters().saturating_mul(4) <= safe::memory_limit() as u64 / 3;
-        let stored_quantized =
+        let quantized =
             model.format == Format::Mlx || model.types().iter().any(|share| is_quantized(&share.dtype));
-        let compute = match (gpu, own) {
-            (true, own) => own,
-            // quantised matrices are multiplied with f32 as fast as with anything
-            (false, _) if fits || stored_quantized || options.quantize.is_some() => Dtype::F32,
-            (false, own) => own,
+        let compute = match options.compute {
+            Some(Compute::F32) => Dtype::F32,
+            Some(Compute::F16) => Dtype::F16,
+            Some(Compute::BF16) => Dtype::BF16,
+            // quantised matrices meet f32 as fast as anything
+            None if !gpu && (fits || quantized || options.quantize.is_some()) => Dtype::F32,
+            None => own_type(model),
         };
         let dequantize = options.dequantize.unwrap_or(!gpu && fits && options.quantize.is_none());
-        Ok(Plan { compute, dequantize, quantize: options.quantize })
+        Plan { compute, dequantize, quantize: options.quantize }
     }
 }
 
@@ -335,7 +335,7 @@ impl Loader<'_> {
     fn affine(&self, affine: &AffineTensor) -> Result<Matrix, BackendError> {
         let words = affine.shape[1] * affine.affine.bits / 32;
         self.held(Quantized {
-            codes: self.ops.from_bytes(affine.codes(), &[affine.shape[0], words], Dtype::U32)?,
+            codes: self.ops.array(affine.codes(), &[affine.shape[0], words], Dtype::U32)?,
             scales: self.floats(&affine.scales)?,
             biases: self.floats(&affine.biases)?,
             group_size: affine.affine.group_size,
@@ -355,7 +355,7 @@ impl Loader<'_> {
             self.ops.as_type(&self.ops.floats(values, &shape)?, self.plan.compute)
         };
         Ok(Matrix::Quantized(Quantized {
-            codes: self.ops.from_bytes(&regrouped.codes, &[rows, cols * regrouped.bits / 32], Dtype::U32)?,
+            codes: self.ops.array(&regrouped.codes, &[rows, cols * regrouped.bits / 32], Dtype::U32)?,
             scales: per_group(&regrouped.scales)?,
             biases: per_group(&regrouped.biases)?,
             group_size: crate::regroup::GROUP,
@@ -367,7 +367,7 @@ impl Loader<'_> {
     fn floats(&self, tensor: &Tensor) -> Result<Array, BackendError> {
         check_finite(tensor)?;
         let array = match float_type(tensor.dtype) {
-            Some(dtype) => self.ops.from_bytes(tensor.bytes(), &tensor.shape, dtype)?,
+            Some(dtype) => self.ops.array(tensor.bytes(), &tensor.shape, dtype)?,
             None => self.ops.floats(&tensor.to_f32(), &tensor.shape)?,
         };
         Ok(self.ops.as_type(&array, self.plan.compute)?)
