@@ -18,12 +18,18 @@ use zonda_kernels::Isa;
 use zonda_kernels::attention::KvType;
 #[cfg(feature = "llama-cpp")]
 use zonda_llama_cpp::{LlamaCpp, LlamaCppOptions};
+#[cfg(feature = "mlx")]
+use zonda_mlx::{Mlx, MlxOptions};
 use zonda_native::{Native, NativeOptions};
 
 /// The instruction sets that `--isa` takes.
 pub const ISAS: [&str; 4] = Isa::NAMES;
 /// What `--quantize` takes.
+#[cfg(not(feature = "mlx"))]
 pub const QUANTIZATIONS: [&str; 3] = ["q8_0", "q4_0", "q4_k_m"];
+/// What `--quantize` takes; q8 and q4 are MLX's.
+#[cfg(feature = "mlx")]
+pub const QUANTIZATIONS: [&str; 5] = ["q8_0", "q4_0", "q4_k_m", "q8", "q4"];
 /// What `--kv-type` takes.
 #[cfg(not(feature = "llama-cpp"))]
 pub const KV_TYPES: [&str; 2] = ["f16", "f32"];
@@ -50,6 +56,8 @@ impl BackendKind {
         BackendKind::Native,
         #[cfg(feature = "llama-cpp")]
         BackendKind::LlamaCpp,
+        #[cfg(feature = "mlx")]
+        BackendKind::Mlx,
         BackendKind::Mock,
     ];
 
@@ -78,8 +86,10 @@ impl BackendKind {
         }
         let available: Vec<_> = Self::AVAILABLE.iter().map(|k| k.name()).collect();
         let mut advice = format!("this build has: {}", available.join(", "));
-        if self == BackendKind::LlamaCpp {
-            advice.push_str("; `cargo build --release --features llama-cpp` makes one with llama-cpp");
+        if matches!(self, BackendKind::LlamaCpp | BackendKind::Mlx) {
+            let name = self.name();
+            let build = format!("`cargo build --release --features {name}` makes one with {name}");
+            advice.push_str(&format!("; `scripts/setup.sh {name}` and {build}"));
         }
         Err(advised(format!("the backend {} is not compiled into this program", self.name()), advice))
     }
@@ -209,7 +219,7 @@ pub fn open(
     model: Option<&Arc<Model>>,
     options: &OpenOptions,
 ) -> Result<Box<dyn Backend>, BackendError> {
-    if options.device == Device::Gpu && kind != BackendKind::LlamaCpp {
+    if options.device == Device::Gpu && !matches!(kind, BackendKind::LlamaCpp | BackendKind::Mlx) {
         return Err(unsupported(format!(
             "the {} backend computes on the processor, not on a GPU",
             kind.name()
@@ -221,6 +231,8 @@ pub fn open(
         (BackendKind::LlamaCpp, Some(model)) => {
             Ok(Box::new(LlamaCpp::open(model, &llama_cpp_options(options)?)?))
         }
+        #[cfg(feature = "mlx")]
+        (BackendKind::Mlx, Some(model)) => Ok(Box::new(Mlx::open(model, &mlx_options(options)?)?)),
         (BackendKind::Mock, _) => Ok(Box::new(Mock::new(mock_options(options)?))),
         (kind, _) => Err(unsupported(format!("the backend {} can't open this model", kind.name()))),
     }
@@ -283,6 +295,26 @@ fn llama_cpp_options(options: &OpenOptions) -> Result<LlamaCppOptions, BackendEr
         chosen.kv_type = kv_type.parse().map_err(unsupported)?;
     }
     Ok(chosen)
+}
+
+/// As many threads as the native backend's, where MLX's matrix products have any.
+#[cfg(feature = "mlx")]
+fn mlx_options(options: &OpenOptions) -> Result<MlxOptions, BackendError> {
+    use zonda_mlx::{Device as On, gpu};
+    refuse(BackendKind::Mlx, &[("--isa", options.isa.is_some())])?;
+    let on_gpu = match options.device {
+        Device::Gpu => true,
+        Device::Cpu => false,
+        Device::Auto => gpu().is_some(),
+    };
+    Ok(MlxOptions {
+        device: if on_gpu { On::Gpu } else { On::Cpu },
+        threads: Some(options.threads.unwrap_or_else(zonda_kernels::cpus::default_threads)),
+        kv_type: options.kv_type.as_deref().map(str::parse).transpose().map_err(unsupported)?,
+        quantize: options.quantize.as_deref().map(str::parse).transpose().map_err(unsupported)?,
+        context: options.ctx,
+        ..MlxOptions::default()
+    })
 }
 
 fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
@@ -360,11 +392,14 @@ mod tests {
             (BackendKind::Mock, &real),
             (BackendKind::Native, &located(None)),
             (BackendKind::LlamaCpp, &located(None)),
-            (BackendKind::Mlx, &real),
+            (BackendKind::Mlx, &located(None)),
         ] {
             assert!(choose(Some(kind), model).is_err(), "{kind:?}");
         }
-        let has_llama_cpp = cfg!(feature = "llama-cpp");
-        assert_eq!(choose(Some(BackendKind::LlamaCpp), &real).is_ok(), has_llama_cpp);
+        let built =
+            [(BackendKind::LlamaCpp, cfg!(feature = "llama-cpp")), (BackendKind::Mlx, cfg!(feature = "mlx"))];
+        for (kind, built) in built {
+            assert_eq!(choose(Some(kind), &real).is_ok(), built, "{kind:?}");
+        }
     }
 }

@@ -71,6 +71,13 @@ pub(super) fn read(path: &Path) -> Result<(ModelSpec, Option<Quantization>), Loa
     Ok((parse(path, &config)?, Quantization::read(&config)?))
 }
 
+/// Whether a `config.json` says that MLX quantised the weights.
+pub(super) fn says_mlx(path: &Path) -> bool {
+    let bytes = read_small(path, "a configuration", MAX_CONFIG_BYTES).unwrap_or_default();
+    let config: Json = serde_json::from_slice(&bytes).unwrap_or_default();
+    config["quantization"].is_object()
+}
+
 fn parse(path: &Path, config: &Object<'_>) -> Result<ModelSpec, LoadError> {
     let model_type = config.text("model_type")?.ok_or_else(|| config.missing("model_type", RUNS))?;
     let defaults = defaults(model_type).ok_or_else(|| LoadError::UnsupportedArchitecture {

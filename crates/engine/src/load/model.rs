@@ -32,6 +32,17 @@ impl fmt::Display for Format {
     }
 }
 
+impl Format {
+    /// The format that a path seems to be in; nothing is checked.
+    pub fn of(path: &Path) -> Format {
+        match (path.is_dir(), hf::says_mlx(&path.join("config.json"))) {
+            (false, _) => Format::Gguf,
+            (true, false) => Format::SafeTensors,
+            (true, true) => Format::Mlx,
+        }
+    }
+}
+
 /// An opened model. Its files stay mapped while it, or a [`Tensor`] of it, lives; weights are read as they are used.
 /// `Send + Sync`: share it in an `Arc`.
 #[derive(Debug)]
