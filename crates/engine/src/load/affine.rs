@@ -14,11 +14,6 @@ use super::fields::{Fields, Object};
 use super::tensor::Data;
 use super::{LoadError, Tensor};
 
-/// The bits that MLX has.
-pub(crate) const BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
-/// The group sizes that MLX has.
-pub(crate) const GROUP_SIZES: [usize; 3] = [32, 64, 128];
-
 /// How a matrix is quantised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Affine {
@@ -26,6 +21,29 @@ pub struct Affine {
     pub bits: usize,
     /// Values that share a scale and a bias: 32, 64 or 128.
     pub group_size: usize,
+}
+
+impl Affine {
+    /// The bits that MLX has.
+    pub const BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
+    /// The group sizes that MLX has.
+    pub const GROUP_SIZES: [usize; 3] = [32, 64, 128];
+
+    /// Refuses bits or a group size that MLX doesn't have.
+    pub(crate) fn check(self) -> Result<(), crate::make::MakeError> {
+        let list = |all: &[usize]| all.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        let checks = [
+            ("the number of bits", self.bits, &Affine::BITS[..]),
+            ("the group size", self.group_size, &Affine::GROUP_SIZES[..]),
+        ];
+        match checks.iter().find(|(_, found, all)| !all.contains(found)) {
+            None => Ok(()),
+            Some(&(what, found, all)) => {
+                let expected = format!("one of {}", list(all));
+                Err(crate::make::MakeError::Invalid { what, found: found.to_string(), expected })
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for Affine {
@@ -84,7 +102,10 @@ fn affine(object: &Object<'_>) -> Result<Affine, LoadError> {
             || format!("one of {}", all.iter().map(usize::to_string).collect::<Vec<_>>().join(", "));
         if all.contains(&found) { Ok(found) } else { Err(object.bad(key, found, expected())) }
     };
-    Ok(Affine { bits: one_of("bits", &BITS)?, group_size: one_of("group_size", &GROUP_SIZES)? })
+    Ok(Affine {
+        bits: one_of("bits", &Affine::BITS)?,
+        group_size: one_of("group_size", &Affine::GROUP_SIZES)?,
+    })
 }
 
 /// A matrix as MLX stores it quantised.
@@ -108,6 +129,11 @@ impl AffineTensor {
     /// The codes: `in · bits / 32` little-endian words of 32 bits a row.
     pub fn codes(&self) -> &[u8] {
         self.codes.bytes()
+    }
+
+    /// Bytes in the file: codes, scales and biases.
+    pub fn stored_bytes(&self) -> u64 {
+        (self.codes().len() + self.scales.bytes().len() + self.biases.bytes().len()) as u64
     }
 
     /// Code `i` of a row's bytes.

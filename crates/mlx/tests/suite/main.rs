@@ -4,4 +4,5 @@ mod batches;
 mod common;
 mod errors;
 mod formats;
+mod mlx_lm;
 mod transformers;
