@@ -5,4 +5,5 @@ mod common;
 mod errors;
 mod formats;
 mod mlx_lm;
+mod smollm2;
 mod transformers;
