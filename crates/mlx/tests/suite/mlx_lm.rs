@@ -39,10 +39,13 @@ fn same(model: &Model, options: &MlxOptions, golden: &Golden) -> String {
     let mut backend = Mlx::open(model, options).unwrap();
     let name = model.path.display();
     let rows = forward(&mut backend, vec![all(0, 0, &golden.ids)]).unwrap();
+    let mut worst = 0.0f32;
     for (i, (row, expected)) in rows.iter().zip(golden.logits.chunks_exact(rows[0].len())).enumerate() {
         let d = difference(row, expected);
         assert!(d <= 1e-4, "{name}: position {i} is off by {d}");
+        worst = worst.max(d);
     }
+    println!("{name}, held as {}: max abs difference {worst:.1e}", backend.info().weights);
     let mut token = argmax(rows.last().unwrap());
     for (i, &expected) in golden.greedy.iter().enumerate() {
         assert_eq!(token, expected, "{name}: token {i}");
