@@ -181,14 +181,13 @@ impl Ops {
 
     /// A vector of indices.
     pub fn indices(&self, values: impl Iterator<Item = u32>) -> Result<Array> {
-        let bytes: Vec<u8> = values.flat_map(u32::to_ne_bytes).collect();
-        self.array(&bytes, &[bytes.len() / 4], Dtype::U32)
+        let values: Vec<u32> = values.collect();
+        self.array(bytemuck::cast_slice(&values), &[values.len()], Dtype::U32)
     }
 
     /// A vector or matrix of `f32`.
     pub fn floats(&self, values: &[f32], shape: &[usize]) -> Result<Array> {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
-        self.array(&bytes, shape, Dtype::F32)
+        self.array(bytemuck::cast_slice(values), shape, Dtype::F32)
     }
 
     pub fn zeros(&self, shape: &[usize], dtype: Dtype) -> Result<Array> {

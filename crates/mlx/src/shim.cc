@@ -191,7 +191,7 @@ std::unique_ptr<Array> Ops::swiglu(const Array &gate, const Array &up, bool comp
         return boxed(std::move(silu_mul({gate, up}, stream)[0]));
     // Fused into one kernel. Inside, operations run on the default stream, which is set to ours meanwhile.
     mx::StreamContext context(stream);
-    static const auto fused =
+    static thread_local const auto fused =
         mx::compile([](const std::vector<Array> &in) { return silu_mul(in, {}); }, /* shapeless */ true);
     return boxed(std::move(fused({gate, up})[0]));
 }
