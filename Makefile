@@ -4,9 +4,10 @@ CARGO ?= cargo
 ARGS ?=
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-# The llama.cpp backend is C++: some two minutes on two cores, once. Always as release, so that tests and bench share it;
-# both packages together, so that cargo resolves one set of features for both.
-LLAMA_CPP := --release -p zonda-llama-cpp -p zonda-cli --features zonda-cli/llama-cpp
+# The backends in C++: llama.cpp takes some two minutes on two cores, once; MLX comes ready built, where there is one for
+# the machine. Always as release, so that tests and bench share it; all packages together, so that cargo resolves one set
+# of features for them. A shell's substitution, since what is set up is known only when the recipe runs.
+FFI := $$(scripts/setup.sh ffi-args)
 
 .DEFAULT_GOAL := help
 .PHONY: help build bench test test-vulkan check audit fetch-test-models fmt
@@ -19,8 +20,8 @@ build: ## Build target/release/zonda
 	$(CARGO) build --release
 
 bench: ## Fetch a model and measure every backend over the four scenarios (options: ARGS="--runs 5")
-	@scripts/setup.sh rust python llama-cpp
-	$(CARGO) build $(LLAMA_CPP)
+	@scripts/setup.sh rust python llama-cpp mlx
+	$(CARGO) build $(FFI)
 	target/release/zonda bench $(ARGS)
 
 fetch-test-models: ## Fetch the models and tokenizers that tests need (about 110 MB, once)
@@ -28,9 +29,9 @@ fetch-test-models: ## Fetch the models and tokenizers that tests need (about 110
 	python3 testdata/fetch.py
 
 test: fetch-test-models ## Run all tests
-	@scripts/setup.sh rust llama-cpp
+	@scripts/setup.sh rust llama-cpp mlx
 	$(CARGO) test --no-fail-fast $(ARGS)
-	$(CARGO) test $(LLAMA_CPP) --no-fail-fast --lib --bins --test suite --test llama_cpp $(ARGS)
+	$(CARGO) test $(FFI) --no-fail-fast --lib --bins $$(scripts/setup.sh ffi-tests) $(ARGS)
 
 # A folder of its own: features change how llama.cpp is compiled. llama.cpp takes software devices only when they are
 # named, and Debian 12's headers lack a type that it needs.
@@ -40,12 +41,12 @@ test-vulkan: ## Test llama.cpp on Vulkan, on Mesa's software device (compiles so
 		$(CARGO) test -p zonda-llama-cpp --features vulkan --test suite gpu $(ARGS) -- --nocapture
 
 check: ## Format, lints, docs, dependency rules, architecture: all without warnings
-	@scripts/setup.sh rust cargo-deny llama-cpp
+	@scripts/setup.sh rust cargo-deny llama-cpp mlx
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) clippy $(LLAMA_CPP) --all-targets -- -D warnings
+	$(CARGO) clippy $(FFI) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LLAMA_CPP) --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FFI) --no-deps --document-private-items
 	$(CARGO) deny --log-level error check bans licenses sources
 	$(CARGO) test -p zonda-cli --test architecture
 

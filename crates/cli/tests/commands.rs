@@ -377,6 +377,42 @@ fn synthetic_models_convert_and_run() {
 }
 
 #[test]
+fn folders_as_mlx_has_them() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["synth", "tiny-mixtral", "--quant", "f32", "-o", "t.gguf"]).ok();
+    let to = |out: &str, more: &[&str]| {
+        sandbox.run(&[&["convert", "t.gguf", "-o", out, "--to", "mlx", "--json"], more].concat())
+    };
+    has_keys(&to("four", &[]).json(), &["path", "bytes"]);
+    to("eight", &["--bits", "8", "--group-size", "32", "--dtype", "f16"]).ok();
+    let inspect = |model: &str| sandbox.run(&["inspect", model, "--json"]).json();
+    assert_eq!((&inspect("four")["format"], &inspect("t.gguf")["format"]), (&"mlx".into(), &"gguf".into()));
+    assert_eq!(inspect("four")["parameters"], inspect("t.gguf")["parameters"]);
+    let quantization = &inspect("eight")["metadata"]["quantization"];
+    assert_eq!((&quantization["bits"], &quantization["group_size"]), (&8.into(), &32.into()));
+
+    // the native backend runs it: the same function, but for the rounding
+    let run = |model: &str| {
+        let args = ["run", "-m", model, "--raw", "-n", "4", "--ignore-eos", "--temp", "0", "--json", "a"];
+        sandbox.run(&args).json()
+    };
+    assert_eq!(run("eight")["completion_tokens"], 4);
+    // what was quantised is quantised again, which is said
+    let again = sandbox.run(&["convert", "four", "-o", "again", "--to", "mlx", "--bits", "2"]).ok();
+    assert!(again.err.contains("quantised already (q4_g64"), "{}", again.err);
+    assert_eq!(run("again")["completion_tokens"], 4);
+
+    to("x.gguf", &[]).fails(2, &["ends in .gguf"]);
+    to("x", &["--bits", "7"]).fails(2, &["--bits is 7", "2, 3, 4, 5, 6, 8"]);
+    to("x", &["--group-size", "16"]).fails(2, &["--group-size is 16", "32, 64, 128"]);
+    to("four", &[]).fails(1, &["four", "exists"]);
+    let plain = |more: &[&str]| sandbox.run(&[&["convert", "t.gguf", "-o", "x"], more].concat());
+    plain(&["--bits", "4"]).fails(2, &["--to mlx"]);
+    plain(&["--to", "gguf"]).fails(2, &["ends in .gguf"]);
+    assert!(!sandbox.path("x").exists());
+}
+
+#[test]
 fn chat_keeps_saves_and_forgets() {
     let sandbox = Sandbox::new();
     let chat = |input: &str, more: &[&str]| {

@@ -11,7 +11,7 @@ use zonda_engine::make::safetensors_writer::write_safetensors;
 use zonda_kernels::DType;
 
 fn planned(name: &str, dtype: DType, shape: &[usize]) -> Planned {
-    Planned { name: name.to_owned(), dtype, shape: shape.to_vec() }
+    Planned { name: name.to_owned(), holds: dtype.into(), shape: shape.to_vec() }
 }
 
 fn three_tensors() -> Vec<Planned> {

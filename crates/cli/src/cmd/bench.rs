@@ -17,7 +17,7 @@ use std::time::Duration;
 use zonda_bench::record::{Row, Status};
 use zonda_bench::{BenchConfig, ChildSpec, Launcher, Plan, Progress, Runs, Scenario, Subject, Update, Work};
 use zonda_engine::Engine;
-use zonda_engine::load::Model;
+use zonda_engine::load::{Format, Model};
 use zonda_engine::make::convert;
 use zonda_kernels::DType;
 
@@ -169,7 +169,7 @@ impl Bench {
             if kind == BackendKind::Mock { Default::default() } else { self.open.options(None).to_map() };
         // Children are started in this folder, but a record is read elsewhere.
         let path = model.path.as_ref().map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone()));
-        let format = path.as_ref().map(|p| if p.is_dir() { "safetensors" } else { "gguf" }.to_owned());
+        let format = path.as_ref().map(|p| Format::of(p).to_string());
         Subject {
             backend: kind.name().to_owned(),
             model: model.name.clone(),

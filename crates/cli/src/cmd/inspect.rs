@@ -75,10 +75,10 @@ impl Inspect {
         let mut document = json!({
             "name": found.name,
             "path": path.display().to_string(),
-            "format": if found.gguf_version.is_some() { Format::Gguf } else { Format::SafeTensors }.to_string(),
+            "format": Format::of(path).to_string(),
             "gguf_version": found.gguf_version,
             "architecture": found.architecture(),
-            "parameters": parameters(&found.tensors),
+            "parameters": found.parameters(),
             "runs": found.model.is_ok(),
             "tensors": tensors,
             "metadata": metadata,
@@ -122,10 +122,10 @@ impl Inspect {
         line("model", format!("{} ({})", found.name, path.display()));
         match found.gguf_version {
             Some(version) => line("format", format!("gguf v{version}")),
-            None => line("format", "safetensors".to_owned()),
+            None => line("format", Format::of(path).to_string()),
         }
         line("architecture", found.architecture().unwrap_or_else(|| "none named".to_owned()));
-        let count = parameters(&found.tensors);
+        let count = found.parameters();
         line("parameters", format!("{} in {} tensors", human_count(count), found.tensors.len()));
         match &found.model {
             Err(error) => line("runs", format!("no: {error}")),
@@ -231,6 +231,11 @@ impl Found {
         }
     }
 
+    fn parameters(&self) -> u64 {
+        let values = |t: &TensorInfo| t.shape.iter().map(|&d| d as u64).product::<u64>();
+        self.model.as_ref().map_or_else(|_| self.tensors.iter().map(values).sum(), Model::parameters)
+    }
+
     fn architecture(&self) -> Option<String> {
         match &self.model {
             Ok(model) => Some(model.spec.architecture.to_string()),
@@ -283,10 +288,6 @@ fn with_template(
 
 fn type_share(share: &zonda_engine::load::TypeShare) -> Json {
     json!({ "dtype": share.dtype.to_string(), "tensors": share.tensors, "bytes": share.bytes })
-}
-
-fn parameters(tensors: &[TensorInfo]) -> u64 {
-    tensors.iter().map(|t| t.shape.iter().map(|&d| d as u64).product::<u64>()).sum()
 }
 
 /// `134515008` → `134.5 M`.

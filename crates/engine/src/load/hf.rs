@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use super::LoadError;
+use super::affine::Quantization;
 use super::fields::{Fields, MAX_COUNT, Object};
 use super::hf_rope;
 use super::source::read_small;
@@ -60,37 +61,45 @@ fn defaults(model_type: &str) -> Option<Defaults> {
     })
 }
 
-/// Reads the spec from a `config.json`. Whether embeddings are tied may still change with the tensors present.
-pub(super) fn read(path: &Path) -> Result<ModelSpec, LoadError> {
+/// Reads the spec from a `config.json`, and how MLX quantised the weights, if it did. Whether embeddings are tied may still
+/// change with the tensors present.
+pub(super) fn read(path: &Path) -> Result<(ModelSpec, Option<Quantization>), LoadError> {
     let bytes = read_small(path, "a configuration", MAX_CONFIG_BYTES)?;
     let object =
         serde_json::from_slice(&bytes).map_err(|error| LoadError::Json { path: path.to_owned(), error })?;
-    parse(path, &object)
+    let config = Object { path, prefix: "", object: &object };
+    Ok((parse(path, &config)?, Quantization::read(&config)?))
 }
 
-fn parse(path: &Path, object: &serde_json::Map<String, Json>) -> Result<ModelSpec, LoadError> {
-    let config = Object { path, prefix: "", object };
+/// Whether a `config.json` says that MLX quantised the weights.
+pub(super) fn says_mlx(path: &Path) -> bool {
+    let bytes = read_small(path, "a configuration", MAX_CONFIG_BYTES).unwrap_or_default();
+    let config: Json = serde_json::from_slice(&bytes).unwrap_or_default();
+    config["quantization"].is_object()
+}
+
+fn parse(path: &Path, config: &Object<'_>) -> Result<ModelSpec, LoadError> {
     let model_type = config.text("model_type")?.ok_or_else(|| config.missing("model_type", RUNS))?;
     let defaults = defaults(model_type).ok_or_else(|| LoadError::UnsupportedArchitecture {
         path: path.to_owned(),
         found: model_type.to_owned(),
         runs: RUNS,
     })?;
-    refuse_other_functions(&config, &defaults)?;
+    refuse_other_functions(config, &defaults)?;
 
     let layers = config.need_count("num_hidden_layers", MAX_LAYERS)?;
     let hidden_size = config.need_count("hidden_size", MAX_COUNT)?;
     let heads = config.need_count(NAMES.heads, MAX_COUNT)?;
     let head_dim = match config.count(NAMES.head_dim, MAX_COUNT)?.or(defaults.head_dim) {
         Some(n) => n,
-        None => derived_head_dim(&config, NAMES.heads, hidden_size, heads)?,
+        None => derived_head_dim(config, NAMES.heads, hidden_size, heads)?,
     };
     let context_length = config.need_count("max_position_embeddings", MAX_COUNT)?;
-    let (theta, scaling) = hf_rope::read(&config, defaults.theta, context_length)?;
+    let (theta, scaling) = hf_rope::read(config, defaults.theta, context_length)?;
     let architecture = defaults.architecture;
     let spec = ModelSpec {
         architecture,
-        name: name(&config),
+        name: name(config),
         vocab_size: config.need_count("vocab_size", MAX_COUNT)?,
         context_length,
         hidden_size,
@@ -101,28 +110,26 @@ fn parse(path: &Path, object: &serde_json::Map<String, Json>) -> Result<ModelSpe
         ffn_size: config.need_count("intermediate_size", MAX_COUNT)?,
         norm_eps: config.positive(NAMES.norm_eps)?.unwrap_or(defaults.norm_eps) as f32,
         rope: Rope { theta, pairing: RopePairing::Halves, scaling },
-        windows: windows(&config, &defaults, layers)?,
+        windows: windows(config, &defaults, layers)?,
         qkv_bias: architecture == Architecture::Qwen2,
         qk_norm: matches!(architecture, Architecture::Qwen3 | Architecture::Qwen3Moe),
         tied_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(false),
-        moe: moe(&config, architecture)?,
+        moe: moe(config, architecture)?,
     };
-    validate(&config, &NAMES, &spec)?;
+    validate(config, &NAMES, &spec)?;
     Ok(spec)
 }
 
 /// Options that change what is computed and are not in the forward pass, and weights stored in other ways.
 fn refuse_other_functions(config: &Object<'_>, defaults: &Defaults) -> Result<(), LoadError> {
-    let quantized = |found: String, instead| {
-        let path = config.path.to_owned();
-        Err(LoadError::UnsupportedQuantization { path, found, instead })
-    };
-    if config.json("quantization").is_some() {
-        return quantized("mlx".to_owned(), "this is an MLX folder, which the mlx backend reads");
-    }
-    if let Some(quantization) = config.child("quantization_config", "quantization_config.")? {
-        let method = quantization.text("quant_method")?.unwrap_or("an unnamed method").to_owned();
-        return quantized(method, "use the original F32, F16 or BF16 checkpoint, or a GGUF file of it");
+    // MLX repeats its own key `quantization` as `quantization_config`.
+    let quantized = config.child("quantization_config", "quantization_config.")?;
+    if let Some(quantization) = quantized.filter(|_| config.json("quantization").is_none()) {
+        return Err(LoadError::UnsupportedQuantization {
+            path: config.path.to_owned(),
+            found: quantization.text("quant_method")?.unwrap_or("an unnamed method").to_owned(),
+            instead: "use the original F32, F16 or BF16 checkpoint, or a GGUF file of it",
+        });
     }
     if let Some(classes) = config.json("architectures") {
         let named = classes.as_array().and_then(|list| list.first()).and_then(Json::as_str);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Model, ModelSpec, StoredType};
+use super::{Format, Model, ModelSpec, StoredType};
 
 /// How much of a model is stored in one type.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,16 +57,27 @@ impl Model {
         shares
     }
 
-    /// The types of the matrices, the largest share first: `q4_1+q8_0`. Vectors, which are stored as f32 beside any
+    /// The types of the matrices, the largest share first: `q4_1+q8_0`, or `q4_g64` for MLX's. Vectors, which are stored as f32 beside any
     /// type, don't count.
     pub fn type_label(&self) -> String {
-        let mut bytes: BTreeMap<StoredType, u64> = BTreeMap::new();
-        for tensor in self.tensors().into_iter().filter(|t| t.shape.len() > 1) {
-            *bytes.entry(tensor.dtype).or_default() += tensor.bytes.unwrap_or(0);
+        let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
+        let mut add = |name: String, more: u64| *bytes.entry(name).or_default() += more;
+        if self.format == Format::Mlx {
+            for role in self.spec.roles().filter(|&role| self.spec.shape(role).len() > 1) {
+                match self.affine(role) {
+                    Ok(Some(matrix)) => add(matrix.affine.to_string(), matrix.stored_bytes()),
+                    // not quantised, so nothing is computed
+                    _ => self.tensor(role).map_or((), |t| add(t.dtype.to_string(), t.bytes().len() as u64)),
+                }
+            }
+        } else {
+            for tensor in self.tensors().into_iter().filter(|t| t.shape.len() > 1) {
+                add(tensor.dtype.to_string(), tensor.bytes.unwrap_or(0));
+            }
         }
         let mut types: Vec<_> = bytes.into_iter().collect();
         types.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-        types.iter().map(|(dtype, _)| dtype.to_string()).collect::<Vec<_>>().join("+")
+        types.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join("+")
     }
 
     /// Memory for the weights as stored and one sequence of `context` tokens with KV values of `value_bytes` bytes.

@@ -5,10 +5,12 @@
 //! of hyperparameters, whose results are checked alike; `names` knows what each calls its tensors. Files come from
 //! strangers: nothing in them is believed before it is compared with what is really there.
 
+mod affine;
 mod dtypes;
 mod errors;
 mod fields;
 mod finite;
+mod frequencies;
 pub mod gguf;
 mod gguf_spec;
 mod hf;
@@ -24,6 +26,7 @@ mod split;
 pub mod tensor;
 pub(crate) mod validate;
 
+pub use affine::{Affine, AffineTensor};
 pub use dtypes::StoredType;
 pub use errors::LoadError;
 pub use finite::{check_finite, first_non_finite};
@@ -33,3 +36,4 @@ pub use model::{Format, Model, TensorInfo};
 pub use spec::{Architecture, ModelSpec, Moe, Rope, RopePairing, RopeScaling};
 pub use split::GgufFile;
 pub use tensor::{LayerTensor, Tensor, TensorRole};
+pub use zonda_kernels::DType;

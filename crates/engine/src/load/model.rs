@@ -3,10 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::affine::Quantization;
 use super::names::{self, Place};
 use super::source::{Store, Stored};
 use super::{
-    GgufFile, LoadError, Metadata, ModelSpec, StoredType, Tensor, TensorRole, gguf_spec, hf, safetensors,
+    AffineTensor, GgufFile, LoadError, Metadata, ModelSpec, StoredType, Tensor, TensorRole, gguf_spec, hf,
+    safetensors,
 };
 
 /// The formats that are read.
@@ -16,6 +18,8 @@ pub enum Format {
     Gguf,
     /// A Hugging Face folder: `config.json` and SafeTensors files.
     SafeTensors,
+    /// Such a folder with matrices that MLX quantised.
+    Mlx,
 }
 
 impl fmt::Display for Format {
@@ -23,7 +27,19 @@ impl fmt::Display for Format {
         f.pad(match self {
             Format::Gguf => "gguf",
             Format::SafeTensors => "safetensors",
+            Format::Mlx => "mlx",
         })
+    }
+}
+
+impl Format {
+    /// The format that a path seems to be in; nothing is checked.
+    pub fn of(path: &Path) -> Format {
+        match (path.is_dir(), hf::says_mlx(&path.join("config.json"))) {
+            (false, _) => Format::Gguf,
+            (true, false) => Format::SafeTensors,
+            (true, true) => Format::Mlx,
+        }
     }
 }
 
@@ -40,6 +56,8 @@ pub struct Model {
     /// GGUF's key-value pairs; empty for the other format.
     pub metadata: Metadata,
     store: Store,
+    /// Of [`Format::Mlx`] only.
+    quantization: Option<Quantization>,
 }
 
 /// A stored tensor, for listing.
@@ -62,6 +80,21 @@ impl From<&Stored> for TensorInfo {
             dtype: t.kind.clone(),
             shape: t.shape.clone(),
             bytes: t.range.as_ref().map(|r| r.len() as u64),
+        }
+    }
+}
+
+/// A tensor as it is stored.
+enum Found {
+    Plain(Tensor),
+    Affine(AffineTensor),
+}
+
+impl Found {
+    fn into_tensor(self) -> Tensor {
+        match self {
+            Found::Plain(tensor) => tensor,
+            Found::Affine(affine) => affine.to_tensor(),
         }
     }
 }
@@ -97,16 +130,21 @@ impl Model {
         }
         let spec = gguf_spec::read(path, &file.metadata, &file.store)?;
         let (path, format, metadata) = (path.to_owned(), Format::Gguf, file.metadata);
-        Model { path, format, spec, metadata, store: file.store }.with_known_tensors(names::knows_gguf)
+        let model = Model { path, format, spec, metadata, store: file.store, quantization: None };
+        model.with_known_tensors(names::knows_gguf)
     }
 
     fn open_folder(path: &Path) -> Result<Model, LoadError> {
-        let mut spec = hf::read(&path.join("config.json"))?;
+        let (mut spec, quantization) = hf::read(&path.join("config.json"))?;
         let store = safetensors::open(path)?;
         let head = names::hugging_face(TensorRole::Output, spec.architecture);
         spec.tied_embeddings |= store.get(&head).is_none();
-        let (path, format, metadata) = (path.to_owned(), Format::SafeTensors, Metadata::default());
-        Model { path, format, spec, metadata, store }.with_known_tensors(names::knows_hugging_face)
+        let (format, known): (_, fn(&str, &ModelSpec) -> bool) = match quantization {
+            Some(_) => (Format::Mlx, names::knows_mlx),
+            None => (Format::SafeTensors, names::knows_hugging_face),
+        };
+        let (path, metadata) = (path.to_owned(), Metadata::default());
+        Model { path, format, spec, metadata, store, quantization }.with_known_tensors(known)
     }
 
     /// Refuses a model with a tensor that the forward pass would leave out, such as a bias of a variant.
@@ -121,16 +159,12 @@ impl Model {
         }
     }
 
-    /// A tensor that the model must have.
+    /// A tensor that the model must have. Of a matrix that MLX quantised, what [`AffineTensor::to_tensor`] makes.
     ///
     /// # Errors
     /// A missing tensor, one of another shape than [`ModelSpec::shape`] says, or one of a type we don't run.
     pub fn tensor(&self, role: TensorRole) -> Result<Tensor, LoadError> {
-        self.find(role)?.ok_or_else(|| LoadError::MissingTensor {
-            path: self.path.clone(),
-            tensor: self.usual_name(role),
-            expected: self.spec.shape(role),
-        })
+        Ok(self.need(role)?.into_tensor())
     }
 
     /// A tensor, if the model has it. A tied output head is not there.
@@ -138,6 +172,32 @@ impl Model {
     /// # Errors
     /// A tensor of another shape than [`ModelSpec::shape`] says, or of a type we don't run.
     pub fn find(&self, role: TensorRole) -> Result<Option<Tensor>, LoadError> {
+        Ok(self.locate(role)?.map(Found::into_tensor))
+    }
+
+    /// A matrix that MLX quantised, as it is stored; `None` if it is not quantised so.
+    ///
+    /// # Errors
+    /// As [`Model::tensor`].
+    pub fn affine(&self, role: TensorRole) -> Result<Option<AffineTensor>, LoadError> {
+        if self.format != Format::Mlx {
+            return Ok(None);
+        }
+        Ok(match self.need(role)? {
+            Found::Affine(affine) => Some(affine),
+            Found::Plain(_) => None,
+        })
+    }
+
+    fn need(&self, role: TensorRole) -> Result<Found, LoadError> {
+        self.locate(role)?.ok_or_else(|| LoadError::MissingTensor {
+            path: self.path.clone(),
+            tensor: self.usual_name(role),
+            expected: self.spec.shape(role),
+        })
+    }
+
+    fn locate(&self, role: TensorRole) -> Result<Option<Found>, LoadError> {
         if role == TensorRole::Output && self.spec.tied_embeddings {
             return Ok(None);
         }
@@ -147,26 +207,83 @@ impl Model {
                 Place::Plane(name, index) => (name, Some(*index)),
             };
             let Some(stored) = self.store.get(name) else { continue };
-            let mut expected = self.spec.shape(role);
-            if plane.is_some() {
-                expected.insert(0, self.spec.moe.as_ref().map_or(0, |moe| moe.experts));
+            if let Some(affine) = self.locate_affine(role, stored, plane)? {
+                return Ok(Some(Found::Affine(affine)));
             }
-            if stored.shape != expected || plane.is_some_and(|index| index >= expected[0]) {
-                return Err(self.wrong_shape(stored, expected));
-            }
+            self.expect_shape(stored, plane, self.spec.shape(role))?;
             return match plane {
                 None => self.store.tensor(stored),
                 Some(index) => self.store.plane(stored, index),
             }
-            .map(Some);
+            .map(|tensor| Some(Found::Plain(tensor)));
         }
         Ok(None)
+    }
+
+    /// The matrix whose codes are `stored`, if it has scales beside it.
+    fn locate_affine(
+        &self,
+        role: TensorRole,
+        stored: &Stored,
+        plane: Option<usize>,
+    ) -> Result<Option<AffineTensor>, LoadError> {
+        let (Some(quantization), Some(module)) = (&self.quantization, stored.name.strip_suffix(".weight"))
+        else {
+            return Ok(None);
+        };
+        let Some(scales) = self.store.get(&format!("{module}.scales")) else { return Ok(None) };
+        let shape = self.spec.shape(role);
+        let missing = |tensor: String| LoadError::MissingTensor {
+            path: self.path.clone(),
+            tensor,
+            expected: scales.shape.clone(),
+        };
+        let biases = format!("{module}.biases");
+        let biases = self.store.get(&biases).ok_or_else(|| missing(biases.clone()))?;
+        let affine = quantization.of(module);
+        let &[rows, cols] = shape.as_slice() else { return Err(self.wrong_shape(stored, shape)) };
+        // rows of whole groups are rows of whole words
+        if stored.kind != StoredType::Other("u32".to_owned()) || cols % affine.group_size != 0 {
+            return Err(LoadError::UnsupportedType {
+                path: self.store.path_of(stored).to_owned(),
+                tensor: stored.name.clone(),
+                found: format!("{} with scales, for rows of {cols} values", stored.kind),
+                runs: format!("u32 and rows of whole groups of {}", affine.group_size),
+            });
+        }
+        self.expect_shape(stored, plane, vec![rows, cols * affine.bits / 32])?;
+        let per_group = |stored: &Stored| {
+            self.expect_shape(stored, plane, vec![rows, cols / affine.group_size])?;
+            match plane {
+                None => self.store.tensor(stored),
+                Some(index) => self.store.plane(stored, index),
+            }
+        };
+        let (scales, biases) = (per_group(scales)?, per_group(biases)?);
+        let codes = self.store.data(stored, plane).ok_or_else(|| missing(stored.name.clone()))?;
+        Ok(Some(AffineTensor { name: stored.name.clone(), affine, shape, scales, biases, codes }))
+    }
+
+    /// Refuses a tensor, or a tensor of planes, of another shape.
+    fn expect_shape(
+        &self,
+        stored: &Stored,
+        plane: Option<usize>,
+        mut expected: Vec<usize>,
+    ) -> Result<(), LoadError> {
+        if plane.is_some() {
+            expected.insert(0, self.spec.moe.as_ref().map_or(0, |moe| moe.experts));
+        }
+        match stored.shape == expected && plane.is_none_or(|index| index < expected[0]) {
+            true => Ok(()),
+            false => Err(self.wrong_shape(stored, expected)),
+        }
     }
 
     fn places(&self, role: TensorRole) -> Vec<Place> {
         match self.format {
             Format::Gguf => names::gguf(role),
-            Format::SafeTensors => vec![Place::Whole(names::hugging_face(role, self.spec.architecture))],
+            Format::SafeTensors | Format::Mlx => names::folder(role, self.spec.architecture),
         }
     }
 
@@ -191,12 +308,12 @@ impl Model {
     /// # Errors
     /// The first tensor that is not.
     pub fn check(&self) -> Result<(), LoadError> {
-        self.spec.roles().try_for_each(|role| self.tensor(role).map(drop))
+        self.spec.roles().try_for_each(|role| self.need(role).map(drop))
     }
 
     /// The folder of a Hugging Face model, where its tokenizer's files are.
     pub fn folder(&self) -> Option<&Path> {
-        (self.format == Format::SafeTensors).then_some(self.path.as_path())
+        (self.format != Format::Gguf).then_some(self.path.as_path())
     }
 
     /// The files that hold weights, in order.
@@ -216,6 +333,14 @@ impl Model {
 
     /// Values of all stored tensors: the number by which models are called 7B.
     pub fn parameters(&self) -> u64 {
+        if self.format == Format::Mlx {
+            // what is stored are words of codes, scales and biases
+            return self
+                .spec
+                .roles()
+                .map(|role| self.spec.shape(role).iter().product::<usize>() as u64)
+                .sum();
+        }
         // No sum overflows: opening has held each tensor against the file's size.
         self.store.tensors().iter().map(|t| t.shape.iter().product::<usize>() as u64).sum()
     }

@@ -87,6 +87,22 @@ pub(crate) fn hugging_face(role: TensorRole, architecture: Architecture) -> Stri
     format!("model.layers.{layer}.{suffix}")
 }
 
+/// Where a folder may have a role's tensor: under the Hugging Face name, or, for an expert, as a plane of the tensor that
+/// `mlx-lm` stacks all experts of a layer in.
+pub(crate) fn folder(role: TensorRole, architecture: Architecture) -> Vec<Place> {
+    let whole = Place::Whole(hugging_face(role, architecture));
+    let block = if architecture == Architecture::Mixtral { "block_sparse_moe" } else { "mlp" };
+    let stacked = |layer: usize, name: &str, e: usize| {
+        Place::Plane(format!("model.layers.{layer}.{block}.switch_mlp.{name}.weight"), e)
+    };
+    match role {
+        TensorRole::Layer(layer, LayerTensor::ExpertGate(e)) => vec![whole, stacked(layer, "gate_proj", e)],
+        TensorRole::Layer(layer, LayerTensor::ExpertUp(e)) => vec![whole, stacked(layer, "up_proj", e)],
+        TensorRole::Layer(layer, LayerTensor::ExpertDown(e)) => vec![whole, stacked(layer, "down_proj", e)],
+        _ => vec![whole],
+    }
+}
+
 /// The layer and the rest of a tensor's name: `blk.3.attn_q.weight` is layer 3, `attn_q.weight`.
 fn split_layer<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
     let (number, rest) = name.strip_prefix(prefix)?.split_once('.')?;
@@ -115,11 +131,22 @@ pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
 
 /// Whether a Hugging Face tensor has a place in the forward pass, or may be ignored without changing it.
 pub(super) fn knows_hugging_face(name: &str, spec: &ModelSpec) -> bool {
-    let place = |role| hugging_face(role, spec.architecture) == name;
+    let place = |role| {
+        folder(role, spec.architecture).into_iter().any(|place| match place {
+            Place::Whole(n) | Place::Plane(n, _) => n == name,
+        })
+    };
     let Some((layer, rest)) = split_layer(name, "model.layers.") else {
         return name == "model.rotary_emb.inv_freq" || OUTER.into_iter().any(place);
     };
     rest == "self_attn.rotary_emb.inv_freq" || spec.has_tensor(layer, expert_number(rest), place)
+}
+
+/// [`knows_hugging_face`] for a folder that MLX quantised: a matrix has scales and biases beside it.
+pub(super) fn knows_mlx(name: &str, spec: &ModelSpec) -> bool {
+    let module = name.strip_suffix(".scales").or(name.strip_suffix(".biases"));
+    let of_matrix = module.map(|module| format!("{module}.weight"));
+    knows_hugging_face(of_matrix.as_deref().unwrap_or(name), spec)
 }
 
 /// The roles outside the layers.

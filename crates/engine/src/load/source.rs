@@ -11,6 +11,7 @@ use memmap2::Mmap;
 use zonda_kernels::DType;
 
 use super::dtypes::{StoredType, runnable};
+use super::tensor::Data;
 use super::{LoadError, Tensor};
 
 /// One tensor as a file describes it; the range has been checked against the file.
@@ -80,6 +81,16 @@ impl Store {
         let (dtype, range) = self.runnable(stored)?;
         let map = Arc::clone(&self.parts[stored.part].map);
         Ok(Tensor::mapped(stored.name.clone(), dtype, stored.shape.clone(), map, range))
+    }
+
+    /// The bytes of a tensor, or of its plane `index`, whatever its type.
+    pub fn data(&self, stored: &Stored, plane: Option<usize>) -> Option<Data> {
+        let mut range = stored.range.clone()?;
+        if let Some(index) = plane {
+            let bytes = range.len() / stored.shape.first().filter(|&&n| index < n)?;
+            range = range.start + index * bytes..range.start + (index + 1) * bytes;
+        }
+        Some(Data::Mapped(Arc::clone(&self.parts[stored.part].map), range))
     }
 
     /// Plane `index` along the first dimension: one expert of a fused tensor.

@@ -71,10 +71,20 @@ pub struct Tensor {
     data: Data,
 }
 
+/// Bytes of a tensor.
 #[derive(Clone, Debug)]
-enum Data {
+pub(super) enum Data {
     Mapped(Arc<Mmap>, Range<usize>),
     Owned(Arc<[u8]>),
+}
+
+impl Data {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Data::Mapped(map, range) => &map[range.clone()],
+            Data::Owned(bytes) => bytes,
+        }
+    }
 }
 
 impl Tensor {
@@ -98,10 +108,7 @@ impl Tensor {
 
     /// The stored bytes.
     pub fn bytes(&self) -> &[u8] {
-        match &self.data {
-            Data::Mapped(map, range) => &map[range.clone()],
-            Data::Owned(bytes) => bytes,
-        }
+        self.data.bytes()
     }
 
     /// The number of values.

@@ -81,7 +81,7 @@ fn convert_to_gguf(
 }
 
 /// The weights of an opened model.
-struct Stored<'a>(&'a Model);
+pub(super) struct Stored<'a>(pub &'a Model);
 
 impl Weights for Stored<'_> {
     fn rows(&self, role: TensorRole) -> Result<Rows<'_>, MakeError> {

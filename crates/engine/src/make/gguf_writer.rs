@@ -3,7 +3,7 @@
 //! Source of the format: `docs/gguf.md` in the ggml repository.
 
 use super::MakeError;
-use super::output::{Pending, Planned, Progress, Sink, total_bytes};
+use super::output::{Holds, Pending, Planned, Progress, Sink, total_bytes};
 use crate::load::{Metadata, Value};
 use std::path::Path;
 
@@ -74,7 +74,15 @@ fn header(metadata: &Metadata, tensors: &[Planned]) -> Result<Vec<u8>, MakeError
         for &d in tensor.shape.iter().rev() {
             out.extend((d as u64).to_le_bytes());
         }
-        out.extend(tensor.dtype.ggml_id().to_le_bytes());
+        let Holds::Values(dtype) = tensor.holds else {
+            return Err(MakeError::NotExpressible {
+                what: format!("tensor {}", tensor.name),
+                found: "words of codes".to_owned(),
+                format: "GGUF",
+                reason: "they are MLX's".to_owned(),
+            });
+        };
+        out.extend(dtype.ggml_id().to_le_bytes());
         out.extend(offset.to_le_bytes());
         offset = (offset + tensor.bytes()?).next_multiple_of(ALIGNMENT);
     }

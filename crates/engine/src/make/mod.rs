@@ -1,4 +1,5 @@
-//! Writing models: [`convert()`] between GGUF and SafeTensors folders, and [`synth()`], random weights in real shapes.
+//! Writing models: [`convert()`] between GGUF and SafeTensors folders, [`convert_to_mlx()`] to quantised ones as MLX has
+//! them, and [`synth()`], random weights in real shapes.
 //!
 //! Both describe the output first (a [`ModelSpec`](crate::load::ModelSpec), its tensors' names, types and shapes) and
 //! then stream tensor after tensor through [`gguf_writer`] or [`safetensors_writer`], a few megabytes at a time, so
@@ -13,6 +14,7 @@ pub mod gguf_writer;
 mod hf_config;
 mod hf_tokenizer;
 mod mix;
+pub mod mlx;
 pub mod output;
 mod rows;
 pub mod safetensors_writer;
@@ -22,5 +24,6 @@ mod weights;
 pub use convert::convert;
 pub use error::MakeError;
 pub use mix::{Mix, UnknownMix};
+pub use mlx::convert_to_mlx;
 pub use output::Progress;
 pub use synth::{SynthSpec, synth, synth_archs};

@@ -10,13 +10,28 @@ use zonda_kernels::DType;
 /// Called with `(bytes done, bytes in all)` of tensor data, a few times a second on a fast disk.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
+/// What a tensor to be written holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Values of a type.
+    Values(DType),
+    /// 32-bit words: MLX's codes. SafeTensors only.
+    Words,
+}
+
+impl From<DType> for Holds {
+    fn from(dtype: DType) -> Holds {
+        Holds::Values(dtype)
+    }
+}
+
 /// A tensor to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
     /// Its name in the file.
     pub name: String,
     /// How its values are stored.
-    pub dtype: DType,
+    pub holds: Holds,
     /// Row-major, outermost dimension first.
     pub shape: Vec<usize>,
 }
@@ -28,15 +43,14 @@ impl Planned {
     /// If rows are not whole blocks or the size overflows.
     pub fn bytes(&self) -> Result<u64, MakeError> {
         let cols = self.shape.last().copied().unwrap_or(1);
+        let dtype = match self.holds {
+            Holds::Values(dtype) => dtype,
+            Holds::Words => DType::F32, // of the same size
+        };
         let rows = self.shape.iter().rev().skip(1).try_fold(1usize, |n, &d| n.checked_mul(d));
-        rows.and_then(|rows| self.dtype.bytes_for(cols)?.checked_mul(rows)).map(|n| n as u64).ok_or_else(
-            || MakeError::Blocks {
-                tensor: self.name.clone(),
-                cols,
-                dtype: self.dtype,
-                block: self.dtype.block_len(),
-            },
-        )
+        rows.and_then(|rows| dtype.bytes_for(cols)?.checked_mul(rows)).map(|n| n as u64).ok_or_else(|| {
+            MakeError::Blocks { tensor: self.name.clone(), cols, dtype, block: dtype.block_len() }
+        })
     }
 }
 

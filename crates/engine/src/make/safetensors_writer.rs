@@ -5,7 +5,7 @@
 //! what Hugging Face's `save_pretrained` writes.
 
 use super::MakeError;
-use super::output::{Planned, Progress, Sink, total_bytes};
+use super::output::{Holds, Planned, Progress, Sink, total_bytes};
 use serde_json::{Map, Value as Json, json};
 use std::fs;
 use std::ops::Range;
@@ -79,14 +79,16 @@ fn shards(tensors: &[Planned], limit: u64) -> Result<Vec<Range<usize>>, MakeErro
 /// The header of one file, with its length.
 fn header(tensors: &[Planned]) -> Result<Vec<u8>, MakeError> {
     let mut entries = Map::new();
-    entries.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
+    let mlx = tensors.iter().any(|t| t.holds == Holds::Words);
+    entries.insert("__metadata__".to_owned(), json!({ "format": if mlx { "mlx" } else { "pt" } }));
     let mut offset = 0;
     for tensor in tensors {
-        let dtype = match tensor.dtype {
-            DType::F32 => "F32",
-            DType::F16 => "F16",
-            DType::BF16 => "BF16",
-            other => return Err(MakeError::FloatsOnly { found: other.to_string() }),
+        let dtype = match tensor.holds {
+            Holds::Words => "U32",
+            Holds::Values(DType::F32) => "F32",
+            Holds::Values(DType::F16) => "F16",
+            Holds::Values(DType::BF16) => "BF16",
+            Holds::Values(other) => return Err(MakeError::FloatsOnly { found: other.to_string() }),
         };
         let end = offset + tensor.bytes()?;
         let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [offset, end] });

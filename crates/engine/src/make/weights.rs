@@ -29,26 +29,27 @@ pub(super) fn to_gguf(
     progress: Progress<'_>,
 ) -> Result<u64, MakeError> {
     let entries = gguf_keys::tensors(spec);
+    let dtype = |role| mix.dtype(spec, role, spec.shape(role).last().copied().unwrap_or(1));
+    let dtypes: Vec<DType> = entries.iter().map(|entry| dtype(entry.role)).collect();
     let mut planned: Vec<Planned> = entries
         .iter()
-        .map(|entry| {
+        .zip(&dtypes)
+        .map(|(entry, &dtype)| {
             let mut shape = spec.shape(entry.role);
-            let cols = shape.last().copied().unwrap_or(1);
-            let dtype = mix.dtype(spec, entry.role, cols);
             shape.splice(..0, entry.experts);
-            Planned { name: entry.name.clone(), dtype, shape }
+            Planned { name: entry.name.clone(), holds: dtype.into(), shape }
         })
         .collect();
     let factors = gguf_keys::frequency_factors(spec);
     if let Some(factors) = &factors {
         let name = "rope_freqs.weight".to_owned();
-        planned.push(Planned { name, dtype: DType::F32, shape: vec![factors.len()] });
+        planned.push(Planned { name, holds: DType::F32.into(), shape: vec![factors.len()] });
     }
 
     let mut fill = |i: usize, sink: &mut super::output::Sink<'_>| {
         let Some(entry) = entries.get(i) else {
             let factors = factors.as_deref().unwrap_or_default();
-            return stream(&planned[i], &|_, out| out.copy_from_slice(factors), sink);
+            return stream(&planned[i], DType::F32, &|_, out| out.copy_from_slice(factors), sink);
         };
         let parts = match entry.experts {
             None => vec![weights.rows(entry.role)?],
@@ -60,7 +61,7 @@ pub(super) fn to_gguf(
             let (part, row) = (row / rows_of_one, row % rows_of_one);
             parts[part](if permuted { halves_row(row, spec.head_dim) } else { row }, out);
         };
-        stream(&planned[i], &source, sink)
+        stream(&planned[i], dtypes[i], &source, sink)
     };
     write_gguf(path, metadata, &planned, &mut fill, progress)
 }
@@ -78,12 +79,13 @@ pub(super) fn to_safetensors(
         .iter()
         .map(|&role| Planned {
             name: names::hugging_face(role, spec.architecture),
-            dtype,
+            holds: dtype.into(),
             shape: spec.shape(role),
         })
         .collect();
-    let mut fill =
-        |i: usize, sink: &mut super::output::Sink<'_>| stream(&planned[i], &*weights.rows(roles[i])?, sink);
+    let mut fill = |i: usize, sink: &mut super::output::Sink<'_>| {
+        stream(&planned[i], dtype, &*weights.rows(roles[i])?, sink)
+    };
     write_safetensors(folder, &planned, SHARD_BYTES, &mut fill, progress)
 }
 

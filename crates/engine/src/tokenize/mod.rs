@@ -81,8 +81,8 @@ impl Tokenizer {
             (Format::Gguf, _) if gguf::has_vocabulary(&model.metadata) => {
                 gguf::read(&model.metadata).map(Some)
             }
-            (Format::Gguf, _) | (Format::SafeTensors, None) => Ok(None),
-            (Format::SafeTensors, Some(folder)) => files::open_folder(folder),
+            (_, None) => Ok(None),
+            (_, Some(folder)) => files::open_folder(folder),
         }
     }
 

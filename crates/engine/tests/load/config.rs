@@ -228,13 +228,6 @@ fn functions_we_do_not_run() {
 
 #[test]
 fn quantized_folders_are_told_where_to_go() {
-    let mlx = json!({ "group_size": 64, "bits": 4 });
-    let both = llama().set("quantization", mlx.clone()).set("quantization_config", mlx);
-    let text = error(&both);
-    assert!(
-        text.contains("quantized with mlx are not read here; this is an MLX folder, which the mlx backend"),
-        "{text}"
-    );
     for method in ["gptq", "awq", "fp8", "bitsandbytes"] {
         let text = error(&llama().set("quantization_config", json!({ "quant_method": method })));
         assert!(

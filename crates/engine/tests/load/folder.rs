@@ -102,7 +102,12 @@ impl Folder {
     pub fn ones(mut self, name: &str, shape: &[usize]) -> Folder {
         let bytes = 1f32.to_le_bytes().repeat(shape.iter().product());
         self.tensors.retain(|t| t.0 != name);
-        self.tensors.push((name.to_owned(), "F32", shape.to_vec(), bytes));
+        self.with(name, "F32", shape, bytes)
+    }
+
+    /// Adds a tensor.
+    pub fn with(mut self, name: &str, dtype: &'static str, shape: &[usize], bytes: Vec<u8>) -> Folder {
+        self.tensors.push((name.to_owned(), dtype, shape.to_vec(), bytes));
         self
     }
 

@@ -7,6 +7,7 @@ mod folder;
 mod gguf;
 mod hf;
 mod hostile;
+mod mlx;
 mod safetensors;
 mod spec;
 mod split;

@@ -153,8 +153,8 @@ impl ChatTemplate {
     pub fn for_model(model: &Model, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, TemplateError> {
         match (model.format, model.folder()) {
             (Format::Gguf, _) => ChatTemplate::from_gguf(&model.metadata, tokenizer),
-            (Format::SafeTensors, Some(folder)) => ChatTemplate::from_folder(folder, tokenizer),
-            (Format::SafeTensors, None) => Ok(None),
+            (_, Some(folder)) => ChatTemplate::from_folder(folder, tokenizer),
+            (_, None) => Ok(None),
         }
     }
 

@@ -1,0 +1,8 @@
+//! Tells the program where MLX's library is, if it is built with it: the library crate can't say that for its users.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    if let Ok(folder) = std::env::var("DEP_MLX_LIB") {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
+    }
+}

@@ -1,0 +1,142 @@
+//! The KV cache: per slot and layer one array of keys and one of values, which grow in steps.
+//!
+//! Arrays are values, so sharing a prefix shares them; MLX copies when one of the sharers writes.
+
+use crate::options::KV_STEP;
+use crate::safe::{Array, Dtype, List, Ops, Result};
+use zonda_engine::forward::{Batch, BatchError, Limits, Slot};
+use zonda_engine::load::ModelSpec;
+
+/// Keys and values of all slots.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    slots: Vec<Held>,
+    limits: Limits,
+    kv_heads: usize,
+    head_dim: usize,
+    layers: usize,
+    dtype: Dtype,
+}
+
+/// What one slot holds.
+#[derive(Debug, Default)]
+struct Held {
+    /// Tokens that count; the arrays may hold more, which will be overwritten.
+    len: usize,
+    /// Per layer `[1, kv_heads, a multiple of KV_STEP, head_dim]`; empty before the first token.
+    layers: Vec<Option<KeysValues>>,
+}
+
+/// One layer's keys and values.
+#[derive(Clone, Debug)]
+pub(crate) struct KeysValues {
+    pub keys: Array,
+    pub values: Array,
+}
+
+impl Cache {
+    pub fn new(spec: &ModelSpec, limits: Limits, dtype: Dtype) -> Cache {
+        let mut slots = Vec::new();
+        slots.resize_with(limits.slots, Held::default);
+        let (layers, kv_heads, head_dim) = (spec.layers, spec.kv_heads, spec.head_dim);
+        Cache { slots, limits, kv_heads, head_dim, layers, dtype }
+    }
+
+    /// How many tokens a slot holds.
+    pub fn len(&self, slot: Slot) -> usize {
+        self.slots[slot].len
+    }
+
+    /// Refuses a batch whose tokens don't fit the room of all slots together.
+    pub fn check_room(&self, batch: &Batch<'_>) -> std::result::Result<(), BatchError> {
+        let pages = |tokens: usize| tokens.div_ceil(KV_STEP);
+        let used: usize = self.slots.iter().map(|held| pages(held.len)).sum();
+        let needed = batch.spans.iter().map(|s| pages(s.start + s.tokens.len()) - pages(s.start)).sum();
+        let free = (self.limits.kv_tokens / KV_STEP).saturating_sub(used);
+        if needed > free { Err(BatchError::KvFull { needed, free }) } else { Ok(()) }
+    }
+
+    /// Writes new keys and values, `[1, kv_heads, tokens, head_dim]`, at `start`; returns the layer's arrays with them.
+    pub fn write(
+        &mut self,
+        ops: &Ops,
+        slot: Slot,
+        layer: usize,
+        start: usize,
+        new: &KeysValues,
+    ) -> Result<KeysValues> {
+        let tokens = new.keys.shape()[2];
+        let held = &mut self.slots[slot];
+        held.layers.resize(self.layers, None);
+        // taken out, so that nothing but the update holds the old arrays and they can be overwritten
+        let old = held.layers[layer].take();
+        let (heads, width) = (self.kv_heads, self.head_dim);
+        let (from, to) = ([0, 0, start, 0], [1, heads, start + tokens, width]);
+        let write = |old: Option<Array>, new: &Array| {
+            let new = ops.as_type(new, self.dtype)?;
+            let grown = grown(ops, old, start + tokens, heads, width, self.dtype)?;
+            ops.slice_update(grown, &new, &from, &to)
+        };
+        let (keys, values) = old.map_or((None, None), |old| (Some(old.keys), Some(old.values)));
+        let written = KeysValues { keys: write(keys, &new.keys)?, values: write(values, &new.values)? };
+        held.layers[layer] = Some(written.clone());
+        Ok(written)
+    }
+
+    /// Every array that a batch has written, to be computed with its logits.
+    pub fn written<'a>(&'a self, batch: &'a Batch<'_>) -> impl Iterator<Item = &'a Array> {
+        let layers = batch.spans.iter().flat_map(|span| self.slots[span.slot].layers.iter().flatten());
+        layers.flat_map(|layer| [&layer.keys, &layer.values])
+    }
+
+    /// Counts a batch's tokens, once they are computed.
+    pub fn commit(&mut self, batch: &Batch<'_>) {
+        for span in &batch.spans {
+            self.slots[span.slot].len = span.start + span.tokens.len();
+        }
+    }
+
+    /// Keeps at most `len` tokens; an emptied slot gives its memory back.
+    pub fn truncate(&mut self, slot: Slot, len: usize) -> usize {
+        let held = &mut self.slots[slot];
+        held.len = held.len.min(len);
+        if held.len == 0 {
+            held.layers.clear();
+        }
+        held.len
+    }
+
+    /// Lets the empty slot `to` begin with the first `len` tokens of `from`; fewer if there is no room.
+    pub fn share(&mut self, from: Slot, to: Slot, len: usize) -> usize {
+        let used: usize = self.slots.iter().map(|held| held.len.div_ceil(KV_STEP)).sum();
+        let room = (self.limits.kv_tokens / KV_STEP).saturating_sub(used) * KV_STEP;
+        let len = len.min(self.len(from)).min(room);
+        if len > 0 {
+            self.slots[to] = Held { len, layers: self.slots[from].layers.clone() };
+        }
+        len
+    }
+}
+
+/// `old` with room for `tokens` tokens: as it is, or with zeros behind it.
+fn grown(
+    ops: &Ops,
+    old: Option<Array>,
+    tokens: usize,
+    heads: usize,
+    width: usize,
+    dtype: Dtype,
+) -> Result<Array> {
+    let capacity = tokens.next_multiple_of(KV_STEP);
+    let held = old.as_ref().map_or(0, |old| old.shape()[2]);
+    match old {
+        Some(old) if held >= capacity => Ok(old),
+        old => {
+            let more = ops.zeros(&[1, heads, capacity - held, width], dtype)?;
+            match old {
+                None => Ok(more),
+                Some(old) => ops.concatenate(&List::from_iter([&old, &more]), 2),
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The forward pass, the same for every architecture: embed → (attention → feed-forward) × layers → norm → head.
+
+use crate::Mlx;
+use crate::cache::KeysValues;
+use crate::safe::{Array, Dtype, List, Mask, Ops, Result};
+use crate::weights::{Ffn, Linear, Matrix};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use zonda_engine::forward::{Batch, Logits, Slot, Span, Want};
+
+/// One span of a batch, as attention needs it.
+struct Place {
+    slot: Slot,
+    /// Its tokens' rows in the batch.
+    rows: std::ops::Range<usize>,
+    /// The position of its first token.
+    start: usize,
+    /// By window: what its tokens see.
+    views: BTreeMap<Option<usize>, View>,
+}
+
+/// The positions that a span's tokens attend to.
+struct View {
+    /// The first one that any of them sees.
+    first: usize,
+    mask: Mask,
+}
+
+impl Mlx {
+    /// One step: notes every span's tokens through every layer, has all of it computed, and copies the wanted logits.
+    pub(crate) fn step(&mut self, batch: &Batch<'_>, out: &mut Logits) -> Result<()> {
+        out.reset(batch.rows(), self.spec.vocab_size);
+        if batch.spans.is_empty() {
+            return Ok(());
+        }
+        let eps = self.spec.norm_eps;
+        let places = self.places(batch)?;
+        let tokens = self.ops.indices(batch.spans.iter().flat_map(|s| s.tokens.iter().copied()))?;
+        let mut x = self.weights.embedding.rows(&self.ops, &tokens, self.compute)?; // [tokens, hidden]
+        for l in 0..self.weights.layers.len() {
+            let normed = self.ops.rms_norm(&x, &self.weights.layers[l].attn_norm, eps)?;
+            let attended = self.attention(l, &normed, &places)?;
+            x = self.ops.add(&x, &attended)?;
+            let layer = &self.weights.layers[l];
+            let normed = self.ops.rms_norm(&x, &layer.ffn_norm, eps)?;
+            let fed = match &layer.ffn {
+                Ffn::Dense(dense) => dense.run(&self.ops, &normed)?,
+                Ffn::Moe(experts) => experts.run(&self.ops, &normed)?,
+            };
+            x = self.ops.add(&x, &fed)?;
+        }
+        let logits = self.head(&x, batch)?;
+        let mut computed: List = self.cache.written(batch).collect();
+        computed.extend(&logits);
+        self.ops.eval(&computed)?;
+        match logits {
+            Some(logits) => self.ops.read(&logits, out.as_mut_slice()),
+            None => Ok(()),
+        }
+    }
+
+    /// Attention's output for normed rows, both `[tokens, hidden]`.
+    fn attention(&mut self, l: usize, normed: &Array, places: &[Place]) -> Result<Array> {
+        let layer = &self.weights.layers[l];
+        let q = self.heads(&layer.q, normed, layer.qk_norm.as_ref().map(|(q, _)| q))?;
+        let k = self.heads(&layer.k, normed, layer.qk_norm.as_ref().map(|(_, k)| k))?;
+        let v = self.heads(&layer.v, normed, None)?;
+        let outputs = places.iter().map(|place| self.attend(l, place, [&q, &k, &v]));
+        let outputs = outputs.collect::<Result<Vec<_>>>()?;
+        let rows = match outputs.as_slice() {
+            [only] => only.clone(),
+            all => self.ops.concatenate(&all.iter().collect(), 0)?,
+        };
+        self.weights.layers[l].attn_out.linear(&self.ops, &rows)
+    }
+
+    /// A projection by head, normed per head where the model does that: `[tokens, heads, head_dim]`.
+    fn heads(&self, linear: &Linear, x: &Array, norm: Option<&Array>) -> Result<Array> {
+        let mut y = linear.matrix.linear(&self.ops, x)?;
+        if let Some(bias) = &linear.bias {
+            y = self.ops.add(&y, bias)?;
+        }
+        let (tokens, width) = (x.shape()[0], self.spec.head_dim);
+        let y = self.ops.reshape(&y, &[tokens, linear.matrix.out() / width, width])?;
+        match norm {
+            Some(weight) => self.ops.rms_norm(&y, weight, self.spec.norm_eps),
+            None => Ok(y),
+        }
+    }
+
+    /// One span's attention over its slot, `[its tokens, heads * head_dim]`; its keys and values join the cache.
+    fn attend(&mut self, l: usize, place: &Place, [q, k, v]: [&Array; 3]) -> Result<Array> {
+        let ops = &self.ops;
+        let adjacent = self.spec.rope.pairing == zonda_engine::load::RopePairing::Adjacent;
+        let turned = |x: Array| ops.rope(&x, adjacent, place.start, &self.periods);
+        let q = turned(own(ops, q, place)?)?; // [1, heads, tokens, head_dim]
+        let new = KeysValues { keys: turned(own(ops, k, place)?)?, values: own(ops, v, place)? };
+        let all = self.cache.write(ops, place.slot, l, place.start, &new)?;
+        let view = &place.views[&self.spec.windows[l]];
+        let end = place.start + place.rows.len();
+        let seen = |a: &Array| {
+            let (heads, width) = (self.spec.kv_heads, self.spec.head_dim);
+            ops.as_type(&ops.slice(a, &[0, 0, view.first, 0], &[1, heads, end, width])?, self.compute)
+        };
+        let out = ops.attention(&q, &seen(&all.keys)?, &seen(&all.values)?, self.scale, &view.mask)?;
+        let rows = ops.transpose(&out, &[0, 2, 1, 3])?;
+        ops.reshape(&rows, &[place.rows.len(), self.spec.heads * self.spec.head_dim])
+    }
+
+    /// Logits of the wanted rows, `[rows, vocab]` in f32; `None` if there are none.
+    fn head(&self, x: &Array, batch: &Batch<'_>) -> Result<Option<Array>> {
+        let ops = &self.ops;
+        let (tokens, rows) = (batch.tokens(), batch.rows());
+        if rows == 0 {
+            return Ok(None);
+        }
+        let wanted = ops.indices(wanted_rows(batch))?;
+        let x = if rows == tokens { x.clone() } else { ops.take(x, &wanted, 0)? };
+        let normed = ops.rms_norm(&x, &self.weights.output_norm, self.spec.norm_eps)?;
+        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
+        Ok(Some(ops.as_type(&head.linear(ops, &normed)?, Dtype::F32)?))
+    }
+
+    fn places(&self, batch: &Batch<'_>) -> Result<Vec<Place>> {
+        let mut row = 0;
+        batch
+            .spans
+            .iter()
+            .map(|span| {
+                let rows = row..row + span.tokens.len();
+                row = rows.end;
+                let mut views = BTreeMap::new();
+                for &window in &self.spec.windows {
+                    if let Entry::Vacant(place) = views.entry(window) {
+                        place.insert(view(&self.ops, span, window)?);
+                    }
+                }
+                Ok(Place { slot: span.slot, rows, start: span.start, views })
+            })
+            .collect()
+    }
+}
+
+/// A place's rows of `[tokens, heads, head_dim]`, as `[1, heads, its tokens, head_dim]`.
+fn own(ops: &Ops, x: &Array, place: &Place) -> Result<Array> {
+    let shape = x.shape();
+    let (tokens, heads, width) = (shape[0], shape[1], shape[2]);
+    let own = match place.rows.len() == tokens {
+        true => x.clone(),
+        false => ops.slice(x, &[place.rows.start, 0, 0], &[place.rows.end, heads, width])?,
+    };
+    let batched = ops.reshape(&own, &[1, place.rows.len(), heads, width])?;
+    ops.transpose(&batched, &[0, 2, 1, 3])
+}
+
+/// What a span's tokens see through a window.
+fn view(ops: &Ops, span: &Span<'_>, window: Option<usize>) -> Result<View> {
+    let tokens = span.tokens.len();
+    let end = span.start + tokens;
+    let first = window.map_or(0, |window| (span.start + 1).saturating_sub(window));
+    let mask = match window {
+        _ if tokens == 1 => Mask::None,
+        Some(window) if window < end => {
+            let sees = |query: usize, key: usize| key <= query && key + window > query;
+            let rows = (span.start..end).flat_map(|query| (first..end).map(move |key| sees(query, key)));
+            let bytes: Vec<u8> = rows.map(u8::from).collect();
+            Mask::Array(ops.array(&bytes, &[tokens, end - first], Dtype::Bool)?)
+        }
+        _ => Mask::Causal,
+    };
+    Ok(View { first, mask })
+}
+
+/// The rows of the batch that want logits.
+fn wanted_rows(batch: &Batch<'_>) -> impl Iterator<Item = u32> {
+    let mut first = 0;
+    batch.spans.iter().flat_map(move |span| {
+        let last = first + span.tokens.len() as u32;
+        let rows = match span.want {
+            Want::None => last..last,
+            Want::Last => last - 1..last,
+            Want::All => first..last,
+        };
+        first = last;
+        rows
+    })
+}
+
+impl Matrix {
+    /// `x · wᵀ`: `[tokens, in]` to `[tokens, out]`.
+    pub fn linear(&self, ops: &Ops, x: &Array) -> Result<Array> {
+        match self {
+            Matrix::Dense(w) => ops.linear(x, w),
+            Matrix::Quantized(w) => ops.linear_quantized(x, w),
+        }
+    }
+
+    /// The rows that `indices` name, as values: `[indices, in]`.
+    fn rows(&self, ops: &Ops, indices: &Array, dtype: Dtype) -> Result<Array> {
+        let rows = match self {
+            Matrix::Dense(w) => ops.take(w, indices, 0)?,
+            Matrix::Quantized(w) => ops.dequantize(&crate::safe::Quantized {
+                codes: ops.take(&w.codes, indices, 0)?,
+                scales: ops.take(&w.scales, indices, 0)?,
+                biases: ops.take(&w.biases, indices, 0)?,
+                ..*w
+            })?,
+        };
+        ops.as_type(&rows, dtype)
+    }
+}
+
+impl crate::weights::Dense {
+    /// SwiGLU: `down(silu(gate(x)) * up(x))`, `[tokens, hidden]`.
+    fn run(&self, ops: &Ops, x: &Array) -> Result<Array> {
+        let activated = ops.swiglu(&self.gate.linear(ops, x)?, &self.up.linear(ops, x)?)?;
+        self.down.linear(ops, &activated)
+    }
+}

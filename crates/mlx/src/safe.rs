@@ -1,0 +1,416 @@
+//! MLX's arrays and operations as safe Rust: the only file that calls the bridge.
+//!
+//! An operation only notes what is to be computed; [`Ops::eval`] and [`Ops::read`] compute it. Arrays are values: an
+//! operation never changes its inputs, and [`Array::clone`] shares. MLX reuses the memory of an input that nothing else
+//! holds any more, which is how a KV cache is written in place.
+
+use crate::sys::ffi;
+use cxx::UniquePtr;
+use std::fmt;
+use zonda_engine::forward::BackendError;
+
+pub(crate) use ffi::Dtype;
+
+/// What MLX said went wrong.
+#[derive(Debug)]
+pub(crate) struct Error(String);
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MLX: {}", self.0)
+    }
+}
+
+impl From<cxx::Exception> for Error {
+    fn from(exception: cxx::Exception) -> Error {
+        Error(exception.what().trim().to_owned())
+    }
+}
+
+impl From<Error> for BackendError {
+    fn from(error: Error) -> BackendError {
+        BackendError::Failed(error.to_string())
+    }
+}
+
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// The version of the MLX that is loaded, and of the one that this was compiled against.
+pub(crate) fn versions() -> (String, String) {
+    (ffi::version(), ffi::built_against())
+}
+
+/// The GPU's name, if this MLX can use one.
+pub(crate) fn gpu() -> Option<String> {
+    ffi::has_gpu().then(|| ffi::gpu_name().unwrap_or_else(|_| "gpu".to_owned()))
+}
+
+/// The bytes MLX takes before it refuses.
+pub(crate) fn memory_limit() -> usize {
+    ffi::memory_limit()
+}
+
+/// Sets the threads of the BLAS that MLX multiplies `f32` matrices with on the processor, for the whole process. Returns how
+/// many it has and what it is: 1 and nothing for the plain one that comes with MLX.
+pub(crate) fn set_blas_threads(threads: usize) -> (usize, String) {
+    let threads = ffi::set_blas_threads(i32::try_from(threads).unwrap_or(i32::MAX)).max(1) as usize;
+    (threads, ffi::blas_name())
+}
+
+/// A type's name in records.
+pub(crate) fn name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "f32",
+        Dtype::F16 => "f16",
+        Dtype::BF16 => "bf16",
+        Dtype::I32 => "i32",
+        Dtype::U32 => "u32",
+        _ => "bool",
+    }
+}
+
+/// Bytes of a value.
+pub(crate) fn size(dtype: Dtype) -> usize {
+    match dtype {
+        Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
+        Dtype::F16 | Dtype::BF16 => 2,
+        _ => 1,
+    }
+}
+
+/// An array, or the promise of one. Not `Send`: it belongs to the thread of the [`Ops`] that made it.
+pub(crate) struct Array(UniquePtr<ffi::Array>);
+
+impl Array {
+    /// Its dimensions, outermost first.
+    pub fn shape(&self) -> Vec<usize> {
+        ffi::shape_of(&self.0).into_iter().map(|dim| dim.max(0) as usize).collect()
+    }
+
+    pub fn dtype(&self) -> Result<Dtype> {
+        Ok(ffi::dtype_of(&self.0)?)
+    }
+}
+
+impl Clone for Array {
+    /// The same array: nothing is copied.
+    fn clone(&self) -> Array {
+        Array(ffi::share(&self.0))
+    }
+}
+
+impl fmt::Debug for Array {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Array{:?}", self.shape())
+    }
+}
+
+/// A matrix quantised by MLX: `value = scale * code + bias`.
+#[derive(Clone, Debug)]
+pub(crate) struct Quantized {
+    /// Codes in 32-bit words, low bits first, `[.., out, in * bits / 32]`
+    pub codes: Array,
+    /// `[.., out, in / group_size]`
+    pub scales: Array,
+    /// `[.., out, in / group_size]`
+    pub biases: Array,
+    /// Values that share a scale and a bias.
+    pub group_size: usize,
+    pub bits: usize,
+}
+
+/// Several arrays: to join, or to compute at once.
+pub(crate) struct List(UniquePtr<ffi::List>);
+
+impl List {
+    pub fn push(&mut self, array: &Array) {
+        self.0.pin_mut().push(&array.0);
+    }
+
+    pub fn extend<'a>(&mut self, arrays: impl IntoIterator<Item = &'a Array>) {
+        arrays.into_iter().for_each(|array| self.push(array));
+    }
+}
+
+impl<'a> FromIterator<&'a Array> for List {
+    fn from_iter<I: IntoIterator<Item = &'a Array>>(arrays: I) -> List {
+        let mut list = List(ffi::new_list());
+        list.extend(arrays);
+        list
+    }
+}
+
+impl fmt::Debug for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("List")
+    }
+}
+
+/// Operations on one device, on the stream of the thread that made this. Not `Send`.
+pub(crate) struct Ops {
+    ops: UniquePtr<ffi::Ops>,
+    /// Whether element-wise operations are fused by MLX's compiler. On the processor it would run a C++ compiler.
+    pub compiled: bool,
+}
+
+impl fmt::Debug for Ops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ops")
+    }
+}
+
+/// A shape as MLX counts it.
+fn dims(shape: &[usize]) -> Result<Vec<i32>> {
+    let narrow = |&n: &usize| i32::try_from(n).map_err(|_| Error(format!("a dimension of {n} is too large")));
+    shape.iter().map(narrow).collect()
+}
+
+fn int(n: usize) -> Result<i32> {
+    i32::try_from(n).map_err(|_| Error(format!("{n} is too large")))
+}
+
+impl Ops {
+    pub fn new(gpu: bool) -> Result<Ops> {
+        Ok(Ops { ops: ffi::new_ops(gpu)?, compiled: gpu })
+    }
+
+    /// An array of values in memory, copied.
+    pub fn array(&self, bytes: &[u8], shape: &[usize], dtype: Dtype) -> Result<Array> {
+        Ok(Array(self.ops.array(bytes, &dims(shape)?, dtype)?))
+    }
+
+    /// A vector of indices.
+    pub fn indices(&self, values: impl Iterator<Item = u32>) -> Result<Array> {
+        let values: Vec<u32> = values.collect();
+        self.array(bytemuck::cast_slice(&values), &[values.len()], Dtype::U32)
+    }
+
+    /// A vector or matrix of `f32`.
+    pub fn floats(&self, values: &[f32], shape: &[usize]) -> Result<Array> {
+        self.array(bytemuck::cast_slice(values), shape, Dtype::F32)
+    }
+
+    pub fn zeros(&self, shape: &[usize], dtype: Dtype) -> Result<Array> {
+        Ok(Array(self.ops.zeros(&dims(shape)?, dtype)?))
+    }
+
+    pub fn as_type(&self, a: &Array, dtype: Dtype) -> Result<Array> {
+        Ok(Array(self.ops.as_type(&a.0, dtype)?))
+    }
+
+    pub fn reshape(&self, a: &Array, shape: &[usize]) -> Result<Array> {
+        Ok(Array(self.ops.reshape(&a.0, &dims(shape)?)?))
+    }
+
+    pub fn transpose(&self, a: &Array, axes: &[usize]) -> Result<Array> {
+        Ok(Array(self.ops.transpose(&a.0, &dims(axes)?)?))
+    }
+
+    /// The part from `start` up to `stop` in every dimension.
+    pub fn slice(&self, a: &Array, start: &[usize], stop: &[usize]) -> Result<Array> {
+        Ok(Array(self.ops.slice(&a.0, &dims(start)?, &dims(stop)?)?))
+    }
+
+    /// `a` with `update` from `start` up to `stop`. In place if nothing else holds `a` when it is computed.
+    pub fn slice_update(&self, a: Array, update: &Array, start: &[usize], stop: &[usize]) -> Result<Array> {
+        Ok(Array(self.ops.slice_update(&a.0, &update.0, &dims(start)?, &dims(stop)?)?))
+    }
+
+    /// One after another along `axis`.
+    pub fn concatenate(&self, list: &List, axis: usize) -> Result<Array> {
+        Ok(Array(self.ops.concatenate(&list.0, int(axis)?)?))
+    }
+
+    /// The rows (along `axis`) that `indices` name.
+    pub fn take(&self, a: &Array, indices: &Array, axis: usize) -> Result<Array> {
+        Ok(Array(self.ops.take(&a.0, &indices.0, int(axis)?)?))
+    }
+
+    /// Per row, the values that its indices name, along the last axis.
+    pub fn take_along_last(&self, a: &Array, indices: &Array) -> Result<Array> {
+        Ok(Array(self.ops.take_along(&a.0, &indices.0, -1)?))
+    }
+
+    pub fn add(&self, a: &Array, b: &Array) -> Result<Array> {
+        Ok(Array(self.ops.add(&a.0, &b.0)?))
+    }
+
+    pub fn multiply(&self, a: &Array, b: &Array) -> Result<Array> {
+        Ok(Array(self.ops.multiply(&a.0, &b.0)?))
+    }
+
+    pub fn divide(&self, a: &Array, b: &Array) -> Result<Array> {
+        Ok(Array(self.ops.divide(&a.0, &b.0)?))
+    }
+
+    /// Sums along the axis `from_end` from the last one (0: the last), which is kept with length 1 if `keep`.
+    pub fn sum(&self, a: &Array, from_end: usize, keep: bool) -> Result<Array> {
+        Ok(Array(self.ops.sum(&a.0, -1 - int(from_end)?, keep)?))
+    }
+
+    /// Along the last axis.
+    pub fn softmax(&self, a: &Array) -> Result<Array> {
+        Ok(Array(self.ops.softmax(&a.0)?))
+    }
+
+    /// Per row, the indices of its `count` largest values, in no order.
+    pub fn largest(&self, a: &Array, count: usize) -> Result<Array> {
+        Ok(Array(self.ops.largest(&a.0, int(count)?)?))
+    }
+
+    /// The indices that sort a vector.
+    pub fn order(&self, a: &Array) -> Result<Array> {
+        Ok(Array(self.ops.order(&a.0)?))
+    }
+
+    /// `silu(gate) * up`
+    pub fn swiglu(&self, gate: &Array, up: &Array) -> Result<Array> {
+        Ok(Array(self.ops.swiglu(&gate.0, &up.0, self.compiled)?))
+    }
+
+    /// Along the last axis.
+    pub fn rms_norm(&self, x: &Array, weight: &Array, eps: f32) -> Result<Array> {
+        Ok(Array(self.ops.rms_norm(&x.0, &weight.0, eps)?))
+    }
+
+    /// Turns `x`, `[1, heads, tokens, head_dim]`, of the positions from `start` on. `periods`, `[head_dim / 2]`: positions
+    /// per radian.
+    pub fn rope(&self, x: &Array, adjacent: bool, start: usize, periods: &Array) -> Result<Array> {
+        Ok(Array(self.ops.rope(&x.0, adjacent, int(start)?, &periods.0)?))
+    }
+
+    /// Attention of `q`, `[1, heads, tokens, head_dim]`, over `k` and `v`, `[1, kv_heads, positions, head_dim]`; the
+    /// tokens are the last of the positions.
+    pub fn attention(&self, q: &Array, k: &Array, v: &Array, scale: f32, mask: &Mask) -> Result<Array> {
+        let out = match mask {
+            Mask::None => self.ops.attention(&q.0, &k.0, &v.0, scale, false),
+            Mask::Causal => self.ops.attention(&q.0, &k.0, &v.0, scale, true),
+            Mask::Array(mask) => self.ops.masked_attention(&q.0, &k.0, &v.0, scale, &mask.0),
+        };
+        Ok(Array(out?))
+    }
+
+    /// `x · wᵀ`: `[tokens, in]` by `[out, in]`.
+    pub fn linear(&self, x: &Array, w: &Array) -> Result<Array> {
+        Ok(Array(self.ops.linear(&x.0, &w.0)?))
+    }
+
+    /// [`Ops::linear`] with a quantised matrix.
+    pub fn linear_quantized(&self, x: &Array, w: &Quantized) -> Result<Array> {
+        let (group_size, bits) = (int(w.group_size)?, int(w.bits)?);
+        let (codes, scales, biases) = (&w.codes.0, &w.scales.0, &w.biases.0);
+        Ok(Array(self.ops.linear_quantized(&x.0, codes, scales, biases, group_size, bits)?))
+    }
+
+    /// Per row of `x` the matrix, of several `[matrices, out, in]`, that `indices` names.
+    pub fn gather_linear(&self, x: &Array, w: &Array, indices: &Array, sorted: bool) -> Result<Array> {
+        Ok(Array(self.ops.gather_linear(&x.0, &w.0, &indices.0, sorted)?))
+    }
+
+    /// [`Ops::gather_linear`] with quantised matrices.
+    pub fn gather_linear_quantized(
+        &self,
+        x: &Array,
+        w: &Quantized,
+        indices: &Array,
+        sorted: bool,
+    ) -> Result<Array> {
+        let (group_size, bits) = (int(w.group_size)?, int(w.bits)?);
+        let (codes, scales, biases) = (&w.codes.0, &w.scales.0, &w.biases.0);
+        let out = self
+            .ops
+            .gather_linear_quantized(&x.0, codes, scales, biases, &indices.0, group_size, bits, sorted);
+        Ok(Array(out?))
+    }
+
+    /// Quantises groups along the last axis.
+    pub fn quantize(&self, w: &Array, group_size: usize, bits: usize) -> Result<Quantized> {
+        let ffi::Quantized { codes, scales, biases } =
+            self.ops.quantize(&w.0, int(group_size)?, int(bits)?)?;
+        Ok(Quantized { codes: Array(codes), scales: Array(scales), biases: Array(biases), group_size, bits })
+    }
+
+    /// The values that a quantised matrix stands for, in the type of its scales.
+    pub fn dequantize(&self, w: &Quantized) -> Result<Array> {
+        let (group_size, bits) = (int(w.group_size)?, int(w.bits)?);
+        Ok(Array(self.ops.dequantize(&w.codes.0, &w.scales.0, &w.biases.0, group_size, bits)?))
+    }
+
+    /// Computes all of the arrays.
+    pub fn eval(&self, list: &List) -> Result<()> {
+        Ok(self.ops.eval(&list.0)?)
+    }
+
+    /// Computes an array and copies its values as `f32`, row-major, into `out`, which has to be as large.
+    pub fn read(&self, a: &Array, out: &mut [f32]) -> Result<()> {
+        Ok(self.ops.read(&a.0, out)?)
+    }
+}
+
+/// What a query sees.
+#[derive(Clone, Debug)]
+pub(crate) enum Mask {
+    /// Everything: a single token.
+    None,
+    /// Itself and what is before it.
+    Causal,
+    /// What is true in `[tokens, positions]`.
+    Array(Array),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(ops: &Ops, a: &Array) -> Vec<f32> {
+        let mut out = vec![0.0; a.shape().iter().product()];
+        ops.read(a, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn what_mlx_refuses_is_an_error_and_nothing_breaks() {
+        let ops = Ops::new(false).unwrap();
+        let a = ops.floats(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]).unwrap();
+        let wrong = ops.linear(&a, &ops.zeros(&[4, 5], Dtype::F32).unwrap()).unwrap_err();
+        assert!(wrong.to_string().starts_with("MLX: [matmul]"), "{wrong}");
+        assert!(
+            ops.array(&[0; 7], &[2], Dtype::F32).unwrap_err().to_string().contains("8 bytes made from 7")
+        );
+        assert!(ops.zeros(&[usize::MAX], Dtype::F32).is_err());
+        assert!(ops.largest(&a, 4).unwrap_err().to_string().contains("largest 4 of 3"));
+        assert!(ops.quantize(&a, 64, 4).is_err(), "rows of 3 are no groups of 64");
+        assert!(
+            ops.read(&a, &mut [0.0; 5]).unwrap_err().to_string().contains("6 values read into room for 5")
+        );
+        let squared = ops.linear(&a, &a).unwrap();
+        assert_eq!(values(&ops, &squared), [14.0, 32.0, 32.0, 77.0]);
+    }
+
+    #[test]
+    fn a_shared_array_is_not_overwritten() {
+        let ops = Ops::new(false).unwrap();
+        let a = ops.zeros(&[4], Dtype::F32).unwrap();
+        ops.eval(&List::from_iter([&a])).unwrap();
+        let one = ops.floats(&[1.0], &[1]).unwrap();
+        let b = ops.slice_update(a.clone(), &one, &[2], &[3]).unwrap();
+        assert_eq!(values(&ops, &b), [0.0, 0.0, 1.0, 0.0]);
+        assert_eq!(values(&ops, &a), [0.0; 4]);
+    }
+
+    /// On the processor MLX's compiler runs a C++ compiler, which built this program, too.
+    #[test]
+    fn swiglu_is_the_same_compiled() {
+        let mut ops = Ops::new(false).unwrap();
+        let gate = ops.floats(&[-2.0, 0.0, 0.5, 3.0], &[2, 2]).unwrap();
+        let up = ops.floats(&[1.0, 2.0, -3.0, 0.25], &[2, 2]).unwrap();
+        let plain = values(&ops, &ops.swiglu(&gate, &up).unwrap());
+        ops.compiled = true;
+        for (at, expected) in plain.iter().enumerate() {
+            let (g, u) = ([-2.0f32, 0.0, 0.5, 3.0][at], [1.0f32, 2.0, -3.0, 0.25][at]);
+            assert!((g / (1.0 + (-g).exp()) * u - expected).abs() < 1e-6, "value {at}");
+        }
+        let compiled = values(&ops, &ops.swiglu(&gate, &up).unwrap());
+        assert!(plain.iter().zip(&compiled).all(|(a, b)| (a - b).abs() < 1e-6), "{plain:?} and {compiled:?}");
+    }
+}

@@ -1,0 +1,98 @@
+// The operations of MLX that the backend uses, in the shape that crate `cxx` bridges: references in, a new array out, a
+// C++ exception for an error. Every operation runs on the stream that its `Ops` was made with; streams belong to the
+// thread that made them, and so do `Ops` and arrays.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mlx/mlx.h"
+#include "rust/cxx.h"
+
+namespace zonda_mlx {
+
+using Array = mlx::core::array;
+enum class Dtype : std::uint8_t;
+struct Quantized;
+
+// Several arrays: to join, or to evaluate at once.
+class List {
+public:
+    void push(const Array &array);
+    std::vector<Array> arrays;
+};
+
+std::unique_ptr<List> new_list();
+rust::String version();
+rust::String built_against();
+bool has_gpu();
+rust::String gpu_name();
+// The bytes of memory that MLX takes before it refuses.
+std::size_t memory_limit();
+// Threads of the BLAS that multiplies f32 matrices on the processor; 1 if it has none.
+std::int32_t set_blas_threads(std::int32_t threads);
+// Its name, version and kernels; empty for the plain one that comes with MLX.
+rust::String blas_name();
+
+std::unique_ptr<Array> share(const Array &array);
+rust::Vec<std::int32_t> shape_of(const Array &array);
+Dtype dtype_of(const Array &array);
+
+class Ops {
+public:
+    explicit Ops(bool gpu);
+
+    std::unique_ptr<Array> array(rust::Slice<const std::uint8_t> bytes, rust::Slice<const std::int32_t> shape,
+                                      Dtype dtype) const;
+    std::unique_ptr<Array> zeros(rust::Slice<const std::int32_t> shape, Dtype dtype) const;
+    std::unique_ptr<Array> as_type(const Array &a, Dtype dtype) const;
+    std::unique_ptr<Array> reshape(const Array &a, rust::Slice<const std::int32_t> shape) const;
+    std::unique_ptr<Array> transpose(const Array &a, rust::Slice<const std::int32_t> axes) const;
+    std::unique_ptr<Array> slice(const Array &a, rust::Slice<const std::int32_t> start,
+                                 rust::Slice<const std::int32_t> stop) const;
+    std::unique_ptr<Array> slice_update(const Array &a, const Array &update, rust::Slice<const std::int32_t> start,
+                                        rust::Slice<const std::int32_t> stop) const;
+    std::unique_ptr<Array> concatenate(const List &list, std::int32_t axis) const;
+    std::unique_ptr<Array> take(const Array &a, const Array &indices, std::int32_t axis) const;
+    std::unique_ptr<Array> take_along(const Array &a, const Array &indices, std::int32_t axis) const;
+
+    std::unique_ptr<Array> add(const Array &a, const Array &b) const;
+    std::unique_ptr<Array> multiply(const Array &a, const Array &b) const;
+    std::unique_ptr<Array> divide(const Array &a, const Array &b) const;
+    std::unique_ptr<Array> sum(const Array &a, std::int32_t axis, bool keep) const;
+    std::unique_ptr<Array> softmax(const Array &a) const;
+    std::unique_ptr<Array> largest(const Array &a, std::int32_t count) const;
+    std::unique_ptr<Array> order(const Array &a) const;
+    std::unique_ptr<Array> swiglu(const Array &gate, const Array &up, bool compiled) const;
+
+    std::unique_ptr<Array> rms_norm(const Array &x, const Array &weight, float eps) const;
+    std::unique_ptr<Array> rope(const Array &x, bool adjacent, std::int32_t offset, const Array &periods) const;
+    std::unique_ptr<Array> attention(const Array &q, const Array &k, const Array &v, float scale, bool causal) const;
+    std::unique_ptr<Array> masked_attention(const Array &q, const Array &k, const Array &v, float scale,
+                                            const Array &mask) const;
+
+    std::unique_ptr<Array> linear(const Array &x, const Array &w) const;
+    std::unique_ptr<Array> linear_quantized(const Array &x, const Array &w, const Array &scales, const Array &biases,
+                                            std::int32_t group_size, std::int32_t bits) const;
+    std::unique_ptr<Array> gather_linear(const Array &x, const Array &w, const Array &indices, bool sorted) const;
+    std::unique_ptr<Array> gather_linear_quantized(const Array &x, const Array &w, const Array &scales,
+                                                   const Array &biases, const Array &indices, std::int32_t group_size,
+                                                   std::int32_t bits, bool sorted) const;
+    Quantized quantize(const Array &w, std::int32_t group_size, std::int32_t bits) const;
+    std::unique_ptr<Array> dequantize(const Array &w, const Array &scales, const Array &biases,
+                                      std::int32_t group_size, std::int32_t bits) const;
+
+    // Computes all of the arrays, waiting for them.
+    void eval(const List &list) const;
+    // Computes an array and copies its values, as f32 in row-major order.
+    void read(const Array &a, rust::Slice<float> out) const;
+
+private:
+    mlx::core::Stream stream;
+};
+
+std::unique_ptr<Ops> new_ops(bool gpu);
+
+} // namespace zonda_mlx
