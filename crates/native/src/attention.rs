@@ -9,7 +9,7 @@ use crate::rope::Angles;
 use crate::weights::{Layer, Linear};
 use std::cell::RefCell;
 use std::ops::Range;
-use zonda_engine::forward::{Batch, Span};
+use zonda_engine::forward::{Batch, Limits, Span};
 use zonda_engine::load::ModelSpec;
 use zonda_kernels::activation::AddScaled;
 use zonda_kernels::acts::TILE;
@@ -45,6 +45,13 @@ struct Piece<'a> {
 }
 
 impl AttentionBuffers {
+    /// Makes room for the splits of everything that the cache can hold, so that decode steps never allocate. Memory that
+    /// is not reached is not touched.
+    pub fn reserve(&mut self, spec: &ModelSpec, limits: &Limits) {
+        let splits = limits.kv_tokens.div_ceil(SPLIT) + 2 * limits.slots;
+        self.parts.reserve(splits * spec.heads * (spec.head_dim + 2));
+    }
+
     /// Adds the attention block's output to the residual stream `x`, `[tokens, hidden]`.
     #[allow(clippy::too_many_arguments)] // one call; a struct would only rename them
     pub fn run(

@@ -86,7 +86,7 @@ impl FfnBuffers {
             let sum: f32 = route.iter().sum();
             self.order.clear();
             self.order.extend(0..moe.experts);
-            self.order.sort_by(|&a, &b| route[b].total_cmp(&route[a]).then(a.cmp(&b)));
+            self.order.sort_unstable_by(|&a, &b| route[b].total_cmp(&route[a]).then(a.cmp(&b)));
             let used = &self.order[..moe.used];
             let total = if moe.normalize { used.iter().map(|&e| route[e]).sum() } else { sum };
             for &e in used {

@@ -51,7 +51,9 @@ impl KvCache {
             data,
             free: (0..pages as u32).rev().collect(),
             refs: vec![0; pages],
-            slots: vec![Table::default(); limits.slots],
+            slots: (0..limits.slots)
+                .map(|_| Table { len: 0, pages: Vec::with_capacity(limits.context.div_ceil(PAGE)) })
+                .collect(),
         })
     }
 

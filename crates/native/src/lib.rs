@@ -55,7 +55,9 @@ impl Native {
         let weights = Weights::load(model, isa, &pool, options.quantize)?;
         let kv = KvCache::new(&spec, &limits, options.kv_type)?;
         let angles = Angles::new(&spec.rope, spec.head_dim);
-        Ok(Native { spec, limits, isa, pool, weights, angles, kv, buffers: Buffers::default() })
+        let mut buffers = Buffers::default();
+        buffers.attention.reserve(&spec, &limits);
+        Ok(Native { spec, limits, isa, pool, weights, angles, kv, buffers })
     }
 
     fn check_slot(&self, slot: Slot) -> Result<(), BackendError> {

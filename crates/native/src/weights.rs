@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use zonda_engine::forward::BackendError;
 use zonda_engine::load::{
-    LayerTensor, LoadError, Model, ModelSpec, RopePairing, Tensor, TensorRole, check_finite,
+    LayerTensor, LoadError, Model, ModelSpec, RopePairing, Tensor, TensorRole, check_finite, check_finite_row,
 };
 use zonda_engine::make::Mix;
 use zonda_kernels::dequantize::dequantize;
@@ -84,12 +84,12 @@ impl Weights {
         quantize: Option<Mix>,
     ) -> Result<Weights, BackendError> {
         let loader = Loader { model, spec: &model.spec, isa, pool, quantize };
-        loader.check_all_finite()?;
+        let embedding = loader.embedding()?;
         let head = if model.spec.tied_embeddings { TensorRole::TokenEmbedding } else { TensorRole::Output };
         Ok(Weights {
-            embedding: model.tensor(TensorRole::TokenEmbedding)?,
+            embedding,
             layers: (0..model.spec.layers).map(|l| loader.layer(l)).collect::<Result<_, _>>()?,
-            output_norm: model.tensor(TensorRole::OutputNorm)?.to_f32(),
+            output_norm: loader.vector(TensorRole::OutputNorm)?,
             head: loader.matrix(head)?,
         })
     }
@@ -137,7 +137,7 @@ impl Loader<'_> {
     fn layer(&self, l: usize) -> Result<Layer, BackendError> {
         use LayerTensor::*;
         let role = |t| TensorRole::Layer(l, t);
-        let vector = |t| Ok::<_, BackendError>(self.model.tensor(role(t))?.to_f32());
+        let vector = |t| self.vector(role(t));
         let linear = |w, b| {
             let bias = self.spec.qkv_bias.then(|| self.vector_in_row_order(role(b))).transpose()?;
             Ok::<_, BackendError>(Linear { matrix: self.matrix(role(w))?, bias })
@@ -170,35 +170,44 @@ impl Loader<'_> {
         })
     }
 
-    /// A matrix, quantised if that was asked for, packed.
+    /// A matrix, quantised if that was asked for, packed. The file's pages are given back, so that what is in memory is the
+    /// packed form alone.
     fn matrix(&self, role: TensorRole) -> Result<Matrix, BackendError> {
         let tensor = self.model.tensor(role)?;
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let wanted = if tensor.dtype.is_quantized() { None } else { self.quantize };
         let dtype = wanted.map_or(tensor.dtype, |mix| mix.dtype(self.spec, role, cols));
+        let check = Check::new(&tensor);
         let quantized;
         let bytes = if dtype == tensor.dtype {
             tensor.bytes()
         } else {
-            quantized = self.quantized(&tensor, dtype);
+            quantized = self.quantized(&tensor, dtype, &check);
             &quantized
         };
         let row_bytes = bytes.len() / rows;
         let packed = Packed::pack(self.pool, dtype, rows, cols, |r| {
-            &bytes[self.stored_row(role, r) * row_bytes..][..row_bytes]
+            let stored = self.stored_row(role, r);
+            if dtype == tensor.dtype {
+                check.row(stored);
+            }
+            &bytes[stored * row_bytes..][..row_bytes]
         })
         .map_err(|e| BackendError::Failed(format!("weights of {}: {e}", tensor.name)))?;
+        check.finish()?;
+        tensor.release();
         Ok(Matrix { packed, acts: act_kind(self.isa, dtype) })
     }
 
     /// A float tensor's rows quantised, in parallel.
-    fn quantized(&self, tensor: &Tensor, dtype: DType) -> Vec<u8> {
+    fn quantized(&self, tensor: &Tensor, dtype: DType, check: &Check<'_>) -> Vec<u8> {
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let from = tensor.bytes().len() / rows;
         let to = cols / dtype.block_len() * dtype.block_bytes();
         let mut out = vec![0; rows * to];
         let base = SharedPtr::new(&mut out);
         self.pool.for_each(rows, &|r| {
+            check.row(r);
             let mut row = vec![0.0; cols];
             dequantize(tensor.dtype, &tensor.bytes()[r * from..][..from], &mut row);
             let mut blocks = Vec::with_capacity(to);
@@ -210,8 +219,24 @@ impl Loader<'_> {
         out
     }
 
+    /// The embedding as it is stored, checked; only the rows of tokens that come are read later.
+    fn embedding(&self) -> Result<Tensor, BackendError> {
+        let tensor = self.model.tensor(TensorRole::TokenEmbedding)?;
+        let check = Check::new(&tensor);
+        self.pool.split(tensor.rows(), 1, &|rows| rows.for_each(|r| check.row(r)));
+        check.finish()?;
+        tensor.release();
+        Ok(tensor)
+    }
+
+    fn vector(&self, role: TensorRole) -> Result<Vec<f32>, BackendError> {
+        let tensor = self.model.tensor(role)?;
+        check_finite(&tensor)?;
+        Ok(tensor.to_f32())
+    }
+
     fn vector_in_row_order(&self, role: TensorRole) -> Result<Vec<f32>, BackendError> {
-        let stored = self.model.tensor(role)?.to_f32();
+        let stored = self.vector(role)?;
         Ok((0..stored.len()).map(|r| stored[self.stored_row(role, r)]).collect())
     }
 
@@ -227,20 +252,30 @@ impl Loader<'_> {
         let half = self.spec.head_dim / 2;
         head * self.spec.head_dim + if i < half { 2 * i } else { 2 * (i - half) + 1 }
     }
+}
 
-    /// Refuses NaN and infinity anywhere in the weights: one pass over scales and floats, on all threads.
-    fn check_all_finite(&self) -> Result<(), LoadError> {
-        let roles = self.spec.roles();
-        let tensors = roles.map(|role| self.model.tensor(role)).collect::<Result<Vec<_>, _>>()?;
-        let failed = Mutex::new(None);
-        self.pool.for_each(tensors.len(), &|i| {
-            if let Err(e) = check_finite(&tensors[i]) {
-                failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(e);
+/// Looks for NaN and infinity in rows as threads read them; remembers the first row that has one.
+struct Check<'a> {
+    tensor: &'a Tensor,
+    failed: Mutex<Option<(usize, LoadError)>>,
+}
+
+impl<'a> Check<'a> {
+    fn new(tensor: &'a Tensor) -> Self {
+        Check { tensor, failed: Mutex::new(None) }
+    }
+
+    fn row(&self, row: usize) {
+        if let Err(e) = check_finite_row(self.tensor, row) {
+            let mut failed = self.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if failed.as_ref().is_none_or(|(first, _)| row < *first) {
+                *failed = Some((row, e));
             }
-        });
-        match failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-            Some(e) => Err(e),
-            None => Ok(()),
         }
+    }
+
+    fn finish(self) -> Result<(), LoadError> {
+        let failed = self.failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        failed.map_or(Ok(()), |(_, e)| Err(e))
     }
 }

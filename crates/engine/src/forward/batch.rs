@@ -1,7 +1,6 @@
 //! What goes into one forward call: spans of tokens that extend slots.
 
 use crate::TokenId;
-use std::collections::HashSet;
 
 /// The number of a sequence's place in a backend, `0..limits().slots`.
 pub type Slot = usize;
@@ -75,13 +74,13 @@ impl Batch<'_> {
         if tokens > limits.batch_tokens {
             return Err(BatchError::TooManyTokens { tokens, limit: limits.batch_tokens });
         }
-        let mut seen = HashSet::with_capacity(self.spans.len());
-        for s in &self.spans {
+        for (i, s) in self.spans.iter().enumerate() {
             let slot = s.slot;
             if slot >= limits.slots {
                 return Err(BatchError::NoSuchSlot { slot, slots: limits.slots });
             }
-            if !seen.insert(slot) {
+            // few spans: comparing them all is cheaper than a set, and allocates nothing
+            if self.spans[..i].iter().any(|earlier| earlier.slot == slot) {
                 return Err(BatchError::SlotTwice { slot });
             }
             if s.tokens.is_empty() {

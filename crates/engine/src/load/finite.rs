@@ -7,16 +7,19 @@ use super::{LoadError, Tensor};
 /// The index of the first value that is NaN or infinite; in a quantised tensor, of the first value of the first block
 /// with such a scale. Reads every float, or a few bytes of every block.
 pub fn first_non_finite(tensor: &Tensor) -> Option<usize> {
-    let bytes = tensor.bytes();
-    let block = tensor.dtype.block_bytes();
-    let finite: fn(&[u8], usize) -> bool = match tensor.dtype {
+    first_in(tensor.dtype, tensor.bytes())
+}
+
+fn first_in(dtype: DType, bytes: &[u8]) -> Option<usize> {
+    let block = dtype.block_bytes();
+    let finite: fn(&[u8], usize) -> bool = match dtype {
         DType::F32 => |b, at| exponent(u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]), 23, 8),
         DType::BF16 => |b, at| exponent(u16::from_le_bytes([b[at], b[at + 1]]).into(), 7, 8),
         _ => |b, at| exponent(u16::from_le_bytes([b[at], b[at + 1]]).into(), 10, 5),
     };
-    let scales = scale_offsets(tensor.dtype);
+    let scales = scale_offsets(dtype);
     let bad = bytes.chunks_exact(block).position(|b| !scales.iter().all(|&at| finite(b, at)))?;
-    Some(bad * tensor.dtype.block_len())
+    Some(bad * dtype.block_len())
 }
 
 /// Refuses a tensor with a NaN or an infinity.
@@ -27,6 +30,23 @@ pub fn check_finite(tensor: &Tensor) -> Result<(), LoadError> {
     match first_non_finite(tensor) {
         None => Ok(()),
         Some(index) => Err(LoadError::NonFinite { tensor: tensor.name.clone(), index }),
+    }
+}
+
+/// As [`check_finite`] for row `row` alone: for loaders that read a tensor row by row anyway.
+///
+/// # Errors
+/// As [`check_finite`].
+///
+/// # Panics
+/// If the tensor has no such row.
+pub fn check_finite_row(tensor: &Tensor, row: usize) -> Result<(), LoadError> {
+    let bytes = tensor.bytes().len() / tensor.rows();
+    match first_in(tensor.dtype, &tensor.bytes()[row * bytes..][..bytes]) {
+        None => Ok(()),
+        Some(index) => {
+            Err(LoadError::NonFinite { tensor: tensor.name.clone(), index: row * tensor.cols() + index })
+        }
     }
 }
 

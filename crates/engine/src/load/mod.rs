@@ -29,7 +29,7 @@ pub(crate) mod validate;
 pub use affine::{Affine, AffineTensor};
 pub use dtypes::StoredType;
 pub use errors::LoadError;
-pub use finite::{check_finite, first_non_finite};
+pub use finite::{check_finite, check_finite_row, first_non_finite};
 pub use inspect::{Memory, TypeShare};
 pub use metadata::{Metadata, Value};
 pub use model::{Format, Model, TensorInfo};

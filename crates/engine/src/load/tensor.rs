@@ -111,6 +111,19 @@ impl Tensor {
         self.data.bytes()
     }
 
+    /// Gives back the memory of a mapped file's pages that reading these bytes brought in: they are read again from the
+    /// file if someone asks for them. For loaders that are done with a tensor.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Data::Mapped(map, range) = &self.data {
+            // SAFETY: the map is of a file and only ever read, so dropped pages come back with the same bytes.
+            // A refusal only means that the pages stay.
+            let _ = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+        }
+    }
+
     /// The number of values.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
