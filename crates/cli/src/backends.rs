@@ -127,7 +127,7 @@ impl BackendKind {
             BackendKind::Native => {
                 status.version = Some(env!("CARGO_PKG_VERSION").to_owned());
                 status.instruction_set = Some(Isa::best().describe().to_owned());
-                status.formats = vec!["gguf", "safetensors"];
+                status.formats = vec!["gguf", "safetensors", "mlx"];
             }
             #[cfg(feature = "llama-cpp")]
             BackendKind::LlamaCpp => {
@@ -146,20 +146,30 @@ impl BackendKind {
             }
             #[cfg(feature = "mlx")]
             BackendKind::Mlx => {
-                status.version = Some(zonda_mlx::version());
-                status.formats = vec!["safetensors", "mlx", "gguf"];
                 let gpu = zonda_mlx::gpu();
-                if gpu.is_none() {
-                    status.reason = Some("no GPU: this MLX library sees none".to_owned());
-                }
-                let device = |name: String| DeviceStatus {
-                    description: name.clone(),
-                    name,
-                    gpu: true,
+                let device = |name: &str, description: String, gpu| DeviceStatus {
+                    name: name.to_owned(),
+                    description,
+                    gpu,
                     memory_bytes: None,
                     free_bytes: None,
                 };
-                status.devices = gpu.map(device).into_iter().collect();
+                status.formats = vec!["gguf", "safetensors", "mlx"];
+                status.devices = vec![device("CPU", "the processor".to_owned(), false)];
+                match (zonda_mlx::version(), gpu) {
+                    (Err(why), _) => {
+                        status.usable = false;
+                        status.reason = Some(why.to_string());
+                    }
+                    (Ok(version), None) => {
+                        status.version = Some(version);
+                        status.reason = Some(format!("no GPU: {}", zonda_mlx::no_gpu()));
+                    }
+                    (Ok(version), Some(name)) => {
+                        status.version = Some(version);
+                        status.devices.push(device("GPU", name, true));
+                    }
+                }
             }
             BackendKind::Mock => status.version = Some(env!("CARGO_PKG_VERSION").to_owned()),
             #[cfg(not(all(feature = "llama-cpp", feature = "mlx")))]

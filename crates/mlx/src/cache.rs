@@ -140,3 +140,61 @@ fn grown(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use zonda_engine::forward::{Span, Want};
+    use zonda_engine::load::Model;
+
+    fn cache(slots: usize) -> Cache {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf/llama");
+        let spec = Model::open(&folder).unwrap().spec;
+        let room = slots * 2 * KV_STEP;
+        let limits =
+            Limits { slots, batch_tokens: 512, context: 2 * KV_STEP, kv_tokens: room, kv_page: KV_STEP };
+        Cache::new(&spec, limits, Dtype::F32)
+    }
+
+    /// Writes `tokens` tokens of ones to a slot's layers and computes them; returns where the first layer's keys are.
+    fn write(cache: &mut Cache, ops: &Ops, slot: Slot, tokens: usize) -> usize {
+        let start = cache.len(slot);
+        let shape = [1, cache.kv_heads, tokens, cache.head_dim];
+        let ones = ops.floats(&vec![1.0; shape.iter().product()], &shape).unwrap();
+        for layer in 0..cache.layers {
+            let new = KeysValues { keys: ones.clone(), values: ones.clone() };
+            cache.write(ops, slot, layer, start, &new).unwrap();
+        }
+        let ids = vec![0; tokens];
+        let batch = Batch { spans: vec![Span { slot, start, tokens: &ids, want: Want::None }] };
+        ops.eval(&cache.written(&batch).collect()).unwrap();
+        cache.commit(&batch);
+        cache.slots[slot].layers[0].as_ref().unwrap().keys.address().unwrap()
+    }
+
+    #[test]
+    fn steps_write_in_place_until_the_page_is_full() {
+        let (mut cache, ops) = (cache(1), Ops::new(false).unwrap());
+        let at = write(&mut cache, &ops, 0, 20);
+        for _ in 20..KV_STEP {
+            assert_eq!(write(&mut cache, &ops, 0, 1), at, "the step after token {}", cache.len(0) - 1);
+        }
+        let grown = write(&mut cache, &ops, 0, 1);
+        assert_ne!(grown, at, "a second page");
+        assert_eq!(write(&mut cache, &ops, 0, 1), grown);
+        assert_eq!(cache.truncate(0, 7), 7);
+        assert_eq!(write(&mut cache, &ops, 0, 1), grown, "what was cut off is overwritten");
+    }
+
+    #[test]
+    fn the_first_write_to_a_shared_prefix_copies() {
+        let (mut cache, ops) = (cache(2), Ops::new(false).unwrap());
+        let donor = write(&mut cache, &ops, 0, 20);
+        assert_eq!(cache.share(0, 1, 12), 12);
+        let copy = write(&mut cache, &ops, 1, 1);
+        assert_ne!(copy, donor);
+        assert_eq!(write(&mut cache, &ops, 0, 1), donor, "the donor's is its own again");
+        assert_eq!(write(&mut cache, &ops, 1, 1), copy);
+    }
+}

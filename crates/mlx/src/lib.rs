@@ -51,11 +51,6 @@ pub fn gpu() -> Option<String> {
     safe::gpu()
 }
 
-/// The version of the MLX library that is loaded.
-pub fn version() -> String {
-    safe::versions().0
-}
-
 impl Mlx {
     /// Loads a model of any format, checking that every weight is finite. It belongs to the calling thread.
     ///
@@ -65,7 +60,7 @@ impl Mlx {
     pub fn open(model: &Model, options: &MlxOptions) -> Result<Mlx, BackendError> {
         let spec = model.spec.clone();
         let limits = options.limits(&spec)?;
-        let version = checked_version()?;
+        let version = version()?;
         let gpu = options.device == Device::Gpu;
         let device = match (gpu, safe::gpu()) {
             (false, _) => "cpu".to_owned(),
@@ -148,8 +143,11 @@ impl Backend for Mlx {
     }
 }
 
-/// Refuses to run with another MLX than the headers were of: signatures and layouts change between patch releases.
-fn checked_version() -> Result<String, BackendError> {
+/// The version of the MLX that is loaded.
+///
+/// # Errors
+/// If it is another one than this program was compiled against: signatures and layouts change between patch releases.
+pub fn version() -> Result<String, BackendError> {
     let (loaded, compiled) = safe::versions();
     if loaded == compiled {
         return Ok(loaded);
@@ -160,7 +158,8 @@ fn checked_version() -> Result<String, BackendError> {
     )))
 }
 
-fn no_gpu() -> String {
+/// Why [`Device::Gpu`] is refused where [`gpu`] finds none.
+pub fn no_gpu() -> String {
     let wheel = match std::env::consts::OS {
         "macos" => "MLX uses one through Metal, on Apple silicon",
         _ => "the wheel mlx-cuda-13 holds the library for NVIDIA's, which LD_LIBRARY_PATH can name",

@@ -87,6 +87,12 @@ impl Array {
         ffi::shape_of(&self.0).into_iter().map(|dim| dim.max(0) as usize).collect()
     }
 
+    /// Where its values are in memory, once it is computed.
+    #[cfg(test)]
+    pub fn address(&self) -> Result<usize> {
+        Ok(ffi::address_of(&self.0)?)
+    }
+
     pub fn dtype(&self) -> Result<Dtype> {
         Ok(ffi::dtype_of(&self.0)?)
     }

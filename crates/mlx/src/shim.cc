@@ -100,6 +100,12 @@ Dtype dtype_of(const Array &array) {
     throw std::invalid_argument("an array of a type that the bridge doesn't know");
 }
 
+std::size_t address_of(const Array &array) {
+    if (!array.is_available())
+        throw std::invalid_argument("an array that is not computed has no address");
+    return reinterpret_cast<std::size_t>(array.data<std::uint8_t>());
+}
+
 Ops::Ops(bool gpu) : stream(mx::default_stream(mx::Device(gpu ? mx::Device::gpu : mx::Device::cpu))) {}
 
 std::unique_ptr<Ops> new_ops(bool gpu) { return std::make_unique<Ops>(gpu); }

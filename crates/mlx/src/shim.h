@@ -39,6 +39,8 @@ rust::String blas_name();
 std::unique_ptr<Array> share(const Array &array);
 rust::Vec<std::int32_t> shape_of(const Array &array);
 Dtype dtype_of(const Array &array);
+// Where the values of a computed array are.
+std::size_t address_of(const Array &array);
 
 class Ops {
 public:

@@ -46,6 +46,8 @@ pub(crate) mod ffi {
         fn share(array: &Array) -> UniquePtr<Array>;
         fn shape_of(array: &Array) -> Vec<i32>;
         fn dtype_of(array: &Array) -> Result<Dtype>;
+        #[allow(dead_code)] // a test looks
+        fn address_of(array: &Array) -> Result<usize>;
 
         fn new_ops(gpu: bool) -> Result<UniquePtr<Ops>>;
         fn array(self: &Ops, bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<UniquePtr<Array>>;

@@ -140,14 +140,14 @@ fn matrices(spec: &ModelSpec, affine: Affine) -> Vec<Matrix> {
         let (name, roles) = match expert_role(role) {
             None => (names::hugging_face(role, spec.architecture), vec![role]),
             // one tensor for all, in the first one's place
-            Some((of, 0)) => {
-                let places = names::folder(role, spec.architecture).into_iter();
-                let stacked = places.filter_map(|place| match place {
+            Some((layer, of, 0)) => {
+                let mut places = names::folder(role, spec.architecture).into_iter();
+                let stacked = places.find_map(|place| match place {
                     Place::Plane(name, _) => Some(name),
                     Place::Whole(_) => None,
                 });
                 shape.insert(0, experts);
-                (stacked.last()?, (0..experts).map(of).collect())
+                (stacked?, (0..experts).map(|e| TensorRole::Layer(layer, of(e))).collect())
             }
             Some(_) => return None,
         };
@@ -157,16 +157,18 @@ fn matrices(spec: &ModelSpec, affine: Affine) -> Vec<Matrix> {
     all.collect()
 }
 
-/// For an expert's matrix: the same of any expert, and its number.
-fn expert_role(role: TensorRole) -> Option<(Box<dyn Fn(usize) -> TensorRole>, usize)> {
+/// One of an expert's matrices, by the expert's number.
+type OfExpert = fn(usize) -> LayerTensor;
+
+/// For an expert's matrix: its layer, which one of any expert it is, and its expert.
+fn expert_role(role: TensorRole) -> Option<(usize, OfExpert, usize)> {
     let TensorRole::Layer(layer, tensor) = role else { return None };
-    let (of, e): (fn(usize) -> LayerTensor, _) = match tensor {
-        LayerTensor::ExpertGate(e) => (LayerTensor::ExpertGate, e),
-        LayerTensor::ExpertUp(e) => (LayerTensor::ExpertUp, e),
-        LayerTensor::ExpertDown(e) => (LayerTensor::ExpertDown, e),
-        _ => return None,
-    };
-    Some((Box::new(move |e| TensorRole::Layer(layer, of(e))), e))
+    match tensor {
+        LayerTensor::ExpertGate(e) => Some((layer, LayerTensor::ExpertGate, e)),
+        LayerTensor::ExpertUp(e) => Some((layer, LayerTensor::ExpertUp, e)),
+        LayerTensor::ExpertDown(e) => Some((layer, LayerTensor::ExpertDown, e)),
+        _ => None,
+    }
 }
 
 /// Matrices with rows of whole groups, but for the router, whose few values decide too much.
