@@ -80,7 +80,7 @@ impl Plan {
 }
 
 /// How full the engine is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Occupancy {
     /// Sequences that wait for a slot.
     pub waiting: usize,
