@@ -225,6 +225,7 @@ impl Scheduler {
             waiting: self.waiting.len(),
             running: self.running.len(),
             cached: self.slots.holders.iter().filter(is_cached).count(),
+            cached_pages: self.slots.cached_pages(None),
             free_pages: self.slots.free_pages,
             total_pages: self.slots.total_pages,
         }
