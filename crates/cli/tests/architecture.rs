@@ -16,15 +16,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("zonda-llama-cpp", &["zonda-engine"]),
     ("zonda-mlx", &["zonda-engine"]),
     ("zonda-bench", &["zonda-engine"]),
+    ("zonda-server", &["zonda-engine"]),
     (
         "zonda-cli",
-        &["zonda-kernels", "zonda-engine", "zonda-native", "zonda-llama-cpp", "zonda-mlx", "zonda-bench"],
+        &[
+            "zonda-kernels",
+            "zonda-engine",
+            "zonda-native",
+            "zonda-llama-cpp",
+            "zonda-mlx",
+            "zonda-bench",
+            "zonda-server",
+        ],
     ),
 ];
 
 /// Crates outside the workspace that only these crates may use.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("tokio", &["zonda-cli"]),
+    ("tokio", &["zonda-cli", "zonda-server"]),
+    ("axum", &["zonda-server"]),
     ("anyhow", &["zonda-cli"]),
     ("clap", &["zonda-cli"]),
     ("ureq", &["zonda-cli"]),

@@ -27,11 +27,13 @@ pub struct EngineConfig {
     pub max_running: Option<usize>,
     /// Most requests that wait beyond those that can run; more are refused.
     pub max_waiting: usize,
+    /// Sequences may reuse what others computed, where their requests allow it too.
+    pub prefix_cache: bool,
 }
 
 impl Default for EngineConfig {
     fn default() -> EngineConfig {
-        EngineConfig { prefill_chunk: 256, max_running: None, max_waiting: 64 }
+        EngineConfig { prefill_chunk: 256, max_running: None, max_waiting: 64, prefix_cache: true }
     }
 }
 
@@ -187,6 +189,11 @@ impl Engine {
         capacity(&self.opened.limits)
     }
 
+    /// The backend failed beyond repair: no request is taken any more.
+    pub fn stopped(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Checks a grammar, and readies it for one generation.
     fn constraint(&self, grammar: &Grammar) -> Result<Constraint, RequestError> {
         let text = self.text.as_ref().ok_or(RequestError::NoTokenizer)?;
@@ -228,7 +235,7 @@ impl Engine {
         let Some(ticket) = Ticket::take(&self.in_flight, running.saturating_add(waiting)) else {
             return Err(EngineError::QueueFull { running, waiting });
         };
-        let prefix_cache = request.prefix_cache;
+        let prefix_cache = request.prefix_cache && self.config.prefix_cache;
         let tokenizer = self.text.as_ref().map(|t| t.tokenizer.clone());
         let sink: Sink = Box::new(sink);
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
