@@ -414,7 +414,7 @@ struct Stream {
 }
 
 impl Chunks for Stream {
-    async fn next(&mut self) -> Result<Option<Vec<Value>>, ApiError> {
+    async fn next(&mut self) -> Result<Option<Vec<String>>, ApiError> {
         let Some(event) = self.running.next().await else {
             let last = std::mem::take(&mut self.usage);
             let counts = ChatChunk { usage: Some(self.turn.usage), ..self.turn.chunk(Vec::new()) };

@@ -11,17 +11,17 @@ use std::convert::Infallible;
 
 /// Makes the chunks of one answer, one step at a time.
 pub trait Chunks: Send + 'static {
-    /// The chunks that came next; `None`: the answer is complete.
+    /// The chunks that came next, as JSON; `None`: the answer is complete.
     ///
     /// # Errors
     /// If the answer can't be completed. It is sent as a last event.
-    fn next(&mut self) -> impl Future<Output = Result<Option<Vec<serde_json::Value>>, ApiError>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<Option<Vec<String>>, ApiError>> + Send;
 }
 
 /// A chunk as JSON.
-pub fn chunk(value: &impl Serialize) -> serde_json::Value {
+pub fn chunk(value: &impl Serialize) -> String {
     // Our own types: strings, numbers, lists of them.
-    serde_json::to_value(value).unwrap_or_default()
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// The response that sends the chunks as they come, with a comment now and then while nothing does, and `[DONE]` at the
@@ -40,14 +40,14 @@ fn events<C: Chunks>(chunks: C) -> impl Stream<Item = Result<Event, Infallible>>
     let step = |state: Option<C>| async move {
         let mut chunks = state?;
         Some(match chunks.next().await {
-            Ok(Some(values)) => (values.iter().map(data).collect(), Some(chunks)),
+            Ok(Some(values)) => (chunks_of(values), Some(chunks)),
             Ok(None) => (vec![Event::default().data("[DONE]")], None),
-            Err(error) => (vec![data(&chunk(&error.body()))], None),
+            Err(error) => (chunks_of(vec![chunk(&error.body())]), None),
         })
     };
     stream::unfold(Some(chunks), step).flat_map(|events: Vec<Event>| stream::iter(events.into_iter().map(Ok)))
 }
 
-fn data(value: &serde_json::Value) -> Event {
-    Event::default().data(value.to_string())
+fn chunks_of(values: Vec<String>) -> Vec<Event> {
+    values.iter().map(|value| Event::default().data(value)).collect()
 }

@@ -13,7 +13,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -262,7 +261,7 @@ struct Stream {
 }
 
 impl Chunks for Stream {
-    async fn next(&mut self) -> Result<Option<Vec<Value>>, ApiError> {
+    async fn next(&mut self) -> Result<Option<Vec<String>>, ApiError> {
         let Some(event) = self.running.next().await else {
             let last = std::mem::take(&mut self.usage);
             let counts = Completion { usage: Some(self.turn.usage), ..self.turn.completion(Vec::new()) };
