@@ -161,7 +161,10 @@ async fn probabilities_come_with_each_token() {
         events.iter().flat_map(|e| e["choices"][0]["logprobs"]["content"].as_array()).flatten().collect();
     assert_eq!(tokens, content.iter().collect::<Vec<_>>());
 
-    let answer = complete(&server, json!({"logprobs": 3, "temperature": 0, "max_tokens": 4, "ignore_eos": true})).await.ok();
+    let answer =
+        complete(&server, json!({"logprobs": 3, "temperature": 0, "max_tokens": 4, "ignore_eos": true}))
+            .await
+            .ok();
     let found = &answer["choices"][0]["logprobs"];
     assert_eq!(found["tokens"].as_array().unwrap().len(), 4);
     assert_eq!(found["top_logprobs"][0].as_object().unwrap().len(), 3);
