@@ -123,11 +123,19 @@ fn what_it_refuses() {
 #[test]
 fn deterministic_is_what_it_says() {
     let sandbox = Sandbox::new();
-    let model = sandbox::tiny();
-    let model = model.to_str().unwrap();
+    sandbox.run(&["synth", "tiny-mistral", "--quant", "q4_0", "-o", "tiny.gguf"]).ok();
     let start = |threads: &str, parallel: &str| {
-        let args =
-            ["-m", model, "--ctx", "64", "--deterministic", "--threads", threads, "--parallel", parallel];
+        let args = [
+            "-m",
+            "tiny.gguf",
+            "--ctx",
+            "512",
+            "--deterministic",
+            "--threads",
+            threads,
+            "--parallel",
+            parallel,
+        ];
         Served::start(&sandbox, &args)
     };
     let body = |i: usize| {
@@ -160,6 +168,7 @@ fn deterministic_is_what_it_says() {
     crowded.end();
     for (a, b) in expected.iter().zip(&found) {
         assert_eq!(a["usage"]["completion_tokens"], b["usage"]["completion_tokens"]);
+        assert!(a["choices"][0]["logprobs"]["token_logprobs"][0].is_number());
         assert_eq!(a["choices"], b["choices"]);
     }
 }
