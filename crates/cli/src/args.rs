@@ -138,6 +138,7 @@ impl OpenArgs {
             kv_type: self.kv_type.clone(),
             seed,
             parallel: None,
+            kv_contexts: None,
         }
     }
 }

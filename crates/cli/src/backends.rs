@@ -14,7 +14,7 @@ use zonda_engine::forward::{Backend, BackendError};
 use zonda_engine::load::Model;
 use zonda_engine::make::Mix;
 use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
-use zonda_engine::{Engine, EngineConfig, Text};
+use zonda_engine::{Engine, EngineConfig, Parallel, Text};
 use zonda_kernels::Isa;
 use zonda_kernels::attention::KvType;
 #[cfg(feature = "llama-cpp")]
@@ -239,15 +239,17 @@ pub struct OpenOptions {
     pub kv_type: Option<String>,
     /// The mock's text.
     pub seed: Option<u64>,
-    /// Sequences that run at once, each with a context of its own; `None`: the backend's default.
+    /// Sequences that run at once; `None`: the backend's default.
     pub parallel: Option<usize>,
+    /// How many whole contexts the KV room holds; `None`: one for each sequence.
+    pub kv_contexts: Option<usize>,
 }
 
 /// How requests share an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sharing {
-    /// Sequences that run at once.
-    pub parallel: usize,
+    /// Sequences that run at once; `None`: measured.
+    pub parallel: Option<usize>,
     /// Requests that wait beyond those.
     pub queue: usize,
     /// Most prefill tokens in a step in which other sequences decode.
@@ -271,6 +273,7 @@ impl OpenOptions {
             ("kv_type", self.kv_type.clone()),
             ("seed", self.seed.map(|s| s.to_string())),
             ("parallel", number(self.parallel)),
+            ("kv_contexts", number(self.kv_contexts)),
         ];
         given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
@@ -296,6 +299,7 @@ impl OpenOptions {
                 "quantize" => options.quantize = text(),
                 "kv_type" => options.kv_type = text(),
                 "seed" => options.seed = Some(value.parse().with_context(bad)?),
+                "kv_contexts" => options.kv_contexts = Some(value.parse().with_context(bad)?),
                 "parallel" => options.parallel = Some(value.parse().with_context(bad)?),
                 _ => anyhow::bail!("unknown option {name}"),
             }
@@ -394,6 +398,10 @@ pub fn start(
 
 /// Slots that keep prefixes beside those of running sequences, per running one.
 const SPARE_SLOTS: usize = 1;
+/// Most sequences that run at once unless told.
+const MOST_PARALLEL: usize = 16;
+/// Whole contexts that their KV room holds.
+const MEASURED_CONTEXTS: usize = 4;
 
 /// Starts an engine that many requests share.
 ///
@@ -407,11 +415,16 @@ pub fn start_shared(
     sharing: Sharing,
 ) -> anyhow::Result<Engine> {
     let alone = sharing.deterministic && !kind.batch_invariant();
-    let parallel = if alone { 1 } else { sharing.parallel };
-    let options = OpenOptions { parallel: Some(parallel), ..options.clone() };
+    let fixed = if alone { Some(1) } else { sharing.parallel };
+    let options = OpenOptions {
+        parallel: Some(fixed.unwrap_or(MOST_PARALLEL)),
+        // Few conversations fill their context: so many share the room of some.
+        kv_contexts: fixed.is_none().then_some(MEASURED_CONTEXTS),
+        ..options.clone()
+    };
     let config = EngineConfig {
         prefill_chunk: sharing.prefill_chunk,
-        max_running: Some(parallel),
+        parallel: fixed.map_or(Parallel::Measured(MOST_PARALLEL), Parallel::AtMost),
         max_waiting: sharing.queue,
         prefix_cache: !alone,
     };
@@ -419,10 +432,11 @@ pub fn start_shared(
     Ok(Engine::start(open, text, config)?)
 }
 
-/// Slots and KV room for `parallel` sequences of `context` tokens: spare slots keep prefixes in the room that the
-/// running ones leave.
-fn slots(parallel: usize, context: usize) -> (usize, usize) {
-    (parallel.saturating_mul(1 + SPARE_SLOTS), parallel.saturating_mul(context))
+/// Slots and KV room, in tokens, for `parallel` sequences of up to `context` tokens: spare slots keep prefixes in the room
+/// that the running ones leave.
+fn slots(options: &OpenOptions, parallel: usize, context: usize) -> (usize, usize) {
+    let contexts = options.kv_contexts.unwrap_or(parallel);
+    (parallel.saturating_mul(1 + SPARE_SLOTS), contexts.saturating_mul(context))
 }
 
 fn native_options(options: &OpenOptions, model: &Model) -> Result<NativeOptions, BackendError> {
@@ -443,7 +457,8 @@ fn native_options(options: &OpenOptions, model: &Model) -> Result<NativeOptions,
     let mut chosen = NativeOptions { threads, isa, kv_type, quantize, context, ..NativeOptions::default() };
     if let Some(parallel) = options.parallel {
         let context = context.unwrap_or(model.spec.context_length.min(NativeOptions::DEFAULT_CONTEXT));
-        let (slots, kv_tokens) = slots(parallel, context.next_multiple_of(zonda_kernels::attention::PAGE));
+        let (slots, kv_tokens) =
+            slots(options, parallel, context.next_multiple_of(zonda_kernels::attention::PAGE));
         (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
     }
     Ok(chosen)
@@ -479,7 +494,7 @@ fn llama_cpp_options(options: &OpenOptions, model: &Model) -> Result<LlamaCppOpt
     }
     if let Some(parallel) = options.parallel {
         let context = options.ctx.unwrap_or(model.spec.context_length.min(LlamaCppOptions::DEFAULT_CONTEXT));
-        let (slots, kv_tokens) = slots(parallel, context);
+        let (slots, kv_tokens) = slots(options, parallel, context);
         (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
     }
     Ok(chosen)
@@ -519,7 +534,7 @@ fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
     }
     let context = mock.limits.context.next_multiple_of(mock.limits.kv_page);
     (mock.limits.slots, mock.limits.kv_tokens) = match options.parallel {
-        Some(parallel) => slots(parallel, context),
+        Some(parallel) => slots(options, parallel, context),
         None => (mock.limits.slots, context.saturating_mul(mock.limits.slots)),
     };
     Ok(mock)
@@ -568,6 +583,7 @@ mod tests {
             kv_type: Some("f32".into()),
             seed: Some(u64::MAX),
             parallel: Some(4),
+            kv_contexts: Some(2),
         };
         assert_eq!(OpenOptions::from_map(&options.to_map()).unwrap(), options);
         assert_eq!(OpenOptions::default().to_map(), BTreeMap::new());

@@ -58,9 +58,9 @@ pub struct Serve {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Load")]
 struct LoadArgs {
-    /// Sequences that run at once.
-    #[arg(long, value_name = "N", default_value = "8")]
-    parallel: NonZeroUsize,
+    /// Sequences that run at once [default: measured, at most 16: as many as give the most tokens per second].
+    #[arg(long, value_name = "N")]
+    parallel: Option<NonZeroUsize>,
     /// Requests that wait when all slots are taken; more are told to come back later.
     #[arg(long, value_name = "N", default_value_t = 64)]
     queue: usize,
@@ -231,7 +231,7 @@ impl Serve {
     fn sources(&self, context: &Context) -> anyhow::Result<Vec<ModelSource>> {
         let store = context.store()?;
         let sharing = Sharing {
-            parallel: self.load.parallel.get(),
+            parallel: self.load.parallel.map(NonZeroUsize::get),
             queue: self.load.queue,
             prefill_chunk: self.load.prefill_chunk.get(),
             deterministic: self.load.deterministic,

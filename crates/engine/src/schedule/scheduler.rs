@@ -65,10 +65,9 @@ impl Scheduler {
     }
 
     /// Lets at most `limit` sequences run at once (at least 1), where the backend has more slots: the others keep
-    /// prefixes. `None` changes nothing.
-    pub fn with_max_running(self, limit: Option<usize>) -> Scheduler {
-        let limit = limit.map_or(self.max_running, |n| n.clamp(1, self.max_running));
-        Scheduler { max_running: limit, ..self }
+    /// prefixes.
+    pub fn with_max_running(self, limit: usize) -> Scheduler {
+        Scheduler { max_running: limit.clamp(1, self.max_running), ..self }
     }
 
     /// Puts a sequence into the queue. With `prefix_cache`, tokens that a slot already holds are reused and this

@@ -1,6 +1,7 @@
 //! [`Engine`]: the handle to a worker, and [`Generation`]: the handle to a request.
 
 use super::active::{Active, Sink, Ticket};
+use super::measure::best_parallel;
 use super::run::{Command, Worker};
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, BackendInfo, Limits};
@@ -22,18 +23,28 @@ pub struct EngineConfig {
     /// Most prefill tokens in a step in which other sequences decode: bounds how long those wait for a long prompt.
     /// Without decodes, a step takes as many as the backend's batch.
     pub prefill_chunk: usize,
-    /// Most sequences that run at once; `None`: as many as the backend has slots. Slots beyond it keep prefixes for
-    /// reuse.
-    pub max_running: Option<usize>,
+    /// How many sequences run at once. Slots beyond them keep prefixes for reuse.
+    pub parallel: Parallel,
     /// Most requests that wait beyond those that can run; more are refused.
     pub max_waiting: usize,
     /// Sequences may reuse what others computed, where their requests allow it too.
     pub prefix_cache: bool,
 }
 
+/// How many sequences run at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parallel {
+    /// As many as the backend has slots.
+    All,
+    /// So many at most.
+    AtMost(usize),
+    /// The number, up to this one, with which the backend decodes most tokens per second: measured when it is opened.
+    Measured(usize),
+}
+
 impl Default for EngineConfig {
     fn default() -> EngineConfig {
-        EngineConfig { prefill_chunk: 256, max_running: None, max_waiting: 64, prefix_cache: true }
+        EngineConfig { prefill_chunk: 256, parallel: Parallel::All, max_waiting: 64, prefix_cache: true }
     }
 }
 
@@ -101,6 +112,8 @@ struct Opened {
     info: BackendInfo,
     spec: ModelSpec,
     limits: Limits,
+    /// Sequences that run at once.
+    parallel: usize,
 }
 
 impl Engine {
@@ -180,8 +193,7 @@ impl Engine {
 
     /// How many sequences run at once.
     pub fn max_running(&self) -> usize {
-        let slots = self.opened.limits.slots;
-        self.config.max_running.map_or(slots, |n| n.clamp(1, slots))
+        self.opened.parallel
     }
 
     /// The longest sequence that fits, prompt and answer together, in tokens.
@@ -277,14 +289,20 @@ fn open_backend(
     vocab: usize,
     config: EngineConfig,
 ) -> Result<(Box<dyn Backend>, Scheduler, Opened), EngineError> {
-    let backend = catch_unwind(AssertUnwindSafe(open))
+    let mut backend = catch_unwind(AssertUnwindSafe(open))
         .map_err(|panic| EngineError::OpenPanicked(super::run::panic_message(&*panic)))??;
-    let opened = Opened { info: backend.info(), spec: backend.spec().clone(), limits: backend.limits() };
-    if vocab > opened.spec.vocab_size {
-        return Err(EngineError::VocabMismatch { tokenizer: vocab, model: opened.spec.vocab_size });
+    let (limits, spec) = (backend.limits(), backend.spec().clone());
+    if vocab > spec.vocab_size {
+        return Err(EngineError::VocabMismatch { tokenizer: vocab, model: spec.vocab_size });
     }
-    let scheduler = Scheduler::new(opened.limits, config.prefill_chunk).map_err(EngineError::Limits)?;
-    let scheduler = scheduler.with_max_running(config.max_running);
+    let scheduler = Scheduler::new(limits, config.prefill_chunk).map_err(EngineError::Limits)?;
+    let parallel = match config.parallel {
+        Parallel::All => limits.slots,
+        Parallel::AtMost(n) => n.clamp(1, limits.slots),
+        Parallel::Measured(most) => best_parallel(&mut *backend, most)?,
+    };
+    let scheduler = scheduler.with_max_running(parallel);
+    let opened = Opened { info: backend.info(), spec, limits, parallel };
     Ok((backend, scheduler, opened))
 }
 
