@@ -34,6 +34,7 @@ clients: ## Install OpenAI's Python and JavaScript clients for tests (skipped wh
 test: fetch-test-models clients ## Run all tests
 	@scripts/setup.sh rust llama-cpp mlx
 	$(CARGO) test --no-fail-fast $(ARGS)
+	$(CARGO) test -p zonda-cli --features otlp --test otlp $(ARGS)
 	$(CARGO) test $(FFI) --no-fail-fast --lib --bins $$(scripts/setup.sh ffi-tests) $(ARGS)
 
 # A folder of its own: features change how llama.cpp is compiled. llama.cpp takes software devices only when they are

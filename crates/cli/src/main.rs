@@ -6,6 +6,8 @@ mod cmd;
 mod error;
 mod interrupt;
 mod npy;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod output;
 mod store;
 
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
         return cmd::bench::child();
     }
     let result = interrupt::install().map_err(Into::into).and_then(|()| run(cli));
+    #[cfg(feature = "otlp")]
+    otlp::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error::report(&error),
@@ -91,7 +95,22 @@ fn start_log(verbose: u8, quiet: bool, serving: Option<LogFormat>) {
         .with_target(verbose > 1);
     match serving {
         None => log.without_time().init(),
-        Some(LogFormat::Text) => log.init(),
-        Some(LogFormat::Json) => log.json().flatten_event(true).init(),
+        Some(LogFormat::Text) => start(log.finish()),
+        Some(LogFormat::Json) => start(log.json().flatten_event(true).finish()),
     }
+}
+
+/// Starts a server's log, and the export of its spans where this build has that and a collector is named.
+fn start<S>(log: S)
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a> + Send + Sync,
+{
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    #[cfg(feature = "otlp")]
+    match otlp::layer() {
+        Ok(Some(layer)) => return tracing_subscriber::layer::SubscriberExt::with(log, layer).init(),
+        Ok(None) => {}
+        Err(error) => eprintln!("warning: spans are not exported: {error:#}"),
+    }
+    log.init();
 }

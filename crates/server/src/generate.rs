@@ -7,7 +7,9 @@ use crate::server::Server;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use zonda_engine::{Canceller, Event, FinishReason, Request};
+use tracing::Span;
+use tracing::field::Empty;
+use zonda_engine::{Canceller, Event, FinishReason, Outcome, Request};
 
 /// What one request asks of an engine.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Running {
     t0: Instant,
     deadline: Option<Duration>,
     series: Series,
+    /// From the submission to the last token, within the request's span.
+    span: Span,
     /// Keeps the model in memory.
     loaded: Arc<Loaded>,
 }
@@ -74,16 +78,18 @@ impl Running {
             }
         };
         let series = server.metrics().series(&loaded.name);
-        Ok(Running {
-            events,
-            cancellers,
-            left: choices,
-            last: vec![None; choices],
-            t0,
-            deadline,
-            series,
-            loaded,
-        })
+        let span = tracing::info_span!(
+            "generation",
+            model = loaded.name,
+            choices,
+            prompt_tokens = Empty,
+            cached_tokens = Empty,
+            completion_tokens = Empty,
+            ttft_ms = Empty,
+            finish_reason = Empty,
+        );
+        let last = vec![None; choices];
+        Ok(Running { events, cancellers, left: choices, last, t0, deadline, series, span, loaded })
     }
 
     /// The model that runs.
@@ -126,6 +132,7 @@ impl Running {
             Event::Finished(outcome) => {
                 self.left -= 1;
                 self.series.finished(outcome);
+                self.describe(outcome);
                 match &outcome.reason {
                     FinishReason::Error(why) => return Err(ApiError::backend(why.clone())),
                     FinishReason::Cancelled => return Err(ApiError::backend("the engine has stopped")),
@@ -137,12 +144,26 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Tells the span how a choice ended.
+    fn describe(&self, outcome: &Outcome) {
+        let Outcome { usage, timing, reason, .. } = outcome;
+        self.span.record("prompt_tokens", usage.prompt_tokens);
+        self.span.record("cached_tokens", usage.cached_tokens);
+        self.span.record("completion_tokens", usage.completion_tokens);
+        self.span.record("ttft_ms", timing.ttft().map(|t| t.as_secs_f64() * 1e3));
+        self.span.record("finish_reason", reason.as_str());
+        self.span.in_scope(|| tracing::debug!("generated"));
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         if self.left > 0 {
             self.series.cancelled(self.left);
             self.cancellers.iter().for_each(Canceller::cancel);
-            tracing::info!(model = self.loaded.name, "cancelled");
+            self.span.record("finish_reason", "cancelled");
+            self.span.in_scope(|| tracing::info!("cancelled"));
         }
     }
 }

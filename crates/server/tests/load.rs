@@ -77,7 +77,7 @@ async fn five_hundred_connections_against_a_queue_of_64() {
     let server = server_with(Config::default(), slow(8, Duration::from_millis(1)), engine);
     let running = start(server.clone(), Listen::default()).await;
     let ask = |i: usize| {
-        let stream = i % 2 == 0;
+        let stream = i.is_multiple_of(2);
         let body =
             json!({"prompt": "the ".repeat(1 + i % 30), "max_tokens": 20, "seed": i, "stream": stream});
         let running = &running;
@@ -192,9 +192,9 @@ async fn slow_senders_are_cut_off() {
     while head.write_all(b"G").await.is_ok() && began.elapsed() < Duration::from_secs(20) {
         sent += 1;
         let mut byte = [0];
-        match tokio::time::timeout(Duration::from_millis(20), head.read(&mut byte)).await {
-            Ok(Ok(0) | Err(_)) => break,
-            Ok(Ok(_)) | Err(_) => {}
+        let closed = tokio::time::timeout(Duration::from_millis(20), head.read(&mut byte)).await;
+        if let Ok(Ok(0) | Err(_)) = closed {
+            break;
         }
     }
     assert!(

@@ -20,7 +20,7 @@ pub(super) fn best_parallel(backend: &mut dyn Backend, most: usize) -> Result<us
     let limits = backend.limits();
     let pages = limits.kv_tokens / limits.kv_page.max(1);
     let room = (pages / (HELD + STEPS + 1).div_ceil(limits.kv_page.max(1))).max(1);
-    let fits = limits.context >= HELD + STEPS + 1;
+    let fits = limits.context > HELD + STEPS;
     let most = most.min(limits.slots).min(limits.batch_tokens / HELD).min(room);
     if most < 2 || !fits {
         return Ok(most.max(1));

@@ -159,7 +159,7 @@ pub async fn create(State(server): State<Arc<Server>>, fields: Fields) -> Result
     let requests = prompts.into_iter().map(request).collect::<Result<Vec<Request>, _>>()?;
     let job = shared.job(config, loaded, requests)?;
     let turn = Turn {
-        id: id::random("cmpl-").into(),
+        id: id::random("cmpl-"),
         created: id::now(),
         model: job.loaded.name.clone(),
         logprobs: own.logprobs.is_some(),
@@ -206,7 +206,7 @@ impl Turn {
                 (choice(text, self.logprobs.then_some(found), None), None)
             }
             Event::Finished(outcome) => {
-                self.usage.add(&outcome, index % self.per_prompt == 0);
+                self.usage.add(&outcome, index.is_multiple_of(self.per_prompt));
                 let reason = answer::finish_reason(&outcome.reason);
                 (choice(String::new(), None, Some(reason)), Some(Timings::of(&outcome)))
             }
