@@ -40,9 +40,9 @@ pub struct Shared {
     pub top_k: Option<i64>,
     /// Keep tokens at least this share as probable as the best [default: 0.05].
     pub min_p: Option<f32>,
-    /// Locally typical sampling; 1: off [default].
+    /// Locally typical sampling; 1: off, the default.
     pub typical_p: Option<f32>,
-    /// Penalty on tokens that were there; 1: off [default].
+    /// Penalty on tokens that were there; 1: off, the default.
     #[serde(alias = "repetition_penalty")]
     pub repeat_penalty: Option<f32>,
     /// How many last tokens the penalties look at; 0: none, -1: all [default: 64].
