@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 FFI := $$(scripts/setup.sh ffi-args)
 
 .DEFAULT_GOAL := help
-.PHONY: help build bench test test-vulkan check audit fetch-test-models fmt
+.PHONY: help build bench test test-vulkan check audit fetch-test-models clients fmt
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,9 +28,13 @@ fetch-test-models: ## Fetch the models and tokenizers that tests need (about 110
 	@scripts/setup.sh python
 	python3 testdata/fetch.py
 
-test: fetch-test-models ## Run all tests
+clients: ## Install OpenAI's Python and JavaScript clients for tests (skipped where there is no network or Node)
+	@testdata/clients/install.sh
+
+test: fetch-test-models clients ## Run all tests
 	@scripts/setup.sh rust llama-cpp mlx
 	$(CARGO) test --no-fail-fast $(ARGS)
+	$(CARGO) test -p zonda-cli --features otlp --test otlp $(ARGS)
 	$(CARGO) test $(FFI) --no-fail-fast --lib --bins $$(scripts/setup.sh ffi-tests) $(ARGS)
 
 # A folder of its own: features change how llama.cpp is compiled. llama.cpp takes software devices only when they are

@@ -46,6 +46,7 @@ pub enum Command {
     Run(cmd::run::Run),
     Chat(cmd::chat::Chat),
     Bench(cmd::bench::Bench),
+    Serve(cmd::serve::Serve),
     Pull(cmd::pull::Pull),
     List(cmd::list::List),
     Rm(cmd::rm::Rm),
@@ -136,6 +137,8 @@ impl OpenArgs {
             quantize: self.quantize.clone(),
             kv_type: self.kv_type.clone(),
             seed,
+            parallel: None,
+            kv_contexts: None,
         }
     }
 }

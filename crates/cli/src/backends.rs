@@ -14,7 +14,7 @@ use zonda_engine::forward::{Backend, BackendError};
 use zonda_engine::load::Model;
 use zonda_engine::make::Mix;
 use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
-use zonda_engine::{Engine, EngineConfig, Text};
+use zonda_engine::{Engine, EngineConfig, Parallel, Text};
 use zonda_kernels::Isa;
 use zonda_kernels::attention::KvType;
 #[cfg(feature = "llama-cpp")]
@@ -178,6 +178,11 @@ impl BackendKind {
         status
     }
 
+    /// Whether a token's logits are the same bits whatever else is in the batch.
+    pub fn batch_invariant(self) -> bool {
+        matches!(self, BackendKind::Native | BackendKind::Mock)
+    }
+
     /// Whether the backend reads a model's format at all.
     pub fn reads(self, model: &Located) -> bool {
         match (self, &model.path) {
@@ -244,6 +249,23 @@ pub struct OpenOptions {
     pub kv_type: Option<String>,
     /// The mock's text.
     pub seed: Option<u64>,
+    /// Sequences that run at once; `None`: the backend's default.
+    pub parallel: Option<usize>,
+    /// How many whole contexts the KV room holds; `None`: one for each sequence.
+    pub kv_contexts: Option<usize>,
+}
+
+/// How requests share an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// Sequences that run at once; `None`: measured.
+    pub parallel: Option<usize>,
+    /// Requests that wait beyond those.
+    pub queue: usize,
+    /// Most prefill tokens in a step in which other sequences decode.
+    pub prefill_chunk: usize,
+    /// A seeded request's tokens may depend on nothing that runs beside it.
+    pub deterministic: bool,
 }
 
 impl OpenOptions {
@@ -260,6 +282,8 @@ impl OpenOptions {
             ("quantize", self.quantize.clone()),
             ("kv_type", self.kv_type.clone()),
             ("seed", self.seed.map(|s| s.to_string())),
+            ("parallel", number(self.parallel)),
+            ("kv_contexts", number(self.kv_contexts)),
         ];
         given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
@@ -285,6 +309,8 @@ impl OpenOptions {
                 "quantize" => options.quantize = text(),
                 "kv_type" => options.kv_type = text(),
                 "seed" => options.seed = Some(value.parse().with_context(bad)?),
+                "kv_contexts" => options.kv_contexts = Some(value.parse().with_context(bad)?),
+                "parallel" => options.parallel = Some(value.parse().with_context(bad)?),
                 _ => anyhow::bail!("unknown option {name}"),
             }
         }
@@ -351,10 +377,12 @@ pub fn open(
         refuse(kind, &[("--gpu-layers", options.gpu_layers.is_some())])?;
     }
     match (kind, model) {
-        (BackendKind::Native, Some(model)) => Ok(Box::new(Native::open(model, &native_options(options)?)?)),
+        (BackendKind::Native, Some(model)) => {
+            Ok(Box::new(Native::open(model, &native_options(options, model)?)?))
+        }
         #[cfg(feature = "llama-cpp")]
         (BackendKind::LlamaCpp, Some(model)) => {
-            Ok(Box::new(LlamaCpp::open(model, &llama_cpp_options(options)?)?))
+            Ok(Box::new(LlamaCpp::open(model, &llama_cpp_options(options, model)?)?))
         }
         #[cfg(feature = "mlx")]
         (BackendKind::Mlx, Some(model)) => Ok(Box::new(Mlx::open(model, &mlx_options(options)?)?)),
@@ -378,7 +406,50 @@ pub fn start(
     Ok(Engine::start(open, text, EngineConfig::default())?)
 }
 
-fn native_options(options: &OpenOptions) -> Result<NativeOptions, BackendError> {
+/// Slots that keep prefixes beside those of running sequences, per running one.
+const SPARE_SLOTS: usize = 1;
+/// Most sequences that run at once unless told.
+const MOST_PARALLEL: usize = 16;
+/// Whole contexts that their KV room holds.
+const MEASURED_CONTEXTS: usize = 4;
+
+/// Starts an engine that many requests share.
+///
+/// # Errors
+/// What the backend says.
+pub fn start_shared(
+    kind: BackendKind,
+    model: Option<Arc<Model>>,
+    text: Option<Text>,
+    options: &OpenOptions,
+    sharing: Sharing,
+) -> anyhow::Result<Engine> {
+    let alone = sharing.deterministic && !kind.batch_invariant();
+    let fixed = if alone { Some(1) } else { sharing.parallel };
+    let options = OpenOptions {
+        parallel: Some(fixed.unwrap_or(MOST_PARALLEL)),
+        // Few conversations fill their context: so many share the room of some.
+        kv_contexts: fixed.is_none().then_some(MEASURED_CONTEXTS),
+        ..options.clone()
+    };
+    let config = EngineConfig {
+        prefill_chunk: sharing.prefill_chunk,
+        parallel: fixed.map_or(Parallel::Measured(MOST_PARALLEL), Parallel::AtMost),
+        max_waiting: sharing.queue,
+        prefix_cache: !alone,
+    };
+    let open = move || open(kind, model.as_ref(), &options);
+    Ok(Engine::start(open, text, config)?)
+}
+
+/// Slots and KV room, in tokens, for `parallel` sequences of up to `context` tokens: spare slots keep prefixes in the room
+/// that the running ones leave.
+fn slots(options: &OpenOptions, parallel: usize, context: usize) -> (usize, usize) {
+    let contexts = options.kv_contexts.unwrap_or(parallel);
+    (parallel.saturating_mul(1 + SPARE_SLOTS), contexts.saturating_mul(context))
+}
+
+fn native_options(options: &OpenOptions, model: &Model) -> Result<NativeOptions, BackendError> {
     let isa = options.isa.as_deref().map(Isa::named).transpose().map_err(unsupported)?;
     let quantize = options
         .quantize
@@ -393,12 +464,19 @@ fn native_options(options: &OpenOptions) -> Result<NativeOptions, BackendError> 
         Some(other) => return Err(unsupported(format!("KV cache type {other:?}; expected f16 or f32"))),
     };
     let (threads, context) = (options.threads, options.ctx);
-    Ok(NativeOptions { threads, isa, kv_type, quantize, context, ..NativeOptions::default() })
+    let mut chosen = NativeOptions { threads, isa, kv_type, quantize, context, ..NativeOptions::default() };
+    if let Some(parallel) = options.parallel {
+        let context = context.unwrap_or(model.spec.context_length.min(NativeOptions::DEFAULT_CONTEXT));
+        let (slots, kv_tokens) =
+            slots(options, parallel, context.next_multiple_of(zonda_kernels::attention::PAGE));
+        (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
+    }
+    Ok(chosen)
 }
 
 /// The same threads on the same cores as the native backend's.
 #[cfg(feature = "llama-cpp")]
-fn llama_cpp_options(options: &OpenOptions) -> Result<LlamaCppOptions, BackendError> {
+fn llama_cpp_options(options: &OpenOptions, model: &Model) -> Result<LlamaCppOptions, BackendError> {
     use zonda_llama_cpp::{Device as On, no_gpu};
     refuse(
         BackendKind::LlamaCpp,
@@ -423,6 +501,11 @@ fn llama_cpp_options(options: &OpenOptions) -> Result<LlamaCppOptions, BackendEr
     };
     if let Some(kv_type) = &options.kv_type {
         chosen.kv_type = kv_type.parse().map_err(unsupported)?;
+    }
+    if let Some(parallel) = options.parallel {
+        let context = options.ctx.unwrap_or(model.spec.context_length.min(LlamaCppOptions::DEFAULT_CONTEXT));
+        let (slots, kv_tokens) = slots(options, parallel, context);
+        (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
     }
     Ok(chosen)
 }
@@ -458,9 +541,12 @@ fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
     let mut mock = MockOptions { seed: options.seed.unwrap_or(0), ..MockOptions::default() };
     if let Some(context) = options.ctx {
         mock.limits.context = context;
-        mock.limits.kv_tokens =
-            context.next_multiple_of(mock.limits.kv_page).saturating_mul(mock.limits.slots);
     }
+    let context = mock.limits.context.next_multiple_of(mock.limits.kv_page);
+    (mock.limits.slots, mock.limits.kv_tokens) = match options.parallel {
+        Some(parallel) => slots(options, parallel, context),
+        None => (mock.limits.slots, context.saturating_mul(mock.limits.slots)),
+    };
     Ok(mock)
 }
 
@@ -506,6 +592,8 @@ mod tests {
             quantize: Some("q8_0".into()),
             kv_type: Some("f32".into()),
             seed: Some(u64::MAX),
+            parallel: Some(4),
+            kv_contexts: Some(2),
         };
         assert_eq!(OpenOptions::from_map(&options.to_map()).unwrap(), options);
         assert_eq!(OpenOptions::default().to_map(), BTreeMap::new());

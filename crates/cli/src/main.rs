@@ -6,11 +6,14 @@ mod cmd;
 mod error;
 mod interrupt;
 mod npy;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod output;
 mod store;
 
 use args::{Cli, Command};
 use clap::Parser as _;
+use cmd::serve::LogFormat;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use store::Store;
@@ -34,11 +37,17 @@ impl Context {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(cli.verbose, cli.quiet);
+    let serving = match &cli.command {
+        Command::Serve(serve) => Some(serve.log_format()),
+        _ => None,
+    };
+    start_log(cli.verbose, cli.quiet, serving);
     if matches!(cli.command, Command::BenchChild) {
         return cmd::bench::child();
     }
     let result = interrupt::install().map_err(Into::into).and_then(|()| run(cli));
+    #[cfg(feature = "otlp")]
+    otlp::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error::report(&error),
@@ -51,6 +60,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Run(command) => command.run(&context),
         Command::Chat(command) => command.run(&context),
         Command::Bench(command) => command.run(&context),
+        Command::Serve(command) => command.run(&context),
         Command::Pull(command) => command.run(&context),
         Command::List(command) => command.run(&context),
         Command::Rm(command) => command.run(&context),
@@ -67,21 +77,40 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// The log goes to standard error, coloured on a terminal unless `NO_COLOR` is set.
-fn start_log(verbose: u8, quiet: bool) {
+/// The log goes to standard error, coloured on a terminal unless `NO_COLOR` is set. A server's says what happens, and when.
+fn start_log(verbose: u8, quiet: bool, serving: Option<LogFormat>) {
     let level = match (quiet, verbose) {
         (true, _) => Level::ERROR,
-        (false, 0) => Level::WARN,
+        (false, 0) if serving.is_none() => Level::WARN,
+        (false, 0) => Level::INFO,
         (false, 1) => Level::INFO,
         (false, 2) => Level::DEBUG,
         (false, _) => Level::TRACE,
     };
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(colour)
         .with_max_level(level)
-        .with_target(verbose > 1)
-        .without_time()
-        .init();
+        .with_target(verbose > 1);
+    match serving {
+        None => log.without_time().init(),
+        Some(LogFormat::Text) => start(log.finish()),
+        Some(LogFormat::Json) => start(log.json().flatten_event(true).finish()),
+    }
+}
+
+/// Starts a server's log, and the export of its spans where this build has that and a collector is named.
+fn start<S>(log: S)
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a> + Send + Sync,
+{
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    #[cfg(feature = "otlp")]
+    match otlp::layer() {
+        Ok(Some(layer)) => return tracing_subscriber::layer::SubscriberExt::with(log, layer).init(),
+        Ok(None) => {}
+        Err(error) => eprintln!("warning: spans are not exported: {error:#}"),
+    }
+    log.init();
 }

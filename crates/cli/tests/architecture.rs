@@ -16,15 +16,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("zonda-llama-cpp", &["zonda-engine"]),
     ("zonda-mlx", &["zonda-engine"]),
     ("zonda-bench", &["zonda-engine"]),
+    ("zonda-server", &["zonda-engine"]),
     (
         "zonda-cli",
-        &["zonda-kernels", "zonda-engine", "zonda-native", "zonda-llama-cpp", "zonda-mlx", "zonda-bench"],
+        &[
+            "zonda-kernels",
+            "zonda-engine",
+            "zonda-native",
+            "zonda-llama-cpp",
+            "zonda-mlx",
+            "zonda-bench",
+            "zonda-server",
+        ],
     ),
 ];
 
 /// Crates outside the workspace that only these crates may use.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("tokio", &["zonda-cli"]),
+    ("tokio", &["zonda-cli", "zonda-server"]),
+    ("axum", &["zonda-server"]),
     ("anyhow", &["zonda-cli"]),
     ("clap", &["zonda-cli"]),
     ("ureq", &["zonda-cli"]),
@@ -140,7 +150,7 @@ fn crates_use_only_what_is_below_them() {
         let ours = used.iter().filter(|d| d.starts_with("zonda-") && **d != name);
         breaches.extend(ours.filter(|d| !allowed.contains(&d.as_str())).map(|d| format!("{name} uses {d}")));
     }
-    no_breaches("kernels ← engine ← {backends, bench} ← cli", breaches);
+    no_breaches("kernels ← engine ← {backends, bench, server} ← cli", breaches);
 }
 
 #[test]

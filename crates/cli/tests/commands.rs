@@ -14,6 +14,7 @@ const COMMANDS: &[&str] = &[
     "run",
     "chat",
     "bench",
+    "serve",
     "pull",
     "list",
     "rm",

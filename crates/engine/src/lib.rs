@@ -53,9 +53,10 @@ pub mod tokenize;
 pub mod worker;
 
 pub use request::{Prompt, Request, RequestError, Text};
-pub use sample::SamplingParams;
+pub use sample::{Grammar, SamplingParams};
+pub use schedule::Occupancy;
 pub use stream::{Event, FinishReason, Outcome, Timing, Usage};
-pub use worker::{Canceller, Completion, Engine, EngineConfig, EngineError, Generation};
+pub use worker::{Canceller, Completion, Engine, EngineConfig, EngineError, Generation, Parallel};
 
 /// A token's number in the model's vocabulary.
 pub type TokenId = u32;

@@ -1,7 +1,7 @@
 //! [`Request`]: what to generate, and how its prompt becomes token ids.
 
 use crate::TokenId;
-use crate::sample::{ParamError, SamplingParams};
+use crate::sample::{Grammar, GrammarError, ParamError, SamplingParams};
 use crate::tokenize::{
     ChatTemplate, Encode, Message, RenderOptions, TemplateError, TokenizeError, Tokenizer,
 };
@@ -63,6 +63,10 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Goes on where the model wants to end: its end tokens are delivered like any other.
     pub ignore_eos: bool,
+    /// What the text has to be; `None`: whatever the model says.
+    pub grammar: Option<Grammar>,
+    /// Control tokens that appear in the text by name; the others are left out of it.
+    pub keep_special: Vec<TokenId>,
     /// Reuses what earlier requests with the same beginning computed, and leaves this one's for later ones.
     pub prefix_cache: bool,
     /// When the prompt was handed over; times are measured from here.
@@ -78,6 +82,8 @@ impl Request {
             max_tokens,
             stop: Vec::new(),
             ignore_eos: false,
+            grammar: None,
+            keep_special: Vec::new(),
             prefix_cache: true,
             t0: Instant::now(),
         }
@@ -98,7 +104,7 @@ pub struct Text {
 #[non_exhaustive]
 pub enum RequestError {
     /// A text prompt or stop strings, but no tokenizer.
-    #[error("the model has no tokenizer: give the prompt as token ids, without stop strings")]
+    #[error("the model has no tokenizer: give the prompt as token ids, without stop strings or grammar")]
     NoTokenizer,
     /// The prompt could not be tokenised.
     #[error(transparent)]
@@ -109,6 +115,12 @@ pub enum RequestError {
     /// A sampling parameter is out of range.
     #[error(transparent)]
     Sampling(#[from] ParamError),
+    /// The grammar is malformed or uses what is not supported.
+    #[error("grammar: {0}")]
+    Grammar(#[from] GrammarError),
+    /// A grammar says where the text ends, and the end is to be ignored.
+    #[error("ignore_eos: expected false with a grammar, which ends the text, found true")]
+    EndlessGrammar,
     /// `max_tokens` is 0.
     #[error("max_tokens: expected at least 1, found 0")]
     NoTokensWanted,
@@ -147,8 +159,11 @@ impl Request {
         if let Some(index) = self.stop.iter().position(String::is_empty) {
             return Err(RequestError::EmptyStop { index });
         }
-        if !self.stop.is_empty() && text.is_none() {
+        if (!self.stop.is_empty() || self.grammar.is_some()) && text.is_none() {
             return Err(RequestError::NoTokenizer);
+        }
+        if self.ignore_eos && self.grammar.is_some() {
+            return Err(RequestError::EndlessGrammar);
         }
         let tokens = std::mem::replace(&mut self.prompt, Prompt::Tokens(Vec::new())).encode(text)?;
         match tokens.iter().position(|&t| t as usize >= vocab) {

@@ -411,7 +411,7 @@ fn many_at_once_get_what_each_gets_alone() {
     let limits = Limits { slots: 5, batch_tokens: 24, context: 128, kv_tokens: 300, kv_page: 8 };
     let engine = start_with(
         MockOptions { limits, ..MockOptions::default() },
-        EngineConfig { prefill_chunk: 7, max_waiting: 100 },
+        EngineConfig { prefill_chunk: 7, max_waiting: 100, ..EngineConfig::default() },
     );
     let ask = |i: u32| {
         let mut random = request((0..i * 2 + 1).map(|t| 300 + t % (i + 1)).collect::<Vec<_>>(), 40);

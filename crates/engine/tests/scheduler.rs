@@ -497,3 +497,18 @@ fn prompts_that_cannot_run_are_refused() {
     let none = Limits { kv_tokens: 3, ..limits_of(1, 8, 32).limits };
     assert_eq!(Scheduler::new(none, 8).unwrap_err(), ScheduleError::BadLimits(none));
 }
+
+#[test]
+fn what_comes_together_computes_its_common_beginning_once() {
+    let ask = |i: u32| {
+        let prompt = (0..40).map(|t| 300 + t % 50).chain([i, i + 1]).collect();
+        Ask { prefix_cache: true, ..Ask::greedy(prompt, 4) }
+    };
+    let options = |prefix| MockOptions { prefix, ..limits_of(6, 16, 6 * 64) };
+    let together = |prefix| check(options(prefix), 8, (0..6).map(ask).collect()).computed;
+    // The first: 42 and 3 generated; the others: 2 of their own and 3.
+    assert_eq!(together(PrefixSupport::Tokens), 45 + 5 * 5);
+    // A backend that can't share is found out once, then nobody waits for anybody.
+    let alone = check(options(PrefixSupport::TruncateOnly), 8, vec![ask(0)]).computed;
+    assert!(together(PrefixSupport::TruncateOnly) <= 6 * alone);
+}

@@ -13,6 +13,7 @@ pub mod logits;
 pub mod pull;
 pub mod rm;
 pub mod run;
+pub mod serve;
 pub mod synth;
 pub mod tokenize;
 pub mod verify;

@@ -12,12 +12,14 @@ pub struct Sandbox {
 
 /// What a run gave.
 #[derive(Debug)]
+#[allow(dead_code)] // each test binary uses its part
 pub struct Ran {
     pub code: i32,
     pub out: String,
     pub err: String,
 }
 
+#[allow(dead_code)]
 impl Ran {
     /// Standard output as JSON: one document and nothing else.
     #[track_caller]
@@ -101,6 +103,64 @@ pub fn ran(output: std::process::Output) -> Ran {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8(output.stdout).expect("standard output is UTF-8"),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A running `zonda serve`. Dropping it kills it.
+#[allow(dead_code)]
+pub struct Served {
+    child: std::process::Child,
+    log: PathBuf,
+    pub url: String,
+    pub models: Vec<String>,
+}
+
+#[allow(dead_code)]
+impl Served {
+    /// Starts it at a free port and waits until its models are loaded.
+    #[track_caller]
+    pub fn start(sandbox: &Sandbox, args: &[&str]) -> Served {
+        Served::start_with(sandbox, args, |_| {})
+    }
+
+    #[track_caller]
+    pub fn start_with(sandbox: &Sandbox, args: &[&str], change: impl FnOnce(&mut Command)) -> Served {
+        let mut command = sandbox.command();
+        command.env_remove("ZONDA_API_KEY").args(["serve", "--port", "0", "--json"]).args(args);
+        change(&mut command);
+        let log = std::fs::File::create(sandbox.path("serve.log")).unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let document = serde_json::Deserializer::from_reader(child.stdout.take().unwrap())
+            .into_iter::<serde_json::Value>()
+            .next();
+        let Some(Ok(document)) = document else {
+            let _ = child.kill();
+            panic!("it did not start: {}", std::fs::read_to_string(sandbox.path("serve.log")).unwrap());
+        };
+        let models = document["models"].as_array().unwrap().iter();
+        Served {
+            child,
+            log: sandbox.path("serve.log"),
+            url: document["url"].as_str().unwrap().to_owned(),
+            models: models.map(|m| m.as_str().unwrap().to_owned()).collect(),
+        }
+    }
+
+    /// Sends SIGTERM and waits for the end, which has to be a good one. Gives the log.
+    #[cfg(unix)]
+    #[track_caller]
+    pub fn end(mut self) -> String {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(told.success());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`Sampler`]: one request's way from a row of logits to a token.
 
 use super::candidates::Candidates;
+use super::grammar::Constraint;
 use super::logprobs::{TokenLogprobs, logprobs};
 use super::params::SamplingParams;
 use super::rng::{random_seed, uniform};
@@ -35,9 +36,17 @@ pub enum SampleError {
         /// The generated token's position in the sequence.
         position: usize,
     },
-    /// The logit bias forbids every token.
-    #[error("no token is allowed at position {position}: the logit bias forbids all")]
+    /// The logit bias, with the grammar if there is one, forbids every token.
+    #[error("no token is allowed at position {position}: logit bias and grammar forbid all")]
     NothingAllowed {
+        /// The generated token's position in the sequence.
+        position: usize,
+    },
+    /// The grammar's parser gave up.
+    #[error("the grammar can't be followed at position {position}: {reason}")]
+    Grammar {
+        /// What the parser says.
+        reason: String,
         /// The generated token's position in the sequence.
         position: usize,
     },
@@ -57,6 +66,7 @@ pub struct Sampled {
 pub struct Sampler {
     params: SamplingParams,
     seed: u64,
+    constraint: Option<Constraint>,
     candidates: Candidates,
     /// Scratch: how often each token of the window occurs in it.
     counts: HashMap<TokenId, u32>,
@@ -66,7 +76,12 @@ impl Sampler {
     /// A sampler for valid parameters (see [`SamplingParams::validate`]).
     pub fn new(params: SamplingParams) -> Sampler {
         let seed = params.seed.unwrap_or_else(random_seed);
-        Sampler { params, seed, candidates: Candidates::default(), counts: HashMap::new() }
+        Sampler { params, seed, constraint: None, candidates: Candidates::default(), counts: HashMap::new() }
+    }
+
+    /// Chooses only what the grammar allows.
+    pub fn with_constraint(self, constraint: Option<Constraint>) -> Sampler {
+        Sampler { constraint, ..self }
     }
 
     /// The seed in use, given or random.
@@ -78,7 +93,7 @@ impl Sampler {
     /// penalties are applied to the row in place.
     ///
     /// # Errors
-    /// If a logit is NaN or infinite, or every token is forbidden.
+    /// If a logit is NaN or infinite, every token is forbidden, or the grammar's parser gives up.
     pub fn sample(&mut self, row: &mut [f32], history: &[TokenId]) -> Result<Sampled, SampleError> {
         let position = history.len();
         check(row, position)?;
@@ -86,6 +101,9 @@ impl Sampler {
         let raw = wanted.filter(|_| self.changes_logits()).map(|_| row.to_vec());
         self.bias(row);
         self.penalise(row, history);
+        if let Some(constraint) = &mut self.constraint {
+            constraint.mask(row, position)?;
+        }
         let token = if self.params.is_greedy() {
             argmax(row).map(|i| i as TokenId)
         } else {
@@ -93,6 +111,9 @@ impl Sampler {
             self.candidates.draw(self.params.temperature, uniform(self.seed, position))
         };
         let token = token.ok_or(SampleError::NothingAllowed { position })?;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(token, position)?;
+        }
         let logprobs = wanted.map(|top| logprobs(raw.as_deref().unwrap_or(row), token, top));
         Ok(Sampled { token, logprobs })
     }
@@ -104,7 +125,7 @@ impl Sampler {
     }
 
     fn changes_logits(&self) -> bool {
-        self.penalises() || !self.params.logit_bias.is_empty()
+        self.penalises() || !self.params.logit_bias.is_empty() || self.constraint.is_some()
     }
 
     fn bias(&self, row: &mut [f32]) {

@@ -11,6 +11,8 @@
 //! # What it promises
 //! * **Order.** Sequences are admitted first come, first served, and the running ones are always older than every
 //!   waiting one.
+//! * **Nothing twice.** A sequence whose beginning a running one is computing waits for it, where the backend can
+//!   share it.
 //! * **Room.** A running sequence holds KV pages for all of its tokens, so a planned batch always fits.
 //! * **No deadlock.** When a running sequence grows past the free pages, cached prefixes are dropped (least recently
 //!   used first); if there are none left, the *youngest* running sequence is put back at the head of the queue and

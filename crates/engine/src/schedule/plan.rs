@@ -80,7 +80,7 @@ impl Plan {
 }
 
 /// How full the engine is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Occupancy {
     /// Sequences that wait for a slot.
     pub waiting: usize,
@@ -88,6 +88,8 @@ pub struct Occupancy {
     pub running: usize,
     /// Slots that keep a finished sequence's tokens for reuse.
     pub cached: usize,
+    /// KV pages that those hold.
+    pub cached_pages: usize,
     /// KV pages that nothing holds.
     pub free_pages: usize,
     /// All KV pages.

@@ -52,6 +52,14 @@ pub(super) fn find(slots: &Slots, running: &[Sequence], tokens: &[TokenId]) -> O
     best
 }
 
+/// Whether a running sequence is about to have computed more of `tokens` than the first `len`, by at least `worth`: its
+/// prompt begins as they do.
+pub(super) fn is_coming(running: &[Sequence], tokens: &[TokenId], len: usize, worth: usize) -> bool {
+    let usable = &tokens[..tokens.len() - 1];
+    let prefilling = running.iter().filter(|s| s.prefix_cache && s.computed < s.prompt);
+    prefilling.map(|s| common_prefix(&s.tokens[..s.prompt], usable)).any(|n| n >= len + worth)
+}
+
 /// Where to put a sequence that needs `need` pages; `None` if there is no room yet.
 ///
 /// A prefix is shared into another slot, so that the conversation it belongs to stays cached, unless that would push

@@ -28,6 +28,10 @@ pub struct Scheduler {
     next_id: SeqId,
     /// Counts admissions and turns, to order prefills.
     turns: u64,
+    /// The backend can share prefixes, as far as is known.
+    shares: bool,
+    /// Tokens that a page holds.
+    page: usize,
     /// Counts uses of cached slots, to order them.
     uses: u64,
 }
@@ -54,8 +58,16 @@ impl Scheduler {
             ops: VecDeque::new(),
             next_id: 0,
             turns: 0,
+            shares: true,
+            page: limits.kv_page,
             uses: 0,
         })
+    }
+
+    /// Lets at most `limit` sequences run at once (at least 1), where the backend has more slots: the others keep
+    /// prefixes.
+    pub fn with_max_running(self, limit: usize) -> Scheduler {
+        Scheduler { max_running: limit.clamp(1, self.max_running), ..self }
     }
 
     /// Puts a sequence into the queue. With `prefix_cache`, tokens that a slot already holds are reused and this
@@ -218,6 +230,7 @@ impl Scheduler {
             waiting: self.waiting.len(),
             running: self.running.len(),
             cached: self.slots.holders.iter().filter(is_cached).count(),
+            cached_pages: self.slots.cached_pages(None),
             free_pages: self.slots.free_pages,
             total_pages: self.slots.total_pages,
         }
@@ -239,7 +252,9 @@ impl Scheduler {
         }
     }
 
-    /// Admits the head of the queue if there is a slot and KV room for all its tokens and the next one.
+    /// Admits the head of the queue if there is a slot and KV room for all its tokens and the next one. It waits while a
+    /// running sequence computes a prefix that both have: requests with one system prompt that come together compute it
+    /// once.
     fn admit(&mut self) -> bool {
         let Some(seq) = self.waiting.front() else { return false };
         if self.running.len() == self.max_running {
@@ -247,6 +262,11 @@ impl Scheduler {
         }
         let need = self.slots.pages((seq.tokens.len() + 1).min(self.capacity));
         let hit = if seq.prefix_cache { prefix::find(&self.slots, &self.running, &seq.tokens) } else { None };
+        let have = hit.map_or(0, |h| h.len);
+        let shares = seq.prefix_cache && self.shares;
+        if shares && prefix::is_coming(&self.running, &seq.tokens, have, self.page) {
+            return false;
+        }
         let Some(place) = prefix::place(&self.slots, hit, need) else { return false };
         let Some(mut seq) = self.waiting.pop_front() else { return false };
         let (slot, keep) = match place {
@@ -280,6 +300,7 @@ impl Scheduler {
 
     /// The backend can't share `from`'s prefix: take its slot over instead if most of it is reused, else recompute.
     fn share_refused(&mut self, i: usize, from: Slot, len: usize) {
+        self.shares &= len < self.page;
         if self.slots.cached(from).is_some_and(|held| held.len() <= 2 * len) {
             self.slots.drop_cached(from);
             let seq = &mut self.running[i];

@@ -14,6 +14,8 @@ pub struct Detokenizer {
     held: Vec<u8>,
     place: Place,
     keep_special: bool,
+    /// Control tokens that appear by name even so.
+    kept: Vec<TokenId>,
 }
 
 /// Where the next token stands, for the space that SentencePiece puts in front of a text.
@@ -44,6 +46,11 @@ impl Detokenizer {
         Detokenizer { keep_special: keep, ..self }
     }
 
+    /// Lets these control tokens appear by name, whatever becomes of the others.
+    pub fn keep(self, kept: Vec<TokenId>) -> Detokenizer {
+        Detokenizer { kept, ..self }
+    }
+
     /// Takes the next token and returns the text that became certain, which may be empty. An id outside the
     /// vocabulary is ignored.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: TokenId) -> String {
@@ -56,7 +63,7 @@ impl Detokenizer {
             bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
         }
         self.place = Place::After(id);
-        if self.keep_special || !tokenizer.is_special(id) {
+        if self.keep_special || !tokenizer.is_special(id) || self.kept.contains(&id) {
             self.held.extend_from_slice(bytes);
         }
         self.certain()

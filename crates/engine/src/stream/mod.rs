@@ -2,10 +2,12 @@
 
 pub mod detokenize;
 mod event;
+mod figures;
 mod stop;
 mod text;
 
 pub use detokenize::Detokenizer;
 pub use event::{Event, FinishReason, Outcome, Timing, Usage};
+pub use figures::Figures;
 pub use stop::StopStrings;
 pub use text::TextStream;

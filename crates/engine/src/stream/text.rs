@@ -14,10 +14,15 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// The stream of what is generated after `prompt`.
-    pub fn new(tokenizer: Option<Arc<Tokenizer>>, prompt: &[TokenId], stops: Vec<String>) -> TextStream {
+    /// The stream of what is generated after `prompt`. The control tokens `kept` appear in it by name.
+    pub fn new(
+        tokenizer: Option<Arc<Tokenizer>>,
+        prompt: &[TokenId],
+        stops: Vec<String>,
+        kept: Vec<TokenId>,
+    ) -> TextStream {
         TextStream {
-            detokenizer: tokenizer.map(|tokenizer| (tokenizer, Detokenizer::after(prompt))),
+            detokenizer: tokenizer.map(|tokenizer| (tokenizer, Detokenizer::after(prompt).keep(kept))),
             stops: StopStrings::new(stops),
         }
     }

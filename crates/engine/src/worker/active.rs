@@ -2,7 +2,7 @@
 
 use crate::TokenId;
 use crate::request::Request;
-use crate::sample::{Sampled, Sampler};
+use crate::sample::{Constraint, Sampled, Sampler};
 use crate::stream::{Event, FinishReason, Outcome, TextStream, Timing, Usage};
 use crate::tokenize::Tokenizer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,6 +53,7 @@ impl Active {
         key: u64,
         request: Request,
         prompt: &[TokenId],
+        constraint: Option<Constraint>,
         tokenizer: Option<Arc<Tokenizer>>,
         sink: Sink,
         ticket: Ticket,
@@ -61,8 +62,8 @@ impl Active {
         Active {
             key,
             end_tokens: ends.map_or(Vec::new(), |t| t.end_tokens().to_vec()),
-            sampler: Sampler::new(request.sampling),
-            text: TextStream::new(tokenizer, prompt, request.stop),
+            sampler: Sampler::new(request.sampling).with_constraint(constraint),
+            text: TextStream::new(tokenizer, prompt, request.stop, request.keep_special),
             max_tokens: request.max_tokens,
             usage: Usage { prompt_tokens: prompt.len(), ..Usage::default() },
             timing: Timing { t0: request.t0, prefill: Duration::ZERO, first: None, last: None },

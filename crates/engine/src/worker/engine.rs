@@ -1,18 +1,19 @@
 //! [`Engine`]: the handle to a worker, and [`Generation`]: the handle to a request.
 
 use super::active::{Active, Sink, Ticket};
+use super::measure::best_parallel;
 use super::run::{Command, Worker};
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, BackendInfo, Limits};
 use crate::load::ModelSpec;
 use crate::request::{Request, RequestError, Text};
-use crate::sample::TokenLogprobs;
-use crate::schedule::{ScheduleError, Scheduler, capacity};
+use crate::sample::{Constraint, Grammar, GrammarCompiler, GrammarError, TokenLogprobs};
+use crate::schedule::{Occupancy, ScheduleError, Scheduler, capacity};
 use crate::stream::{Event, FinishReason, Outcome};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,13 +23,28 @@ pub struct EngineConfig {
     /// Most prefill tokens in a step in which other sequences decode: bounds how long those wait for a long prompt.
     /// Without decodes, a step takes as many as the backend's batch.
     pub prefill_chunk: usize,
-    /// Most requests that wait beyond those the backend has slots for; more are refused.
+    /// How many sequences run at once. Slots beyond them keep prefixes for reuse.
+    pub parallel: Parallel,
+    /// Most requests that wait beyond those that can run; more are refused.
     pub max_waiting: usize,
+    /// Sequences may reuse what others computed, where their requests allow it too.
+    pub prefix_cache: bool,
+}
+
+/// How many sequences run at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parallel {
+    /// As many as the backend has slots.
+    All,
+    /// So many at most.
+    AtMost(usize),
+    /// The number, up to this one, with which the backend decodes most tokens per second: measured when it is opened.
+    Measured(usize),
 }
 
 impl Default for EngineConfig {
     fn default() -> EngineConfig {
-        EngineConfig { prefill_chunk: 256, max_waiting: 64 }
+        EngineConfig { prefill_chunk: 256, parallel: Parallel::All, max_waiting: 64, prefix_cache: true }
     }
 }
 
@@ -62,7 +78,7 @@ pub enum EngineError {
     /// All slots are taken and the queue is full.
     #[error("the queue is full: {running} requests can run and {waiting} wait; try again later")]
     QueueFull {
-        /// The backend's slots.
+        /// Sequences that can run at once.
         running: usize,
         /// [`EngineConfig::max_waiting`].
         waiting: usize,
@@ -83,6 +99,10 @@ pub struct Engine {
     config: EngineConfig,
     /// Requests that have not ended.
     in_flight: Arc<AtomicUsize>,
+    /// What the worker last said of its slots and pages.
+    occupancy: Arc<Mutex<Occupancy>>,
+    /// Built when the first grammar comes.
+    grammars: OnceLock<Result<GrammarCompiler, GrammarError>>,
     next_key: AtomicU64,
 }
 
@@ -92,6 +112,8 @@ struct Opened {
     info: BackendInfo,
     spec: ModelSpec,
     limits: Limits,
+    /// Sequences that run at once.
+    parallel: usize,
 }
 
 impl Engine {
@@ -108,12 +130,14 @@ impl Engine {
         let (commands, inbox) = mpsc::channel();
         let (report, opened) = mpsc::sync_channel(1);
         let in_flight = Arc::new(AtomicUsize::new(0));
+        let occupancy = Arc::new(Mutex::new(Occupancy::default()));
+        let told = occupancy.clone();
         let vocab = text.as_ref().map_or(0, |t| t.tokenizer.vocab_size());
         let body = move || match open_backend(open, vocab, config) {
             Ok((backend, scheduler, opened)) => {
                 // If nobody waits for the report, the inbox is closed too and the worker ends at once.
                 report.send(Ok(opened)).ok();
-                Worker::new(backend, scheduler, inbox).run();
+                Worker::new(backend, scheduler, inbox, told).run();
             }
             Err(error) => {
                 report.send(Err(error)).ok();
@@ -128,6 +152,8 @@ impl Engine {
                 text,
                 config,
                 in_flight,
+                occupancy,
+                grammars: OnceLock::new(),
                 next_key: AtomicU64::new(0),
             }),
             Ok(Err(error)) => Err(error),
@@ -160,6 +186,33 @@ impl Engine {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// How many sequences run and wait, and how full the KV room is, as of the last step.
+    pub fn occupancy(&self) -> Occupancy {
+        *self.occupancy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many sequences run at once.
+    pub fn max_running(&self) -> usize {
+        self.opened.parallel
+    }
+
+    /// The longest sequence that fits, prompt and answer together, in tokens.
+    pub fn capacity(&self) -> usize {
+        capacity(&self.opened.limits)
+    }
+
+    /// The backend failed beyond repair: no request is taken any more.
+    pub fn stopped(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Checks a grammar, and readies it for one generation.
+    fn constraint(&self, grammar: &Grammar) -> Result<Constraint, RequestError> {
+        let text = self.text.as_ref().ok_or(RequestError::NoTokenizer)?;
+        let compiler = self.grammars.get_or_init(|| GrammarCompiler::new(&text.tokenizer));
+        Ok(compiler.as_ref().map_err(Clone::clone)?.compile(grammar)?)
+    }
+
     /// Takes a request; its events come out of the [`Generation`]. The prompt is rendered and tokenised here, on the
     /// caller's thread.
     ///
@@ -189,15 +242,16 @@ impl Engine {
         let prompt = request.prepare(self.text.as_ref(), self.spec().vocab_size)?;
         check_length(&prompt, capacity(&self.opened.limits)).map_err(RequestError::from)?;
         let waiting = self.config.max_waiting;
-        let running = self.opened.limits.slots;
+        let running = self.max_running();
+        let constraint = request.grammar.take().map(|g| self.constraint(&g)).transpose()?;
         let Some(ticket) = Ticket::take(&self.in_flight, running.saturating_add(waiting)) else {
             return Err(EngineError::QueueFull { running, waiting });
         };
-        let prefix_cache = request.prefix_cache;
+        let prefix_cache = request.prefix_cache && self.config.prefix_cache;
         let tokenizer = self.text.as_ref().map(|t| t.tokenizer.clone());
         let sink: Sink = Box::new(sink);
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        let active = Box::new(Active::new(key, request, &prompt, tokenizer, sink, ticket));
+        let active = Box::new(Active::new(key, request, &prompt, constraint, tokenizer, sink, ticket));
         if let Err(SendError(command)) = self.commands.send(Command::Submit { prompt, prefix_cache, active })
         {
             if let Command::Submit { active, .. } = command {
@@ -235,13 +289,20 @@ fn open_backend(
     vocab: usize,
     config: EngineConfig,
 ) -> Result<(Box<dyn Backend>, Scheduler, Opened), EngineError> {
-    let backend = catch_unwind(AssertUnwindSafe(open))
+    let mut backend = catch_unwind(AssertUnwindSafe(open))
         .map_err(|panic| EngineError::OpenPanicked(super::run::panic_message(&*panic)))??;
-    let opened = Opened { info: backend.info(), spec: backend.spec().clone(), limits: backend.limits() };
-    if vocab > opened.spec.vocab_size {
-        return Err(EngineError::VocabMismatch { tokenizer: vocab, model: opened.spec.vocab_size });
+    let (limits, spec) = (backend.limits(), backend.spec().clone());
+    if vocab > spec.vocab_size {
+        return Err(EngineError::VocabMismatch { tokenizer: vocab, model: spec.vocab_size });
     }
-    let scheduler = Scheduler::new(opened.limits, config.prefill_chunk).map_err(EngineError::Limits)?;
+    let scheduler = Scheduler::new(limits, config.prefill_chunk).map_err(EngineError::Limits)?;
+    let parallel = match config.parallel {
+        Parallel::All => limits.slots,
+        Parallel::AtMost(n) => n.clamp(1, limits.slots),
+        Parallel::Measured(most) => best_parallel(&mut *backend, most)?,
+    };
+    let scheduler = scheduler.with_max_running(parallel);
+    let opened = Opened { info: backend.info(), spec, limits, parallel };
     Ok((backend, scheduler, opened))
 }
 

@@ -5,6 +5,7 @@
 
 mod active;
 mod engine;
+mod measure;
 mod run;
 
-pub use engine::{Canceller, Completion, Engine, EngineConfig, EngineError, Generation};
+pub use engine::{Canceller, Completion, Engine, EngineConfig, EngineError, Generation, Parallel};

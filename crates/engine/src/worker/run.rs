@@ -3,12 +3,13 @@
 use super::active::Active;
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, Logits};
-use crate::schedule::{Plan, PlannedSpan, Scheduler, SeqId, SlotOp};
+use crate::schedule::{Occupancy, Plan, PlannedSpan, Scheduler, SeqId, SlotOp};
 use crate::stream::FinishReason;
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What the handles ask of the worker. `key` names a request across threads.
@@ -27,10 +28,17 @@ pub(super) struct Worker {
     ids: HashMap<u64, SeqId>,
     plan: Plan,
     logits: Logits,
+    /// Where the handles read how full it is.
+    occupancy: Arc<Mutex<Occupancy>>,
 }
 
 impl Worker {
-    pub fn new(backend: Box<dyn Backend>, scheduler: Scheduler, inbox: Receiver<Command>) -> Worker {
+    pub fn new(
+        backend: Box<dyn Backend>,
+        scheduler: Scheduler,
+        inbox: Receiver<Command>,
+        occupancy: Arc<Mutex<Occupancy>>,
+    ) -> Worker {
         Worker {
             backend,
             scheduler,
@@ -39,6 +47,7 @@ impl Worker {
             ids: HashMap::new(),
             plan: Plan::default(),
             logits: Logits::new(),
+            occupancy,
         }
     }
 
@@ -63,6 +72,7 @@ impl Worker {
         }
         let mut plan = std::mem::take(&mut self.plan);
         self.scheduler.plan(&mut plan);
+        self.tell_occupancy();
         if !plan.spans.is_empty() {
             match self.forward(&plan) {
                 Ok(took) => self.advance(&plan, took),
@@ -134,10 +144,17 @@ impl Worker {
         }
     }
 
+    fn tell_occupancy(&self) {
+        *self.occupancy.lock().unwrap_or_else(PoisonError::into_inner) = self.scheduler.occupancy();
+    }
+
     /// Takes what has come in, and waits for more if there is nothing to do. False: told to stop.
     fn drain_commands(&mut self) -> bool {
         loop {
             let idle = self.scheduler.is_idle();
+            if idle {
+                self.tell_occupancy();
+            }
             let command = match if idle { self.inbox.recv().ok() } else { self.inbox.try_recv().ok() } {
                 Some(command) => command,
                 // The engine always says `Stop` before it goes; idle without a sender can't happen, but would end.

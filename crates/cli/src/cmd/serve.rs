@@ -1,0 +1,273 @@
+//! `zonda serve`: models behind an HTTP API. What it serves is in the crate `zonda-server`; this reads the flags.
+
+use crate::args::{JsonArg, OpenArgs};
+use crate::backends::{self, BackendKind, Sharing};
+use crate::error::{Advice as _, Interrupted, Usage};
+use crate::{Context, interrupt, output};
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use zonda_server::listen::{Listen, Tls, serve};
+use zonda_server::{Config, Keys, ModelSource, Server};
+
+/// Serve models behind OpenAI's API
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    zonda serve -m smollm2-135m\n  \
+    zonda serve -m model.gguf -m other.gguf --max-memory 8 --port 8000\n  \
+    zonda serve -m model.gguf --host 0.0.0.0 --api-key-file keys.txt --tls-cert cert.pem --tls-key key.pem\n\n\
+    Then: curl http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' \
+    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'\n\n\
+    SIGTERM or Ctrl-C ends it once the running requests are done. Environment: ZONDA_API_KEY (keys, separated by commas).")]
+pub struct Serve {
+    /// A model; may be repeated.
+    #[arg(short, long = "model", value_name = "MODEL", required = true)]
+    models: Vec<OsString>,
+    /// The backend; by default the best that can load the model.
+    #[arg(long)]
+    backend: Option<BackendKind>,
+    /// The address to listen at.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// The port to listen at; 0: any free one.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// A key that requests have to carry; may be repeated. Other users of this machine can see it: prefer a file.
+    #[arg(long, value_name = "KEY")]
+    api_key: Vec<String>,
+    /// A file with one key per line.
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArg,
+    #[command(flatten)]
+    load: LoadArgs,
+    #[command(flatten)]
+    web: WebArgs,
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+/// How requests share a model.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Load")]
+struct LoadArgs {
+    /// Sequences that run at once [default: measured, at most 16: as many as give the most tokens per second].
+    #[arg(long, value_name = "N")]
+    parallel: Option<NonZeroUsize>,
+    /// Requests that wait when all slots are taken; more are told to come back later.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    queue: usize,
+    /// Most prompt tokens computed in a step in which other requests wait for their next token.
+    #[arg(long, value_name = "N", default_value = "256")]
+    prefill_chunk: NonZeroUsize,
+    /// The same tokens for a request with a seed, whatever runs beside it. Backends whose results depend on the batch
+    /// run one request at a time.
+    #[arg(long)]
+    deterministic: bool,
+    /// Compute every prompt anew.
+    #[arg(long)]
+    no_prefix_cache: bool,
+    /// Most memory for weights, in GiB: models are loaded when they are asked for, and unloaded to make room.
+    #[arg(long, value_name = "GIB", value_parser = gibibytes)]
+    max_memory: Option<u64>,
+    /// Most tokens of one answer [default: what the context holds].
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<NonZeroUsize>,
+    /// Seconds that a request may take [default: as long as it takes].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+    /// Seconds that running requests may go on after SIGTERM.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    drain_timeout: Duration,
+    /// Picks the mock's text.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+/// What may reach the server, and what it tells.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Web")]
+struct WebArgs {
+    /// An origin whose web pages may use the API, or `*`; may be repeated [default: none].
+    #[arg(long, value_name = "ORIGIN")]
+    cors: Vec<String>,
+    /// A further name in the Host header that is answered; may be repeated [default, without keys: local names].
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
+    /// A certificate chain in PEM, for TLS.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Most bytes of a request's body.
+    #[arg(long, value_name = "BYTES", default_value = "8388608")]
+    max_body: NonZeroUsize,
+    /// Write prompts and answers into the log.
+    #[arg(long)]
+    log_prompts: bool,
+    /// How the log is written.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// `--log-format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Serve {
+    /// How the log is to be written.
+    pub fn log_format(&self) -> LogFormat {
+        self.web.log_format
+    }
+
+    pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        let _graceful = interrupt::graceful();
+        let tls = self.tls()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let listen = Listen { tls, drain: self.load.drain_timeout, ..Listen::default() };
+        let server = Server::new(self.config()?, self.sources(context)?).map_err(|e| Usage(e.to_string()))?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
+        let result = runtime.block_on(async {
+            let address = (self.host, self.port);
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("listening at {}:{}", self.host, self.port))
+                .advise("name another --port, or end the program that has this one")?;
+            let url = format!("{scheme}://{}", listener.local_addr()?);
+            let serving = tokio::spawn(serve(listener, server.clone(), listen, interrupted()));
+            // It answers from here on: `/ready` tells when the models are there.
+            tokio::select! {
+                loaded = server.models().load_first() => loaded?,
+                () = interrupted() => return Err(Interrupted.into()),
+            }
+            let names: Vec<&str> = server.models().list().iter().map(|(name, _)| *name).collect();
+            if self.json.json {
+                output::json(&json!({"url": url, "models": names}))?;
+            }
+            tracing::info!(url, models = names.join(", "), "ready");
+            let all_ended = serving.await?;
+            if !all_ended {
+                tracing::warn!("requests were cut off at the end of --drain-timeout");
+            }
+            Ok(())
+        });
+        // A model that is being loaded, or a request that was cut off, is not waited for.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        result
+    }
+
+    fn config(&self) -> anyhow::Result<Config> {
+        let keys = self.keys()?;
+        let local = self.host.is_loopback();
+        if keys.is_empty() && !local {
+            tracing::warn!("{} is open to everyone who can reach it: give it an --api-key", self.host);
+        }
+        let defaults = Config::default();
+        let hosts = match (&self.web.allow_host[..], defaults.hosts) {
+            ([], Some(_)) if !keys.is_empty() || !local => None,
+            (named, known) => Some(named.iter().cloned().chain(known.unwrap_or_default()).collect()),
+        };
+        Ok(Config {
+            keys: Keys::new(keys),
+            cors: self.web.cors.clone(),
+            hosts,
+            max_body: self.web.max_body.get(),
+            max_tokens: self.load.max_tokens.map(NonZeroUsize::get),
+            deadline: self.load.timeout,
+            max_model_bytes: self.load.max_memory,
+            prefix_cache: !self.load.no_prefix_cache,
+            log_prompts: self.web.log_prompts,
+            ..Config::default()
+        })
+    }
+
+    /// Keys from the flags, the file and the environment.
+    fn keys(&self) -> anyhow::Result<Vec<String>> {
+        let mut keys = self.api_key.clone();
+        if let Some(path) = &self.api_key_file {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            let before = keys.len();
+            keys.extend(
+                text.lines()
+                    .map(str::trim)
+                    .filter(|l| !l.is_empty() && !l.starts_with('#'))
+                    .map(str::to_owned),
+            );
+            if keys.len() == before {
+                return Err(
+                    Usage(format!("{}: expected one key per line, found none", path.display())).into()
+                );
+            }
+        }
+        let variable = std::env::var("ZONDA_API_KEY").unwrap_or_default();
+        keys.extend(variable.split(',').map(str::trim).filter(|k| !k.is_empty()).map(str::to_owned));
+        match keys.iter().any(|k| k.trim().is_empty()) {
+            true => Err(Usage("--api-key: expected a key, found an empty one".into()).into()),
+            false => Ok(keys),
+        }
+    }
+
+    fn tls(&self) -> anyhow::Result<Option<Tls>> {
+        let (Some(certificate), Some(key)) = (&self.web.tls_cert, &self.web.tls_key) else { return Ok(None) };
+        let tls = Tls::from_files(certificate, key);
+        Ok(Some(tls.advise("--tls-cert takes a chain of certificates, --tls-key its private key, both PEM")?))
+    }
+
+    /// The models, found and looked into, not loaded.
+    fn sources(&self, context: &Context) -> anyhow::Result<Vec<ModelSource>> {
+        let store = context.store()?;
+        let sharing = Sharing {
+            parallel: self.load.parallel.map(NonZeroUsize::get),
+            queue: self.load.queue,
+            prefill_chunk: self.load.prefill_chunk.get(),
+            deterministic: self.load.deterministic,
+        };
+        let source = |name: &OsString| {
+            let located = store.locate(name)?;
+            let kind = backends::choose(self.backend, &located)?;
+            let bytes = backends::open_model(&located)?.map_or(0, |m| m.weight_bytes());
+            let options = self.open.options(self.load.seed);
+            let open = move || {
+                let start = || {
+                    let files = backends::open_model(&located)?;
+                    let text = backends::text_of(files.as_deref())?;
+                    backends::start_shared(kind, files, text, &options, sharing)
+                };
+                start().map_err(|e: anyhow::Error| format!("{e:#}"))
+            };
+            Ok(ModelSource::new(store.locate(name)?.name, bytes, open))
+        };
+        self.models.iter().map(source).collect()
+    }
+}
+
+/// Resolves once Ctrl-C or SIGTERM came.
+async fn interrupted() {
+    while !interrupt::pressed() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    parsed.filter(|d| !d.is_zero()).ok_or_else(|| "expected seconds, such as 30".to_owned())
+}
+
+fn gibibytes(text: &str) -> Result<u64, String> {
+    let parsed = text.parse::<f64>().ok().filter(|g| *g > 0.0 && *g < 1e6);
+    parsed.map(|g| (g * f64::from(1 << 30)) as u64).ok_or_else(|| "expected GiB, such as 8".to_owned())
+}

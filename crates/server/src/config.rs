@@ -1,0 +1,58 @@
+//! [`Config`]: limits, keys and what may reach the server.
+
+use crate::keys::Keys;
+use std::time::Duration;
+
+/// How the server behaves. The default is for one person on one machine.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who may ask; without keys, everyone who can connect.
+    pub keys: Keys,
+    /// Origins whose web pages may ask, such as `https://example.org`, or `*`; none: CORS is off.
+    pub cors: Vec<String>,
+    /// Names in the `Host` header that are answered; `None`: all. A web page elsewhere can point a name of its own at
+    /// this machine: without keys, only known names keep it out.
+    pub hosts: Option<Vec<String>>,
+    /// Longest request body, in bytes.
+    pub max_body: usize,
+    /// Most tokens that one answer may ask for; `None`: what the context holds.
+    pub max_tokens: Option<usize>,
+    /// Most answers that one request may ask for (`n`).
+    pub max_choices: usize,
+    /// How long a request may take, from its arrival to its last token; `None`: as long as it takes. A request's own
+    /// `timeout` can only shorten it.
+    pub deadline: Option<Duration>,
+    /// How long a request's body may take to arrive.
+    pub body_timeout: Duration,
+    /// How often a stream in which nothing happens says that it is alive.
+    pub keep_alive: Duration,
+    /// What a client whose request was refused for a full queue is told to wait.
+    pub retry_after: Duration,
+    /// Most bytes that loaded models may take; beyond it, those that were used longest ago and are idle are unloaded.
+    /// `None`: all stay loaded.
+    pub max_model_bytes: Option<u64>,
+    /// Prompts are reused between requests.
+    pub prefix_cache: bool,
+    /// Prompts and answers go into the log.
+    pub log_prompts: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            keys: Keys::default(),
+            cors: Vec::new(),
+            hosts: Some(["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec()),
+            max_body: 8 << 20,
+            max_tokens: None,
+            max_choices: 16,
+            deadline: None,
+            body_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(5),
+            retry_after: Duration::from_secs(1),
+            max_model_bytes: None,
+            prefix_cache: true,
+            log_prompts: false,
+        }
+    }
+}

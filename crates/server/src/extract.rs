@@ -1,0 +1,123 @@
+//! A request's body: within its limit, in time, as JSON whose unknown fields are named.
+
+use crate::error::ApiError;
+use crate::server::Server;
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The response header that names the fields of the request that nothing was done with.
+pub const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-zonda-ignored-fields");
+
+/// A JSON object from a request's body.
+#[derive(Debug)]
+pub struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// The object's field; `null` counts as absent.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|v| !v.is_null())
+    }
+
+    /// Reads the fields that `T` knows; the paths of the others go into the set.
+    ///
+    /// # Errors
+    /// If a field is not what it has to be; the error names it.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<(T, BTreeSet<String>), ApiError> {
+        let mut ignored = BTreeSet::new();
+        let mut track = serde_path_to_error::Track::new();
+        let value = Value::Object(self.0.clone());
+        let outer = serde_path_to_error::Deserializer::new(&value, &mut track);
+        let result = serde_ignored::deserialize(outer, |path| {
+            // The path of what is optional goes through a `?`.
+            ignored.insert(path.to_string().replace(".?", ""));
+        });
+        match result {
+            Ok(read) => Ok((read, ignored)),
+            Err(error) => Err(ApiError::field(track.path().to_string(), error.to_string())),
+        }
+    }
+}
+
+impl FromRequest<Arc<Server>> for Fields {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, server: &Arc<Server>) -> Result<Fields, ApiError> {
+        check_type(request.headers())?;
+        let config = server.config();
+        let body = tokio::time::timeout(config.body_timeout, collect(request.into_body(), config.max_body));
+        let body = body.await.map_err(|_| {
+            let limit = config.body_timeout.as_secs_f64();
+            let message = format!("the request's body was not complete after {limit} s");
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
+        })??;
+        match serde_json::from_slice(&body) {
+            Ok(Value::Object(map)) => Ok(Fields(map)),
+            Ok(other) => Err(ApiError::bad_request(format!(
+                "the body: expected a JSON object, found {}",
+                kind(&other)
+            ))),
+            Err(error) => Err(ApiError::bad_request(format!("the body is not valid JSON: {error}"))),
+        }
+    }
+}
+
+/// JSON has to be called JSON: a web page elsewhere can send any other type here without asking first.
+fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("none");
+    let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    let message = format!("content-type: expected application/json, found {given}");
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
+}
+
+/// The whole body. One that is too long is read on for a while and thrown away: a client that still sends would see
+/// a broken connection instead of the answer.
+async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let mut kept = BytesMut::new();
+    let mut length = 0usize;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| ApiError::bad_request(format!("the body ended early: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length = length.saturating_add(data.len());
+        if length <= limit {
+            kept.extend_from_slice(&data);
+        } else {
+            kept = BytesMut::new();
+            if length > limit.saturating_mul(8) {
+                break;
+            }
+        }
+    }
+    if length <= limit {
+        return Ok(kept.freeze());
+    }
+    let message = format!("the body: expected at most {limit} bytes, found more");
+    Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message))
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// A header's value that names fields; what a header can't hold is left out of the names.
+pub fn names(fields: &BTreeSet<String>) -> Option<HeaderValue> {
+    let clean = |c: char| if c.is_ascii_graphic() && c != ',' { c } else { '?' };
+    let list: Vec<String> = fields.iter().take(32).map(|f| f.chars().take(64).map(clean).collect()).collect();
+    if list.is_empty() { None } else { HeaderValue::from_str(&list.join(", ")).ok() }
+}

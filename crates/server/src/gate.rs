@@ -1,0 +1,114 @@
+//! What every request passes before its handler: an id, a log line, the host it asks for, its key.
+
+use crate::error::ApiError;
+use crate::id;
+use crate::server::Server;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use std::sync::Arc;
+use std::time::Instant;
+use tracing::Instrument as _;
+
+/// Names a request in the log and in its answer. A client's own name is kept.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request's name, for its handler.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
+/// What anyone may read: nothing in it depends on a model's answers or on who asks.
+const OPEN: &[&str] = &["/", "/health", "/ready", "/openapi.json"];
+/// What is still answered while the server ends.
+const UNTIL_THE_END: &[&str] = &["/", "/health", "/ready", "/openapi.json", "/metrics", "/v1/models"];
+
+/// The layer around all routes.
+pub async fn gate(State(server): State<Arc<Server>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let path = request.extensions().get::<MatchedPath>().map_or("other", |p| p.as_str()).to_owned();
+    let method = request.method().clone();
+    let span = tracing::info_span!("request", id, %method, path);
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let handle = async {
+        let mut response = match admit(&server, &path, request.headers()) {
+            Ok(()) => next.run(request).await,
+            Err(error) => error.into_response(),
+        };
+        let status = response.status();
+        if server.draining() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        server.metrics().answered(&path, status.as_u16());
+        let ms = started.elapsed().as_secs_f64() * 1e3;
+        // Probes come every few seconds.
+        if OPEN.contains(&path.as_str()) && status.is_success() {
+            tracing::debug!(status = status.as_u16(), ms, "answered");
+        } else {
+            tracing::info!(status = status.as_u16(), ms, "answered");
+        }
+        response
+    };
+    let mut response = handle.instrument(span).await;
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// The client's id if it is short and printable, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|v| v.to_str().ok());
+    let usable = |v: &&str| (1..=128).contains(&v.len()) && v.chars().all(|c| c.is_ascii_graphic());
+    given.filter(usable).map_or_else(|| id::random("req-"), str::to_owned)
+}
+
+/// Whether a request may reach its handler.
+fn admit(server: &Server, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+    let config = server.config();
+    if let Some(hosts) = &config.hosts {
+        check_host(hosts, headers)?;
+    }
+    if !config.keys.is_empty() && !OPEN.contains(&path) && !path.starts_with("/ui/") {
+        check_key(server, headers)?;
+    }
+    if server.draining() && !UNTIL_THE_END.contains(&path) {
+        return Err(ApiError::draining());
+    }
+    Ok(())
+}
+
+/// A page elsewhere whose name was pointed at this machine still says that name.
+fn check_host(hosts: &[String], headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(host) = headers.get(header::HOST) else { return Ok(()) };
+    let host = host.to_str().unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    if hosts.iter().any(|h| h.eq_ignore_ascii_case(name)) {
+        return Ok(());
+    }
+    let message = format!("host: expected one of {}, found {host:?}", hosts.join(", "));
+    Err(ApiError::new(StatusCode::FORBIDDEN, "host_not_allowed", message))
+}
+
+fn check_key(server: &Server, headers: &HeaderMap) -> Result<(), ApiError> {
+    let refuse = |message: &str| Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message));
+    let Some(given) = headers.get(header::AUTHORIZATION) else {
+        return refuse("an API key is needed: send the header `Authorization: Bearer KEY`");
+    };
+    let bearer = given.to_str().ok().and_then(|v| v.split_once(' '));
+    match bearer {
+        Some((scheme, key))
+            if scheme.eq_ignore_ascii_case("bearer") && server.config().keys.accept(key.trim()) =>
+        {
+            Ok(())
+        }
+        Some((scheme, _)) if !scheme.eq_ignore_ascii_case("bearer") => {
+            refuse("authorization: expected `Bearer KEY`, found another scheme")
+        }
+        _ => refuse("the API key is not one of this server's"),
+    }
+}

@@ -1,0 +1,169 @@
+//! Sockets: plain or TLS, time limits on slow senders, a graceful end.
+
+use crate::server::{Server, app};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+/// How connections are served.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Certificate and key, for TLS.
+    pub tls: Option<Tls>,
+    /// How long a request's head may take to arrive, and a TLS handshake.
+    pub head_timeout: Duration,
+    /// Connections at once; more wait to be accepted.
+    pub max_connections: usize,
+    /// How long running requests may go on after the end was asked for.
+    pub drain: Duration,
+}
+
+impl Default for Listen {
+    fn default() -> Listen {
+        Listen {
+            tls: None,
+            head_timeout: Duration::from_secs(15),
+            max_connections: 4096,
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A certificate and its key, ready to be used.
+#[derive(Clone)]
+pub struct Tls(TlsAcceptor);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+/// Why TLS can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file that can't be read or holds no certificate or key.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// The certificate file is empty.
+    #[error("{}: expected at least one certificate in PEM, found none", .0.display())]
+    NoCertificate(PathBuf),
+    /// Certificate and key do not belong together, or are of a kind that is not supported.
+    #[error(transparent)]
+    Rustls(#[from] rustls::Error),
+}
+
+impl Tls {
+    /// From a chain of certificates and a private key, both PEM.
+    ///
+    /// # Errors
+    /// What is wrong with the files.
+    pub fn from_files(certificates: &Path, key: &Path) -> Result<Tls, TlsError> {
+        let file = |path: &Path| {
+            let path = path.to_owned();
+            move |source| TlsError::File { path, source }
+        };
+        let chain = CertificateDer::pem_file_iter(certificates)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(file(certificates))?;
+        if chain.is_empty() {
+            return Err(TlsError::NoCertificate(certificates.to_owned()));
+        }
+        let key = PrivateKeyDer::from_pem_file(key).map_err(file(key))?;
+        let mut config = ServerConfig::builder_with_provider(Arc::new(rustls_graviola::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Tls(TlsAcceptor::from(Arc::new(config))))
+    }
+}
+
+/// Serves until `stop` resolves, then takes no new connections and waits for the running requests, as long as
+/// [`Listen::drain`] allows. Gives whether all of them ended.
+pub async fn serve(
+    listener: TcpListener,
+    server: Arc<Server>,
+    listen: Listen,
+    stop: impl Future<Output = ()>,
+) -> bool {
+    let router = app(server.clone());
+    let connections = Arc::new(Semaphore::new(listen.max_connections));
+    let graceful = GracefulShutdown::new();
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stop => break,
+            accepted = accept(&listener, &connections) => accepted,
+        };
+        let (stream, permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: some will be closed soon.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        stream.set_nodelay(true).ok();
+        let service = TowerToHyperService::new(router.clone());
+        let watcher = graceful.watcher();
+        let (tls, limit) = (listen.tls.clone(), listen.head_timeout);
+        tokio::spawn(async move {
+            let _permit = permit;
+            let result = match tls {
+                None => connection(stream, service, limit, watcher).await,
+                Some(Tls(acceptor)) => match tokio::time::timeout(limit, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, service, limit, watcher).await,
+                    Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+                    Err(_) => return tracing::debug!("a TLS handshake took too long"),
+                },
+            };
+            if let Err(error) = result {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    server.drain();
+    drop(listener);
+    tokio::time::timeout(listen.drain, graceful.shutdown()).await.is_ok()
+}
+
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    service: TowerToHyperService<axum::Router>,
+    head_timeout: Duration,
+    watcher: hyper_util::server::graceful::Watcher,
+) -> Result<(), hyper::Error> {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .serve_connection(TokioIo::new(stream), service);
+    watcher.watch(connection).await
+}

@@ -1,0 +1,202 @@
+//! [`Models`]: which models there are, which are loaded, and how one comes and goes.
+
+use crate::error::ApiError;
+use crate::id;
+use crate::tools::Style;
+use axum::http::StatusCode;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use zonda_engine::Engine;
+
+type Open = dyn Fn() -> Result<Engine, String> + Send + Sync;
+
+/// A model that can be loaded.
+#[derive(Clone)]
+pub struct ModelSource {
+    name: String,
+    bytes: u64,
+    open: Arc<Open>,
+}
+
+impl ModelSource {
+    /// A model with a name, the memory it takes, in bytes (0: unknown), and how its engine is started.
+    pub fn new(
+        name: impl Into<String>,
+        bytes: u64,
+        open: impl Fn() -> Result<Engine, String> + Send + Sync + 'static,
+    ) -> ModelSource {
+        ModelSource { name: name.into(), bytes, open: Arc::new(open) }
+    }
+
+    /// The name that requests ask for.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Debug for ModelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelSource").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A model in memory.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The name that requests ask for.
+    pub name: String,
+    /// What runs it.
+    pub engine: Engine,
+    /// How it calls functions.
+    pub(crate) tools: Style,
+}
+
+/// The models of one server.
+#[derive(Debug)]
+pub struct Models {
+    entries: Vec<Entry>,
+    /// Most bytes of all loaded models together.
+    budget: Option<u64>,
+    /// One model is loaded at a time.
+    loading: tokio::sync::Mutex<()>,
+    /// Counts uses, to order them.
+    uses: AtomicU64,
+    /// When the server started, in seconds since 1970.
+    pub created: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    source: ModelSource,
+    loaded: Mutex<Option<Arc<Loaded>>>,
+    last_used: AtomicU64,
+}
+
+impl Entry {
+    fn loaded(&self) -> Option<Arc<Loaded>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the model out of memory if nobody uses it. The caller drops it.
+    fn take_idle(&self) -> Option<Arc<Loaded>> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever uses it holds a reference, and references are given out under this lock.
+        if loaded.as_ref().is_some_and(|l| Arc::strong_count(l) == 1) { loaded.take() } else { None }
+    }
+}
+
+impl Models {
+    pub(crate) fn new(sources: Vec<ModelSource>, budget: Option<u64>) -> Models {
+        let entry = |source| Entry { source, loaded: Mutex::new(None), last_used: AtomicU64::new(0) };
+        Models {
+            entries: sources.into_iter().map(entry).collect(),
+            budget,
+            loading: tokio::sync::Mutex::new(()),
+            uses: AtomicU64::new(0),
+            created: id::now(),
+        }
+    }
+
+    /// Names, and the models that are in memory.
+    pub fn list(&self) -> Vec<(&str, Option<Arc<Loaded>>)> {
+        self.entries.iter().map(|e| (e.source.name.as_str(), e.loaded())).collect()
+    }
+
+    /// Loads what is to be in memory from the start: all models, or the first one where they have to share a bound.
+    ///
+    /// # Errors
+    /// Which model did not load, and why.
+    pub async fn load_first(&self) -> Result<(), ApiError> {
+        let first = if self.budget.is_some() { 1 } else { self.entries.len() };
+        for entry in &self.entries[..first.min(self.entries.len())] {
+            self.load(entry).await?;
+        }
+        Ok(())
+    }
+
+    /// All that [`Models::load_first`] loads are in memory and their engines run.
+    pub fn ready(&self) -> bool {
+        let mut loaded = self.entries.iter().filter_map(Entry::loaded).peekable();
+        let enough = match self.budget {
+            Some(_) => loaded.peek().is_some(),
+            None => self.entries.iter().all(|e| e.loaded().is_some()),
+        };
+        enough && loaded.all(|l| !l.engine.stopped())
+    }
+
+    /// The model of a request, loaded if it is not. A name may be left out where there is but one model.
+    ///
+    /// # Errors
+    /// If there is no such model, it does not load, or no room can be made for it.
+    pub async fn get(&self, name: Option<&str>) -> Result<Arc<Loaded>, ApiError> {
+        let entry = match (name, &self.entries[..]) {
+            (None, [only]) => only,
+            (None, _) => {
+                return Err(ApiError::field(
+                    "model",
+                    format!("expected one of: {}; found none", self.names()),
+                ));
+            }
+            (Some(name), entries) => entries.iter().find(|e| e.source.name == name).ok_or_else(|| {
+                let message = format!("there is no model {name:?}; there are: {}", self.names());
+                let error = ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message);
+                ApiError { param: Some("model".to_owned()), ..error }
+            })?,
+        };
+        entry.last_used.store(self.uses.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        match entry.loaded() {
+            Some(loaded) => Ok(loaded),
+            None => self.load(entry).await,
+        }
+    }
+
+    fn names(&self) -> String {
+        self.entries.iter().map(|e| e.source.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    async fn load(&self, entry: &Entry) -> Result<Arc<Loaded>, ApiError> {
+        let _one_at_a_time = self.loading.lock().await;
+        if let Some(loaded) = entry.loaded() {
+            return Ok(loaded);
+        }
+        self.make_room(entry.source.bytes).await?;
+        let source = entry.source.clone();
+        tracing::info!(model = source.name, "loading");
+        let opened = tokio::task::spawn_blocking(move || {
+            let engine = (source.open)()?;
+            let tools = Style::of(engine.text());
+            Ok::<_, String>(Arc::new(Loaded { name: source.name, engine, tools }))
+        });
+        let failed =
+            |why: String| ApiError::backend(format!("the model {} did not load: {why}", entry.source.name));
+        let loaded = opened.await.map_err(|e| failed(e.to_string()))?.map_err(failed)?;
+        tracing::info!(model = loaded.name, backend = loaded.engine.info().name, "loaded");
+        *entry.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded.clone());
+        Ok(loaded)
+    }
+
+    /// Unloads idle models, the one used longest ago first, until `bytes` more fit.
+    async fn make_room(&self, bytes: u64) -> Result<(), ApiError> {
+        let Some(budget) = self.budget else { return Ok(()) };
+        loop {
+            let mut loaded: Vec<&Entry> = self.entries.iter().filter(|e| e.loaded().is_some()).collect();
+            let held: u64 = loaded.iter().map(|e| e.source.bytes).sum();
+            // One model alone may be larger than the bound: it would never run otherwise.
+            if loaded.is_empty() || held.saturating_add(bytes) <= budget {
+                return Ok(());
+            }
+            loaded.sort_by_key(|e| e.last_used.load(Ordering::Relaxed));
+            let Some((entry, idle)) = loaded.iter().find_map(|e| Some((e, e.take_idle()?))) else {
+                let message =
+                    "the loaded models are all in use, and there is no room for another; try again later";
+                let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no_room_for_model", message);
+                return Err(ApiError { retry_after: Some(Duration::from_secs(1)), ..error });
+            };
+            tracing::info!(model = entry.source.name, "unloading");
+            // Its worker is waited for.
+            tokio::task::spawn_blocking(move || drop(idle)).await.ok();
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Messages as OpenAI's API has them, and as chat templates want them.
+
+use crate::error::ApiError;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use zonda_engine::tokenize::Message;
+
+/// One message of a conversation.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct ChatMessage {
+    /// `system`, `developer`, `user`, `assistant` or `tool`.
+    pub role: String,
+    /// Text, or parts of type `text`.
+    #[serde(default)]
+    pub content: Option<Content>,
+    /// Who said it.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Functions that the assistant called.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub tool_calls: Option<Vec<Value>>,
+    /// Which call a tool's message answers.
+    #[serde(default)]
+    pub tool_call_id: Option<String>,
+    /// What the assistant thought before it answered, for templates that show it.
+    #[serde(default)]
+    pub reasoning_content: Option<String>,
+}
+
+/// A message's content.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Content {
+    /// Text.
+    Text(String),
+    /// Parts.
+    Parts(Vec<Part>),
+}
+
+/// A part of a message's content.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct Part {
+    /// `text`; images, sounds and files are refused.
+    pub r#type: String,
+    /// The text.
+    #[serde(default)]
+    pub text: Option<String>,
+}
+
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+
+/// The messages for a template.
+///
+/// # Errors
+/// If there are none, a role is unknown, or a part is no text.
+pub fn convert(messages: Vec<ChatMessage>) -> Result<Vec<Message>, ApiError> {
+    if messages.is_empty() {
+        return Err(ApiError::field("messages", "expected at least one message, found none"));
+    }
+    messages.into_iter().enumerate().map(|(i, message)| one(i, message)).collect()
+}
+
+fn one(index: usize, message: ChatMessage) -> Result<Message, ApiError> {
+    let at = |field: &str| format!("messages[{index}].{field}");
+    let ChatMessage { role, content, name, tool_calls, tool_call_id, reasoning_content } = message;
+    if !ROLES.contains(&role.as_str()) {
+        return Err(ApiError::field(
+            at("role"),
+            format!("expected one of {}, found {role:?}", ROLES.join(", ")),
+        ));
+    }
+    let content = match content {
+        None => String::new(),
+        Some(Content::Text(text)) => text,
+        Some(Content::Parts(parts)) => {
+            let text = parts.into_iter().map(|part| match (part.r#type.as_str(), part.text) {
+                ("text", Some(text)) => Ok(text),
+                ("text", None) => Err(ApiError::field(at("content"), "a part of type text has no text")),
+                (other, _) => {
+                    let message =
+                        format!("expected parts of type text, found {other:?}: models here read text only");
+                    Err(ApiError::unsupported(at("content"), message))
+                }
+            });
+            text.collect::<Result<String, _>>()?
+        }
+    };
+    let mut extra = Map::new();
+    let texts = [("name", name), ("tool_call_id", tool_call_id), ("reasoning_content", reasoning_content)];
+    extra.extend(texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), Value::String(text?)))));
+    if let Some(calls) = tool_calls.filter(|c| !c.is_empty()) {
+        let calls = calls.into_iter().enumerate().map(|(i, call)| {
+            call_of(call).ok_or_else(|| {
+                let message =
+                    "expected {\"id\", \"type\": \"function\", \"function\": {\"name\", \"arguments\"}}";
+                ApiError::field(at(&format!("tool_calls[{i}]")), message)
+            })
+        });
+        extra.insert("tool_calls".to_owned(), calls.collect::<Result<Vec<Value>, _>>()?.into());
+    }
+    // Templates know no developers: that is OpenAI's later name for the system's role.
+    let role = if role == "developer" { "system".to_owned() } else { role };
+    Ok(Message { role, content, extra })
+}
+
+/// A call whose arguments are an object, as templates expect them; the API has them as text.
+fn call_of(mut call: Value) -> Option<Value> {
+    let function = call.get_mut("function")?.as_object_mut()?;
+    function.get("name")?.as_str()?;
+    if let Some(Value::String(text)) = function.get("arguments") {
+        let parsed: Option<Map<String, Value>> =
+            if text.trim().is_empty() { Some(Map::new()) } else { serde_json::from_str(text).ok() };
+        if let Some(arguments) = parsed {
+            function.insert("arguments".to_owned(), Value::Object(arguments));
+        }
+    }
+    Some(call)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn converted(messages: Value) -> Result<Vec<Message>, ApiError> {
+        convert(serde_json::from_value(messages).unwrap())
+    }
+
+    #[test]
+    fn parts_are_joined_and_developers_are_the_system() {
+        let messages = converted(json!([
+            {"role": "developer", "content": "be brief"},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "me"},
+        ]))
+        .unwrap();
+        assert_eq!((messages[0].role.as_str(), messages[1].content.as_str()), ("system", "ab"));
+        assert_eq!(messages[1].extra["name"], "me");
+    }
+
+    #[test]
+    fn arguments_of_calls_become_objects() {
+        let call =
+            json!({"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}});
+        let messages =
+            converted(json!([{"role": "assistant", "content": null, "tool_calls": [call]}])).unwrap();
+        assert_eq!(messages[0].extra["tool_calls"][0]["function"]["arguments"], json!({"a": 1}));
+        assert_eq!(messages[0].content, "");
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_named() {
+        let message = |m| converted(m).unwrap_err().message;
+        assert!(message(json!([])).contains("messages"));
+        assert!(message(json!([{"role": "pirate", "content": "x"}])).contains("messages[0].role"));
+        let image = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]);
+        assert!(message(image).contains("image_url"));
+        let call = json!([{"role": "assistant", "tool_calls": [{"id": "1"}]}]);
+        assert!(message(call).contains("tool_calls[0]"));
+    }
+}

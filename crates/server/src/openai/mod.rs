@@ -1,0 +1,11 @@
+//! OpenAI's API, one file per endpoint.
+
+pub mod answer;
+pub mod chat;
+pub mod chunks;
+pub mod completions;
+pub mod embeddings;
+pub mod messages;
+pub mod models;
+pub mod shared;
+pub mod tokens;

@@ -1,0 +1,90 @@
+//! `/v1/models`: what can be asked for.
+
+use crate::error::ApiError;
+use crate::models::Loaded;
+use crate::server::Server;
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Serialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// All models.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelList {
+    /// `list`.
+    pub object: &'static str,
+    /// The models, in the order in which they were given.
+    pub data: Vec<Model>,
+}
+
+/// A model.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Model {
+    /// The name that requests ask for.
+    pub id: String,
+    /// `model`.
+    pub object: &'static str,
+    /// When the server started, in seconds since 1970.
+    pub created: u64,
+    /// `zonda`.
+    pub owned_by: &'static str,
+    /// What runs it; `null` while it is not loaded.
+    pub zonda: Option<Details>,
+}
+
+/// What a loaded model runs on and holds.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Details {
+    /// The backend's name.
+    pub backend: String,
+    /// What it computes on.
+    pub device: String,
+    /// How the weights are held in memory.
+    pub weights: String,
+    /// The longest sequence, prompt and answer together, in tokens.
+    pub context: usize,
+    /// Sequences that run at once.
+    pub parallel: usize,
+    /// Tokens in the vocabulary.
+    pub vocabulary: usize,
+    /// Whether it has a chat template.
+    pub chat: bool,
+}
+
+fn describe(created: u64, name: &str, loaded: Option<&Loaded>) -> Model {
+    let details = |l: &Loaded| Details {
+        backend: l.engine.info().name.clone(),
+        device: l.engine.info().device.clone(),
+        weights: l.engine.info().weights.clone(),
+        context: l.engine.capacity(),
+        parallel: l.engine.max_running(),
+        vocabulary: l.engine.spec().vocab_size,
+        chat: l.engine.text().is_some_and(|t| t.template.is_some()),
+    };
+    Model { id: name.to_owned(), object: "model", created, owned_by: "zonda", zonda: loaded.map(details) }
+}
+
+/// List the models
+#[utoipa::path(get, path = "/v1/models", tag = "openai", responses((status = 200, body = ModelList)))]
+pub async fn list(State(server): State<Arc<Server>>) -> Json<ModelList> {
+    let models = server.models();
+    let data = models.list().iter().map(|(name, l)| describe(models.created, name, l.as_deref())).collect();
+    Json(ModelList { object: "list", data })
+}
+
+/// One model
+#[utoipa::path(get, path = "/v1/models/{model}", tag = "openai", params(("model" = String, Path,)),
+    responses((status = 200, body = Model), (status = 404, body = crate::error::ErrorBody)))]
+pub async fn retrieve(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+) -> Result<Json<Model>, ApiError> {
+    let models = server.models();
+    let found = models.list().into_iter().find(|(n, _)| *n == name);
+    let (name, loaded) = found.ok_or_else(|| {
+        ApiError::new(StatusCode::NOT_FOUND, "model_not_found", format!("there is no model {name:?}"))
+    })?;
+    Ok(Json(describe(models.created, name, loaded.as_deref())))
+}

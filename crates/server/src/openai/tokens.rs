@@ -1,0 +1,131 @@
+//! `/tokenize` and `/detokenize`: text to token ids and back. The fields are those of llama.cpp's and vLLM's servers.
+
+use super::messages::{self, ChatMessage};
+use crate::error::ApiError;
+use crate::extract::Fields;
+use crate::models::Loaded;
+use crate::server::Server;
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+use zonda_engine::tokenize::{Encode, RenderOptions};
+use zonda_engine::{RequestError, Text, TokenId};
+
+/// What to tokenise: a text or a conversation.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct TokenizeRequest {
+    /// Which model.
+    pub model: Option<String>,
+    /// The text; also as `prompt` or `text`.
+    #[serde(alias = "prompt", alias = "text")]
+    pub content: Option<String>,
+    /// A conversation instead of a text, rendered by the chat template.
+    pub messages: Option<Vec<ChatMessage>>,
+    /// Put a BOS in front of a text if the model wants one [default: false].
+    #[serde(alias = "add_special_tokens")]
+    pub add_special: Option<bool>,
+    /// Control tokens written out in the text count as such [default: true].
+    pub parse_special: Option<bool>,
+    /// Give each token's text too [default: false].
+    #[serde(alias = "return_token_strs")]
+    pub with_pieces: Option<bool>,
+}
+
+/// Token ids.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TokenizeResponse {
+    /// The ids.
+    pub tokens: Vec<TokenId>,
+    /// How many.
+    pub count: usize,
+    /// The longest sequence, prompt and answer together, in tokens.
+    pub max_model_len: usize,
+    /// Each token's text, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pieces: Option<Vec<String>>,
+}
+
+/// Text to token ids
+#[utoipa::path(post, path = "/tokenize", tag = "tokens", request_body = TokenizeRequest,
+    responses((status = 200, body = TokenizeResponse), (status = 400, body = crate::error::ErrorBody)))]
+pub async fn tokenize(
+    State(server): State<Arc<Server>>,
+    fields: Fields,
+) -> Result<Json<TokenizeResponse>, ApiError> {
+    let (request, _) = fields.read::<TokenizeRequest>()?;
+    let loaded = server.models().get(request.model.as_deref()).await?;
+    let work = move || encode(&loaded, request);
+    tokio::task::spawn_blocking(work).await.map_err(|e| ApiError::backend(e.to_string()))?.map(Json)
+}
+
+fn encode(loaded: &Loaded, request: TokenizeRequest) -> Result<TokenizeResponse, ApiError> {
+    let text = text(loaded)?;
+    let tokens = match (request.content, request.messages) {
+        (Some(content), None) => {
+            let add_bos = request.add_special == Some(true) && text.tokenizer.adds_bos();
+            let options = Encode { add_bos, parse_special: request.parse_special != Some(false) };
+            text.tokenizer.encode(&content, options).map_err(RequestError::from)?
+        }
+        (None, Some(messages)) => {
+            text.encode_chat(&messages::convert(messages)?, &RenderOptions::default())?
+        }
+        (None, None) => return Err(ApiError::field("content", "expected a text or messages, found neither")),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::field("content", "expected a text or messages, found both"));
+        }
+    };
+    let pieces = || tokens.iter().map(|&id| text.tokenizer.piece(id)).collect();
+    Ok(TokenizeResponse {
+        pieces: (request.with_pieces == Some(true)).then(pieces),
+        count: tokens.len(),
+        max_model_len: loaded.engine.capacity(),
+        tokens,
+    })
+}
+
+/// Token ids to turn into text.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct DetokenizeRequest {
+    /// Which model.
+    pub model: Option<String>,
+    /// The ids.
+    pub tokens: Vec<TokenId>,
+}
+
+/// Text.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DetokenizeResponse {
+    /// The text, control tokens by name.
+    pub content: String,
+    /// The same, as vLLM calls it.
+    pub prompt: String,
+}
+
+/// Token ids to text
+#[utoipa::path(post, path = "/detokenize", tag = "tokens", request_body = DetokenizeRequest,
+    responses((status = 200, body = DetokenizeResponse), (status = 400, body = crate::error::ErrorBody)))]
+pub async fn detokenize(
+    State(server): State<Arc<Server>>,
+    fields: Fields,
+) -> Result<Json<DetokenizeResponse>, ApiError> {
+    let (request, _) = fields.read::<DetokenizeRequest>()?;
+    let loaded = server.models().get(request.model.as_deref()).await?;
+    let tokenizer = &text(&loaded)?.tokenizer;
+    let size = tokenizer.vocab_size();
+    if let Some((i, id)) = request.tokens.iter().enumerate().find(|(_, id)| **id as usize >= size) {
+        return Err(ApiError::field(
+            format!("tokens[{i}]"),
+            format!("expected ids below {size}, found {id}"),
+        ));
+    }
+    let content = tokenizer.decode(&request.tokens, false);
+    Ok(Json(DetokenizeResponse { prompt: content.clone(), content }))
+}
+
+/// The model's tokenizer and template.
+fn text(loaded: &Loaded) -> Result<&Text, ApiError> {
+    let missing = || ApiError::bad_request(format!("the model {} comes without a tokenizer", loaded.name));
+    loaded.engine.text().ok_or_else(missing)
+}

@@ -1,0 +1,234 @@
+//! Demanding calls: the grammar of an answer that calls a function, in the model's own format.
+
+use super::{Choice, Format, Style, Tools};
+use crate::error::ApiError;
+use serde_json::{Value, json};
+use zonda_engine::Grammar;
+use zonda_engine::tokenize::Tokenizer;
+
+impl Style {
+    /// The grammar of an answer: calls where `tool_choice` demands them; where it does not but the answer has a format,
+    /// calls or that format.
+    ///
+    /// # Errors
+    /// If a format is demanded that can't be combined with calls.
+    pub fn grammar(
+        self,
+        tools: &Tools,
+        format: Option<Grammar>,
+        tokenizer: &Tokenizer,
+    ) -> Result<Option<Grammar>, ApiError> {
+        let named = match &tools.choice {
+            Choice::None => return Ok(format),
+            Choice::Auto if format.is_none() => return Ok(None),
+            Choice::Function(name) => Some(name.as_str()),
+            Choice::Auto | Choice::Required => None,
+        };
+        let functions =
+            tools.functions().filter(|(name, _)| named.is_none_or(|n| n == *name)).collect::<Vec<_>>();
+        let calls = self.calls(&functions, tools.parallel && named.is_none(), tokenizer);
+        let start = match (format, &tools.choice) {
+            (Some(format), Choice::Auto) => {
+                let answer = format
+                    .as_lark_value()
+                    .map_err(|e| ApiError::unsupported("response_format", format!("with tools: {e}")))?;
+                format!("start: calls | answer\nanswer: {answer}\n")
+            }
+            _ => "start: calls\n".to_owned(),
+        };
+        Ok(Some(Grammar::Lark(start + &calls)))
+    }
+
+    /// The rule `calls` and what it needs.
+    fn calls(self, functions: &[(&str, Value)], parallel: bool, tokenizer: &Tokenizer) -> String {
+        let mark = |name: &str| match tokenizer.token_id(name).filter(|&id| tokenizer.is_special(id)) {
+            Some(id) => format!("<[{id}]>"),
+            None => Value::from(name).to_string(),
+        };
+        let arguments = if self.format == Format::Llama3 { "parameters" } else { "arguments" };
+        let call = any_of(functions.iter().map(|(name, schema)| {
+            json!({
+                "type": "object",
+                "properties": {"name": {"const": name}, arguments: schema},
+                "required": ["name", arguments],
+                "additionalProperties": false,
+            })
+        }));
+        let list = |call: &Value| {
+            let most = if parallel { Value::Null } else { json!(1) };
+            let mut list = json!({"type": "array", "items": call, "minItems": 1});
+            if !most.is_null() {
+                list["maxItems"] = most;
+            }
+            compiled(&list)
+        };
+        let again = if parallel { "+" } else { "" };
+        match self.format {
+            Format::Mistral => format!("calls: {} list\nlist: {}\n", mark("[TOOL_CALLS]"), list(&call)),
+            Format::MistralNamed => {
+                let one = |(i, (name, schema)): (usize, &(&str, Value))| {
+                    let (calls, args) = (mark("[TOOL_CALLS]"), mark("[ARGS]"));
+                    let name = Value::from(*name);
+                    (
+                        format!("call{i}"),
+                        format!("call{i}: {calls} {name} {args} args{i}\nargs{i}: {}\n", compiled(schema)),
+                    )
+                };
+                let (names, rules): (Vec<String>, Vec<String>) =
+                    functions.iter().enumerate().map(one).unzip();
+                format!("calls: ({}){again}\n{}", names.join(" | "), rules.concat())
+            }
+            // Several calls are written apart by semicolons.
+            Format::Llama3 => {
+                let more = if parallel { " (\"; \" call)*" } else { "" };
+                format!("calls: call{more}\ncall: {}\n", compiled(&call))
+            }
+            Format::Tagged => {
+                let (open, close) = (mark("<tool_call>"), mark("</tool_call>"));
+                let more = if parallel {
+                    format!(" (\"\\n\" {open} \"\\n\" call \"\\n\" {close})*")
+                } else {
+                    String::new()
+                };
+                format!("calls: {open} \"\\n\" call \"\\n\" {close}{more}\ncall: {}\n", compiled(&call))
+            }
+            Format::TaggedList => {
+                let (open, close) = (mark("<tool_call>"), mark("</tool_call>"));
+                format!("calls: {open} list {close}\nlist: {}\n", list(&call))
+            }
+        }
+    }
+}
+
+fn any_of(calls: impl ExactSizeIterator<Item = Value>) -> Value {
+    let mut calls: Vec<Value> = calls.collect();
+    if calls.len() == 1 { calls.remove(0) } else { json!({"anyOf": calls}) }
+}
+
+/// A schema inside a Lark grammar.
+fn compiled(schema: &Value) -> String {
+    // Objects always have a value; what is wrong in one is said when the whole is compiled.
+    Grammar::JsonSchema(schema.clone()).as_lark_value().unwrap_or_else(|_| format!("%json {schema}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Piece;
+    use super::*;
+    use zonda_engine::sample::{GrammarCompiler, Sampler};
+    use zonda_engine::{SamplingParams, TokenId};
+
+    const FORMATS: [Format; 5] =
+        [Format::Mistral, Format::MistralNamed, Format::Llama3, Format::Tagged, Format::TaggedList];
+
+    fn tools(choice: Value, parallel: bool) -> Tools {
+        let place = json!({
+            "type": "object", "properties": {"place": {"enum": ["sea", "house"]}, "days": {"type": "integer", "minimum": 1, "maximum": 7}},
+            "required": ["place", "days"], "additionalProperties": false,
+        });
+        let list = vec![
+            json!({"type": "function", "function": {"name": "weather", "parameters": place}}),
+            json!({"type": "function", "function": {"name": "now"}}),
+        ];
+        Tools::new(list, serde_json::from_value(choice).unwrap(), Some(parallel)).unwrap()
+    }
+
+    /// A random text under the grammar, and the calls that the parser finds in it.
+    fn generate(style: Style, tools: &Tools, format: Option<Grammar>, seed: u64) -> Vec<Piece> {
+        let mock = Tokenizer::mock();
+        let grammar = style.grammar(tools, format, &mock).unwrap().unwrap();
+        let constraint = GrammarCompiler::new(&mock)
+            .unwrap()
+            .compile(&grammar)
+            .unwrap_or_else(|e| panic!("{e}: {grammar:?}"));
+        let params = SamplingParams {
+            seed: Some(seed),
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            ..SamplingParams::default()
+        };
+        let mut sampler = Sampler::new(params).with_constraint(Some(constraint));
+        let mut ids: Vec<TokenId> = Vec::new();
+        let mut parser = style.parser(tools);
+        let mut pieces = Vec::new();
+        loop {
+            let mut row = vec![0.0; mock.vocab_size()];
+            let token = sampler.sample(&mut row, &ids).unwrap().token;
+            if mock.end_tokens().contains(&token) {
+                pieces.extend(parser.finish());
+                return pieces;
+            }
+            ids.push(token);
+            pieces.extend(parser.push(&mock.piece(token)));
+            assert!(ids.len() < 2000, "no end: {}", mock.decode(&ids, false));
+        }
+    }
+
+    #[test]
+    fn what_is_demanded_is_what_the_parser_reads() {
+        for format in FORMATS {
+            let style = Style { format, native: true };
+            for seed in 0..20 {
+                let pieces = generate(style, &tools(json!("required"), true), None, seed);
+                assert!(!pieces.is_empty(), "{format:?}");
+                for piece in pieces {
+                    let Piece::Call(call) = piece else { panic!("{format:?}: {piece:?}") };
+                    let arguments: Value = serde_json::from_str(&call.arguments).unwrap();
+                    match call.name.as_str() {
+                        "weather" => assert!(arguments["days"].is_u64() && arguments["place"].is_string()),
+                        "now" => assert_eq!(arguments, json!({})),
+                        other => panic!("{other}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_function_can_be_named() {
+        let named = json!({"type": "function", "function": {"name": "now"}});
+        for format in FORMATS {
+            let pieces = generate(Style { format, native: true }, &tools(named.clone(), true), None, 3);
+            assert!(
+                matches!(&pieces[..], [Piece::Call(call)] if call.name == "now"),
+                "{format:?}: {pieces:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn calls_or_an_answer_in_a_format() {
+        let (mut calls, mut answers) = (0, 0);
+        let style = Style { format: Format::TaggedList, native: false };
+        let format = || Some(Grammar::JsonSchema(json!({"enum": ["sea"]})));
+        for seed in 0..40 {
+            match &generate(style, &tools(json!("auto"), false), format(), seed)[..] {
+                [Piece::Call(_)] => calls += 1,
+                pieces => {
+                    let text: String = pieces
+                        .iter()
+                        .map(|p| match p {
+                            Piece::Text(text) => text.as_str(),
+                            Piece::Call(call) => panic!("{call:?}"),
+                        })
+                        .collect();
+                    assert_eq!(text, "\"sea\"");
+                    answers += 1;
+                }
+            }
+        }
+        assert!(calls > 0 && answers > 0, "{calls} calls, {answers} answers");
+    }
+
+    #[test]
+    fn without_a_demand_there_is_no_grammar() {
+        let style = Style { format: Format::Tagged, native: true };
+        let mock = Tokenizer::mock();
+        assert_eq!(style.grammar(&tools(json!("auto"), true), None, &mock), Ok(None));
+        let format = Some(Grammar::json_object());
+        assert_eq!(style.grammar(&tools(json!("none"), true), format.clone(), &mock), Ok(format));
+        let lark = Some(Grammar::Lark("start: \"a\"".into()));
+        assert!(style.grammar(&tools(json!("auto"), true), lark, &mock).is_err());
+    }
+}

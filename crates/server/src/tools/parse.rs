@@ -1,0 +1,326 @@
+//! [`Parser`]: finds calls in a text that comes in pieces.
+
+use super::Format;
+use serde_json::Value;
+
+/// A call that the model made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub name: String,
+    /// A JSON object, as text.
+    pub arguments: String,
+}
+
+/// What an answer consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    Text(String),
+    Call(Call),
+}
+
+/// Cuts an answer into text and calls. What may be the beginning of a call is held back until that is certain; what
+/// turns out to be none is text.
+#[derive(Clone, Debug)]
+pub(crate) struct Parser {
+    format: Format,
+    /// The functions that there are.
+    names: Vec<String>,
+    held: String,
+    /// White space in front of the call that the held text begins with: part of the text only if it is none.
+    space: String,
+    /// Inside a call.
+    inside: bool,
+    /// Some text was given out.
+    spoken: bool,
+}
+
+const OPEN_TAG: &str = "<tool_call>";
+const CLOSE_TAG: &str = "</tool_call>";
+const MISTRAL: &str = "[TOOL_CALLS]";
+const PYTHON: &str = "<|python_tag|>";
+
+impl Parser {
+    pub fn new(format: Format, names: Vec<String>) -> Parser {
+        Parser { format, names, held: String::new(), space: String::new(), inside: false, spoken: false }
+    }
+
+    /// Takes the next piece of text, and gives what became certain.
+    pub fn push(&mut self, text: &str) -> Vec<Piece> {
+        self.held.push_str(text);
+        let mut out = Vec::new();
+        while self.step(&mut out) {}
+        out
+    }
+
+    /// The text has ended: what is held back is what it looks like now.
+    pub fn finish(&mut self) -> Vec<Piece> {
+        let rest = std::mem::take(&mut self.held);
+        let mut out = Vec::new();
+        if !self.inside {
+            self.say(&rest, &mut out);
+        } else {
+            let body = self.body(&rest);
+            match self.calls(body) {
+                Some(calls) => out.extend(calls.into_iter().map(Piece::Call)),
+                None => self.take_back(&rest, &mut out),
+            }
+        }
+        out
+    }
+
+    /// Goes on as far as the held text allows; false: more is needed.
+    fn step(&mut self, out: &mut Vec<Piece>) -> bool {
+        if self.inside {
+            return self.close(out);
+        }
+        let Some(at) = self.opening() else {
+            let certain = self.held[..self.held.len() - self.unfinished()].trim_end().len();
+            let text: String = self.held.drain(..certain).collect();
+            self.say(&text, out);
+            return false;
+        };
+        let before: String = self.held.drain(..at).collect();
+        let text = before.trim_end();
+        self.space = before[text.len()..].to_owned();
+        self.say(text, out);
+        self.inside = true;
+        true
+    }
+
+    /// Where a call begins in the held text.
+    fn opening(&self) -> Option<usize> {
+        match self.format {
+            Format::Mistral | Format::MistralNamed => self.held.find(MISTRAL),
+            Format::Tagged | Format::TaggedList => self.held.find(OPEN_TAG),
+            // Nothing marks it but that the whole answer is JSON.
+            Format::Llama3 if self.spoken => self.held.find(PYTHON),
+            Format::Llama3 => {
+                let start = self.held.len() - self.held.trim_start().len();
+                let text = &self.held[start..];
+                if text.starts_with('{') || text.starts_with(PYTHON) {
+                    Some(start)
+                } else {
+                    self.held.find(PYTHON)
+                }
+            }
+        }
+    }
+
+    /// How much of the held text's end may be the beginning of a mark, in bytes.
+    fn unfinished(&self) -> usize {
+        let mark = match self.format {
+            Format::Mistral | Format::MistralNamed => MISTRAL,
+            Format::Tagged | Format::TaggedList => OPEN_TAG,
+            Format::Llama3 => PYTHON,
+        };
+        let longest = (1..mark.len().min(self.held.len() + 1)).rev();
+        longest.into_iter().find(|&n| self.held.ends_with(&mark[..n])).unwrap_or(0)
+    }
+
+    /// Looks for the end of a call; only tags have one before the answer's end.
+    fn close(&mut self, out: &mut Vec<Piece>) -> bool {
+        if !matches!(self.format, Format::Tagged | Format::TaggedList) {
+            return false;
+        }
+        let Some(end) = self.held.find(CLOSE_TAG) else { return false };
+        let whole: String = self.held.drain(..end + CLOSE_TAG.len()).collect();
+        self.inside = false;
+        match self.calls(self.body(&whole)) {
+            Some(calls) => out.extend(calls.into_iter().map(Piece::Call)),
+            None => self.take_back(&whole, out),
+        }
+        true
+    }
+
+    /// A call without its marks.
+    fn body<'a>(&self, text: &'a str) -> &'a str {
+        let text = text.trim();
+        match self.format {
+            Format::Mistral | Format::MistralNamed => text.strip_prefix(MISTRAL).unwrap_or(text),
+            Format::Llama3 => text.strip_prefix(PYTHON).unwrap_or(text),
+            Format::Tagged | Format::TaggedList => {
+                let text = text.strip_prefix(OPEN_TAG).unwrap_or(text);
+                text.strip_suffix(CLOSE_TAG).unwrap_or(text)
+            }
+        }
+    }
+
+    fn calls(&self, body: &str) -> Option<Vec<Call>> {
+        let calls = match self.format {
+            Format::MistralNamed => named(body).or_else(|| listed(body))?,
+            _ => listed(body)?,
+        };
+        // An answer that happens to be JSON is no call.
+        let known = |call: &Call| self.format != Format::Llama3 || self.names.contains(&call.name);
+        (!calls.is_empty() && calls.iter().all(known)).then_some(calls)
+    }
+
+    /// What looked like a call is text.
+    fn take_back(&mut self, text: &str, out: &mut Vec<Piece>) {
+        let space = std::mem::take(&mut self.space);
+        self.say(&(space + text), out);
+    }
+
+    fn say(&mut self, text: &str, out: &mut Vec<Piece>) {
+        if !text.is_empty() {
+            self.spoken = true;
+            out.push(Piece::Text(text.to_owned()));
+        }
+    }
+}
+
+/// JSON objects or lists of them, one after another, perhaps with semicolons between them.
+fn listed(body: &str) -> Option<Vec<Call>> {
+    let mut calls = Vec::new();
+    let mut rest = body.trim();
+    while !rest.is_empty() {
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+        match values.next()?.ok()? {
+            Value::Array(list) => calls.extend(list.iter().map(call).collect::<Option<Vec<_>>>()?),
+            value => calls.push(call(&value)?),
+        }
+        let end = values.byte_offset();
+        rest = rest[end..].trim_start_matches(|c: char| c == ';' || c.is_whitespace());
+    }
+    Some(calls)
+}
+
+fn call(value: &Value) -> Option<Call> {
+    let name = value["name"].as_str()?.to_owned();
+    let arguments = ["arguments", "parameters"].into_iter().find_map(|key| value.get(key));
+    let arguments = match arguments {
+        None | Some(Value::Null) => "{}".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+    };
+    Some(Call { name, arguments })
+}
+
+/// `name[ARGS]{…}`, again and again behind further marks.
+fn named(body: &str) -> Option<Vec<Call>> {
+    let one = |part: &str| {
+        let (name, arguments) = part.split_once("[ARGS]")?;
+        let name = name.split("[CALL_ID]").next().unwrap_or(name).trim();
+        let arguments: Value = serde_json::from_str(arguments.trim()).ok()?;
+        Some(Call { name: name.to_owned(), arguments: arguments.to_string() })
+    };
+    body.split(MISTRAL).map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn call(name: &str, arguments: &str) -> Piece {
+        Piece::Call(Call { name: name.into(), arguments: arguments.into() })
+    }
+
+    fn text(text: &str) -> Piece {
+        Piece::Text(text.into())
+    }
+
+    /// All pieces, texts joined, with the answer cut after every `n` characters.
+    fn run(format: Format, answer: &str, n: usize) -> Vec<Piece> {
+        let mut parser = Parser::new(format, vec!["f".into(), "g".into()]);
+        let characters: Vec<char> = answer.chars().collect();
+        let mut pieces: Vec<Piece> =
+            characters.chunks(n).flat_map(|c| parser.push(&c.iter().collect::<String>())).collect();
+        pieces.extend(parser.finish());
+        pieces.into_iter().fold(Vec::new(), |mut all: Vec<Piece>, piece| {
+            match (all.last_mut(), piece) {
+                (Some(Piece::Text(before)), Piece::Text(more)) => before.push_str(&more),
+                (_, piece) => all.push(piece),
+            }
+            all
+        })
+    }
+
+    #[track_caller]
+    fn check(format: Format, answer: &str, expected: &[Piece]) {
+        for n in [1, 2, 3, 7, 1000] {
+            assert_eq!(run(format, answer, n), expected, "pieces of {n}");
+        }
+    }
+
+    #[test]
+    fn calls_of_every_format() {
+        check(
+            Format::Mistral,
+            r#"[TOOL_CALLS][{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}, "id": "x"}]"#,
+            &[call("f", r#"{"a":1}"#), call("g", "{}")],
+        );
+        check(
+            Format::MistralNamed,
+            r#"[TOOL_CALLS]f[CALL_ID]abc[ARGS]{"a": 1}[TOOL_CALLS]g[ARGS]{}"#,
+            &[call("f", r#"{"a":1}"#), call("g", "{}")],
+        );
+        check(
+            Format::Llama3,
+            r#"<|python_tag|>{"name": "f", "parameters": {"a": 1}}; {"name": "g", "parameters": {}}"#,
+            &[call("f", r#"{"a":1}"#), call("g", "{}")],
+        );
+        check(
+            Format::Tagged,
+            "Let me see.\n\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"</x>\"}}\n</tool_call>\n<tool_call>{\"name\":\"g\"}</tool_call>",
+            &[text("Let me see."), call("f", r#"{"a":"</x>"}"#), call("g", "{}")],
+        );
+        check(
+            Format::TaggedList,
+            r#"<tool_call>[{"name": "f", "arguments": "{\"a\": 1}"}]</tool_call> done"#,
+            &[call("f", r#"{"a": 1}"#), text(" done")],
+        );
+    }
+
+    #[test]
+    fn an_end_without_its_mark_still_ends_a_call() {
+        check(Format::Tagged, "<tool_call>\n{\"name\": \"f\"}", &[call("f", "{}")]);
+    }
+
+    #[test]
+    fn what_is_no_call_is_text() {
+        for (format, answer) in [
+            (Format::Tagged, "1 < 2 and <tool_ca, so"),
+            (Format::Tagged, "<tool_call>not json</tool_call>!"),
+            (Format::Tagged, "<tool_call>{\"name\": \"f\", "),
+            (Format::Mistral, "[TOOL_ and [TOOL_CALLS] nothing"),
+            (Format::Llama3, "{\"name\": \"unknown\", \"parameters\": {}}"),
+            (Format::Llama3, "{\"answer\": 42}"),
+            (Format::Llama3, "so {\"name\": \"f\"}"),
+        ] {
+            let pieces = run(format, answer, 1);
+            let all: String = pieces
+                .iter()
+                .map(|p| match p {
+                    Piece::Text(text) => text.as_str(),
+                    Piece::Call(call) => panic!("{call:?} in {answer}"),
+                })
+                .collect();
+            assert_eq!(all, answer);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 1000,
+            rng_seed: proptest::test_runner::RngSeed::Fixed(5),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn never_panics_and_cutting_changes_nothing(
+            parts in prop::collection::vec(prop_oneof![
+                Just("<tool_call>".to_owned()), Just("</tool_call>".to_owned()), Just("[TOOL_CALLS]".to_owned()),
+                Just("[ARGS]".to_owned()), Just("<|python_tag|>".to_owned()), Just(r#"{"name": "f"}"#.to_owned()),
+                Just("[{\"name\": \"g\", \"arguments\": {}}]".to_owned()), "[a-zé<\\[{ \n]{0,6}",
+            ], 0..8),
+            n in 1usize..9,
+        ) {
+            let answer = parts.concat();
+            for format in [Format::Mistral, Format::MistralNamed, Format::Llama3, Format::Tagged, Format::TaggedList] {
+                prop_assert_eq!(run(format, &answer, n), run(format, &answer, 10_000));
+            }
+        }
+    }
+}

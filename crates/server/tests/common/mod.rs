@@ -1,0 +1,114 @@
+//! A server of mocks, asked without a socket.
+
+#![allow(dead_code)] // each test binary uses its part
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use std::sync::Arc;
+use tower::ServiceExt as _;
+use zonda_engine::forward::mock::{Mock, MockOptions};
+use zonda_engine::{Engine, EngineConfig, Text};
+use zonda_server::{Config, ModelSource, Server, app};
+
+/// What was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("UTF-8")
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    #[track_caller]
+    pub fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.text());
+        self.json()
+    }
+
+    /// An error in OpenAI's shape with this status, whose message holds `says`.
+    #[track_caller]
+    pub fn fails(&self, status: u16, says: &str) -> Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        let error = self.json()["error"].clone();
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.contains(says), "expected {says:?} in {message:?}");
+        assert!(error["type"].is_string() && error["code"].is_string(), "{error}");
+        error
+    }
+
+    /// The data of a stream's events; comments are left out. The last is `[DONE]`.
+    #[track_caller]
+    pub fn events(&self) -> Vec<Value> {
+        assert_eq!(self.status, 200, "{}", self.text());
+        assert_eq!(self.headers["content-type"], "text/event-stream");
+        let mut data: Vec<&str> = self.text().lines().filter_map(|l| l.strip_prefix("data: ")).collect();
+        assert_eq!(data.pop(), Some("[DONE]"));
+        data.iter().map(|d| serde_json::from_str(d).unwrap()).collect()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|v| v.to_str().unwrap())
+    }
+}
+
+pub fn engine(options: MockOptions, config: EngineConfig) -> Engine {
+    Engine::start(move || Ok(Box::new(Mock::new(options)) as _), Some(Text::mock()), config).unwrap()
+}
+
+/// A source of mocks.
+pub fn source(name: &str, options: MockOptions, config: EngineConfig) -> ModelSource {
+    ModelSource::new(name, 1000, move || Ok(engine(options.clone(), config)))
+}
+
+pub fn server_with(config: Config, options: MockOptions, engine: EngineConfig) -> Arc<Server> {
+    Server::new(config, vec![source("mock", options, engine)]).unwrap()
+}
+
+pub fn server() -> Arc<Server> {
+    server_with(Config::default(), MockOptions::default(), EngineConfig::default())
+}
+
+pub async fn send(server: &Arc<Server>, request: Request<Body>) -> Answer {
+    let response = app(server.clone()).oneshot(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    Answer { status: head.status, headers: head.headers, body }
+}
+
+pub async fn get(server: &Arc<Server>, path: &str) -> Answer {
+    send(server, Request::get(path).body(Body::empty()).unwrap()).await
+}
+
+pub fn request(path: &str, body: impl Into<Body>) -> Request<Body> {
+    Request::post(path).header("content-type", "application/json").body(body.into()).unwrap()
+}
+
+pub async fn post(server: &Arc<Server>, path: &str, body: Value) -> Answer {
+    send(server, request(path, body.to_string())).await
+}
+
+pub async fn chat(server: &Arc<Server>, body: Value) -> Answer {
+    let mut body = body;
+    if body.get("messages").is_none() {
+        body["messages"] = serde_json::json!([{"role": "user", "content": "how are you"}]);
+    }
+    post(server, "/v1/chat/completions", body).await
+}
+
+pub async fn complete(server: &Arc<Server>, body: Value) -> Answer {
+    let mut body = body;
+    if body.get("prompt").is_none() {
+        body["prompt"] = "the warm water".into();
+    }
+    post(server, "/v1/completions", body).await
+}

@@ -1,0 +1,131 @@
+//! A thousand generated JSON schemas: what is answered under each is valid under it, by another validator.
+
+mod common;
+
+use common::{chat, server};
+use serde_json::{Map, Value, json};
+use zonda_engine::sample::uniform;
+
+/// Numbers from a seed.
+struct Dice {
+    seed: u64,
+    thrown: usize,
+}
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.thrown += 1;
+        (uniform(self.seed, self.thrown) * n as f64) as usize
+    }
+
+    fn pick<'a, T: ?Sized>(&mut self, list: &[&'a T]) -> &'a T {
+        list[self.below(list.len())]
+    }
+}
+
+const NAMES: [&str; 8] = ["name", "place", "count", "tags", "is_warm", "naïve", "with space", "x-1"];
+const PATTERNS: [&str; 4] = ["^[a-z]{2,6}$", "^(sea|house)-[0-9]{1,3}$", "^[A-F0-9]{4}$", "^\\d{4}-\\d{2}$"];
+/// Not `time`, of which a grammar allows second 60 at any time of day and the validator at midnight alone, nor `email`,
+/// whose length it does not bound.
+const FORMATS: [&str; 3] = ["date", "uuid", "ipv4"];
+
+/// A schema whose shortest answers are short: what a mock writes is random, so texts and lists need an end.
+fn schema(dice: &mut Dice, depth: usize) -> Value {
+    match dice.below(if depth == 0 { 8 } else { 13 }) {
+        0 => json!({"type": "boolean"}),
+        1 => json!({"type": "null"}),
+        2 => {
+            let low = dice.below(100) as i64 - 50;
+            json!({"type": "integer", "minimum": low, "maximum": low + dice.below(1000) as i64})
+        }
+        3 => {
+            let low = dice.below(10) as f64 - 5.0;
+            json!({"type": "number", "minimum": low, "exclusiveMaximum": low + 2.5})
+        }
+        4 => {
+            let least = dice.below(4);
+            json!({"type": "string", "minLength": least, "maxLength": least + dice.below(20)})
+        }
+        5 => json!({"type": "string", "pattern": dice.pick(&PATTERNS)}),
+        6 => {
+            let values = [json!(dice.below(9)), json!("sea"), json!(null), json!(true), json!({"a": [1]})];
+            json!({"enum": values[..1 + dice.below(5)]})
+        }
+        7 if dice.below(2) == 0 => json!({"const": {"kind": dice.pick(&NAMES), "n": dice.below(5)}}),
+        7 => json!({"type": "string", "format": dice.pick(&FORMATS)}),
+        8 => {
+            let least = dice.below(3);
+            json!({"type": "array", "items": schema(dice, depth - 1), "minItems": least, "maxItems": least + dice.below(3)})
+        }
+        9 => {
+            let first: Vec<Value> = (0..1 + dice.below(3)).map(|_| schema(dice, depth - 1)).collect();
+            json!({"type": "array", "prefixItems": first, "items": false, "minItems": first.len()})
+        }
+        10 => {
+            let some: Vec<Value> = (0..2 + dice.below(2)).map(|_| schema(dice, depth - 1)).collect();
+            json!({"anyOf": some})
+        }
+        _ => object(dice, depth),
+    }
+}
+
+fn object(dice: &mut Dice, depth: usize) -> Value {
+    let mut properties = Map::new();
+    for _ in 0..dice.below(5) {
+        properties.insert(dice.pick(&NAMES).to_owned(), schema(dice, depth.saturating_sub(1)));
+    }
+    let required: Vec<&String> = properties.keys().filter(|_| dice.below(3) > 0).collect();
+    let required = json!(required);
+    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+}
+
+/// A whole schema, sometimes one whose parts are defined apart, or that holds itself.
+fn root(dice: &mut Dice) -> Value {
+    match dice.below(5) {
+        0 => json!({
+            "$defs": {"part": schema(dice, 1)},
+            "type": "object",
+            "properties": {"a": {"$ref": "#/$defs/part"}, "b": {"type": "array", "items": {"$ref": "#/$defs/part"}, "maxItems": 2}},
+            "required": ["a"], "additionalProperties": false,
+        }),
+        1 => json!({
+            "$defs": {"node": {
+                "type": "object",
+                "properties": {"value": {"type": "integer", "minimum": 0, "maximum": 9}, "next": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/node"}]}},
+                "required": ["value", "next"], "additionalProperties": false,
+            }},
+            "$ref": "#/$defs/node",
+        }),
+        2 => object(dice, 3),
+        _ => schema(dice, 3),
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_schemas_are_kept_to() {
+    let server = server();
+    let mut dice = Dice { seed: 20_261_124, thrown: 0 };
+    let (mut longest, mut objects) = (0, 0);
+    for i in 0..1000 {
+        let schema = root(&mut dice);
+        let format = json!({"type": "json_schema", "json_schema": {"name": "generated", "schema": schema}});
+        // Every token of the vocabulary is possible: the mock alone would say the same few words again and again.
+        let ask = json!({
+            "response_format": format, "seed": i, "max_tokens": 4000,
+            "temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0,
+        });
+        let answer = chat(&server, ask).await.ok();
+        let choice = &answer["choices"][0];
+        let content = choice["message"]["content"].as_str().unwrap();
+        assert_eq!(choice["finish_reason"], "stop", "schema {i}: {schema}\n{content}");
+        let value: Value =
+            serde_json::from_str(content).unwrap_or_else(|e| panic!("schema {i}: {schema}\n{content}\n{e}"));
+        let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+        if let Err(error) = validator.validate(&value) {
+            panic!("schema {i}: {schema}\n{content}\n{error}");
+        }
+        longest = longest.max(content.len());
+        objects += usize::from(value.is_object());
+    }
+    assert!(longest > 200 && objects > 200, "{objects} objects, the longest answer has {longest} bytes");
+}
