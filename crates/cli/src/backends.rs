@@ -385,7 +385,7 @@ pub fn open(
             Ok(Box::new(LlamaCpp::open(model, &llama_cpp_options(options, model)?)?))
         }
         #[cfg(feature = "mlx")]
-        (BackendKind::Mlx, Some(model)) => Ok(Box::new(Mlx::open(model, &mlx_options(options)?)?)),
+        (BackendKind::Mlx, Some(model)) => Ok(Box::new(Mlx::open(model, &mlx_options(options, model)?)?)),
         (BackendKind::Mock, _) => Ok(Box::new(Mock::new(mock_options(options)?))),
         (kind, _) => Err(unsupported(format!("the backend {} can't open this model", kind.name()))),
     }
@@ -512,7 +512,7 @@ fn llama_cpp_options(options: &OpenOptions, model: &Model) -> Result<LlamaCppOpt
 
 /// As many threads as the native backend's, where MLX's matrix products have any.
 #[cfg(feature = "mlx")]
-fn mlx_options(options: &OpenOptions) -> Result<MlxOptions, BackendError> {
+fn mlx_options(options: &OpenOptions, model: &Model) -> Result<MlxOptions, BackendError> {
     use zonda_mlx::{Device as On, gpu};
     refuse(BackendKind::Mlx, &[("--isa", options.isa.is_some())])?;
     let on_gpu = match options.device {
@@ -520,14 +520,20 @@ fn mlx_options(options: &OpenOptions) -> Result<MlxOptions, BackendError> {
         Device::Cpu => false,
         Device::Auto => gpu().is_some(),
     };
-    Ok(MlxOptions {
+    let mut chosen = MlxOptions {
         device: if on_gpu { On::Gpu } else { On::Cpu },
         threads: Some(options.threads.unwrap_or_else(zonda_kernels::cpus::default_threads)),
         kv_type: options.kv_type.as_deref().map(str::parse).transpose().map_err(unsupported)?,
         quantize: options.quantize.as_deref().map(str::parse).transpose().map_err(unsupported)?,
         context: options.ctx,
         ..MlxOptions::default()
-    })
+    };
+    if let Some(parallel) = options.parallel {
+        let context = options.ctx.unwrap_or(model.spec.context_length.min(MlxOptions::DEFAULT_CONTEXT));
+        let (slots, kv_tokens) = slots(options, parallel, context);
+        (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
+    }
+    Ok(chosen)
 }
 
 fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
@@ -563,62 +569,5 @@ fn unsupported(why: impl std::fmt::Display) -> BackendError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn located(path: Option<&str>) -> Located {
-        Located { name: path.unwrap_or("mock").to_owned(), path: path.map(Into::into) }
-    }
-
-    #[test]
-    fn names_are_those_of_the_command_line() {
-        for kind in BackendKind::value_variants() {
-            assert_eq!(BackendKind::named(kind.name()), Some(*kind));
-            assert_eq!(
-                kind.to_possible_value().map(|v| v.get_name().to_owned()),
-                Some(kind.name().to_owned())
-            );
-        }
-    }
-
-    #[test]
-    fn options_reach_a_child_process_as_they_are() {
-        let options = OpenOptions {
-            device: Device::Cpu,
-            gpu_layers: Some(12),
-            threads: Some(2),
-            ctx: Some(512),
-            isa: Some("scalar".into()),
-            quantize: Some("q8_0".into()),
-            kv_type: Some("f32".into()),
-            seed: Some(u64::MAX),
-            parallel: Some(4),
-            kv_contexts: Some(2),
-        };
-        assert_eq!(OpenOptions::from_map(&options.to_map()).unwrap(), options);
-        assert_eq!(OpenOptions::default().to_map(), BTreeMap::new());
-        for (name, value) in [("threads", "two"), ("device", "tpu"), ("speed", "max")] {
-            assert!(OpenOptions::from_map(&BTreeMap::from([(name.into(), value.into())])).is_err(), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_backend_that_was_asked_for_starts_or_errors() {
-        let real = located(Some("m.gguf"));
-        assert_eq!(choose(None, &real).unwrap(), BackendKind::Native);
-        assert_eq!(choose(None, &located(None)).unwrap(), BackendKind::Mock);
-        for (kind, model) in [
-            (BackendKind::Mock, &real),
-            (BackendKind::Native, &located(None)),
-            (BackendKind::LlamaCpp, &located(None)),
-            (BackendKind::Mlx, &located(None)),
-        ] {
-            assert!(choose(Some(kind), model).is_err(), "{kind:?}");
-        }
-        let built =
-            [(BackendKind::LlamaCpp, cfg!(feature = "llama-cpp")), (BackendKind::Mlx, cfg!(feature = "mlx"))];
-        for (kind, built) in built {
-            assert_eq!(choose(Some(kind), &real).is_ok(), built, "{kind:?}");
-        }
-    }
-}
+#[path = "backends_tests.rs"]
+mod tests;
