@@ -522,7 +522,7 @@ fn mlx_options(options: &OpenOptions, model: &Model) -> Result<MlxOptions, Backe
     };
     let mut chosen = MlxOptions {
         device: if on_gpu { On::Gpu } else { On::Cpu },
-        threads: Some(options.threads.unwrap_or_else(zonda_kernels::cpus::default_threads)),
+        threads: Some(options.threads.unwrap_or_else(cpus::default_threads)),
         kv_type: options.kv_type.as_deref().map(str::parse).transpose().map_err(unsupported)?,
         quantize: options.quantize.as_deref().map(str::parse).transpose().map_err(unsupported)?,
         context: options.ctx,
