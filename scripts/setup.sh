@@ -117,7 +117,9 @@ need_mlx() {
     fi
     command -v c++ >/dev/null || apt_install "a C++ compiler for MLX's headers" g++
     # The wheel's own matrix products are several times slower on the processor.
-    if [ "$(uname)" = Linux ] && ! ldconfig -p | grep -q 'libopenblas\.so\.0'; then
+    # The build script looks in these places.
+    if [ "$(uname)" = Linux ] && ! compgen -G "/usr/lib/*-linux-gnu/libopenblas.so.0" >/dev/null &&
+        ! compgen -G "/usr/lib*/libopenblas.so.0" >/dev/null; then
         if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
             apt_install "OpenBLAS, which multiplies MLX's matrices" libopenblas0-pthread
         else
