@@ -205,14 +205,16 @@ impl Bounds {
     /// What of it a comparison breaks, in words; empty if nothing.
     pub fn broken(&self, found: &Summary) -> Vec<String> {
         let mut broken = Vec::new();
-        // negated, so that NaN breaks a bound
-        if found.top1_decided.is_some_and(|top1| !(top1 >= self.top1_decided)) {
+        // what does not hold is broken: NaN too
+        let same = found.top1_decided.is_none_or(|top1| top1 >= self.top1_decided);
+        if !same {
             let (found, expected) = (100.0 * found.top1_decided.unwrap_or(0.0), 100.0 * self.top1_decided);
             broken.push(format!(
                 "the same best token at {found:.2}% of positions without near ties; expected at least {expected}%"
             ));
         }
-        if !(found.kl_mean <= self.kl_mean) {
+        let close = found.kl_mean <= self.kl_mean;
+        if !close {
             broken.push(format!(
                 "a mean KL divergence of {:.4}; expected at most {}",
                 found.kl_mean, self.kl_mean

@@ -118,7 +118,8 @@ impl Verify {
         if !(0.0..=100.0).contains(&self.min_top1) {
             return Err(Usage(format!("--min-top1: expected 0 to 100, found {}", self.min_top1)).into());
         }
-        if !(self.max_kl >= 0.0) {
+        let at_least_none = self.max_kl >= 0.0; // false for NaN too
+        if !at_least_none {
             return Err(Usage(format!("--max-kl: expected 0 or more, found {}", self.max_kl)).into());
         }
         Ok(Bounds { top1_decided: self.min_top1 / 100.0, kl_mean: self.max_kl })
