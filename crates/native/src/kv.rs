@@ -3,7 +3,7 @@
 //! Invariants: a page belongs to the free list or has `refs ≥ 1`, never both; a page that a slot is about to write has
 //! `refs == 1` ([`KvCache::reserve`] copies it if not).
 
-use zonda_engine::forward::{BackendError, Batch, BatchError, Limits, Slot};
+use zonda_engine::forward::{BackendError, Batch, BatchError, Limits, Slot, Span};
 use zonda_engine::load::ModelSpec;
 use zonda_kernels::attention::{KvType, PAGE};
 use zonda_kernels::memory::{Buffer, SharedPtr};
@@ -74,10 +74,19 @@ impl KvCache {
         let shared_tail = |kv: &KvCache, table: &Table| {
             !table.len.is_multiple_of(PAGE) && kv.refs[table.pages[table.len / PAGE] as usize] > 1
         };
-        let needed = batch.spans.iter().map(|span| {
+        // Who copies a page leaves it to the others: the last of its holders to write has it alone and copies nothing.
+        let copies = |kv: &KvCache, before: &[Span<'_>], table: &Table| {
+            let Some(&tail) = table.pages.get(table.len / PAGE).filter(|_| shared_tail(kv, table)) else {
+                return false;
+            };
+            let holds =
+                |s: &&Span<'_>| kv.slots[s.slot].pages.get(kv.slots[s.slot].len / PAGE) == Some(&tail);
+            kv.refs[tail as usize] as usize > before.iter().filter(holds).count() + 1
+        };
+        let needed = batch.spans.iter().enumerate().map(|(i, span)| {
             let table = &self.slots[span.slot];
             let end = (span.start + span.tokens.len()).div_ceil(PAGE);
-            end.saturating_sub(table.pages.len()) + usize::from(shared_tail(self, table))
+            end.saturating_sub(table.pages.len()) + usize::from(copies(self, &batch.spans[..i], table))
         });
         let (needed, free) = (needed.sum(), self.free.len());
         if needed > free {
