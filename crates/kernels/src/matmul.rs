@@ -2,7 +2,7 @@
 //!
 //! Several products of the same activations run as one parallel loop over all their panels. A thread takes a run of panels;
 //! for each block of tokens that stays in its L2 cache it streams the panels past, a few at a time, in register tiles
-//! ([`crate::tile`]).
+//! (`tile/`).
 //!
 //! The arithmetic of one token and row is the same whatever the tile, the batch or the thread count: results
 //! do not depend on what else is in a batch.

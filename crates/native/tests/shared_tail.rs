@@ -9,7 +9,8 @@ use zonda_native::{Native, NativeOptions};
 fn the_last_holder_of_a_page_copies_nothing() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf/llama");
     let model = std::sync::Arc::new(Model::open(&path).unwrap());
-    let options = NativeOptions { slots: 2, context: Some(32), kv_tokens: Some(64), ..NativeOptions::default() };
+    let options =
+        NativeOptions { slots: 2, context: Some(32), kv_tokens: Some(64), ..NativeOptions::default() };
     let mut native = Native::open(&model, &options).unwrap();
     let mut logits = Logits::new();
     let prompt: Vec<u32> = (1..11).collect();
