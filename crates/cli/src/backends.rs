@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use zonda_engine::forward::mock::{Mock, MockOptions};
-use zonda_engine::forward::{Backend, BackendError};
+use zonda_engine::forward::{Backend, BackendError, Limits};
 use zonda_engine::load::Model;
 use zonda_engine::make::Mix;
 use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
@@ -466,7 +466,7 @@ fn native_options(options: &OpenOptions, model: &Model) -> Result<NativeOptions,
     let (threads, context) = (options.threads, options.ctx);
     let mut chosen = NativeOptions { threads, isa, kv_type, quantize, context, ..NativeOptions::default() };
     if let Some(parallel) = options.parallel {
-        let context = context.unwrap_or(model.spec.context_length.min(NativeOptions::DEFAULT_CONTEXT));
+        let context = context.unwrap_or(model.spec.context_length.min(Limits::DEFAULT_CONTEXT));
         let (slots, kv_tokens) =
             slots(options, parallel, context.next_multiple_of(zonda_kernels::attention::PAGE));
         (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
@@ -503,7 +503,7 @@ fn llama_cpp_options(options: &OpenOptions, model: &Model) -> Result<LlamaCppOpt
         chosen.kv_type = kv_type.parse().map_err(unsupported)?;
     }
     if let Some(parallel) = options.parallel {
-        let context = options.ctx.unwrap_or(model.spec.context_length.min(LlamaCppOptions::DEFAULT_CONTEXT));
+        let context = options.ctx.unwrap_or(model.spec.context_length.min(Limits::DEFAULT_CONTEXT));
         let (slots, kv_tokens) = slots(options, parallel, context);
         (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
     }
@@ -529,7 +529,7 @@ fn mlx_options(options: &OpenOptions, model: &Model) -> Result<MlxOptions, Backe
         ..MlxOptions::default()
     };
     if let Some(parallel) = options.parallel {
-        let context = options.ctx.unwrap_or(model.spec.context_length.min(MlxOptions::DEFAULT_CONTEXT));
+        let context = options.ctx.unwrap_or(model.spec.context_length.min(Limits::DEFAULT_CONTEXT));
         let (slots, kv_tokens) = slots(options, parallel, context);
         (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
     }

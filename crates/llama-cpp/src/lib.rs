@@ -87,11 +87,6 @@ impl LlamaCpp {
         let lengths = vec![0; limits.slots];
         Ok(LlamaCpp { spec, limits, info, context, tokens: Tokens::default(), lengths })
     }
-
-    fn check_slot(&self, slot: Slot) -> Result<(), BackendError> {
-        let slots = self.limits.slots;
-        if slot < slots { Ok(()) } else { Err(BackendError::NoSuchSlot { slot, slots }) }
-    }
 }
 
 impl Backend for LlamaCpp {
@@ -134,7 +129,7 @@ impl Backend for LlamaCpp {
     }
 
     fn truncate(&mut self, slot: Slot, len: usize) -> Result<usize, BackendError> {
-        self.check_slot(slot)?;
+        self.limits.check_slot(slot)?;
         let mut keep = len.min(self.lengths[slot]);
         // Also where our count says there is nothing to cut: a batch that failed may have left some of its tokens.
         if !self.context.forget(slot, keep) {
@@ -146,8 +141,8 @@ impl Backend for LlamaCpp {
     }
 
     fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError> {
-        self.check_slot(from)?;
-        self.check_slot(to)?;
+        self.limits.check_slot(from)?;
+        self.limits.check_slot(to)?;
         if self.lengths[to] > 0 {
             let (start, len) = (0, self.lengths[to]);
             return Err(BatchError::WrongStart { slot: to, start, len }.into());

@@ -23,7 +23,7 @@ pub struct LlamaCppOptions {
     pub mmap: bool,
     /// Sequences held at once.
     pub slots: usize,
-    /// Longest sequence in tokens; `None`: the model's context, at most [`LlamaCppOptions::DEFAULT_CONTEXT`].
+    /// Longest sequence in tokens; `None`: the model's context, at most [`Limits::DEFAULT_CONTEXT`].
     pub context: Option<usize>,
     /// KV room of all slots together, in tokens; `None`: every slot can fill its context.
     pub kv_tokens: Option<usize>,
@@ -84,9 +84,6 @@ impl FromStr for KvType {
 }
 
 impl LlamaCppOptions {
-    /// Context unless told: models that allow 128k tokens would otherwise claim gigabytes of KV cache.
-    pub const DEFAULT_CONTEXT: usize = 4096;
-
     pub(crate) fn threads(&self) -> usize {
         let system = || std::thread::available_parallelism().map_or(1, |n| n.get());
         self.threads.unwrap_or_else(|| if self.cpus.is_empty() { system() } else { self.cpus.len() }).max(1)
@@ -94,13 +91,7 @@ impl LlamaCppOptions {
 
     /// The room that a model gets. llama.cpp counts in 32 bits, so larger figures are refused.
     pub(crate) fn limits(&self, spec: &ModelSpec, max_slots: usize) -> Result<Limits, BackendError> {
-        let context = self.context.unwrap_or_else(|| spec.context_length.min(Self::DEFAULT_CONTEXT));
-        if context == 0 || context > spec.context_length {
-            return unsupported(format!(
-                "a context of {context} tokens; this model takes 1 to {}",
-                spec.context_length
-            ));
-        }
+        let context = Limits::context_of(spec, self.context)?;
         if self.slots == 0 || self.slots > max_slots {
             return unsupported(format!("{} slots; llama.cpp takes 1 to {max_slots}", self.slots));
         }

@@ -99,11 +99,6 @@ impl Mlx {
             weights,
         })
     }
-
-    fn check_slot(&self, slot: Slot) -> Result<(), BackendError> {
-        let slots = self.limits.slots;
-        if slot < slots { Ok(()) } else { Err(BackendError::NoSuchSlot { slot, slots }) }
-    }
 }
 
 impl Backend for Mlx {
@@ -128,13 +123,13 @@ impl Backend for Mlx {
     }
 
     fn truncate(&mut self, slot: Slot, len: usize) -> Result<usize, BackendError> {
-        self.check_slot(slot)?;
+        self.limits.check_slot(slot)?;
         Ok(self.cache.truncate(slot, len))
     }
 
     fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError> {
-        self.check_slot(from)?;
-        self.check_slot(to)?;
+        self.limits.check_slot(from)?;
+        self.limits.check_slot(to)?;
         if self.cache.len(to) > 0 {
             let (start, len) = (0, self.cache.len(to));
             return Err(BatchError::WrongStart { slot: to, start, len }.into());

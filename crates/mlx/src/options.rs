@@ -29,7 +29,7 @@ pub struct MlxOptions {
     pub dequantize: Option<bool>,
     /// Sequences held at once.
     pub slots: usize,
-    /// Longest sequence in tokens; `None`: the model's context, at most [`MlxOptions::DEFAULT_CONTEXT`].
+    /// Longest sequence in tokens; `None`: the model's context, at most [`Limits::DEFAULT_CONTEXT`].
     pub context: Option<usize>,
     /// KV room of all slots together, in tokens; `None`: every slot can fill its context.
     pub kv_tokens: Option<usize>,
@@ -108,31 +108,12 @@ impl fmt::Display for Quantization {
 }
 
 impl MlxOptions {
-    /// Context unless told: models that allow 128k tokens would otherwise claim gigabytes of KV cache.
-    pub const DEFAULT_CONTEXT: usize = 4096;
-
     pub(crate) fn threads(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())).max(1)
     }
 
     pub(crate) fn limits(&self, spec: &ModelSpec) -> Result<Limits, BackendError> {
-        let context = self.context.unwrap_or_else(|| spec.context_length.min(Self::DEFAULT_CONTEXT));
-        if context == 0 || context > spec.context_length {
-            return Err(BackendError::Unsupported(format!(
-                "a context of {context} tokens; this model takes 1 to {}",
-                spec.context_length
-            )));
-        }
-        if self.slots == 0 || self.batch_tokens == 0 {
-            return Err(BackendError::Unsupported(
-                "0 slots or 0 tokens a batch; expected at least 1".to_owned(),
-            ));
-        }
-        let whole = context.next_multiple_of(KV_STEP);
-        let kv_tokens = self.kv_tokens.unwrap_or(whole.saturating_mul(self.slots));
-        let kv_tokens = kv_tokens.checked_next_multiple_of(KV_STEP).unwrap_or(usize::MAX / KV_STEP * KV_STEP);
-        let (slots, batch_tokens) = (self.slots, self.batch_tokens);
-        Ok(Limits { slots, batch_tokens, context, kv_tokens, kv_page: KV_STEP })
+        Limits::paged(spec, self.context, self.slots, self.batch_tokens, self.kv_tokens, KV_STEP)
     }
 }
 

@@ -59,11 +59,6 @@ impl Native {
         buffers.attention.reserve(&spec, &limits);
         Ok(Native { spec, limits, isa, pool, weights, angles, kv, buffers })
     }
-
-    fn check_slot(&self, slot: Slot) -> Result<(), BackendError> {
-        let slots = self.limits.slots;
-        if slot < slots { Ok(()) } else { Err(BackendError::NoSuchSlot { slot, slots }) }
-    }
 }
 
 impl Backend for Native {
@@ -96,13 +91,13 @@ impl Backend for Native {
     }
 
     fn truncate(&mut self, slot: Slot, len: usize) -> Result<usize, BackendError> {
-        self.check_slot(slot)?;
+        self.limits.check_slot(slot)?;
         Ok(self.kv.truncate(slot, len))
     }
 
     fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError> {
-        self.check_slot(from)?;
-        self.check_slot(to)?;
+        self.limits.check_slot(from)?;
+        self.limits.check_slot(to)?;
         if self.kv.len(to) > 0 {
             let (start, len) = (0, self.kv.len(to));
             return Err(BatchError::WrongStart { slot: to, start, len }.into());
