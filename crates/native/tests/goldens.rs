@@ -1,8 +1,11 @@
 //! Logits against Hugging Face `transformers` (`testdata/hf`), for every architecture and RoPE scaling, on every
 //! instruction set this machine has; and prefill, whole or cut up or batched, against token-by-token decode.
 
-use safetensors::SafeTensors;
-use std::path::{Path, PathBuf};
+#[path = "../../../testdata/goldens.rs"]
+mod goldens;
+
+use goldens::{cases, folders};
+use std::path::Path;
 use std::sync::Arc;
 use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, Batch, Logits, Slot, Span, Want};
@@ -10,31 +13,6 @@ use zonda_engine::load::Model;
 use zonda_kernels::attention::KvType;
 use zonda_kernels::{Isa, act_kind};
 use zonda_native::{Native, NativeOptions};
-
-fn folders() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf");
-    let mut folders: Vec<PathBuf> =
-        root.read_dir().unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
-    folders.sort();
-    assert!(folders.len() >= 13, "{} checkpoints", folders.len());
-    folders
-}
-
-/// `(ids [n], logits [n * vocab])` of every case.
-fn cases(folder: &Path) -> Vec<(Vec<TokenId>, Vec<f32>)> {
-    let bytes = std::fs::read(folder.join("goldens.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    [1, 5, 33, 100]
-        .map(|n| {
-            let words = |name: String| -> Vec<[u8; 4]> {
-                file.tensor(&name).unwrap().data().chunks_exact(4).map(|b| b.try_into().unwrap()).collect()
-            };
-            let ids =
-                words(format!("ids.{n}")).into_iter().map(|b| i32::from_le_bytes(b) as TokenId).collect();
-            (ids, words(format!("logits.{n}")).into_iter().map(f32::from_le_bytes).collect())
-        })
-        .into()
-}
 
 fn open(folder: &Path, isa: Isa, threads: usize, slots: usize) -> Native {
     let model = Arc::new(Model::open(folder).unwrap());

@@ -169,3 +169,22 @@ impl Drop for Served {
 pub fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf/llama")
 }
+
+#[allow(dead_code)]
+pub fn keys(value: &serde_json::Value) -> Vec<&str> {
+    value.as_object().unwrap_or_else(|| panic!("{value}")).keys().map(String::as_str).collect()
+}
+
+#[allow(dead_code)]
+#[track_caller]
+pub fn has_keys(value: &serde_json::Value, expected: &[&str]) {
+    let found = keys(value);
+    for key in expected {
+        assert!(found.contains(key), "no {key:?} in {found:?}");
+    }
+}
+
+#[allow(dead_code)]
+pub fn strings(value: &serde_json::Value) -> Vec<&str> {
+    value.as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect()
+}

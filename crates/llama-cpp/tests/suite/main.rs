@@ -6,3 +6,6 @@ mod errors;
 mod gpu;
 mod smollm2;
 mod transformers;
+
+#[path = "../../../../testdata/goldens.rs"]
+mod goldens;

@@ -1,37 +1,12 @@
 //! Logits against Hugging Face `transformers` (`testdata/hf`) for every architecture and RoPE scaling, through our own
 //! conversion to GGUF: both the backend and the files it is given are held against the oracle.
 
-use crate::common::{all, difference, forward, options, root};
-use safetensors::SafeTensors;
-use std::path::{Path, PathBuf};
-use zonda_engine::TokenId;
+use crate::common::{all, difference, forward, options};
+use crate::goldens::{cases, folders};
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
 use zonda_engine::make::convert;
 use zonda_llama_cpp::{LlamaCpp, LlamaCppOptions};
-
-fn folders() -> Vec<PathBuf> {
-    let entries = root().join("testdata/hf").read_dir().unwrap().map(|e| e.unwrap().path());
-    let mut folders: Vec<PathBuf> = entries.filter(|p| p.is_dir()).collect();
-    folders.sort();
-    assert!(folders.len() >= 13, "{} checkpoints", folders.len());
-    folders
-}
-
-/// `(ids [n], logits [n * vocab])` of every case.
-fn cases(folder: &Path) -> Vec<(Vec<TokenId>, Vec<f32>)> {
-    let bytes = std::fs::read(folder.join("goldens.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let words = |name: String| -> Vec<[u8; 4]> {
-        file.tensor(&name).unwrap().data().chunks_exact(4).map(|b| b.try_into().unwrap()).collect()
-    };
-    [1, 5, 33, 100]
-        .map(|n| {
-            let ids = words(format!("ids.{n}")).into_iter().map(|b| i32::from_le_bytes(b) as TokenId);
-            (ids.collect(), words(format!("logits.{n}")).into_iter().map(f32::from_le_bytes).collect())
-        })
-        .into()
-}
 
 /// Without flash attention all that differs is the order of additions; with it llama.cpp rounds to 16 bits.
 const BOUNDS: [(bool, f32); 2] = [(false, 2e-4), (true, 0.1)];

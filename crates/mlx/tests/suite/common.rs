@@ -1,6 +1,5 @@
 //! What the tests of this crate share.
 
-use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, BackendError, Batch, Logits, Slot, Span, Want};
@@ -26,30 +25,6 @@ pub fn tiny(arch: &str, mix: Mix, dir: &Path) -> Model {
 
 pub fn testdata() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata")
-}
-
-/// The checkpoints of every architecture and RoPE scaling.
-pub fn folders() -> Vec<PathBuf> {
-    let entries = testdata().join("hf").read_dir().unwrap().map(|e| e.unwrap().path());
-    let mut folders: Vec<PathBuf> = entries.filter(|p| p.is_dir()).collect();
-    folders.sort();
-    assert!(folders.len() >= 13, "{} checkpoints", folders.len());
-    folders
-}
-
-/// `(ids [n], logits [n * vocab])` of every case of a checkpoint.
-pub fn cases(folder: &Path) -> Vec<(Vec<TokenId>, Vec<f32>)> {
-    let bytes = std::fs::read(folder.join("goldens.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let words = |name: String| -> Vec<[u8; 4]> {
-        file.tensor(&name).unwrap().data().chunks_exact(4).map(|b| b.try_into().unwrap()).collect()
-    };
-    [1, 5, 33, 100]
-        .map(|n| {
-            let ids = words(format!("ids.{n}")).into_iter().map(|b| i32::from_le_bytes(b) as TokenId);
-            (ids.collect(), words(format!("logits.{n}")).into_iter().map(f32::from_le_bytes).collect())
-        })
-        .into()
 }
 
 /// Runs spans and returns every row's logits.

@@ -1,6 +1,7 @@
 //! Weights in other forms: quantised by ggml, by MLX's own quantiser while loading, in folders that MLX quantised.
 
-use crate::common::{all, cases, difference, folders, forward, options, tiny};
+use crate::common::{all, difference, forward, options, tiny};
+use crate::goldens::{cases, folders};
 use zonda_engine::TokenId;
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;

@@ -7,3 +7,6 @@ mod formats;
 mod mlx_lm;
 mod smollm2;
 mod transformers;
+
+#[path = "../../../../testdata/goldens.rs"]
+mod goldens;

@@ -1,7 +1,8 @@
 //! Logits against Hugging Face `transformers` (`testdata/hf`) for every architecture and RoPE scaling: the checkpoints as
 //! they are, and as f32 GGUF of our own conversion (RoPE's other pairing).
 
-use crate::common::{all, cases, difference, folders, forward, options};
+use crate::common::{all, difference, forward, options};
+use crate::goldens::{cases, folders};
 use std::path::Path;
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;

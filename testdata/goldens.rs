@@ -1,0 +1,31 @@
+//! The golden logits of Hugging Face `transformers` under `testdata/hf`. Test files of every backend include this one, as they
+//! do `models.rs`.
+
+use safetensors::SafeTensors;
+use std::path::{Path, PathBuf};
+use zonda_engine::TokenId;
+
+/// The checkpoints of every architecture and RoPE scaling.
+pub fn folders() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf");
+    let mut folders: Vec<PathBuf> =
+        root.read_dir().unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
+    folders.sort();
+    assert!(folders.len() >= 13, "{} checkpoints", folders.len());
+    folders
+}
+
+/// `(ids [n], logits [n * vocab])` of every case of a checkpoint.
+pub fn cases(folder: &Path) -> Vec<(Vec<TokenId>, Vec<f32>)> {
+    let bytes = std::fs::read(folder.join("goldens.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let words = |name: String| -> Vec<[u8; 4]> {
+        file.tensor(&name).unwrap().data().chunks_exact(4).map(|b| b.try_into().unwrap()).collect()
+    };
+    [1, 5, 33, 100]
+        .map(|n| {
+            let ids = words(format!("ids.{n}")).into_iter().map(|b| i32::from_le_bytes(b) as TokenId);
+            (ids.collect(), words(format!("logits.{n}")).into_iter().map(f32::from_le_bytes).collect())
+        })
+        .into()
+}
