@@ -17,6 +17,8 @@
 // Loops over a tile's registers index several arrays at once, with constant bounds.
 #![allow(clippy::needless_range_loop)]
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 pub mod activation;
 pub mod acts;
 pub mod attention;

@@ -169,13 +169,13 @@ impl<K: Tile> Columns<'_, K> {
             let room = (tokens.end - t).min(acts::TILE - t % acts::TILE);
             // SAFETY: the caller's word; `room` tokens are left.
             t += unsafe {
-                if S::TILE >= 6 && room >= 6 {
+                if K::most_tokens::<S>() >= 6 && room >= 6 {
                     self.tile::<S, 6, P>(s, panel, t, cold)
-                } else if S::TILE >= 4 && room >= 4 {
+                } else if K::most_tokens::<S>() >= 4 && room >= 4 {
                     self.tile::<S, 4, P>(s, panel, t, cold)
-                } else if S::TILE >= 3 && room >= 3 {
+                } else if K::most_tokens::<S>() >= 3 && room >= 3 {
                     self.tile::<S, 3, P>(s, panel, t, cold)
-                } else if S::TILE >= 2 && room >= 2 {
+                } else if K::most_tokens::<S>() >= 2 && room >= 2 {
                     self.tile::<S, 2, P>(s, panel, t, cold)
                 } else {
                     self.tile::<S, 1, P>(s, panel, t, cold)

@@ -8,6 +8,13 @@ use half::{bf16, f16};
 #[derive(Clone, Copy, Debug)]
 pub struct Scalar;
 
+impl Scalar {
+    /// Asks nothing: every CPU has it.
+    pub fn detect() -> Option<Self> {
+        Some(Self)
+    }
+}
+
 type F = [f32; LANES];
 type I = [i32; LANES];
 
@@ -32,6 +39,7 @@ fn dot4(acc: i32, w: i32, a: i32) -> i32 {
 unsafe impl Simd for Scalar {
     type F = F;
     type I = I;
+    type Dots = I;
     const TILE: usize = 2;
     const BF16_DOT: bool = false;
 
@@ -150,8 +158,16 @@ unsafe impl Simd for Scalar {
         imap(|i| ((v[i] as u32) >> N) as i32)
     }
     #[inline(always)]
-    fn dot7(self, acc: I, w: I, a: I) -> I {
-        imap(|i| dot4(acc[i], w[i], a[i]))
+    fn open(self, acc: I) -> I {
+        acc
+    }
+    #[inline(always)]
+    fn dot(self, dots: I, w: I, a: I) -> I {
+        imap(|i| dot4(dots[i], w[i], a[i]))
+    }
+    #[inline(always)]
+    fn close(self, _acc: I, dots: I) -> I {
+        dots
     }
     #[inline(always)]
     fn dot8(self, acc: I, w: I, a: I) -> I {

@@ -10,6 +10,11 @@ use half::f16;
 /// Lanes of every vector.
 pub const LANES: usize = 16;
 
+/// How many times in a row [`Simd::dot`] is exact with codes of so many bits: two products each fit 16 bits.
+pub const fn dots_between(bits: usize) -> usize {
+    32767 / (2 * 127 * ((1 << bits) - 1))
+}
+
 /// A kernel: its arguments, and its body over any instruction set.
 pub trait Op {
     /// What the kernel returns.
@@ -30,13 +35,21 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     type F: Copy;
     /// 16 `i32`, or the 64 bytes they are made of.
     type I: Copy;
+    /// 16 sums of products of bytes on their way to an [`Simd::I`]: the same where one instruction dots four bytes, halves of
+    /// 16 bits where one doesn't and widening each product would cost more than the product.
+    type Dots: Copy;
 
-    /// Most tokens in a register tile of a matmul (tokens × panels of 16 rows); at most [`crate::acts::TILE`].
+    /// Most tokens in a register tile of quantised weights (tokens × panels of 16 rows); at most [`crate::acts::TILE`].
     const TILE: usize;
+    /// As [`Simd::TILE`], of float weights, whose sums take half the registers.
+    const FLOAT_TILE: usize = Self::TILE;
     /// Panels in a register tile: a broadcast activation serves all of them.
     const PANELS: usize = 1;
     /// Panels that a single token's product reads side by side: several streams hide the memory's latency.
     const STREAMS: usize = 1;
+    /// [`Simd::dot8`] takes 128 off every `w`, since this set multiplies signed bytes with signed ones: a zero point that
+    /// costs nothing.
+    const DOT8_CENTRES: bool = false;
     /// [`Simd::dot_bf16`] is one instruction here.
     const BF16_DOT: bool;
 
@@ -92,9 +105,19 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn shl<const N: u32>(self, v: Self::I) -> Self::I;
     /// Each `i32` lane shifted right by `N`; zeros come in.
     fn shr<const N: u32>(self, v: Self::I) -> Self::I;
-    /// `acc[i] + Σ_{j<4} w[4i+j] · a[4i+j]` with `w` unsigned and at most 127, `a` signed bytes. Exact.
-    fn dot7(self, acc: Self::I, w: Self::I, a: Self::I) -> Self::I;
-    /// As [`Simd::dot7`] with `w` any unsigned byte and `a` not −128. Exact.
+    /// Dot products that start at `acc`, if [`Simd::close`] gets the same.
+    fn open(self, acc: Self::I) -> Self::Dots;
+    /// `dots[i] + Σ_{j<4} w[4i+j] · a[4i+j]` with `w` unsigned, `a` signed bytes but not −128. Exact, if no more than
+    /// [`dots_between`] of the largest `w` come between [`Simd::open`] and [`Simd::close`].
+    fn dot(self, dots: Self::Dots, w: Self::I, a: Self::I) -> Self::Dots;
+    /// What was opened with `acc`, and all added since.
+    fn close(self, acc: Self::I, dots: Self::Dots) -> Self::I;
+    /// `acc` and one [`Simd::dot`], `w` at most 127. Exact.
+    #[inline(always)]
+    fn dot7(self, acc: Self::I, w: Self::I, a: Self::I) -> Self::I {
+        self.close(acc, self.dot(self.open(acc), w, a))
+    }
+    /// As [`Simd::dot7`] with `w` any unsigned byte; see [`Simd::DOT8_CENTRES`]. Exact.
     fn dot8(self, acc: Self::I, w: Self::I, a: Self::I) -> Self::I;
     /// `i32` lanes to `f32`.
     fn to_f(self, v: Self::I) -> Self::F;

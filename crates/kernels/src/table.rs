@@ -1,5 +1,7 @@
 //! The one table of instruction sets, best first, and the choice among them at run time.
 
+#[cfg(target_arch = "aarch64")]
+use crate::aarch64::neon::{self, Neon};
 use crate::scalar::Scalar;
 use crate::simd::{Op, Simd};
 #[cfg(target_arch = "x86_64")]
@@ -9,15 +11,69 @@ use crate::x86_64::{avx2::Avx2, avx512::Avx512};
 #[derive(Clone, Copy, Debug)]
 pub struct Isa(Kind);
 
-#[derive(Clone, Copy, Debug)]
-enum Kind {
+/// One row a set: the type that proves it, the name on the command line, and what it uses, for people.
+macro_rules! sets {
+    ($($(#[$arch:meta])? $kind:ident: $set:ty, $name:literal, $describe:literal;)*) => {
+        #[derive(Clone, Copy, Debug)]
+        enum Kind {
+            $($(#[$arch])? $kind($set),)*
+        }
+
+        impl Isa {
+            /// Every instruction set this CPU has, best first. The last one is always `scalar`.
+            pub fn all() -> Vec<Isa> {
+                let sets = [$($(#[$arch])? <$set>::detect().map(Kind::$kind),)*];
+                sets.into_iter().flatten().map(Isa).collect()
+            }
+
+            /// The name, as the command line takes it.
+            pub fn name(self) -> &'static str {
+                match self.0 {
+                    $($(#[$arch])? Kind::$kind(_) => $name,)*
+                }
+            }
+
+            /// The name with what is used beyond the plain set, for people.
+            pub fn describe(self) -> &'static str {
+                match self.0 {
+                    $($(#[$arch])? Kind::$kind(_) => $describe,)*
+                }
+            }
+
+            /// Whether `bf16` weights are multiplied with `bf16` activations (one instruction), or with `f32` ones.
+            pub fn bf16_dot(self) -> bool {
+                match self.0 {
+                    $($(#[$arch])? Kind::$kind(_) => <$set as Simd>::BF16_DOT,)*
+                }
+            }
+
+            /// Runs a kernel compiled for this set.
+            #[inline]
+            pub fn run<O: Op>(self, op: O) -> O::Out {
+                match self.0 {
+                    $($(#[$arch])? Kind::$kind(s) => s.vectorize(op),)*
+                }
+            }
+        }
+    };
+}
+
+sets! {
     #[cfg(target_arch = "x86_64")]
-    Avx512Bf16(Avx512<true>),
+    Avx512Bf16: Avx512<true>, "avx512", "avx512 (VNNI, BF16)";
     #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512<false>),
+    Avx512: Avx512<false>, "avx512", "avx512 (VNNI)";
     #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
-    Scalar(Scalar),
+    Avx2Vnni: Avx2<true>, "avx2", "avx2 (FMA, F16C, VNNI)";
+    #[cfg(target_arch = "x86_64")]
+    Avx2: Avx2<false>, "avx2", "avx2 (FMA, F16C)";
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm: Neon<{ neon::I8MM }>, "neon", "neon (dotprod, i8mm, bf16)";
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod: Neon<{ neon::DOTPROD }>, "neon", "neon (dotprod)";
+    #[cfg(target_arch = "aarch64")]
+    Neon: Neon<{ neon::PLAIN }>, "neon", "neon";
+    Scalar: Scalar, "scalar", "scalar";
 }
 
 /// A name on the command line that is none of [`Isa::NAMES`], or one that this CPU lacks.
@@ -40,20 +96,6 @@ impl Isa {
     /// The names that the command line takes.
     pub const NAMES: [&'static str; 4] = ["scalar", "avx2", "avx512", "neon"];
 
-    /// Every instruction set this CPU has, best first. The last one is always `scalar`.
-    pub fn all() -> Vec<Isa> {
-        let sets = [
-            #[cfg(target_arch = "x86_64")]
-            Avx512::<true>::detect().map(Kind::Avx512Bf16),
-            #[cfg(target_arch = "x86_64")]
-            Avx512::<false>::detect().map(Kind::Avx512),
-            #[cfg(target_arch = "x86_64")]
-            Avx2::detect().map(Kind::Avx2),
-            Some(Kind::Scalar(Scalar)),
-        ];
-        sets.into_iter().flatten().map(Isa).collect()
-    }
-
     /// The best instruction set this CPU has.
     pub fn best() -> Isa {
         Isa::all()[0]
@@ -73,54 +115,5 @@ impl Isa {
             names.dedup();
             IsaError::Missing { asked: name.to_owned(), available: names.join(", ") }
         })
-    }
-
-    /// The name, as the command line takes it.
-    pub fn name(self) -> &'static str {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Bf16(_) | Kind::Avx512(_) => "avx512",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2(_) => "avx2",
-            Kind::Scalar(_) => "scalar",
-        }
-    }
-
-    /// The name with what is used beyond the plain set, for people.
-    pub fn describe(self) -> &'static str {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Bf16(_) => "avx512 (VNNI, BF16)",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512(_) => "avx512 (VNNI)",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2(_) => "avx2 (FMA, F16C)",
-            Kind::Scalar(_) => "scalar",
-        }
-    }
-
-    /// Whether `bf16` weights are multiplied with `bf16` activations (one instruction), or with `f32` ones.
-    pub fn bf16_dot(self) -> bool {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Bf16(_) => true,
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512(_) | Kind::Avx2(_) => false,
-            Kind::Scalar(_) => false,
-        }
-    }
-
-    /// Runs a kernel compiled for this set.
-    #[inline]
-    pub fn run<O: Op>(self, op: O) -> O::Out {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Bf16(s) => s.vectorize(op),
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512(s) => s.vectorize(op),
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2(s) => s.vectorize(op),
-            Kind::Scalar(s) => s.vectorize(op),
-        }
     }
 }

@@ -21,18 +21,18 @@ trait Line {
     const COLUMNS: usize;
     /// Bytes of a line.
     const BYTES: usize;
-    /// Column `k` of 16 rows, from the line that holds it.
+    /// Column `K` of a line, of 16 rows.
     ///
     /// # Safety
     /// `line` is readable for a line's bytes.
-    unsafe fn column<S: Simd>(s: S, line: *const u8, k: usize) -> S::F;
+    unsafe fn column<S: Simd, const K: usize>(s: S, line: *const u8) -> S::F;
 }
 
 impl Line for F32 {
     const COLUMNS: usize = 1;
     const BYTES: usize = 64;
     #[inline(always)]
-    unsafe fn column<S: Simd>(s: S, line: *const u8, _: usize) -> S::F {
+    unsafe fn column<S: Simd, const K: usize>(s: S, line: *const u8) -> S::F {
         // SAFETY: a line is 16 values.
         unsafe { s.load(line.cast()) }
     }
@@ -42,7 +42,7 @@ impl Line for F16 {
     const COLUMNS: usize = 1;
     const BYTES: usize = 32;
     #[inline(always)]
-    unsafe fn column<S: Simd>(s: S, line: *const u8, _: usize) -> S::F {
+    unsafe fn column<S: Simd, const K: usize>(s: S, line: *const u8) -> S::F {
         // SAFETY: a line is 16 values.
         unsafe { s.load_f16(line.cast::<f16>()) }
     }
@@ -52,14 +52,19 @@ impl Line for Bf16 {
     const COLUMNS: usize = 2;
     const BYTES: usize = 64;
     #[inline(always)]
-    unsafe fn column<S: Simd>(s: S, line: *const u8, k: usize) -> S::F {
+    unsafe fn column<S: Simd, const K: usize>(s: S, line: *const u8) -> S::F {
         // SAFETY: a line is 16 pairs.
         let pair = unsafe { s.load_bytes(line) };
-        if k.is_multiple_of(2) { s.bf16_low(pair) } else { s.bf16_high(pair) }
+        if K == 0 { s.bf16_low(pair) } else { s.bf16_high(pair) }
     }
 }
 
 impl<L: Line> Tile for L {
+    #[inline(always)]
+    fn most_tokens<S: Simd>() -> usize {
+        S::FLOAT_TILE
+    }
+
     #[inline(always)]
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(
         s: S,
@@ -79,17 +84,9 @@ impl<L: Line> Tile for L {
                 if panels.cold {
                     ask_ahead::<S>(s, lines, P * L::BYTES);
                 }
-                for k in k..(k + L::COLUMNS).min(cols) {
-                    let mut w = [s.splat(0.0); P];
-                    for p in 0..P {
-                        w[p] = L::column(s, lines.add(p * L::BYTES), k);
-                    }
-                    for i in 0..T {
-                        let x = s.splat(*rows[i].add(k));
-                        for p in 0..P {
-                            sums[i][p] = s.fma(w[p], x, sums[i][p]);
-                        }
-                    }
+                add_column::<S, L, T, P, 0>(s, lines, rows, k, &mut sums);
+                if L::COLUMNS == 2 && k + 1 < cols {
+                    add_column::<S, L, T, P, 1>(s, lines, rows, k + 1, &mut sums);
                 }
                 k += L::COLUMNS;
             }
@@ -98,7 +95,39 @@ impl<L: Line> Tile for L {
     }
 }
 
+/// Adds column `K` of the panels' lines times column `k` of the tokens.
+///
+/// # Safety
+/// `P` lines and `T` rows of more than `k` values are readable.
+#[inline(always)]
+unsafe fn add_column<S: Simd, L: Line, const T: usize, const P: usize, const K: usize>(
+    s: S,
+    lines: *const u8,
+    rows: [*const f32; T],
+    k: usize,
+    sums: &mut [[S::F; P]; T],
+) {
+    // SAFETY: the caller's word.
+    unsafe {
+        let mut w = [s.splat(0.0); P];
+        for p in 0..P {
+            w[p] = L::column::<S, K>(s, lines.add(p * L::BYTES));
+        }
+        for i in 0..T {
+            let x = s.splat(*rows[i].add(k));
+            for p in 0..P {
+                sums[i][p] = s.fma(w[p], x, sums[i][p]);
+            }
+        }
+    }
+}
+
 impl Tile for Bf16Dot {
+    #[inline(always)]
+    fn most_tokens<S: Simd>() -> usize {
+        S::FLOAT_TILE
+    }
+
     #[inline(always)]
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(
         s: S,

@@ -25,6 +25,9 @@ pub(crate) struct Panels<const P: usize> {
 
 /// The inner loop of one weight type.
 pub(crate) trait Tile {
+    /// Most tokens of a tile on this instruction set.
+    fn most_tokens<S: Simd>() -> usize;
+
     /// `T` tokens from `t` on × `P` panels: 16 sums for each.
     ///
     /// # Safety

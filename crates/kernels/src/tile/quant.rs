@@ -8,7 +8,7 @@ use super::{AHEAD, Panels, Tile};
 use crate::acts::{ActBlock, Acts, TILE};
 use crate::format::Format;
 use crate::pack::{self, chunk_bytes};
-use crate::simd::Simd;
+use crate::simd::{Simd, dots_between};
 use half::f16;
 use std::marker::PhantomData;
 
@@ -16,6 +16,11 @@ use std::marker::PhantomData;
 pub(crate) struct Quant<F>(PhantomData<F>);
 
 impl<F: Format> Tile for Quant<F> {
+    #[inline(always)]
+    fn most_tokens<S: Simd>() -> usize {
+        S::TILE
+    }
+
     #[inline(always)]
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(
         s: S,
@@ -42,34 +47,42 @@ impl<F: Format> Tile for Quant<F> {
                 let header = |p: usize| headers.add(p * F::HEADER_BYTES);
                 if F::SUB == 32 {
                     // both values of a nibble pair, one after the other
-                    let mut dots = block.start(s, &block.acts.neg32);
-                    block.dot::<S, 0>(s, &mut dots);
-                    block.dot::<S, 4>(s, &mut dots);
-                    block.dot::<S, 1>(s, &mut dots);
-                    block.dot::<S, 5>(s, &mut dots);
-                    block.dot::<S, 2>(s, &mut dots);
-                    block.dot::<S, 6>(s, &mut dots);
-                    block.dot::<S, 3>(s, &mut dots);
-                    block.dot::<S, 7>(s, &mut dots);
+                    let mut open = block.open(s, &block.acts.neg32);
+                    block.dot::<S, 0>(s, &mut open);
+                    block.dot::<S, 4>(s, &mut open);
+                    block.fold::<S, 2>(s, &mut open);
+                    block.dot::<S, 1>(s, &mut open);
+                    block.dot::<S, 5>(s, &mut open);
+                    block.fold::<S, 4>(s, &mut open);
+                    block.dot::<S, 2>(s, &mut open);
+                    block.dot::<S, 6>(s, &mut open);
+                    block.fold::<S, 2>(s, &mut open);
+                    block.dot::<S, 3>(s, &mut open);
+                    block.dot::<S, 7>(s, &mut open);
+                    let dots = block.close(s, open);
                     for p in 0..P {
                         let scales = scales::<S, F>(s, header(p), b_in, 0);
                         block.scale(s, p, scales, &block.acts.neg32, &dots, &mut sums);
                     }
                 } else {
-                    let mut dots = block.start(s, &block.acts.neg16[0]);
-                    block.dot::<S, 0>(s, &mut dots);
-                    block.dot::<S, 1>(s, &mut dots);
-                    block.dot::<S, 2>(s, &mut dots);
-                    block.dot::<S, 3>(s, &mut dots);
+                    let mut open = block.open(s, &block.acts.neg16[0]);
+                    block.dot::<S, 0>(s, &mut open);
+                    block.dot::<S, 1>(s, &mut open);
+                    block.fold::<S, 2>(s, &mut open);
+                    block.dot::<S, 2>(s, &mut open);
+                    block.dot::<S, 3>(s, &mut open);
+                    let dots = block.close(s, open);
                     for p in 0..P {
                         let scales = scales::<S, F>(s, header(p), b_in, 0);
                         block.scale(s, p, scales, &block.acts.neg16[0], &dots, &mut sums);
                     }
-                    let mut dots = block.start(s, &block.acts.neg16[1]);
-                    block.dot::<S, 4>(s, &mut dots);
-                    block.dot::<S, 5>(s, &mut dots);
-                    block.dot::<S, 6>(s, &mut dots);
-                    block.dot::<S, 7>(s, &mut dots);
+                    let mut open = block.open(s, &block.acts.neg16[1]);
+                    block.dot::<S, 4>(s, &mut open);
+                    block.dot::<S, 5>(s, &mut open);
+                    block.fold::<S, 2>(s, &mut open);
+                    block.dot::<S, 6>(s, &mut open);
+                    block.dot::<S, 7>(s, &mut open);
+                    let dots = block.close(s, open);
                     for p in 0..P {
                         let scales = scales::<S, F>(s, header(p), b_in, 1);
                         block.scale(s, p, scales, &block.acts.neg16[1], &dots, &mut sums);
@@ -91,12 +104,18 @@ struct Block<'a, F, const T: usize, const P: usize> {
     format: PhantomData<F>,
 }
 
+/// A block's dot products while they are added up: see [`Simd::Dots`].
+struct Open<S: Simd, const T: usize, const P: usize> {
+    sums: [[S::I; P]; T],
+    dots: [[S::Dots; P]; T],
+}
+
 impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
     /// The dot products' start: −zero·Σa.
     #[inline(always)]
-    fn start<S: Simd>(&self, s: S, negs: &[i32; TILE]) -> [[S::I; P]; T] {
-        let mut dots = [[s.isplat(0); P]; T];
-        if F::ZERO_LOG2 > 0 {
+    fn open<S: Simd>(&self, s: S, negs: &[i32; TILE]) -> Open<S, T, P> {
+        let mut sums = [[s.isplat(0); P]; T];
+        if F::ZERO_LOG2 > 0 && !(F::LOW == 8 && S::DOT8_CENTRES) {
             for i in 0..T {
                 let neg = s.isplat(negs[self.lane + i]);
                 let neg = match F::ZERO_LOG2 {
@@ -106,10 +125,16 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
                     5 => s.shl::<5>(neg),
                     _ => s.shl::<7>(neg),
                 };
-                dots[i] = [neg; P];
+                sums[i] = [neg; P];
             }
         }
-        dots
+        let mut dots = [[s.open(s.isplat(0)); P]; T];
+        for i in 0..T {
+            for p in 0..P {
+                dots[i][p] = s.open(sums[i][p]);
+            }
+        }
+        Open { sums, dots }
     }
 
     /// Adds the products of values `4 · FOUR ..` of 16 rows.
@@ -117,7 +142,7 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
     /// # Safety
     /// `codes` are blocks in format `F`.
     #[inline(always)]
-    unsafe fn dot<S: Simd, const FOUR: usize>(&self, s: S, dots: &mut [[S::I; P]; T]) {
+    unsafe fn dot<S: Simd, const FOUR: usize>(&self, s: S, open: &mut Open<S, T, P>) {
         // SAFETY: the caller's word; four codes at a multiple of 4 within a block.
         unsafe {
             let mut w = [s.isplat(0); P];
@@ -128,11 +153,41 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
                 let bytes = self.acts.codes[self.lane + i].as_ptr().add(4 * FOUR);
                 let x = s.isplat(bytes.cast::<i32>().read_unaligned());
                 for p in 0..P {
-                    let dot = dots[i][p];
-                    dots[i][p] = if F::LOW == 8 { s.dot8(dot, w[p], x) } else { s.dot7(dot, w[p], x) };
+                    if F::LOW == 8 {
+                        open.sums[i][p] = s.dot8(open.sums[i][p], w[p], x);
+                    } else {
+                        open.dots[i][p] = s.dot(open.dots[i][p], w[p], x);
+                    }
                 }
             }
         }
+    }
+
+    /// Makes room in `dots` after `N` products, if another `N` wouldn't fit.
+    #[inline(always)]
+    fn fold<S: Simd, const N: usize>(&self, s: S, open: &mut Open<S, T, P>) {
+        if F::LOW < 8 && dots_between(F::LOW + F::HIGH) < 2 * N {
+            for i in 0..T {
+                for p in 0..P {
+                    open.sums[i][p] = s.close(open.sums[i][p], open.dots[i][p]);
+                    open.dots[i][p] = s.open(open.sums[i][p]);
+                }
+            }
+        }
+    }
+
+    /// The finished dot products.
+    #[inline(always)]
+    fn close<S: Simd>(&self, s: S, open: Open<S, T, P>) -> [[S::I; P]; T] {
+        let mut sums = open.sums;
+        if F::LOW < 8 {
+            for i in 0..T {
+                for p in 0..P {
+                    sums[i][p] = s.close(sums[i][p], open.dots[i][p]);
+                }
+            }
+        }
+        sums
     }
 
     /// Adds panel `p`'s dot products to its sums, scaled, with the mins' share.

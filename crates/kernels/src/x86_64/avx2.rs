@@ -1,42 +1,65 @@
-//! AVX2 with FMA and F16C: two 256-bit registers are one vector.
+//! AVX2 with FMA and F16C, and the VEX form of VNNI where present (`Avx2<true>`): two 256-bit registers are one vector.
 
 use crate::simd::{Op, Simd};
 use half::f16;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// Proof that the CPU has AVX2, FMA and F16C.
+/// Proof that the CPU has AVX2, FMA and F16C (and AVX-VNNI, if `VNNI`).
 #[derive(Clone, Copy, Debug)]
-pub struct Avx2(());
+pub struct Avx2<const VNNI: bool>(());
 
-impl Avx2 {
+impl<const VNNI: bool> Avx2<VNNI> {
     /// Asks the CPU.
     pub fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx2")
+        let base = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c"))
-        .then_some(Self(()))
+            && is_x86_feature_detected!("f16c");
+        (base && (!VNNI || is_x86_feature_detected!("avxvnni"))).then_some(Self(()))
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run<O: Op>(s: Avx2, op: O) -> O::Out {
+unsafe fn run_base<O: Op>(s: Avx2<false>, op: O) -> O::Out {
     op.run(s)
 }
 
-/// `acc + Σ w·a` over each lane's four bytes, for products whose pairwise sums fit an `i16`.
-#[inline(always)]
-unsafe fn dot(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
-    // SAFETY: called only with an `Avx2` at hand.
-    unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1))) }
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+unsafe fn run_vnni<O: Op>(s: Avx2<true>, op: O) -> O::Out {
+    op.run(s)
 }
 
-/// As [`dot`] for any `w`: its top bit is split off, so that no pairwise sum exceeds 128·127·2 < 2^15.
+/// `v`, which the compiler must have at this point: it would turn a chain of additions into a tree, and spill the weights
+/// that the tree's leaves share.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn in_order(mut v: __m256i) -> __m256i {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {} */", inout(ymm_reg) v, options(nomem, nostack, preserves_flags)) };
+    v
+}
+
+/// `dots + w·a`, neighbours' products together, in 16 bits.
 #[inline(always)]
-unsafe fn dot_wide(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
-    // SAFETY: called only with an `Avx2` at hand.
+unsafe fn dot_pairs(dots: __m256i, w: __m256i, a: __m256i) -> __m256i {
+    // SAFETY: called only with an `Avx2<_>` at hand.
+    unsafe { in_order(_mm256_add_epi16(dots, _mm256_maddubs_epi16(w, a))) }
+}
+
+/// `acc` and each lane's two sums of 16 bits.
+#[inline(always)]
+unsafe fn add_pairs(acc: __m256i, dots: __m256i) -> __m256i {
+    // SAFETY: called only with an `Avx2<_>` at hand.
+    unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(dots, _mm256_set1_epi16(1))) }
+}
+
+/// `acc + Σ (w − 128)·a`: magnitudes times `a` with the signs given to it; no two products exceed 128·127·2 < 2^15.
+#[inline(always)]
+unsafe fn dot_centred(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
+    // SAFETY: called only with an `Avx2<_>` at hand.
     unsafe {
-        let top = _mm256_set1_epi8(-128);
-        dot(dot(acc, _mm256_andnot_si256(top, w), a), _mm256_and_si256(top, w), a)
+        let w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+        in_order(add_pairs(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w))))
     }
 }
 
@@ -50,16 +73,23 @@ macro_rules! both {
 
 // SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; the pointer methods'
 // callers vouch for 16 lanes of readable or writable memory.
-unsafe impl Simd for Avx2 {
+unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F = (__m256, __m256);
     type I = (__m256i, __m256i);
-    const TILE: usize = 3;
+    /// `i32` with VNNI, else pairs of `i16`.
+    type Dots = (__m256i, __m256i);
+    // With VNNI 3 sums as integers and as floats, a line of codes and a broadcast take the 16 registers. Without, a line takes
+    // more work than spilling sums.
+    const TILE: usize = if VNNI { 3 } else { 6 };
+    const FLOAT_TILE: usize = 6;
+    const STREAMS: usize = 4;
+    const DOT8_CENTRES: bool = !VNNI;
     const BF16_DOT: bool = false;
 
     #[inline(always)]
     fn vectorize<O: Op>(self, op: O) -> O::Out {
         // SAFETY: `self` is the proof.
-        unsafe { run(self, op) }
+        unsafe { if VNNI { run_vnni(Avx2(()), op) } else { run_base(Avx2(()), op) } }
     }
 
     #[inline(always)]
@@ -208,12 +238,20 @@ unsafe impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn dot7(self, acc: Self::I, w: Self::I, a: Self::I) -> Self::I {
-        both!(dot, acc, w, a)
+    fn open(self, acc: Self::I) -> Self::Dots {
+        if VNNI { acc } else { self.isplat(0) }
+    }
+    #[inline(always)]
+    fn dot(self, dots: Self::Dots, w: Self::I, a: Self::I) -> Self::Dots {
+        if VNNI { both!(_mm256_dpbusd_avx_epi32, dots, w, a) } else { both!(dot_pairs, dots, w, a) }
+    }
+    #[inline(always)]
+    fn close(self, acc: Self::I, dots: Self::Dots) -> Self::I {
+        if VNNI { dots } else { both!(add_pairs, acc, dots) }
     }
     #[inline(always)]
     fn dot8(self, acc: Self::I, w: Self::I, a: Self::I) -> Self::I {
-        both!(dot_wide, acc, w, a)
+        if VNNI { both!(_mm256_dpbusd_avx_epi32, acc, w, a) } else { both!(dot_centred, acc, w, a) }
     }
     #[inline(always)]
     fn to_f(self, v: Self::I) -> Self::F {

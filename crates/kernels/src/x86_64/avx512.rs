@@ -38,6 +38,7 @@ unsafe fn run_bf16<O: Op>(s: Avx512<true>, op: O) -> O::Out {
 unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
     type F = __m512;
     type I = __m512i;
+    type Dots = __m512i;
     // 6 × 2 sums as integers and as floats, four lines of codes, a broadcast: all but a few of the 32 registers
     const TILE: usize = 6;
     const PANELS: usize = 2;
@@ -172,9 +173,17 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_srli_epi32::<N>(v) }
     }
     #[inline(always)]
-    fn dot7(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
+    fn open(self, acc: __m512i) -> __m512i {
+        acc
+    }
+    #[inline(always)]
+    fn dot(self, dots: __m512i, w: __m512i, a: __m512i) -> __m512i {
         // SAFETY: see the impl.
-        unsafe { _mm512_dpbusd_epi32(acc, w, a) }
+        unsafe { _mm512_dpbusd_epi32(dots, w, a) }
+    }
+    #[inline(always)]
+    fn close(self, _acc: __m512i, dots: __m512i) -> __m512i {
+        dots
     }
     #[inline(always)]
     fn dot8(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
