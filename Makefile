@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 FFI := $$(scripts/setup.sh ffi-args)
 
 .DEFAULT_GOAL := help
-.PHONY: help build bench test test-vulkan check audit fetch-test-models clients fmt
+.PHONY: help build bench test test-vulkan test-neon check audit fetch-test-models clients fmt
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ test-vulkan: ## Test llama.cpp on Vulkan, on Mesa's software device (compiles so
 	@scripts/setup.sh rust llama-cpp vulkan
 	CARGO_TARGET_DIR=target/vulkan CPLUS_INCLUDE_PATH=$(CURDIR)/crates/llama-cpp/vulkan GGML_VK_VISIBLE_DEVICES=0 \
 		$(CARGO) test -p zonda-llama-cpp --features vulkan --test suite gpu $(ARGS) -- --nocapture
+
+test-neon: ## Test the kernels for AArch64 in an emulator, on CPUs with and without dot products
+	@scripts/setup.sh rust neon
+	scripts/test-neon.sh $(ARGS)
 
 check: ## Format, lints, docs, dependency rules, architecture: all without warnings
 	@scripts/setup.sh rust cargo-deny llama-cpp mlx

@@ -6,6 +6,7 @@
 #   scripts/setup.sh llama-cpp     CMake, a C++ compiler and libclang, for the llama.cpp backend
 #   scripts/setup.sh vulkan        Vulkan's headers and shader compiler, and Mesa's drivers (one of them in software)
 #   scripts/setup.sh mlx           MLX's library into target/mlx, a C++ compiler and OpenBLAS, for the MLX backend
+#   scripts/setup.sh neon          a compiler, a linker and an emulator for AArch64, to test its kernels elsewhere
 #   scripts/setup.sh cargo-deny    the checker of dependency rules, into target/tools
 #
 #   scripts/setup.sh ffi-args      installs nothing; prints cargo's arguments for a build with every backend that is set up
@@ -41,6 +42,10 @@ apt_install() {
     fi
     command -v apt-get >/dev/null || fail "$purpose is missing; install what your system calls: $*"
     say "installing $* ($purpose)"
+    if [[ " $* " == *:arm64\ * ]]; then
+        "${as_root[@]}" dpkg --add-architecture arm64
+        updated=no
+    fi
     if [ "$updated" = no ]; then
         "${as_root[@]}" apt-get update -qq
         updated=yes
@@ -140,6 +145,26 @@ ffi_args() {
 
 ffi_tests() { if has_mlx; then echo "--test suite --test llama_cpp --test mlx"; else echo "--test suite --test llama_cpp"; fi; }
 
+# A Rust that can build for AArch64: the usual one with that target added, or Debian's.
+has_neon_rust() {
+    local rustc library
+    for rustc in rustc /usr/bin/rustc; do
+        library=$("$rustc" --print target-libdir --target aarch64-unknown-linux-gnu 2>/dev/null) || continue
+        [ -d "$library" ] && return
+    done
+    return 1
+}
+
+need_neon() {
+    [ "$(uname -m)" != aarch64 ] || return 0
+    command -v qemu-aarch64 >/dev/null || apt_install "an emulator of AArch64" qemu-user
+    if ! command -v aarch64-linux-gnu-gcc >/dev/null || [ ! -e /usr/aarch64-linux-gnu/lib/crt1.o ]; then
+        apt_install "a linker for AArch64" gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    fi
+    # rustup has it as `rustup target add`, from a server that not every machine reaches; it stays beside rustup's Rust
+    has_neon_rust || apt_install "Rust for AArch64" rustc-web cargo-web libstd-rust-web-dev:arm64
+}
+
 need_cargo_deny() {
     command -v cargo-deny >/dev/null && return
     [ -x target/tools/bin/cargo-deny ] && return
@@ -160,9 +185,10 @@ for part in "$@"; do
     llama-cpp) need_llama_cpp ;;
     vulkan) need_vulkan ;;
     mlx) need_mlx ;;
+    neon) need_neon ;;
     cargo-deny) need_cargo_deny ;;
     ffi-args) ffi_args ;;
     ffi-tests) ffi_tests ;;
-    *) fail "unknown part $part; expected rust, python, llama-cpp, vulkan, mlx, cargo-deny, ffi-args or ffi-tests" ;;
+    *) fail "unknown part $part; expected rust, python, llama-cpp, vulkan, mlx, neon, cargo-deny, ffi-args or ffi-tests" ;;
     esac
 done
