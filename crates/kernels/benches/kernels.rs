@@ -5,13 +5,14 @@
 //! tokens in GOPS. Times are medians.
 
 use std::time::{Duration, Instant};
+use zonda_kernels::memory::Arena;
 use zonda_kernels::quantize::quantize;
 use zonda_kernels::{ActKind, Acts, DType, Isa, Job, Packed, Pool, act_kind, cpus, matmul};
 
 /// `[rows, cols]` of a 7B layer's products: Q and O, gate and up, down, K and V.
 const SHAPES: [(usize, usize); 4] = [(4096, 4096), (14336, 4096), (4096, 14336), (1024, 4096)];
 /// Weights that a decode measurement walks through: more than any cache holds, as a model's layers are.
-const COLD_BYTES: usize = 256 << 20;
+const COLD_BYTES: usize = 2 << 30;
 
 struct Options {
     words: Vec<String>,
@@ -85,9 +86,12 @@ fn weights(pool: &Pool, dtype: DType, rows: usize, cols: usize) -> Vec<Packed> {
     let mut stored = Vec::new();
     quantize(dtype, &noise(16 * cols), &mut stored);
     let row_bytes = stored.len() / 16;
+    let arena = Arena::new();
     let copies = COLD_BYTES.div_ceil(rows * row_bytes);
     let row = |r: usize| &stored[r % 16 * row_bytes..][..row_bytes];
-    (0..copies).map(|_| Packed::pack(pool, dtype, rows, cols, row).expect("memory for the weights")).collect()
+    (0..copies)
+        .map(|_| Packed::pack(pool, &arena, dtype, rows, cols, row).expect("memory for the weights"))
+        .collect()
 }
 
 fn activations(isa: Isa, tokens: usize, cols: usize, kind: ActKind) -> Acts {

@@ -1,12 +1,27 @@
 //! Large zeroed buffers in anonymous memory, advised to huge pages: weights and the KV cache live here.
 
 use memmap2::MmapMut;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Zeroed bytes, page-aligned (so 64-byte-aligned), freed on drop. Pages are touched only when written.
+/// Bytes that buffers of an [`Arena`] start at multiples of: a cache line.
+const LINE: usize = 64;
+/// What an [`Arena`] asks the system for at a time. Only what is written of it takes memory.
+const SLAB_BYTES: usize = 256 << 20;
+
+/// Zeroed bytes, 64-byte-aligned, freed on drop. Pages are touched only when written.
 #[derive(Debug)]
 pub struct Buffer {
-    map: Option<MmapMut>,
+    /// Keeps the memory; `None` for no bytes.
+    _map: Option<Arc<MmapMut>>,
+    at: NonNull<u8>,
+    len: usize,
 }
+
+// SAFETY: a buffer's range of its mapping is its own; only `&mut self` writes it.
+unsafe impl Send for Buffer {}
+// SAFETY: as above.
+unsafe impl Sync for Buffer {}
 
 /// Anonymous memory could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -18,47 +33,104 @@ pub struct AllocError {
     pub source: std::io::Error,
 }
 
+/// Asks the system for memory.
+fn map(bytes: usize) -> Result<MmapMut, AllocError> {
+    let map = MmapMut::map_anon(bytes).map_err(|source| AllocError { bytes, source })?;
+    #[cfg(target_os = "linux")]
+    if bytes >= 1 << 20 {
+        // a hint: without huge pages everything still works
+        let _ = map.advise(memmap2::Advice::HugePage);
+    }
+    Ok(map)
+}
+
 impl Buffer {
-    /// `bytes` zero bytes.
+    /// `bytes` zero bytes in a mapping of their own.
     ///
     /// # Errors
     /// If the system refuses the mapping.
     pub fn zeroed(bytes: usize) -> Result<Buffer, AllocError> {
         if bytes == 0 {
-            return Ok(Buffer { map: None });
+            return Ok(Buffer { _map: None, at: NonNull::dangling(), len: 0 });
         }
-        let map = MmapMut::map_anon(bytes).map_err(|source| AllocError { bytes, source })?;
-        #[cfg(target_os = "linux")]
-        if bytes >= 1 << 20 {
-            // a hint: without huge pages everything still works
-            let _ = map.advise(memmap2::Advice::HugePage);
-        }
-        Ok(Buffer { map: Some(map) })
+        let mut map = map(bytes)?;
+        let at = NonNull::from(&mut map[..]).cast();
+        Ok(Buffer { _map: Some(Arc::new(map)), at, len: bytes })
     }
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        self.map.as_deref().unwrap_or(&[])
+        // SAFETY: `len` bytes at `at` lie in the mapping that `_map` keeps, and are this buffer's alone.
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 
     /// The bytes, to write.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.map.as_deref_mut().unwrap_or(&mut [])
+        // SAFETY: as in `bytes`.
+        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
     }
 
     /// The address of the first byte.
     pub fn as_ptr(&self) -> *const u8 {
-        self.bytes().as_ptr()
+        self.at.as_ptr()
     }
 
     /// How many bytes.
     pub fn len(&self) -> usize {
-        self.bytes().len()
+        self.len
     }
 
     /// True for no bytes at all.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
+    }
+}
+
+/// Buffers one behind the other in few large mappings, so that huge pages hold them whole: each in a mapping of its own leaves
+/// an end of up to 2 MiB on small pages, a tenth of a 7B's weights. The memory is freed when the last buffer of a mapping is.
+#[derive(Debug, Default)]
+pub struct Arena {
+    slab: Mutex<Option<Slab>>,
+}
+
+/// A mapping and how much of it is taken.
+#[derive(Debug)]
+struct Slab {
+    map: Arc<MmapMut>,
+    at: NonNull<u8>,
+    taken: usize,
+}
+
+// SAFETY: an address and a count; what lies there is reached only through the buffers that were given out.
+unsafe impl Send for Slab {}
+
+impl Arena {
+    /// Without any memory yet.
+    pub fn new() -> Arena {
+        Arena::default()
+    }
+
+    /// `bytes` zero bytes.
+    ///
+    /// # Errors
+    /// If the system refuses the memory.
+    pub fn zeroed(&self, bytes: usize) -> Result<Buffer, AllocError> {
+        if bytes == 0 {
+            return Buffer::zeroed(0);
+        }
+        let mut slot = self.slab.lock().unwrap_or_else(PoisonError::into_inner);
+        let slab = match &mut *slot {
+            Some(slab) if slab.map.len() - slab.taken >= bytes => slab,
+            slot => {
+                let mut map = map(SLAB_BYTES.max(bytes))?;
+                let at = NonNull::from(&mut map[..]).cast();
+                slot.insert(Slab { map: Arc::new(map), at, taken: 0 })
+            }
+        };
+        // SAFETY: `taken + bytes` is at most the mapping's length.
+        let at = unsafe { slab.at.add(slab.taken) };
+        slab.taken = (slab.taken + bytes).next_multiple_of(LINE).min(slab.map.len());
+        Ok(Buffer { _map: Some(Arc::clone(&slab.map)), at, len: bytes })
     }
 }
 
@@ -91,5 +163,35 @@ impl<T> SharedPtr<T> {
     pub unsafe fn at(self, i: usize) -> *mut T {
         // SAFETY: the caller vouches for `i`.
         unsafe { self.0.add(i) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arenas_buffers_are_zeroed_aligned_and_apart() {
+        let arena = Arena::new();
+        let mut buffers = Vec::new();
+        for bytes in [1, 64, 1000, 0, 3 << 20, SLAB_BYTES - (1 << 20), 65] {
+            let mut buffer = arena.zeroed(bytes).unwrap();
+            assert_eq!((buffer.len(), buffer.is_empty()), (bytes, bytes == 0));
+            assert!(bytes == 0 || buffer.as_ptr().addr().is_multiple_of(LINE));
+            assert!(buffer.bytes().iter().take(4096).all(|&b| b == 0));
+            if let [first, .., last] = buffer.bytes_mut() {
+                (*first, *last) = (1, 2);
+            }
+            buffers.push(buffer);
+        }
+        let mut ranges: Vec<_> =
+            buffers.iter().map(|b| b.bytes().as_ptr_range()).filter(|r| r.start != r.end).collect();
+        ranges.sort_by_key(|r| r.start);
+        assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
+        // what was written last is still there after the arena is gone
+        drop(arena);
+        assert!(
+            buffers.iter().filter(|b| b.len() > 1).all(|b| (b.bytes()[0], b.bytes()[b.len() - 1]) == (1, 2))
+        );
     }
 }

@@ -21,7 +21,7 @@
 
 use crate::DType;
 use crate::format::{Format, with_format};
-use crate::memory::{AllocError, Buffer, SharedPtr};
+use crate::memory::{AllocError, Arena, Buffer, SharedPtr};
 use crate::pool::Pool;
 use crate::simd::LANES;
 use crate::unpack::{Block, unpack};
@@ -48,7 +48,7 @@ pub(crate) const fn chunk_bytes<F: Format>() -> usize {
 
 impl Packed {
     /// Packs a stored matrix. `row(r)` gives the stored bytes of row `r`: a row order other than the file's (RoPE
-    /// pairing) costs nothing.
+    /// pairing) costs nothing. The panels lie in `arena`, behind those packed before them.
     ///
     /// # Errors
     /// If memory for the panels can't be had.
@@ -57,6 +57,7 @@ impl Packed {
     /// If a row's byte count is not that of `cols` values of `dtype`.
     pub fn pack<'a>(
         pool: &Pool,
+        arena: &Arena,
         dtype: DType,
         rows: usize,
         cols: usize,
@@ -69,7 +70,7 @@ impl Packed {
             quantized => with_format!(quantized, F => cols / F::BLOCK * chunk_bytes::<F>()),
         };
         let groups = rows.div_ceil(ROWS);
-        let mut data = Buffer::zeroed(groups * group_bytes)?;
+        let mut data = arena.zeroed(groups * group_bytes)?;
         let base = SharedPtr::new(data.bytes_mut());
         pool.for_each(groups, &|group| {
             // SAFETY: groups are disjoint ranges of `data`, which outlives the call.

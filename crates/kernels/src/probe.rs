@@ -28,6 +28,8 @@ const STRETCH: usize = 1 << 20;
 /// Memory that is streamed through: at least this much, eight times the last cache, and a share for every thread.
 const READ_BYTES: usize = 512 << 20;
 const READ_BYTES_A_THREAD: usize = 32 << 20;
+/// A large model's weights: see [`Peaks::read_large`].
+pub const LARGE_BYTES: usize = 4 << 30;
 
 /// A rate with one core working, and with all.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,8 +45,11 @@ pub struct Rate {
 pub struct Peaks {
     /// Threads behind [`Rate::all`].
     pub threads: usize,
-    /// Memory read, in bytes a second.
+    /// Memory read, in bytes a second, out of half a GiB: as much as a small model has weights.
     pub read: Rate,
+    /// Likewise out of [`LARGE_BYTES`]; `None` if that wasn't asked for. More memory is read more slowly where looking up
+    /// where pages lie no longer stays in a cache, as in virtual machines, whose pages are looked up twice.
+    pub read_large: Option<Rate>,
     /// Bytes times bytes into 32 bits, in operations a second: a multiply-add is two.
     pub int8: Rate,
     /// `bf16` pairs into `f32`, likewise; `None` where no instruction does that and kernels compute with `f32`.
@@ -57,15 +62,21 @@ pub struct Peaks {
 pub const EACH: Duration = Duration::from_millis(300);
 
 impl Peaks {
-    /// Measures with `threads` threads, pinned as the kernels' are, spending about `each` on every figure. The calling
-    /// thread stays where it is.
+    /// The peak of reading a model of so many bytes with all threads, in bytes a second.
+    pub fn read_of(&self, bytes: u64) -> f64 {
+        let large = self.read_large.filter(|_| bytes > (LARGE_BYTES / 4) as u64);
+        large.unwrap_or(self.read).all
+    }
+
+    /// Measures with `threads` threads, pinned as the kernels' are, spending about `each` on every figure. `large` takes
+    /// [`LARGE_BYTES`] of memory, and the time to fill them. The calling thread stays where it is.
     ///
     /// # Errors
     /// If there is no memory to read through.
-    pub fn measure(isa: Isa, threads: usize, each: Duration) -> Result<Peaks, AllocError> {
+    pub fn measure(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<Peaks, AllocError> {
         // a pool pins its caller, who may have other plans
         std::thread::scope(|scope| {
-            let measured = scope.spawn(|| measure(isa, threads.max(1), each)).join();
+            let measured = scope.spawn(|| measure(isa, threads.max(1), each, large)).join();
             measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
@@ -75,6 +86,7 @@ impl Peaks {
 #[derive(Clone, Copy, PartialEq)]
 enum What {
     Read,
+    ReadLarge,
     Int8,
     Bf16,
     F32,
@@ -91,10 +103,10 @@ struct Pass {
 /// one of them is left alone.
 const PASSES: usize = 8 * CHAINS.len();
 
-fn passes(isa: Isa) -> Vec<Pass> {
+fn passes(isa: Isa, large: bool) -> Vec<Pass> {
     let mut passes = Vec::new();
-    for what in [What::Read, What::Int8, What::Bf16, What::F32] {
-        if what == What::Bf16 && !isa.bf16_dot() {
+    for what in [What::Read, What::ReadLarge, What::Int8, What::Bf16, What::F32] {
+        if (what == What::Bf16 && !isa.bf16_dot()) || (what == What::ReadLarge && !large) {
             continue;
         }
         for all in [false, true] {
@@ -106,12 +118,13 @@ fn passes(isa: Isa) -> Vec<Pass> {
 
 /// One parallel region for everything: each thread keeps the part of memory that it touched first, and those that a
 /// pass doesn't need sleep at the barrier.
-fn measure(isa: Isa, threads: usize, each: Duration) -> Result<Peaks, AllocError> {
-    let part = (READ_BYTES.max(8 * cpus::last_cache_bytes()) / threads).max(READ_BYTES_A_THREAD);
-    let part = part.next_multiple_of(STRETCH);
+fn measure(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<Peaks, AllocError> {
+    let small = (READ_BYTES.max(8 * cpus::last_cache_bytes()) / threads).max(READ_BYTES_A_THREAD);
+    let small = small.next_multiple_of(STRETCH);
+    let part = if large { small.max((LARGE_BYTES / threads).next_multiple_of(STRETCH)) } else { small };
     let mut buffer = Buffer::zeroed(part * threads)?;
     let memory = SharedPtr::new(buffer.bytes_mut());
-    let passes = passes(isa);
+    let passes = passes(isa, large);
     let pass_time = each / PASSES as u32;
     let barrier = Barrier::new(threads);
     // units a second of each pass, summed over the threads
@@ -119,15 +132,18 @@ fn measure(isa: Isa, threads: usize, each: Duration) -> Result<Peaks, AllocError
     Pool::new(threads).for_each(threads, &|i| {
         // SAFETY: thread `i` writes its own part, before the barrier that comes before any reading.
         unsafe { std::slice::from_raw_parts_mut(memory.at(i * part), part).fill(1) };
+        // a pass goes on where the last one stopped: each is shorter than a walk through all of the memory
+        let mut stretch = 0;
         for (n, pass) in passes.iter().enumerate() {
             barrier.wait();
             if !pass.all && i > 0 {
                 continue;
             }
+            let part = if pass.what == What::ReadLarge { part } else { small };
             let (start, len) = if pass.all { (i * part, part) } else { (0, threads * part) };
             // SAFETY: within the buffer, which nobody writes any more.
             let bytes = unsafe { std::slice::from_raw_parts(memory.at(start), len) };
-            let rate = run_pass(isa, pass, bytes, pass_time);
+            let rate = run_pass(isa, pass, bytes, &mut stretch, pass_time);
             rates.lock().unwrap_or_else(PoisonError::into_inner)[n] += rate;
         }
     });
@@ -138,22 +154,31 @@ fn measure(isa: Isa, threads: usize, each: Duration) -> Result<Peaks, AllocError
     };
     let rate = |what| Rate { one: best(what, false), all: best(what, true) };
     let bf16 = isa.bf16_dot().then(|| rate(What::Bf16));
-    Ok(Peaks { threads, read: rate(What::Read), int8: rate(What::Int8), bf16, f32: rate(What::F32) })
+    let read_large = large.then(|| rate(What::ReadLarge));
+    Ok(Peaks {
+        threads,
+        read: rate(What::Read),
+        read_large,
+        int8: rate(What::Int8),
+        bf16,
+        f32: rate(What::F32),
+    })
 }
 
-/// Units a second of one thread.
-fn run_pass(isa: Isa, pass: &Pass, bytes: &[u8], time: Duration) -> f64 {
+/// Units a second of one thread; reading goes on from stretch `from`.
+fn run_pass(isa: Isa, pass: &Pass, bytes: &[u8], from: &mut usize, time: Duration) -> f64 {
     let ring = black_box(ring(pass.what));
-    let mut stretches = bytes.chunks_exact(STRETCH).cycle();
+    let stretches = bytes.len() / STRETCH;
     let (mut units, mut sum) = (0, 0.0);
     let start = Instant::now();
     loop {
-        match (pass.what, stretches.next()) {
-            (What::Read, Some(stretch)) => {
-                sum += isa.run(Read(stretch));
+        match pass.what {
+            What::Read | What::ReadLarge => {
+                sum += isa.run(Read(&bytes[*from % stretches * STRETCH..][..STRETCH]));
+                *from += 1;
                 units += STRETCH;
             }
-            (what, _) => {
+            what => {
                 sum += multiply_add(isa, what, pass.chains, ROUNDS, &ring);
                 units += ROUNDS * pass.chains * what.operations();
             }
@@ -170,7 +195,7 @@ impl What {
     /// Operations of one instruction's worth of work: a multiply-add of two vectors is two an element.
     fn operations(self) -> usize {
         match self {
-            What::Read => 0,
+            What::Read | What::ReadLarge => 0,
             What::Int8 => 2 * VECTOR,
             What::Bf16 => 2 * VECTOR / 2,
             What::F32 => 2 * VECTOR / 4,
@@ -185,7 +210,7 @@ fn ring(what: What) -> [u8; RING * VECTOR] {
     for (i, vector) in ring.chunks_exact_mut(VECTOR).enumerate() {
         let sign = if i % 2 == 0 { 1i8 } else { -1 };
         match what {
-            What::Read | What::Int8 => vector.fill(sign as u8),
+            What::Read | What::ReadLarge | What::Int8 => vector.fill(sign as u8),
             What::Bf16 => fill(vector, &bf16::from_f32(sign.into()).to_ne_bytes()),
             What::F32 => fill(vector, &f32::from(sign).to_ne_bytes()),
         }
@@ -247,7 +272,7 @@ impl<const N: usize> Op for MultiplyAdd<'_, N> {
                     }
                 }
             }
-            What::Read | What::F32 => {
+            What::Read | What::ReadLarge | What::F32 => {
                 let mut own = [s.splat(0.0); N];
                 for c in 0..N {
                     own[c] = s.splat(c as f32 + 1.0);
@@ -321,7 +346,8 @@ mod tests {
     #[test]
     fn every_figure_is_there() {
         for (isa, threads) in [(Isa::best(), 2), (Isa::named("scalar").unwrap(), 1)] {
-            let peaks = Peaks::measure(isa, threads, Duration::from_millis(6)).unwrap();
+            let peaks = Peaks::measure(isa, threads, Duration::from_millis(6), false).unwrap();
+            assert_eq!((peaks.read_large, peaks.read_of(u64::MAX)), (None, peaks.read.all));
             assert_eq!((peaks.threads, peaks.bf16.is_some()), (threads, isa.bf16_dot()));
             for rate in
                 [Some(peaks.read), Some(peaks.int8), peaks.bf16, Some(peaks.f32)].into_iter().flatten()

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use zonda_kernels::dequantize::dequantize;
+use zonda_kernels::memory::Arena;
 use zonda_kernels::quantize::quantize;
 use zonda_kernels::{ActKind, Acts, DType, Isa, Job, Packed, Pool, act_kind, matmul};
 
@@ -59,7 +60,9 @@ fn check(dtype: DType, rows: usize, cols: usize, tokens: usize, threads: usize, 
     let x = values(tokens * cols, seed + 1);
     let pool = Pool::new(threads);
     let row_bytes = stored.len() / rows;
-    let packed = Packed::pack(&pool, dtype, rows, cols, |r| &stored[r * row_bytes..][..row_bytes]).unwrap();
+    let packed =
+        Packed::pack(&pool, &Arena::new(), dtype, rows, cols, |r| &stored[r * row_bytes..][..row_bytes])
+            .unwrap();
     for isa in Isa::all() {
         let kind = act_kind(isa, dtype);
         let acts = filled(isa, &x, cols, &[kind]);
@@ -127,7 +130,8 @@ fn a_token_does_not_depend_on_its_batch() {
         quantize(dtype, &values(rows * cols, 5), &mut stored);
         let row_bytes = stored.len() / rows;
         let packed =
-            Packed::pack(&pool, dtype, rows, cols, |r| &stored[r * row_bytes..][..row_bytes]).unwrap();
+            Packed::pack(&pool, &Arena::new(), dtype, rows, cols, |r| &stored[r * row_bytes..][..row_bytes])
+                .unwrap();
         for isa in Isa::all() {
             let kinds = [act_kind(isa, dtype)];
             let run = |x: &[f32]| {
@@ -159,7 +163,8 @@ fn nan_and_infinity_in_activations_show() {
             quantize(dtype, &values(16 * 256, 9), &mut stored);
             let row_bytes = stored.len() / 16;
             let packed =
-                Packed::pack(&pool, dtype, 16, 256, |r| &stored[r * row_bytes..][..row_bytes]).unwrap();
+                Packed::pack(&pool, &Arena::new(), dtype, 16, 256, |r| &stored[r * row_bytes..][..row_bytes])
+                    .unwrap();
             for isa in Isa::all() {
                 let acts = filled(isa, &x, 256, &[act_kind(isa, dtype)]);
                 let mut out = vec![0.0; 16];

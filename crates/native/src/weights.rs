@@ -9,7 +9,7 @@ use zonda_engine::load::{
 };
 use zonda_engine::make::Mix;
 use zonda_kernels::dequantize::dequantize;
-use zonda_kernels::memory::SharedPtr;
+use zonda_kernels::memory::{Arena, SharedPtr};
 use zonda_kernels::quantize::quantize;
 use zonda_kernels::{ActKind, DType, Isa, Packed, Pool, act_kind};
 
@@ -83,7 +83,7 @@ impl Weights {
         pool: &Pool,
         quantize: Option<Mix>,
     ) -> Result<Weights, BackendError> {
-        let loader = Loader { model, spec: &model.spec, isa, pool, quantize };
+        let loader = Loader { model, spec: &model.spec, isa, pool, quantize, arena: Arena::new() };
         let embedding = loader.embedding()?;
         let head = if model.spec.tied_embeddings { TensorRole::TokenEmbedding } else { TensorRole::Output };
         Ok(Weights {
@@ -128,6 +128,8 @@ impl Weights {
 struct Loader<'a> {
     model: &'a Model,
     spec: &'a ModelSpec,
+    /// Where all matrices lie, in the order they are read.
+    arena: Arena,
     isa: Isa,
     pool: &'a Pool,
     quantize: Option<Mix>,
@@ -186,7 +188,7 @@ impl Loader<'_> {
             &quantized
         };
         let row_bytes = bytes.len() / rows;
-        let packed = Packed::pack(self.pool, dtype, rows, cols, |r| {
+        let packed = Packed::pack(self.pool, &self.arena, dtype, rows, cols, |r| {
             let stored = self.stored_row(role, r);
             if dtype == tensor.dtype {
                 check.row(stored);

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use zonda_bench::machine::Machine;
 use zonda_bench::warning::{Noted, Warning};
-use zonda_kernels::probe::{EACH, Peaks, Rate};
+use zonda_kernels::probe::{EACH, LARGE_BYTES, Peaks, Rate};
 use zonda_kernels::{Isa, cpus};
 
 /// Show this machine, what it can do at most, and which backends are usable
@@ -65,7 +65,9 @@ impl Doctor {
         if !self.quick {
             warnings = machine.check();
             let _spinner = Spinner::start("measuring", quiet);
-            peaks = Some(Peaks::measure(isa, threads, EACH).context("measuring the memory's speed")?);
+            let large = machine.available_bytes > 2 * LARGE_BYTES as u64;
+            let measured = Peaks::measure(isa, threads, EACH, large);
+            peaks = Some(measured.context("measuring the memory's speed")?);
         }
         let backends: Vec<_> = BackendKind::value_variants().iter().map(|kind| kind.status()).collect();
         let lists = backends.iter().any(|status| !status.devices.is_empty());
@@ -93,6 +95,7 @@ fn document(found: &Found) -> Json {
             "threads": peaks.threads,
             "instruction_set": found.isa.describe(),
             "read_bytes_per_s": rate(peaks.read),
+            "read_large_bytes_per_s": peaks.read_large.map(rate),
             "int8_ops_per_s": rate(peaks.int8),
             "bf16_ops_per_s": peaks.bf16.map(rate),
             "f32_ops_per_s": rate(peaks.f32),
@@ -143,6 +146,9 @@ fn text(found: &Found) -> String {
             }
         };
         line("read", figure(peaks.read, 1e9, "GB/s"));
+        if let Some(large) = peaks.read_large {
+            line("read 4 GiB", figure(large, 1e9, "GB/s"));
+        }
         line("int8", figure(peaks.int8, 1e12, "TOPS"));
         let by_f32 = || "no instruction for it: computed as f32".to_owned();
         line("bf16", peaks.bf16.map_or_else(by_f32, |rate| figure(rate, 1e12, "TFLOPS")));
