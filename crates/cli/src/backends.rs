@@ -459,9 +459,8 @@ fn native_options(options: &OpenOptions, model: &Model) -> Result<NativeOptions,
         .map_err(|e| unsupported(e.to_string()))?;
     let kv_type = match options.kv_type.as_deref() {
         None => NativeOptions::default().kv_type,
-        Some("f16") => KvType::F16,
-        Some("f32") => KvType::F32,
-        Some(other) => return Err(unsupported(format!("KV cache type {other:?}; expected f16 or f32"))),
+        Some(name) => KvType::named(name)
+            .ok_or_else(|| unsupported(format!("KV cache type {name:?}; expected f16, q8_0 or f32")))?,
     };
     let (threads, context) = (options.threads, options.ctx);
     let mut chosen = NativeOptions { threads, isa, kv_type, quantize, context, ..NativeOptions::default() };

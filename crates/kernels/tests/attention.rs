@@ -21,6 +21,21 @@ fn values(n: usize, seed: u64, scale: f32) -> Vec<f32> {
         .collect()
 }
 
+/// `[positions, head_dim]` as the cache holds them.
+fn as_stored(kv: KvType, values: &[f32], head_dim: usize) -> Vec<f64> {
+    let rows = values.chunks(head_dim).flat_map(|row| row.chunks(32));
+    rows.flat_map(|block| {
+        let amax = block.iter().fold(0.0f32, |max, v| max.max(v.abs()));
+        let scale = f64::from(f16::from_f32(amax / 127.0).to_f32());
+        block.iter().map(move |&x| match kv {
+            KvType::F32 => f64::from(x),
+            KvType::F16 => f64::from(f16::from_f32(x).to_f32()),
+            KvType::Q8_0 => scale * f64::from((x * (127.0 / amax)).round_ties_even()),
+        })
+    })
+    .collect()
+}
+
 #[track_caller]
 fn close(got: &[f32], want: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), want.len());
@@ -48,18 +63,18 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
             value: &vals[p * head_dim..][..head_dim],
         });
     }
-    let stored = |x: f32| f64::from(if kv == KvType::F16 { f16::from_f32(x).to_f32() } else { x });
+    let (stored_keys, stored_vals) = (as_stored(kv, &keys, head_dim), as_stored(kv, &vals, head_dim));
     let scale = 1.0 / (head_dim as f32).sqrt();
     let mut want = Vec::new();
     for (q, &(from, to)) in queries.chunks(head_dim).zip(windows) {
         let score = |p: usize| -> f64 {
-            let key = &keys[p * head_dim..][..head_dim];
-            q.iter().zip(key).map(|(&q, &k)| f64::from(q) * stored(k)).sum::<f64>() * f64::from(scale)
+            let key = &stored_keys[p * head_dim..][..head_dim];
+            q.iter().zip(key).map(|(&q, &k)| f64::from(q) * k).sum::<f64>() * f64::from(scale)
         };
         let weights: Vec<f64> = (from..to).map(|p| score(p).exp()).collect();
         let total: f64 = weights.iter().sum();
         for d in 0..head_dim {
-            let mixed: f64 = (from..to).map(|p| weights[p - from] * stored(vals[p * head_dim + d])).sum();
+            let mixed: f64 = (from..to).map(|p| weights[p - from] * stored_vals[p * head_dim + d]).sum();
             want.push(mixed / total);
         }
     }
@@ -127,8 +142,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn attention(positions in 1usize..200, dim in 1usize..9, queries in 1usize..11, f16 in any::<bool>(), window in 1usize..120, seed in 0u64..10_000) {
-        let kv = if f16 { KvType::F16 } else { KvType::F32 };
+    fn attention(positions in 1usize..200, dim in 1usize..9, queries in 1usize..30, kv in prop::sample::select(&KvType::ALL[..]), window in 1usize..120, seed in 0u64..10_000) {
         // head sizes that are no multiple of the vector too
         let head_dim = 2 * (8 * dim - seed as usize % 7);
         let ranges: Vec<(usize, usize)> = (0..queries)
@@ -181,18 +195,22 @@ proptest! {
 fn long_contexts_and_whole_pages() {
     for positions in [PAGE - 1, PAGE, PAGE + 1, SPLIT, SPLIT + 1, 40 * PAGE] {
         let windows = [(0, positions), (positions - 1, positions), (positions / 2, positions / 2 + 1)];
-        check_attention(positions, 64, KvType::F16, &windows, 11);
+        for kv in KvType::ALL {
+            check_attention(positions, 64, kv, &windows, 11);
+        }
     }
 }
 
 #[test]
 fn a_nan_in_the_cache_shows() {
-    for (key, value) in [(f32::NAN, 1.0), (1.0, f32::NAN)] {
-        let mut page = vec![0u32; KvType::F32.page_bytes(32) / 4];
+    for (kv, (key, value)) in
+        KvType::ALL.into_iter().flat_map(|kv| [(f32::NAN, 1.0), (1.0, f32::NAN)].map(|pair| (kv, pair)))
+    {
+        let mut page = vec![0u32; kv.page_bytes(32) / 4];
         for at in 0..3 {
             let (k, v) = if at == 1 { (key, value) } else { (0.5, 0.5) };
             let page = bytemuck::cast_slice_mut(&mut page);
-            Isa::best().run(StoreKv { page, kv: KvType::F32, at, key: &[k; 32], value: &[v; 32] });
+            Isa::best().run(StoreKv { page, kv, at, key: &[k; 32], value: &[v; 32] });
         }
         for isa in Isa::all() {
             let (q, mut out) = ([1.0f32; 32], [0.0f32; 32]);
@@ -200,7 +218,7 @@ fn a_nan_in_the_cache_shows() {
                 queries: &[Query { q: q.as_ptr(), out: out.as_mut_ptr(), from: 0, to: 3 }],
                 head_dim: 32,
                 scale: 1.0,
-                kv: KvType::F32,
+                kv,
                 page: |_| bytemuck::cast_slice::<u32, u8>(&page),
                 scratch: &mut Scratch::default(),
             });

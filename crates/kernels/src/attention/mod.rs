@@ -7,14 +7,16 @@
 //! parallel ([`AttendSplit`], FlashDecoding) and give the bits that one thread gives ([`Attend`]). Each query's arithmetic is
 //! independent of the others', so results do not depend on how a prompt was cut into batches.
 
+mod form;
 mod page;
 mod store;
 
 pub use store::StoreKv;
 
 use crate::simd::{LANES, Op, Simd};
+use form::{Bytes, Floats, widen};
 use half::f16;
-use page::{Walk, widen};
+use page::Walk;
 
 /// Positions in a KV page.
 pub const PAGE: usize = 32;
@@ -29,28 +31,35 @@ pub enum KvType {
     F16,
     /// Four bytes a value.
     F32,
+    /// A byte a value and an `f16` scale per 32 of a head's values, as in GGUF's Q8_0.
+    Q8_0,
 }
 
 impl KvType {
-    /// Bytes a value.
-    pub const fn bytes(self) -> usize {
-        match self {
-            KvType::F16 => 2,
-            KvType::F32 => 4,
-        }
-    }
+    /// All of them.
+    pub const ALL: [KvType; 3] = [KvType::F16, KvType::F32, KvType::Q8_0];
 
     /// The name, as the command line takes it.
     pub const fn name(self) -> &'static str {
         match self {
             KvType::F16 => "f16",
             KvType::F32 => "f32",
+            KvType::Q8_0 => "q8_0",
         }
     }
 
-    /// Bytes of one page of one KV head: keys, then values.
+    /// The type with this name.
+    pub fn named(name: &str) -> Option<KvType> {
+        KvType::ALL.into_iter().find(|kv| kv.name() == name)
+    }
+
+    /// Bytes of one page of one KV head: keys, then values, then scales if there are any.
     pub const fn page_bytes(self, head_dim: usize) -> usize {
-        2 * PAGE * head_dim * self.bytes()
+        match self {
+            KvType::F16 => 2 * PAGE * head_dim * 2,
+            KvType::F32 => 2 * PAGE * head_dim * 4,
+            KvType::Q8_0 => form::scales_at(head_dim, 2),
+        }
     }
 }
 
@@ -256,14 +265,21 @@ impl<'p, P: Fn(usize) -> &'p [u8]> Attend<'_, P> {
             }
             let Sums { acc, state } = &mut *part;
             let walk = Walk { queries, acc, state, head_dim, scale: self.scale, index };
-            match self.kv {
-                KvType::F32 => walk.run(s, bytemuck::cast_slice::<u8, f32>(bytes)),
-                KvType::F16 if queries.len() < WIDEN_FROM * S::TILE => {
-                    walk.run(s, bytemuck::cast_slice::<u8, f16>(bytes));
-                }
-                KvType::F16 => {
-                    widen(s, bytemuck::cast_slice(bytes), widened);
-                    walk.run(s, widened);
+            let wide = queries.len() >= WIDEN_FROM * S::TILE;
+            // SAFETY: the page's length was checked, and its type is what this attention was told.
+            unsafe {
+                match self.kv {
+                    KvType::F32 => walk.run::<S, Floats<f32>>(s, bytes.as_ptr()),
+                    KvType::F16 if !wide => walk.run::<S, Floats<f16>>(s, bytes.as_ptr()),
+                    KvType::Q8_0 if !wide => walk.run::<S, Bytes>(s, bytes.as_ptr()),
+                    kv => {
+                        if kv == KvType::F16 {
+                            widen::<S, Floats<f16>>(s, bytes, head_dim, widened);
+                        } else {
+                            widen::<S, Bytes>(s, bytes, head_dim, widened);
+                        }
+                        walk.run::<S, Floats<f32>>(s, widened.as_ptr().cast());
+                    }
                 }
             }
         }

@@ -1,68 +1,9 @@
 //! The inner loops: a tile of queries against one page of keys and values.
 
+use super::form::{BLOCK, Form};
 use super::{PAGE, Query};
 use crate::simd::{LANES, Simd};
-use half::f16;
 use std::ops::Range;
-
-/// What a page's values are stored as.
-pub(super) trait Element: bytemuck::Pod {
-    /// Reads 16 values.
-    ///
-    /// # Safety
-    /// `p` is readable for 16 values.
-    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::F;
-    /// Writes 16 values.
-    ///
-    /// # Safety
-    /// `p` is writable for 16 values.
-    unsafe fn store<S: Simd>(s: S, p: *mut Self, v: S::F);
-    fn to_f32(self) -> f32;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::F {
-        // SAFETY: the caller's word.
-        unsafe { s.load(p) }
-    }
-    #[inline(always)]
-    unsafe fn store<S: Simd>(s: S, p: *mut f32, v: S::F) {
-        // SAFETY: the caller's word.
-        unsafe { s.store(p, v) }
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self
-    }
-}
-
-impl Element for f16 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const f16) -> S::F {
-        // SAFETY: the caller's word.
-        unsafe { s.load_f16(p) }
-    }
-    #[inline(always)]
-    unsafe fn store<S: Simd>(s: S, p: *mut f16, v: S::F) {
-        // SAFETY: the caller's word.
-        unsafe { s.store_f16(p, v) }
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self.to_f32()
-    }
-}
-
-/// `f16` to `f32`, exactly.
-#[inline(always)]
-pub(super) fn widen<S: Simd>(s: S, from: &[f16], to: &mut Vec<f32>) {
-    to.resize(from.len(), 0.0);
-    for (to, from) in to.chunks_exact_mut(LANES).zip(from.chunks_exact(LANES)) {
-        // SAFETY: both chunks are 16 long; a page is a multiple of 16 values.
-        unsafe { s.store(to.as_mut_ptr(), s.load_f16(from.as_ptr())) }
-    }
-}
 
 /// All queries' way over one page, a tile of queries at a time: a key or value is loaded once for all of a tile.
 pub(super) struct Walk<'a> {
@@ -78,23 +19,28 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// # Safety
+    /// `page` is one of form `F` and this head size.
     #[inline(always)]
-    pub fn run<S: Simd, E: Element>(self, s: S, page: &[E]) {
+    pub unsafe fn run<S: Simd, F: Form>(self, s: S, page: *const u8) {
         let tiles = self.queries.chunks(S::TILE).zip(self.acc.chunks_mut(S::TILE * self.head_dim));
         for ((queries, acc), state) in tiles.zip(self.state.chunks_mut(S::TILE)) {
             let tile = Tile { queries, head_dim: self.head_dim, scale: self.scale, index: self.index };
-            if S::TILE >= 6 && queries.len() == 6 {
-                tile.fold::<S, E, 6>(s, page, acc, state);
-            } else if S::TILE >= 5 && queries.len() == 5 {
-                tile.fold::<S, E, 5>(s, page, acc, state);
-            } else if S::TILE >= 4 && queries.len() == 4 {
-                tile.fold::<S, E, 4>(s, page, acc, state);
-            } else if S::TILE >= 3 && queries.len() == 3 {
-                tile.fold::<S, E, 3>(s, page, acc, state);
-            } else if S::TILE >= 2 && queries.len() == 2 {
-                tile.fold::<S, E, 2>(s, page, acc, state);
-            } else {
-                tile.fold::<S, E, 1>(s, page, acc, state);
+            // SAFETY: the caller's word.
+            unsafe {
+                if S::TILE >= 6 && queries.len() == 6 {
+                    tile.fold::<S, F, 6>(s, page, acc, state);
+                } else if S::TILE >= 5 && queries.len() == 5 {
+                    tile.fold::<S, F, 5>(s, page, acc, state);
+                } else if S::TILE >= 4 && queries.len() == 4 {
+                    tile.fold::<S, F, 4>(s, page, acc, state);
+                } else if S::TILE >= 3 && queries.len() == 3 {
+                    tile.fold::<S, F, 3>(s, page, acc, state);
+                } else if S::TILE >= 2 && queries.len() == 2 {
+                    tile.fold::<S, F, 2>(s, page, acc, state);
+                } else {
+                    tile.fold::<S, F, 1>(s, page, acc, state);
+                }
             }
         }
     }
@@ -110,15 +56,17 @@ struct Tile<'a> {
 
 impl Tile<'_> {
     /// Folds the page into the running softmax of `N` queries: `acc` is `[N, head_dim]`, `state` `[N]`.
+    ///
+    /// # Safety
+    /// `page` is one of form `F` and this head size.
     #[inline(always)]
-    fn fold<S: Simd, E: Element, const N: usize>(
+    unsafe fn fold<S: Simd, F: Form, const N: usize>(
         &self,
         s: S,
-        page: &[E],
+        page: *const u8,
         acc: &mut [f32],
         state: &mut [(f32, f32)],
     ) {
-        let (keys, values) = page.split_at(PAGE * self.head_dim);
         let seen: [Range<usize>; N] = std::array::from_fn(|i| {
             let (start, query) = (self.index * PAGE, &self.queries[i]);
             let from = query.from.clamp(start, start + PAGE) - start;
@@ -130,17 +78,19 @@ impl Tile<'_> {
         if from == to {
             return;
         }
-        let mut weights = self.scores::<S, E, N>(s, keys);
+        // SAFETY: the caller's word.
+        let mut weights = unsafe { self.scores::<S, F, N>(s, page) };
         // loops, not closures: a closure that isn't inlined would lose the instruction set
         let mut shrink = [0.0; N];
         for i in 0..N {
             shrink[i] = soften(s, &mut weights[i], &seen[i], &mut state[i]);
         }
-        let mut d = 0;
-        // two vectors of each value at a time where there are two: a weight is broadcast once for both
+        let (mut d, mut scaled) = (0, [[0.0; PAGE]; N]);
+        // two vectors of each value, a block, at a time where there are two: a weight is broadcast once for both
         while d + 2 * LANES <= self.head_dim {
-            // SAFETY: 2 · LANES values from `d` on are there in each query's `acc` and in every row of `values`.
+            // SAFETY: the caller's word; 2 · LANES values from `d` on are there in each query's `acc` and in every value.
             unsafe {
+                let weights = self.weigh::<S, F, N>(s, page, d / BLOCK, &weights, &mut scaled);
                 let (mut low, mut high) = ([s.splat(0.0); N], [s.splat(0.0); N]);
                 for i in 0..N {
                     let at = acc.as_ptr().add(i * self.head_dim + d);
@@ -148,8 +98,8 @@ impl Tile<'_> {
                     high[i] = s.mul(s.load(at.add(LANES)), s.splat(shrink[i]));
                 }
                 for t in from..to {
-                    let row = values.as_ptr().add(t * self.head_dim + d);
-                    let (v0, v1) = (E::load(s, row), E::load(s, row.add(LANES)));
+                    let v0 = F::value(s, page, self.head_dim, t, d);
+                    let v1 = F::value(s, page, self.head_dim, t, d + LANES);
                     for i in 0..N {
                         let weight = s.splat(weights[i][t]);
                         low[i] = s.fma(v0, weight, low[i]);
@@ -166,8 +116,9 @@ impl Tile<'_> {
         }
         while d < self.head_dim {
             let left = self.head_dim - d;
-            // SAFETY: `left` values are there in each query's `acc` and in every row of `values`.
+            // SAFETY: the caller's word; `left` values are there in each query's `acc` and in every value.
             unsafe {
+                let weights = self.weigh::<S, F, N>(s, page, d / BLOCK, &weights, &mut scaled);
                 let mut sums = [s.splat(0.0); N];
                 for i in 0..N {
                     let at = acc.as_ptr().add(i * self.head_dim + d);
@@ -175,8 +126,11 @@ impl Tile<'_> {
                     sums[i] = s.mul(old, s.splat(shrink[i]));
                 }
                 for t in from..to {
-                    let row = &values[t * self.head_dim + d..(t + 1) * self.head_dim];
-                    let v = if left >= LANES { E::load(s, row.as_ptr()) } else { short_row(s, row) };
+                    let v = if left >= LANES {
+                        F::value(s, page, self.head_dim, t, d)
+                    } else {
+                        short::<S, F>(s, page, self.head_dim, t, d)
+                    };
                     for i in 0..N {
                         sums[i] = s.fma(v, s.splat(weights[i][t]), sums[i]);
                     }
@@ -190,19 +144,66 @@ impl Tile<'_> {
         }
     }
 
-    /// Scaled scores of `N` queries against a page's keys.
+    /// The weights times the scales of the values' block `block`, if the form has any, in `room`.
+    ///
+    /// # Safety
+    /// As for [`Tile::fold`].
     #[inline(always)]
-    fn scores<S: Simd, E: Element, const N: usize>(&self, s: S, keys: &[E]) -> [[f32; PAGE]; N] {
+    unsafe fn weigh<'a, S: Simd, F: Form, const N: usize>(
+        &self,
+        s: S,
+        page: *const u8,
+        block: usize,
+        weights: &'a [[f32; PAGE]; N],
+        room: &'a mut [[f32; PAGE]; N],
+    ) -> &'a [[f32; PAGE]; N] {
+        if !F::SCALED {
+            return weights;
+        }
+        for at in [0, LANES] {
+            // SAFETY: the caller's word; a row is 2 · LANES long.
+            unsafe {
+                let scale = F::scale(s, page, self.head_dim, 1, block, at);
+                for i in 0..N {
+                    s.store(room[i].as_mut_ptr().add(at), s.mul(s.load(weights[i].as_ptr().add(at)), scale));
+                }
+            }
+        }
+        room
+    }
+
+    /// Scaled scores of `N` queries against a page's keys.
+    ///
+    /// # Safety
+    /// As for [`Tile::fold`].
+    #[inline(always)]
+    unsafe fn scores<S: Simd, F: Form, const N: usize>(&self, s: S, page: *const u8) -> [[f32; PAGE]; N] {
         let q: [*const f32; N] = std::array::from_fn(|i| self.queries[i].q);
         let (mut low, mut high) = ([s.splat(0.0); N], [s.splat(0.0); N]);
-        for (d, column) in keys.chunks_exact(PAGE).enumerate() {
-            // SAFETY: a column is PAGE = 2 · LANES long; each query points to `head_dim` values.
+        let block = if F::SCALED { BLOCK } else { self.head_dim };
+        for first in (0..self.head_dim).step_by(block) {
+            let (mut sum, mut sum_high) =
+                if F::SCALED { ([s.splat(0.0); N], [s.splat(0.0); N]) } else { (low, high) };
+            // SAFETY: the caller's word; each query points to `head_dim` values.
             unsafe {
-                let (k0, k1) = (E::load(s, column.as_ptr()), E::load(s, column.as_ptr().add(LANES)));
-                for i in 0..N {
-                    let x = s.splat(*q[i].add(d));
-                    low[i] = s.fma(k0, x, low[i]);
-                    high[i] = s.fma(k1, x, high[i]);
+                for d in first..(first + block).min(self.head_dim) {
+                    let k0 = F::key(s, page, self.head_dim, d, 0);
+                    let k1 = F::key(s, page, self.head_dim, d, LANES);
+                    for i in 0..N {
+                        let x = s.splat(*q[i].add(d));
+                        sum[i] = s.fma(k0, x, sum[i]);
+                        sum_high[i] = s.fma(k1, x, sum_high[i]);
+                    }
+                }
+                if F::SCALED {
+                    let scale = F::scale(s, page, self.head_dim, 0, first / BLOCK, 0);
+                    let scale_high = F::scale(s, page, self.head_dim, 0, first / BLOCK, LANES);
+                    for i in 0..N {
+                        low[i] = s.fma(sum[i], scale, low[i]);
+                        high[i] = s.fma(sum_high[i], scale_high, high[i]);
+                    }
+                } else {
+                    (low, high) = (sum, sum_high);
                 }
             }
         }
@@ -218,12 +219,16 @@ impl Tile<'_> {
     }
 }
 
-/// A row's last values, fewer than 16.
+/// A value's last entries, fewer than 16.
+///
+/// # Safety
+/// As for [`Form::one`].
 #[inline(always)]
-fn short_row<S: Simd, E: Element>(s: S, row: &[E]) -> S::F {
+unsafe fn short<S: Simd, F: Form>(s: S, page: *const u8, head_dim: usize, t: usize, d: usize) -> S::F {
     let mut lanes = [0.0; LANES];
-    for (lane, v) in lanes.iter_mut().zip(row) {
-        *lane = v.to_f32();
+    for (lane, d) in lanes.iter_mut().zip(d..head_dim) {
+        // SAFETY: the caller's word.
+        *lane = unsafe { F::one(page, head_dim, t, d) };
     }
     // SAFETY: 16 values.
     unsafe { s.load(lanes.as_ptr()) }

@@ -1,6 +1,6 @@
 //! Writing keys and values into pages.
 
-use super::page::Element;
+use super::form::{BLOCK, Element, scales_at};
 use super::{KvType, PAGE};
 use crate::simd::{LANES, Op, Simd};
 use half::f16;
@@ -33,6 +33,7 @@ impl Op for StoreKv<'_> {
         match self.kv {
             KvType::F16 => self.store(s, f16::ZERO),
             KvType::F32 => self.store(s, 0.0),
+            KvType::Q8_0 => self.quantize(s),
         }
     }
 }
@@ -54,6 +55,47 @@ impl StoreKv<'_> {
             convert(s, value, &mut lanes);
             to.copy_from_slice(&lanes[..to.len()]);
         }
+    }
+}
+
+impl StoreKv<'_> {
+    /// Bytes with a scale per block: its largest magnitude becomes ±127. A block that isn't finite becomes NaN.
+    #[inline(always)]
+    fn quantize<S: Simd>(self, s: S) {
+        let head_dim = self.key.len();
+        for (of, values) in [self.key, self.value].into_iter().enumerate() {
+            for (b, block) in values.chunks(BLOCK).enumerate() {
+                let mut codes = [0i8; BLOCK];
+                let scale = quantize(s, block, &mut codes);
+                let at = scales_at(head_dim, of) + (b * PAGE + self.at) * size_of::<f16>();
+                self.page[at..][..size_of::<f16>()].copy_from_slice(&scale.to_ne_bytes());
+                for (d, &code) in (b * BLOCK..head_dim).zip(&codes) {
+                    // keys stand transposed
+                    let at = if of == 0 { d * PAGE + self.at } else { (PAGE + self.at) * head_dim + d };
+                    self.page[at] = code as u8;
+                }
+            }
+        }
+    }
+}
+
+/// Up to 32 values as bytes; returns their scale.
+#[inline(always)]
+fn quantize<S: Simd>(s: S, block: &[f32], codes: &mut [i8; BLOCK]) -> f16 {
+    let mut padded = [0.0; BLOCK];
+    padded[..block.len()].copy_from_slice(block);
+    // SAFETY: both arrays are 2 · LANES long.
+    unsafe {
+        let (a, b) = (s.load(padded.as_ptr()), s.load(padded.as_ptr().add(LANES)));
+        let amax = s.max_lane(s.max(s.abs(a), s.abs(b)));
+        // a NaN may hide from max, never from a sum
+        if !s.sum(s.add(s.abs(a), s.abs(b))).is_finite() {
+            return f16::NAN;
+        }
+        let inverse = s.splat(if amax > 0.0 { 127.0 / amax } else { 0.0 });
+        s.store_i8(codes.as_mut_ptr(), s.round(s.mul(a, inverse)));
+        s.store_i8(codes.as_mut_ptr().add(LANES), s.round(s.mul(b, inverse)));
+        f16::from_f32(amax / 127.0)
     }
 }
 
