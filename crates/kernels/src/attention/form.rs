@@ -17,6 +17,8 @@ pub(super) const BLOCK: usize = 32;
 pub(super) trait Form {
     /// Keys and values are multiples of a scale per [`BLOCK`], which the functions below leave out.
     const SCALED: bool;
+    /// Bytes of a key's or value's entry.
+    const ENTRY: usize;
 
     /// Value `d` of the keys at 16 positions from `at` on.
     ///
@@ -104,6 +106,7 @@ impl Element for f16 {
 
 impl<E: Element> Form for Floats<E> {
     const SCALED: bool = false;
+    const ENTRY: usize = size_of::<E>();
 
     #[inline(always)]
     unsafe fn key<S: Simd>(s: S, page: *const u8, _: usize, d: usize, at: usize) -> S::F {
@@ -131,6 +134,7 @@ pub(super) struct Bytes;
 
 impl Form for Bytes {
     const SCALED: bool = true;
+    const ENTRY: usize = 1;
 
     #[inline(always)]
     unsafe fn key<S: Simd>(s: S, page: *const u8, _: usize, d: usize, at: usize) -> S::F {

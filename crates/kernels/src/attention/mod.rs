@@ -258,13 +258,9 @@ impl<'p, P: Fn(usize) -> &'p [u8]> Attend<'_, P> {
         for index in from..to {
             let bytes = (self.page)(index);
             assert_eq!(bytes.len(), self.kv.page_bytes(head_dim));
-            if index + 1 < to {
-                for line in (self.page)(index + 1).chunks(64) {
-                    s.prefetch(line.as_ptr());
-                }
-            }
+            let ahead = (self.page)(if index + 1 < to { index + 1 } else { index }).as_ptr();
             let Sums { acc, state } = &mut *part;
-            let walk = Walk { queries, acc, state, head_dim, scale: self.scale, index };
+            let walk = Walk { queries, acc, state, head_dim, scale: self.scale, index, ahead };
             let wide = queries.len() >= WIDEN_FROM * S::TILE;
             // SAFETY: the page's length was checked, and its type is what this attention was told.
             unsafe {
@@ -278,6 +274,7 @@ impl<'p, P: Fn(usize) -> &'p [u8]> Attend<'_, P> {
                         } else {
                             widen::<S, Bytes>(s, bytes, head_dim, widened);
                         }
+                        let walk = Walk { ahead: widened.as_ptr().cast(), ..walk };
                         walk.run::<S, Floats<f32>>(s, widened.as_ptr().cast());
                     }
                 }

@@ -16,6 +16,8 @@ pub(super) struct Walk<'a> {
     pub scale: f32,
     /// The page's number: it holds positions from `index · PAGE` on.
     pub index: usize,
+    /// The page after this one: each line of it is asked for while its like in this one is read. This one if there is none.
+    pub ahead: *const u8,
 }
 
 impl Walk<'_> {
@@ -24,8 +26,10 @@ impl Walk<'_> {
     #[inline(always)]
     pub unsafe fn run<S: Simd, F: Form>(self, s: S, page: *const u8) {
         let tiles = self.queries.chunks(S::TILE).zip(self.acc.chunks_mut(S::TILE * self.head_dim));
+        let mut ahead = self.ahead;
         for ((queries, acc), state) in tiles.zip(self.state.chunks_mut(S::TILE)) {
-            let tile = Tile { queries, head_dim: self.head_dim, scale: self.scale, index: self.index };
+            let tile = Tile { queries, head_dim: self.head_dim, scale: self.scale, index: self.index, ahead };
+            ahead = page;
             // SAFETY: the caller's word.
             unsafe {
                 if S::TILE >= 6 && queries.len() == 6 {
@@ -52,6 +56,7 @@ struct Tile<'a> {
     head_dim: usize,
     scale: f32,
     index: usize,
+    ahead: *const u8,
 }
 
 impl Tile<'_> {
@@ -100,6 +105,7 @@ impl Tile<'_> {
                 for t in from..to {
                     let v0 = F::value(s, page, self.head_dim, t, d);
                     let v1 = F::value(s, page, self.head_dim, t, d + LANES);
+                    s.prefetch(self.ahead.wrapping_add(((PAGE + t) * self.head_dim + d) * F::ENTRY));
                     for i in 0..N {
                         let weight = s.splat(weights[i][t]);
                         low[i] = s.fma(v0, weight, low[i]);
@@ -189,6 +195,7 @@ impl Tile<'_> {
                 for d in first..(first + block).min(self.head_dim) {
                     let k0 = F::key(s, page, self.head_dim, d, 0);
                     let k1 = F::key(s, page, self.head_dim, d, LANES);
+                    s.prefetch(self.ahead.wrapping_add(d * PAGE * F::ENTRY));
                     for i in 0..N {
                         let x = s.splat(*q[i].add(d));
                         sum[i] = s.fma(k0, x, sum[i]);
