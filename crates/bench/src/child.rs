@@ -101,6 +101,7 @@ fn load(
         context: engine.limits().context,
         has_tokenizer: engine.text().is_some(),
         load_ms,
+        facts: None,
         usage: span.end(),
     };
     Ok((engine, report))

@@ -11,16 +11,21 @@
 //! * [`clock`]: the time line of a run and the figures defined on it; [`row`]: a run's line in the record;
 //! * [`stats`], [`summary`], [`recommend`]: from runs to medians, a ranking and a recommendation;
 //! * [`machine`], [`files`], [`usage`], [`warning`]: where it was measured and what may have disturbed it;
+//! * [`facts`], [`ceilings`]: what a token costs, what the machine can do at most, and the shares of it that speeds are;
 //! * [`agreement`], [`passage`]: whether two backends compute the same function: their logits at the same positions;
+//!   [`gate`]: who has to, and what comes of it if they don't;
 //! * [`record`]: everything that is kept; [`export`]: CSV, JSON and the terminal's tables.
 //!
 //! The bench knows no backend: whoever calls it passes in a way to open one.
 
 pub mod agreement;
+pub mod ceilings;
 pub mod child;
 pub mod clock;
 pub mod export;
+pub mod facts;
 pub mod files;
+pub mod gate;
 pub mod machine;
 pub mod passage;
 pub mod plan;

@@ -3,6 +3,7 @@
 //! Nothing that happens to a child ends the experiment: a crash, a hang, an error or a load that fails becomes a row
 //! that says why, and the rest goes on. What failed once is not tried again in later blocks.
 
+use crate::ceilings::Ceilings;
 use crate::files;
 use crate::machine::{Machine, Steal};
 use crate::plan::{BenchConfig, Plan, Runs, Visit, WARM_PROMPT, WARM_TOKENS, Work};
@@ -80,13 +81,17 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
         finished: now(),
         partial: interrupted,
         machine,
+        ceilings: Ceilings::default(),
+        conditions: Conditions::default(),
         config: config.clone(),
         models,
+        agreement: Vec::new(),
         recommendation: recommend::recommendation(&summary, &ranking, config),
         processes: x.processes,
         rows: x.rows,
         summary,
         ranking,
+        unranked: Vec::new(),
         overhead,
         warnings: x.warnings.into_iter().map(Noted::from).collect(),
     })
@@ -184,6 +189,8 @@ impl Experiment<'_> {
                 subject: visit.subject,
                 run,
                 load: None,
+                ready_ms: None,
+                first_token_ms: None,
                 file_cached: None,
                 warmup: Vec::new(),
             });

@@ -42,6 +42,17 @@ pub fn cells(config: &BenchConfig, rows: &[Row]) -> Vec<Cell> {
                 decode_tps: stats(|r| r.decode_tps),
                 peak_rss_mb: stats(|r| r.peak_rss_mb),
                 itl_ms: pooled_gaps(&good),
+                prefill_share: stats(|r| r.prefill_share),
+                decode_share: stats(|r| r.decode_share),
+                load_ms: stats(|r| r.load_ms),
+                cold_start_ms: None,
+                cpu_ms: stats(|r| r.usage?.cpu_ms),
+                switches: stats(|r| {
+                    let usage = r.usage?;
+                    Some((usage.voluntary_switches? + usage.involuntary_switches?) as f64)
+                }),
+                energy_j: stats(|r| r.usage?.energy_j),
+                not_ranked: None,
             });
         }
     }
