@@ -139,40 +139,6 @@ fn busy_processes() -> Vec<Warning> {
     busy
 }
 
-/// Time the hypervisor took away, against all time, since the system started.
-#[derive(Clone, Copy, Debug)]
-pub struct Steal {
-    stolen: u64,
-    all: u64,
-}
-
-impl Steal {
-    /// The counters now; `None` where the system has none.
-    pub fn now() -> Option<Steal> {
-        Steal::parse(&fs::read_to_string("/proc/stat").ok()?)
-    }
-
-    /// The first line of Linux's `/proc/stat`: user nice system idle iowait irq softirq steal …
-    fn parse(text: &str) -> Option<Steal> {
-        let fields: Vec<u64> = text
-            .lines()
-            .next()?
-            .strip_prefix("cpu ")?
-            .split_whitespace()
-            .take(8)
-            .map(|f| f.parse().ok())
-            .collect::<Option<_>>()?;
-        Some(Steal { stolen: *fields.get(7)?, all: fields.iter().sum() })
-    }
-
-    /// A warning if more than 1% was stolen between two readings.
-    pub fn warning(before: Steal, after: Steal) -> Option<Warning> {
-        let all = after.all.checked_sub(before.all).filter(|&n| n > 0)?;
-        let pct = 100.0 * after.stolen.saturating_sub(before.stolen) as f64 / all as f64;
-        (pct > 1.0).then_some(Warning::StolenTime { pct })
-    }
-}
-
 fn line(path: impl AsRef<Path>) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     Some(text.trim().to_owned()).filter(|t| !t.is_empty())
@@ -241,17 +207,6 @@ mod tests {
         assert!(
             governed("powersave").standing().contains(&Warning::Governor { governor: "powersave".into() })
         );
-    }
-
-    #[test]
-    fn stolen_time_is_a_share_of_all_time() {
-        let before = Steal::parse("cpu  10 0 10 80 0 0 0 0 0 0\ncpu0 1 1").unwrap();
-        let after = Steal::parse("cpu  60 0 20 110 0 0 0 10 0 0\n").unwrap();
-        assert_eq!(Steal::warning(before, after), Some(Warning::StolenTime { pct: 10.0 }));
-        assert_eq!(Steal::warning(before, before), None);
-        for bad in ["", "cpu  1 2", "intr 5", "cpu  a b c d e f g h"] {
-            assert!(Steal::parse(bad).is_none(), "{bad:?}");
-        }
     }
 
     #[test]

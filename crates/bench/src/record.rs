@@ -169,6 +169,12 @@ pub struct LoadReport {
     /// What one token costs; `None` for the mock, or if it isn't known.
     #[serde(default)]
     pub facts: Option<Facts>,
+    /// The CPUs that the process was kept to; `None` if it was not asked for, or not allowed.
+    #[serde(default)]
+    pub kept_to: Option<Vec<usize>>,
+    /// Why it was not kept to its CPUs though it was asked for.
+    #[serde(default)]
+    pub not_kept: Option<String>,
     /// Resources used by opening.
     pub usage: ProcessUsage,
 }

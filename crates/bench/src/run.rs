@@ -3,9 +3,12 @@
 //! Nothing that happens to a child ends the experiment: a crash, a hang, an error or a load that fails becomes a row
 //! that says why, and the rest goes on. What failed once is not tried again in later blocks.
 
-use crate::ceilings::Ceilings;
+use crate::ceilings::{self, Ceilings};
+use crate::conditions::Watch;
 use crate::files;
-use crate::machine::{Machine, Steal};
+use crate::gate;
+use crate::isolate;
+use crate::machine::Machine;
 use crate::plan::{BenchConfig, Plan, Runs, Visit, WARM_PROMPT, WARM_TOKENS, Work};
 use crate::process::{ChildError, ChildProcess, Launcher};
 use crate::progress::{Progress, Update, Watcher};
@@ -17,8 +20,9 @@ use crate::stats::Stats;
 use crate::summary;
 use crate::warning::{Noted, Warning};
 use crate::{BenchError, rng::Rng};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::time::Instant;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Two warm-up TpT closer than this, in ms, are alike whatever their ratio (the mock takes microseconds).
@@ -33,6 +37,7 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
     let config = plan.config();
     progress.update(Update::Planned { runs: config.runs.most() * config.subjects.len() * config.work.len() });
     let machine = Machine::probe();
+    let program = files::describe(&launcher.program).ok().map(|f| f.sha256);
     let mut x = Experiment {
         plan,
         config,
@@ -44,29 +49,32 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
         warnings: Vec::new(),
         given_up: BTreeMap::new(),
         runs_begun: 0,
+        ceilings: Ceilings::default(),
+        agreement: Vec::new(),
     };
-    for warning in machine.check() {
-        x.warn(warning);
-    }
+    machine.check().into_iter().for_each(|warning| x.warn(warning));
     let models = x.look_at_models();
-    let steal = Steal::now();
-    let interrupted = match x.blocks() {
+    let watch = Watch::begin();
+    watch.warning().into_iter().for_each(|warning| x.warn(warning));
+    let interrupted = match x.all(program.as_deref(), &models) {
         Ok(()) => false,
         Err(Stop::Interrupted) => true,
         Err(Stop::Launch(source)) => {
             return Err(BenchError::Launch { program: launcher.program.clone(), source });
         }
     };
-    if let Some(warning) = steal.zip(Steal::now()).and_then(|(a, b)| Steal::warning(a, b)) {
-        x.warn(warning);
+    let (conditions, disturbed) = watch.end();
+    let peaks = x.ceilings.best();
+    if let Some(peaks) = &peaks {
+        ceilings::place(&mut x.rows, &x.processes, peaks);
     }
-    for warning in summary::warnings(config, &x.processes, &mut x.rows) {
-        x.warn(warning);
-    }
-    if interrupted {
-        x.warn(Warning::Interrupted);
-    }
-    let summary = summary::cells(config, &x.rows);
+    let found = summary::warnings(config, &x.processes, &mut x.rows);
+    let mut warnings = [disturbed, x.ceilings.warnings(), x.isolation(), found].concat();
+    warnings.extend(interrupted.then_some(Warning::Interrupted));
+    warnings.into_iter().for_each(|warning| x.warn(warning));
+    let mut summary = summary::cells(config, &x.rows);
+    summary::starts(&mut summary, &x.processes);
+    let unranked = gate::judge(&mut summary, &x.agreement);
     let ranking = summary::ranking(config, &summary, &x.processes, &x.rows);
     let overhead = summary::overhead(&summary);
     Ok(Record {
@@ -74,24 +82,24 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
         program: Program {
             name: env!("CARGO_PKG_NAME").into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            sha256: files::describe(&launcher.program).ok().map(|f| f.sha256),
+            sha256: program,
             debug_build: cfg!(debug_assertions),
         },
         started,
         finished: now(),
         partial: interrupted,
         machine,
-        ceilings: Ceilings::default(),
-        conditions: Conditions::default(),
+        ceilings: x.ceilings,
+        conditions,
         config: config.clone(),
         models,
-        agreement: Vec::new(),
+        agreement: x.agreement,
         recommendation: recommend::recommendation(&summary, &ranking, config),
         processes: x.processes,
         rows: x.rows,
         summary,
         ranking,
-        unranked: Vec::new(),
+        unranked,
         overhead,
         warnings: x.warnings.into_iter().map(Noted::from).collect(),
     })
@@ -116,6 +124,8 @@ struct Experiment<'a> {
     /// Why a (subject, work) is not tried again.
     given_up: BTreeMap<(usize, usize), String>,
     runs_begun: usize,
+    ceilings: Ceilings,
+    agreement: Vec<gate::Agreed>,
 }
 
 impl Experiment<'_> {
@@ -135,6 +145,54 @@ impl Experiment<'_> {
             self.files[subject] = files;
         }
         models
+    }
+
+    /// Everything: the machine's peaks, the gate, the runs, the peaks again.
+    fn all(&mut self, program: Option<&str>, models: &[ModelFiles]) -> Result<(), Stop> {
+        // without a backend to measure there is nothing that a limit or a comparison would say
+        let real = self.config.subjects.iter().any(|s| !s.synthetic);
+        if self.config.peaks && real {
+            self.ceilings.before = self.peaks()?;
+        }
+        if self.config.gate && real {
+            let compared = gate::run(self.plan, self.launcher, program, models, self.progress);
+            self.agreement = compared.map_err(|_| Stop::Interrupted)?;
+            let config = self.config;
+            let warnings: Vec<_> = self.agreement.iter().filter_map(|a| a.warning(config)).collect();
+            warnings.into_iter().for_each(|warning| self.warn(warning));
+        }
+        self.blocks()?;
+        if self.config.peaks && real && self.ceilings.before.is_some() {
+            self.ceilings.after = self.peaks()?;
+        }
+        Ok(())
+    }
+
+    /// What the machine can do at most, now.
+    fn peaks(&mut self) -> Result<Option<ceilings::Peaks>, Stop> {
+        let Some(subject) = self.config.subjects.iter().find(|s| !s.synthetic) else { return Ok(None) };
+        self.progress.update(Update::Peaks);
+        let question = ToChild::Peaks(subject.clone());
+        let why = match gate::ask(self.launcher, &question, self.plan.timeout(), self.progress) {
+            Ok(FromChild::Peaks(peaks)) => return Ok(Some(*peaks)),
+            Err(ChildError::Interrupted) => return Err(Stop::Interrupted),
+            Ok(FromChild::Failed { why }) => why,
+            Ok(other) => format!("unexpected answer: {other:?}"),
+            Err(error) => error.to_string(),
+        };
+        self.ceilings.why = Some(why.clone());
+        self.warn(Warning::NoPeaks { why });
+        Ok(None)
+    }
+
+    /// Whether the processes had their cores to themselves, where that was asked for.
+    fn isolation(&self) -> Vec<Warning> {
+        let loads = self.processes.iter().filter_map(|p| p.load.as_ref());
+        let why = |load: &LoadReport| {
+            load.not_kept.clone().or_else(|| isolate::shared(load.kept_to.as_deref().unwrap_or_default()))
+        };
+        let reasons: BTreeSet<String> = loads.filter(|_| self.config.isolate).filter_map(why).collect();
+        reasons.into_iter().map(|why| Warning::NotIsolated { why }).collect()
     }
 
     fn blocks(&mut self) -> Result<(), Stop> {
@@ -261,13 +319,18 @@ impl Experiment<'_> {
         }
         self.process().file_cached = cached;
 
+        let began = Instant::now();
         let mut child = ChildProcess::start(self.launcher).map_err(|e| Trouble::Stop(Stop::Launch(e)))?;
         let timeout = self.plan.timeout();
         child.greet(timeout, &mut Watcher(self.progress)).map_err(|e| at("starting", e))?;
-        let spec = ChildSpec { subject: s.clone(), work: self.config.work.clone() };
+        let isolate = self.config.isolate;
+        let spec = ChildSpec { subject: s.clone(), work: self.config.work.clone(), isolate };
         let answer = child.ask(&ToChild::Open(spec), timeout, &mut Watcher(self.progress));
         match answer.map_err(|e| at("loading", e))? {
-            FromChild::Opened(load) => self.process().load = Some(*load),
+            FromChild::Opened(load) => {
+                self.process().load = Some(*load);
+                self.process().ready_ms = Some(began.elapsed().as_secs_f64() * 1e3);
+            }
             FromChild::Failed { why } => return Err(Trouble::Failed(format!("loading: {why}"))),
             other => return Err(Trouble::Failed(format!("unexpected answer to open: {other:?}"))),
         }
@@ -331,7 +394,12 @@ impl Experiment<'_> {
         let max_tokens = work.max_tokens().min(most);
         let spec = RunSpec { work, max_tokens, natural: false, cached, seed: self.config.seed };
         let report = self.request(child, spec)?;
-        self.process().warmup.push(WarmUp {
+        let process = self.process();
+        if process.warmup.is_empty() {
+            // the request reaches the child within a millisecond of being sent
+            process.first_token_ms = process.ready_ms.zip(report.timeline.ttft_ms()).map(|(a, b)| a + b);
+        }
+        process.warmup.push(WarmUp {
             prompt_tokens: report.prompt_tokens,
             generated: report.timeline.tokens(),
             ttft_ms: report.timeline.ttft_ms(),

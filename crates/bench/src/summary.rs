@@ -59,6 +59,14 @@ pub fn cells(config: &BenchConfig, rows: &[Row]) -> Vec<Cell> {
     cells
 }
 
+/// Gives the cells of each subject its cold start.
+pub fn starts(cells: &mut [Cell], processes: &[Process]) {
+    for cell in cells {
+        let cold = processes.iter().filter(|p| p.subject == cell.subject && p.temperature() == Some("cold"));
+        cell.cold_start_ms = median(&cold.filter_map(|p| p.first_token_ms).collect::<Vec<_>>());
+    }
+}
+
 fn agreed(mut values: impl Iterator<Item = Option<usize>>) -> Option<usize> {
     let first = values.next()??;
     values.all(|v| v == Some(first)).then_some(first)
@@ -156,12 +164,13 @@ fn shapes(processes: &[Process]) -> BTreeMap<usize, String> {
     processes.iter().filter_map(|p| Some((p.subject, p.load.as_ref()?.shape.clone()))).collect()
 }
 
-/// Ranks the subjects of each model shape by the geometric mean, over the scenarios that all of them finished, of
+/// Ranks the subjects of each model shape whose cells [`crate::gate::judge`] did not mark by the geometric mean, over the scenarios that all of them finished, of
 /// their median tokens/s.
 pub fn ranking(config: &BenchConfig, cells: &[Cell], processes: &[Process], rows: &[Row]) -> Vec<Rank> {
     let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (subject, shape) in shapes(processes) {
-        let finished_any = cells.iter().any(|c| c.subject == subject && c.headline().is_some());
+        let counts = |c: &&Cell| c.subject == subject && c.headline().is_some() && c.not_ranked.is_none();
+        let finished_any = cells.iter().any(|c| counts(&c));
         if !config.subjects[subject].synthetic && finished_any {
             groups.entry(shape).or_default().push(subject);
         }

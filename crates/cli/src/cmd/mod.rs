@@ -1,6 +1,7 @@
 //! One file per command: its flags, and what it does.
 
 pub mod bench;
+pub mod bench_child;
 pub mod chat;
 pub mod completions;
 pub mod convert;
