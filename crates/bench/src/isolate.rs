@@ -75,7 +75,7 @@ mod tests {
             assert!(keep_to(&[]).unwrap_err().contains("which CPUs"));
             let allowed = allowed();
             assert_eq!(keep_to(&allowed[..1]).unwrap(), allowed[..1]);
-            assert_eq!(super::tests::allowed(), allowed[..1]);
+            assert_eq!(tests::allowed(), allowed[..1]);
         })
         .join()
         .unwrap();
