@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// Peaks before and after that differ by more than this, in percent, are warned of.
 const DIFFER_PCT: f64 = 15.0;
+/// Models of more bytes than this are held against the peak of reading large memory.
+pub const LARGE: u64 = 1 << 30;
 
 /// A rate with one core working, and with all threads.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,8 +26,11 @@ pub struct Peaks {
     pub threads: usize,
     /// The instruction set that it was measured with.
     pub instruction_set: String,
-    /// Memory read, in bytes a second.
+    /// Memory read, in bytes a second, out of half a GiB.
     pub read_bytes_per_s: Rate,
+    /// Likewise out of 4 GiB, as large models are read; `None` if there was none to measure for.
+    #[serde(default)]
+    pub read_large_bytes_per_s: Option<Rate>,
     /// Bytes times bytes into 32 bits, in operations a second: a multiply-add is two.
     pub int8_ops_per_s: Rate,
     /// `bf16` pairs into `f32`, likewise; `None` where no instruction does that.
@@ -56,12 +61,14 @@ impl Ceilings {
             one_core: a.one_core.max(b.one_core),
             all_threads: a.all_threads.max(b.all_threads),
         };
+        let both = |a: Option<Rate>, b: Option<Rate>| a.zip(b).map(|(a, b)| max(a, b));
         Some(Peaks {
             threads: a.threads,
             instruction_set: a.instruction_set.clone(),
             read_bytes_per_s: max(a.read_bytes_per_s, b.read_bytes_per_s),
+            read_large_bytes_per_s: both(a.read_large_bytes_per_s, b.read_large_bytes_per_s),
             int8_ops_per_s: max(a.int8_ops_per_s, b.int8_ops_per_s),
-            bf16_ops_per_s: a.bf16_ops_per_s.zip(b.bf16_ops_per_s).map(|(a, b)| max(a, b)),
+            bf16_ops_per_s: both(a.bf16_ops_per_s, b.bf16_ops_per_s),
             f32_ops_per_s: max(a.f32_ops_per_s, b.f32_ops_per_s),
         })
     }
@@ -95,18 +102,20 @@ impl Peaks {
 
     /// Generated tokens a second if weights and the keys and values of `position` tokens were read at the peak.
     pub fn decode_limit(&self, facts: &Facts, position: f64) -> f64 {
-        self.read_bytes_per_s.all_threads / facts.decode_bytes_at(position)
+        let large = self.read_large_bytes_per_s.filter(|_| facts.decode_bytes > LARGE);
+        large.unwrap_or(self.read_bytes_per_s).all_threads / facts.decode_bytes_at(position)
     }
 
     /// The peaks with all threads, by name.
     fn named(&self) -> Vec<(&'static str, f64)> {
         let bf16 = self.bf16_ops_per_s.map(|rate| ("bf16 arithmetic", rate.all_threads));
+        let large = self.read_large_bytes_per_s.map(|rate| ("read bandwidth of 4 GiB", rate.all_threads));
         let fixed = [
             ("read bandwidth", self.read_bytes_per_s.all_threads),
             ("int8 arithmetic", self.int8_ops_per_s.all_threads),
             ("f32 arithmetic", self.f32_ops_per_s.all_threads),
         ];
-        fixed.into_iter().chain(bf16).collect()
+        fixed.into_iter().chain(bf16).chain(large).collect()
     }
 }
 
@@ -133,6 +142,7 @@ mod tests {
             threads: 2,
             instruction_set: "avx512".into(),
             read_bytes_per_s: rate(read),
+            read_large_bytes_per_s: Some(rate(60e9)),
             int8_ops_per_s: rate(2e12),
             bf16_ops_per_s: None,
             f32_ops_per_s: rate(5e11),
@@ -152,8 +162,10 @@ mod tests {
         };
         let peaks = peaks(70e9);
         assert!((peaks.prefill_limit(&facts) - 2e12 / 14e9).abs() < 1e-9);
-        assert!((peaks.decode_limit(&facts, 0.0) - 17.5).abs() < 1e-9);
-        assert!(peaks.decode_limit(&facts, 4096.0) < 15.5);
+        assert!((peaks.decode_limit(&facts, 0.0) - 15.0).abs() < 1e-9, "read as large memory is");
+        assert!(peaks.decode_limit(&facts, 4096.0) < 13.5);
+        let small = Facts { decode_bytes: 700_000_000, ..facts };
+        assert!((peaks.decode_limit(&small, 0.0) - 100.0).abs() < 1e-9);
         assert_eq!(peaks.ops_per_s(Arithmetic::Bf16), 5e11, "no instruction for bf16: computed as f32");
     }
 

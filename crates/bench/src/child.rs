@@ -55,7 +55,7 @@ fn serve(host: &dyn Host, out: &mut impl Write) -> Result<(), FrameError> {
                 }
                 Err(why) => FromChild::Failed { why },
             },
-            (ToChild::Peaks(subject), _) => match host.peaks(&subject) {
+            (ToChild::Peaks { subject, large }, _) => match host.peaks(&subject, large) {
                 Ok(peaks) => FromChild::Peaks(Box::new(peaks)),
                 Err(why) => FromChild::Failed { why },
             },

@@ -57,11 +57,12 @@ pub trait Host {
         look: &mut Look<'_>,
     ) -> Result<String, String>;
 
-    /// Measures what the machine can do at most, with as many threads as a subject's options say.
+    /// Measures what the machine can do at most, with as many threads as a subject's options say; with `large`, reading large
+    /// memory too.
     ///
     /// # Errors
     /// Why not.
-    fn peaks(&self, subject: &Subject) -> Result<Peaks, String>;
+    fn peaks(&self, subject: &Subject, large: bool) -> Result<Peaks, String>;
 
     /// The CPUs that a subject's threads run on; empty where the system doesn't say.
     fn cpus(&self, _subject: &Subject) -> Vec<usize> {

@@ -26,9 +26,13 @@ pub enum ToChild {
     Open(ChildSpec),
     /// Run one request; answered by [`FromChild::Done`] or [`FromChild::Failed`].
     Run(RunSpec),
-    /// Measure what the machine can do at most, with a subject's threads; answered by [`FromChild::Peaks`] or
-    /// [`FromChild::Failed`].
-    Peaks(Subject),
+    /// Measure what the machine can do at most; answered by [`FromChild::Peaks`] or [`FromChild::Failed`].
+    Peaks {
+        /// With this one's threads.
+        subject: Subject,
+        /// Reading large memory too.
+        large: bool,
+    },
     /// Compute the exact logits of a subject's weights; answered by [`FromChild::Reference`] or [`FromChild::Failed`].
     Reference(ReferenceSpec),
     /// Compare a backend with them; answered by [`FromChild::Compared`] or [`FromChild::Failed`].

@@ -50,6 +50,7 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
         given_up: BTreeMap::new(),
         runs_begun: 0,
         ceilings: Ceilings::default(),
+        large: false,
         agreement: Vec::new(),
     };
     machine.check().into_iter().for_each(|warning| x.warn(warning));
@@ -125,6 +126,8 @@ struct Experiment<'a> {
     given_up: BTreeMap<(usize, usize), String>,
     runs_begun: usize,
     ceilings: Ceilings,
+    /// A model is so large that reading large memory is measured.
+    large: bool,
     agreement: Vec<gate::Agreed>,
 }
 
@@ -151,6 +154,8 @@ impl Experiment<'_> {
     fn all(&mut self, program: Option<&str>, models: &[ModelFiles]) -> Result<(), Stop> {
         // without a backend to measure there is nothing that a limit or a comparison would say
         let real = self.config.subjects.iter().any(|s| !s.synthetic);
+        let bytes = |m: &ModelFiles| m.files.iter().map(|f| f.bytes).sum::<u64>();
+        self.large = models.iter().any(|m| bytes(m) > ceilings::LARGE);
         if self.config.peaks && real {
             self.ceilings.before = self.peaks()?;
         }
@@ -172,7 +177,8 @@ impl Experiment<'_> {
     fn peaks(&mut self) -> Result<Option<ceilings::Peaks>, Stop> {
         let Some(subject) = self.config.subjects.iter().find(|s| !s.synthetic) else { return Ok(None) };
         self.progress.update(Update::Peaks);
-        let question = ToChild::Peaks(subject.clone());
+        let large = self.large;
+        let question = ToChild::Peaks { subject: subject.clone(), large };
         let why = match gate::ask(self.launcher, &question, self.plan.timeout(), self.progress) {
             Ok(FromChild::Peaks(peaks)) => return Ok(Some(*peaks)),
             Err(ChildError::Interrupted) => return Err(Stop::Interrupted),

@@ -38,6 +38,8 @@ fn load(backend: &str, weights: &str, load_ms: f64) -> LoadReport {
         has_tokenizer: true,
         load_ms,
         facts: None,
+        kept_to: None,
+        not_kept: None,
         usage: ProcessUsage::default(),
     }
 }

@@ -56,12 +56,13 @@ impl Host for TestHost {
         Ok("the mock's own logits".into())
     }
 
-    fn peaks(&self, _: &Subject) -> Result<Peaks, String> {
+    fn peaks(&self, _: &Subject, _: bool) -> Result<Peaks, String> {
         let rate = Rate { one_core: 1e9, all_threads: 2e9 };
         Ok(Peaks {
             threads: 2,
             instruction_set: "made up".into(),
             read_bytes_per_s: rate,
+            read_large_bytes_per_s: None,
             int8_ops_per_s: rate,
             bf16_ops_per_s: None,
             f32_ops_per_s: rate,

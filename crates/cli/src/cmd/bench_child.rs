@@ -59,11 +59,11 @@ impl Host for Child {
         Ok("the file's weights as f32, with f32 activations, keys and values".to_owned())
     }
 
-    fn peaks(&self, subject: &Subject) -> Result<Peaks, String> {
+    fn peaks(&self, subject: &Subject, large: bool) -> Result<Peaks, String> {
         let options = OpenOptions::from_map(&subject.options).map_err(said)?;
         let threads = options.threads.unwrap_or_else(cpus::default_threads);
         let isa = Isa::best();
-        let peaks = probe::Peaks::measure(isa, threads, probe::EACH).map_err(|e| e.to_string())?;
+        let peaks = probe::Peaks::measure(isa, threads, probe::EACH, large).map_err(|e| e.to_string())?;
         Ok(doctor::peaks(isa, peaks))
     }
 
