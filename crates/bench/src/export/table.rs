@@ -168,21 +168,21 @@ fn ranking(out: &mut String, ranking: &[Rank], width: u16, style: Style) {
 }
 
 #[derive(Clone, Copy)]
-struct Style {
-    color: bool,
+pub(super) struct Style {
+    pub color: bool,
 }
 
 impl Style {
     fn with(self, code: &str, text: &str) -> String {
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
-    fn strong(self, text: &str) -> String {
+    pub fn strong(self, text: &str) -> String {
         self.with("1", text)
     }
-    fn faint(self, text: &str) -> String {
+    pub fn faint(self, text: &str) -> String {
         self.with("2", text)
     }
-    fn bad(self, text: &str) -> String {
+    pub fn bad(self, text: &str) -> String {
         self.with("31", text)
     }
 }
