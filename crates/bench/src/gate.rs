@@ -18,8 +18,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use zonda_engine::forward::BackendInfo;
 
-/// Positions that are compared.
-pub const POSITIONS: usize = 320;
+/// Tokens on which backends are compared; those of a beginning that passages have in common count once.
+pub const POSITIONS: usize = 512;
 /// Of each passage, tokens that are read one by one, as a generated answer is.
 pub const ANSWER: usize = 8;
 /// Fewest positions without a near tie for the best token to count: random weights leave few.

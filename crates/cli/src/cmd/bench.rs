@@ -2,12 +2,13 @@
 
 use crate::args::{JsonArg, OpenArgs};
 use crate::backends::BackendKind;
+use crate::cmd::bench_compare::Compare;
 use crate::error::{Interrupted, Usage, advised};
 use crate::output::{self, Progress as Bar};
 use crate::store::{Located, Store};
 use crate::{Context, interrupt};
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
@@ -25,13 +26,18 @@ const DEFAULT_F32: &str = "smollm2-135m-f32";
 
 /// Measure backends: latency and throughput over scenarios
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  zonda bench\n  \
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  zonda bench\n  \
     zonda bench -m model.gguf -m folder/ --scenario short,code --runs 5\n  \
     zonda bench -m model.gguf --pp 512 --tg 128\n\n\
     Without -m it measures smollm2-135m as GGUF and, converted once, as SafeTensors (f32), and the mock backend, which \
     shows the harness's own overhead. Each backend runs in a process of its own, one at a time. First the machine's limits \
-    are measured and each backend is compared with exact logits (kept for the next time); --quick leaves that out.")]
+    are measured and each backend is compared with exact logits (kept for the next time); --quick leaves that out."
+)]
 pub struct Bench {
+    #[command(subcommand)]
+    then: Option<Then>,
     /// A model; may be repeated [default: smollm2-135m in GGUF and SafeTensors form].
     #[arg(short, long = "model", value_name = "MODEL")]
     models: Vec<OsString>,
@@ -77,8 +83,17 @@ pub struct Bench {
     open: OpenArgs,
 }
 
+/// What is done with what was measured.
+#[derive(Debug, Subcommand)]
+enum Then {
+    Compare(Compare),
+}
+
 impl Bench {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        if let Some(Then::Compare(compare)) = self.then {
+            return compare.run();
+        }
         let work = self.work()?;
         let store = context.store()?;
         let subjects = self.subjects(&store, context.quiet)?;

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod bench_child;
+pub mod bench_compare;
 pub mod chat;
 pub mod completions;
 pub mod convert;
