@@ -119,15 +119,16 @@ impl Peaks {
     }
 }
 
-/// Gives every row the share of its limits that it came to. Only what ran on the processor has any here.
-pub fn place(rows: &mut [Row], processes: &[Process], peaks: &Peaks) {
+/// Gives every row the share of its limits that it came to. Only what ran on the processor has any here, and a model that
+/// fits the last cache has no limit of decode: it is not read from memory.
+pub fn place(rows: &mut [Row], processes: &[Process], peaks: &Peaks, cache_bytes: u64) {
     for row in rows {
         let load = processes.iter().rev().filter(|p| p.subject == row.subject).find_map(|p| p.load.as_ref());
         let Some(facts) = load.filter(|l| l.backend.device == "cpu").and_then(|l| l.facts) else { continue };
         row.prefill_share = row.prefill_tps.map(|tps| tps / peaks.prefill_limit(&facts));
         // the mean position of the tokens after the first: each reads the keys and values of all before it
         let position = row.prompt_tokens.zip(row.generated).map(|(p, n)| p as f64 + n as f64 / 2.0);
-        let decode = row.decode_tps.zip(position);
+        let decode = row.decode_tps.zip(position).filter(|_| facts.decode_bytes > cache_bytes);
         row.decode_share = decode.map(|(tps, position)| tps / peaks.decode_limit(&facts, position));
     }
 }

@@ -89,6 +89,11 @@ impl Machine {
         }
     }
 
+    /// Size of the largest cache in bytes; 0 if none is known.
+    pub fn last_cache_bytes(&self) -> u64 {
+        self.caches.iter().filter_map(|c| cache_bytes(c)).max().unwrap_or(0)
+    }
+
     /// What may disturb a measurement that begins now. Watches the other processes for a fifth of a second.
     pub fn check(&self) -> Vec<Warning> {
         let mut warnings = self.standing();
@@ -173,6 +178,19 @@ fn caches(dir: &Path) -> Vec<String> {
     (0..8).map_while(one).collect()
 }
 
+/// The size in `L3 32768K`, in bytes.
+fn cache_bytes(cache: &str) -> Option<u64> {
+    let size = cache.split_whitespace().last()?;
+    let (number, unit) = size.split_at(size.find(|c: char| !c.is_ascii_digit()).unwrap_or(size.len()));
+    let unit = match unit {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
 /// `200000 100000` means two cores; `max 100000` no limit.
 fn cpu_max(text: &str) -> Option<f64> {
     let (quota, period) = text.split_once(' ')?;
@@ -207,6 +225,13 @@ mod tests {
         assert!(
             governed("powersave").standing().contains(&Warning::Governor { governor: "powersave".into() })
         );
+    }
+
+    #[test]
+    fn the_largest_cache_counts() {
+        let caches = ["L1d 48K", "L2 1024K", "L3 32M", "L3 much"].map(str::to_owned).to_vec();
+        assert_eq!(Machine { caches, ..Machine::default() }.last_cache_bytes(), 32 << 20);
+        assert_eq!(Machine::default().last_cache_bytes(), 0);
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
     let (conditions, disturbed) = watch.end();
     let peaks = x.ceilings.best();
     if let Some(peaks) = &peaks {
-        ceilings::place(&mut x.rows, &x.processes, peaks);
+        ceilings::place(&mut x.rows, &x.processes, peaks, machine.last_cache_bytes());
     }
     let found = summary::warnings(config, &x.processes, &mut x.rows);
     let mut warnings = [disturbed, x.ceilings.warnings(), x.isolation(), found].concat();
