@@ -115,6 +115,10 @@ fn of_a_thousand_comparisons_of_the_same_few_are_called_different() {
         for metric in [Metric::Throughput, Metric::PrefillTps] {
             let verdicts = (0..1000).map(|_| called(&two(runs, 1, 1.0, &mut rng), metric));
             let different = verdicts.filter(|v| matches!(v, Verdict::Less | Verdict::More)).count();
+            println!(
+                "the same, {runs} runs on either side, {}: {different} of 1000 called different",
+                metric.name()
+            );
             assert!(different <= 60, "{runs} runs: {different} of 1000 called different");
         }
     }
@@ -131,6 +135,7 @@ fn pairs_within_a_record_are_sound_under_drift() {
     let different = (0..1000).filter(|_| matches!(verdict(1.0), Verdict::Less | Verdict::More)).count();
     assert!(different <= 60, "{different} of 1000 called different");
     let found = (0..1000).filter(|_| verdict(1.05) == Verdict::Less).count();
+    println!("12 blocks: {different} of 1000 called different, 5% slower found in {found} of 1000");
     assert!(found >= 900, "{found} of 1000 found");
 }
 
@@ -141,6 +146,7 @@ fn five_percent_at_three_percent_noise_is_found() {
     let found =
         (0..1000).filter(|_| called(&two(10, 1, 1.05, &mut rng), Metric::PrefillTps) == Verdict::Less);
     let found = found.count();
+    println!("10 runs on either side: 5% slower found in {found} of 1000");
     assert!(found >= 900, "{found} of 1000 found");
 }
 
@@ -149,6 +155,7 @@ fn five_percent_at_three_percent_noise_is_found() {
 fn the_regression_gate_rarely_cries_wolf() {
     let mut rng = Rng::new(4, 4);
     let alarms = (0..1000).filter(|_| !two(5, 4, 1.0, &mut rng).regressions().is_empty()).count();
+    println!("12 figures tested at once, 5 runs: {alarms} of 1000 alarms");
     assert!(alarms <= 60, "{alarms} of 1000");
     let found = (0..200).filter(|_| !two(10, 4, 1.10, &mut rng).regressions().is_empty()).count();
     assert!(found >= 198, "a slowdown of 10%: found in {found} of 200");
