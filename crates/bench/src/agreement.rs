@@ -37,6 +37,8 @@ pub struct Position {
     pub max_abs_diff: f64,
     /// Mean square of the differences of logits around their mean: a shift of all logits changes no probability.
     pub variance: f64,
+    /// Mean square of the reference's logits around their mean.
+    pub signal: f64,
 }
 
 impl Position {
@@ -58,6 +60,7 @@ impl Position {
         let difference = |row: &[f32]| f64::from(row[best]) - f64::from(row[second]);
         let (norm_p, norm_q) = (log_sum_exp(reference), log_sum_exp(other));
         let (mut kl, mut max_abs_diff, mut sum, mut squares) = (0.0, 0.0f64, 0.0, 0.0);
+        let (mut own_sum, mut own_squares) = (0.0, 0.0);
         for (&p, &q) in reference.iter().zip(other) {
             let (p, q) = (f64::from(p), f64::from(q));
             let (log_p, log_q) = (p - norm_p, q - norm_q);
@@ -65,8 +68,11 @@ impl Position {
             max_abs_diff = max_abs_diff.max((p - q).abs());
             sum += p - q;
             squares += (p - q) * (p - q);
+            own_sum += p;
+            own_squares += p * p;
         }
         let n = reference.len() as f64;
+        let around_mean = |sum: f64, squares: f64| (squares / n - (sum / n) * (sum / n)).max(0.0);
         Ok(Position {
             same_best: best == best_two(other).0,
             lead: difference(reference),
@@ -74,7 +80,8 @@ impl Position {
             // rounding can leave a hair below 0
             kl: kl.max(0.0),
             max_abs_diff,
-            variance: (squares / n - (sum / n) * (sum / n)).max(0.0),
+            variance: around_mean(sum, squares),
+            signal: around_mean(own_sum, own_squares),
         })
     }
 }
@@ -133,6 +140,9 @@ pub struct Summary {
     pub max_abs_diff: f64,
     /// Spread (standard deviation) of the differences of logits.
     pub spread: f64,
+    /// The same as a share of the spread of the reference's logits: 0 for equal ones, about 1.4 for unrelated ones.
+    #[serde(default)]
+    pub error: f64,
 }
 
 impl Agreement {
@@ -181,6 +191,11 @@ impl Summary {
             kl_max: largest(|p| p.kl),
             max_abs_diff: largest(|p| p.max_abs_diff),
             spread: mean(|p| p.variance).sqrt(),
+            // of constant logits, every difference is as large as can be
+            error: match (mean(|p| p.variance), mean(|p| p.signal)) {
+                (0.0, _) => 0.0,
+                (differences, logits) => (differences / logits.max(f64::MIN_POSITIVE)).sqrt(),
+            },
         })
     }
 }
@@ -193,11 +208,15 @@ pub struct Bounds {
     pub top1_decided: f64,
     /// Largest mean KL divergence, in nats.
     pub kl_mean: f64,
+    /// Largest [`Summary::error`]; `None`: any. It is what tells where logits are nearly uniform, as those of random
+    /// weights are: there every backend has a small divergence, right or wrong.
+    #[serde(default)]
+    pub error: Option<f64>,
 }
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { top1_decided: 0.98, kl_mean: 0.01 }
+        Bounds { top1_decided: 0.98, kl_mean: 0.01, error: None }
     }
 }
 
@@ -219,6 +238,15 @@ impl Bounds {
                 "a mean KL divergence of {:.4}; expected at most {}",
                 found.kl_mean, self.kl_mean
             ));
+        }
+        if let Some(most) = self.error {
+            let close = found.error <= most;
+            if !close {
+                broken.push(format!(
+                    "differences of logits {:.3} times as large as the logits' own spread; expected at most {most}",
+                    found.error
+                ));
+            }
         }
         broken
     }
@@ -262,7 +290,7 @@ mod tests {
         assert_eq!(summary.kl_p99, summary.kl_max);
         let broken = Bounds::default().broken(&summary);
         assert!(broken.len() == 2 && broken[0].contains("66.67%"), "{broken:?}");
-        assert!(Bounds { top1_decided: 0.6, kl_mean: 9.0 }.broken(&summary).is_empty());
+        assert!(Bounds { top1_decided: 0.6, kl_mean: 9.0, error: None }.broken(&summary).is_empty());
         let nothing = Summary { top1_decided: Some(f64::NAN), kl_mean: f64::NAN, ..summary };
         assert_eq!(Bounds::default().broken(&nothing).len(), 2);
         let ties = Summary { top1_decided: None, kl_mean: 0.0, ..summary };

@@ -4,11 +4,13 @@
 
 use crate::clock::TimeLine;
 use crate::files::hash_ids;
+use crate::host::{Host, Opened};
 use crate::plan::{WARM_PROMPT, WARM_TOKENS, Work};
 use crate::protocol::{self, ChildSpec, FrameError, FromChild, RunSpec, ToChild};
 use crate::record::{LoadReport, RunReport};
 use crate::rng::Rng;
 use crate::usage::Span;
+use crate::{compare_child as compare, isolate};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,12 +25,12 @@ use zonda_engine::{Engine, Event, FinishReason, Outcome, Prompt, Request, Sampli
 /// How often the parent hears how far a run is.
 const PROGRESS: Duration = Duration::from_millis(500);
 
-/// Serves the parent until it says to quit. `open` opens the engine of a subject, or says in one sentence why not.
+/// Serves the parent until it says to quit.
 ///
 /// The program's `main` calls this for the hidden subcommand that [`crate::Launcher`] starts, before it has written
 /// anything to stdout: stdout is the protocol's.
-pub fn child_main(open: &dyn Fn(&ChildSpec) -> Result<Engine, String>) -> ExitCode {
-    match take_stdout().map_err(FrameError::from).and_then(|mut out| serve(open, &mut out)) {
+pub fn child_main(host: &dyn Host) -> ExitCode {
+    match take_stdout().map_err(FrameError::from).and_then(|mut out| serve(host, &mut out)) {
         // A closed pipe: the parent is gone, and nobody is left to tell.
         Ok(()) | Err(FrameError::Closed) => ExitCode::SUCCESS,
         Err(error) => {
@@ -38,10 +40,7 @@ pub fn child_main(open: &dyn Fn(&ChildSpec) -> Result<Engine, String>) -> ExitCo
     }
 }
 
-fn serve(
-    open: &dyn Fn(&ChildSpec) -> Result<Engine, String>,
-    out: &mut impl Write,
-) -> Result<(), FrameError> {
+fn serve(host: &dyn Host, out: &mut impl Write) -> Result<(), FrameError> {
     let commands = read_commands();
     protocol::write(out, &FromChild::Hello { protocol: protocol::VERSION })?;
     let mut engine: Option<Engine> = None;
@@ -49,13 +48,23 @@ fn serve(
         let answer = match (command?, &engine) {
             (ToChild::Quit, _) => return Ok(()),
             (ToChild::Open(_), Some(_)) => FromChild::Failed { why: "an engine is open already".into() },
-            (ToChild::Open(spec), None) => match load(open, &spec) {
+            (ToChild::Open(spec), None) => match load(host, &spec) {
                 Ok((opened, report)) => {
                     engine = Some(opened);
                     FromChild::Opened(Box::new(report))
                 }
                 Err(why) => FromChild::Failed { why },
             },
+            (ToChild::Peaks { subject, large }, _) => match host.peaks(&subject, large) {
+                Ok(peaks) => FromChild::Peaks(Box::new(peaks)),
+                Err(why) => FromChild::Failed { why },
+            },
+            (ToChild::Reference(spec), _) => {
+                compare::reference(host, &spec).unwrap_or_else(|why| FromChild::Failed { why })
+            }
+            (ToChild::Compare(spec), _) => {
+                compare::compare(host, &spec).unwrap_or_else(|why| FromChild::Failed { why })
+            }
             (ToChild::Run(_), None) => FromChild::Failed { why: "no engine is open".into() },
             (ToChild::Run(spec), Some(engine)) => match request(engine, &spec, out)? {
                 Ok(report) => FromChild::Done(Box::new(report)),
@@ -87,13 +96,11 @@ fn read_commands() -> Receiver<Result<ToChild, FrameError>> {
     commands
 }
 
-fn load(
-    open: &dyn Fn(&ChildSpec) -> Result<Engine, String>,
-    spec: &ChildSpec,
-) -> Result<(Engine, LoadReport), String> {
+fn load(host: &dyn Host, spec: &ChildSpec) -> Result<(Engine, LoadReport), String> {
+    let kept = spec.isolate.then(|| isolate::keep_to(&host.cpus(&spec.subject)));
     let span = Span::begin();
     let began = Instant::now();
-    let engine = open(spec)?;
+    let Opened { engine, facts } = host.open(spec)?;
     let load_ms = began.elapsed().as_secs_f64() * 1e3;
     let report = LoadReport {
         backend: engine.info().clone(),
@@ -101,6 +108,9 @@ fn load(
         context: engine.limits().context,
         has_tokenizer: engine.text().is_some(),
         load_ms,
+        facts,
+        kept_to: kept.clone().and_then(Result::ok),
+        not_kept: kept.and_then(Result::err),
         usage: span.end(),
     };
     Ok((engine, report))

@@ -85,7 +85,7 @@ pub fn hash_ids(ids: &[u32]) -> String {
     hex(hash)
 }
 
-fn hex(hash: Sha256) -> String {
+pub(crate) fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 

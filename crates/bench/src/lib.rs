@@ -7,20 +7,31 @@
 //! * [`run`](mod@run): the experiment, seen from the parent: one child process at a time, its failures contained;
 //!   [`progress`]: following it;
 //! * [`protocol`] and [`process`]: how parent and child speak, and what can go wrong between them;
-//! * [`child`]: the other side: opens an engine, runs requests, reports;
+//! * [`child`]: the other side: opens an engine, runs requests, reports; [`host`]: what it needs to be given for that;
 //! * [`clock`]: the time line of a run and the figures defined on it; [`row`]: a run's line in the record;
 //! * [`stats`], [`summary`], [`recommend`]: from runs to medians, a ranking and a recommendation;
+//! * [`compare`]: two records, or the subjects of one, held against each other;
 //! * [`machine`], [`files`], [`usage`], [`warning`]: where it was measured and what may have disturbed it;
+//! * [`facts`], [`ceilings`]: what a token costs, what the machine can do at most, and the shares of it that speeds are;
 //! * [`agreement`], [`passage`]: whether two backends compute the same function: their logits at the same positions;
+//!   [`gate`]: who has to, and what comes of it if they don't;
 //! * [`record`]: everything that is kept; [`export`]: CSV, JSON and the terminal's tables.
 //!
 //! The bench knows no backend: whoever calls it passes in a way to open one.
 
 pub mod agreement;
+pub mod ceilings;
 pub mod child;
 pub mod clock;
+pub mod compare;
+mod compare_child;
+mod conditions;
 pub mod export;
+pub mod facts;
 pub mod files;
+pub mod gate;
+pub mod host;
+mod isolate;
 pub mod machine;
 pub mod passage;
 pub mod plan;
@@ -34,12 +45,14 @@ pub mod row;
 pub mod run;
 pub mod scenario;
 pub mod stats;
+mod student;
 pub mod summary;
 pub mod usage;
 pub mod warning;
 
 pub use child::child_main;
 pub use export::{render_table, write_all};
+pub use host::{Host, Opened};
 pub use plan::{BenchConfig, Plan, Runs, Subject, Work};
 pub use process::Launcher;
 pub use progress::{Progress, Silent, Update};

@@ -89,6 +89,11 @@ impl Machine {
         }
     }
 
+    /// Size of the largest cache in bytes; 0 if none is known.
+    pub fn last_cache_bytes(&self) -> u64 {
+        self.caches.iter().filter_map(|c| cache_bytes(c)).max().unwrap_or(0)
+    }
+
     /// What may disturb a measurement that begins now. Watches the other processes for a fifth of a second.
     pub fn check(&self) -> Vec<Warning> {
         let mut warnings = self.standing();
@@ -139,40 +144,6 @@ fn busy_processes() -> Vec<Warning> {
     busy
 }
 
-/// Time the hypervisor took away, against all time, since the system started.
-#[derive(Clone, Copy, Debug)]
-pub struct Steal {
-    stolen: u64,
-    all: u64,
-}
-
-impl Steal {
-    /// The counters now; `None` where the system has none.
-    pub fn now() -> Option<Steal> {
-        Steal::parse(&fs::read_to_string("/proc/stat").ok()?)
-    }
-
-    /// The first line of Linux's `/proc/stat`: user nice system idle iowait irq softirq steal …
-    fn parse(text: &str) -> Option<Steal> {
-        let fields: Vec<u64> = text
-            .lines()
-            .next()?
-            .strip_prefix("cpu ")?
-            .split_whitespace()
-            .take(8)
-            .map(|f| f.parse().ok())
-            .collect::<Option<_>>()?;
-        Some(Steal { stolen: *fields.get(7)?, all: fields.iter().sum() })
-    }
-
-    /// A warning if more than 1% was stolen between two readings.
-    pub fn warning(before: Steal, after: Steal) -> Option<Warning> {
-        let all = after.all.checked_sub(before.all).filter(|&n| n > 0)?;
-        let pct = 100.0 * after.stolen.saturating_sub(before.stolen) as f64 / all as f64;
-        (pct > 1.0).then_some(Warning::StolenTime { pct })
-    }
-}
-
 fn line(path: impl AsRef<Path>) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     Some(text.trim().to_owned()).filter(|t| !t.is_empty())
@@ -205,6 +176,19 @@ fn caches(dir: &Path) -> Vec<String> {
         Some(format!("L{}{kind} {}", line(at.join("level"))?, line(at.join("size"))?))
     };
     (0..8).map_while(one).collect()
+}
+
+/// The size in `L3 32768K`, in bytes.
+fn cache_bytes(cache: &str) -> Option<u64> {
+    let size = cache.split_whitespace().last()?;
+    let (number, unit) = size.split_at(size.find(|c: char| !c.is_ascii_digit()).unwrap_or(size.len()));
+    let unit = match unit {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// `200000 100000` means two cores; `max 100000` no limit.
@@ -244,14 +228,10 @@ mod tests {
     }
 
     #[test]
-    fn stolen_time_is_a_share_of_all_time() {
-        let before = Steal::parse("cpu  10 0 10 80 0 0 0 0 0 0\ncpu0 1 1").unwrap();
-        let after = Steal::parse("cpu  60 0 20 110 0 0 0 10 0 0\n").unwrap();
-        assert_eq!(Steal::warning(before, after), Some(Warning::StolenTime { pct: 10.0 }));
-        assert_eq!(Steal::warning(before, before), None);
-        for bad in ["", "cpu  1 2", "intr 5", "cpu  a b c d e f g h"] {
-            assert!(Steal::parse(bad).is_none(), "{bad:?}");
-        }
+    fn the_largest_cache_counts() {
+        let caches = ["L1d 48K", "L2 1024K", "L3 32M", "L3 much"].map(str::to_owned).to_vec();
+        assert_eq!(Machine { caches, ..Machine::default() }.last_cache_bytes(), 32 << 20);
+        assert_eq!(Machine::default().last_cache_bytes(), 0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! then an answer token by token, as when it is used; every position's logits are looked at.
 
 use crate::rng::Rng;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use zonda_engine::forward::{Backend, BackendError, Batch, Logits, Span, Want};
 use zonda_engine::tokenize::Message;
 use zonda_engine::{Prompt, RequestError, Text, TokenId};
@@ -16,7 +16,7 @@ const RANDOM_TOKENS: usize = 64;
 const CONVERSATIONS: &str = include_str!("../../../benchmarks/verify/conversations.toml");
 
 /// A prompt and, once a backend has given one, its answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passage {
     /// Never empty.
     pub prompt: Vec<TokenId>,
@@ -68,6 +68,30 @@ impl Passage {
                 Ok(Passage { prompt, answer: Vec::new() })
             })
             .collect()
+    }
+
+    /// The first prompts, of at most `positions` tokens in all; the last `answer` tokens of each are its answer, which a
+    /// backend reads token by token. For comparing backends with logits that were computed of all positions at once.
+    ///
+    /// # Errors
+    /// As [`Passage::prompts`].
+    pub fn fixed(
+        text: Option<&Text>,
+        vocab: usize,
+        positions: usize,
+        answer: usize,
+    ) -> Result<Vec<Passage>, RequestError> {
+        let mut left = positions;
+        let mut passages = Vec::new();
+        for mut passage in Passage::prompts(text, vocab)? {
+            passage.prompt.truncate(left);
+            left -= passage.prompt.len();
+            if !passage.prompt.is_empty() {
+                passage.answer = passage.prompt.split_off(passage.prompt.len().saturating_sub(answer).max(1));
+                passages.push(passage);
+            }
+        }
+        Ok(passages)
     }
 
     /// Tokens of prompt and answer.

@@ -131,6 +131,18 @@ pub struct BenchConfig {
     pub timeout_s: u64,
     /// Drop the model's files from the page cache before its first load, so that one load is cold.
     pub cold_start: bool,
+    /// Measure what the machine can do at most, before the first run and after the last.
+    #[serde(default)]
+    pub peaks: bool,
+    /// Compare every subject with the highest-precision form of its weights first.
+    #[serde(default)]
+    pub gate: bool,
+    /// Where comparisons are kept for later experiments with the same program, files and options; `None`: nowhere.
+    #[serde(default)]
+    pub gate_cache: Option<PathBuf>,
+    /// Keep each process to the cores that its threads run on.
+    #[serde(default)]
+    pub isolate: bool,
 }
 
 impl Default for BenchConfig {
@@ -147,6 +159,10 @@ impl Default for BenchConfig {
             steady_pct: 5.0,
             timeout_s: 600,
             cold_start: true,
+            peaks: true,
+            gate: true,
+            gate_cache: None,
+            isolate: false,
         }
     }
 }

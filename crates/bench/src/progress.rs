@@ -13,6 +13,10 @@ pub enum Update<'a> {
         /// Runs in all.
         runs: usize,
     },
+    /// What the machine can do at most is being measured.
+    Peaks,
+    /// A subject's logits are being computed and compared.
+    Comparing(&'a Subject),
     /// A child is loading its model.
     Loading(&'a Subject),
     /// A warm-up run begins.

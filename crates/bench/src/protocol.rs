@@ -3,13 +3,18 @@
 //! A frame is a little-endian `u32` length and that many bytes of JSON. The child speaks first ([`FromChild::Hello`]);
 //! after that every command of the parent is answered, in order. [`FromChild::Progress`] may come in between.
 
+use crate::agreement::Summary;
+use crate::ceilings::Peaks;
+use crate::passage::Passage;
 use crate::plan::{Subject, Work};
 use crate::record::{LoadReport, RunReport};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{Read, Write};
+use std::path::PathBuf;
+use zonda_engine::forward::BackendInfo;
 
 /// The protocol's version; parent and child must be of the same build.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Longest frame, in bytes. A run of a million tokens fits.
 pub const MAX_FRAME: usize = 64 << 20;
 
@@ -21,6 +26,17 @@ pub enum ToChild {
     Open(ChildSpec),
     /// Run one request; answered by [`FromChild::Done`] or [`FromChild::Failed`].
     Run(RunSpec),
+    /// Measure what the machine can do at most; answered by [`FromChild::Peaks`] or [`FromChild::Failed`].
+    Peaks {
+        /// With this one's threads.
+        subject: Subject,
+        /// Reading large memory too.
+        large: bool,
+    },
+    /// Compute the exact logits of a subject's weights; answered by [`FromChild::Reference`] or [`FromChild::Failed`].
+    Reference(ReferenceSpec),
+    /// Compare a backend with them; answered by [`FromChild::Compared`] or [`FromChild::Failed`].
+    Compare(CompareSpec),
     /// End the process.
     Quit,
 }
@@ -32,6 +48,30 @@ pub struct ChildSpec {
     pub subject: Subject,
     /// The work to come; what decides the context it needs ([`ChildSpec::context_needed`]).
     pub work: Vec<Work>,
+    /// Keep the process to the cores its threads run on.
+    pub isolate: bool,
+}
+
+/// Whose weights, how many positions, and the file that the logits go into.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReferenceSpec {
+    /// The model is this subject's.
+    pub subject: Subject,
+    /// Positions to look at, or fewer.
+    pub positions: usize,
+    /// Rows of `f32`, little-endian, in order.
+    pub file: PathBuf,
+}
+
+/// Who is compared, on which tokens, with the logits in which file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CompareSpec {
+    /// Backend, model, options.
+    pub subject: Subject,
+    /// The tokens, as [`FromChild::Reference`] gave them.
+    pub passages: Vec<Passage>,
+    /// The file of [`ReferenceSpec`].
+    pub file: PathBuf,
 }
 
 /// One request.
@@ -67,6 +107,22 @@ pub enum FromChild {
     },
     /// The request is done.
     Done(Box<RunReport>),
+    /// The machine's peaks.
+    Peaks(Box<Peaks>),
+    /// The exact logits are in the file.
+    Reference {
+        /// What the highest-precision form is.
+        form: String,
+        /// The tokens they are of: a prompt that is read in batches, and an answer that is read token by token.
+        passages: Vec<Passage>,
+    },
+    /// A backend was compared with them.
+    Compared {
+        /// How it came off.
+        found: Box<Summary>,
+        /// What it is.
+        backend: Box<BackendInfo>,
+    },
     /// The engine could not be opened, or the request could not be run, and this is why. The child goes on.
     Failed {
         /// One sentence.

@@ -1,6 +1,9 @@
 //! The record of an experiment: everything `results.json` holds. What can't be known is `null`, never 0.
 
+use crate::ceilings::Ceilings;
 use crate::clock::TimeLine;
+use crate::facts::Facts;
+use crate::gate::{Agreed, Unranked};
 use crate::machine::Machine;
 use crate::plan::BenchConfig;
 use crate::stats::{Ratio, Stats, Verdict};
@@ -28,8 +31,18 @@ pub struct Record {
     pub machine: Machine,
     /// What was to be measured and how.
     pub config: BenchConfig,
+    /// What the machine can do at most, measured before the first run and after the last.
+    #[serde(default)]
+    pub ceilings: Ceilings,
+    /// What went on in the machine while it measured.
+    #[serde(default)]
+    pub conditions: Conditions,
     /// The models' files.
     pub models: Vec<ModelFiles>,
+    /// Whether each subject computes the same function as the highest-precision form of its weights. A subject that was
+    /// not compared, such as the mock, has no entry.
+    #[serde(default)]
+    pub agreement: Vec<Agreed>,
     /// Every child process in the order they followed one another: its load and warm-up.
     pub processes: Vec<Process>,
     /// Every run, in the order they followed one another.
@@ -38,6 +51,9 @@ pub struct Record {
     pub summary: Vec<Cell>,
     /// Backends with models, fastest first. The mock is never here.
     pub ranking: Vec<Rank>,
+    /// Subjects that have figures and no place in the ranking, and why: fast and wrong is shown as wrong.
+    #[serde(default)]
+    pub unranked: Vec<Unranked>,
     /// What the harness itself costs, if the mock was measured.
     pub overhead: Option<Overhead>,
     /// What the figures say, in sentences computed from them.
@@ -100,6 +116,13 @@ pub struct Process {
     pub run: usize,
     /// What was loaded; `None` if that failed.
     pub load: Option<LoadReport>,
+    /// From starting the process until the model was open, in ms; `None` if that failed.
+    #[serde(default)]
+    pub ready_ms: Option<f64>,
+    /// From starting the process until the first token of its first run, in ms: with [`Process::temperature`] `cold`, the
+    /// cold start. That run is the warm-up's prefill.
+    #[serde(default)]
+    pub first_token_ms: Option<f64>,
     /// Share of the model's file bytes that were in the page cache before loading, 0 to 1; `None` if unknown.
     pub file_cached: Option<f64>,
     /// The warm-up runs, in order.
@@ -143,6 +166,15 @@ pub struct LoadReport {
     pub has_tokenizer: bool,
     /// Opening took this long, in ms: files, repacking, allocation, tokenizer.
     pub load_ms: f64,
+    /// What one token costs; `None` for the mock, or if it isn't known.
+    #[serde(default)]
+    pub facts: Option<Facts>,
+    /// The CPUs that the process was kept to; `None` if it was not asked for, or not allowed.
+    #[serde(default)]
+    pub kept_to: Option<Vec<usize>>,
+    /// Why it was not kept to its CPUs though it was asked for.
+    #[serde(default)]
+    pub not_kept: Option<String>,
     /// Resources used by opening.
     pub usage: ProcessUsage,
 }
@@ -158,6 +190,25 @@ pub struct ProcessUsage {
     pub voluntary_switches: Option<u64>,
     /// Context switches forced on it: another process wanted the core.
     pub involuntary_switches: Option<u64>,
+    /// Energy that the processor's packages used meanwhile, other processes' share included, in joules (RAPL); `None`
+    /// where the system doesn't let it be read.
+    #[serde(default)]
+    pub energy_j: Option<f64>,
+}
+
+/// What went on in the machine from the first run to the last. What can't be read is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Conditions {
+    /// Share of the cores' time that the hypervisor gave to others, in percent.
+    pub steal_pct: Option<f64>,
+    /// Load average over one minute at the end.
+    pub load1_after: Option<f64>,
+    /// The hottest thermal zone before the first run, in °C.
+    pub celsius_before: Option<f64>,
+    /// The hottest thermal zone after the last run, in °C.
+    pub celsius_after: Option<f64>,
+    /// How often the processor was slowed down for its heat meanwhile.
+    pub throttles: Option<u64>,
 }
 
 /// What a child reports after one request.
@@ -250,6 +301,14 @@ pub struct Row {
     pub prefill_tps: Option<f64>,
     /// 1 / TpT, a second.
     pub decode_tps: Option<f64>,
+    /// The prefill rate as a share of what the machine's arithmetic allows, 0 to 1: operations a token × tokens/s ÷ the
+    /// peak of the type that the weights are multiplied in.
+    #[serde(default)]
+    pub prefill_share: Option<f64>,
+    /// The decode rate as a share of what the machine's memory allows, 0 to 1: bytes of weights, keys and values read a
+    /// token × tokens/s ÷ the read bandwidth.
+    #[serde(default)]
+    pub decode_share: Option<f64>,
     /// Gaps between deliveries in ms: 50th, 90th and 99th percentile.
     pub itl_ms: Option<[f64; 3]>,
     /// What loading the engine of this run's process took, in ms.
@@ -323,6 +382,31 @@ pub struct Cell {
     pub peak_rss_mb: Option<Stats>,
     /// 50th, 90th and 99th percentile of all gaps between deliveries of the good runs, in ms.
     pub itl_ms: Option<[f64; 3]>,
+    /// As [`Row::prefill_share`].
+    #[serde(default)]
+    pub prefill_share: Option<Stats>,
+    /// As [`Row::decode_share`].
+    #[serde(default)]
+    pub decode_share: Option<Stats>,
+    /// Loading the engine, in ms, cold and warm.
+    #[serde(default)]
+    pub load_ms: Option<Stats>,
+    /// From starting the process to the first token while the model was not in the page cache, in ms. Of the subject: the
+    /// same in all its cells.
+    #[serde(default)]
+    pub cold_start_ms: Option<f64>,
+    /// CPU time of all threads in a run, in ms.
+    #[serde(default)]
+    pub cpu_ms: Option<Stats>,
+    /// Context switches in a run, asked for and forced.
+    #[serde(default)]
+    pub switches: Option<Stats>,
+    /// Energy in a run, in joules.
+    #[serde(default)]
+    pub energy_j: Option<Stats>,
+    /// Why the subject has no place in the ranking though it has figures; `None` if it has one or is the mock.
+    #[serde(default)]
+    pub not_ranked: Option<String>,
 }
 
 impl Cell {

@@ -38,6 +38,8 @@ pub fn empty(
         cached_tokens: None,
         prefill_tps: None,
         decode_tps: None,
+        prefill_share: None,
+        decode_share: None,
         itl_ms: None,
         peak_rss_mb: None,
         usage: None,

@@ -1,6 +1,7 @@
 //! Statistics of repeated measurements: median, spread, bootstrap confidence interval.
 
 use crate::rng::Rng;
+use crate::student;
 use serde::{Deserialize, Serialize};
 
 /// Resamples of a bootstrap interval.
@@ -125,10 +126,22 @@ impl Ratio {
         let mean = logs.iter().sum::<f64>() / n as f64;
         let ci95 = (n > 1).then(|| {
             let variance = logs.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
-            let half = student_975(n - 1) * (variance / n as f64).sqrt();
-            [(mean - half).exp(), (mean + half).exp()]
+            interval(mean, (variance / n as f64).sqrt(), (n - 1) as f64)
         });
         Some(Ratio { ratio: mean.exp(), ci95, pairs: n })
+    }
+
+    /// From runs that have nothing to do with each other: how `b` compares with `a`, both positive, by the means of their
+    /// logarithms. The interval is Welch's (1947): the sides may scatter differently. `None` if a side has no values or one
+    /// that isn't positive. `pairs` is 0.
+    pub fn unpaired(a: &[f64], b: &[f64]) -> Option<Ratio> {
+        let (a, b) = (Logs::of(a)?, Logs::of(b)?);
+        let difference = b.mean - a.mean;
+        let ci95 = a
+            .error2
+            .zip(b.error2)
+            .map(|(ea, eb)| interval(difference, (ea + eb).sqrt(), welch_freedom(ea, a.n, eb, b.n)));
+        Some(Ratio { ratio: difference.exp(), ci95, pairs: 0 })
     }
 
     /// What it says.
@@ -142,19 +155,74 @@ impl Ratio {
     }
 }
 
-/// The 97.5% quantile of Student's t (tabulated to 30 degrees of freedom; beyond, the expansion of Fisher and Cornish,
-/// right to three digits).
-fn student_975(freedom: usize) -> f64 {
-    const TABLE: [f64; 30] = [
-        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
-        2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
-        2.045, 2.042,
-    ];
-    match freedom {
-        0 => f64::INFINITY,
-        1..=30 => TABLE[freedom - 1],
-        _ => 1.959_964 + 2.372_3 / freedom as f64 + 2.822_5 / (freedom as f64).powi(2),
+/// Half the interval's width is Student's t times the standard error.
+fn interval(mean: f64, error: f64, freedom: f64) -> [f64; 2] {
+    let half = if error > 0.0 { student::critical(0.05, freedom) * error } else { 0.0 };
+    [(mean - half).exp(), (mean + half).exp()]
+}
+
+/// Logarithms of measurements, summed up.
+struct Logs {
+    n: usize,
+    mean: f64,
+    /// Squared standard error of the mean; `None` for one value.
+    error2: Option<f64>,
+}
+
+impl Logs {
+    fn of(values: &[f64]) -> Option<Logs> {
+        if values.is_empty() || values.iter().any(|v| !v.is_finite() || *v <= 0.0) {
+            return None;
+        }
+        let n = values.len();
+        let mean = values.iter().map(|v| v.ln()).sum::<f64>() / n as f64;
+        let squares: f64 = values.iter().map(|v| (v.ln() - mean).powi(2)).sum();
+        Some(Logs { n, mean, error2: (n > 1).then(|| squares / (n - 1) as f64 / n as f64) })
     }
+}
+
+/// Degrees of freedom of two means with these squared errors (Satterthwaite, 1946).
+fn welch_freedom(a: f64, n: usize, b: f64, m: usize) -> f64 {
+    (a + b).powi(2) / (a * a / (n - 1) as f64 + b * b / (m - 1) as f64)
+}
+
+/// The probability that two sides which are the same differ by as much as these (Welch's test on the log scale); `None` if a
+/// side has fewer than two values.
+pub fn unpaired_p(a: &[f64], b: &[f64]) -> Option<f64> {
+    let (a, b) = (Logs::of(a)?, Logs::of(b)?);
+    let (ea, eb) = a.error2.zip(b.error2)?;
+    p_of(b.mean - a.mean, (ea + eb).sqrt(), welch_freedom(ea, a.n, eb, b.n))
+}
+
+/// Likewise for pairs, from the logarithms of their ratios; `None` for fewer than two.
+pub fn paired_p(logs: &[f64]) -> Option<f64> {
+    let n = logs.len();
+    let mean = logs.iter().sum::<f64>() / n as f64;
+    let variance = logs.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / n.checked_sub(1)? as f64;
+    (n > 1).then(|| p_of(mean, (variance / n as f64).sqrt(), (n - 1) as f64)).flatten()
+}
+
+fn p_of(difference: f64, error: f64, freedom: f64) -> Option<f64> {
+    match error > 0.0 {
+        true => Some(student::two_sided(difference / error, freedom)).filter(|p| p.is_finite()),
+        // values that don't scatter at all
+        false => Some(if difference == 0.0 { 1.0 } else { 0.0 }),
+    }
+}
+
+/// Which of many tests hold at 5% for all of them together (Holm, 1979): so that one in twenty comparisons of the same
+/// doesn't raise an alarm by itself.
+pub fn holm(p: &[f64]) -> Vec<bool> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
+    let mut holds = vec![false; p.len()];
+    for (rank, &i) in order.iter().enumerate() {
+        if p[i] > 0.05 / (p.len() - rank) as f64 {
+            break;
+        }
+        holds[i] = true;
+    }
+    holds
 }
 
 /// Which values lie far from the others: modified z-score beyond 3.5 (Iglewicz and Hoaglin, 1993). None of fewer than

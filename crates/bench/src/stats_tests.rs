@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::rng::Rng;
+use crate::student;
 use proptest::prelude::*;
 
 #[test]
@@ -108,12 +109,40 @@ fn known_ratios() {
     assert_eq!((one.ci95, one.verdict()), (None, Verdict::Undecided));
     assert_eq!(Ratio::of_logs(&[]), None);
     assert_eq!(Ratio::of_logs(&[f64::NEG_INFINITY]), None);
-    // Mean 0.1, standard deviation 0.1, four values: half the interval is 3.182 · 0.1 / 2.
+    // Mean 0.1, standard deviation 0.1, four values: half the interval is 3.18245 · 0.1 / 2.
     let r = Ratio::of_logs(&[0.0, 0.2, 0.1 - 0.07071068, 0.1 + 0.07071068]).unwrap();
-    assert!((r.ci95.unwrap()[1].ln() - (0.1 + 3.182 * 0.05)).abs() < 1e-6, "{r:?}");
-    // Between the table and the expansion there is no step.
-    assert!((student_975(30) - student_975(31)).abs() < 0.005);
-    assert!((student_975(1_000_000) - 1.96).abs() < 1e-4);
+    assert!((r.ci95.unwrap()[1].ln() - (0.1 + 3.182_446 * 0.05)).abs() < 1e-6, "{r:?}");
+}
+
+/// Welch's own kind of case: 1.0 and 1.2 on the log scale, spread 0.1 over 4 values against 0.2 over 9.
+#[test]
+fn unpaired_ratios_by_hand() {
+    let around = |mean: f64, sd: f64, n: usize| -> Vec<f64> {
+        // values at ± sd have the sample deviation sd · √(n/(n−1)) for even n
+        let sd = sd * ((n - 1) as f64 / n as f64).sqrt();
+        (0..n).map(|i| (mean + if i % 2 == 0 { sd } else { -sd }).exp()).collect()
+    };
+    let (a, b) = (around(1.0, 0.1, 4), around(1.2, 0.2, 8));
+    let r = Ratio::unpaired(&a, &b).unwrap();
+    assert!((r.ratio.ln() - 0.2).abs() < 1e-12 && r.pairs == 0);
+    let (ea, eb) = (0.01 / 4.0, 0.04 / 8.0);
+    let freedom = (ea + eb) * (ea + eb) / (ea * ea / 3.0 + eb * eb / 7.0);
+    let half = student::critical(0.05, freedom) * f64::sqrt(ea + eb);
+    assert!((r.ci95.unwrap()[1].ln() - (0.2 + half)).abs() < 1e-9);
+    // the interval ends at 1 exactly where p is 5%
+    let p = unpaired_p(&a, &b).unwrap();
+    assert_eq!(p < 0.05, r.ci95.unwrap()[0] > 1.0);
+    assert_eq!(unpaired_p(&a, &a), Some(1.0));
+    assert_eq!((unpaired_p(&a, &[1.0]), Ratio::unpaired(&a, &[0.0])), (None, None));
+    let alone = Ratio::unpaired(&[2.0], &[1.0]).unwrap();
+    assert_eq!((alone.ratio, alone.ci95), (0.5, None));
+}
+
+#[test]
+fn holm_by_hand() {
+    assert_eq!(holm(&[0.01, 0.04, 0.03, 0.005]), [true, false, false, true]);
+    assert_eq!(holm(&[0.04]), [true]);
+    assert!(holm(&[]).is_empty());
 }
 
 #[test]

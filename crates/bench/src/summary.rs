@@ -42,10 +42,29 @@ pub fn cells(config: &BenchConfig, rows: &[Row]) -> Vec<Cell> {
                 decode_tps: stats(|r| r.decode_tps),
                 peak_rss_mb: stats(|r| r.peak_rss_mb),
                 itl_ms: pooled_gaps(&good),
+                prefill_share: stats(|r| r.prefill_share),
+                decode_share: stats(|r| r.decode_share),
+                load_ms: stats(|r| r.load_ms),
+                cold_start_ms: None,
+                cpu_ms: stats(|r| r.usage?.cpu_ms),
+                switches: stats(|r| {
+                    let usage = r.usage?;
+                    Some((usage.voluntary_switches? + usage.involuntary_switches?) as f64)
+                }),
+                energy_j: stats(|r| r.usage?.energy_j),
+                not_ranked: None,
             });
         }
     }
     cells
+}
+
+/// Gives the cells of each subject its cold start.
+pub fn starts(cells: &mut [Cell], processes: &[Process]) {
+    for cell in cells {
+        let cold = processes.iter().filter(|p| p.subject == cell.subject && p.temperature() == Some("cold"));
+        cell.cold_start_ms = median(&cold.filter_map(|p| p.first_token_ms).collect::<Vec<_>>());
+    }
 }
 
 fn agreed(mut values: impl Iterator<Item = Option<usize>>) -> Option<usize> {
@@ -145,12 +164,13 @@ fn shapes(processes: &[Process]) -> BTreeMap<usize, String> {
     processes.iter().filter_map(|p| Some((p.subject, p.load.as_ref()?.shape.clone()))).collect()
 }
 
-/// Ranks the subjects of each model shape by the geometric mean, over the scenarios that all of them finished, of
+/// Ranks the subjects of each model shape whose cells [`crate::gate::judge`] did not mark by the geometric mean, over the scenarios that all of them finished, of
 /// their median tokens/s.
 pub fn ranking(config: &BenchConfig, cells: &[Cell], processes: &[Process], rows: &[Row]) -> Vec<Rank> {
     let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (subject, shape) in shapes(processes) {
-        let finished_any = cells.iter().any(|c| c.subject == subject && c.headline().is_some());
+        let counts = |c: &&Cell| c.subject == subject && c.headline().is_some() && c.not_ranked.is_none();
+        let finished_any = cells.iter().any(|c| counts(&c));
         if !config.subjects[subject].synthetic && finished_any {
             groups.entry(shape).or_default().push(subject);
         }

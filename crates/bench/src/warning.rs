@@ -31,6 +31,20 @@ pub enum Warning {
     Governor { governor: String },
     /// The hypervisor gave this machine's cores to others during the measurement.
     StolenTime { pct: f64 },
+    /// The processor was slowed down for its heat during the measurement.
+    Throttled { times: u64 },
+    /// The machine was hot before the first run.
+    Hot { celsius: f64 },
+    /// The machine's peak was another one after the measurement than before.
+    PeaksDiffer { what: String, pct: f64 },
+    /// The machine's peaks could not be measured.
+    NoPeaks { why: String },
+    /// A subject does not compute the function of its weights: it is not ranked.
+    Disagrees { subject: String, why: String },
+    /// A subject could not be compared with the highest-precision form of its weights: it is ranked on trust.
+    NotCompared { subject: String, why: String },
+    /// The processes could not be kept apart from the rest of the machine.
+    NotIsolated { why: String },
     /// The program was built without optimisation.
     DebugBuild,
     /// Subjects of the same shape got different prompts (different tokenizers or templates).
@@ -66,6 +80,30 @@ impl std::fmt::Display for Warning {
             }
             Warning::StolenTime { pct } => {
                 write!(f, "the hypervisor took away {pct:.1}% of the cores' time during the measurement")
+            }
+            Warning::Throttled { times } => {
+                write!(f, "the processor was slowed down for its heat {times} times during the measurement")
+            }
+            Warning::Hot { celsius } => {
+                write!(f, "the machine was at {celsius:.0} °C before measuring; it may slow itself down")
+            }
+            Warning::PeaksDiffer { what, pct } => write!(
+                f,
+                "the machine's {what} was {pct:+.0}% after the measurement against before: something else was running"
+            ),
+            Warning::NoPeaks { why } => write!(f, "the machine's limits could not be measured: {why}"),
+            Warning::Disagrees { subject, why } => {
+                write!(
+                    f,
+                    "{subject} is not ranked, since it does not compute the function of its weights: {why}"
+                )
+            }
+            Warning::NotCompared { subject, why } => write!(
+                f,
+                "{subject} was not compared with the highest-precision form of its weights: {why}; its rank rests on trust"
+            ),
+            Warning::NotIsolated { why } => {
+                write!(f, "the runs share their cores with other processes: {why}")
             }
             Warning::DebugBuild => {
                 write!(f, "this is a debug build; its figures say nothing about a release build")

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+use zonda_bench::ceilings::Ceilings;
 use zonda_bench::clock::TimeLine;
 use zonda_bench::machine::Machine;
 use zonda_bench::record::*;
@@ -36,6 +37,9 @@ fn load(backend: &str, weights: &str, load_ms: f64) -> LoadReport {
         context: 2048,
         has_tokenizer: true,
         load_ms,
+        facts: None,
+        kept_to: None,
+        not_kept: None,
         usage: ProcessUsage::default(),
     }
 }
@@ -91,7 +95,15 @@ fn record() -> Record {
                 row.order = order;
                 rows.push(row);
             }
-            processes.push(Process { subject, run, load: Some(load), file_cached, warmup: Vec::new() });
+            processes.push(Process {
+                subject,
+                run,
+                load: Some(load),
+                ready_ms: None,
+                first_token_ms: None,
+                file_cached,
+                warmup: Vec::new(),
+            });
         }
     }
     let cells = summary::cells(&config, &rows);
@@ -108,6 +120,10 @@ fn record() -> Record {
         finished: "2026-11-23T18:01:00Z".into(),
         partial: false,
         machine: Machine::default(),
+        ceilings: Ceilings::default(),
+        conditions: Conditions::default(),
+        agreement: Vec::new(),
+        unranked: Vec::new(),
         models: Vec::new(),
         recommendation: recommend::recommendation(&cells, &ranking, &config),
         overhead: summary::overhead(&cells),

@@ -14,7 +14,7 @@ use zonda_engine::forward::{Backend, BackendError, Limits};
 use zonda_engine::load::Model;
 use zonda_engine::make::Mix;
 use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
-use zonda_engine::{Engine, EngineConfig, Parallel, Text};
+use zonda_engine::{Engine, EngineConfig, Parallel, Text, TokenId};
 use zonda_kernels::Isa;
 use zonda_kernels::attention::KvType;
 #[cfg(feature = "llama-cpp")]
@@ -389,6 +389,26 @@ pub fn open(
         (BackendKind::Mock, _) => Ok(Box::new(Mock::new(mock_options(options)?))),
         (kind, _) => Err(unsupported(format!("the backend {} can't open this model", kind.name()))),
     }
+}
+
+/// Hands the exact logits of a model's weights to `look`: of every position of every sequence, in order.
+///
+/// # Errors
+/// What the native backend says, which computes them, and what `look` says.
+pub fn exact(
+    model: &Model,
+    threads: Option<usize>,
+    sequences: &[Vec<TokenId>],
+    look: &mut dyn FnMut(&[f32]) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut refused = None;
+    let walked = Native::exact(model, threads, sequences, &mut |row| {
+        look(row).map_err(|why| {
+            refused = Some(why);
+            BackendError::Failed("refused".to_owned())
+        })
+    });
+    walked.map_err(|error| refused.unwrap_or_else(|| error.to_string()))
 }
 
 /// Starts an engine on a backend. `text` may be `None`: prompts are token ids then.

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     };
     start_log(cli.verbose, cli.quiet, serving);
     if matches!(cli.command, Command::BenchChild) {
-        return cmd::bench::child();
+        return cmd::bench_child::run();
     }
     let result = interrupt::install().map_err(Into::into).and_then(|()| run(cli));
     #[cfg(feature = "otlp")]

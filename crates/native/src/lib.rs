@@ -4,11 +4,13 @@
 //! * `weights` reads a model's tensors into panels (one row order, whatever pairing the file uses);
 //! * `kv` is the cache: pages shared between slots by reference count;
 //! * `rope` turns positions into angles;
-//! * `forward` is the main path: embed → layers → head; `attention` and `ffn` are its two halves.
+//! * `forward` is the main path: embed → layers → head; `attention` and `ffn` are its two halves;
+//! * `exact` is the same path in f32, one layer in memory at a time: what others are compared with.
 //!
 //! A token's logits do not depend on what else is in the batch, nor on the number of threads.
 
 mod attention;
+mod exact;
 mod ffn;
 mod forward;
 mod kv;

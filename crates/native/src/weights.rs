@@ -17,7 +17,7 @@ use zonda_kernels::{ActKind, DType, Isa, Packed, Pool, act_kind};
 #[derive(Debug)]
 pub(crate) struct Weights {
     /// `[vocab, hidden]`, as stored: rows are dequantised as tokens come.
-    embedding: Tensor,
+    embedding: Embedding,
     pub layers: Vec<Layer>,
     /// `[hidden]`
     pub output_norm: Vec<f32>,
@@ -83,22 +83,16 @@ impl Weights {
         pool: &Pool,
         quantize: Option<Mix>,
     ) -> Result<Weights, BackendError> {
-        let loader = Loader { model, spec: &model.spec, isa, pool, quantize, arena: Arena::new() };
+        let loader = Loader::new(model, isa, pool, Held::Quantized(quantize));
         let embedding = loader.embedding()?;
-        let head = if model.spec.tied_embeddings { TensorRole::TokenEmbedding } else { TensorRole::Output };
-        Ok(Weights {
-            embedding,
-            layers: (0..model.spec.layers).map(|l| loader.layer(l)).collect::<Result<_, _>>()?,
-            output_norm: loader.vector(TensorRole::OutputNorm)?,
-            head: loader.matrix(head)?,
-        })
+        let layers = (0..model.spec.layers).map(|l| loader.layer(l)).collect::<Result<_, _>>()?;
+        let (output_norm, head) = loader.head()?;
+        Ok(Weights { embedding, layers, output_norm, head })
     }
 
     /// Writes a token's embedding, `[hidden]`.
     pub fn embed(&self, token: u32, out: &mut [f32]) {
-        let bytes = self.embedding.bytes();
-        let row = bytes.len() / self.embedding.rows();
-        dequantize(self.embedding.dtype, &bytes[token as usize * row..][..row], out);
+        self.embedding.row(token, out);
     }
 
     /// The types the matrices are held in, those with most bytes first: `q4_k+q6_k`.
@@ -124,19 +118,56 @@ impl Weights {
     }
 }
 
+/// The embedding as it is stored.
+#[derive(Debug)]
+pub(crate) struct Embedding(Tensor);
+
+impl Embedding {
+    /// Writes a token's row, `[hidden]`.
+    pub fn row(&self, token: u32, out: &mut [f32]) {
+        let bytes = self.0.bytes();
+        let row = bytes.len() / self.0.rows();
+        dequantize(self.0.dtype, &bytes[token as usize * row..][..row], out);
+    }
+}
+
+/// How matrices are held.
+#[derive(Clone, Copy, Debug)]
+enum Held {
+    /// Float ones quantised, if that was asked for; all others as they are stored.
+    Quantized(Option<Mix>),
+    /// As f32.
+    Exact,
+}
+
 /// What reading one tensor needs to know.
-struct Loader<'a> {
+pub(crate) struct Loader<'a> {
     model: &'a Model,
     spec: &'a ModelSpec,
     /// Where all matrices lie, in the order they are read.
     arena: Arena,
     isa: Isa,
     pool: &'a Pool,
-    quantize: Option<Mix>,
+    held: Held,
 }
 
-impl Loader<'_> {
-    fn layer(&self, l: usize) -> Result<Layer, BackendError> {
+impl<'a> Loader<'a> {
+    /// Reads every matrix as f32.
+    pub fn exact(model: &'a Model, isa: Isa, pool: &'a Pool) -> Loader<'a> {
+        Loader::new(model, isa, pool, Held::Exact)
+    }
+
+    fn new(model: &'a Model, isa: Isa, pool: &'a Pool, held: Held) -> Loader<'a> {
+        Loader { model, spec: &model.spec, arena: Arena::new(), isa, pool, held }
+    }
+
+    /// The final norm, `[hidden]`, and the output head.
+    pub fn head(&self) -> Result<(Vec<f32>, Matrix), BackendError> {
+        let head = if self.spec.tied_embeddings { TensorRole::TokenEmbedding } else { TensorRole::Output };
+        Ok((self.vector(TensorRole::OutputNorm)?, self.matrix(head)?))
+    }
+
+    pub fn layer(&self, l: usize) -> Result<Layer, BackendError> {
         use LayerTensor::*;
         let role = |t| TensorRole::Layer(l, t);
         let vector = |t| self.vector(role(t));
@@ -177,15 +208,18 @@ impl Loader<'_> {
     fn matrix(&self, role: TensorRole) -> Result<Matrix, BackendError> {
         let tensor = self.model.tensor(role)?;
         let (rows, cols) = (tensor.rows(), tensor.cols());
-        let wanted = if tensor.dtype.is_quantized() { None } else { self.quantize };
-        let dtype = wanted.map_or(tensor.dtype, |mix| mix.dtype(self.spec, role, cols));
+        let dtype = match self.held {
+            Held::Exact => DType::F32,
+            Held::Quantized(Some(mix)) if !tensor.dtype.is_quantized() => mix.dtype(self.spec, role, cols),
+            Held::Quantized(_) => tensor.dtype,
+        };
         let check = Check::new(&tensor);
-        let quantized;
+        let converted;
         let bytes = if dtype == tensor.dtype {
             tensor.bytes()
         } else {
-            quantized = self.quantized(&tensor, dtype, &check);
-            &quantized
+            converted = self.converted(&tensor, dtype, &check);
+            &converted
         };
         let row_bytes = bytes.len() / rows;
         let packed = Packed::pack(self.pool, &self.arena, dtype, rows, cols, |r| {
@@ -201,8 +235,8 @@ impl Loader<'_> {
         Ok(Matrix { packed, acts: act_kind(self.isa, dtype) })
     }
 
-    /// A float tensor's rows quantised, in parallel.
-    fn quantized(&self, tensor: &Tensor, dtype: DType, check: &Check<'_>) -> Vec<u8> {
+    /// A tensor's rows in another type, in parallel.
+    fn converted(&self, tensor: &Tensor, dtype: DType, check: &Check<'_>) -> Vec<u8> {
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let from = tensor.bytes().len() / rows;
         let to = cols / dtype.block_len() * dtype.block_bytes();
@@ -222,13 +256,13 @@ impl Loader<'_> {
     }
 
     /// The embedding as it is stored, checked; only the rows of tokens that come are read later.
-    fn embedding(&self) -> Result<Tensor, BackendError> {
+    pub fn embedding(&self) -> Result<Embedding, BackendError> {
         let tensor = self.model.tensor(TensorRole::TokenEmbedding)?;
         let check = Check::new(&tensor);
         self.pool.split(tensor.rows(), 1, &|rows| rows.for_each(|r| check.row(r)));
         check.finish()?;
         tensor.release();
-        Ok(tensor)
+        Ok(Embedding(tensor))
     }
 
     fn vector(&self, role: TensorRole) -> Result<Vec<f32>, BackendError> {

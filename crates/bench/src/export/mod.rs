@@ -1,5 +1,6 @@
 //! Writing a record down: one file per form.
 
+pub mod comparison;
 pub mod csv;
 pub mod json;
 pub mod table;

@@ -30,7 +30,15 @@ pub fn render_table(record: &Record, width: u16, color: bool) -> String {
              TTFT: time to the first token; TpT: per token after it; tokens/s: output / total."
         )
     );
+    if record.ceilings.best().is_some() && width >= WIDE {
+        let limits = "Percentages: of what the machine's arithmetic (prefill) and memory (decode) allow.";
+        let _ = writeln!(out, "{}", style.faint(limits));
+    }
     ranking(&mut out, &record.ranking, width, style);
+    for u in &record.unranked {
+        let name = subject_name(&u.backend, &u.model, u.format.as_deref(), u.quant.as_deref());
+        let _ = writeln!(out, "{}", style.bad(&format!("not ranked: {name}: {}", u.why)));
+    }
     if let Some(o) = &record.overhead {
         let _ = writeln!(
             out,
@@ -58,6 +66,7 @@ fn subject_table(out: &mut String, record: &Record, cells: &[&Cell], width: u16,
     let name = subject_name(&first.backend, &first.model, first.format.as_deref(), first.quant.as_deref());
     let mut heading = vec![style.strong(&name)];
     heading.extend(loads(&record.processes, first.subject));
+    heading.extend(agreement(record, first.subject));
     let peaks = cells.iter().filter_map(|c| c.peak_rss_mb.as_ref()).map(|p| p.max);
     heading.extend(peaks.reduce(f64::max).map(|mb| format!("peak {} MiB", figure(mb))));
     let _ = writeln!(out, "{}", heading.join("  ·  "));
@@ -81,7 +90,8 @@ fn subject_table(out: &mut String, record: &Record, cells: &[&Cell], width: u16,
         line.extend(times.map(if width >= WIDE { with_spread } else { alone }));
         line.push(with_spread(&cell.throughput));
         if width >= WIDE {
-            line.extend([&cell.prefill_tps, &cell.decode_tps].map(alone));
+            line.push(with_share(&cell.prefill_tps, &cell.prefill_share));
+            line.push(with_share(&cell.decode_tps, &cell.decode_share));
         }
         line.push(match cell.failed {
             0 => cell.runs.to_string(),
@@ -108,6 +118,20 @@ fn with_spread(stats: &Option<Stats>) -> String {
 
 fn alone(stats: &Option<Stats>) -> String {
     stats.as_ref().map(|s| figure(s.median)).unwrap_or_default()
+}
+
+/// `4853 48%`: a rate and its share of what the machine allows, where that is known.
+fn with_share(stats: &Option<Stats>, share: &Option<Stats>) -> String {
+    match share {
+        Some(share) => format!("{} {:.0}%", alone(stats), 100.0 * share.median),
+        None => alone(stats),
+    }
+}
+
+/// `KL 0.0046 from exact`: how far the subject's logits are from those of the highest-precision form of its weights.
+fn agreement(record: &Record, subject: usize) -> Option<String> {
+    let found = record.agreement.iter().find(|a| a.subject == subject)?.found?;
+    Some(format!("KL {} from exact", figure(found.kl_mean)))
 }
 
 /// `load 85.2 ms cold, 41.0 ms warm`: medians of each temperature.
@@ -168,21 +192,21 @@ fn ranking(out: &mut String, ranking: &[Rank], width: u16, style: Style) {
 }
 
 #[derive(Clone, Copy)]
-struct Style {
-    color: bool,
+pub(super) struct Style {
+    pub color: bool,
 }
 
 impl Style {
     fn with(self, code: &str, text: &str) -> String {
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
-    fn strong(self, text: &str) -> String {
+    pub fn strong(self, text: &str) -> String {
         self.with("1", text)
     }
-    fn faint(self, text: &str) -> String {
+    pub fn faint(self, text: &str) -> String {
         self.with("2", text)
     }
-    fn bad(self, text: &str) -> String {
+    pub fn bad(self, text: &str) -> String {
         self.with("31", text)
     }
 }

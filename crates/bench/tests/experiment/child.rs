@@ -1,16 +1,77 @@
 //! What the test's child opens: a mock, with the fault that the subject's option names.
 
-use zonda_bench::ChildSpec;
+use zonda_bench::ceilings::{Peaks, Rate};
+use zonda_bench::host::Look;
+use zonda_bench::{ChildSpec, Host, Opened, Subject};
 use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};
-use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot};
+use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot, Span, Want};
 use zonda_engine::load::ModelSpec;
-use zonda_engine::{Engine, EngineConfig, Text};
+use zonda_engine::{Engine, EngineConfig, Text, TokenId};
 
 /// Only the long scenario's sequences get this long, in tokens.
 const ONLY_LONG: usize = 1000;
 
+/// The test's child.
+pub struct TestHost;
+
+impl Host for TestHost {
+    fn open(&self, spec: &ChildSpec) -> Result<Opened, String> {
+        open(spec).map(Opened::from)
+    }
+
+    fn text(&self, _: &Subject) -> Result<(Option<Text>, usize), String> {
+        let mock = Mock::new(MockOptions::default());
+        Ok((Some(Text::mock()), mock.spec().vocab_size))
+    }
+
+    fn backend(&self, subject: &Subject, _: usize) -> Result<Box<dyn Backend>, String> {
+        let mut mock = MockOptions::default();
+        match subject.options["child"].as_str() {
+            // another seed is another function
+            "wrong" => mock.seed = 7,
+            "abort in gate" => std::process::abort(),
+            "nan in gate" => mock.fault = Some(Fault { call: 3, kind: FaultKind::Nan }),
+            _ => {}
+        }
+        Ok(Box::new(Mock::new(mock)))
+    }
+
+    fn exact(
+        &self,
+        subject: &Subject,
+        sequences: &[Vec<TokenId>],
+        look: &mut Look<'_>,
+    ) -> Result<String, String> {
+        if subject.model == "without exact form" {
+            return Err("no room for the exact logits".into());
+        }
+        let mut mock = Mock::new(MockOptions::default());
+        let mut logits = Logits::new();
+        for tokens in sequences {
+            mock.truncate(0, 0).map_err(|e| e.to_string())?;
+            let spans = vec![Span { slot: 0, start: 0, tokens, want: Want::All }];
+            mock.forward(&Batch { spans }, &mut logits).map_err(|e| e.to_string())?;
+            (0..logits.rows()).try_for_each(|row| look(logits.row(row)))?;
+        }
+        Ok("the mock's own logits".into())
+    }
+
+    fn peaks(&self, _: &Subject, _: bool) -> Result<Peaks, String> {
+        let rate = Rate { one_core: 1e9, all_threads: 2e9 };
+        Ok(Peaks {
+            threads: 2,
+            instruction_set: "made up".into(),
+            read_bytes_per_s: rate,
+            read_large_bytes_per_s: None,
+            int8_ops_per_s: rate,
+            bf16_ops_per_s: None,
+            f32_ops_per_s: rate,
+        })
+    }
+}
+
 /// Opens the engine of a subject.
-pub fn open(spec: &ChildSpec) -> Result<Engine, String> {
+fn open(spec: &ChildSpec) -> Result<Engine, String> {
     // A library that prints to stdout must not disturb the protocol.
     println!("loading {}, no offence meant", spec.subject.label());
     let option = spec.subject.options["child"].as_str();

@@ -191,7 +191,7 @@ fn a_child_ends_with_its_parent() {
     let mut stdout = child.stdout.take().unwrap();
     protocol::read::<FromChild>(&mut stdout).unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let spec = ChildSpec { subject: subject("stuck", "load hang"), work: Vec::new() };
+    let spec = ChildSpec { subject: subject("stuck", "load hang"), work: Vec::new(), isolate: false };
     protocol::write(&mut stdin, &ToChild::Open(spec)).unwrap();
     drop(stdin);
     // Ends when the child's end of the pipe is closed; a child that stays makes this test hang.

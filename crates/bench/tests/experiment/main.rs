@@ -3,6 +3,7 @@
 
 mod child;
 mod failures;
+mod gate;
 mod good;
 
 use libtest_mimic::{Arguments, Trial};
@@ -13,9 +14,10 @@ use zonda_bench::{BenchConfig, Launcher, Plan, Progress, Record, Silent, Subject
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("__bench-child") {
-        return zonda_bench::child_main(&child::open);
+        return zonda_bench::child_main(&child::TestHost);
     }
-    let tests: Vec<(&str, fn())> = good::TESTS.iter().chain(failures::TESTS).copied().collect();
+    let tests: Vec<(&str, fn())> =
+        good::TESTS.iter().chain(failures::TESTS).chain(gate::TESTS).copied().collect();
     let trials = tests.into_iter().map(|(name, test)| {
         Trial::test(name, move || {
             test();
@@ -43,7 +45,7 @@ fn mock() -> Subject {
 }
 
 fn config(subjects: Vec<Subject>) -> BenchConfig {
-    BenchConfig { subjects, timeout_s: 60, ..BenchConfig::default() }
+    BenchConfig { subjects, timeout_s: 60, gate: false, peaks: false, ..BenchConfig::default() }
 }
 
 fn launcher() -> Launcher {

@@ -1,22 +1,21 @@
 //! `zonda bench`: measures backends over scenarios. What to measure is decided here; how, in the crate `zonda-bench`.
 
 use crate::args::{JsonArg, OpenArgs};
-use crate::backends::{self, BackendKind, OpenOptions};
+use crate::backends::BackendKind;
+use crate::cmd::bench_compare::Compare;
 use crate::error::{Interrupted, Usage, advised};
 use crate::output::{self, Progress as Bar};
 use crate::store::{Located, Store};
 use crate::{Context, interrupt};
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 use zonda_bench::record::{Row, Status};
-use zonda_bench::{BenchConfig, ChildSpec, Launcher, Plan, Progress, Runs, Scenario, Subject, Update, Work};
-use zonda_engine::Engine;
+use zonda_bench::{BenchConfig, Launcher, Plan, Progress, Runs, Scenario, Subject, Update, Work};
 use zonda_engine::load::{Format, Model};
 use zonda_engine::make::convert;
 use zonda_kernels::DType;
@@ -27,12 +26,18 @@ const DEFAULT_F32: &str = "smollm2-135m-f32";
 
 /// Measure backends: latency and throughput over scenarios
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  zonda bench\n  \
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  zonda bench\n  \
     zonda bench -m model.gguf -m folder/ --scenario short,code --runs 5\n  \
     zonda bench -m model.gguf --pp 512 --tg 128\n\n\
     Without -m it measures smollm2-135m as GGUF and, converted once, as SafeTensors (f32), and the mock backend, which \
-    shows the harness's own overhead. Each backend runs in a process of its own, one at a time.")]
+    shows the harness's own overhead. Each backend runs in a process of its own, one at a time. First the machine's limits \
+    are measured and each backend is compared with exact logits (kept for the next time); --quick leaves that out."
+)]
 pub struct Bench {
+    #[command(subcommand)]
+    then: Option<Then>,
     /// A model; may be repeated [default: smollm2-135m in GGUF and SafeTensors form].
     #[arg(short, long = "model", value_name = "MODEL")]
     models: Vec<OsString>,
@@ -43,8 +48,17 @@ pub struct Bench {
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     scenario: Vec<String>,
     /// How often each scenario is run.
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, conflicts_with = "until_ci")]
     runs: usize,
+    /// Run until the 95% interval of every median is within ± PCT percent of it: at least 5 runs, at most 50.
+    #[arg(long, value_name = "PCT", value_parser = percent)]
+    until_ci: Option<f64>,
+    /// Keep each process to the cores that its threads run on, and say whether others may use them.
+    #[arg(long)]
+    isolate: bool,
+    /// Leave out what comes beside the runs: the machine's limits, and comparing each backend with exact logits.
+    #[arg(long)]
+    quick: bool,
     /// Let the model stop by itself; otherwise every answer has the scenario's length.
     #[arg(long)]
     natural: bool,
@@ -69,17 +83,31 @@ pub struct Bench {
     open: OpenArgs,
 }
 
+/// What is done with what was measured.
+#[derive(Debug, Subcommand)]
+enum Then {
+    Compare(Compare),
+}
+
 impl Bench {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        if let Some(Then::Compare(compare)) = self.then {
+            return compare.run();
+        }
         let work = self.work()?;
-        let subjects = self.subjects(&context.store()?, context.quiet)?;
+        let store = context.store()?;
+        let subjects = self.subjects(&store, context.quiet)?;
         let config = BenchConfig {
             subjects,
             work,
-            runs: Runs::Fixed(self.runs),
+            runs: self.until_ci.map_or(Runs::Fixed(self.runs), Runs::until_ci),
             seed: self.seed,
             natural: self.natural,
             cached: self.cached,
+            peaks: !self.quick,
+            gate: !self.quick,
+            gate_cache: Some(store.home().join("agreement")),
+            isolate: self.isolate,
             ..BenchConfig::default()
         };
         let plan = Plan::new(config).map_err(|e| Usage(e.to_string()))?;
@@ -194,26 +222,6 @@ fn default_models(store: &Store, quiet: bool) -> anyhow::Result<Vec<Located>> {
     Ok(vec![gguf, Located { name: DEFAULT_F32.to_owned(), path: Some(folder) }])
 }
 
-/// Serves the parent process: the hidden subcommand that [`Launcher::current_exe`] starts.
-pub fn child() -> ExitCode {
-    zonda_bench::child_main(&|spec| open(spec).map_err(|e| format!("{e:#}")))
-}
-
-fn open(spec: &ChildSpec) -> anyhow::Result<Engine> {
-    let subject = &spec.subject;
-    let kind =
-        BackendKind::named(&subject.backend).with_context(|| format!("no backend {}", subject.backend))?;
-    let located = Located { name: subject.model.clone(), path: subject.path.clone() };
-    let model = backends::open_model(&located)?;
-    let text = backends::text_of(model.as_deref())?;
-    let mut options = OpenOptions::from_map(&subject.options)?;
-    if options.ctx.is_none() {
-        let most = model.as_ref().map_or(usize::MAX, |m| m.spec.context_length);
-        options.ctx = Some(spec.context_needed(text.as_ref()).min(most));
-    }
-    backends::start(kind, model, text, &options)
-}
-
 /// Shows how far the experiment is: a bar on a terminal, a line per run elsewhere.
 struct Follower {
     bar: ProgressBar,
@@ -248,6 +256,10 @@ impl Progress for Follower {
     fn update(&mut self, update: Update<'_>) {
         match update {
             Update::Planned { runs } => self.bar.set_length(runs as u64),
+            Update::Peaks => self.bar.set_message("measuring the machine's limits"),
+            Update::Comparing(subject) => {
+                self.bar.set_message(format!("comparing {} with exact logits", subject.label()));
+            }
             Update::Loading(subject) => self.bar.set_message(format!("loading {}", subject.label())),
             Update::WarmUp(subject) => self.bar.set_message(format!("warming up {}", subject.label())),
             Update::Running { subject, work, run, .. } => {
@@ -268,6 +280,12 @@ impl Progress for Follower {
     fn interrupted(&self) -> bool {
         interrupt::pressed()
     }
+}
+
+/// A percentage between 0 and 100.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').parse::<f64>().ok().filter(|pct| *pct > 0.0 && *pct < 100.0);
+    number.ok_or_else(|| "expected a percentage between 0 and 100".to_owned())
 }
 
 /// One run in one line.

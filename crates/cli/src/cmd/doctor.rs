@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum as _};
 use serde_json::{Value as Json, json};
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
+use zonda_bench::ceilings;
 use zonda_bench::machine::Machine;
 use zonda_bench::warning::{Noted, Warning};
 use zonda_kernels::probe::{EACH, LARGE_BYTES, Peaks, Rate};
@@ -77,6 +78,20 @@ impl Doctor {
     }
 }
 
+/// What was measured, as records have it.
+pub fn peaks(isa: Isa, found: Peaks) -> ceilings::Peaks {
+    let rate = |rate: Rate| ceilings::Rate { one_core: rate.one, all_threads: rate.all };
+    ceilings::Peaks {
+        threads: found.threads,
+        instruction_set: isa.describe().to_owned(),
+        read_bytes_per_s: rate(found.read),
+        read_large_bytes_per_s: found.read_large.map(rate),
+        int8_ops_per_s: rate(found.int8),
+        bf16_ops_per_s: found.bf16.map(rate),
+        f32_ops_per_s: rate(found.f32),
+    }
+}
+
 fn document(found: &Found) -> Json {
     let mut machine = json!(found.machine);
     machine["instruction_sets"] = found.isas.iter().map(|isa| isa.describe()).collect();
@@ -89,18 +104,7 @@ fn document(found: &Found) -> Json {
         "quota_cpus": cpus::quota(),
         "why": placement(found.threads),
     });
-    let rate = |rate: Rate| json!({ "one_core": rate.one, "all_threads": rate.all });
-    machine["peaks"] = found.peaks.map_or(Json::Null, |peaks| {
-        json!({
-            "threads": peaks.threads,
-            "instruction_set": found.isa.describe(),
-            "read_bytes_per_s": rate(peaks.read),
-            "read_large_bytes_per_s": peaks.read_large.map(rate),
-            "int8_ops_per_s": rate(peaks.int8),
-            "bf16_ops_per_s": peaks.bf16.map(rate),
-            "f32_ops_per_s": rate(peaks.f32),
-        })
-    });
+    machine["peaks"] = json!(found.peaks.map(|found_peaks| peaks(found.isa, found_peaks)));
     let warnings: Vec<Noted> = found.warnings.iter().cloned().map(Noted::from).collect();
     json!({ "machine": machine, "backends": found.backends, "warnings": warnings })
 }

@@ -1,6 +1,8 @@
 //! One file per command: its flags, and what it does.
 
 pub mod bench;
+pub mod bench_child;
+pub mod bench_compare;
 pub mod chat;
 pub mod completions;
 pub mod convert;

@@ -122,7 +122,7 @@ impl Verify {
         if !at_least_none {
             return Err(Usage(format!("--max-kl: expected 0 or more, found {}", self.max_kl)).into());
         }
-        Ok(Bounds { top1_decided: self.min_top1 / 100.0, kl_mean: self.max_kl })
+        Ok(Bounds { top1_decided: self.min_top1 / 100.0, kl_mean: self.max_kl, ..Bounds::default() })
     }
 
     fn side(&self, kind: BackendKind, model: Option<Arc<Model>>) -> Side {

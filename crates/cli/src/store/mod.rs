@@ -5,6 +5,7 @@
 //! $ZONDA_HOME/hub/ORG/NAME/       Hub repositories
 //!     manifest.json               what the folder holds; written last
 //!     *.gguf, config.json, …      the files
+//! $ZONDA_HOME/agreement/          what `bench` found when it compared backends with exact logits
 //! ```
 
 mod checksum;

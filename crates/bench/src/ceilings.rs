@@ -1,0 +1,186 @@
+//! What the machine can do at most, measured in the same experiment, and the shares of it that speeds come to.
+
+use crate::facts::{Arithmetic, Facts};
+use crate::record::{Process, Row};
+use crate::warning::Warning;
+use serde::{Deserialize, Serialize};
+
+/// Peaks before and after that differ by more than this, in percent, are warned of.
+const DIFFER_PCT: f64 = 15.0;
+/// Models of more bytes than this are held against the peak of reading large memory.
+pub const LARGE: u64 = 1 << 30;
+
+/// A rate with one core working, and with all threads.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// One core, the others idle.
+    pub one_core: f64,
+    /// All threads together.
+    pub all_threads: f64,
+}
+
+/// What the machine reached in one measurement. The same keys as `zonda doctor --json` has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peaks {
+    /// Threads behind [`Rate::all_threads`].
+    pub threads: usize,
+    /// The instruction set that it was measured with.
+    pub instruction_set: String,
+    /// Memory read, in bytes a second, out of half a GiB.
+    pub read_bytes_per_s: Rate,
+    /// Likewise out of 4 GiB, as large models are read; `None` if there was none to measure for.
+    #[serde(default)]
+    pub read_large_bytes_per_s: Option<Rate>,
+    /// Bytes times bytes into 32 bits, in operations a second: a multiply-add is two.
+    pub int8_ops_per_s: Rate,
+    /// `bf16` pairs into `f32`, likewise; `None` where no instruction does that.
+    pub bf16_ops_per_s: Option<Rate>,
+    /// `f32`, likewise.
+    pub f32_ops_per_s: Rate,
+}
+
+/// The machine's peaks before the first run and after the last one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ceilings {
+    /// Before; `None` if not measured.
+    pub before: Option<Peaks>,
+    /// After; `None` if not measured, as after an interrupt.
+    pub after: Option<Peaks>,
+    /// Why a measurement is missing; `None` if it was not asked for, or none is.
+    pub why: Option<String>,
+}
+
+impl Ceilings {
+    /// The better of both measurements, figure by figure: what was disturbed says nothing about a limit.
+    pub fn best(&self) -> Option<Peaks> {
+        let (a, b) = match (&self.before, &self.after) {
+            (Some(a), Some(b)) => (a, b),
+            (one, other) => return one.clone().or(other.clone()),
+        };
+        let max = |a: Rate, b: Rate| Rate {
+            one_core: a.one_core.max(b.one_core),
+            all_threads: a.all_threads.max(b.all_threads),
+        };
+        let both = |a: Option<Rate>, b: Option<Rate>| a.zip(b).map(|(a, b)| max(a, b));
+        Some(Peaks {
+            threads: a.threads,
+            instruction_set: a.instruction_set.clone(),
+            read_bytes_per_s: max(a.read_bytes_per_s, b.read_bytes_per_s),
+            read_large_bytes_per_s: both(a.read_large_bytes_per_s, b.read_large_bytes_per_s),
+            int8_ops_per_s: max(a.int8_ops_per_s, b.int8_ops_per_s),
+            bf16_ops_per_s: both(a.bf16_ops_per_s, b.bf16_ops_per_s),
+            f32_ops_per_s: max(a.f32_ops_per_s, b.f32_ops_per_s),
+        })
+    }
+
+    /// A warning for every peak that changed between the two measurements.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let (Some(a), Some(b)) = (&self.before, &self.after) else { return Vec::new() };
+        let changed = a.named().into_iter().zip(b.named()).filter_map(|((what, before), (_, after))| {
+            let pct = 100.0 * (after / before - 1.0);
+            (pct.abs() > DIFFER_PCT).then(|| Warning::PeaksDiffer { what: what.into(), pct })
+        });
+        changed.collect()
+    }
+}
+
+impl Peaks {
+    /// The peak for a type of arithmetic, in operations a second with all threads.
+    pub fn ops_per_s(&self, arithmetic: Arithmetic) -> f64 {
+        let rate = match arithmetic {
+            Arithmetic::Int8 => self.int8_ops_per_s,
+            Arithmetic::Bf16 => self.bf16_ops_per_s.unwrap_or(self.f32_ops_per_s),
+            Arithmetic::F32 => self.f32_ops_per_s,
+        };
+        rate.all_threads
+    }
+
+    /// Prompt tokens a second if nothing but the weights' products took time, at the peak of their arithmetic.
+    pub fn prefill_limit(&self, facts: &Facts) -> f64 {
+        self.ops_per_s(facts.arithmetic) / facts.prefill_ops()
+    }
+
+    /// Generated tokens a second if weights and the keys and values of `position` tokens were read at the peak.
+    pub fn decode_limit(&self, facts: &Facts, position: f64) -> f64 {
+        let large = self.read_large_bytes_per_s.filter(|_| facts.decode_bytes > LARGE);
+        large.unwrap_or(self.read_bytes_per_s).all_threads / facts.decode_bytes_at(position)
+    }
+
+    /// The peaks with all threads, by name.
+    fn named(&self) -> Vec<(&'static str, f64)> {
+        let bf16 = self.bf16_ops_per_s.map(|rate| ("bf16 arithmetic", rate.all_threads));
+        let large = self.read_large_bytes_per_s.map(|rate| ("read bandwidth of 4 GiB", rate.all_threads));
+        let fixed = [
+            ("read bandwidth", self.read_bytes_per_s.all_threads),
+            ("int8 arithmetic", self.int8_ops_per_s.all_threads),
+            ("f32 arithmetic", self.f32_ops_per_s.all_threads),
+        ];
+        fixed.into_iter().chain(bf16).chain(large).collect()
+    }
+}
+
+/// Gives every row the share of its limits that it came to. Only what ran on the processor has any here, and a model that
+/// fits the last cache has no limit of decode: it is not read from memory.
+pub fn place(rows: &mut [Row], processes: &[Process], peaks: &Peaks, cache_bytes: u64) {
+    for row in rows {
+        let load = processes.iter().rev().filter(|p| p.subject == row.subject).find_map(|p| p.load.as_ref());
+        let Some(facts) = load.filter(|l| l.backend.device == "cpu").and_then(|l| l.facts) else { continue };
+        row.prefill_share = row.prefill_tps.map(|tps| tps / peaks.prefill_limit(&facts));
+        // the mean position of the tokens after the first: each reads the keys and values of all before it
+        let position = row.prompt_tokens.zip(row.generated).map(|(p, n)| p as f64 + n as f64 / 2.0);
+        let decode = row.decode_tps.zip(position).filter(|_| facts.decode_bytes > cache_bytes);
+        row.decode_share = decode.map(|(tps, position)| tps / peaks.decode_limit(&facts, position));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peaks(read: f64) -> Peaks {
+        let rate = |all| Rate { one_core: all / 2.0, all_threads: all };
+        Peaks {
+            threads: 2,
+            instruction_set: "avx512".into(),
+            read_bytes_per_s: rate(read),
+            read_large_bytes_per_s: Some(rate(60e9)),
+            int8_ops_per_s: rate(2e12),
+            bf16_ops_per_s: None,
+            f32_ops_per_s: rate(5e11),
+        }
+    }
+
+    /// The design's own example: 7.24 B parameters in Q4_0.
+    #[test]
+    fn limits_by_hand() {
+        let facts = Facts {
+            parameters: 7_240_000_000,
+            prefill_parameters: 7_000_000_000,
+            decode_parameters: 7_110_000_000,
+            decode_bytes: 4_000_000_000,
+            kv_bytes: 131_072,
+            arithmetic: Arithmetic::Int8,
+        };
+        let peaks = peaks(70e9);
+        assert!((peaks.prefill_limit(&facts) - 2e12 / 14e9).abs() < 1e-9);
+        assert!((peaks.decode_limit(&facts, 0.0) - 15.0).abs() < 1e-9, "read as large memory is");
+        assert!(peaks.decode_limit(&facts, 4096.0) < 13.5);
+        let small = Facts { decode_bytes: 700_000_000, ..facts };
+        assert!((peaks.decode_limit(&small, 0.0) - 100.0).abs() < 1e-9);
+        assert_eq!(peaks.ops_per_s(Arithmetic::Bf16), 5e11, "no instruction for bf16: computed as f32");
+    }
+
+    #[test]
+    fn the_better_measurement_counts_and_a_change_is_told() {
+        let ceilings =
+            Ceilings { before: Some(peaks(70e9)), after: Some(peaks(50e9)), ..Ceilings::default() };
+        assert_eq!(ceilings.best(), Some(peaks(70e9)));
+        let warnings = ceilings.warnings();
+        assert!(
+            matches!(&warnings[..], [Warning::PeaksDiffer { what, pct }] if what == "read bandwidth" && (*pct + 28.6).abs() < 0.1),
+            "{warnings:?}"
+        );
+        let alone = Ceilings { after: None, ..ceilings };
+        assert_eq!((alone.best(), alone.warnings()), (Some(peaks(70e9)), Vec::new()));
+    }
+}

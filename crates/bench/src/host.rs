@@ -1,0 +1,77 @@
+//! What a child process can do, which the bench leaves to whoever starts it: the bench knows no backend.
+
+use crate::ceilings::Peaks;
+use crate::plan::Subject;
+use crate::protocol::ChildSpec;
+use zonda_engine::forward::Backend;
+use zonda_engine::load::Model;
+use zonda_engine::{Engine, Text, TokenId};
+
+/// An engine and what is known of its model.
+#[derive(Debug)]
+pub struct Opened {
+    /// The engine.
+    pub engine: Engine,
+    /// What one token costs; `None` if it isn't known.
+    pub facts: Option<crate::facts::Facts>,
+}
+
+impl From<Engine> for Opened {
+    fn from(engine: Engine) -> Opened {
+        Opened { engine, facts: None }
+    }
+}
+
+/// Sees a row of logits, `[vocab]`; an error ends the walk.
+pub type Look<'a> = dyn FnMut(&[f32]) -> Result<(), String> + 'a;
+
+/// What a child process can do. Errors are one sentence each.
+pub trait Host {
+    /// Opens the engine of a subject.
+    ///
+    /// # Errors
+    /// Why not.
+    fn open(&self, spec: &ChildSpec) -> Result<Opened, String>;
+
+    /// The text of a subject's model, `None` if it has no tokenizer; and its vocabulary's size.
+    ///
+    /// # Errors
+    /// Why not.
+    fn text(&self, subject: &Subject) -> Result<(Option<Text>, usize), String>;
+
+    /// Opens the bare backend of a subject for sequences of at most `context` tokens, with the options it is measured with.
+    ///
+    /// # Errors
+    /// Why not.
+    fn backend(&self, subject: &Subject, context: usize) -> Result<Box<dyn Backend>, String>;
+
+    /// Hands the logits of the highest-precision form of a subject's weights to `look`: of every position of every
+    /// sequence, in order. Says what that form is.
+    ///
+    /// # Errors
+    /// Why not; and what `look` says.
+    fn exact(
+        &self,
+        subject: &Subject,
+        sequences: &[Vec<TokenId>],
+        look: &mut Look<'_>,
+    ) -> Result<String, String>;
+
+    /// Measures what the machine can do at most, with as many threads as a subject's options say; with `large`, reading large
+    /// memory too.
+    ///
+    /// # Errors
+    /// Why not.
+    fn peaks(&self, subject: &Subject, large: bool) -> Result<Peaks, String>;
+
+    /// The CPUs that a subject's threads run on; empty where the system doesn't say.
+    fn cpus(&self, _subject: &Subject) -> Vec<usize> {
+        Vec::new()
+    }
+}
+
+/// Facts of a model that a subject's engine runs: a shorthand for [`Host::open`].
+pub fn facts(model: &Model, engine: &Engine, subject: &Subject) -> Option<crate::facts::Facts> {
+    let mix = subject.options.get("quantize").and_then(|q| q.parse().ok());
+    crate::facts::Facts::of(model, engine.info(), mix)
+}

@@ -1,0 +1,100 @@
+//! Experiments with the equivalence gate and the machine's peaks: who computes wrongly is measured, and not ranked.
+
+use super::{StopAfter, config, mock, run, run_with, subject};
+use zonda_bench::record::{Record, Status};
+use zonda_bench::warning::Warning;
+use zonda_bench::{BenchConfig, Subject, Work};
+
+pub const TESTS: &[(&str, fn())] = &[
+    ("fast_and_wrong_is_shown_as_wrong", fast_and_wrong_is_shown_as_wrong),
+    ("a_backend_that_fails_in_the_gate_is_not_ranked", a_backend_that_fails_in_the_gate_is_not_ranked),
+    ("without_exact_logits_ranks_rest_on_trust", without_exact_logits_ranks_rest_on_trust),
+    ("a_comparison_is_kept_for_the_next_experiment", a_comparison_is_kept_for_the_next_experiment),
+    ("peaks_are_measured_before_and_after", peaks_are_measured_before_and_after),
+    ("an_interrupt_in_the_gate_leaves_a_sound_record", an_interrupt_in_the_gate_leaves_a_sound_record),
+];
+
+fn gated(subjects: Vec<Subject>) -> BenchConfig {
+    BenchConfig {
+        gate: true,
+        peaks: true,
+        work: vec![Work::Prompt(8), Work::Generate(8)],
+        ..config(subjects)
+    }
+}
+
+fn ranked(record: &Record) -> Vec<&str> {
+    record.ranking.iter().map(|r| r.backend.as_str()).collect()
+}
+
+fn fast_and_wrong_is_shown_as_wrong() {
+    let record = run(gated(vec![subject("right", ""), subject("liar", "wrong"), mock()]));
+    assert!(record.rows.iter().all(|r| r.status == Status::Ok && r.total_ms.is_some()), "all are measured");
+    assert_eq!(ranked(&record), ["right"]);
+    let [right, liar] = &record.agreement[..] else { panic!("the mock is exempt: {:?}", record.agreement) };
+    let found = right.found.unwrap();
+    assert_eq!((right.within, found.top1, found.kl_mean, found.error), (Some(true), 1.0, 0.0, 0.0));
+    assert!(found.positions > 200 && right.reference == "the mock's own logits", "{right:?}");
+    assert_eq!((liar.subject, liar.within), (1, Some(false)));
+    let why = liar.why.join("; ");
+    assert!(why.contains("the same best token") && why.contains("KL divergence"), "{why}");
+    let [unranked] = &record.unranked[..] else { panic!("{:?}", record.unranked) };
+    assert_eq!((unranked.backend.as_str(), &unranked.why), ("liar", &why));
+    assert!(record.summary.iter().all(|c| c.not_ranked.is_some() == (c.backend == "liar")));
+    let told = |w: &Warning| matches!(w, Warning::Disagrees { subject, .. } if subject.starts_with("liar"));
+    assert!(record.warnings.iter().any(|w| told(&w.warning)));
+    assert!(!record.recommendation.join(" ").contains("liar"));
+}
+
+fn a_backend_that_fails_in_the_gate_is_not_ranked() {
+    for (option, expected) in [("abort in gate", "aborted (signal 6)"), ("nan in gate", "NaN or infinite")] {
+        let record = run(gated(vec![subject("frail", option), subject("sound", "")]));
+        assert_eq!(ranked(&record), ["sound"], "{option}");
+        let why = &record.unranked[0].why;
+        assert!(why.contains(expected), "{why}");
+        assert!(record.rows.iter().all(|r| r.status == Status::Ok), "it is timed all the same");
+    }
+}
+
+fn without_exact_logits_ranks_rest_on_trust() {
+    let large = Subject { model: "without exact form".into(), ..subject("a", "") };
+    let record = run(gated(vec![large]));
+    assert_eq!((ranked(&record), record.agreement[0].within), (vec!["a"], None));
+    let why = "no room for the exact logits";
+    let told = |w: &Warning| matches!(w, Warning::NotCompared { why: told, .. } if told == why);
+    assert!(record.warnings.iter().any(|w| told(&w.warning)), "{:?}", record.warnings);
+}
+
+fn a_comparison_is_kept_for_the_next_experiment() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("tiny.gguf");
+    let experiment = |bytes: &[u8]| {
+        std::fs::write(&model, bytes).unwrap();
+        let with_file = |name, option| Subject { path: Some(model.clone()), ..subject(name, option) };
+        let subjects = vec![with_file("right", ""), with_file("liar", "wrong")];
+        let cache = Some(folder.path().join("cache"));
+        let record = run(BenchConfig { gate_cache: cache, ..gated(subjects) });
+        assert_eq!(ranked(&record), ["right"]);
+        record.agreement.iter().map(|a| a.earlier).collect::<Vec<_>>()
+    };
+    assert_eq!(experiment(b"one"), [false, false]);
+    assert_eq!(experiment(b"one"), [true, true]);
+    assert_eq!(experiment(b"two"), [false, false], "another file is another model");
+}
+
+fn peaks_are_measured_before_and_after() {
+    let record = run(gated(vec![subject("a", "")]));
+    assert!(record.ceilings.before.is_some() && record.ceilings.before == record.ceilings.after);
+    assert!(record.rows.iter().all(|r| r.decode_share.is_none()), "what a token costs isn't known here");
+    let alone = run(gated(vec![mock()]));
+    assert_eq!(
+        (alone.ceilings.before, alone.agreement),
+        (None, Vec::new()),
+        "the mock has no limit to reach"
+    );
+}
+
+fn an_interrupt_in_the_gate_leaves_a_sound_record() {
+    let record = run_with(gated(vec![subject("a", "")]), &mut StopAfter { rows: 0, seen: 0 });
+    assert!(record.partial && record.rows.is_empty() && record.agreement.is_empty());
+}

@@ -1,0 +1,103 @@
+//! One backend of `zonda bench`, in a process of its own: the hidden subcommand that the bench starts. What a child is
+//! asked is the crate `zonda-bench`'s; here is how it is done with the backends there are.
+
+use crate::backends::{self, BackendKind, OpenOptions};
+use crate::cmd::doctor;
+use crate::store::Located;
+use anyhow::Context as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use zonda_bench::ceilings::Peaks;
+use zonda_bench::host::{self, Host, Look, Opened};
+use zonda_bench::{ChildSpec, Subject};
+use zonda_engine::forward::Backend;
+use zonda_engine::load::Model;
+use zonda_engine::{Text, TokenId};
+use zonda_kernels::{Isa, cpus, probe};
+
+/// Serves the parent process.
+pub fn run() -> ExitCode {
+    zonda_bench::child_main(&Child)
+}
+
+struct Child;
+
+impl Host for Child {
+    fn open(&self, spec: &ChildSpec) -> Result<Opened, String> {
+        open(spec).map_err(said)
+    }
+
+    fn text(&self, subject: &Subject) -> Result<(Option<Text>, usize), String> {
+        let model = model(subject).map_err(said)?;
+        let text = backends::text_of(model.as_deref()).map_err(said)?;
+        let vocab = model.map(|m| m.spec.vocab_size).or_else(|| Some(text.as_ref()?.tokenizer.vocab_size()));
+        Ok((text, vocab.unwrap_or(0)))
+    }
+
+    fn backend(&self, subject: &Subject, context: usize) -> Result<Box<dyn Backend>, String> {
+        let opened = kind(subject).and_then(|kind| {
+            let model = model(subject)?;
+            let mut options = OpenOptions::from_map(&subject.options)?;
+            options.ctx = Some(context);
+            Ok(backends::open(kind, model.as_ref(), &options)?)
+        });
+        opened.map_err(said)
+    }
+
+    fn exact(
+        &self,
+        subject: &Subject,
+        sequences: &[Vec<TokenId>],
+        look: &mut Look<'_>,
+    ) -> Result<String, String> {
+        let (model, options) = model(subject)
+            .and_then(|model| {
+                Ok((model.context("a model in a file")?, OpenOptions::from_map(&subject.options)?))
+            })
+            .map_err(said)?;
+        backends::exact(&model, options.threads, sequences, look)?;
+        Ok("the file's weights as f32, with f32 activations, keys and values".to_owned())
+    }
+
+    fn peaks(&self, subject: &Subject, large: bool) -> Result<Peaks, String> {
+        let options = OpenOptions::from_map(&subject.options).map_err(said)?;
+        let threads = options.threads.unwrap_or_else(cpus::default_threads);
+        let isa = Isa::best();
+        let peaks = probe::Peaks::measure(isa, threads, probe::EACH, large).map_err(|e| e.to_string())?;
+        Ok(doctor::peaks(isa, peaks))
+    }
+
+    fn cpus(&self, subject: &Subject) -> Vec<usize> {
+        let threads = OpenOptions::from_map(&subject.options).ok().and_then(|options| options.threads);
+        let threads = threads.unwrap_or_else(cpus::default_threads);
+        // threads that are left to the system get all cores they may have
+        Some(cpus::pins(threads)).filter(|pins| !pins.is_empty()).unwrap_or_else(cpus::allowed_cores)
+    }
+}
+
+fn open(spec: &ChildSpec) -> anyhow::Result<Opened> {
+    let subject = &spec.subject;
+    let kind = kind(subject)?;
+    let model = model(subject)?;
+    let text = backends::text_of(model.as_deref())?;
+    let mut options = OpenOptions::from_map(&subject.options)?;
+    if options.ctx.is_none() {
+        let most = model.as_ref().map_or(usize::MAX, |m| m.spec.context_length);
+        options.ctx = Some(spec.context_needed(text.as_ref()).min(most));
+    }
+    let engine = backends::start(kind, model.clone(), text, &options)?;
+    let facts = model.and_then(|model| host::facts(&model, &engine, subject));
+    Ok(Opened { engine, facts })
+}
+
+fn kind(subject: &Subject) -> anyhow::Result<BackendKind> {
+    BackendKind::named(&subject.backend).with_context(|| format!("no backend {}", subject.backend))
+}
+
+fn model(subject: &Subject) -> anyhow::Result<Option<Arc<Model>>> {
+    backends::open_model(&Located { name: subject.model.clone(), path: subject.path.clone() })
+}
+
+fn said(error: anyhow::Error) -> String {
+    format!("{error:#}")
+}

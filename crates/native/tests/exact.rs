@@ -1,0 +1,49 @@
+//! Exact logits against Hugging Face `transformers`: every architecture, weights stored as bf16 too, many sequences at once.
+
+#[path = "../../../testdata/goldens.rs"]
+mod goldens;
+
+use goldens::{cases, folders};
+use std::path::Path;
+use zonda_engine::TokenId;
+use zonda_engine::forward::BackendError;
+use zonda_engine::load::Model;
+use zonda_native::Native;
+
+fn exact(model: &Path, sequences: &[Vec<TokenId>]) -> Result<Vec<Vec<f32>>, BackendError> {
+    let mut rows = Vec::new();
+    Native::exact(&Model::open(model).unwrap(), Some(2), sequences, &mut |row| {
+        rows.push(row.to_vec());
+        Ok::<_, BackendError>(())
+    })?;
+    Ok(rows)
+}
+
+#[test]
+fn exact_logits_are_those_of_transformers() {
+    for folder in folders() {
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        let (sequences, expected): (Vec<_>, Vec<_>) = cases(&folder).into_iter().unzip();
+        let rows = exact(&folder, &sequences).unwrap();
+        let mut rows = rows.iter();
+        for (ids, expected) in sequences.iter().zip(expected) {
+            let vocab = expected.len() / ids.len();
+            for (i, expected) in expected.chunks_exact(vocab).enumerate() {
+                let row = rows.next().expect("a row for every position");
+                let worst = row.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(worst <= 1e-3 && row.len() == vocab, "{name}, position {i}: off by {worst}");
+            }
+        }
+        assert_eq!(rows.count(), 0, "{name}");
+    }
+}
+
+#[test]
+fn sequences_that_can_not_be_run_are_errors() {
+    let folder = folders().remove(0);
+    let model = Model::open(&folder).unwrap();
+    for wrong in [vec![], vec![model.spec.vocab_size as TokenId], vec![0; model.spec.context_length + 1]] {
+        assert!(exact(&folder, &[vec![1, 2], wrong]).is_err());
+    }
+    assert!(exact(&folder, &[]).is_err());
+}
