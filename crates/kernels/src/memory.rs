@@ -90,7 +90,8 @@ impl Buffer {
 /// an end of up to 2 MiB on small pages, a tenth of a 7B's weights. The memory is freed when the last buffer of a mapping is.
 #[derive(Debug, Default)]
 pub struct Arena {
-    slab: Mutex<Option<Slab>>,
+    /// All mappings so far; buffers are taken from the last.
+    slabs: Mutex<Vec<Slab>>,
 }
 
 /// A mapping and how much of it is taken.
@@ -118,19 +119,28 @@ impl Arena {
         if bytes == 0 {
             return Buffer::zeroed(0);
         }
-        let mut slot = self.slab.lock().unwrap_or_else(PoisonError::into_inner);
-        let slab = match &mut *slot {
-            Some(slab) if slab.map.len() - slab.taken >= bytes => slab,
-            slot => {
-                let mut map = map(SLAB_BYTES.max(bytes))?;
-                let at = NonNull::from(&mut map[..]).cast();
-                slot.insert(Slab { map: Arc::new(map), at, taken: 0 })
-            }
-        };
+        let mut slabs = self.slabs.lock().unwrap_or_else(PoisonError::into_inner);
+        if slabs.last().is_none_or(|slab| slab.map.len() - slab.taken < bytes) {
+            let mut map = map(SLAB_BYTES.max(bytes))?;
+            let at = NonNull::from(&mut map[..]).cast();
+            slabs.push(Slab { map: Arc::new(map), at, taken: 0 });
+        }
+        let slab = slabs.last_mut().expect("one with room was just made sure of");
         // SAFETY: `taken + bytes` is at most the mapping's length.
         let at = unsafe { slab.at.add(slab.taken) };
         slab.taken = (slab.taken + bytes).next_multiple_of(LINE).min(slab.map.len());
         Ok(Buffer { _map: Some(Arc::clone(&slab.map)), at, len: bytes })
+    }
+
+    /// Asks for huge pages again where there were none when the memory was first written, as on a machine whose memory was
+    /// full of cached files: by the time all is written, those of the model itself have been given back. Waits until it is
+    /// done. Only a request: where the system can't, small pages stay.
+    pub fn collapse(&self) {
+        #[cfg(target_os = "linux")]
+        for slab in self.slabs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            // SAFETY: a range of a live mapping; what its bytes hold does not change.
+            unsafe { libc::madvise(slab.at.as_ptr().cast(), slab.taken, libc::MADV_COLLAPSE) };
+        }
     }
 }
 

@@ -87,6 +87,7 @@ impl Weights {
         let embedding = loader.embedding()?;
         let layers = (0..model.spec.layers).map(|l| loader.layer(l)).collect::<Result<_, _>>()?;
         let (output_norm, head) = loader.head()?;
+        loader.arena.collapse();
         Ok(Weights { embedding, layers, output_norm, head })
     }
 
