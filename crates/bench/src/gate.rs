@@ -84,7 +84,7 @@ pub fn bound(held: &str, quantize: Option<&str>, kv_type: &str) -> Bounds {
     match (quantize, held.split('+').next().unwrap_or_default()) {
         // other weights than the file's: four bits a value, or eight
         (Some(asked), _) if small(asked) => bounds(0.70, 0.5, 0.6),
-        (Some(_), _) => bounds(0.95, 0.05, 0.2),
+        (Some(_), _) => bounds(0.97, 0.02, 0.1),
         _ if kv_type == "q8_0" => bounds(0.97, 0.02, 0.1),
         // activations as they are, or rounded to 16 bits
         (None, "f32" | "f16") => bounds(0.99, 0.002, 0.03),

@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 fn bench_measures_and_writes_what_it_measured() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mistral", "--quant", "q4_0", "-o", "t.gguf"]).ok();
-    let args = ["bench", "-m", "t.gguf", "--scenario", "short", "--runs", "1", "--out", "r", "--json"];
+    let args =
+        ["bench", "-m", "t.gguf", "--scenario", "short", "--runs", "1", "--out", "r", "--json", "--quick"];
     let document = sandbox.run(&args).json();
     has_keys(&document, &["machine", "config", "rows", "summary", "ranking", "warnings"]);
     let rows = document["rows"].as_array().unwrap();
@@ -37,6 +38,7 @@ fn bench_measures_and_writes_what_it_measured() {
         "32",
         "--tg",
         "8",
+        "--quick",
         "--out",
         "r2",
         "--runs",
@@ -64,6 +66,7 @@ fn bench_measures_and_writes_what_it_measured() {
         "long",
         "--runs",
         "1",
+        "--quick",
         "--out",
         "r3",
     ]);
