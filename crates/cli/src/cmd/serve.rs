@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use zonda_server::listen::{Listen, Tls, serve};
-use zonda_server::{Config, Keys, ModelSource, Server};
+use zonda_server::{Config, Keys, ModelSource, Reports, Server};
 
 /// Serve models behind OpenAI's API
 #[derive(Debug, Args)]
@@ -110,6 +110,9 @@ struct WebArgs {
     /// Most bytes of a request's body.
     #[arg(long, value_name = "BYTES", default_value = "8388608")]
     max_body: NonZeroUsize,
+    /// The bench report that the web page shows [default: the newest in results/].
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Write prompts and answers into the log.
     #[arg(long)]
     log_prompts: bool,
@@ -191,6 +194,10 @@ impl Serve {
             max_model_bytes: self.load.max_memory,
             prefix_cache: !self.load.no_prefix_cache,
             log_prompts: self.web.log_prompts,
+            reports: match &self.web.report {
+                Some(file) => Reports::File(file.clone()),
+                None => Reports::Newest("results".into()),
+            },
             ..Config::default()
         })
     }

@@ -1,0 +1,59 @@
+// The last bench report: its own page in a frame that can reach nothing, or its text, or a table of its record.
+
+import { get } from "./api.js";
+import { $, el, figure, time } from "./dom.js";
+import { show } from "./markdown.js";
+
+/** Columns of a record's summary. A figure is a median over runs; what was not measured is blank. */
+const COLUMNS = [
+  ["Backend", (c) => c.backend],
+  ["Model", (c) => c.model],
+  ["Format", (c) => [c.format, c.quant].filter(Boolean).join(" ")],
+  ["Scenario", (c) => c.scenario],
+  ["Runs", (c) => String(c.runs)],
+  ["TTFT", (c) => time(c.ttft_ms?.median)],
+  ["Time per token", (c) => time(c.tpt_ms?.median)],
+  ["Tokens/s", (c) => figure(c.throughput?.median)],
+  ["Prefill tokens/s", (c) => figure(c.prefill_tps?.median)],
+  ["Decode tokens/s", (c) => figure(c.decode_tps?.median)],
+  ["", (c) => c.why ?? ""],
+];
+
+function table(record) {
+  const cells = record.summary ?? [];
+  const used = COLUMNS.filter(([, value]) => cells.some((c) => value(c)));
+  const row = (kind, values) => el("tr", {}, ...values.map((value) => el(kind, {}, value)));
+  return el("div", { class: "table", tabIndex: 0, role: "region", "aria-label": "Summary" },
+    el("table", {},
+      el("thead", {}, row("th", used.map(([name]) => name))),
+      el("tbody", {}, ...cells.map((c) => row("td", used.map(([, value]) => value(c)))))));
+}
+
+export async function showReport() {
+  const [place, state] = [$("report"), $("report-state")];
+  let report;
+  try {
+    report = await get("/ui/report");
+  } catch (error) {
+    state.textContent = "";
+    place.replaceChildren(el("p", { class: "empty" }, error.message));
+    return;
+  }
+  const when = report.modified ? new Date(1000 * report.modified).toLocaleString() : "";
+  state.textContent = [report.path, when].filter(Boolean).join(" · ");
+  place.shownBlocks = undefined;
+  if (report.why) {
+    place.replaceChildren(el("p", { class: "empty" }, report.why));
+  } else if (report.url) {
+    const frame = el("iframe", { title: "Bench report", src: report.url });
+    frame.setAttribute("sandbox", "allow-scripts");
+    place.replaceChildren(frame, el("p", {}, el("a", { href: report.url, target: "_blank", rel: "noopener" }, "The report on a page of its own")));
+  } else if (report.html) {
+    const text = el("div", { class: "text" });
+    place.replaceChildren(text);
+    show(text, report.html);
+  } else {
+    const said = (report.record.recommendation ?? []).map((line) => el("p", {}, line));
+    place.replaceChildren(...said, table(report.record));
+  }
+}
