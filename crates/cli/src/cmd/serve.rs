@@ -1,7 +1,7 @@
 //! `zonda serve`: models behind an HTTP API. What it serves is in the crate `zonda-server`; this reads the flags.
 
 use crate::args::{JsonArg, OpenArgs};
-use crate::backends::{self, BackendKind, Sharing};
+use crate::backends::{self, BackendKind, OpenOptions, Sharing};
 use crate::error::{Advice as _, Interrupted, Usage};
 use crate::{Context, interrupt, output};
 use anyhow::Context as _;
@@ -89,6 +89,9 @@ struct LoadArgs {
     /// Picks the mock's text.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Milliseconds that the mock takes for a step, to try how a client bears a slow model.
+    #[arg(long, value_name = "MS")]
+    mock_step: Option<u64>,
 }
 
 /// What may reach the server, and what it tells.
@@ -247,7 +250,7 @@ impl Serve {
             let located = store.locate(name)?;
             let kind = backends::choose(self.backend, &located)?;
             let bytes = backends::open_model(&located)?.map_or(0, |m| m.weight_bytes());
-            let options = self.open.options(self.load.seed);
+            let options = OpenOptions { mock_step: self.load.mock_step, ..self.open.options(self.load.seed) };
             let open = move || {
                 let start = || {
                     let files = backends::open_model(&located)?;

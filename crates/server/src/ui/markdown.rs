@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 /// What may be in a page.
-const ELEMENTS: [&str; 27] = [
+const ELEMENTS: [&str; 28] = [
     "a",
     "blockquote",
     "br",
@@ -38,6 +38,7 @@ const ELEMENTS: [&str; 27] = [
     "th",
     "thead",
     "tr",
+    "ul",
 ];
 
 /// Blocks within blocks beyond this depth are shown as plain text: nobody writes them, and a tree of them is deep.
@@ -124,7 +125,7 @@ mod tests {
             "<strong>b</strong>",
             "<code>c</code>",
             "<del>d</del>",
-            "<li>☑ e</li>",
+            "<ul>\n<li>☑ e</li>",
             "<code class=\"language-rust\">let x = 1 &lt; 2;",
         ] {
             assert!(html.contains(part), "{part} in {html}");

@@ -70,7 +70,7 @@ export const count = (n) => (Number.isFinite(n) ? whole.format(n) : "");
 /** Three digits that matter. */
 export function figure(n) {
   if (!Number.isFinite(n)) return "";
-  if (n >= 100) return whole.format(n);
+  if (n >= 100 || n === 0) return whole.format(n);
   return n.toFixed(n >= 10 ? 1 : 2);
 }
 

@@ -45,7 +45,7 @@ function showModel() {
   const details = models.details();
   $("backend").textContent = details ? [details.backend, details.weights].filter(Boolean).join(" · ") : "";
   $("welcome-model").textContent = details
-    ? `${models.current()} on ${details.backend}, ${count(details.context)} tokens of context`
+    ? `${models.current()} runs here on the backend ${details.backend}, with ${count(details.context)} tokens of context.`
     : "";
   $("model-facts").replaceChildren(...facts(details ? [
     ["Name", models.current()], ["Backend", details.backend], ["Device", details.device], ["Weights", details.weights],

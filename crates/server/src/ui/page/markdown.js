@@ -19,6 +19,7 @@ export async function toHtml(texts) {
 export function show(element, html) {
   const template = document.createElement("template");
   template.innerHTML = policy.createHTML(html);
+  if (!element.shownBlocks) element.replaceChildren();
   const shown = (element.shownBlocks ??= []);
   const fresh = [...template.content.children];
   fresh.forEach((block, i) => {

@@ -43,7 +43,8 @@ export async function showReport() {
   state.textContent = [report.path, when].filter(Boolean).join(" · ");
   place.shownBlocks = undefined;
   if (report.why) {
-    place.replaceChildren(el("p", { class: "empty" }, report.why));
+    const parts = report.why.split("`").map((part, i) => (i % 2 ? el("code", {}, part) : part));
+    place.replaceChildren(el("p", { class: "empty" }, ...parts));
   } else if (report.url) {
     const frame = el("iframe", { title: "Bench report", src: report.url });
     frame.setAttribute("sandbox", "allow-scripts");

@@ -10,7 +10,7 @@ const FIELDS = [
   { name: "min_p", label: "Min-p", hint: "Tokens at least this share as probable as the best", blank: "0.05", min: 0, max: 1, step: 0.01 },
   { name: "top_k", label: "Top-k", hint: "So many most probable tokens; 0 is all", blank: "40", min: 0, max: 200, step: 1 },
   { name: "repeat_penalty", label: "Repeat penalty", hint: "1 is off", blank: "1", min: 0.8, max: 1.6, step: 0.01 },
-  { name: "max_tokens", label: "Max tokens", hint: "Longest answer", blank: "as the context allows", step: 1 },
+  { name: "max_tokens", label: "Max tokens", hint: "Longest answer; blank: what the context holds", blank: "–", step: 1 },
   { name: "seed", label: "Seed", hint: "The same seed gives the same answer", blank: "random", step: 1 },
 ];
 
