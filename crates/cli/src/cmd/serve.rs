@@ -272,7 +272,8 @@ async fn interrupted() {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+/// Seconds, whole or not.
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let parsed = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
     parsed.filter(|d| !d.is_zero()).ok_or_else(|| "expected seconds, such as 30".to_owned())
 }

@@ -19,8 +19,21 @@ const COLUMNS = [
   ["", (c) => c.why ?? ""],
 ];
 
+/** A load on a server: `zonda bench serve`. */
+function load({ config, summary: s }) {
+  const row = (name, spread) => spread && [name, ...[spread.p50, spread.p90, spread.p99, spread.max].map(time)];
+  const rows = [row("First token", s.ttft_ms), row("Between tokens", s.itl_ms), row("Whole answer", s.total_ms)].filter(Boolean);
+  const cells = (kind, values) => el("tr", {}, ...values.map((value) => el(kind, {}, value)));
+  const rate = Number.isFinite(s.tokens_per_s) ? `, ${figure(s.tokens_per_s)} tokens/s` : "";
+  return [
+    el("p", {}, `Load on ${config.url}: ${s.complete} of ${s.requests} requests answered, ${figure(s.requests_per_s)} a second${rate}.`),
+    el("div", { class: "table" }, el("table", {},
+      el("thead", {}, cells("th", ["", "p50", "p90", "p99", "max"])), el("tbody", {}, ...rows.map((r) => cells("td", r))))),
+  ];
+}
+
 function table(record) {
-  const cells = record.summary ?? [];
+  const cells = Array.isArray(record.summary) ? record.summary : [];
   const used = COLUMNS.filter(([, value]) => cells.some((c) => value(c)));
   const row = (kind, values) => el("tr", {}, ...values.map((value) => el(kind, {}, value)));
   return el("div", { class: "table", tabIndex: 0, role: "region", "aria-label": "Summary" },
@@ -53,6 +66,8 @@ export async function showReport() {
     const text = el("div", { class: "text" });
     place.replaceChildren(text);
     show(text, report.html);
+  } else if (report.record.kind === "serve") {
+    place.replaceChildren(...load(report.record));
   } else {
     const said = (report.record.recommendation ?? []).map((line) => el("p", {}, line));
     place.replaceChildren(...said, table(report.record));
