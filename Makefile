@@ -28,7 +28,8 @@ fetch-test-models: ## Fetch the models and tokenizers that tests need (about 110
 	@scripts/setup.sh python
 	python3 testdata/fetch.py
 
-clients: ## Install OpenAI's Python and JavaScript clients for tests (skipped where there is no network or Node)
+clients: ## Install OpenAI's Python and JavaScript clients, Playwright and Chromium for tests (skipped without network or Node)
+	@scripts/setup.sh chromium
 	@testdata/clients/install.sh
 
 test: fetch-test-models clients ## Run all tests

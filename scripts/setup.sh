@@ -7,6 +7,7 @@
 #   scripts/setup.sh vulkan        Vulkan's headers and shader compiler, and Mesa's drivers (one of them in software)
 #   scripts/setup.sh mlx           MLX's library into target/mlx, a C++ compiler and OpenBLAS, for the MLX backend
 #   scripts/setup.sh neon          a compiler, a linker and an emulator for AArch64, to test its kernels elsewhere
+#   scripts/setup.sh chromium      Chromium, in which tests drive the web page (where root runs it; else it says so)
 #   scripts/setup.sh cargo-deny    the checker of dependency rules, into target/tools
 #
 #   scripts/setup.sh ffi-args      installs nothing; prints cargo's arguments for a build with every backend that is set up
@@ -165,6 +166,18 @@ need_neon() {
     has_neon_rust || apt_install "Rust for AArch64" rustc-web cargo-web libstd-rust-web-dev:arm64
 }
 
+# Tests of the page are skipped without it, so that its absence is no failure.
+need_chromium() {
+    command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null && return
+    if ! command -v node >/dev/null; then
+        say "no Chromium: there is no Node either, which drives the web page in tests"
+    elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        (apt_install "a browser that tests drive the web page in" chromium) || say "going on without Chromium"
+    else
+        say "tests of the web page need Chromium; Debian calls it chromium"
+    fi
+}
+
 need_cargo_deny() {
     command -v cargo-deny >/dev/null && return
     [ -x target/tools/bin/cargo-deny ] && return
@@ -186,9 +199,10 @@ for part in "$@"; do
     vulkan) need_vulkan ;;
     mlx) need_mlx ;;
     neon) need_neon ;;
+    chromium) need_chromium ;;
     cargo-deny) need_cargo_deny ;;
     ffi-args) ffi_args ;;
     ffi-tests) ffi_tests ;;
-    *) fail "unknown part $part; expected rust, python, llama-cpp, vulkan, mlx, neon, cargo-deny, ffi-args or ffi-tests" ;;
+    *) fail "unknown part $part; expected rust, python, llama-cpp, vulkan, mlx, neon, cargo-deny, chromium, ffi-args or ffi-tests" ;;
     esac
 done

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs OpenAI's Python and JavaScript clients into target/clients, for crates/cli/tests/clients.rs. Without Node or
-# the network it says what is left out and goes on: the tests then say that they are skipped.
+# Installs OpenAI's Python and JavaScript clients, and Playwright, into target/clients, for crates/cli/tests/clients.rs and
+# page.rs. Without Node or the network it says what is left out and goes on: the tests then say that they are skipped.
+# Playwright drives the system's Chromium (scripts/setup.sh chromium); its package without browsers suffices.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-readonly PYTHON_CLIENT=3.54.0 NODE_CLIENT=7.57.0
+readonly PYTHON_CLIENT=3.54.0 NODE_CLIENT=7.57.0 PLAYWRIGHT=1.65.1
 readonly target=${1:-target/clients}
 
 say() { echo "clients: $*" >&2; }
@@ -20,13 +21,19 @@ else
     say "left out the Python client: pip could not install it"
 fi
 
-if [ -e "$target/node/node_modules/openai" ]; then
-    :
-elif ! command -v npm >/dev/null; then
-    say "left out the JavaScript client: there is no npm"
-elif mkdir -p "$target/node" && npm install --silent --no-audit --no-fund --prefix "$target/node" "openai@$NODE_CLIENT"; then
-    :
-else
-    rm -rf "$target/node"
-    say "left out the JavaScript client: npm could not install it"
-fi
+# node_package NAME VERSION WHAT: into the folder that both share.
+node_package() {
+    if [ -e "$target/node/node_modules/$1" ]; then
+        :
+    elif ! command -v npm >/dev/null; then
+        say "left out $3: there is no npm"
+    elif mkdir -p "$target/node" && npm install --silent --no-audit --no-fund --prefix "$target/node" "$1@$2"; then
+        :
+    else
+        rm -rf "$target/node/node_modules/$1"
+        say "left out $3: npm could not install it"
+    fi
+}
+
+node_package openai "$NODE_CLIENT" "the JavaScript client"
+node_package playwright-core "$PLAYWRIGHT" "Playwright, which drives the web page"

@@ -44,6 +44,7 @@ pub mod rng;
 pub mod row;
 pub mod run;
 pub mod scenario;
+pub mod serve_load;
 pub mod stats;
 mod student;
 pub mod summary;

@@ -137,6 +137,7 @@ impl OpenArgs {
             quantize: self.quantize.clone(),
             kv_type: self.kv_type.clone(),
             seed,
+            mock_step: None,
             parallel: None,
             kv_contexts: None,
         }

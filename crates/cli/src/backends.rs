@@ -9,6 +9,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use zonda_engine::forward::mock::{Mock, MockOptions};
 use zonda_engine::forward::{Backend, BackendError, Limits};
 use zonda_engine::load::Model;
@@ -249,6 +250,8 @@ pub struct OpenOptions {
     pub kv_type: Option<String>,
     /// The mock's text.
     pub seed: Option<u64>,
+    /// Milliseconds that the mock takes for a decode step.
+    pub mock_step: Option<u64>,
     /// Sequences that run at once; `None`: the backend's default.
     pub parallel: Option<usize>,
     /// How many whole contexts the KV room holds; `None`: one for each sequence.
@@ -282,6 +285,7 @@ impl OpenOptions {
             ("quantize", self.quantize.clone()),
             ("kv_type", self.kv_type.clone()),
             ("seed", self.seed.map(|s| s.to_string())),
+            ("mock_step", self.mock_step.map(|s| s.to_string())),
             ("parallel", number(self.parallel)),
             ("kv_contexts", number(self.kv_contexts)),
         ];
@@ -309,6 +313,7 @@ impl OpenOptions {
                 "quantize" => options.quantize = text(),
                 "kv_type" => options.kv_type = text(),
                 "seed" => options.seed = Some(value.parse().with_context(bad)?),
+                "mock_step" => options.mock_step = Some(value.parse().with_context(bad)?),
                 "kv_contexts" => options.kv_contexts = Some(value.parse().with_context(bad)?),
                 "parallel" => options.parallel = Some(value.parse().with_context(bad)?),
                 _ => anyhow::bail!("unknown option {name}"),
@@ -563,7 +568,11 @@ fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
         ("--threads", options.threads.is_some()),
     ];
     refuse(BackendKind::Mock, &given)?;
-    let mut mock = MockOptions { seed: options.seed.unwrap_or(0), ..MockOptions::default() };
+    let mut mock = MockOptions {
+        seed: options.seed.unwrap_or(0),
+        per_token: Duration::from_millis(options.mock_step.unwrap_or(0)),
+        ..MockOptions::default()
+    };
     if let Some(context) = options.ctx {
         mock.limits.context = context;
     }

@@ -25,6 +25,7 @@ fn options_reach_a_child_process_as_they_are() {
         quantize: Some("q8_0".into()),
         kv_type: Some("f32".into()),
         seed: Some(u64::MAX),
+        mock_step: Some(3),
         parallel: Some(4),
         kv_contexts: Some(2),
     };

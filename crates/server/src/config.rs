@@ -1,6 +1,7 @@
 //! [`Config`]: limits, keys and what may reach the server.
 
 use crate::keys::Keys;
+use crate::ui::Reports;
 use std::time::Duration;
 
 /// How the server behaves. The default is for one person on one machine.
@@ -35,6 +36,8 @@ pub struct Config {
     pub prefix_cache: bool,
     /// Prompts and answers go into the log.
     pub log_prompts: bool,
+    /// Where the page finds the last bench report.
+    pub reports: Reports,
 }
 
 impl Default for Config {
@@ -53,6 +56,7 @@ impl Default for Config {
             max_model_bytes: None,
             prefix_cache: true,
             log_prompts: false,
+            reports: Reports::None,
         }
     }
 }

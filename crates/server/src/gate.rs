@@ -3,6 +3,7 @@
 use crate::error::ApiError;
 use crate::id;
 use crate::server::Server;
+use crate::ui;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -19,9 +20,14 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct RequestId(pub String);
 
 /// What anyone may read: nothing in it depends on a model's answers or on who asks.
-const OPEN: &[&str] = &["/", "/health", "/ready", "/openapi.json"];
+const OPEN: &[&str] = &["/health", "/ready", "/openapi.json"];
 /// What is still answered while the server ends.
-const UNTIL_THE_END: &[&str] = &["/", "/health", "/ready", "/openapi.json", "/metrics", "/v1/models"];
+const UNTIL_THE_END: &[&str] = &["/metrics", "/v1/models", "/ui/render"];
+
+/// Whether anyone may read what is at this path.
+fn open(path: &str) -> bool {
+    OPEN.contains(&path) || ui::OPEN.contains(&path)
+}
 
 /// The layer around all routes.
 pub async fn gate(State(server): State<Arc<Server>>, mut request: Request, next: Next) -> Response {
@@ -42,8 +48,8 @@ pub async fn gate(State(server): State<Arc<Server>>, mut request: Request, next:
         }
         server.metrics().answered(&path, status.as_u16());
         let ms = started.elapsed().as_secs_f64() * 1e3;
-        // Probes come every few seconds.
-        if OPEN.contains(&path.as_str()) && status.is_success() {
+        // Probes come every few seconds, the page's texts several times a second.
+        if (open(&path) || path == "/ui/render") && status.is_success() {
             tracing::debug!(status = status.as_u16(), ms, "answered");
         } else {
             tracing::info!(status = status.as_u16(), ms, "answered");
@@ -70,10 +76,10 @@ fn admit(server: &Server, path: &str, headers: &HeaderMap) -> Result<(), ApiErro
     if let Some(hosts) = &config.hosts {
         check_host(hosts, headers)?;
     }
-    if !config.keys.is_empty() && !OPEN.contains(&path) && !path.starts_with("/ui/") {
+    if !config.keys.is_empty() && !open(path) {
         check_key(server, headers)?;
     }
-    if server.draining() && !UNTIL_THE_END.contains(&path) {
+    if server.draining() && !open(path) && !UNTIL_THE_END.contains(&path) {
         return Err(ApiError::draining());
     }
     Ok(())

@@ -124,10 +124,13 @@ impl Running {
     /// Counts an event, and makes an error of one.
     fn note(&mut self, choice: usize, event: Event) -> Result<(usize, Event), ApiError> {
         match &event {
-            Event::Tokens { ids, at, .. } if !ids.is_empty() => match self.last[choice].replace(*at) {
-                None => self.series.first_token(*at - self.t0),
-                Some(before) => self.series.next_token(*at - before),
-            },
+            Event::Tokens { ids, at, .. } if !ids.is_empty() => {
+                self.series.generated(ids.len());
+                match self.last[choice].replace(*at) {
+                    None => self.series.first_token(*at - self.t0),
+                    Some(before) => self.series.next_token(*at - before),
+                }
+            }
             Event::Tokens { .. } => {}
             Event::Finished(outcome) => {
                 self.left -= 1;

@@ -8,7 +8,8 @@
 //! * `openai`: one file per endpoint: checks the fields, asks [`Models`] for an engine, makes engine requests;
 //! * `generate`: runs them, all choices of one request together, and cancels them when the client leaves;
 //! * `tools`: function calls, in the model's own format: told, demanded by a grammar, parsed;
-//! * [`metrics`]: what Prometheus reads.
+//! * [`metrics`]: what Prometheus reads;
+//! * `ui`: the web page.
 //!
 //! The server knows no backend: a [`ModelSource`] opens an engine.
 //!
@@ -59,3 +60,4 @@ pub use error::ApiError;
 pub use keys::Keys;
 pub use models::{ModelSource, Models};
 pub use server::{Server, ServerError, app};
+pub use ui::Reports;

@@ -188,10 +188,14 @@ impl Series {
         self.next_token.observe(after.as_secs_f64());
     }
 
+    /// Counted as they come: those of an answer that is cut off were generated too.
+    pub fn generated(&self, tokens: usize) {
+        self.generated.inc_by(tokens as u64);
+    }
+
     pub fn finished(&self, outcome: &Outcome) {
         self.prompt.inc_by(outcome.usage.prompt_tokens as u64);
         self.cached.inc_by(outcome.usage.cached_tokens as u64);
-        self.generated.inc_by(outcome.usage.completion_tokens as u64);
         self.prefill.observe(outcome.timing.prefill.as_secs_f64());
         if let Some(total) = outcome.timing.total() {
             self.whole.observe(total.as_secs_f64());

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::models::{ModelSource, Models};
-use crate::{gate, openai, openapi, operate, ui};
+use crate::{gate, id, openai, openapi, operate, ui};
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -37,6 +37,8 @@ pub struct Server {
     models: Models,
     metrics: Metrics,
     draining: AtomicBool,
+    /// Part of addresses that only those are told who have a key.
+    ticket: String,
 }
 
 impl Server {
@@ -57,7 +59,8 @@ impl Server {
             return Err(ServerError::BadOrigin(bad.clone()));
         }
         let models = Models::new(sources, config.max_model_bytes);
-        Ok(Arc::new(Server { config, models, metrics: Metrics::new(), draining: AtomicBool::new(false) }))
+        let (metrics, draining, ticket) = (Metrics::new(), AtomicBool::new(false), id::random(""));
+        Ok(Arc::new(Server { config, models, metrics, draining, ticket }))
     }
 
     /// Limits and keys.
@@ -73,6 +76,11 @@ impl Server {
     /// What is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Random, and the same until the server ends.
+    pub(crate) fn ticket(&self) -> &str {
+        &self.ticket
     }
 
     /// Takes no new requests from now on; those that run go on.

@@ -3,6 +3,7 @@
 use crate::args::{JsonArg, OpenArgs};
 use crate::backends::BackendKind;
 use crate::cmd::bench_compare::Compare;
+use crate::cmd::bench_serve::BenchServe;
 use crate::error::{Interrupted, Usage, advised};
 use crate::output::{self, Progress as Bar};
 use crate::store::{Located, Store};
@@ -83,16 +84,19 @@ pub struct Bench {
     open: OpenArgs,
 }
 
-/// What is done with what was measured.
+/// What else is done: what was measured is compared, a server is measured.
 #[derive(Debug, Subcommand)]
 enum Then {
     Compare(Compare),
+    Serve(BenchServe),
 }
 
 impl Bench {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
-        if let Some(Then::Compare(compare)) = self.then {
-            return compare.run();
+        match self.then {
+            Some(Then::Compare(compare)) => return compare.run(),
+            Some(Then::Serve(serve)) => return serve.run(context),
+            None => {}
         }
         let work = self.work()?;
         let store = context.store()?;

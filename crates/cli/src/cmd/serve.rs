@@ -1,7 +1,7 @@
 //! `zonda serve`: models behind an HTTP API. What it serves is in the crate `zonda-server`; this reads the flags.
 
 use crate::args::{JsonArg, OpenArgs};
-use crate::backends::{self, BackendKind, Sharing};
+use crate::backends::{self, BackendKind, OpenOptions, Sharing};
 use crate::error::{Advice as _, Interrupted, Usage};
 use crate::{Context, interrupt, output};
 use anyhow::Context as _;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use zonda_server::listen::{Listen, Tls, serve};
-use zonda_server::{Config, Keys, ModelSource, Server};
+use zonda_server::{Config, Keys, ModelSource, Reports, Server};
 
 /// Serve models behind OpenAI's API
 #[derive(Debug, Args)]
@@ -89,6 +89,9 @@ struct LoadArgs {
     /// Picks the mock's text.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Milliseconds that the mock takes for a step, to try how a client bears a slow model.
+    #[arg(long, value_name = "MS")]
+    mock_step: Option<u64>,
 }
 
 /// What may reach the server, and what it tells.
@@ -110,6 +113,9 @@ struct WebArgs {
     /// Most bytes of a request's body.
     #[arg(long, value_name = "BYTES", default_value = "8388608")]
     max_body: NonZeroUsize,
+    /// The bench report that the web page shows [default: the newest in results/].
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Write prompts and answers into the log.
     #[arg(long)]
     log_prompts: bool,
@@ -191,6 +197,10 @@ impl Serve {
             max_model_bytes: self.load.max_memory,
             prefix_cache: !self.load.no_prefix_cache,
             log_prompts: self.web.log_prompts,
+            reports: match &self.web.report {
+                Some(file) => Reports::File(file.clone()),
+                None => Reports::Newest("results".into()),
+            },
             ..Config::default()
         })
     }
@@ -240,7 +250,7 @@ impl Serve {
             let located = store.locate(name)?;
             let kind = backends::choose(self.backend, &located)?;
             let bytes = backends::open_model(&located)?.map_or(0, |m| m.weight_bytes());
-            let options = self.open.options(self.load.seed);
+            let options = OpenOptions { mock_step: self.load.mock_step, ..self.open.options(self.load.seed) };
             let open = move || {
                 let start = || {
                     let files = backends::open_model(&located)?;
@@ -262,7 +272,8 @@ async fn interrupted() {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+/// Seconds, whole or not.
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let parsed = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
     parsed.filter(|d| !d.is_zero()).ok_or_else(|| "expected seconds, such as 30".to_owned())
 }

@@ -143,7 +143,7 @@ impl Client {
 }
 
 /// Makes rustls use a provider that needs no C library.
-fn install_tls() -> anyhow::Result<()> {
+pub fn install_tls() -> anyhow::Result<()> {
     // The provider asserts, with a panic, that the processor has AES and AVX2 (or NEON and AES) instructions.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));

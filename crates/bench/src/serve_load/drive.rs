@@ -1,0 +1,208 @@
+//! Threads that send requests in time.
+
+use super::plan::{Arrivals, End, LoadPlan, MOST_AT_ONCE};
+use super::request::{Asked, Outcome, Refusal, Transport, ask};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How often a wait looks whether it is over.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What a load gave.
+#[derive(Clone, Debug)]
+pub struct Driven {
+    /// All requests, in the order in which they were due.
+    pub asked: Vec<Asked>,
+    /// When it began.
+    pub started: SystemTime,
+    /// From the beginning to the last answer's end.
+    pub wall: Duration,
+    /// The user ended it.
+    pub partial: bool,
+}
+
+/// What the threads share.
+struct Shared<'a> {
+    transport: &'a dyn Transport,
+    plan: &'a LoadPlan,
+    began: Instant,
+    stop: &'a AtomicBool,
+    asked: Mutex<Vec<Asked>>,
+    /// Called with how many requests were answered.
+    progress: &'a (dyn Fn(usize) + Sync),
+}
+
+impl Shared<'_> {
+    fn note(&self, asked: Asked) {
+        let mut all = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(asked);
+        (self.progress)(all.len());
+    }
+
+    fn ask(&self, index: usize, due: Instant) {
+        self.note(ask(self.transport, self.plan, index, self.began, due, self.stop));
+    }
+
+    /// Whether request `index` is still to be sent at `at` from the beginning.
+    fn wanted(&self, index: usize, at: Duration) -> bool {
+        let within = match self.plan.end {
+            End::Requests(n) => index < n,
+            End::Duration(limit) => at < limit,
+        };
+        within && !self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Puts the load on the server and waits for all answers. `stop` ends it early.
+pub fn run(
+    plan: &LoadPlan,
+    transport: &dyn Transport,
+    stop: &AtomicBool,
+    progress: &(dyn Fn(usize) + Sync),
+) -> Driven {
+    let (started, began) = (SystemTime::now(), Instant::now());
+    let shared = Shared { transport, plan, began, stop, asked: Mutex::default(), progress };
+    match plan.arrivals {
+        Arrivals::Closed { concurrency } => closed(&shared, concurrency),
+        Arrivals::Open { rate } => open(&shared, rate),
+    }
+    let wall = began.elapsed();
+    let mut asked = shared.asked.into_inner().unwrap_or_else(PoisonError::into_inner);
+    asked.sort_by_key(|a| a.index);
+    Driven { asked, started, wall, partial: stop.load(Ordering::Relaxed) }
+}
+
+fn closed(shared: &Shared<'_>, concurrency: usize) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..concurrency {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if !shared.wanted(index, shared.began.elapsed()) {
+                        return;
+                    }
+                    shared.ask(index, Instant::now());
+                }
+            });
+        }
+    });
+}
+
+fn open(shared: &Shared<'_>, rate: f64) {
+    let running = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for (index, at) in shared.plan.due(rate).enumerate() {
+            if !shared.wanted(index, at) {
+                return;
+            }
+            let due = shared.began + at;
+            while Instant::now() < due && !shared.stop.load(Ordering::Relaxed) {
+                std::thread::sleep(due.saturating_duration_since(Instant::now()).min(LOOK));
+            }
+            if !shared.wanted(index, at) {
+                return;
+            }
+            if running.fetch_add(1, Ordering::SeqCst) >= MOST_AT_ONCE {
+                running.fetch_sub(1, Ordering::SeqCst);
+                shared.note(unsent(index, at, due));
+                continue;
+            }
+            let running = &running;
+            scope.spawn(move || {
+                shared.ask(index, due);
+                running.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+}
+
+/// A request for which there was no thread: the server is far behind.
+fn unsent(index: usize, at: Duration, due: Instant) -> Asked {
+    let why = format!("not sent: {MOST_AT_ONCE} requests were waiting for their answers");
+    Asked {
+        index,
+        due_ms: at.as_secs_f64() * 1e3,
+        late_ms: due.elapsed().as_secs_f64() * 1e3,
+        deliveries_ms: Vec::new(),
+        end_ms: 0.0,
+        prompt_tokens: None,
+        cached_tokens: None,
+        generated: None,
+        finish_reason: None,
+        outcome: Outcome::Failed(Refusal { status: None, why }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::tests::plan;
+    use super::*;
+    use std::io::Read;
+
+    /// Answers with two deliveries; every third request is refused. Counts how many it holds at once.
+    #[derive(Default)]
+    struct Server {
+        asked: AtomicUsize,
+        now: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    impl Transport for Server {
+        fn post(&self, _: &str, _: &str) -> Result<Box<dyn Read + Send>, Refusal> {
+            let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(now, Ordering::SeqCst);
+            std::thread::yield_now();
+            self.now.fetch_sub(1, Ordering::SeqCst);
+            if self.asked.fetch_add(1, Ordering::SeqCst) % 3 == 2 {
+                return Err(Refusal { status: Some(429), why: "full".to_owned() });
+            }
+            let event = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n";
+            Ok(Box::new(std::io::Cursor::new(format!("{event}{event}data: [DONE]\n"))))
+        }
+    }
+
+    fn check(driven: &Driven, requests: usize) {
+        let indices: Vec<usize> = driven.asked.iter().map(|a| a.index).collect();
+        assert_eq!(indices, (0..requests).collect::<Vec<_>>());
+        let failed = driven.asked.iter().filter(|a| matches!(a.outcome, Outcome::Failed(_))).count();
+        assert_eq!(failed, requests / 3);
+        assert!(!driven.partial);
+    }
+
+    #[test]
+    fn a_closed_loop_asks_all_and_no_more_at_once_than_it_has_clients() {
+        let server = Server::default();
+        let plan = LoadPlan { end: End::Requests(30), ..plan() };
+        let driven = run(&plan, &server, &AtomicBool::new(false), &|_| {});
+        check(&driven, 30);
+        assert!(server.most.into_inner() <= 2);
+    }
+
+    #[test]
+    fn an_open_loop_asks_when_due_and_counts_from_then() {
+        let plan = LoadPlan { arrivals: Arrivals::Open { rate: 2000.0 }, end: End::Requests(60), ..plan() };
+        let driven = run(&plan, &Server::default(), &AtomicBool::new(false), &|_| {});
+        check(&driven, 60);
+        let due: Vec<f64> = plan.due(2000.0).take(60).map(|d| d.as_secs_f64() * 1e3).collect();
+        for (asked, due) in driven.asked.iter().zip(due) {
+            assert!((asked.due_ms - due).abs() < 1e-3);
+            assert!(asked.late_ms >= 0.0);
+            assert!(asked.ttft_ms().is_none_or(|t| t >= asked.late_ms), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_limit_and_the_user_end_it() {
+        let plan = LoadPlan {
+            arrivals: Arrivals::Open { rate: 1000.0 },
+            end: End::Duration(Duration::from_millis(20)),
+            ..plan()
+        };
+        let driven = run(&plan, &Server::default(), &AtomicBool::new(false), &|_| {});
+        assert!(driven.asked.iter().all(|a| a.due_ms < 20.0) && !driven.asked.is_empty());
+        let stopped = run(&plan, &Server::default(), &AtomicBool::new(true), &|_| {});
+        assert!(stopped.partial && stopped.asked.is_empty());
+    }
+}
