@@ -3,6 +3,7 @@
 use crate::args::{JsonArg, OpenArgs};
 use crate::backends::BackendKind;
 use crate::cmd::bench_compare::Compare;
+use crate::cmd::bench_report::Report;
 use crate::error::{Interrupted, Usage, advised};
 use crate::output::{self, Progress as Bar};
 use crate::store::{Located, Store};
@@ -71,7 +72,7 @@ pub struct Bench {
     /// Measure N single-token steps from an empty context; alone, instead of the scenarios.
     #[arg(long, value_delimiter = ',', value_name = "N")]
     tg: Vec<usize>,
-    /// Folder for results.csv and results.json [default: results/DATE-TIME].
+    /// Folder for results.csv, results.json, report.md and report.html [default: results/DATE-TIME].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Decides the order of runs and the random prompts.
@@ -87,12 +88,15 @@ pub struct Bench {
 #[derive(Debug, Subcommand)]
 enum Then {
     Compare(Compare),
+    Report(Report),
 }
 
 impl Bench {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
-        if let Some(Then::Compare(compare)) = self.then {
-            return compare.run();
+        match self.then {
+            Some(Then::Compare(compare)) => return compare.run(),
+            Some(Then::Report(report)) => return report.run(context),
+            None => {}
         }
         let work = self.work()?;
         let store = context.store()?;

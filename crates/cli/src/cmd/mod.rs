@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod bench_child;
 pub mod bench_compare;
+pub mod bench_report;
 pub mod chat;
 pub mod completions;
 pub mod convert;
