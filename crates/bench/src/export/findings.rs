@@ -2,7 +2,7 @@
 
 use crate::plan::Runs;
 use crate::record::{Cell, Rank, Record, Row, Status};
-use crate::stats::{Stats, geometric_mean, median};
+use crate::stats::{Stats, median};
 use crate::summary::{figure, subject_name};
 
 /// The baseline report's GGUF figures. It simulated them: its backends slept instead of computing.
@@ -383,11 +383,6 @@ pub fn machine(record: &Record) -> Vec<(&'static str, String)> {
     known("program", Some(format!("{} {}{build}", record.program.name, record.program.version)));
     known("sha256", record.program.sha256.clone());
     out
-}
-
-/// Geometric mean of the medians of a figure over the cells that have it.
-pub fn mean_of(cells: &[&Cell], pick: impl Fn(&Cell) -> Option<&Stats>) -> Option<f64> {
-    geometric_mean(&cells.iter().filter_map(|c| Some(pick(c)?.median)).collect::<Vec<_>>())
 }
 
 /// The median load time of a subject's processes, in ms.

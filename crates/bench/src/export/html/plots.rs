@@ -20,7 +20,7 @@ fn good_rows(record: &Record, subject: usize) -> impl Iterator<Item = &Row> {
 
 /// Gaps between deliveries of all good runs, a ridge per subject on one logarithmic axis; `None` without any.
 pub fn gaps(record: &Record, subjects: &[Subject<'_>]) -> Option<String> {
-    let mut rows: Vec<(&Subject<'_>, Vec<f64>)> = subjects
+    let rows: Vec<(&Subject<'_>, Vec<f64>)> = subjects
         .iter()
         .filter(|s| !s.synthetic || subjects.iter().all(|s| s.synthetic))
         .map(|s| {
@@ -37,10 +37,9 @@ pub fn gaps(record: &Record, subjects: &[Subject<'_>]) -> Option<String> {
     const ROW: f64 = 52.0;
     let height = 60.0 + ROW * rows.len() as f64;
     let axis = Axis::log(low, high);
-    let none = Axis { low: 0.0, high: 1.0, log: true };
-    let mut plot = Plot::new(height, axis, none, "ms between tokens (log scale)", "");
+    let mut plot = Plot::new(height, axis, Axis::none(), "ms between tokens (log scale)", "");
     let step = (axis.high / axis.low).ln() / BINS as f64;
-    for (i, (s, gaps)) in rows.iter_mut().enumerate() {
+    for (i, (s, gaps)) in rows.iter().enumerate() {
         let base = 22.0 + ROW * (i + 1) as f64;
         let mut bins = [0.0f64; BINS];
         for gap in gaps.iter() {

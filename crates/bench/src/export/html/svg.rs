@@ -32,6 +32,11 @@ impl Axis {
         Axis { low: low / 1.25, high: high.max(low * 1.5) * 1.25, log: true }
     }
 
+    /// No scale at all: neither grid nor labels.
+    pub fn none() -> Axis {
+        Axis { low: 0.0, high: 0.0, log: false }
+    }
+
     /// Where a value lies, 0 to 1; outside values stick to the edge.
     fn place(self, value: f64) -> f64 {
         let at = if self.log {
@@ -44,6 +49,9 @@ impl Axis {
 
     /// Round values within the range: 1, 2 and 5 times powers of ten, of a wide logarithmic axis the powers alone.
     fn ticks(self) -> Vec<f64> {
+        if self.high <= self.low {
+            return Vec::new();
+        }
         if self.log {
             let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
             let wide = (self.high / self.low).log10();

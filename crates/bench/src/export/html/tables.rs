@@ -31,8 +31,7 @@ pub fn results(record: &Record, subjects: &[Subject<'_>]) -> String {
 fn one(record: &Record, s: &Subject<'_>) -> String {
     let shares = s.cells.iter().any(|c| SHARES.iter().any(|(_, pick)| pick(c).is_some()));
     let shares: &[(&str, Pick)] = if shares { &SHARES } else { &[] };
-    let mut out =
-        format!("<h3>{}{}</h3>", swatch(s.index).replace("<i ", "<i class=\"dot\" "), escape(&s.name));
+    let mut out = format!("<h3>{}{}</h3>", swatch(s.index), escape(&s.name));
     if s.synthetic {
         out.push_str("<p class=\"note\">Synthetic: the harness's own overhead, not ranked.</p>");
     }
