@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 FFI := $$(scripts/setup.sh ffi-args)
 
 .DEFAULT_GOAL := help
-.PHONY: help build bench test test-vulkan test-neon check audit fetch-test-models clients fmt
+.PHONY: help build bench record test test-vulkan test-neon check audit fetch-test-models clients fmt
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,11 @@ bench: ## Fetch a model and measure every backend over the four scenarios (optio
 	@scripts/setup.sh rust python llama-cpp mlx
 	$(CARGO) build $(FFI)
 	target/release/zonda bench $(ARGS)
+
+record: ## Measure all backends on SmolLM2 and a 7B for benchmarks/record, with reports and picture (ARGS="--runs 5")
+	@scripts/setup.sh rust python llama-cpp mlx
+	$(CARGO) build $(FFI)
+	scripts/record.sh $(ARGS)
 
 fetch-test-models: ## Fetch the models and tokenizers that tests need (about 110 MB, once)
 	@scripts/setup.sh python

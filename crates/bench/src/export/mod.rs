@@ -2,7 +2,10 @@
 
 pub mod comparison;
 pub mod csv;
+pub mod findings;
+pub mod html;
 pub mod json;
+pub mod markdown;
 pub mod table;
 
 pub use table::render_table;
@@ -19,13 +22,31 @@ pub fn default_out() -> PathBuf {
     Path::new("results").join(OffsetDateTime::now_utc().format(form).unwrap_or_else(|_| "latest".into()))
 }
 
-/// Writes `results.csv` and `results.json` into a folder, which is made if it isn't there; gives their paths.
+/// Writes `results.csv`, `results.json`, `report.md` and `report.html` into a folder, which is made if it isn't there; gives
+/// their paths.
 ///
 /// # Errors
 /// If the folder or a file can't be written.
 pub fn write_all(dir: &Path, record: &Record) -> Result<Vec<PathBuf>, BenchError> {
+    let mut files = vec![("results.csv", csv::to_string(record)), ("results.json", json::to_string(record))];
+    files.extend(reports(record).map(|(name, text)| (name, Ok(text))));
+    write_files(dir, files)
+}
+
+/// Writes `report.md` and `report.html` alone, from a record that is already kept.
+///
+/// # Errors
+/// As [`write_all`].
+pub fn write_reports(dir: &Path, record: &Record) -> Result<Vec<PathBuf>, BenchError> {
+    write_files(dir, reports(record).map(|(name, text)| (name, Ok(text))).into())
+}
+
+fn reports(record: &Record) -> [(&'static str, String); 2] {
+    [("report.md", markdown::to_string(record)), ("report.html", html::to_string(record))]
+}
+
+fn write_files(dir: &Path, files: Vec<(&str, std::io::Result<String>)>) -> Result<Vec<PathBuf>, BenchError> {
     fs::create_dir_all(dir).map_err(|e| BenchError::Write { path: dir.into(), why: e.to_string() })?;
-    let files = [("results.csv", csv::to_string(record)), ("results.json", json::to_string(record))];
     let mut written = Vec::new();
     for (name, text) in files {
         let path = dir.join(name);

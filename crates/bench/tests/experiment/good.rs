@@ -160,7 +160,7 @@ fn a_record_survives_its_json() {
     let dir = tempfile::tempdir().unwrap();
     let paths = zonda_bench::write_all(dir.path(), &record).unwrap();
     let names: Vec<_> = paths.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
-    assert_eq!(names, ["results.csv", "results.json"]);
+    assert_eq!(names, ["results.csv", "results.json", "report.md", "report.html"]);
     let text = std::fs::read_to_string(&paths[1]).unwrap();
     assert!(serde_json::from_str::<Record>(&text).unwrap() == record, "what is read is not what was written");
 

@@ -3,6 +3,7 @@
 use crate::args::{JsonArg, OpenArgs};
 use crate::backends::BackendKind;
 use crate::cmd::bench_compare::Compare;
+use crate::cmd::bench_report::Report;
 use crate::cmd::bench_serve::BenchServe;
 use crate::error::{Interrupted, Usage, advised};
 use crate::output::{self, Progress as Bar};
@@ -72,7 +73,7 @@ pub struct Bench {
     /// Measure N single-token steps from an empty context; alone, instead of the scenarios.
     #[arg(long, value_delimiter = ',', value_name = "N")]
     tg: Vec<usize>,
-    /// Folder for results.csv and results.json [default: results/DATE-TIME].
+    /// Folder for results.csv, results.json, report.md and report.html [default: results/DATE-TIME].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Decides the order of runs and the random prompts.
@@ -89,6 +90,7 @@ pub struct Bench {
 enum Then {
     Compare(Compare),
     Serve(BenchServe),
+    Report(Report),
 }
 
 impl Bench {
@@ -96,6 +98,7 @@ impl Bench {
         match self.then {
             Some(Then::Compare(compare)) => return compare.run(),
             Some(Then::Serve(serve)) => return serve.run(context),
+            Some(Then::Report(report)) => return report.run(context),
             None => {}
         }
         let work = self.work()?;

@@ -71,7 +71,11 @@ impl Compare {
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<Record> {
+/// A record that was kept.
+///
+/// # Errors
+/// If there is none, or it is of another version.
+pub fn read(path: &Path) -> anyhow::Result<Record> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
     let record: serde_json::Value = serde_json::from_str(&text)

@@ -3,7 +3,8 @@
 pub mod bench;
 pub mod bench_child;
 pub mod bench_compare;
-mod bench_serve;
+pub mod bench_report;
+pub mod bench_serve;
 pub mod chat;
 pub mod completions;
 pub mod convert;

@@ -1,0 +1,397 @@
+//! What a record says, in sentences: each computed from its figures, none written by hand. The reports share them.
+
+use crate::plan::Runs;
+use crate::record::{Cell, Rank, Record, Row, Status};
+use crate::stats::{Stats, median};
+use crate::summary::{figure, subject_name};
+
+/// The baseline report's GGUF figures. It simulated them: its backends slept instead of computing.
+pub mod baseline {
+    /// Tokens a second.
+    pub const TOKENS_PER_S: f64 = 38.4;
+    /// Time to the first token in ms.
+    pub const TTFT_MS: f64 = 74.0;
+    /// Time per token in ms.
+    pub const TPT_MS: f64 = 25.0;
+}
+
+/// A subject of the record: a backend with a model.
+pub struct Subject<'a> {
+    /// Index into [`crate::BenchConfig::subjects`].
+    pub index: usize,
+    /// `native · smollm2-135m (gguf, q4_1)`.
+    pub name: String,
+    /// Its cells, in the plan's order.
+    pub cells: Vec<&'a Cell>,
+    /// The mock's.
+    pub synthetic: bool,
+}
+
+impl Subject<'_> {
+    /// The average over the finished scenarios of a figure's medians (the baseline report's Avg row).
+    pub fn average(&self, pick: impl Fn(&Cell) -> Option<&Stats>) -> Option<f64> {
+        let medians: Vec<f64> = self.cells.iter().filter_map(|c| Some(pick(c)?.median)).collect();
+        (!medians.is_empty()).then(|| medians.iter().sum::<f64>() / medians.len() as f64)
+    }
+
+    /// Highest resident memory of all good runs, in MiB.
+    pub fn peak_mb(&self) -> Option<f64> {
+        self.cells.iter().filter_map(|c| c.peak_rss_mb.as_ref()).map(|s| s.max).reduce(f64::max)
+    }
+
+    /// It has a good run.
+    pub fn measured(&self) -> bool {
+        self.cells.iter().any(|c| c.runs > 0)
+    }
+}
+
+/// The subjects of a record in the plan's order.
+pub fn subjects(record: &Record) -> Vec<Subject<'_>> {
+    let all = record.config.subjects.iter().enumerate();
+    all.map(|(index, s)| {
+        let cells: Vec<&Cell> = record.summary.iter().filter(|c| c.subject == index).collect();
+        let quant = cells.iter().find_map(|c| c.quant.as_deref());
+        let name = subject_name(&s.backend, &s.model, s.format.as_deref(), quant);
+        Subject { index, name, cells, synthetic: s.synthetic }
+    })
+    .collect()
+}
+
+/// The name of a place in the ranking.
+pub fn rank_name(r: &Rank) -> String {
+    subject_name(&r.backend, &r.model, r.format.as_deref(), r.quant.as_deref())
+}
+
+/// The ranking in groups of one shape, fastest first.
+pub fn groups(record: &Record) -> Vec<Vec<&Rank>> {
+    let mut groups: Vec<Vec<&Rank>> = Vec::new();
+    for rank in &record.ranking {
+        match groups.last_mut().filter(|g| g[0].shape == rank.shape) {
+            Some(group) => group.push(rank),
+            None => groups.push(vec![rank]),
+        }
+    }
+    groups
+}
+
+/// Good runs of real backends.
+pub fn good(record: &Record) -> impl Iterator<Item = &Row> {
+    record.rows.iter().filter(|r| r.status == Status::Ok && !r.synthetic)
+}
+
+/// What was done, and how.
+pub fn methodology(record: &Record) -> Vec<String> {
+    let config = &record.config;
+    let work: Vec<String> = config.work.iter().map(crate::Work::name).collect();
+    let runs = match config.runs {
+        Runs::Fixed(1) => "once".to_owned(),
+        Runs::Fixed(n) => format!("{n} times"),
+        Runs::UntilCi { pct, min, max } => {
+            format!("until the 95% interval of every median is within ±{pct}% ({min} to {max} times)")
+        }
+    };
+    let mut out = vec![format!(
+        "{} on {}: each ran {runs}, in randomised blocks (seed {}), every backend in a process of its own, one at a time.",
+        count(config.subjects.len(), "backend-and-model pair"),
+        work.join(", "),
+        config.seed
+    )];
+    out.push(if config.natural {
+        "Answers end where the model ends them, so their lengths differ between backends.".into()
+    } else {
+        "Every answer has its scenario's length (greedy, end-of-sequence ignored), so that all do the same work.".into()
+    });
+    out.push(if config.cached {
+        "The prefix cache was filled before: prompts were not computed anew.".into()
+    } else {
+        "The prefix cache was off: every run computed its whole prompt.".into()
+    });
+    out.push(
+        "TTFT runs from handing over the prompt's text to the first token; TpT is the mean time per token after it; \
+         total = TTFT + (N − 1) · TpT; throughput = N / total. Figures are medians; intervals are 95% bootstrap \
+         intervals of the median (from three runs on)."
+            .into(),
+    );
+    let compared = record.agreement.iter().filter(|a| a.found.is_some()).count();
+    if compared > 0 {
+        let out_of = record.agreement.iter().filter(|a| a.within == Some(false)).count();
+        out.push(format!(
+            "Before anything was timed, {} compared with exact logits of the same weights; {}.",
+            if compared == 1 { "one was".into() } else { format!("{compared} were") },
+            match out_of {
+                0 => "all kept their bounds".into(),
+                1 => "one is out of bounds and not ranked".into(),
+                n => format!("{n} are out of bounds and not ranked"),
+            }
+        ));
+    }
+    if record.partial {
+        out.push(
+            "The experiment was interrupted: what is here is sound, but not all that was planned.".into(),
+        );
+    }
+    out
+}
+
+/// The best of each shape, what it gains, what failed.
+pub fn insights(record: &Record) -> Vec<String> {
+    let mut out = record.recommendation.clone();
+    for s in subjects(record).iter().filter(|s| !s.synthetic) {
+        let share = |pick: fn(&Cell) -> Option<&Stats>| {
+            s.cells.iter().filter_map(|c| Some(pick(c)?.median)).reduce(f64::max)
+        };
+        let (prefill, decode) = (share(|c| c.prefill_share.as_ref()), share(|c| c.decode_share.as_ref()));
+        let said: Vec<String> = [
+            prefill.map(|p| format!("{:.0}% of what the machine's arithmetic allows in prefill", 100.0 * p)),
+            decode.map(|d| format!("{:.0}% of what its memory allows in decode", 100.0 * d)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if !said.is_empty() {
+            out.push(format!("{} reaches {} at best.", s.name, said.join(" and ")));
+        }
+    }
+    let failed = record.rows.iter().filter(|r| r.status != Status::Ok).count();
+    if failed > 0 {
+        out.push(format!("{} of {} runs have no figures; the tables say why.", failed, record.rows.len()));
+    }
+    if let Some(o) = &record.overhead {
+        out.push(format!(
+            "The harness itself costs {} ms to the first token and {} µs a token (the mock, {}).",
+            figure(o.ttft_ms),
+            figure(o.per_token_us),
+            count(o.runs, "run")
+        ));
+    }
+    out
+}
+
+/// Who answers first and who writes fastest, scenario by scenario.
+pub fn latency(record: &Record) -> Vec<String> {
+    let all = subjects(record);
+    let mut out = Vec::new();
+    for group in groups(record).into_iter().filter(|g| g.len() > 1) {
+        for work in &record.config.work {
+            let scenario = work.name();
+            let of = |pick: fn(&Cell) -> Option<&Stats>| {
+                let mut found: Vec<(f64, &str)> = group
+                    .iter()
+                    .filter_map(|r| {
+                        let s = all.iter().find(|s| s.index == r.subject)?;
+                        let cell = s.cells.iter().find(|c| c.scenario == scenario)?;
+                        Some((pick(cell)?.median, s.name.as_str()))
+                    })
+                    .collect();
+                found.sort_by(|a, b| a.0.total_cmp(&b.0));
+                (found.len() > 1).then(|| (found[0], found[found.len() - 1]))
+            };
+            let parts: Vec<String> = [
+                ("the first token comes soonest from", of(|c| c.ttft_ms.as_ref())),
+                ("the least time per token is that of", of(|c| c.tpt_ms.as_ref())),
+            ]
+            .into_iter()
+            .filter_map(|(what, found)| {
+                let ((low, best), (high, last)) = found?;
+                Some(format!("{what} {best} ({} ms; the most: {last}, {} ms)", figure(low), figure(high)))
+            })
+            .collect();
+            if !parts.is_empty() {
+                out.push(format!("{scenario}: {}.", parts.join("; ")));
+            }
+        }
+    }
+    out
+}
+
+/// How each subject's figures change with the scenario.
+pub fn patterns(record: &Record) -> Vec<String> {
+    let mut out = Vec::new();
+    for s in subjects(record).iter().filter(|s| !s.synthetic) {
+        let speeds: Vec<(f64, &Cell)> =
+            s.cells.iter().filter_map(|c| Some((c.throughput.as_ref()?.median, *c))).collect();
+        let most = speeds.iter().max_by(|a, b| a.0.total_cmp(&b.0));
+        let least = speeds.iter().min_by(|a, b| a.0.total_cmp(&b.0));
+        let (Some(most), Some(least)) = (most, least) else { continue };
+        if speeds.len() < 2 {
+            continue;
+        }
+        let mut text = format!(
+            "{}: {} tokens/s in {} down to {} in {}",
+            s.name,
+            figure(most.0),
+            most.1.scenario,
+            figure(least.0),
+            least.1.scenario
+        );
+        if let Some((a, b)) = ends(s)
+            && let (Some(t), Some(u)) = (&a.ttft_ms, &b.ttft_ms)
+            && let (Some(p), Some(q)) = (a.prompt_tokens, b.prompt_tokens)
+            && q > p
+        {
+            let each = (u.median - t.median) / (q - p) as f64;
+            if each > 0.0 {
+                text.push_str(&format!("; {} ms of TTFT for each further prompt token", figure(each)));
+            }
+            if let (Some(t), Some(u)) = (&a.tpt_ms, &b.tpt_ms) {
+                let change = 100.0 * (u.median / t.median - 1.0);
+                text.push_str(&format!(
+                    "; time per token {change:+.0}% from {p} to {q} prompt tokens, where more keys and values are read"
+                ));
+            }
+        }
+        out.push(text + ".");
+    }
+    out
+}
+
+/// The finished cells with the shortest and the longest prompt.
+fn ends<'a>(s: &Subject<'a>) -> Option<(&'a Cell, &'a Cell)> {
+    let with = || s.cells.iter().copied().filter(|c| c.ttft_ms.is_some() && c.prompt_tokens.is_some());
+    with().min_by_key(|c| c.prompt_tokens).zip(with().max_by_key(|c| c.prompt_tokens))
+}
+
+/// What to buy or change: which of the machine's limits each best backend runs into, and the memory it needs.
+pub fn hardware(record: &Record) -> Vec<String> {
+    let all = subjects(record);
+    let mut out = Vec::new();
+    for group in groups(record) {
+        let Some(s) = all.iter().find(|s| s.index == group[0].subject) else { continue };
+        let load = record.processes.iter().filter(|p| p.subject == s.index).find_map(|p| p.load.as_ref());
+        if let (Some(peak), Some(load)) = (s.peak_mb(), load) {
+            out.push(format!(
+                "{} needs {} MiB of memory at most in these scenarios, and ran on {} ({}, {}).",
+                s.name,
+                figure(peak),
+                count(load.backend.threads, "thread"),
+                load.backend.device,
+                load.backend.isa
+            ));
+        }
+        let decode = s.average(|c| c.decode_share.as_ref());
+        let prefill = s.average(|c| c.prefill_share.as_ref());
+        if let Some(share) = decode {
+            out.push(format!(
+                "Its decode averages {:.0}% of the memory's read bandwidth: {}.",
+                100.0 * share,
+                if share > 0.5 {
+                    "faster memory or smaller weights would speed up answers, more cores hardly"
+                } else {
+                    "the memory is not what limits answers here"
+                }
+            ));
+        }
+        if let Some(share) = prefill {
+            out.push(format!(
+                "Its prefill averages {:.0}% of the arithmetic's peak: {}.",
+                100.0 * share,
+                if share > 0.5 {
+                    "long prompts want more or wider cores"
+                } else {
+                    "the cores could compute prompts faster than they do here"
+                }
+            ));
+        }
+    }
+    if out.is_empty() {
+        out.push("No real backend has figures, so nothing can be said about hardware.".into());
+    }
+    out
+}
+
+/// How the simulated baseline differs from what was measured.
+pub fn against_baseline(record: &Record) -> Vec<String> {
+    use baseline::{TOKENS_PER_S, TPT_MS, TTFT_MS};
+    let mut out = vec![format!(
+        "The simulated baseline gives GGUF {TOKENS_PER_S} tokens/s, {TTFT_MS} ms to the first token and {TPT_MS} ms per \
+         token. No model ran for these figures, so they name no machine, model or spread, and a difference to them is no gain \
+         or loss of speed."
+    )];
+    for s in subjects(record).iter().filter(|s| !s.synthetic) {
+        if s.cells.first().and_then(|c| c.format.as_deref()) != Some("gguf") {
+            continue;
+        }
+        let averages = (
+            s.average(|c| c.throughput.as_ref()),
+            s.average(|c| c.ttft_ms.as_ref()),
+            s.average(|c| c.tpt_ms.as_ref()),
+        );
+        if let (Some(speed), Some(ttft), Some(tpt)) = averages {
+            out.push(format!(
+                "Measured here, {} averages {} tokens/s ({} times the simulated figure), {} ms ({} times) and {} ms per \
+                 token ({} times).",
+                s.name,
+                figure(speed),
+                figure(speed / TOKENS_PER_S),
+                figure(ttft),
+                figure(ttft / TTFT_MS),
+                figure(tpt),
+                figure(tpt / TPT_MS)
+            ));
+        }
+    }
+    let first_tokens: Vec<f64> = record
+        .summary
+        .iter()
+        .filter(|c| !c.synthetic)
+        .filter_map(|c| c.ttft_ms.as_ref())
+        .map(|s| s.median)
+        .collect();
+    let spread =
+        first_tokens.iter().copied().reduce(f64::max).zip(first_tokens.iter().copied().reduce(f64::min));
+    if let Some((high, low)) = spread.filter(|(high, low)| low * 1.5 < *high) {
+        out.push(format!(
+            "One TTFT for all prompts is what a simulation gives: measured, it goes from {} to {} ms over backends and \
+             scenarios.",
+            figure(low),
+            figure(high)
+        ));
+    }
+    out
+}
+
+/// The machine, as label and text; what isn't known is left out.
+pub fn machine(record: &Record) -> Vec<(&'static str, String)> {
+    let m = &record.machine;
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
+    let mut out: Vec<(&str, String)> = Vec::new();
+    let mut known =
+        |label, text: Option<String>| out.extend(text.filter(|t| !t.is_empty()).map(|t| (label, t)));
+    known("processor", m.cpu.clone());
+    let cores = m.physical_cores.map(|n| format!("{n} cores, ")).unwrap_or_default();
+    known("threads", (m.logical_cores > 0).then(|| format!("{cores}{} logical", m.logical_cores)));
+    known("caches", Some(m.caches.join(", ")));
+    known("instructions", Some(m.cpu_flags.join(" ")));
+    known("memory", (m.memory_bytes > 0).then(|| gib(m.memory_bytes)));
+    known("memory limit", m.cgroup_memory_bytes.map(gib));
+    known("CPU limit", m.cgroup_cpus.map(|n| format!("{n} cores")));
+    known("governor", m.governor.clone());
+    known("system", m.os.clone());
+    known("kernel", m.kernel.clone());
+    if let Some(p) = record.ceilings.best() {
+        known("read bandwidth", Some(format!("{} GB/s", figure(p.read_bytes_per_s.all_threads / 1e9))));
+        let large = p.read_large_bytes_per_s.map(|r| format!("{} GB/s", figure(r.all_threads / 1e9)));
+        known("read of 4 GiB", large);
+        known("int8 peak", Some(format!("{} TOPS", figure(p.int8_ops_per_s.all_threads / 1e12))));
+        let tera = |r: crate::ceilings::Rate| format!("{} TFLOPS", figure(r.all_threads / 1e12));
+        known("bf16 peak", p.bf16_ops_per_s.map(tera));
+        known("f32 peak", Some(tera(p.f32_ops_per_s)));
+    }
+    known("steal time", record.conditions.steal_pct.map(|p| format!("{p:.1}%")));
+    known("began, ended", Some(format!("{}, {}", record.started, record.finished)));
+    let build = if record.program.debug_build { ", debug build" } else { "" };
+    known("program", Some(format!("{} {}{build}", record.program.name, record.program.version)));
+    known("sha256", record.program.sha256.clone());
+    out
+}
+
+/// The median load time of a subject's processes, in ms.
+pub fn load_ms(record: &Record, subject: usize) -> Option<f64> {
+    let loads = record.processes.iter().filter(|p| p.subject == subject);
+    median(&loads.filter_map(|p| Some(p.load.as_ref()?.load_ms)).collect::<Vec<_>>())
+}
+
+/// `1 run`, `3 runs`.
+pub fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Makes the record of this machine: every backend on SmolLM2-135M and on a Mistral-7B-shaped model, its reports, and the
+# README's picture of the report. Options go to `zonda bench`, such as --runs 5. MACHINE names the folder; MODEL_7B is a
+# file that is there already; the one that is made otherwise takes 4 GB under target/.
+set -eu
+cd "$(dirname "$0")/.."
+zonda=target/release/zonda
+
+slug='import json, re, sys
+m = json.load(sys.stdin)["machine"]
+name = re.sub(r"\(r\)|\(tm\)|processor|cpu|@.*", "", (m["cpu"] or m["arch"]).lower())
+print(re.sub(r"[^a-z0-9]+", "-", name).strip("-") + "-%dc" % (m["physical_cores"] or m["logical_cores"]))'
+machine=${MACHINE:-$("$zonda" doctor --quick --json | python3 -c "$slug")}
+out=benchmarks/record/$machine/$(date -u +%F)
+
+large=${MODEL_7B:-target/mistral-7b-q4_0.gguf}
+[ -e "$large" ] || "$zonda" synth mistral-7b --quant q4_0 -o "$large"
+small=$("$zonda" pull smollm2-135m --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["models"][0]["path"])')
+
+# A failed run is a row of the record, so the reports are there in any case.
+status=0
+"$zonda" bench -m "$small" -m "$large" --out "$out" "$@" || status=$?
+[ -e "$out/report.html" ] || exit "$status"
+scripts/picture.sh "$out/report.html" docs/report.png
+echo "record: $out (exit status of the bench: $status)"
+exit "$status"
