@@ -97,8 +97,8 @@ impl BenchServe {
         let stop = AtomicBool::new(false);
         warm_up(&plan, &server, &stop)?;
         let bar = bar(&plan, context.quiet || self.json.json);
+        let over = AtomicBool::new(false);
         let driven = std::thread::scope(|scope| {
-            let over = AtomicBool::new(false);
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     stop.fetch_or(interrupt::pressed(), Ordering::Relaxed);
