@@ -32,7 +32,9 @@ fn a_closed_loop_is_measured_and_written_down() {
     }
     let csv = std::fs::read_to_string(sandbox.path("out/results.csv")).unwrap();
     assert_eq!(csv.lines().count(), 13);
-    assert!(csv.starts_with("backend,scenario,tokens,run,total_ms,ttft_ms,tpt_ms,throughput,generated,model"));
+    assert!(
+        csv.starts_with("backend,scenario,tokens,run,total_ms,ttft_ms,tpt_ms,throughput,generated,model")
+    );
     assert!(sandbox.path("out/results.json").exists());
     server.end();
 }
@@ -47,16 +49,37 @@ fn an_open_loop_arrives_at_its_rate_and_counts_what_is_refused() {
     );
     let out = sandbox.path("out");
     let ran = sandbox.run(&[
-        "bench", "serve", "--url", &server.url, "--rate", "200", "--requests", "60", "--max-tokens", "20", "--completions",
-        "--ttft-bound", "100000", "--itl-bound", "100000", "--out", out.to_str().unwrap(), "--json",
+        "bench",
+        "serve",
+        "--url",
+        &server.url,
+        "--rate",
+        "200",
+        "--requests",
+        "60",
+        "--max-tokens",
+        "20",
+        "--completions",
+        "--ttft-bound",
+        "100000",
+        "--itl-bound",
+        "100000",
+        "--out",
+        out.to_str().unwrap(),
+        "--json",
     ]);
     let report = ran.json();
     let summary = &report["summary"];
     let count = |name: &str| summary[name].as_u64().unwrap();
     assert_eq!(count("requests"), 60);
     assert_eq!(count("complete"), count("good"));
-    let refused: u64 =
-        summary["failures"].as_object().unwrap().iter().filter(|(why, _)| why.starts_with("429")).map(|(_, n)| n.as_u64().unwrap()).sum();
+    let refused: u64 = summary["failures"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(why, _)| why.starts_with("429"))
+        .map(|(_, n)| n.as_u64().unwrap())
+        .sum();
     assert!(refused > 0 && refused + count("complete") == 60, "{summary}");
     server.end();
 }
@@ -65,12 +88,18 @@ fn an_open_loop_arrives_at_its_rate_and_counts_what_is_refused() {
 fn what_can_not_be_asked_is_said() {
     let sandbox = Sandbox::new();
     sandbox.run(&["bench", "serve", "--url", "ftp://x"]).fails(2, &["--url", "ftp://x"]);
-    sandbox.run(&["bench", "serve", "--url", "http://127.0.0.1:1"]).fails(1, &["127.0.0.1:1", "start the server"]);
+    sandbox
+        .run(&["bench", "serve", "--url", "http://127.0.0.1:1"])
+        .fails(1, &["127.0.0.1:1", "start the server"]);
     let nowhere = ["bench", "serve", "--url", "http://127.0.0.1:1"];
-    for (flags, says) in [(["--rate", "0"], "rate"), (["--max-tokens", "0"], "answer"), (["--concurrency", "0"], "clients")] {
+    for (flags, says) in
+        [(["--rate", "0"], "rate"), (["--max-tokens", "0"], "answer"), (["--concurrency", "0"], "clients")]
+    {
         let args: Vec<&str> = nowhere.iter().copied().chain(flags).collect();
         sandbox.run(&args).fails(2, &[says]);
     }
     sandbox.run(&["bench", "serve"]).fails(2, &["--url"]);
-    sandbox.run(&["bench", "serve", "--url", "http://x", "--rate", "1", "--concurrency", "2"]).fails(2, &["--rate"]);
+    sandbox
+        .run(&["bench", "serve", "--url", "http://x", "--rate", "1", "--concurrency", "2"])
+        .fails(2, &["--rate"]);
 }

@@ -24,13 +24,17 @@ fn a_person_can_use_the_page_and_a_hostile_model_can_not() {
         return eprintln!("skipped: there is no Chromium; `make clients` installs it");
     };
     if !modules.join("playwright-core").exists() || program(&["node"]).is_none() {
-        return eprintln!("skipped: {} has no playwright-core; `make clients` installs it", modules.display());
+        return eprintln!(
+            "skipped: {} has no playwright-core; `make clients` installs it",
+            modules.display()
+        );
     }
     let sandbox = Sandbox::new();
-    let server = Served::start_with(&sandbox, &["-m", "mock", "--mock-step", "2", "--api-key", KEY], |command| {
-        // Without a folder `results` there is no report.
-        command.current_dir(sandbox.path(""));
-    });
+    let server =
+        Served::start_with(&sandbox, &["-m", "mock", "--mock-step", "2", "--api-key", KEY], |command| {
+            // Without a folder `results` there is no report.
+            command.current_dir(sandbox.path(""));
+        });
     let mut command = Command::new("node");
     command.arg(root.join("testdata/clients/page.mjs")).arg(&modules).arg(chromium).args([&server.url, KEY]);
     let ran = command.env("NO_PROXY", "127.0.0.1").output().unwrap();

@@ -60,7 +60,10 @@ async fn the_page_runs_nothing_but_its_files() {
         let file = get(&server, path).await;
         let policy = file.header("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"), "{policy}");
-        assert!(policy.contains("require-trusted-types-for 'script'") && !policy.contains("unsafe"), "{policy}");
+        assert!(
+            policy.contains("require-trusted-types-for 'script'") && !policy.contains("unsafe"),
+            "{policy}"
+        );
         assert_eq!(file.header("x-content-type-options"), Some("nosniff"));
         assert!(!file.text().contains("https://"), "{path} names another server");
     }
@@ -96,8 +99,7 @@ async fn with_keys_the_page_is_open_and_its_services_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("report.html");
     std::fs::write(&file, "<p>bench</p>").unwrap();
-    let server =
-        with(Config { keys: Keys::new(["k"]), reports: Reports::File(file), ..Config::default() });
+    let server = with(Config { keys: Keys::new(["k"]), reports: Reports::File(file), ..Config::default() });
     for open in ["/", "/ui/main.js"] {
         assert_eq!(get(&server, open).await.status, 200, "{open}");
     }

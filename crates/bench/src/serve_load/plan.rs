@@ -147,7 +147,12 @@ impl LoadPlan {
         if let End::Requests(n) = self.end {
             count("requests", "1 to 1000000", n, (1..=1_000_000).contains(&n))?;
         }
-        count("prompt tokens", "1 to 1000000", self.prompt_tokens, (1..=1_000_000).contains(&self.prompt_tokens))?;
+        count(
+            "prompt tokens",
+            "1 to 1000000",
+            self.prompt_tokens,
+            (1..=1_000_000).contains(&self.prompt_tokens),
+        )?;
         let shared = self.shared_tokens;
         count("shared tokens", "at most the prompt tokens", shared, shared <= self.prompt_tokens)?;
         count("tokens of an answer", "at least 1", self.max_tokens, self.max_tokens > 0)?;

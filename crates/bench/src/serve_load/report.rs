@@ -148,8 +148,7 @@ pub struct LoadReport {
 impl LoadReport {
     /// What the requests say.
     pub fn new(config: LoadPlan, driven: &Driven) -> LoadReport {
-        let asked: Vec<&Asked> =
-            driven.asked.iter().filter(|a| a.outcome != Outcome::Interrupted).collect();
+        let asked: Vec<&Asked> = driven.asked.iter().filter(|a| a.outcome != Outcome::Interrupted).collect();
         let rows: Vec<Row> = asked.iter().map(|a| row(a, &config.bounds)).collect();
         LoadReport {
             schema_version: SCHEMA_VERSION,
@@ -256,7 +255,8 @@ impl LoadReport {
         if s.complete > 0 {
             let share = 100.0 * s.good as f64 / s.requests as f64;
             let within = bounds(&self.config.bounds);
-            let _ = writeln!(out, "{:<22}{:.3} /s, {share:.1}% of requests {within}", "goodput", s.goodput_per_s);
+            let _ =
+                writeln!(out, "{:<22}{:.3} /s, {share:.1}% of requests {within}", "goodput", s.goodput_per_s);
         }
         let _ = writeln!(out, "\n{:<22}{:>10}{:>10}{:>10}{:>10}", "ms", "p50", "p90", "p99", "max");
         for (name, spread) in [
@@ -442,11 +442,21 @@ mod tests {
         let written = report(Bounds::default()).write(&dir.path().join("new")).unwrap();
         let csv = std::fs::read_to_string(&written[0]).unwrap();
         let mut lines = csv.lines();
-        assert!(lines.next().unwrap().starts_with("backend,scenario,tokens,run,total_ms,ttft_ms,tpt_ms,throughput,generated"));
+        assert!(
+            lines
+                .next()
+                .unwrap()
+                .starts_with("backend,scenario,tokens,run,total_ms,ttft_ms,tpt_ms,throughput,generated")
+        );
         let first = lines.next().unwrap();
-        assert!(first.starts_with(",closed-2,4,1,30.0000,10.0000,10.0000,100.0000,3,") && first.contains(",http,"), "{first}");
+        assert!(
+            first.starts_with(",closed-2,4,1,30.0000,10.0000,10.0000,100.0000,3,")
+                && first.contains(",http,"),
+            "{first}"
+        );
         assert!(csv.contains("failed: the queue is full"), "{csv}");
-        let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&written[1]).unwrap()).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&written[1]).unwrap()).unwrap();
         assert_eq!(json["measured_at"], "http");
         assert_eq!(json["rows"][0]["measured_at"], "http");
         assert_eq!(json["rows"].as_array().unwrap().len(), 3);

@@ -97,8 +97,8 @@ impl BenchServe {
         let stop = AtomicBool::new(false);
         warm_up(&plan, &server, &stop)?;
         let bar = bar(&plan, context.quiet || self.json.json);
+        let over = AtomicBool::new(false);
         let driven = std::thread::scope(|scope| {
-            let over = AtomicBool::new(false);
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     stop.fetch_or(interrupt::pressed(), Ordering::Relaxed);
@@ -206,7 +206,8 @@ impl Server {
     fn new(url: &str, key: Option<String>) -> anyhow::Result<Server> {
         let base = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
         let address = if base.contains("://") { base } else { format!("http://{base}") };
-        let bad = || Usage(format!("--url: expected an address such as http://127.0.0.1:8080, found {url:?}"));
+        let bad =
+            || Usage(format!("--url: expected an address such as http://127.0.0.1:8080, found {url:?}"));
         let uri: Uri = address.parse().map_err(|_| bad())?;
         match uri.scheme_str() {
             Some("https") => install_tls()?,
@@ -272,6 +273,7 @@ fn refusal(answer: Response<Body>) -> Refusal {
     let _ = answer.into_body().into_reader().take(REFUSAL).read_to_string(&mut text);
     let body: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     let said = [&body["error"]["message"], &body["error"], &body["message"], &body["detail"]];
-    let why = said.iter().find_map(|v| v.as_str()).map_or_else(|| format!("HTTP status {status}"), str::to_owned);
+    let why =
+        said.iter().find_map(|v| v.as_str()).map_or_else(|| format!("HTTP status {status}"), str::to_owned);
     Refusal { status: Some(status), why }
 }

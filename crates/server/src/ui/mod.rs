@@ -88,7 +88,8 @@ impl File {
     /// The file, or 304 if the browser has it: each start of a page asks, so a new program is never met by old files.
     fn respond(&self, asked: &HeaderMap) -> Response {
         let known = asked.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
-        let known = known.is_some_and(|v| v.split(',').any(|t| t.trim().trim_start_matches("W/") == self.tag));
+        let known =
+            known.is_some_and(|v| v.split(',').any(|t| t.trim().trim_start_matches("W/") == self.tag));
         let mut response =
             if known { StatusCode::NOT_MODIFIED.into_response() } else { self.bytes.into_response() };
         let headers = response.headers_mut();
@@ -121,7 +122,10 @@ pub(crate) const OPEN: [&str; 3] = ["/", "/ui/{file}", "/ui/report/{ticket}"];
 pub(crate) fn routes() -> Router<Arc<Server>> {
     Router::new()
         .route("/", get(|asked: HeaderMap| async move { file("index.html", &asked) }))
-        .route("/ui/{file}", get(|Path(name): Path<String>, asked: HeaderMap| async move { file(&name, &asked) }))
+        .route(
+            "/ui/{file}",
+            get(|Path(name): Path<String>, asked: HeaderMap| async move { file(&name, &asked) }),
+        )
         .route("/ui/render", post(render))
         .route("/ui/report", get(last_report))
         .route("/ui/report/{ticket}", get(report_page))
@@ -185,8 +189,7 @@ async fn last_report(State(server): State<Arc<Server>>) -> Result<Json<Report>, 
 
 fn describe(server: &Server, found: &Found) -> Report {
     let modified = found.modified.duration_since(UNIX_EPOCH).ok().map(|d| d.as_secs());
-    let mut report =
-        Report { path: Some(found.path.display().to_string()), modified, ..Report::default() };
+    let mut report = Report { path: Some(found.path.display().to_string()), modified, ..Report::default() };
     let text = || std::fs::read_to_string(&found.path).map_err(|e| e.to_string());
     let shown = match found.kind {
         Kind::Html => {
