@@ -64,6 +64,12 @@ pub fn last_cache_bytes() -> usize {
     }
 }
 
+/// Memory that could be had without swapping, in bytes; `None` where the system doesn't say.
+#[cfg(target_os = "linux")]
+pub(crate) fn available_bytes() -> Option<usize> {
+    linux::available_bytes()
+}
+
 /// Keeps the calling thread on one CPU; a refusal is ignored, since pinning only steadies the speed.
 pub fn pin_current_thread(cpu: usize) {
     #[cfg(target_os = "linux")]
@@ -115,6 +121,12 @@ mod linux {
             fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size")).ok()
         };
         (0..).map_while(size).filter_map(|text| parse_size(&text)).max().unwrap_or(0)
+    }
+
+    pub fn available_bytes() -> Option<usize> {
+        let text = fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<usize>().ok()?.checked_mul(1 << 10)
     }
 
     /// Parses the kernel's sizes: `32768K`.

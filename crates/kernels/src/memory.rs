@@ -132,16 +132,50 @@ impl Arena {
         Ok(Buffer { _map: Some(Arc::clone(&slab.map)), at, len: bytes })
     }
 
-    /// Asks for huge pages again where there were none when the memory was first written, as on a machine whose memory was
-    /// full of cached files: by the time all is written, those of the model itself have been given back. Waits until it is
-    /// done. Only a request: where the system can't, small pages stay.
+    /// Asks for huge pages again where there were none when the memory was first written, as on a machine whose memory is
+    /// full of cached files. Waits until it is done. Only a request: where the system can't, small pages stay.
     pub fn collapse(&self) {
         #[cfg(target_os = "linux")]
+        let mut refused = 0;
+        #[cfg(target_os = "linux")]
         for slab in self.slabs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            // SAFETY: a range of a live mapping; what its bytes hold does not change.
-            unsafe { libc::madvise(slab.at.as_ptr().cast(), slab.taken, libc::MADV_COLLAPSE) };
+            for from in (0..slab.taken).step_by(PIECE_BYTES) {
+                let bytes = PIECE_BYTES.min(slab.taken - from);
+                let collapse = || {
+                    // SAFETY: a range of a live mapping; what its bytes hold does not change.
+                    unsafe {
+                        libc::madvise(slab.at.as_ptr().add(from).cast(), bytes, libc::MADV_COLLAPSE) == 0
+                    }
+                };
+                refused += usize::from(!(collapse() || make_room() && collapse()));
+                if refused > MOST_REFUSED {
+                    return;
+                }
+            }
         }
     }
+}
+
+/// What [`Arena::collapse`] asks for at a time.
+#[cfg(target_os = "linux")]
+const PIECE_BYTES: usize = 64 << 20;
+
+/// After so many refusals it stops: each costs a while.
+#[cfg(target_os = "linux")]
+const MOST_REFUSED: usize = 8;
+
+/// Has the system drop what it used least of its cached files, as much as a piece needs: asked for huge pages it doesn't go that
+/// far, asked for memory it does. False if memory is too short for that.
+#[cfg(target_os = "linux")]
+fn make_room() -> bool {
+    const SMALL_PAGE: usize = 4096;
+    let room = 2 * PIECE_BYTES;
+    if crate::cpus::available_bytes().is_none_or(|available| available < 8 * room) {
+        return false;
+    }
+    let Ok(mut map) = MmapMut::map_anon(room) else { return false };
+    map.iter_mut().step_by(SMALL_PAGE).for_each(|byte| *byte = 1);
+    true
 }
 
 /// A pointer that may cross threads. Whoever makes one guarantees that its users write disjoint places.
