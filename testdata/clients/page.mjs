@@ -179,6 +179,7 @@ await check("a server that is gone, or an answer that breaks off, is said", asyn
   await last.getByRole("button", { name: "Try again" }).click();
   await last.getByRole("alert").filter({ hasText: "before it was complete" }).waitFor();
   await last.locator(".text", { hasText: /^Half of$/ }).waitFor();
+  await settled();
   await page.unroute("**/v1/chat/completions");
 });
 
