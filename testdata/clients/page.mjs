@@ -246,7 +246,7 @@ await check("metrics move, and a report that is not there is said", async () => 
   await page.waitForFunction(() => document.querySelectorAll(".plot .line[d^=M]").length >= 3);
   assert.match(await page.locator("#report").innerText(), /zonda bench/);
   await page.getByRole("link", { name: "Chat", exact: true }).click();
-  assert.equal(await page.locator("#monitor").isVisible(), false);
+  await page.locator("#monitor").waitFor({ state: "hidden" });
 });
 
 await check("themes take turns and stay", async () => {
