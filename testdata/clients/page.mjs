@@ -149,7 +149,6 @@ await check("stops at Escape and at the button, and keeps what came", async () =
     assert.match(await last.locator(".stats").innerText(), /stopped/);
     assert.ok((await text(last)).length > 20);
   }
-  goOn = false;
   const running = async () => (await (await context.request.get(`${url}/metrics`, { headers: { authorization: `Bearer ${key}` } })).text())
     .match(/zonda_sequences_running\{[^}]*\} (\d+)/)[1];
   for (let i = 0; i < 50 && (await running()) !== "0"; i++) await page.waitForTimeout(20);
