@@ -149,7 +149,6 @@ await check("stops at Escape and at the button, and keeps what came", async () =
     assert.match(await last.locator(".stats").innerText(), /stopped/);
     assert.ok((await text(last)).length > 20);
   }
-  goOn = false;
   const running = async () => (await (await context.request.get(`${url}/metrics`, { headers: { authorization: `Bearer ${key}` } })).text())
     .match(/zonda_sequences_running\{[^}]*\} (\d+)/)[1];
   for (let i = 0; i < 50 && (await running()) !== "0"; i++) await page.waitForTimeout(20);
@@ -179,6 +178,7 @@ await check("a server that is gone, or an answer that breaks off, is said", asyn
   await last.getByRole("button", { name: "Try again" }).click();
   await last.getByRole("alert").filter({ hasText: "before it was complete" }).waitFor();
   await last.locator(".text", { hasText: /^Half of$/ }).waitFor();
+  await settled();
   await page.unroute("**/v1/chat/completions");
 });
 
@@ -245,7 +245,7 @@ await check("metrics move, and a report that is not there is said", async () => 
   await page.waitForFunction(() => document.querySelectorAll(".plot .line[d^=M]").length >= 3);
   assert.match(await page.locator("#report").innerText(), /zonda bench/);
   await page.getByRole("link", { name: "Chat", exact: true }).click();
-  assert.equal(await page.locator("#monitor").isVisible(), false);
+  await page.locator("#monitor").waitFor({ state: "hidden" });
 });
 
 await check("themes take turns and stay", async () => {

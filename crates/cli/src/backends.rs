@@ -9,7 +9,6 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use zonda_engine::forward::mock::{Mock, MockOptions};
 use zonda_engine::forward::{Backend, BackendError, Limits};
 use zonda_engine::load::Model;
@@ -570,7 +569,7 @@ fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
     refuse(BackendKind::Mock, &given)?;
     let mut mock = MockOptions {
         seed: options.seed.unwrap_or(0),
-        per_token: Duration::from_millis(options.mock_step.unwrap_or(0)),
+        per_token: std::time::Duration::from_millis(options.mock_step.unwrap_or(0)),
         ..MockOptions::default()
     };
     if let Some(context) = options.ctx {
