@@ -148,7 +148,9 @@ pub fn roofline(record: &Record, subjects: &[Subject<'_>]) -> Option<String> {
         let corner = peak / bandwidth;
         let points = [(corner.max(x.low), *peak), (x.high, *peak)];
         plot.line(points.into_iter(), "roof", "", &format!("{name}: {} Tops/s", figure(peak / 1e12)));
-        let (at_x, at_y) = (plot.at_x(x.high) - 2.0, plot.at_y(*peak) - 5.0);
+        // the lowest roof's name stands below it, clear of the next one's
+        let lift = if *peak == least_roof { -13.0 } else { 5.0 };
+        let (at_x, at_y) = (plot.at_x(x.high) - 2.0, plot.at_y(*peak) - lift);
         plot.text(at_x, at_y, "end", "", &format!("{name} {} T", figure(peak / 1e12)));
     }
     let slope = [(x.low, bandwidth * x.low), (top / bandwidth, top)];
