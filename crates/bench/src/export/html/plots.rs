@@ -157,7 +157,7 @@ pub fn roofline(record: &Record, subjects: &[Subject<'_>]) -> Option<String> {
     let said = format!("memory {} GB/s", figure(bandwidth / 1e9));
     plot.line(slope.into_iter(), "roof", "", &said);
     let corner = least_roof / bandwidth;
-    let middle = (x.low * corner).sqrt();
+    let middle = (0.5 * corner).max(x.low);
     let (at_x, at_y) = (plot.at_x(middle), plot.at_y(bandwidth * middle) - 10.0);
     plot.text(at_x, at_y, "end", "", &said);
     for p in &placed {
