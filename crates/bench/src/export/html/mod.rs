@@ -26,15 +26,7 @@ pub fn to_string(record: &Record) -> String {
     section(&mut main, "Recommendation", &card(&list(&record.recommendation)));
     section(&mut main, "Ranking", &bars::ranking(record));
     section(&mut main, "Throughput by scenario", &bars::throughput(record, &subjects));
-    if let Some(plot) = plots::roofline(record, &subjects) {
-        let note = "Circles: decode, squares: prefill (weights counted as read once a prompt). The roofs are this machine's \
-                    measured limits; a point on its roof can't get faster here.";
-        section(&mut main, "Roofline", &card(&format!("{plot}{}", note_of(note))));
-    }
-    if let Some(plot) = plots::gaps(record, &subjects) {
-        let note = "All good runs of all scenarios. Marks: 50th, 90th and 99th percentile.";
-        section(&mut main, "Time between tokens", &card(&format!("{plot}{}", note_of(note))));
-    }
+    section(&mut main, "Limits and latency", &side_by_side(record, &subjects));
     section(&mut main, "Time line of each run", &time_lines(record, &subjects));
     section(&mut main, "Memory", &bars::memory(record, &subjects));
     section(&mut main, "Figures", &tables::results(record, &subjects));
@@ -137,6 +129,21 @@ fn tiles(record: &Record, subjects: &[Subject<'_>]) -> String {
         format!("<div class=\"tile\"><b>{value} <small>{unit}</small></b><span>{}</span></div>", escape(what))
     });
     format!("<div class=\"tiles\">{}</div>\n", tiles.collect::<String>())
+}
+
+/// The roofline and the gaps between tokens.
+fn side_by_side(record: &Record, subjects: &[Subject<'_>]) -> String {
+    let roofline = plots::roofline(record, subjects).map(|plot| {
+        let note = "Circles: decode, squares: prefill (weights counted as read once a prompt). The roofs are this machine's \
+                    measured limits; a point on its roof can't get faster here.";
+        card(&format!("<h3>Roofline</h3>{plot}{}", note_of(note)))
+    });
+    let gaps = plots::gaps(record, subjects).map(|plot| {
+        let note = "All good runs of all scenarios. Marks: 50th, 90th and 99th percentile.";
+        card(&format!("<h3>Time between tokens</h3>{plot}{}", note_of(note)))
+    });
+    let cards: String = [roofline, gaps].into_iter().flatten().collect();
+    if cards.is_empty() { cards } else { format!("<div class=\"grid\">{cards}</div>") }
 }
 
 fn time_lines(record: &Record, subjects: &[Subject<'_>]) -> String {

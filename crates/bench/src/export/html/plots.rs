@@ -148,14 +148,16 @@ pub fn roofline(record: &Record, subjects: &[Subject<'_>]) -> Option<String> {
         let corner = peak / bandwidth;
         let points = [(corner.max(x.low), *peak), (x.high, *peak)];
         plot.line(points.into_iter(), "roof", "", &format!("{name}: {} Tops/s", figure(peak / 1e12)));
-        let (at_x, at_y) = (plot.at_x(x.high) - 2.0, plot.at_y(*peak) - 5.0);
+        // the lowest roof's name stands below it, clear of the next one's
+        let lift = if *peak == least_roof { -13.0 } else { 5.0 };
+        let (at_x, at_y) = (plot.at_x(x.high) - 2.0, plot.at_y(*peak) - lift);
         plot.text(at_x, at_y, "end", "", &format!("{name} {} T", figure(peak / 1e12)));
     }
     let slope = [(x.low, bandwidth * x.low), (top / bandwidth, top)];
     let said = format!("memory {} GB/s", figure(bandwidth / 1e9));
     plot.line(slope.into_iter(), "roof", "", &said);
     let corner = least_roof / bandwidth;
-    let middle = (x.low * corner).sqrt();
+    let middle = (0.5 * corner).max(x.low);
     let (at_x, at_y) = (plot.at_x(middle), plot.at_y(bandwidth * middle) - 10.0);
     plot.text(at_x, at_y, "end", "", &said);
     for p in &placed {
