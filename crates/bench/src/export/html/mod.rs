@@ -1,5 +1,5 @@
 //! `report.html`: one file that loads nothing, light and dark, wide and narrow. What it says is in [`super::findings`]; the
-//! drawing is in [`plots`].
+//! drawing is in `plots`.
 //!
 //! Names, errors and generated text come from files and other programs: everything that is put in goes through `escape`.
 
