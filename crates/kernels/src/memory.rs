@@ -2,7 +2,7 @@
 
 use memmap2::MmapMut;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Bytes that buffers of an [`Arena`] start at multiples of: a cache line.
 const LINE: usize = 64;
@@ -90,14 +90,15 @@ impl Buffer {
 /// an end of up to 2 MiB on small pages, a tenth of a 7B's weights. The memory is freed when the last buffer of a mapping is.
 #[derive(Debug, Default)]
 pub struct Arena {
-    /// All mappings so far; buffers are taken from the last.
+    /// The mappings that buffers still lie in; new buffers are taken from the last.
     slabs: Mutex<Vec<Slab>>,
 }
 
-/// A mapping and how much of it is taken.
+/// A mapping, which its buffers keep, and how much of it is taken.
 #[derive(Debug)]
 struct Slab {
-    map: Arc<MmapMut>,
+    map: Weak<MmapMut>,
+    len: usize,
     at: NonNull<u8>,
     taken: usize,
 }
@@ -120,16 +121,23 @@ impl Arena {
             return Buffer::zeroed(0);
         }
         let mut slabs = self.slabs.lock().unwrap_or_else(PoisonError::into_inner);
-        if slabs.last().is_none_or(|slab| slab.map.len() - slab.taken < bytes) {
-            let mut map = map(SLAB_BYTES.max(bytes))?;
-            let at = NonNull::from(&mut map[..]).cast();
-            slabs.push(Slab { map: Arc::new(map), at, taken: 0 });
-        }
-        let slab = slabs.last_mut().expect("one with room was just made sure of");
+        slabs.retain(|slab| slab.map.strong_count() > 0);
+        let last = slabs.last().filter(|slab| slab.len - slab.taken >= bytes);
+        let map = match last.and_then(|slab| slab.map.upgrade()) {
+            Some(map) => map,
+            None => {
+                let mut map = map(SLAB_BYTES.max(bytes))?;
+                let (at, len) = (NonNull::from(&mut map[..]).cast(), map.len());
+                let map = Arc::new(map);
+                slabs.push(Slab { map: Arc::downgrade(&map), len, at, taken: 0 });
+                map
+            }
+        };
+        let slab = slabs.last_mut().expect("the one with room");
         // SAFETY: `taken + bytes` is at most the mapping's length.
         let at = unsafe { slab.at.add(slab.taken) };
-        slab.taken = (slab.taken + bytes).next_multiple_of(LINE).min(slab.map.len());
-        Ok(Buffer { _map: Some(Arc::clone(&slab.map)), at, len: bytes })
+        slab.taken = (slab.taken + bytes).next_multiple_of(LINE).min(slab.len);
+        Ok(Buffer { _map: Some(map), at, len: bytes })
     }
 
     /// Asks for huge pages again where there were none when the memory was first written, as on a machine whose memory is
@@ -139,6 +147,7 @@ impl Arena {
         let mut refused = 0;
         #[cfg(target_os = "linux")]
         for slab in self.slabs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let Some(_map) = slab.map.upgrade() else { continue };
             for from in (0..slab.taken).step_by(PIECE_BYTES) {
                 let bytes = PIECE_BYTES.min(slab.taken - from);
                 let collapse = || {
@@ -237,5 +246,17 @@ mod tests {
         assert!(
             buffers.iter().filter(|b| b.len() > 1).all(|b| (b.bytes()[0], b.bytes()[b.len() - 1]) == (1, 2))
         );
+    }
+    #[test]
+    fn an_arena_keeps_no_mapping_that_nobody_uses() {
+        let arena = Arena::new();
+        for _ in 0..3 {
+            let buffers = [arena.zeroed(SLAB_BYTES).unwrap(), arena.zeroed(1).unwrap()];
+            assert_eq!(
+                arena.slabs.lock().unwrap().iter().filter(|s| s.map.strong_count() > 0).count(),
+                buffers.len()
+            );
+        }
+        assert!(arena.slabs.lock().unwrap().iter().all(|s| s.map.strong_count() == 0));
     }
 }
