@@ -144,21 +144,18 @@ impl Arena {
     /// full of cached files. Waits until it is done. Only a request: where the system can't, small pages stay.
     pub fn collapse(&self) {
         #[cfg(target_os = "linux")]
-        let mut refused = 0;
-        #[cfg(target_os = "linux")]
-        for slab in self.slabs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let Some(_map) = slab.map.upgrade() else { continue };
-            for from in (0..slab.taken).step_by(PIECE_BYTES) {
-                let bytes = PIECE_BYTES.min(slab.taken - from);
-                let collapse = || {
-                    // SAFETY: a range of a live mapping; what its bytes hold does not change.
-                    unsafe {
-                        libc::madvise(slab.at.as_ptr().add(from).cast(), bytes, libc::MADV_COLLAPSE) == 0
+        {
+            let mut refused = 0;
+            for slab in self.slabs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                let Some(_map) = slab.map.upgrade() else { continue };
+                for from in (0..slab.taken).step_by(PIECE_BYTES) {
+                    // SAFETY: what was taken of a mapping that `_map` keeps.
+                    let done =
+                        unsafe { collapse_piece(slab.at.add(from), PIECE_BYTES.min(slab.taken - from)) };
+                    refused += usize::from(!done);
+                    if refused > MOST_REFUSED {
+                        return;
                     }
-                };
-                refused += usize::from(!(collapse() || make_room() && collapse()));
-                if refused > MOST_REFUSED {
-                    return;
                 }
             }
         }
@@ -172,6 +169,19 @@ const PIECE_BYTES: usize = 64 << 20;
 /// After so many refusals it stops: each costs a while.
 #[cfg(target_os = "linux")]
 const MOST_REFUSED: usize = 8;
+
+/// Asks for huge pages for a piece of memory, and once more after making room, unless the system doesn't know the request.
+/// False if it was refused.
+///
+/// # Safety
+/// `bytes` at `at` are mapped.
+#[cfg(target_os = "linux")]
+unsafe fn collapse_piece(at: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: the caller's word; what the bytes hold does not change.
+    let collapse = || unsafe { libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_COLLAPSE) == 0 };
+    let known = || std::io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL);
+    collapse() || known() && make_room() && collapse()
+}
 
 /// Has the system drop what it used least of its cached files, as much as a piece needs: asked for huge pages it doesn't go that
 /// far, asked for memory it does. False if memory is too short for that.

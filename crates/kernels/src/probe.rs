@@ -62,12 +62,6 @@ pub struct Peaks {
 pub const EACH: Duration = Duration::from_millis(300);
 
 impl Peaks {
-    /// The peak of reading a model of so many bytes with all threads, in bytes a second.
-    pub fn read_of(&self, bytes: u64) -> f64 {
-        let large = self.read_large.filter(|_| bytes > (LARGE_BYTES / 4) as u64);
-        large.unwrap_or(self.read).all
-    }
-
     /// Measures with `threads` threads, pinned as the kernels' are, spending about `each` on every figure. `large` takes
     /// [`LARGE_BYTES`] of memory, and the time to fill them. The calling thread stays where it is.
     ///
@@ -347,7 +341,7 @@ mod tests {
     fn every_figure_is_there() {
         for (isa, threads) in [(Isa::best(), 2), (Isa::named("scalar").unwrap(), 1)] {
             let peaks = Peaks::measure(isa, threads, Duration::from_millis(6), false).unwrap();
-            assert_eq!((peaks.read_large, peaks.read_of(u64::MAX)), (None, peaks.read.all));
+            assert_eq!(peaks.read_large, None);
             assert_eq!((peaks.threads, peaks.bf16.is_some()), (threads, isa.bf16_dot()));
             for rate in
                 [Some(peaks.read), Some(peaks.int8), peaks.bf16, Some(peaks.f32)].into_iter().flatten()
