@@ -13,35 +13,120 @@ use std::marker::PhantomData;
 /// Values of a head that share a scale where they are bytes, as in GGUF's Q8_0.
 pub(super) const BLOCK: usize = 32;
 
+/// What keys and values are stored as.
+pub(super) trait Entry: Copy {
+    /// Reads 16 values.
+    ///
+    /// # Safety
+    /// `p` is readable for 16 values.
+    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::F;
+    fn to_f32(self) -> f32;
+}
+
+/// An entry that is a float.
+pub(super) trait Element: Entry + bytemuck::Pod {
+    /// Writes 16 values.
+    ///
+    /// # Safety
+    /// `p` is writable for 16 values.
+    unsafe fn store<S: Simd>(s: S, p: *mut Self, v: S::F);
+}
+
+impl Entry for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::F {
+        // SAFETY: the caller's word.
+        unsafe { s.load(p) }
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut f32, v: S::F) {
+        // SAFETY: the caller's word.
+        unsafe { s.store(p, v) }
+    }
+}
+
+impl Entry for f16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const f16) -> S::F {
+        // SAFETY: the caller's word.
+        unsafe { s.load_f16(p) }
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut f16, v: S::F) {
+        // SAFETY: the caller's word.
+        unsafe { s.store_f16(p, v) }
+    }
+}
+
+impl Entry for i8 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const i8) -> S::F {
+        // SAFETY: the caller's word.
+        unsafe { s.load_i8(p) }
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from(self)
+    }
+}
+
 /// A way to store a page.
 pub(super) trait Form {
+    /// What it holds.
+    type Of: Entry;
     /// Keys and values are multiples of a scale per [`BLOCK`], which the functions below leave out.
     const SCALED: bool;
     /// Bytes of a key's or value's entry.
-    const ENTRY: usize;
+    const ENTRY: usize = size_of::<Self::Of>();
 
     /// Value `d` of the keys at 16 positions from `at` on.
     ///
     /// # Safety
-    /// `page` is a page of this form and `head_dim`; `d` and the positions are within it.
-    unsafe fn key<S: Simd>(s: S, page: *const u8, head_dim: usize, d: usize, at: usize) -> S::F;
+    /// `page` is a page of this form; `d` and the positions are within it.
+    #[inline(always)]
+    unsafe fn key<S: Simd>(s: S, page: *const u8, d: usize, at: usize) -> S::F {
+        // SAFETY: the caller's word.
+        unsafe { Self::Of::load(s, page.cast::<Self::Of>().add(d * PAGE + at)) }
+    }
 
     /// Values `d .. d + 16` of the value at position `t`.
     ///
     /// # Safety
-    /// As for [`Form::key`], with all 16 in the head.
-    unsafe fn value<S: Simd>(s: S, page: *const u8, head_dim: usize, t: usize, d: usize) -> S::F;
+    /// As for [`Form::key`], of this `head_dim`, with all 16 in the head.
+    #[inline(always)]
+    unsafe fn value<S: Simd>(s: S, page: *const u8, head_dim: usize, t: usize, d: usize) -> S::F {
+        // SAFETY: the caller's word.
+        unsafe { Self::Of::load(s, page.cast::<Self::Of>().add((PAGE + t) * head_dim + d)) }
+    }
 
     /// Value `d` of the value at position `t`.
     ///
     /// # Safety
-    /// As for [`Form::key`].
-    unsafe fn one(page: *const u8, head_dim: usize, t: usize, d: usize) -> f32;
+    /// As for [`Form::key`], of this `head_dim`.
+    #[inline(always)]
+    unsafe fn one(page: *const u8, head_dim: usize, t: usize, d: usize) -> f32 {
+        // SAFETY: the caller's word.
+        unsafe { page.cast::<Self::Of>().add((PAGE + t) * head_dim + d).read_unaligned().to_f32() }
+    }
 
     /// The scales of block `block` at 16 positions from `at` on, of keys (0) or values (1).
     ///
     /// # Safety
-    /// As for [`Form::key`].
+    /// As for [`Form::key`], of this `head_dim`.
     unsafe fn scale<S: Simd>(
         s: S,
         page: *const u8,
@@ -55,74 +140,10 @@ pub(super) trait Form {
 /// Floats.
 pub(super) struct Floats<E>(PhantomData<E>);
 
-/// What [`Floats`] are stored as.
-pub(super) trait Element: bytemuck::Pod {
-    /// Reads 16 values.
-    ///
-    /// # Safety
-    /// `p` is readable for 16 values.
-    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::F;
-    /// Writes 16 values.
-    ///
-    /// # Safety
-    /// `p` is writable for 16 values.
-    unsafe fn store<S: Simd>(s: S, p: *mut Self, v: S::F);
-    fn to_f32(self) -> f32;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::F {
-        // SAFETY: the caller's word.
-        unsafe { s.load(p) }
-    }
-    #[inline(always)]
-    unsafe fn store<S: Simd>(s: S, p: *mut f32, v: S::F) {
-        // SAFETY: the caller's word.
-        unsafe { s.store(p, v) }
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self
-    }
-}
-
-impl Element for f16 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const f16) -> S::F {
-        // SAFETY: the caller's word.
-        unsafe { s.load_f16(p) }
-    }
-    #[inline(always)]
-    unsafe fn store<S: Simd>(s: S, p: *mut f16, v: S::F) {
-        // SAFETY: the caller's word.
-        unsafe { s.store_f16(p, v) }
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self.to_f32()
-    }
-}
-
 impl<E: Element> Form for Floats<E> {
+    type Of = E;
     const SCALED: bool = false;
-    const ENTRY: usize = size_of::<E>();
 
-    #[inline(always)]
-    unsafe fn key<S: Simd>(s: S, page: *const u8, _: usize, d: usize, at: usize) -> S::F {
-        // SAFETY: the caller's word.
-        unsafe { E::load(s, page.cast::<E>().add(d * PAGE + at)) }
-    }
-    #[inline(always)]
-    unsafe fn value<S: Simd>(s: S, page: *const u8, head_dim: usize, t: usize, d: usize) -> S::F {
-        // SAFETY: the caller's word.
-        unsafe { E::load(s, page.cast::<E>().add((PAGE + t) * head_dim + d)) }
-    }
-    #[inline(always)]
-    unsafe fn one(page: *const u8, head_dim: usize, t: usize, d: usize) -> f32 {
-        // SAFETY: the caller's word.
-        unsafe { page.cast::<E>().add((PAGE + t) * head_dim + d).read_unaligned().to_f32() }
-    }
     #[inline(always)]
     unsafe fn scale<S: Simd>(s: S, _: *const u8, _: usize, _: usize, _: usize, _: usize) -> S::F {
         s.splat(1.0)
@@ -133,24 +154,9 @@ impl<E: Element> Form for Floats<E> {
 pub(super) struct Bytes;
 
 impl Form for Bytes {
+    type Of = i8;
     const SCALED: bool = true;
-    const ENTRY: usize = 1;
 
-    #[inline(always)]
-    unsafe fn key<S: Simd>(s: S, page: *const u8, _: usize, d: usize, at: usize) -> S::F {
-        // SAFETY: the caller's word.
-        unsafe { s.load_i8(page.cast::<i8>().add(d * PAGE + at)) }
-    }
-    #[inline(always)]
-    unsafe fn value<S: Simd>(s: S, page: *const u8, head_dim: usize, t: usize, d: usize) -> S::F {
-        // SAFETY: the caller's word.
-        unsafe { s.load_i8(page.cast::<i8>().add((PAGE + t) * head_dim + d)) }
-    }
-    #[inline(always)]
-    unsafe fn one(page: *const u8, head_dim: usize, t: usize, d: usize) -> f32 {
-        // SAFETY: the caller's word.
-        f32::from(unsafe { page.cast::<i8>().add((PAGE + t) * head_dim + d).read() })
-    }
     #[inline(always)]
     unsafe fn scale<S: Simd>(
         s: S,
@@ -179,7 +185,7 @@ pub(super) fn widen<S: Simd, F: Form>(s: S, page: &[u8], head_dim: usize, to: &m
     unsafe {
         for d in 0..head_dim {
             for at in [0, LANES] {
-                let mut key = F::key(s, page, head_dim, d, at);
+                let mut key = F::key(s, page, d, at);
                 if F::SCALED {
                     key = s.mul(key, F::scale(s, page, head_dim, 0, d / BLOCK, at));
                 }

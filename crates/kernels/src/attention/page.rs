@@ -193,8 +193,8 @@ impl Tile<'_> {
             // SAFETY: the caller's word; each query points to `head_dim` values.
             unsafe {
                 for d in first..(first + block).min(self.head_dim) {
-                    let k0 = F::key(s, page, self.head_dim, d, 0);
-                    let k1 = F::key(s, page, self.head_dim, d, LANES);
+                    let k0 = F::key(s, page, d, 0);
+                    let k1 = F::key(s, page, d, LANES);
                     s.prefetch(self.ahead.wrapping_add(d * PAGE * F::ENTRY));
                     for i in 0..N {
                         let x = s.splat(*q[i].add(d));
