@@ -5,25 +5,30 @@ use crate::error::{Advice as _, advised};
 use crate::store::Located;
 use anyhow::Context as _;
 use clap::ValueEnum;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use zonda_engine::forward::mock::{Mock, MockOptions};
-use zonda_engine::forward::{Backend, BackendError, Limits};
+use zonda_engine::forward::mock::Mock;
+use zonda_engine::forward::{Backend, BackendError};
 use zonda_engine::load::Model;
-use zonda_engine::make::Mix;
 use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
 use zonda_engine::{Engine, EngineConfig, Parallel, Text, TokenId};
 use zonda_kernels::Isa;
-use zonda_kernels::attention::KvType;
 #[cfg(feature = "llama-cpp")]
-use zonda_kernels::cpus;
-#[cfg(feature = "llama-cpp")]
-use zonda_llama_cpp::{LlamaCpp, LlamaCppOptions};
+use zonda_llama_cpp::LlamaCpp;
 #[cfg(feature = "mlx")]
-use zonda_mlx::{Mlx, MlxOptions};
-use zonda_native::{Native, NativeOptions};
+use zonda_mlx::Mlx;
+use zonda_native::Native;
+
+mod configure;
+mod status;
+
+#[cfg(feature = "llama-cpp")]
+use configure::llama_cpp_options;
+#[cfg(feature = "mlx")]
+use configure::mlx_options;
+use configure::{mock_options, native_options, refuse, unsupported};
+pub use status::{DeviceStatus, Status};
 
 /// The instruction sets that `--isa` takes.
 pub const ISAS: [&str; 4] = Isa::NAMES;
@@ -34,10 +39,6 @@ pub const QUANTIZATIONS: [&str; 3] = ["q8_0", "q4_0", "q4_k_m"];
 #[cfg(feature = "mlx")]
 pub const QUANTIZATIONS: [&str; 5] = ["q8_0", "q4_0", "q4_k_m", "q8", "q4"];
 /// What `--kv-type` takes.
-#[cfg(not(feature = "llama-cpp"))]
-pub const KV_TYPES: [&str; 2] = ["f16", "f32"];
-/// What `--kv-type` takes; q8_0 with llama.cpp only.
-#[cfg(feature = "llama-cpp")]
 pub const KV_TYPES: [&str; 3] = ["f16", "q8_0", "f32"];
 
 /// A backend's name on the command line.
@@ -103,81 +104,6 @@ impl BackendKind {
         })
     }
 
-    /// What can be said of the backend on this machine.
-    pub fn status(self) -> Status {
-        let mut status = Status {
-            name: self.name(),
-            compiled_in: Self::AVAILABLE.contains(&self),
-            usable: Self::AVAILABLE.contains(&self),
-            reason: None,
-            version: None,
-            instruction_set: None,
-            formats: Vec::new(),
-            devices: Vec::new(),
-        };
-        if !status.compiled_in {
-            let mut why = "not compiled into this program".to_owned();
-            if let Some(how) = self.how_to_build() {
-                why = format!("{why}; {how}");
-            }
-            status.reason = Some(why);
-            return status;
-        }
-        match self {
-            BackendKind::Native => {
-                status.version = Some(env!("CARGO_PKG_VERSION").to_owned());
-                status.instruction_set = Some(Isa::best().describe().to_owned());
-                status.formats = vec!["gguf", "safetensors", "mlx"];
-            }
-            #[cfg(feature = "llama-cpp")]
-            BackendKind::LlamaCpp => {
-                status.version = Some(zonda_llama_cpp::version().to_owned());
-                status.instruction_set = Some(zonda_llama_cpp::instruction_sets());
-                status.formats = vec!["gguf"];
-                status.reason = zonda_llama_cpp::no_gpu().map(|why| format!("no GPU: {why}"));
-                let device = |d: zonda_llama_cpp::DeviceInfo| DeviceStatus {
-                    name: d.name,
-                    description: d.description.trim().to_owned(),
-                    gpu: d.gpu,
-                    memory_bytes: (d.memory_total > 0).then_some(d.memory_total),
-                    free_bytes: (d.memory_total > 0).then_some(d.memory_free),
-                };
-                status.devices = zonda_llama_cpp::devices().into_iter().map(device).collect();
-            }
-            #[cfg(feature = "mlx")]
-            BackendKind::Mlx => {
-                let gpu = zonda_mlx::gpu();
-                let device = |name: &str, description: String, gpu| DeviceStatus {
-                    name: name.to_owned(),
-                    description,
-                    gpu,
-                    memory_bytes: None,
-                    free_bytes: None,
-                };
-                status.formats = vec!["gguf", "safetensors", "mlx"];
-                status.devices = vec![device("CPU", "the processor".to_owned(), false)];
-                match (zonda_mlx::version(), gpu) {
-                    (Err(why), _) => {
-                        status.usable = false;
-                        status.reason = Some(why.to_string());
-                    }
-                    (Ok(version), None) => {
-                        status.version = Some(version);
-                        status.reason = Some(format!("no GPU: {}", zonda_mlx::no_gpu()));
-                    }
-                    (Ok(version), Some(name)) => {
-                        status.version = Some(version);
-                        status.devices.push(device("GPU", name, true));
-                    }
-                }
-            }
-            BackendKind::Mock => status.version = Some(env!("CARGO_PKG_VERSION").to_owned()),
-            #[cfg(not(all(feature = "llama-cpp", feature = "mlx")))]
-            _ => {}
-        }
-        status
-    }
-
     /// Whether a token's logits are the same bits whatever else is in the batch.
     pub fn batch_invariant(self) -> bool {
         matches!(self, BackendKind::Native | BackendKind::Mock)
@@ -192,42 +118,6 @@ impl BackendKind {
             (_, Some(_)) => true,
         }
     }
-}
-
-/// What this build can do with a backend on this machine.
-#[derive(Clone, Debug, Serialize)]
-pub struct Status {
-    /// The name on the command line.
-    pub name: &'static str,
-    /// Whether it is in this build.
-    pub compiled_in: bool,
-    /// Whether it could run a model now.
-    pub usable: bool,
-    /// Why it is not usable, or what it can't do here.
-    pub reason: Option<String>,
-    /// Its version.
-    pub version: Option<String>,
-    /// What it uses of this processor, or was compiled for.
-    pub instruction_set: Option<String>,
-    /// The model formats it reads.
-    pub formats: Vec<&'static str>,
-    /// What it can compute on, where it has a choice.
-    pub devices: Vec<DeviceStatus>,
-}
-
-/// A processor or GPU that a backend sees.
-#[derive(Clone, Debug, Serialize)]
-pub struct DeviceStatus {
-    /// The backend's short name for it.
-    pub name: String,
-    /// The product's name.
-    pub description: String,
-    /// Whether `--device gpu` would use it.
-    pub gpu: bool,
-    /// All of its memory, in bytes.
-    pub memory_bytes: Option<u64>,
-    /// What of it is free, in bytes.
-    pub free_bytes: Option<u64>,
 }
 
 /// How a backend is opened: the common flags, as text where only one backend knows what they mean.
@@ -430,8 +320,6 @@ pub fn start(
     Ok(Engine::start(open, text, EngineConfig::default())?)
 }
 
-/// Slots that keep prefixes beside those of running sequences, per running one.
-const SPARE_SLOTS: usize = 1;
 /// Most sequences that run at once unless told.
 const MOST_PARALLEL: usize = 16;
 /// Whole contexts that their KV room holds.
@@ -464,135 +352,6 @@ pub fn start_shared(
     };
     let open = move || open(kind, model.as_ref(), &options);
     Ok(Engine::start(open, text, config)?)
-}
-
-/// Slots and KV room, in tokens, for `parallel` sequences of up to `context` tokens: spare slots keep prefixes in the room
-/// that the running ones leave.
-fn slots(options: &OpenOptions, parallel: usize, context: usize) -> (usize, usize) {
-    let contexts = options.kv_contexts.unwrap_or(parallel);
-    (parallel.saturating_mul(1 + SPARE_SLOTS), contexts.saturating_mul(context))
-}
-
-fn native_options(options: &OpenOptions, model: &Model) -> Result<NativeOptions, BackendError> {
-    let isa = options.isa.as_deref().map(Isa::named).transpose().map_err(unsupported)?;
-    let quantize = options
-        .quantize
-        .as_deref()
-        .map(str::parse::<Mix>)
-        .transpose()
-        .map_err(|e| unsupported(e.to_string()))?;
-    let kv_type = match options.kv_type.as_deref() {
-        None => NativeOptions::default().kv_type,
-        Some(name) => KvType::named(name)
-            .ok_or_else(|| unsupported(format!("KV cache type {name:?}; expected f16, q8_0 or f32")))?,
-    };
-    let (threads, context) = (options.threads, options.ctx);
-    let mut chosen = NativeOptions { threads, isa, kv_type, quantize, context, ..NativeOptions::default() };
-    if let Some(parallel) = options.parallel {
-        let context = context.unwrap_or(model.spec.context_length.min(Limits::DEFAULT_CONTEXT));
-        let (slots, kv_tokens) =
-            slots(options, parallel, context.next_multiple_of(zonda_kernels::attention::PAGE));
-        (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
-    }
-    Ok(chosen)
-}
-
-/// The same threads on the same cores as the native backend's.
-#[cfg(feature = "llama-cpp")]
-fn llama_cpp_options(options: &OpenOptions, model: &Model) -> Result<LlamaCppOptions, BackendError> {
-    use zonda_llama_cpp::{Device as On, no_gpu};
-    refuse(
-        BackendKind::LlamaCpp,
-        &[("--isa", options.isa.is_some()), ("--quantize", options.quantize.is_some())],
-    )?;
-    let gpu = match options.device {
-        Device::Gpu => true,
-        Device::Cpu if options.gpu_layers.is_some() => {
-            return Err(unsupported("--gpu-layers with --device cpu; leave one of them out"));
-        }
-        Device::Cpu => false,
-        // layers for a GPU ask for one
-        Device::Auto => options.gpu_layers.is_some() || no_gpu().is_none(),
-    };
-    let threads = options.threads.unwrap_or_else(cpus::default_threads);
-    let mut chosen = LlamaCppOptions {
-        device: if gpu { On::Gpu { layers: options.gpu_layers } } else { On::Cpu },
-        threads: Some(threads),
-        cpus: cpus::pins(threads),
-        context: options.ctx,
-        ..LlamaCppOptions::default()
-    };
-    if let Some(kv_type) = &options.kv_type {
-        chosen.kv_type = kv_type.parse().map_err(unsupported)?;
-    }
-    if let Some(parallel) = options.parallel {
-        let context = options.ctx.unwrap_or(model.spec.context_length.min(Limits::DEFAULT_CONTEXT));
-        let (slots, kv_tokens) = slots(options, parallel, context);
-        (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
-    }
-    Ok(chosen)
-}
-
-/// As many threads as the native backend's, where MLX's matrix products have any.
-#[cfg(feature = "mlx")]
-fn mlx_options(options: &OpenOptions, model: &Model) -> Result<MlxOptions, BackendError> {
-    use zonda_mlx::{Device as On, gpu};
-    refuse(BackendKind::Mlx, &[("--isa", options.isa.is_some())])?;
-    let on_gpu = match options.device {
-        Device::Gpu => true,
-        Device::Cpu => false,
-        Device::Auto => gpu().is_some(),
-    };
-    let mut chosen = MlxOptions {
-        device: if on_gpu { On::Gpu } else { On::Cpu },
-        threads: Some(options.threads.unwrap_or_else(cpus::default_threads)),
-        kv_type: options.kv_type.as_deref().map(str::parse).transpose().map_err(unsupported)?,
-        quantize: options.quantize.as_deref().map(str::parse).transpose().map_err(unsupported)?,
-        context: options.ctx,
-        ..MlxOptions::default()
-    };
-    if let Some(parallel) = options.parallel {
-        let context = options.ctx.unwrap_or(model.spec.context_length.min(Limits::DEFAULT_CONTEXT));
-        let (slots, kv_tokens) = slots(options, parallel, context);
-        (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
-    }
-    Ok(chosen)
-}
-
-fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
-    let given = [
-        ("--isa", options.isa.is_some()),
-        ("--quantize", options.quantize.is_some()),
-        ("--kv-type", options.kv_type.is_some()),
-        ("--threads", options.threads.is_some()),
-    ];
-    refuse(BackendKind::Mock, &given)?;
-    let mut mock = MockOptions {
-        seed: options.seed.unwrap_or(0),
-        per_token: std::time::Duration::from_millis(options.mock_step.unwrap_or(0)),
-        ..MockOptions::default()
-    };
-    if let Some(context) = options.ctx {
-        mock.limits.context = context;
-    }
-    let context = mock.limits.context.next_multiple_of(mock.limits.kv_page);
-    (mock.limits.slots, mock.limits.kv_tokens) = match options.parallel {
-        Some(parallel) => slots(options, parallel, context),
-        None => (mock.limits.slots, context.saturating_mul(mock.limits.slots)),
-    };
-    Ok(mock)
-}
-
-/// Refuses flags that a backend does not have.
-fn refuse(kind: BackendKind, flags: &[(&str, bool)]) -> Result<(), BackendError> {
-    match flags.iter().find(|(_, given)| *given) {
-        Some((flag, _)) => Err(unsupported(format!("the {} backend has no {flag}", kind.name()))),
-        None => Ok(()),
-    }
-}
-
-fn unsupported(why: impl std::fmt::Display) -> BackendError {
-    BackendError::Unsupported(why.to_string())
 }
 
 #[cfg(test)]

@@ -1,0 +1,153 @@
+//! The common flags as each backend's own options; a flag that a backend does not have is refused by name.
+
+use super::{BackendKind, OpenOptions};
+#[cfg(any(feature = "llama-cpp", feature = "mlx"))]
+use crate::args::Device;
+use zonda_engine::forward::mock::MockOptions;
+use zonda_engine::forward::{BackendError, Limits};
+use zonda_engine::load::Model;
+use zonda_engine::make::Mix;
+use zonda_kernels::Isa;
+use zonda_kernels::attention::KvType;
+#[cfg(any(feature = "llama-cpp", feature = "mlx"))]
+use zonda_kernels::cpus;
+#[cfg(feature = "llama-cpp")]
+use zonda_llama_cpp::LlamaCppOptions;
+#[cfg(feature = "mlx")]
+use zonda_mlx::MlxOptions;
+use zonda_native::NativeOptions;
+
+/// Slots that keep prefixes beside those of running sequences, per running one.
+const SPARE_SLOTS: usize = 1;
+
+/// Slots and KV room, in tokens, for `parallel` sequences of up to `context` tokens: spare slots keep prefixes in the room
+/// that the running ones leave.
+fn slots(options: &OpenOptions, parallel: usize, context: usize) -> (usize, usize) {
+    let contexts = options.kv_contexts.unwrap_or(parallel);
+    (parallel.saturating_mul(1 + SPARE_SLOTS), contexts.saturating_mul(context))
+}
+
+pub(super) fn native_options(options: &OpenOptions, model: &Model) -> Result<NativeOptions, BackendError> {
+    let isa = options.isa.as_deref().map(Isa::named).transpose().map_err(unsupported)?;
+    let quantize = options
+        .quantize
+        .as_deref()
+        .map(str::parse::<Mix>)
+        .transpose()
+        .map_err(|e| unsupported(e.to_string()))?;
+    let kv_type = match options.kv_type.as_deref() {
+        None => NativeOptions::default().kv_type,
+        Some(name) => KvType::named(name)
+            .ok_or_else(|| unsupported(format!("KV cache type {name:?}; expected f16, q8_0 or f32")))?,
+    };
+    let (threads, context) = (options.threads, options.ctx);
+    let mut chosen = NativeOptions { threads, isa, kv_type, quantize, context, ..NativeOptions::default() };
+    if let Some(parallel) = options.parallel {
+        let context = context.unwrap_or(model.spec.context_length.min(Limits::DEFAULT_CONTEXT));
+        let (slots, kv_tokens) =
+            slots(options, parallel, context.next_multiple_of(zonda_kernels::attention::PAGE));
+        (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
+    }
+    Ok(chosen)
+}
+
+/// The same threads on the same cores as the native backend's.
+#[cfg(feature = "llama-cpp")]
+pub(super) fn llama_cpp_options(
+    options: &OpenOptions,
+    model: &Model,
+) -> Result<LlamaCppOptions, BackendError> {
+    use zonda_llama_cpp::{Device as On, no_gpu};
+    refuse(
+        BackendKind::LlamaCpp,
+        &[("--isa", options.isa.is_some()), ("--quantize", options.quantize.is_some())],
+    )?;
+    let gpu = match options.device {
+        Device::Gpu => true,
+        Device::Cpu if options.gpu_layers.is_some() => {
+            return Err(unsupported("--gpu-layers with --device cpu; leave one of them out"));
+        }
+        Device::Cpu => false,
+        // layers for a GPU ask for one
+        Device::Auto => options.gpu_layers.is_some() || no_gpu().is_none(),
+    };
+    let threads = options.threads.unwrap_or_else(cpus::default_threads);
+    let mut chosen = LlamaCppOptions {
+        device: if gpu { On::Gpu { layers: options.gpu_layers } } else { On::Cpu },
+        threads: Some(threads),
+        cpus: cpus::pins(threads),
+        context: options.ctx,
+        ..LlamaCppOptions::default()
+    };
+    if let Some(kv_type) = &options.kv_type {
+        chosen.kv_type = kv_type.parse().map_err(unsupported)?;
+    }
+    if let Some(parallel) = options.parallel {
+        let context = options.ctx.unwrap_or(model.spec.context_length.min(Limits::DEFAULT_CONTEXT));
+        let (slots, kv_tokens) = slots(options, parallel, context);
+        (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
+    }
+    Ok(chosen)
+}
+
+/// As many threads as the native backend's, where MLX's matrix products have any.
+#[cfg(feature = "mlx")]
+pub(super) fn mlx_options(options: &OpenOptions, model: &Model) -> Result<MlxOptions, BackendError> {
+    use zonda_mlx::{Device as On, gpu};
+    refuse(BackendKind::Mlx, &[("--isa", options.isa.is_some())])?;
+    let on_gpu = match options.device {
+        Device::Gpu => true,
+        Device::Cpu => false,
+        Device::Auto => gpu().is_some(),
+    };
+    let mut chosen = MlxOptions {
+        device: if on_gpu { On::Gpu } else { On::Cpu },
+        threads: Some(options.threads.unwrap_or_else(cpus::default_threads)),
+        kv_type: options.kv_type.as_deref().map(str::parse).transpose().map_err(unsupported)?,
+        quantize: options.quantize.as_deref().map(str::parse).transpose().map_err(unsupported)?,
+        context: options.ctx,
+        ..MlxOptions::default()
+    };
+    if let Some(parallel) = options.parallel {
+        let context = options.ctx.unwrap_or(model.spec.context_length.min(Limits::DEFAULT_CONTEXT));
+        let (slots, kv_tokens) = slots(options, parallel, context);
+        (chosen.slots, chosen.kv_tokens) = (slots, Some(kv_tokens));
+    }
+    Ok(chosen)
+}
+
+pub(super) fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
+    let given = [
+        ("--isa", options.isa.is_some()),
+        ("--quantize", options.quantize.is_some()),
+        ("--kv-type", options.kv_type.is_some()),
+        ("--threads", options.threads.is_some()),
+    ];
+    refuse(BackendKind::Mock, &given)?;
+    let mut mock = MockOptions {
+        seed: options.seed.unwrap_or(0),
+        per_token: std::time::Duration::from_millis(options.mock_step.unwrap_or(0)),
+        ..MockOptions::default()
+    };
+    if let Some(context) = options.ctx {
+        mock.limits.context = context;
+    }
+    let context = mock.limits.context.next_multiple_of(mock.limits.kv_page);
+    (mock.limits.slots, mock.limits.kv_tokens) = match options.parallel {
+        Some(parallel) => slots(options, parallel, context),
+        None => (mock.limits.slots, context.saturating_mul(mock.limits.slots)),
+    };
+    Ok(mock)
+}
+
+/// Refuses flags that a backend does not have.
+pub(super) fn refuse(kind: BackendKind, flags: &[(&str, bool)]) -> Result<(), BackendError> {
+    match flags.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(unsupported(format!("the {} backend has no {flag}", kind.name()))),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn unsupported(why: impl std::fmt::Display) -> BackendError {
+    BackendError::Unsupported(why.to_string())
+}
