@@ -238,6 +238,30 @@ await check("conversations are renamed, deleted, brought back", async () => {
   assert.equal(await items.count(), 2);
 });
 
+await check("a model that several backends run asks for the one that is chosen", async () => {
+  const entry = (root, backend, id = root) => ({ id, root, backend, zonda: { backend, weights: "", context: 512 } });
+  const data = [entry("mock", "mock"), entry("big", "native"), entry("big", "llama-cpp", "big@llama-cpp")];
+  await page.route("**/v1/models", (route) => route.fulfill({ json: { object: "list", data } }));
+  await page.reload();
+  await page.locator("#backend", { hasText: "mock" }).waitFor();
+  assert.equal(await page.locator("#backend-choice").isVisible(), false);
+  await page.locator("#model").selectOption("big");
+  await page.locator("#backend-choice").selectOption({ label: "llama-cpp" });
+  const done = `data: ${JSON.stringify({ choices: [{ delta: { content: "Yes" } }] })}\n\ndata: [DONE]\n\n`;
+  await page.route("**/v1/chat/completions", (route) => route.fulfill({ contentType: "text/event-stream", body: done }));
+  const body = nextBody();
+  await ask("Which of them are you?");
+  assert.equal((await body).model, "big@llama-cpp");
+  await settled();
+  await page.reload();
+  await page.locator("#backend-choice:visible").waitFor();
+  assert.equal(await page.locator("#backend-choice").inputValue(), "big@llama-cpp");
+  await page.unroute("**/v1/models");
+  await page.unroute("**/v1/chat/completions");
+  await page.reload();
+  await page.locator("#backend", { hasText: "mock" }).waitFor();
+});
+
 await check("metrics move, and a report that is not there is said", async () => {
   await page.getByRole("link", { name: "Bench & metrics" }).click();
   await page.locator(".tiles dd", { hasText: /^\d/ }).first().waitFor();

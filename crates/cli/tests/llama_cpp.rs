@@ -5,7 +5,7 @@ mod common;
 #[path = "../../../testdata/models.rs"]
 mod models;
 
-use common::Sandbox;
+use common::{Sandbox, Served};
 use std::path::Path;
 
 const TINY: [&str; 6] =
@@ -41,6 +41,16 @@ fn divergence(a: &[f32], b: &[f32]) -> f64 {
         row.iter().map(|&l| f64::from(l - max) - sum.ln()).collect()
     };
     log_softmax(a).iter().zip(log_softmax(b)).map(|(a, b)| a.exp() * (a - b)).sum()
+}
+
+/// One server, one model, a name for each backend.
+#[test]
+fn a_server_runs_a_model_on_both_backends() {
+    let sandbox = Sandbox::new();
+    let model = synth(&sandbox, "tiny-llama", "f32");
+    let server = Served::start(&sandbox, &["-m", &model, "--backend", "llama-cpp,native", "--ctx", "64"]);
+    assert_eq!(server.models, ["tiny-llama-f32", "tiny-llama-f32@native"]);
+    server.end();
 }
 
 #[test]

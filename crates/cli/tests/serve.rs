@@ -86,8 +86,9 @@ fn several_models_on_demand() {
     for name in ["a.gguf", "b.gguf"] {
         sandbox.run(&["synth", "tiny-mistral", "--quant", "f32", "-o", name]).ok();
     }
+    let models = ["-m", "a.gguf", "-m", "b.gguf", "--backend", "mock,native"];
     let server =
-        Served::start(&sandbox, &["-m", "a.gguf", "-m", "b.gguf", "--max-memory", "0.000001", "--ctx", "64"]);
+        Served::start(&sandbox, &[&models[..], &["--max-memory", "0.000001", "--ctx", "64"]].concat());
     assert_eq!(server.models, ["a", "b"]);
     for model in ["b", "a", "b"] {
         let body = format!("{{\"model\": \"{model}\", \"prompt\": [1, 2, 3], \"max_tokens\": 2}}");
@@ -103,6 +104,9 @@ fn what_it_refuses() {
     let sandbox = Sandbox::new();
     sandbox.run(&["serve"]).fails(2, &["--model"]);
     sandbox.run(&["serve", "-m", "mock", "-m", "mock"]).fails(2, &["two models are named \"mock\""]);
+    sandbox.run(&["serve", "-m", "mock", "--backend", "mock,mock"]).fails(2, &["mock is named twice"]);
+    sandbox.run(&["serve", "-m", "absent.gguf", "--backend", "native,mock"]).fails(1, &["absent.gguf"]);
+    sandbox.run(&["serve", "-m", "mock", "--backend", "native"]).fails(1, &["mock backend only"]);
     sandbox.run(&["serve", "-m", "absent.gguf"]).fails(1, &["absent.gguf"]);
     sandbox.run(&["serve", "-m", "mock", "--port", "99999"]).fails(2, &["99999"]);
     sandbox.run(&["serve", "-m", "mock", "--parallel", "0"]).fails(2, &["parallel"]);

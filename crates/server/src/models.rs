@@ -16,6 +16,8 @@ type Open = dyn Fn() -> Result<Engine, String> + Send + Sync;
 #[derive(Clone)]
 pub struct ModelSource {
     name: String,
+    root: String,
+    backend: Option<String>,
     bytes: u64,
     open: Arc<Open>,
 }
@@ -27,12 +29,37 @@ impl ModelSource {
         bytes: u64,
         open: impl Fn() -> Result<Engine, String> + Send + Sync + 'static,
     ) -> ModelSource {
-        ModelSource { name: name.into(), bytes, open: Arc::new(open) }
+        let name = name.into();
+        ModelSource { root: name.clone(), backend: None, name, bytes, open: Arc::new(open) }
+    }
+
+    /// Says which backend will run the model.
+    #[must_use]
+    pub fn on(mut self, backend: impl Into<String>) -> ModelSource {
+        self.backend = Some(backend.into());
+        self
+    }
+
+    /// The same model under a name of its own, `MODEL@BACKEND`, beside the one that has the plain name.
+    #[must_use]
+    pub fn beside(mut self) -> ModelSource {
+        self.name = format!("{}@{}", self.root, self.backend.as_deref().unwrap_or("other"));
+        self
     }
 
     /// The name that requests ask for.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The model's own name: several sources may run one model, each on a backend.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// The backend that runs it, where that is known before it is loaded.
+    pub fn backend(&self) -> Option<&str> {
+        self.backend.as_deref()
     }
 }
 
@@ -97,6 +124,11 @@ impl Models {
             uses: AtomicU64::new(0),
             created: id::now(),
         }
+    }
+
+    /// What can be loaded, and what is.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (&ModelSource, Option<Arc<Loaded>>)> {
+        self.entries.iter().map(|e| (&e.source, e.loaded()))
     }
 
     /// Names, and the models that are in memory.

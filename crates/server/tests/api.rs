@@ -342,6 +342,27 @@ async fn tokens_go_there_and_back() {
 }
 
 #[tokio::test]
+async fn one_model_on_two_backends_is_two_names_of_one_root() {
+    let mock = || source("wind", MockOptions::default(), EngineConfig::default());
+    let sources = vec![mock().on("native"), mock().on("mlx").beside()];
+    let server = Server::new(Config::default(), sources).unwrap();
+    let list = get(&server, "/v1/models").await.ok();
+    let of = |i: usize, key: &str| list["data"][i][key].as_str().unwrap().to_owned();
+    assert_eq!(
+        (of(0, "id"), of(0, "root"), of(0, "backend")),
+        ("wind".into(), "wind".into(), "native".into())
+    );
+    assert_eq!(
+        (of(1, "id"), of(1, "root"), of(1, "backend")),
+        ("wind@mlx".into(), "wind".into(), "mlx".into())
+    );
+    assert_eq!(get(&server, "/v1/models/wind@mlx").await.ok()["backend"], "mlx");
+    let answer = chat(&server, json!({"model": "wind@mlx", "max_tokens": 2})).await.ok();
+    assert_eq!(answer["model"], "wind@mlx");
+    chat(&server, json!({"model": "wind@native"})).await.fails(404, "wind@mlx");
+}
+
+#[tokio::test]
 async fn models_are_listed_and_embeddings_are_a_clear_501() {
     let server = server();
     assert_eq!(get(&server, "/v1/models").await.ok()["data"][0]["id"], "mock");

@@ -3,6 +3,7 @@
 use crate::args::{JsonArg, OpenArgs};
 use crate::backends::{self, BackendKind, OpenOptions, Sharing};
 use crate::error::{Advice as _, Interrupted, Usage};
+use crate::store::Located;
 use crate::{Context, interrupt, output};
 use anyhow::Context as _;
 use clap::Args;
@@ -21,6 +22,7 @@ use zonda_server::{Config, Keys, ModelSource, Reports, Server};
 #[command(after_help = "Examples:\n  \
     zonda serve -m smollm2-135m\n  \
     zonda serve -m model.gguf -m other.gguf --max-memory 8 --port 8000\n  \
+    zonda serve -m model.gguf --backend native,llama-cpp\n  \
     zonda serve -m model.gguf --host 0.0.0.0 --api-key-file keys.txt --tls-cert cert.pem --tls-key key.pem\n\n\
     Then: curl http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' \
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'\n\n\
@@ -29,9 +31,10 @@ pub struct Serve {
     /// A model; may be repeated.
     #[arg(short, long = "model", value_name = "MODEL", required = true)]
     models: Vec<OsString>,
-    /// The backend; by default the best that can load the model.
-    #[arg(long)]
-    backend: Option<BackendKind>,
+    /// The backend; by default the best that can load the model. Several, separated by commas, each run every model that
+    /// they read: the first under the model's name, the others as MODEL@BACKEND.
+    #[arg(long, value_delimiter = ',')]
+    backend: Vec<BackendKind>,
     /// The address to listen at.
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
@@ -246,9 +249,9 @@ impl Serve {
             prefill_chunk: self.load.prefill_chunk.get(),
             deterministic: self.load.deterministic,
         };
-        let source = |name: &OsString| {
-            let located = store.locate(name)?;
-            let kind = backends::choose(self.backend, &located)?;
+        let source = |located: &Located, kind: BackendKind| {
+            let located = located.clone();
+            let name = located.name.clone();
             let bytes = backends::open_model(&located)?.map_or(0, |m| m.weight_bytes());
             let options = OpenOptions { mock_step: self.load.mock_step, ..self.open.options(self.load.seed) };
             let open = move || {
@@ -259,9 +262,37 @@ impl Serve {
                 };
                 start().map_err(|e: anyhow::Error| format!("{e:#}"))
             };
-            Ok(ModelSource::new(store.locate(name)?.name, bytes, open))
+            anyhow::Ok(ModelSource::new(name, bytes, open).on(kind.name()))
         };
-        self.models.iter().map(source).collect()
+        let mut sources = Vec::new();
+        for name in &self.models {
+            let located = store.locate(name)?;
+            for (i, kind) in self.kinds(&located)?.into_iter().enumerate() {
+                let source = source(&located, kind)?;
+                sources.push(if i == 0 { source } else { source.beside() });
+            }
+        }
+        Ok(sources)
+    }
+
+    /// The backends that run a model.
+    fn kinds(&self, model: &Located) -> anyhow::Result<Vec<BackendKind>> {
+        let mut kinds = match self.backend[..] {
+            [] => return Ok(vec![backends::choose(None, model)?]),
+            [one] => return Ok(vec![backends::choose(Some(one), model)?]),
+            ref several => several.to_vec(),
+        };
+        for (i, kind) in kinds.iter().enumerate() {
+            kind.check_available()?;
+            if kinds[..i].contains(kind) {
+                return Err(Usage(format!("--backend: {} is named twice", kind.name())).into());
+            }
+        }
+        kinds.retain(|kind| kind.reads(model));
+        match kinds[..] {
+            [] => Err(Usage(format!("--backend: none of these runs {}", model.name)).into()),
+            _ => Ok(kinds),
+        }
     }
 }
 

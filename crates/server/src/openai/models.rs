@@ -1,7 +1,7 @@
 //! `/v1/models`: what can be asked for.
 
 use crate::error::ApiError;
-use crate::models::Loaded;
+use crate::models::{Loaded, ModelSource};
 use crate::server::Server;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -30,6 +30,10 @@ pub struct Model {
     pub created: u64,
     /// `zonda`.
     pub owned_by: &'static str,
+    /// The model without its backend: entries with the same one are the same weights.
+    pub root: String,
+    /// The backend that runs it, or will.
+    pub backend: Option<String>,
     /// What runs it; `null` while it is not loaded.
     pub zonda: Option<Details>,
 }
@@ -53,7 +57,7 @@ pub struct Details {
     pub chat: bool,
 }
 
-fn describe(created: u64, name: &str, loaded: Option<&Loaded>) -> Model {
+fn describe(created: u64, source: &ModelSource, loaded: Option<&Loaded>) -> Model {
     let details = |l: &Loaded| Details {
         backend: l.engine.info().name.clone(),
         device: l.engine.info().device.clone(),
@@ -63,14 +67,23 @@ fn describe(created: u64, name: &str, loaded: Option<&Loaded>) -> Model {
         vocabulary: l.engine.spec().vocab_size,
         chat: l.engine.text().is_some_and(|t| t.template.is_some()),
     };
-    Model { id: name.to_owned(), object: "model", created, owned_by: "zonda", zonda: loaded.map(details) }
+    let zonda = loaded.map(details);
+    Model {
+        id: source.name().to_owned(),
+        object: "model",
+        created,
+        owned_by: "zonda",
+        root: source.root().to_owned(),
+        backend: source.backend().or(zonda.as_ref().map(|d| d.backend.as_str())).map(str::to_owned),
+        zonda,
+    }
 }
 
 /// List the models
 #[utoipa::path(get, path = "/v1/models", tag = "openai", responses((status = 200, body = ModelList)))]
 pub async fn list(State(server): State<Arc<Server>>) -> Json<ModelList> {
     let models = server.models();
-    let data = models.list().iter().map(|(name, l)| describe(models.created, name, l.as_deref())).collect();
+    let data = models.sources().map(|(source, l)| describe(models.created, source, l.as_deref())).collect();
     Json(ModelList { object: "list", data })
 }
 
@@ -82,9 +95,9 @@ pub async fn retrieve(
     Path(name): Path<String>,
 ) -> Result<Json<Model>, ApiError> {
     let models = server.models();
-    let found = models.list().into_iter().find(|(n, _)| *n == name);
-    let (name, loaded) = found.ok_or_else(|| {
+    let found = models.sources().find(|(source, _)| source.name() == name);
+    let (source, loaded) = found.ok_or_else(|| {
         ApiError::new(StatusCode::NOT_FOUND, "model_not_found", format!("there is no model {name:?}"))
     })?;
-    Ok(Json(describe(models.created, name, loaded.as_deref())))
+    Ok(Json(describe(models.created, source, loaded.as_deref())))
 }

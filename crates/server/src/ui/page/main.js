@@ -18,7 +18,21 @@ const IDEAS = [
 /** The server's models, and the one that answers. */
 const models = {
   list: [],
-  current: () => $("model").value || undefined,
+  /** The entries of a model: one for each backend that runs it. */
+  of: (root) => models.list.filter((m) => m.root === root),
+  current: () => $("backend-choice").value || undefined,
+  /** Shows an entry as the chosen one: its model, and its backend where there is a choice. */
+  choose(id) {
+    const entry = models.list.find((m) => m.id === id) ?? models.of($("model").value)[0] ?? models.list[0];
+    if (!entry) return;
+    $("model").value = entry.root;
+    const beside = models.of(entry.root);
+    $("backend-choice").replaceChildren(...beside.map((m) => el("option", { value: m.id }, m.backend ?? m.id)));
+    $("backend-choice").value = entry.id;
+    $("backend-choice").hidden = beside.length < 2;
+    showModel();
+    if (!entry.zonda) setTimeout(refreshModels, 2000);
+  },
   details: () => models.list.find((m) => m.id === models.current())?.zonda,
   context: () => models.details()?.context,
 };
@@ -28,8 +42,7 @@ const chat = new Chat(models, {
   changed: () => sidebar?.show(),
   opened: () => {
     settings.show(chat.conversation.settings);
-    if (models.list.some((m) => m.id === chat.conversation.model)) $("model").value = chat.conversation.model;
-    showModel();
+    models.choose(chat.conversation.model ?? models.current());
   },
 });
 settings = new SettingsForm((set) => {
@@ -43,9 +56,10 @@ const facts = (pairs) => pairs.filter(([, value]) => value).flatMap(([name, valu
 
 function showModel() {
   const details = models.details();
-  $("backend").textContent = details ? [details.backend, details.weights].filter(Boolean).join(" · ") : "";
+  const several = models.of($("model").value).length > 1;
+  $("backend").textContent = details ? [several ? "" : details.backend, details.weights].filter(Boolean).join(" · ") : "";
   $("welcome-model").textContent = details
-    ? `${models.current()} runs here on the backend ${details.backend}, with ${count(details.context)} tokens of context.`
+    ? `${$("model").value} runs here on the backend ${details.backend}, with ${count(details.context)} tokens of context.`
     : "";
   $("model-facts").replaceChildren(...facts(details ? [
     ["Name", models.current()], ["Backend", details.backend], ["Device", details.device], ["Weights", details.weights],
@@ -63,12 +77,10 @@ async function loadModels() {
     return;
   }
   const select = $("model");
-  const chosen = select.value || chat.conversation.model;
-  select.replaceChildren(...models.list.map((m) => el("option", { value: m.id }, m.id)));
-  if (models.list.some((m) => m.id === chosen)) select.value = chosen;
-  showModel();
+  const roots = [...new Set(models.list.map((m) => m.root))];
+  select.replaceChildren(...roots.map((root) => el("option", { value: root }, root)));
+  models.choose(chat.conversation.model);
   chat.show();
-  if (!models.details()) setTimeout(refreshModels, 2000);
 }
 
 /** A model is loaded after the server answers, or when it is first asked for. */
@@ -82,12 +94,18 @@ async function refreshModels() {
   if (!models.details()) setTimeout(refreshModels, 2000);
 }
 
-$("model").addEventListener("change", () => {
-  chat.conversation.model = $("model").value;
+function chosen(id) {
+  models.choose(id);
+  chat.conversation.model = models.current();
   save(chat.conversation);
-  showModel();
-  if (!models.details()) setTimeout(refreshModels, 2000);
+}
+$("model").addEventListener("change", () => {
+  // Another model stays on the backend, where that runs it.
+  const backend = $("backend-choice").selectedOptions[0]?.textContent;
+  const beside = models.of($("model").value);
+  chosen((beside.find((m) => m.backend === backend) ?? beside[0])?.id);
 });
+$("backend-choice").addEventListener("change", () => chosen($("backend-choice").value));
 
 // Views.
 function view() {
