@@ -2,10 +2,12 @@
 //!
 //! `cargo bench -p zonda-kernels -- [WORD…] [--quick] [--threads N] [--tokens N]`: rows that hold every WORD
 //! (`q4_0`, `avx2`, `4096x14336`, `matmul` …), say which. One token reads weights from memory and is given in GB/s, many
-//! tokens in GOPS. Times are medians.
+//! tokens in GOPS, both also as shares of what the machine reached on the set's instructions just before, with as many threads:
+//! bytes out of half a GiB, operations in registers. Times are medians.
 
 use std::time::{Duration, Instant};
 use zonda_kernels::memory::Arena;
+use zonda_kernels::probe::Peaks;
 use zonda_kernels::quantize::quantize;
 use zonda_kernels::{ActKind, Acts, DType, Isa, Job, Packed, Pool, act_kind, cpus, matmul};
 
@@ -108,6 +110,15 @@ fn activations(isa: Isa, tokens: usize, cols: usize, kind: ActKind) -> Acts {
     acts
 }
 
+/// What limits products of many tokens.
+fn peak(peaks: &Peaks, kind: ActKind) -> f64 {
+    match kind {
+        ActKind::Quant => peaks.int8.all,
+        ActKind::Bf16 => peaks.bf16.unwrap_or(peaks.f32).all,
+        ActKind::F32 => peaks.f32.all,
+    }
+}
+
 fn matmuls(options: &Options, pool: &Pool, sets: &[Isa]) {
     for dtype in DType::ALL {
         for (rows, cols) in SHAPES {
@@ -123,7 +134,10 @@ fn matmuls(options: &Options, pool: &Pool, sets: &[Isa]) {
             }
             let weights = weights(pool, dtype, rows, cols);
             for (isa, tokens) in wanted {
-                let acts = activations(isa, tokens, cols, act_kind(isa, dtype));
+                let kind = act_kind(isa, dtype);
+                let acts = activations(isa, tokens, cols, kind);
+                let peaks = Peaks::measure(isa, options.threads, options.time / 2, false)
+                    .expect("memory to read through");
                 let mut out = vec![0.0; tokens * rows];
                 let mut next = weights.iter().cycle();
                 let seconds = options.time(|| {
@@ -131,12 +145,14 @@ fn matmuls(options: &Options, pool: &Pool, sets: &[Isa]) {
                     let job = Job { weights, out: &mut out, stride: rows, add: false };
                     matmul(isa, pool, &acts, &mut [job]);
                 });
-                let rate = if tokens == 1 {
-                    format!("{:8.1} GB/s", weights[0].bytes() as f64 / seconds / 1e9)
+                let (rate, unit, peak) = if tokens == 1 {
+                    (weights[0].bytes() as f64 / seconds, "GB/s", peaks.read.all)
                 } else {
-                    format!("{:8.0} GOPS", 2.0 * (rows * cols * tokens) as f64 / seconds / 1e9)
+                    (2.0 * (rows * cols * tokens) as f64 / seconds, "GOPS", peak(&peaks, kind))
                 };
-                println!("{:60} {:9.3} ms {rate}", label(isa, tokens), seconds * 1e3);
+                let share = 100.0 * rate / peak;
+                let (ms, rate) = (seconds * 1e3, rate / 1e9);
+                println!("{:60} {ms:9.3} ms {rate:8.1} {unit} {share:4.0}%", label(isa, tokens));
             }
         }
     }
