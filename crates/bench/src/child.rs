@@ -117,7 +117,7 @@ fn load(host: &dyn Host, spec: &ChildSpec) -> Result<(Engine, LoadReport), Strin
 }
 
 /// A model's shapes in one line. The architecture's name is left out: a GGUF of Mistral calls itself llama.
-fn shape(spec: &ModelSpec) -> String {
+pub(crate) fn shape(spec: &ModelSpec) -> String {
     let mut shape = format!(
         "{} layers, width {}, {}/{} heads of {}, feed-forward {}, vocabulary {}",
         spec.layers,

@@ -83,7 +83,7 @@ impl Facts {
 
 impl Arithmetic {
     /// By the first, largest type of a label such as `q4_k+q6_k`.
-    fn of(weights: &str) -> Arithmetic {
+    pub(crate) fn of(weights: &str) -> Arithmetic {
         match weights.split('+').next().unwrap_or_default() {
             "bf16" => Arithmetic::Bf16,
             "f32" | "f16" => Arithmetic::F32,
@@ -93,7 +93,7 @@ impl Arithmetic {
 }
 
 /// Which share of a layer's tensor a token uses: of experts, so many of all.
-fn share(spec: &ModelSpec, role: TensorRole) -> f64 {
+pub(crate) fn share(spec: &ModelSpec, role: TensorRole) -> f64 {
     use LayerTensor::{ExpertDown, ExpertGate, ExpertUp};
     match (role, &spec.moe) {
         (TensorRole::Layer(_, ExpertGate(_) | ExpertUp(_) | ExpertDown(_)), Some(moe)) => {

@@ -13,6 +13,7 @@
 //! * [`compare`]: two records, or the subjects of one, held against each other;
 //! * [`machine`], [`files`], [`usage`], [`warning`]: where it was measured and what may have disturbed it;
 //! * [`facts`], [`ceilings`]: what a token costs, what the machine can do at most, and the shares of it that speeds are;
+//! * [`predict`]: what they allow to say of a model that was never run here;
 //! * [`agreement`], [`passage`]: whether two backends compute the same function: their logits at the same positions;
 //!   [`gate`]: who has to, and what comes of it if they don't;
 //! * [`record`]: everything that is kept; [`export`]: CSV, JSON and the terminal's tables.
@@ -35,6 +36,7 @@ mod isolate;
 pub mod machine;
 pub mod passage;
 pub mod plan;
+pub mod predict;
 pub mod process;
 pub mod progress;
 pub mod protocol;

@@ -58,6 +58,7 @@ pub enum Command {
     Synth(cmd::synth::Synth),
     Convert(cmd::convert::Convert),
     Doctor(cmd::doctor::Doctor),
+    Recommend(cmd::recommend::Recommend),
     Completions(cmd::completions::Completions),
     /// One backend of `bench`, in a process of its own.
     #[command(name = "__bench-child", hide = true)]

@@ -72,6 +72,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Synth(command) => command.run(&context),
         Command::Convert(command) => command.run(&context),
         Command::Doctor(command) => command.run(&context),
+        Command::Recommend(command) => command.run(&context),
         Command::Completions(command) => command.run(),
         Command::BenchChild => unreachable!("served before the signal handler is installed"),
     }

@@ -71,6 +71,17 @@ pub(super) fn read(path: &Path) -> Result<(ModelSpec, Option<Quantization>), Loa
     Ok((parse(path, &config)?, Quantization::read(&config)?))
 }
 
+impl ModelSpec {
+    /// The spec that a Hugging Face `config.json` describes, without any weights: what a model will need can be told from
+    /// it alone.
+    ///
+    /// # Errors
+    /// If it can't be read, or is not of a model we run.
+    pub fn from_config(path: &Path) -> Result<ModelSpec, LoadError> {
+        read(path).map(|(spec, _)| spec)
+    }
+}
+
 /// Whether a `config.json` says that MLX quantised the weights.
 pub(super) fn says_mlx(path: &Path) -> bool {
     let bytes = read_small(path, "a configuration", MAX_CONFIG_BYTES).unwrap_or_default();

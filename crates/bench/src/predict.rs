@@ -1,0 +1,274 @@
+//! What a model will do on this machine before it has run here: tokens a second and memory, from the machine's ceilings
+//! and from how much of them a backend reached with weights of that type.
+//!
+//! A token of prefill takes `operations / (peak × e) + layers × width × 7 ns`: products at a share `e` of the peak, and
+//! all that is not a product (norms, activations, attention, quantising). A generated token takes
+//! `bytes / (bandwidth × e) + layers × 14 µs`: reading the weights, and starting the layers' threads. Both overheads were
+//! measured on one 2-core Zen 5 machine, as were the shares in [`Efficiency::built_in`]; [`past`] takes the shares from
+//! records of the machine at hand instead, wherever it has some.
+
+pub mod past;
+
+use crate::ceilings::Peaks;
+use crate::child;
+use crate::facts::{Arithmetic, Facts, share};
+use crate::machine::Machine;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use zonda_engine::load::{DType, Format, LayerTensor, Model, ModelSpec, TensorRole};
+use zonda_engine::make::Mix;
+
+/// What a layer costs a generated token beside reading, in seconds.
+const LAYER_S: f64 = 14e-6;
+/// What a value of a layer's width costs a prompt token beside products, in seconds.
+const VALUE_S: f64 = 7e-9;
+/// Bytes of a value in the KV cache, which is f16 unless asked otherwise.
+const KV_VALUE_BYTES: u64 = 2;
+
+/// The usual quantisations, best quality first.
+pub const QUALITY: [&str; 7] = ["f32", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0"];
+
+/// A model in one form: a format and the types of its weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Form {
+    /// `gguf`, `safetensors` or `mlx`.
+    pub format: String,
+    /// The quantisation's name: one of [`QUALITY`] where it is one of them, else the types.
+    pub quant: String,
+    /// The types of the matrices, the largest share first: `q4_k+q6_k`.
+    pub weights: String,
+    /// As in [`crate::record::LoadReport::shape`].
+    pub shape: String,
+    /// Layers.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub width: usize,
+    /// Bytes of all weights.
+    pub weight_bytes: u64,
+    /// What a token costs.
+    pub facts: Facts,
+}
+
+impl Form {
+    /// A model's shapes in one of the usual quantisations. `None` if a row has no whole number of blocks.
+    pub fn mixed(spec: &ModelSpec, format: &str, mix: Mix) -> Option<Form> {
+        let bytes = |role, values, cols| {
+            let dtype = mix.dtype(spec, role, cols);
+            Some((dtype.to_string(), dtype.bytes_for(values)? as u64))
+        };
+        Form::of(spec, format, Some(mix.to_string()), bytes)
+    }
+
+    /// A model of float weights quantised at load: the embedding, of which a token reads one row, stays as it is stored.
+    pub fn at_load(model: &Model, mix: Mix) -> Option<Form> {
+        let spec = &model.spec;
+        let bytes = |role, values, cols| {
+            let stored = role == TensorRole::TokenEmbedding && !spec.tied_embeddings;
+            let dtype = if stored { model.tensor(role).ok()?.dtype } else { mix.dtype(spec, role, cols) };
+            Some((dtype.to_string(), dtype.bytes_for(values)? as u64))
+        };
+        Form::of(spec, &model.format.to_string(), Some(mix.to_string()), bytes)
+    }
+
+    /// A model as its file has it. `None` if a tensor is missing or of a type that nothing runs.
+    pub fn stored(model: &Model) -> Option<Form> {
+        let bytes = |role, _, _| match model.affine(role).ok()? {
+            Some(matrix) => Some((matrix.affine.to_string(), matrix.stored_bytes())),
+            None => model.tensor(role).ok().map(|t| (t.dtype.to_string(), t.bytes().len() as u64)),
+        };
+        let mut form = Form::of(&model.spec, &model.format.to_string(), None, bytes)?;
+        let usual = QUALITY.iter().filter_map(|name| Form::mixed(&model.spec, "", name.parse().ok()?));
+        if model.format != Format::Mlx
+            && let Some(usual) = usual.into_iter().find(|u| u.weights == form.weights)
+        {
+            form.quant = usual.quant;
+        }
+        Some(form)
+    }
+
+    /// `bytes` gives the type and the bytes of a tensor by its role, values and columns.
+    fn of(
+        spec: &ModelSpec,
+        format: &str,
+        quant: Option<String>,
+        bytes: impl Fn(TensorRole, usize, usize) -> Option<(String, u64)>,
+    ) -> Option<Form> {
+        let mut types: BTreeMap<String, u64> = BTreeMap::new();
+        let (mut weight_bytes, mut parameters) = (0, 0);
+        // values and bytes that a token uses: of the layers, and of the head
+        let (mut layers, mut head) = ([0.0; 2], [0.0; 2]);
+        for role in spec.roles() {
+            let shape = spec.shape(role);
+            let values = shape.iter().product::<usize>();
+            let (name, bytes) = bytes(role, values, *shape.last()?)?;
+            weight_bytes += bytes;
+            parameters += values as u64;
+            let is_head =
+                role == TensorRole::Output || (role == TensorRole::TokenEmbedding && spec.tied_embeddings);
+            let part = match role {
+                _ if is_head => &mut head,
+                TensorRole::Layer(..) if shape.len() > 1 => &mut layers,
+                _ => continue,
+            };
+            if !matches!(role, TensorRole::Layer(_, LayerTensor::Router)) {
+                *types.entry(name).or_default() += bytes;
+            }
+            let share = share(spec, role);
+            part[0] += share * values as f64;
+            part[1] += share * bytes as f64;
+        }
+        let mut types: Vec<(String, u64)> = types.into_iter().collect();
+        types.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let weights = types.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join("+");
+        Some(Form {
+            format: format.to_owned(),
+            quant: quant.unwrap_or_else(|| weights.clone()),
+            shape: child::shape(spec),
+            layers: spec.layers,
+            width: spec.hidden_size,
+            weight_bytes,
+            facts: Facts {
+                parameters,
+                prefill_parameters: layers[0] as u64,
+                decode_parameters: (layers[0] + head[0]) as u64,
+                decode_bytes: (layers[1] + head[1]) as u64,
+                kv_bytes: spec.kv_bytes_per_token(KV_VALUE_BYTES),
+                arithmetic: Arithmetic::of(&weights),
+            },
+            weights,
+        })
+    }
+
+    /// The type of most weights, by which shares are known.
+    pub fn base(&self) -> &str {
+        base(&self.weights)
+    }
+
+    /// Bytes of the keys and values of `context` tokens.
+    pub fn kv_bytes(&self, context: usize) -> u64 {
+        self.facts.kv_bytes.saturating_mul(context as u64)
+    }
+
+    /// Weights, keys and values. A backend's work buffers are not counted.
+    pub fn memory_bytes(&self, context: usize) -> u64 {
+        self.weight_bytes.saturating_add(self.kv_bytes(context))
+    }
+
+    /// Why it doesn't fit into the machine's memory with `context` tokens; `None` if it does.
+    pub fn too_large(&self, machine: &Machine, context: usize) -> Option<String> {
+        let (room, whose) = room(machine);
+        let needs = self.memory_bytes(context);
+        let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+        (needs > room).then(|| {
+            format!(
+                "it needs {} ({} of weights, {} of KV cache for {context} tokens) and {whose} {}",
+                gib(needs),
+                gib(self.weight_bytes),
+                gib(self.kv_bytes(context)),
+                gib(room)
+            )
+        })
+    }
+
+    /// Tokens a second. Decode is that of a token with `position` others before it.
+    pub fn predict(&self, efficiency: Efficiency, peaks: &Peaks, position: f64) -> Speed {
+        let ideal_prefill = 1.0 / peaks.prefill_limit(&self.facts);
+        let ideal_decode = 1.0 / peaks.decode_limit(&self.facts, position);
+        let overhead = Overhead::of(self.layers, self.width);
+        Speed {
+            prefill_tps: 1.0 / (ideal_prefill / efficiency.prefill + overhead.prefill_s),
+            decode_tps: 1.0 / (ideal_decode / efficiency.decode + overhead.decode_s),
+        }
+    }
+}
+
+/// The first, largest type of `q4_k+q6_k`.
+fn base(weights: &str) -> &str {
+    weights.split('+').next().unwrap_or_default()
+}
+
+/// Memory that a model may take in bytes, and who says so.
+fn room(machine: &Machine) -> (u64, &'static str) {
+    match machine.cgroup_memory_bytes {
+        Some(limit) if limit < machine.available_bytes => (limit, "the control group allows"),
+        _ => (machine.available_bytes, "available are"),
+    }
+}
+
+/// Tokens a second.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Speed {
+    /// Prompt tokens.
+    pub prefill_tps: f64,
+    /// Generated tokens.
+    pub decode_tps: f64,
+}
+
+/// The shares of the machine's ceilings that products and reading come to, 0 to 1, without the overheads.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Efficiency {
+    /// Of the peak of arithmetic.
+    pub prefill: f64,
+    /// Of the read bandwidth.
+    pub decode: f64,
+}
+
+impl Efficiency {
+    /// Measured on one 2-core Zen 5 machine with AVX-512 (VNNI, BF16), Mistral-7B's shapes; types that weren't (`q4_1`,
+    /// `q5_k`, …) are taken as their nearest neighbour. `None` for backends that nothing is known of.
+    pub fn built_in(backend: &str, base: &str) -> Option<Efficiency> {
+        let (decode, [four, eight, k, six, bf16, float]) = match backend {
+            "native" => (0.82, [0.70, 0.68, 0.62, 0.50, 0.85, 0.65]),
+            "llama-cpp" => (0.60, [0.26, 0.14, 0.23, 0.20, 0.50, 0.50]),
+            _ => return None,
+        };
+        let prefill = match base {
+            "q4_0" | "q4_1" => four,
+            "q8_0" => eight,
+            "q4_k" => k,
+            "bf16" => bf16,
+            "f32" | "f16" => float,
+            _ => six,
+        };
+        Some(Efficiency { prefill, decode })
+    }
+}
+
+/// What a token takes beside products and reading.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Overhead {
+    prefill_s: f64,
+    decode_s: f64,
+}
+
+impl Overhead {
+    fn of(layers: usize, width: usize) -> Overhead {
+        Overhead { prefill_s: (layers * width) as f64 * VALUE_S, decode_s: layers as f64 * LAYER_S }
+    }
+
+    /// From a record's [`crate::record::LoadReport::shape`].
+    fn of_shape(shape: &str) -> Option<Overhead> {
+        let (layers, rest) = shape.split_once(" layers, width ")?;
+        Some(Overhead::of(layers.parse().ok()?, rest.split(',').next()?.parse().ok()?))
+    }
+}
+
+/// Where a quantisation stands by quality: 0 is best. Types that are not among the usual stand by their bits.
+pub fn quality(quant: &str) -> usize {
+    let named = QUALITY.iter().position(|&q| q == quant);
+    named.unwrap_or_else(|| {
+        let base = base(quant);
+        let bits = base.parse::<DType>().ok().map(|t| t.block_bytes() * 8 / t.block_len());
+        let bits = bits.or_else(|| base.strip_prefix('q')?.split('_').next()?.parse().ok());
+        match bits.unwrap_or(0) {
+            16.. => 1,
+            8.. => 2,
+            6.. => 3,
+            5.. => 4,
+            _ => 6,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! `zonda recommend` as a process: a model with weights, a config.json alone, and what doesn't fit.
+
+#[path = "common/mod.rs"]
+mod sandbox;
+
+use sandbox::{Sandbox, has_keys};
+use serde_json::Value;
+
+fn choices(document: &Value) -> &Vec<Value> {
+    document["choices"].as_array().unwrap()
+}
+
+/// The only recommended choice.
+fn recommended(document: &Value) -> &Value {
+    let found: Vec<_> = choices(document).iter().filter(|c| c["recommended"] == true).collect();
+    assert_eq!(found.len(), 1, "{document:#}");
+    found[0]
+}
+
+#[test]
+fn a_gguf_file_runs_as_it_is() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["synth", "tiny-mistral", "--quant", "q8_0", "-o", "tiny.gguf"]).ok();
+    let document = sandbox.run(&["recommend", "-m", "tiny.gguf", "--ctx", "64", "--json"]).json();
+    has_keys(&document, &["machine", "peaks", "records", "error", "quality_order", "choices"]);
+    assert_eq!((&document["records"], &document["error"]["decode"]), (&0.into(), &Value::Null));
+    let best = recommended(&document);
+    assert_eq!(
+        (&best["quant"], &best["format"], &best["ready"]),
+        (&"q8_0".into(), &"gguf".into(), &true.into())
+    );
+    for choice in choices(&document) {
+        let bytes = |key: &str| choice[key].as_u64().unwrap();
+        assert_eq!(bytes("memory_bytes"), bytes("weights_bytes") + bytes("kv_bytes"), "{choice}");
+        assert!(choice["fits"] == true && choice["measured"].is_null(), "{choice}");
+        assert_eq!(choice["basis"]["from"], "built_in");
+        assert!(
+            choice["decode_tps"].as_f64().unwrap() > 0.0 && choice["prefill_tps"].as_f64().unwrap() > 0.0
+        );
+    }
+    let speeds: Vec<f64> = choices(&document).iter().map(|c| c["decode_tps"].as_f64().unwrap()).collect();
+    assert!(speeds.is_sorted_by(|a, b| a >= b), "{speeds:?}");
+    // the command it ends with runs
+    let command = best["command"].as_str().unwrap();
+    let args: Vec<&str> = command.strip_prefix("zonda ").unwrap().split(' ').collect();
+    assert!(args.contains(&"64"), "{command}");
+    sandbox.run(&[&args[..], &["--raw", "-n", "2", "hello"]].concat()).ok();
+}
+
+#[test]
+fn a_folder_may_be_quantised_at_load_and_a_config_is_enough() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["synth", "tiny-mistral", "--quant", "f32", "-o", "folder"]).ok();
+    let document = sandbox.run(&["recommend", "-m", "folder", "--json"]).json();
+    let quantised: Vec<_> =
+        choices(&document).iter().filter(|c| c["command"].as_str().unwrap().contains("--quantize")).collect();
+    assert!(quantised.iter().any(|c| c["quant"] == "q4_0") && quantised.iter().all(|c| c["ready"] == true));
+    let own =
+        choices(&document).iter().find(|c| c["quant"] == "f32" && c["format"] == "safetensors").unwrap();
+    assert_eq!(own["backend"], "native");
+
+    std::fs::create_dir(sandbox.path("alone")).unwrap();
+    std::fs::copy(sandbox.path("folder/config.json"), sandbox.path("alone/config.json")).unwrap();
+    for given in ["alone", "alone/config.json"] {
+        let document = sandbox.run(&["recommend", "-m", given, "--json"]).json();
+        assert!(
+            choices(&document).iter().all(|c| c["ready"] == false && c["model"] == "alone"),
+            "{document:#}"
+        );
+        assert!(recommended(&document)["needs"].as_str().unwrap().contains("GGUF"));
+        // the same shapes need the same memory, with weights or without
+        let f32 = choices(&document).iter().find(|c| c["quant"] == "f32").unwrap();
+        assert_eq!(f32["weights_bytes"], own["weights_bytes"]);
+    }
+    let text = sandbox.run(&["recommend", "-m", "alone"]).ok().out;
+    assert!(text.contains("No record of this machine") && text.contains("zonda run -m alone."), "{text}");
+}
+
+#[test]
+fn what_does_not_fit_is_said_and_not_recommended() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir(sandbox.path("huge")).unwrap();
+    let config = r#"{"model_type": "llama", "hidden_size": 65536, "intermediate_size": 262144, "num_attention_heads": 512,
+        "num_hidden_layers": 400, "num_key_value_heads": 64, "vocab_size": 256000, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 8192, "tie_word_embeddings": false}"#;
+    std::fs::write(sandbox.path("huge/config.json"), config).unwrap();
+    let document = sandbox.run(&["recommend", "-m", "huge", "--json"]).json();
+    for choice in choices(&document) {
+        assert_eq!((&choice["fits"], &choice["recommended"]), (&false.into(), &false.into()));
+        assert!(choice["why"].as_str().unwrap().contains("GiB of weights"), "{choice}");
+    }
+    let text = sandbox.run(&["recommend", "-m", "huge"]).ok().out;
+    assert!(
+        text.contains("doesn't fit: gguf in q4_0") && text.contains("Nothing can be recommended"),
+        "{text}"
+    );
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["recommend"]).fails(2, &["no model was named", "-m"]);
+    sandbox.run(&["recommend", "-m", "mock"]).fails(2, &["mock"]);
+    sandbox.run(&["recommend", "-m", "nowhere.gguf"]).fails(1, &["nowhere.gguf"]);
+    std::fs::write(sandbox.path("config.json"), r#"{"model_type": "gpt2"}"#).unwrap();
+    sandbox.run(&["recommend", "-m", "config.json"]).fails(1, &["gpt2"]);
+    sandbox.run(&["synth", "tiny-mistral", "--quant", "q8_0", "-o", "tiny.gguf"]).ok();
+    let given = ["recommend", "-m", "tiny.gguf", "--record", "none"];
+    sandbox.run(&given).fails(1, &["no record at none", "results.json"]);
+    std::fs::write(sandbox.path("bad.json"), "{}").unwrap();
+    sandbox.run(&["recommend", "-m", "tiny.gguf", "--record", "bad.json"]).fails(1, &["bad.json"]);
+}
