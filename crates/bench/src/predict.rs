@@ -15,7 +15,7 @@ use crate::facts::{Arithmetic, Facts, share};
 use crate::machine::Machine;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use zonda_engine::load::{DType, Format, LayerTensor, Model, ModelSpec, TensorRole};
+use zonda_engine::load::{Format, LayerTensor, Model, ModelSpec, TensorRole};
 use zonda_engine::make::Mix;
 
 /// What a layer costs a generated token beside reading, in seconds.
@@ -253,20 +253,18 @@ impl Overhead {
     }
 }
 
-/// Where a quantisation stands by quality: 0 is best. Types that are not among the usual stand by their bits.
+/// Where a quantisation stands by quality: 0 is best. Types that are not among the usual stand by the bits in their name.
 pub fn quality(quant: &str) -> usize {
-    let named = QUALITY.iter().position(|&q| q == quant);
-    named.unwrap_or_else(|| {
-        let base = base(quant);
-        let bits = base.parse::<DType>().ok().map(|t| t.block_bytes() * 8 / t.block_len());
-        let bits = bits.or_else(|| base.strip_prefix('q')?.split('_').next()?.parse().ok());
-        match bits.unwrap_or(0) {
-            16.. => 1,
-            8.. => 2,
-            6.. => 3,
-            5.. => 4,
-            _ => 6,
-        }
+    let bits = || {
+        let digits = base(quant).trim_start_matches(|c: char| !c.is_ascii_digit());
+        digits.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()
+    };
+    QUALITY.iter().position(|&q| q == quant).unwrap_or_else(|| match bits().unwrap_or(0) {
+        16.. => 1,
+        8.. => 2,
+        6.. => 3,
+        5.. => 4,
+        _ => 6,
     })
 }
 

@@ -186,7 +186,7 @@ impl Past {
 
 /// Whether two descriptions are of one machine, as far as speed goes. Memory differs by what a kernel keeps for itself.
 fn same(a: &Machine, b: &Machine) -> bool {
-    let memory = (a.memory_bytes as f64 / b.memory_bytes.max(1) as f64 - 1.0).abs() < 0.05;
+    let memory = a.memory_bytes.abs_diff(b.memory_bytes) <= a.memory_bytes / 20;
     let of =
         |m: &Machine| (m.cpu.clone(), m.arch.clone(), m.physical_cores, m.logical_cores, m.cpu_flags.clone());
     memory && of(a) == of(b)
