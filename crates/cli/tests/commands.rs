@@ -26,6 +26,7 @@ const COMMANDS: &[&str] = &[
     "convert",
     "verify",
     "doctor",
+    "recommend",
     "completions",
 ];
 
