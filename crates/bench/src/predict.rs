@@ -1,27 +1,25 @@
 //! What a model will do on this machine before it has run here: tokens a second and memory, from the machine's ceilings
 //! and from how much of them a backend reached with weights of that type.
 //!
-//! A token of prefill takes `operations / (peak × e) + layers × width × 7 ns`: products at a share `e` of the peak, and
-//! all that is not a product (norms, activations, attention, quantising). A generated token takes
-//! `bytes / (bandwidth × e) + layers × 14 µs`: reading the weights, and starting the layers' threads. Both overheads were
-//! measured on one 2-core Zen 5 machine, as were the shares in [`Efficiency::built_in`]; [`past`] takes the shares from
-//! records of the machine at hand instead, wherever it has some.
+//! A token of prefill takes `operations / (peak × e)` for the weights' products, and what is not a product: a time a value
+//! for norms and activations, and attention over the tokens before it. A generated token takes `bytes / (bandwidth × e)` for
+//! reading the weights, a time a layer for starting its threads, and reading the keys and values before it. [`known`] has
+//! these times, and shares `e` with where they were measured; [`past`] takes the shares from records of the machine at
+//! hand instead, wherever it has some.
 
+pub mod known;
 pub mod past;
 
 use crate::ceilings::Peaks;
 use crate::child;
 use crate::facts::{Arithmetic, Facts, share};
 use crate::machine::Machine;
+use known::Costs;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use zonda_engine::load::{Format, LayerTensor, Model, ModelSpec, TensorRole};
 use zonda_engine::make::Mix;
 
-/// What a layer costs a generated token beside reading, in seconds.
-const LAYER_S: f64 = 14e-6;
-/// What a value of a layer's width costs a prompt token beside products, in seconds.
-const VALUE_S: f64 = 7e-9;
 /// Bytes of a value in the KV cache, which is f16 unless asked otherwise.
 const KV_VALUE_BYTES: u64 = 2;
 
@@ -39,10 +37,8 @@ pub struct Form {
     pub weights: String,
     /// As in [`crate::record::LoadReport::shape`].
     pub shape: String,
-    /// Layers.
-    pub layers: usize,
-    /// Width of the residual stream.
-    pub width: usize,
+    /// Sizes that the time beside products and reading goes by.
+    pub dims: Dims,
     /// Bytes of all weights.
     pub weight_bytes: u64,
     /// What a token costs.
@@ -124,8 +120,7 @@ impl Form {
             format: format.to_owned(),
             quant: quant.unwrap_or_else(|| weights.clone()),
             shape: child::shape(spec),
-            layers: spec.layers,
-            width: spec.hidden_size,
+            dims: Dims::of(spec),
             weight_bytes,
             facts: Facts {
                 parameters,
@@ -170,15 +165,92 @@ impl Form {
         })
     }
 
-    /// Tokens a second. Decode is that of a token with `position` others before it.
-    pub fn predict(&self, efficiency: Efficiency, peaks: &Peaks, position: f64) -> Speed {
-        let ideal_prefill = 1.0 / peaks.prefill_limit(&self.facts);
-        let ideal_decode = 1.0 / peaks.decode_limit(&self.facts, position);
-        let overhead = Overhead::of(self.layers, self.width);
+    /// Tokens a second: of a prompt of `prompt` tokens, and of the answer's first ones after it.
+    pub fn predict(&self, backend: &str, share: Efficiency, peaks: &Peaks, prompt: usize) -> Speed {
+        let work = Work { facts: self.facts, dims: self.dims, costs: Costs::of(backend) };
         Speed {
-            prefill_tps: 1.0 / (ideal_prefill / efficiency.prefill + overhead.prefill_s),
-            decode_tps: 1.0 / (ideal_decode / efficiency.decode + overhead.decode_s),
+            prefill_tps: 1.0 / work.prefill_s(share.prefill, peaks, prompt as f64),
+            decode_tps: 1.0 / work.decode_s(share.decode, peaks, prompt as f64),
         }
+    }
+}
+
+/// What a token takes a backend, as a function of the share of the ceiling that is reached, and the other way round.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    facts: Facts,
+    dims: Dims,
+    costs: Costs,
+}
+
+impl Work {
+    /// Seconds of a token in a prompt of `prompt` tokens.
+    fn prefill_s(&self, share: f64, peaks: &Peaks, prompt: f64) -> f64 {
+        self.products_s(peaks) / share + self.beside_prefill_s(peaks, prompt)
+    }
+
+    /// Seconds of a token with `position` others before it.
+    fn decode_s(&self, share: f64, peaks: &Peaks, position: f64) -> f64 {
+        self.reading_s(peaks) / share + self.beside_decode_s(peaks, position)
+    }
+
+    /// The share that a measured time means; `None` if nothing of it is left for products: then the other costs are wrong
+    /// here.
+    fn prefill_share(&self, seconds: f64, peaks: &Peaks, prompt: f64) -> Option<f64> {
+        share_of(self.products_s(peaks), seconds - self.beside_prefill_s(peaks, prompt))
+    }
+
+    fn decode_share(&self, seconds: f64, peaks: &Peaks, position: f64) -> Option<f64> {
+        share_of(self.reading_s(peaks), seconds - self.beside_decode_s(peaks, position))
+    }
+
+    fn products_s(&self, peaks: &Peaks) -> f64 {
+        1.0 / peaks.prefill_limit(&self.facts)
+    }
+
+    fn reading_s(&self, peaks: &Peaks) -> f64 {
+        1.0 / peaks.decode_limit(&self.facts, 0.0)
+    }
+
+    fn beside_prefill_s(&self, peaks: &Peaks, prompt: f64) -> f64 {
+        self.costs.prefill_s(self.dims, prompt, peaks.f32_ops_per_s.all_threads)
+    }
+
+    fn beside_decode_s(&self, peaks: &Peaks, position: f64) -> f64 {
+        let bandwidth = self.facts.decode_bytes as f64 / self.reading_s(peaks);
+        self.costs.decode_s(self.dims, self.facts.kv_bytes as f64 * position, bandwidth)
+    }
+}
+
+fn share_of(ideal_s: f64, took_s: f64) -> Option<f64> {
+    (took_s > 0.0).then(|| (ideal_s / took_s).min(1.0)).filter(|share| *share > 0.0)
+}
+
+/// A model's sizes that times beside products and reading go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dims {
+    /// Layers.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub width: usize,
+    /// Query heads × their width.
+    pub attention_width: usize,
+}
+
+impl Dims {
+    /// Of a model.
+    pub fn of(spec: &ModelSpec) -> Dims {
+        Dims { layers: spec.layers, width: spec.hidden_size, attention_width: spec.heads * spec.head_dim }
+    }
+
+    /// From a record's [`crate::record::LoadReport::shape`].
+    fn of_shape(shape: &str) -> Option<Dims> {
+        let (layers, rest) = shape.split_once(" layers, width ")?;
+        let (width, rest) = rest.split_once(", ")?;
+        let (heads, rest) = rest.split_once('/')?;
+        let head = rest.split_once(" heads of ")?.1.split(',').next()?;
+        let attention_width = heads.parse::<usize>().ok()?.checked_mul(head.parse().ok()?)?;
+        Some(Dims { layers: layers.parse().ok()?, width: width.parse().ok()?, attention_width })
     }
 }
 
@@ -204,53 +276,13 @@ pub struct Speed {
     pub decode_tps: f64,
 }
 
-/// The shares of the machine's ceilings that products and reading come to, 0 to 1, without the overheads.
+/// The shares of the machine's ceilings that products and reading come to, 0 to 1, with the other costs taken off.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Efficiency {
     /// Of the peak of arithmetic.
     pub prefill: f64,
     /// Of the read bandwidth.
     pub decode: f64,
-}
-
-impl Efficiency {
-    /// Measured on one 2-core Zen 5 machine with AVX-512 (VNNI, BF16), Mistral-7B's shapes; types that weren't (`q4_1`,
-    /// `q5_k`, …) are taken as their nearest neighbour. `None` for backends that nothing is known of.
-    pub fn built_in(backend: &str, base: &str) -> Option<Efficiency> {
-        let (decode, [four, eight, k, six, bf16, float]) = match backend {
-            "native" => (0.82, [0.70, 0.68, 0.62, 0.50, 0.85, 0.65]),
-            "llama-cpp" => (0.60, [0.26, 0.14, 0.23, 0.20, 0.50, 0.50]),
-            _ => return None,
-        };
-        let prefill = match base {
-            "q4_0" | "q4_1" => four,
-            "q8_0" => eight,
-            "q4_k" => k,
-            "bf16" => bf16,
-            "f32" | "f16" => float,
-            _ => six,
-        };
-        Some(Efficiency { prefill, decode })
-    }
-}
-
-/// What a token takes beside products and reading.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Overhead {
-    prefill_s: f64,
-    decode_s: f64,
-}
-
-impl Overhead {
-    fn of(layers: usize, width: usize) -> Overhead {
-        Overhead { prefill_s: (layers * width) as f64 * VALUE_S, decode_s: layers as f64 * LAYER_S }
-    }
-
-    /// From a record's [`crate::record::LoadReport::shape`].
-    fn of_shape(shape: &str) -> Option<Overhead> {
-        let (layers, rest) = shape.split_once(" layers, width ")?;
-        Some(Overhead::of(layers.parse().ok()?, rest.split(',').next()?.parse().ok()?))
-    }
 }
 
 /// Where a quantisation stands by quality: 0 is best. Types that are not among the usual stand by the bits in their name.

@@ -23,7 +23,7 @@ fn a_gguf_file_runs_as_it_is() {
     sandbox.run(&["synth", "tiny-mistral", "--quant", "q8_0", "-o", "tiny.gguf"]).ok();
     let document = sandbox.run(&["recommend", "-m", "tiny.gguf", "--ctx", "64", "--json"]).json();
     has_keys(&document, &["machine", "peaks", "records", "error", "quality_order", "choices"]);
-    assert_eq!((&document["records"], &document["error"]["decode"]), (&0.into(), &Value::Null));
+    assert_eq!((&document["records"], &document["error"]["decode"]["median"]), (&0.into(), &Value::Null));
     let best = recommended(&document);
     assert_eq!(
         (&best["quant"], &best["format"], &best["ready"]),
@@ -33,7 +33,11 @@ fn a_gguf_file_runs_as_it_is() {
         let bytes = |key: &str| choice[key].as_u64().unwrap();
         assert_eq!(bytes("memory_bytes"), bytes("weights_bytes") + bytes("kv_bytes"), "{choice}");
         assert!(choice["fits"] == true && choice["measured"].is_null(), "{choice}");
-        assert_eq!(choice["basis"]["from"], "built_in");
+        let source = &choice["basis"]["decode"];
+        assert_eq!(source["from"], "built_in");
+        let measured = source["measured"].as_str().unwrap();
+        assert!(measured.starts_with("docs/") || measured.starts_with("benchmarks/record/"), "{choice}");
+        assert!(choice["shares"]["decode"].as_f64().unwrap() < 1.0, "{choice}");
         assert!(
             choice["decode_tps"].as_f64().unwrap() > 0.0 && choice["prefill_tps"].as_f64().unwrap() > 0.0
         );
@@ -74,6 +78,25 @@ fn a_folder_may_be_quantised_at_load_and_a_config_is_enough() {
     }
     let text = sandbox.run(&["recommend", "-m", "alone"]).ok().out;
     assert!(text.contains("No record of this machine") && text.contains("zonda run -m alone."), "{text}");
+}
+
+/// A name that `zonda synth` knows, and a repository of which the Hub's own cache has the config alone.
+#[test]
+fn a_shape_or_a_cached_config_is_enough_and_nothing_is_downloaded() {
+    let sandbox = Sandbox::new();
+    let document = sandbox.run(&["recommend", "-m", "mistral-7b", "--ctx", "4096", "--json"]).json();
+    let q4_0 = choices(&document).iter().find(|c| c["quant"] == "q4_0").unwrap();
+    assert_eq!(q4_0["kv_bytes"], 1_u64 << 29);
+    assert_eq!((&q4_0["model"], &q4_0["ready"]), (&"mistral-7b".into(), &false.into()));
+
+    sandbox.run(&["synth", "tiny-mistral", "--quant", "f32", "-o", "folder"]).ok();
+    let stored = sandbox.store().join("hub/org/tiny");
+    std::fs::create_dir_all(&stored).unwrap();
+    std::fs::copy(sandbox.path("folder/config.json"), stored.join("config.json")).unwrap();
+    let document = sandbox.run(&["recommend", "-m", "org/tiny", "--json"]).json();
+    assert!(choices(&document).iter().all(|c| c["model"] == "tiny" && c["ready"] == false), "{document:#}");
+    assert!(recommended(&document)["command"].as_str().unwrap().contains("tiny."));
+    sandbox.run(&["recommend", "-m", "org/other"]).fails(1, &["org/other", "zonda pull", "mistral-7b"]);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! What records of this machine say: the shares of its ceilings that backends reached, what was measured of a form, and
 //! how far predictions were off.
 
-use super::{Efficiency, Form, Overhead, Speed, base};
+use super::known::{self, Costs};
+use super::{Dims, Efficiency, Form, Speed, Work, base};
 use crate::ceilings::{LARGE, Peaks};
-use crate::facts::Facts;
 use crate::machine::Machine;
 use crate::record::{Cell, LoadReport, Record};
 use crate::stats::{Stats, median};
@@ -18,49 +18,101 @@ pub const PROMPT: usize = 512;
 /// The records of one machine, the newest first.
 #[derive(Clone, Debug, Default)]
 pub struct Past {
-    records: Vec<(String, Record)>,
+    records: Vec<Recorded>,
+}
+
+/// A record by name.
+#[derive(Clone, Debug)]
+struct Recorded {
+    name: String,
+    record: Record,
+    /// Its own ceilings; `None` if they were not measured.
+    peaks: Option<Peaks>,
 }
 
 /// Where a share comes from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "from", rename_all = "snake_case")]
-pub enum Basis {
-    /// The built-in table, measured on another machine.
-    BuiltIn,
-    /// Records of this machine.
+pub enum Source {
+    /// A record of this machine.
     Record {
-        /// The record that the prefill share is of; `None`: the built-in table.
-        prefill: Option<String>,
-        /// Likewise of decode.
-        decode: Option<String>,
+        /// Which.
+        record: String,
+    },
+    /// The built-in table, measured on another machine.
+    BuiltIn {
+        /// Where that is written.
+        measured: &'static str,
     },
 }
 
-/// What a record has of a form.
+/// Where the shares behind a prediction come from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Basis {
+    /// Of prefill.
+    pub prefill: Source,
+    /// Of decode.
+    pub decode: Source,
+}
+
+/// What a record has of a form, and what would have been predicted of the same cells without that record, under its
+/// ceilings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Measured {
-    /// Prompt tokens a second of the cell whose prompt is nearest to [`PROMPT`].
-    pub prefill_tps: Option<f64>,
-    /// Generated tokens a second, likewise.
-    pub decode_tps: Option<f64>,
+    /// Prefill of the cell whose prompt is nearest to [`PROMPT`].
+    pub prefill: Option<Compared>,
+    /// Decode, likewise.
+    pub decode: Option<Compared>,
     /// Highest resident memory in MiB of all cells.
     pub peak_rss_mb: Option<f64>,
     /// The record.
     pub record: String,
 }
 
-/// How far predictions were off: the median over the records' cells of |predicted / measured − 1|, each predicted without
-/// the record that it is of.
+/// A measured rate and its prediction, in tokens a second.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Compared {
+    /// The cell's prompt.
+    pub prompt_tokens: usize,
+    /// Median of its runs.
+    pub tps: f64,
+    /// What the other records and the built-in table predict; `None` if they have nothing of it.
+    pub predicted_tps: Option<f64>,
+    /// Predicted ÷ measured − 1.
+    pub error: Option<f64>,
+}
+
+impl Compared {
+    fn new(prompt_tokens: usize, tps: f64, predicted_tps: Option<f64>) -> Compared {
+        Compared { prompt_tokens, tps, predicted_tps, error: predicted_tps.map(|p| p / tps - 1.0) }
+    }
+}
+
+/// How far predictions were off: |predicted ÷ measured − 1| over the records' cells, each predicted without the record that
+/// it is of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Error {
-    /// Of prefill; `None` without a cell.
-    pub prefill: Option<f64>,
+    /// Of prefill.
+    pub prefill: Off,
     /// Of decode.
-    pub decode: Option<f64>,
-    /// Cells behind the first.
-    pub prefill_cells: usize,
-    /// Cells behind the second.
-    pub decode_cells: usize,
+    pub decode: Off,
+}
+
+/// Median and largest of some errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Off {
+    /// The median; `None` without a cell.
+    pub median: Option<f64>,
+    /// The largest.
+    pub worst: Option<f64>,
+    /// How many cells.
+    pub cells: usize,
+}
+
+impl Off {
+    fn of(errors: &[f64]) -> Off {
+        Off { median: median(errors), worst: errors.iter().copied().reduce(f64::max), cells: errors.len() }
+    }
 }
 
 impl Past {
@@ -69,8 +121,9 @@ impl Past {
         let mut records: Vec<_> = records
             .into_iter()
             .filter(|(_, r)| !r.program.debug_build && same(machine, &r.machine))
+            .map(|(name, record)| Recorded { name, peaks: record.ceilings.best(), record })
             .collect();
-        records.sort_by(|a, b| b.1.started.cmp(&a.1.started));
+        records.sort_by(|a, b| b.record.started.cmp(&a.record.started));
         Past { records }
     }
 
@@ -86,7 +139,7 @@ impl Past {
 
     /// The ceilings of the newest record that has them: what a busy machine can't measure now.
     pub fn peaks(&self) -> Option<Peaks> {
-        self.records.iter().find_map(|(_, r)| r.ceilings.best())
+        self.records.iter().find_map(|r| r.peaks.clone())
     }
 
     /// The shares for a form in a backend, and where they come from. `None` if nothing is known.
@@ -106,81 +159,72 @@ impl Past {
         let newest = |share: fn(&Seen<'_>) -> Option<f64>| {
             [large, !large].into_iter().find_map(|large| {
                 let mut others = self.records.iter().enumerate().filter(|(i, _)| Some(*i) != without);
-                others.find_map(|(_, (name, record))| {
-                    let shares = seen(record).filter(|s| {
-                        s.cell.backend == backend
-                            && s.base() == base
-                            && (s.facts.decode_bytes > LARGE) == large
-                    });
+                others.find_map(|(_, recorded)| {
+                    let shares = recorded
+                        .seen()
+                        .filter(|s| s.cell.backend == backend && s.base() == base && s.large() == large);
                     let shares: Vec<f64> = shares.filter_map(|s| share(&s)).collect();
-                    median(&shares).map(|share| (share, name.clone()))
+                    median(&shares).map(|share| (share, recorded.name.clone()))
                 })
             })
         };
-        let (prefill, decode) = (newest(|s| s.prefill_share()), newest(|s| s.decode_share()));
-        let built_in = Efficiency::built_in(backend, base);
-        let either = |found: &Option<(f64, String)>, table: Option<f64>| {
-            found.as_ref().map(|(share, _)| *share).or(table)
+        let table = known::shares(backend, base);
+        let either = |found: Option<(f64, String)>, built_in: Option<(f64, &'static str)>| match found {
+            Some((share, record)) => Some((share, Source::Record { record })),
+            None => built_in.map(|(share, measured)| (share, Source::BuiltIn { measured })),
         };
-        let efficiency = Efficiency {
-            prefill: either(&prefill, built_in.map(|e| e.prefill))?,
-            decode: either(&decode, built_in.map(|e| e.decode))?,
-        };
-        let basis = match (prefill, decode) {
-            (None, None) => Basis::BuiltIn,
-            (prefill, decode) => Basis::Record { prefill: prefill.map(|p| p.1), decode: decode.map(|d| d.1) },
-        };
-        Some((efficiency, basis))
+        let (prefill, prefill_from) =
+            either(newest(|s| s.prefill_share()), table.map(|k| (k.share.prefill, k.measured[0])))?;
+        let (decode, decode_from) =
+            either(newest(|s| s.decode_share()), table.map(|k| (k.share.decode, k.measured[1])))?;
+        Some((Efficiency { prefill, decode }, Basis { prefill: prefill_from, decode: decode_from }))
     }
 
     /// What the newest record that has the form says of it.
     pub fn measured(&self, backend: &str, form: &Form) -> Option<Measured> {
-        self.records.iter().find_map(|(name, record)| {
-            let cells: Vec<Seen<'_>> = seen(record)
-                .filter(|s| {
-                    s.cell.backend == backend
-                        && s.cell.format.as_deref() == Some(form.format.as_str())
-                        && s.load.shape == form.shape
-                        && s.facts.decode_bytes == form.facts.decode_bytes
-                })
-                .collect();
-            let nearest = |pick: fn(&Seen<'_>) -> Option<f64>| {
-                let near =
-                    cells.iter().filter_map(|s| Some((s.cell.prompt_tokens?.abs_diff(PROMPT), pick(s)?)));
-                near.min_by_key(|(far, _)| *far).map(|(_, tps)| tps)
+        self.records.iter().enumerate().find_map(|(i, recorded)| {
+            let same = |s: &Seen<'_>| {
+                s.cell.backend == backend
+                    && s.cell.format.as_deref() == Some(form.format.as_str())
+                    && s.load.shape == form.shape
+                    && s.work.facts.decode_bytes == form.facts.decode_bytes
+            };
+            let cells: Vec<Seen<'_>> = recorded.seen().filter(same).collect();
+            let predicted = |s: &Seen<'_>| self.without(i, s);
+            let nearest = |pick: fn(&Seen<'_>) -> Option<f64>, of: fn(Speed) -> f64| {
+                let near = cells.iter().filter_map(|s| Some((s, s.cell.prompt_tokens?, pick(s)?)));
+                let (s, prompt, tps) = near.min_by_key(|(_, prompt, _)| prompt.abs_diff(PROMPT))?;
+                Some(Compared::new(prompt, tps, predicted(s).map(of)))
             };
             let rss = cells.iter().filter_map(|s| s.cell.peak_rss_mb.as_ref()).map(|s| s.max);
             let measured = Measured {
-                prefill_tps: nearest(|s| s.prefill_tps()),
-                decode_tps: nearest(|s| s.decode_tps()),
+                prefill: nearest(|s| s.prefill_tps(), |speed| speed.prefill_tps),
+                decode: nearest(|s| s.decode_tps(), |speed| speed.decode_tps),
                 peak_rss_mb: rss.reduce(f64::max),
-                record: name.clone(),
+                record: recorded.name.clone(),
             };
-            (measured.prefill_tps.is_some() || measured.decode_tps.is_some()).then_some(measured)
+            (measured.prefill.is_some() || measured.decode.is_some()).then_some(measured)
         })
+    }
+
+    /// What would have been said of a cell of the record of index `i` without that record.
+    fn without(&self, i: usize, cell: &Seen<'_>) -> Option<Speed> {
+        let (shares, _) = self.shares(&cell.cell.backend, cell.base(), cell.large(), Some(i))?;
+        cell.predict(shares)
     }
 
     /// How far off predictions were.
     pub fn error(&self) -> Error {
         let (mut prefill, mut decode) = (Vec::new(), Vec::new());
-        for (i, (_, record)) in self.records.iter().enumerate() {
-            for cell in seen(record) {
-                let large = cell.facts.decode_bytes > LARGE;
-                let Some((shares, _)) = self.shares(&cell.cell.backend, cell.base(), large, Some(i)) else {
-                    continue;
-                };
-                let Some(predicted) = cell.predict(shares) else { continue };
+        for (i, recorded) in self.records.iter().enumerate() {
+            for cell in recorded.seen() {
+                let Some(predicted) = self.without(i, &cell) else { continue };
                 let off = |predicted: f64, measured: f64| (predicted / measured - 1.0).abs();
-                prefill.extend(cell.prefill_tps().and_then(|m| Some(off(predicted.0?, m))));
-                decode.extend(cell.decode_tps().and_then(|m| Some(off(predicted.1?, m))));
+                prefill.extend(cell.prefill_tps().map(|m| off(predicted.prefill_tps, m)));
+                decode.extend(cell.decode_tps().map(|m| off(predicted.decode_tps, m)));
             }
         }
-        Error {
-            prefill: median(&prefill),
-            decode: median(&decode),
-            prefill_cells: prefill.len(),
-            decode_cells: decode.len(),
-        }
+        Error { prefill: Off::of(&prefill), decode: Off::of(&decode) }
     }
 }
 
@@ -196,16 +240,21 @@ fn same(a: &Machine, b: &Machine) -> bool {
 struct Seen<'a> {
     cell: &'a Cell,
     load: &'a LoadReport,
-    facts: Facts,
-    overhead: Overhead,
+    work: Work,
+    /// The record's own ceilings; `None` if they were not measured.
+    peaks: Option<&'a Peaks>,
 }
 
-fn seen(record: &Record) -> impl Iterator<Item = Seen<'_>> {
-    record.summary.iter().filter(|c| !c.synthetic && c.runs > 0).filter_map(|cell| {
-        let load = record.processes.iter().rev().filter(|p| p.subject == cell.subject);
-        let load = load.filter_map(|p| p.load.as_ref()).find(|l| l.backend.device == "cpu")?;
-        Some(Seen { cell, load, facts: load.facts?, overhead: Overhead::of_shape(&load.shape)? })
-    })
+impl Recorded {
+    fn seen(&self) -> impl Iterator<Item = Seen<'_>> {
+        self.record.summary.iter().filter(|c| !c.synthetic && c.runs > 0).filter_map(|cell| {
+            let load = self.record.processes.iter().rev().filter(|p| p.subject == cell.subject);
+            let load = load.filter_map(|p| p.load.as_ref()).find(|l| l.backend.device == "cpu")?;
+            let costs = Costs::of(&cell.backend);
+            let work = Work { facts: load.facts?, dims: Dims::of_shape(&load.shape)?, costs };
+            Some(Seen { cell, load, work, peaks: self.peaks.as_ref() })
+        })
+    }
 }
 
 fn middle(stats: &Option<Stats>) -> Option<f64> {
@@ -217,6 +266,10 @@ impl Seen<'_> {
         base(&self.load.backend.weights)
     }
 
+    fn large(&self) -> bool {
+        self.work.facts.decode_bytes > LARGE
+    }
+
     fn prefill_tps(&self) -> Option<f64> {
         middle(&self.cell.prefill_tps).filter(|_| self.cell.prompt_tokens.is_some_and(|n| n >= FEWEST_PROMPT))
     }
@@ -225,41 +278,28 @@ impl Seen<'_> {
         middle(&self.cell.decode_tps).filter(|_| self.cell.generated.is_some_and(|n| n >= FEWEST_GENERATED))
     }
 
-    /// Seconds that a token's products take at the peak: the record's share is of that.
-    fn ideal_prefill(&self) -> Option<f64> {
-        Some(middle(&self.cell.prefill_share)? / self.prefill_tps()?)
-    }
-
-    fn ideal_decode(&self) -> Option<f64> {
-        Some(middle(&self.cell.decode_share)? / self.decode_tps()?)
+    /// Prompt tokens, and the mean position of the tokens generated after them.
+    fn places(&self) -> Option<(f64, f64)> {
+        let (prompt, generated) = (self.cell.prompt_tokens? as f64, self.cell.generated? as f64);
+        Some((prompt, prompt + generated / 2.0))
     }
 
     fn prefill_share(&self) -> Option<f64> {
-        share_of(self.ideal_prefill()?, self.prefill_tps()?, self.overhead.prefill_s)
+        self.work.prefill_share(1.0 / self.prefill_tps()?, self.peaks?, self.places()?.0)
     }
 
+    /// A model that fits the last cache is not read from memory, and has no share.
     fn decode_share(&self) -> Option<f64> {
-        share_of(self.ideal_decode()?, self.decode_tps()?, self.overhead.decode_s)
+        self.cell.decode_share.as_ref()?;
+        self.work.decode_share(1.0 / self.decode_tps()?, self.peaks?, self.places()?.1)
     }
 
     /// What would have been said of prefill and of decode under the record's own ceilings.
-    fn predict(&self, shares: Efficiency) -> Option<(Option<f64>, Option<f64>)> {
-        let prefill = self.ideal_prefill().map(|t| 1.0 / (t / shares.prefill + self.overhead.prefill_s));
-        let decode = self.ideal_decode().map(|t| 1.0 / (t / shares.decode + self.overhead.decode_s));
-        (prefill.is_some() || decode.is_some()).then_some((prefill, decode))
+    fn predict(&self, shares: Efficiency) -> Option<Speed> {
+        let ((prompt, position), peaks) = (self.places()?, self.peaks?);
+        Some(Speed {
+            prefill_tps: 1.0 / self.work.prefill_s(shares.prefill, peaks, prompt),
+            decode_tps: 1.0 / self.work.decode_s(shares.decode, peaks, position),
+        })
     }
-}
-
-/// The share of the ceiling when the overhead is taken off; `None` if nothing is left, since then the overhead is wrong.
-fn share_of(ideal_s: f64, tps: f64, overhead_s: f64) -> Option<f64> {
-    let left = 1.0 / tps - overhead_s;
-    (left > 0.0).then(|| ideal_s / left).filter(|share| share.is_finite() && *share > 0.0)
-}
-
-/// A prediction beside what was measured: the ratio of the first to the second, for prefill and decode.
-pub fn ratios(predicted: Speed, measured: &Measured) -> [Option<f64>; 2] {
-    [
-        measured.prefill_tps.map(|m| predicted.prefill_tps / m),
-        measured.decode_tps.map(|m| predicted.decode_tps / m),
-    ]
 }

@@ -41,18 +41,58 @@ fn costs_of_mistral_7b() {
 
 #[test]
 fn speeds_by_hand() {
-    let table = Efficiency::built_in("native", "q4_0").unwrap();
-    assert_eq!(table, Efficiency { prefill: 0.70, decode: 0.82 });
-    let speed = mistral("q4_0").predict(table, &peaks(), 0.0);
-    // 13.96 GOP at 0.70 × 2 TOPS are 9.970 ms, 32 layers of 4096 values at 7 ns are 0.918 ms
-    assert!((speed.prefill_tps - 91.845).abs() < 0.01, "{speed:?}");
-    // 4.036 GB at 0.82 × 80 GB/s are 61.524 ms, 32 layers at 14 µs are 0.448 ms
-    assert!((speed.decode_tps - 16.136).abs() < 0.01, "{speed:?}");
-    // 1000 tokens are 131 MB more to read: 1.998 ms
-    let later = mistral("q4_0").predict(table, &peaks(), 1000.0);
-    assert!((1e3 / later.decode_tps - 1e3 / speed.decode_tps - 1.998).abs() < 0.01, "{later:?}");
-    assert_eq!(Efficiency::built_in("mock", "q4_0"), None);
-    assert_eq!(Efficiency::built_in("native", "q4_1"), Some(table), "its nearest neighbour's");
+    let share = Efficiency { prefill: 0.70, decode: 0.80 };
+    let speed = mistral("q4_0").predict("native", share, &peaks(), 1000);
+    // 13.96 GOP at 0.70 × 2 TOPS are 9.9705 ms, 32 layers of 4096 values at 2.3 ns are 0.3015 ms, and attention over
+    // 500 tokens, 0.262 GOP at half of 0.5 TFLOPS, is 1.0486 ms
+    assert!((1e3 / speed.prefill_tps - 11.3206).abs() < 1e-3, "{speed:?}");
+    // 4.0360 GB at 0.80 × 80 GB/s are 63.0625 ms, 32 layers at 21 µs are 0.672 ms, and 131 MB of keys and values at
+    // 0.41 × 80 GB/s are 3.9961 ms
+    assert!((1e3 / speed.decode_tps - 67.7306).abs() < 1e-3, "{speed:?}");
+    // of a backend that nothing is known of, all is in the shares
+    let unknown = mistral("q4_0").predict("abacus", share, &peaks(), 1000);
+    assert!((1e3 / unknown.prefill_tps - 9.9705).abs() < 1e-3, "{unknown:?}");
+}
+
+/// A measured time and the share that it means are each other's inverse.
+#[test]
+fn shares_and_times_agree() {
+    let form = mistral("q4_k_m");
+    for backend in ["native", "llama-cpp", "mlx", "abacus"] {
+        let work = Work { facts: form.facts, dims: form.dims, costs: Costs::of(backend) };
+        let (prefill, decode) = (work.prefill_s(0.5, &peaks(), 300.0), work.decode_s(0.6, &peaks(), 300.0));
+        let back = (work.prefill_share(prefill, &peaks(), 300.0), work.decode_share(decode, &peaks(), 300.0));
+        assert!((back.0.unwrap() - 0.5).abs() < 1e-9 && (back.1.unwrap() - 0.6).abs() < 1e-9, "{back:?}");
+        assert_eq!(
+            work.prefill_share(1e-9, &peaks(), 300.0).filter(|s| *s > 1.0),
+            None,
+            "no share is above 1"
+        );
+    }
+}
+
+#[test]
+fn what_was_not_measured_is_not_known() {
+    assert_eq!(known::shares("mock", "q4_0"), None);
+    assert_eq!(known::shares("llama-cpp", "f32"), None);
+    assert_eq!(known::shares("mlx", "q4_0"), None);
+    for backend in ["native", "llama-cpp", "mlx"] {
+        for base in ["q4_0", "q4_1", "q5_0", "q8_0", "q4_k", "q5_k", "q6_k", "bf16", "f32"] {
+            let Some(known) = known::shares(backend, base) else { continue };
+            assert!(known.share.prefill > 0.0 && known.share.prefill < 1.0, "{backend} {base}");
+            assert!(known.share.decode > 0.0 && known.share.decode < 1.0, "{backend} {base}");
+        }
+    }
+}
+
+#[test]
+fn dims_are_those_of_a_records_line() {
+    let form = mistral("q4_0");
+    assert_eq!(Dims::of_shape(&form.shape), Some(form.dims));
+    assert_eq!(form.dims, Dims { layers: 32, width: 4096, attention_width: 4096 });
+    for bad in ["", "30 layers", "x layers, width 5, 9/3 heads of 64", "30 layers, width 576"] {
+        assert_eq!(Dims::of_shape(bad), None, "{bad}");
+    }
 }
 
 #[test]

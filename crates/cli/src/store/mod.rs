@@ -85,26 +85,49 @@ impl Store {
     /// # Errors
     /// If there is no such model, it may not or can't be downloaded, or the name fits several.
     pub fn locate(&self, model: &OsStr) -> anyhow::Result<Located> {
+        if let Some(located) = self.find(model)? {
+            return Ok(located);
+        }
+        let name = ModelName::parse(model)?;
+        let text = model.to_string_lossy().into_owned();
+        self.pull(&name)?;
+        let path =
+            self.present(&name)?.with_context(|| format!("{text}: pulled, but nothing to open in it"))?;
+        Ok(Located { name: text, path: Some(path) })
+    }
+
+    /// The same, if it is on this machine.
+    ///
+    /// # Errors
+    /// If it is no path and could be no name, or the name fits several.
+    pub fn find(&self, model: &OsStr) -> anyhow::Result<Option<Located>> {
         let name = ModelName::parse(model)?;
         let text = model.to_string_lossy().into_owned();
         match &name {
-            ModelName::Mock => return Ok(Located { name: text, path: None }),
+            ModelName::Mock => return Ok(Some(Located { name: text, path: None })),
             ModelName::Path(path) => {
                 // `…/model.gguf` is called `model`, `…/folder/` and `.` are called by the folder's name.
                 let real = path.canonicalize().unwrap_or_else(|_| path.clone());
                 let stem = if path.is_dir() { real.file_name() } else { path.file_stem() };
                 let name = stem.unwrap_or(model).to_string_lossy().into_owned();
-                return Ok(Located { name, path: Some(path.clone()) });
+                return Ok(Some(Located { name, path: Some(path.clone()) }));
             }
             ModelName::Plain(_) | ModelName::Hub { .. } => {}
         }
-        if let Some(path) = self.present(&name)? {
-            return Ok(Located { name: text, path: Some(path) });
+        Ok(self.present(&name)?.map(|path| Located { name: text, path: Some(path) }))
+    }
+
+    /// The `config.json` of a named model, of which the weights may be missing.
+    pub fn config(&self, model: &OsStr) -> Option<PathBuf> {
+        let name = ModelName::parse(model).ok()?;
+        let stored = self.dir_of(&name)?.join("config.json");
+        if stored.is_file() {
+            return Some(stored);
         }
-        self.pull(&name)?;
-        let path =
-            self.present(&name)?.with_context(|| format!("{text}: pulled, but nothing to open in it"))?;
-        Ok(Located { name: text, path: Some(path) })
+        match &name {
+            ModelName::Hub { repo, .. } => hub::cached(repo, Some("config.json")).pop(),
+            _ => None,
+        }
     }
 
     /// The path of a named model that is on this machine.
