@@ -3,6 +3,7 @@
 //! Two backends that round differently never give equal logits, so what is compared is what matters to whoever reads the
 //! text: which token is best (top-1), and how far the distributions over the next token are apart (KL divergence).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A reference whose best token leads the second by less than this, in nats, has a near tie: the second is more than 0.8
@@ -22,7 +23,7 @@ pub enum AgreementError {
 }
 
 /// The comparison at one position.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Position {
     /// Whether both have the same best token; the lowest of equals is the best.
     pub same_best: bool,
@@ -116,7 +117,7 @@ pub struct Agreement {
 }
 
 /// What [`Agreement`] comes to. Shares are from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// How many positions were compared.
     pub positions: usize,
@@ -202,7 +203,7 @@ impl Summary {
 
 /// What two backends must keep to be taken for the same function. Near ties don't count, since how many there are is
 /// the text's and the model's doing: even exact arithmetic would be on either side of them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Bounds {
     /// Least share of the same best token where there is no near tie.
     pub top1_decided: f64,

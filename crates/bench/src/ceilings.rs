@@ -3,6 +3,7 @@
 use crate::facts::{Arithmetic, Facts};
 use crate::record::{Process, Row};
 use crate::warning::Warning;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Peaks before and after that differ by more than this, in percent, are warned of.
@@ -11,7 +12,7 @@ const DIFFER_PCT: f64 = 15.0;
 pub const LARGE: u64 = 1 << 30;
 
 /// A rate with one core working, and with all threads.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rate {
     /// One core, the others idle.
     pub one_core: f64,
@@ -20,7 +21,7 @@ pub struct Rate {
 }
 
 /// What the machine reached in one measurement. The same keys as `zonda doctor --json` has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Peaks {
     /// Threads behind [`Rate::all_threads`].
     pub threads: usize,
@@ -40,7 +41,7 @@ pub struct Peaks {
 }
 
 /// The machine's peaks before the first run and after the last one.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ceilings {
     /// Before; `None` if not measured.
     pub before: Option<Peaks>,

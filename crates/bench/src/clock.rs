@@ -4,15 +4,16 @@
 //! tokenising). The definitions are those of the methodology: TTFT is the first delivery, total latency the last one,
 //! and TpT = (t_last − t_first)/(N − 1), so that total = TTFT + (N − 1)·TpT holds exactly.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Tokens that arrived together: `(nanoseconds since t0, how many)`. Kept as a pair: thousands go into a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Delivery(pub u64, pub u32);
 
 /// When each token of one run arrived. Deliveries are in order and none is empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<Delivery>", into = "Vec<Delivery>")]
 pub struct TimeLine(Vec<Delivery>);
 

@@ -1,13 +1,14 @@
 //! What one token costs a model, as a backend holds it: bytes read and operations done. With what the machine can do at
 //! most ([`crate::ceilings`]) they give the limits that speeds are shares of.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zonda_engine::forward::BackendInfo;
 use zonda_engine::load::{DType, LayerTensor, Model, ModelSpec, TensorRole};
 use zonda_engine::make::Mix;
 
 /// What one token costs. Only matrices count: norms and biases are a ten-thousandth of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Facts {
     /// All parameters of the model.
     pub parameters: u64,
@@ -25,7 +26,7 @@ pub struct Facts {
 }
 
 /// A type of arithmetic that the machine's peak was measured for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Arithmetic {
     /// Bytes times bytes into 32 bits: quantised weights.

@@ -11,6 +11,7 @@ use crate::progress::{Progress, Update, Watcher};
 use crate::protocol::{CompareSpec, FromChild, ReferenceSpec, ToChild};
 use crate::record::{Cell, ModelFile, ModelFiles};
 use crate::warning::Warning;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ const FEWEST_DECIDED: usize = 50;
 const VERSION: u32 = 1;
 
 /// How a subject compares with the highest-precision form of its weights.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Agreed {
     /// Index into [`crate::BenchConfig::subjects`].
     pub subject: usize,
@@ -60,7 +61,7 @@ impl Agreed {
 }
 
 /// A subject that has figures and no place in the ranking.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Unranked {
     /// Index into [`crate::BenchConfig::subjects`].
     pub subject: usize,

@@ -16,7 +16,7 @@
 //! * [`predict`]: what they allow to say of a model that was never run here;
 //! * [`agreement`], [`passage`]: whether two backends compute the same function: their logits at the same positions;
 //!   [`gate`]: who has to, and what comes of it if they don't;
-//! * [`record`]: everything that is kept; [`export`]: CSV, JSON and the terminal's tables.
+//! * [`record`]: everything that is kept, [`schema`]: as a JSON schema; [`export`]: CSV, JSON and the terminal's tables.
 //!
 //! The bench knows no backend: whoever calls it passes in a way to open one.
 
@@ -46,6 +46,7 @@ pub mod rng;
 pub mod row;
 pub mod run;
 pub mod scenario;
+pub mod schema;
 pub mod serve_load;
 pub mod stats;
 mod student;

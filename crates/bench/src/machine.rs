@@ -1,6 +1,7 @@
 //! The machine that measures: what it is, and what may disturb it.
 
 use crate::warning::Warning;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
@@ -28,7 +29,7 @@ const FLAGS: [&str; 14] = [
 const BUSY_PCT: f32 = 20.0;
 
 /// What the machine is. What can't be read is `None`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Machine {
     /// The processor's name.
     pub cpu: Option<String>,

@@ -5,6 +5,7 @@
 //! falls on all subjects alike instead of on whichever came last.
 
 use crate::{BenchError, rng::Rng, scenario::Scenario};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ pub const WARM_PROMPT: usize = 512;
 pub const WARM_TOKENS: usize = 16;
 
 /// A backend with a model and its options: what one child process opens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Subject {
     /// The backend's name on the command line.
     pub backend: String,
@@ -44,7 +45,7 @@ impl Subject {
 }
 
 /// One thing that every subject does in a block.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
     /// A scenario: a chat prompt and an answer of fixed length.
@@ -76,7 +77,7 @@ impl Work {
 }
 
 /// How often each piece of work is done.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Runs {
     /// This many times.
@@ -109,7 +110,7 @@ impl Runs {
 }
 
 /// Everything that decides what is measured and how. Recorded as it is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BenchConfig {
     /// Who is measured.
     pub subjects: Vec<Subject>,

@@ -8,6 +8,7 @@ use crate::machine::Machine;
 use crate::plan::BenchConfig;
 use crate::stats::{Ratio, Stats, Verdict};
 use crate::warning::Noted;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zonda_engine::{TokenId, forward::BackendInfo};
 
@@ -15,7 +16,7 @@ use zonda_engine::{TokenId, forward::BackendInfo};
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// One experiment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -63,7 +64,7 @@ pub struct Record {
 }
 
 /// The program that measured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Program {
     /// `zonda-bench`.
     pub name: String,
@@ -76,7 +77,7 @@ pub struct Program {
 }
 
 /// The files of one subject's model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelFiles {
     /// Index into [`BenchConfig::subjects`].
     pub subject: usize,
@@ -85,7 +86,7 @@ pub struct ModelFiles {
 }
 
 /// One file of a model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelFile {
     /// Its name, without folders.
     pub name: String,
@@ -98,7 +99,7 @@ pub struct ModelFile {
 }
 
 /// How much of a file its hash covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Hashed {
     /// The whole file.
@@ -108,7 +109,7 @@ pub enum Hashed {
 }
 
 /// One child process: one subject in one block.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
     /// Index into [`BenchConfig::subjects`].
     pub subject: usize,
@@ -141,7 +142,7 @@ impl Process {
 }
 
 /// One warm-up run.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WarmUp {
     /// Prompt tokens.
     pub prompt_tokens: usize,
@@ -154,9 +155,10 @@ pub struct WarmUp {
 }
 
 /// What a child reports after opening its engine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadReport {
     /// What runs the model.
+    #[schemars(with = "crate::schema::Backend")]
     pub backend: BackendInfo,
     /// The model's architecture and shapes in one line: equal for two forms of the same model.
     pub shape: String,
@@ -180,7 +182,7 @@ pub struct LoadReport {
 }
 
 /// What a process used over some span of time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProcessUsage {
     /// Highest resident memory within the span, in bytes (where the system can't reset the mark: of the process so far).
     pub peak_rss: Option<u64>,
@@ -197,7 +199,7 @@ pub struct ProcessUsage {
 }
 
 /// What went on in the machine from the first run to the last. What can't be read is `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Conditions {
     /// Share of the cores' time that the hypervisor gave to others, in percent.
     pub steal_pct: Option<f64>,
@@ -212,7 +214,7 @@ pub struct Conditions {
 }
 
 /// What a child reports after one request.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunReport {
     /// When each token arrived.
     pub timeline: TimeLine,
@@ -235,7 +237,7 @@ pub struct RunReport {
 }
 
 /// How a run went.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", content = "why", rename_all = "snake_case")]
 pub enum Status {
     /// It was measured.
@@ -257,7 +259,7 @@ impl std::fmt::Display for Status {
 }
 
 /// One run of one scenario. Figures are `None` where they don't exist; those of a failed run are left out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Row {
     /// The place among all runs as they really followed one another, from 1; `None` if it never began.
     pub order: Option<usize>,
@@ -340,7 +342,7 @@ impl Row {
 }
 
 /// Statistics of one subject on one scenario, over its good runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cell {
     /// Index into [`BenchConfig::subjects`].
     pub subject: usize,
@@ -417,7 +419,7 @@ impl Cell {
 }
 
 /// A place in the ranking.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rank {
     /// Place from 1 among the subjects of the same shape.
     pub rank: usize,
@@ -445,7 +447,7 @@ pub struct Rank {
 }
 
 /// What the harness itself costs: the mock's figures with all its delays at zero.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Overhead {
     /// Median TTFT in ms.
     pub ttft_ms: f64,

@@ -1,6 +1,7 @@
 //! Scenarios: what is asked and how long the answer is, as data (`benchmarks/scenarios/*.toml`).
 
 use crate::BenchError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -18,7 +19,7 @@ const MAX_FILE: u64 = 8 << 20;
 const MAX_TOKENS: usize = 1 << 20;
 
 /// One request that every backend gets in the same words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
     /// Its name in tables and on the command line: lower-case letters, digits, `-` and `_`.

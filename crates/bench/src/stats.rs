@@ -2,6 +2,7 @@
 
 use crate::rng::Rng;
 use crate::student;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Resamples of a bootstrap interval.
@@ -10,7 +11,7 @@ const RESAMPLES: usize = 2000;
 const FEWEST_FOR_INTERVAL: usize = 3;
 
 /// What a list of measurements says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Stats {
     /// How many values there are.
     pub n: usize,
@@ -91,7 +92,7 @@ pub fn geometric_mean(values: &[f64]) -> Option<f64> {
 pub const TIE: f64 = 0.02;
 
 /// How one speed compares with another, from runs that followed one another closely (pairs).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ratio {
     /// The ratio: geometric mean of the pairs' ratios.
     pub ratio: f64,
@@ -102,7 +103,7 @@ pub struct Ratio {
 }
 
 /// What a [`Ratio`] says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The interval lies within ±2%: no difference that matters.

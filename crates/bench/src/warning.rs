@@ -1,9 +1,10 @@
 //! Typed warnings: what may have disturbed a measurement, or must be known to read it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A warning as the record keeps it: `kind`, its figures, and the sentence under `message`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Noted {
     /// What is warned of.
     #[serde(flatten)]
@@ -19,7 +20,7 @@ impl From<Warning> for Noted {
 }
 
 /// What is warned of.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[allow(missing_docs)] // each kind's message names its fields
 pub enum Warning {

@@ -1,0 +1,5 @@
+//! Prints the JSON schema of `results.json`: `cargo run -p zonda-bench --example schema > docs/results.schema.json`.
+
+fn main() {
+    print!("{}", zonda_bench::schema::to_string());
+}

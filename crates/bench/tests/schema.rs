@@ -1,0 +1,63 @@
+//! The committed schema is the one of the types, and what was and is written keeps it.
+
+mod fixture;
+
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use zonda_bench::{export, schema};
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+#[test]
+fn the_committed_schema_is_the_generated_one() {
+    let committed = std::fs::read_to_string(root("docs/results.schema.json")).unwrap();
+    // by value: the order of keys depends on which features of the JSON library a build has
+    let [committed, generated] =
+        [committed, schema::to_string()].map(|text| serde_json::from_str::<Value>(&text).unwrap());
+    let regenerate = "cargo run -p zonda-bench --example schema > docs/results.schema.json";
+    assert!(committed == generated, "docs/results.schema.json is out of date: {regenerate}");
+}
+
+/// What is wrong with a document.
+fn errors(document: &Value) -> Vec<String> {
+    let validator = jsonschema::validator_for(&schema::schema()).unwrap();
+    validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect()
+}
+
+/// Every `results.json` below a folder.
+fn records(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    let below = entries.flat_map(|path| match path.is_dir() {
+        true => records(&path),
+        false => vec![path],
+    });
+    below.filter(|path| path.ends_with("results.json")).collect()
+}
+
+#[test]
+fn the_committed_records_keep_it() {
+    let records = records(&root("benchmarks/record"));
+    assert!(!records.is_empty());
+    for path in records {
+        let document: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(errors(&document), Vec::<String>::new(), "{}", path.display());
+    }
+}
+
+#[test]
+fn what_is_written_keeps_it_and_what_is_broken_does_not() {
+    let text = export::json::to_string(&fixture::record()).unwrap();
+    let document: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(errors(&document), Vec::<String>::new());
+    let broken = |pointer: &str, value: Value| {
+        let mut document = document.clone();
+        *document.pointer_mut(pointer).unwrap() = value;
+        errors(&document)
+    };
+    assert_eq!(broken("/schema_version", json!(2)).len(), 1);
+    assert!(broken("/rows/0/ttft_ms", json!("12 ms"))[0].contains("/rows/0/ttft_ms"));
+    assert!(!broken("/rows/0/status", json!({ "outcome": "fine" })).is_empty());
+    assert!(!broken("/warnings/0", json!({ "message": "no kind" })).is_empty());
+}
