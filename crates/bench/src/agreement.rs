@@ -133,6 +133,9 @@ pub struct Summary {
     pub lead_noise: f64,
     /// KL divergence in nats: mean over positions.
     pub kl_mean: f64,
+    /// Standard error of that mean, positions taken as independent; `None` for one.
+    #[serde(default)]
+    pub kl_se: Option<f64>,
     /// The divergence that 99% of positions stay below.
     pub kl_p99: f64,
     /// The largest divergence.
@@ -188,6 +191,11 @@ impl Summary {
             largest_lead_lost: largest(|p| if p.same_best { 0.0 } else { p.lead }),
             lead_noise: mean(|p| (p.other_lead - p.lead).powi(2)).sqrt(),
             kl_mean: mean(|p| p.kl),
+            kl_se: (n > 1).then(|| {
+                let middle = mean(|p| p.kl);
+                let squares = all.iter().map(|p| (p.kl - middle).powi(2)).sum::<f64>();
+                (squares / (n - 1) as f64 / n as f64).sqrt()
+            }),
             kl_p99: kl[(n * 99).div_ceil(100).clamp(1, n) - 1],
             kl_max: largest(|p| p.kl),
             max_abs_diff: largest(|p| p.max_abs_diff),

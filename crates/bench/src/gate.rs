@@ -5,6 +5,7 @@
 //! arithmetic, not what quantising the file cost. Only `--quantize`, which changes the weights at load, has that in it.
 
 use crate::agreement::{Bounds, Summary};
+use crate::ceilings::LARGE;
 use crate::plan::{BenchConfig, Plan, Subject};
 use crate::process::{ChildError, ChildProcess, Launcher};
 use crate::progress::{Progress, Update, Watcher};
@@ -19,14 +20,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use zonda_engine::forward::BackendInfo;
 
-/// Tokens on which backends are compared; those of a beginning that passages have in common count once.
+/// Most tokens on which backends are compared; those of a beginning that passages have in common count once.
 pub const POSITIONS: usize = 512;
+/// Fewest, of large models.
+const FEWEST: usize = 192;
 /// Of each passage, tokens that are read one by one, as a generated answer is.
 pub const ANSWER: usize = 8;
 /// Fewest positions without a near tie for the best token to count: random weights leave few.
 const FEWEST_DECIDED: usize = 50;
 /// Part of the key of kept comparisons; raised when what is compared changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// How a subject compares with the highest-precision form of its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -35,6 +38,9 @@ pub struct Agreed {
     pub subject: usize,
     /// What it was compared with.
     pub reference: String,
+    /// Tokens that the comparison was to take: fewer for large models.
+    #[serde(default)]
+    pub tokens: usize,
     /// The comparison; `None` if there is none, which `why` explains.
     pub found: Option<Summary>,
     /// What it has to keep.
@@ -95,6 +101,13 @@ pub fn bound(held: &str, quantize: Option<&str>, kv_type: &str) -> Bounds {
     }
 }
 
+/// How many tokens a model is compared on: all of them costs a 7B minutes. Models above 1 GiB get so many fewer as they are
+/// larger, down to [`FEWEST`].
+pub fn positions(model_bytes: u64) -> usize {
+    let by_size = POSITIONS as u64 * LARGE / model_bytes.max(LARGE);
+    (by_size as usize).max(FEWEST)
+}
+
 /// What of its bound a comparison breaks. The best token counts only where enough positions are decided.
 fn broken(found: &Summary, bound: &Bounds) -> Vec<String> {
     let few = found.decided < FEWEST_DECIDED;
@@ -119,9 +132,9 @@ pub(crate) fn run(
     for (i, s) in config.subjects.iter().enumerate().filter(|(_, s)| !s.synthetic) {
         groups.entry((s.path.as_deref(), s.model.as_str())).or_default().push(i);
     }
-    let mut gate = Gate { plan, launcher, progress, all: Vec::new() };
+    let mut gate = Gate { plan, launcher, models, progress, all: Vec::new() };
     for subjects in groups.into_values() {
-        let keys: Vec<_> = subjects.iter().map(|&s| gate.kept_at(s, program, models)).collect();
+        let keys: Vec<_> = subjects.iter().map(|&s| gate.kept_at(s, program)).collect();
         let mut todo = Vec::new();
         for (&subject, key) in subjects.iter().zip(keys) {
             match key.as_deref().and_then(|path| read(path, subject)) {
@@ -138,6 +151,7 @@ pub(crate) fn run(
 struct Gate<'a> {
     plan: &'a Plan,
     launcher: &'a Launcher,
+    models: &'a [ModelFiles],
     progress: &'a mut dyn Progress,
     all: Vec<Agreed>,
 }
@@ -148,10 +162,10 @@ impl Gate<'_> {
     }
 
     /// The file in which a subject's comparison is kept; `None` if it can't be told apart from others.
-    fn kept_at(&self, i: usize, program: Option<&str>, models: &[ModelFiles]) -> Option<PathBuf> {
+    fn kept_at(&self, i: usize, program: Option<&str>) -> Option<PathBuf> {
         let folder = self.plan.config().gate_cache.as_ref()?;
         let s = self.subject(i);
-        let files: &[ModelFile] = &models.iter().find(|m| m.subject == i)?.files;
+        let files: &[ModelFile] = &self.models.iter().find(|m| m.subject == i)?.files;
         let parts = serde_json::to_vec(&(VERSION, program?, files, &s.backend, &s.options)).ok()?;
         Some(folder.join(format!("{}.json", crate::files::hex(Sha256::new().chain_update(parts)))))
     }
@@ -165,7 +179,9 @@ impl Gate<'_> {
         };
         let file = scratch.path().join("exact.f32");
         let subject = self.subject(*first).clone();
-        let spec = ReferenceSpec { subject, positions: POSITIONS, file: file.clone() };
+        let files = self.models.iter().filter(|m| m.subject == *first).flat_map(|m| &m.files);
+        let tokens = positions(files.map(|f| f.bytes).sum());
+        let spec = ReferenceSpec { subject, positions: tokens, file: file.clone() };
         let (form, passages) = match self.ask(*first, &ToChild::Reference(spec)) {
             Ok(FromChild::Reference { form, passages }) => (form, passages),
             Ok(FromChild::Failed { why }) => return self.not_compared(todo, &why),
@@ -181,7 +197,16 @@ impl Gate<'_> {
             let wrong = |why: String| {
                 let bound = bound("", None, "");
                 let (found, within, why) = (None, Some(false), vec![why]);
-                Agreed { subject: *i, reference: form.clone(), found, bound, within, why, earlier: false }
+                Agreed {
+                    subject: *i,
+                    reference: form.clone(),
+                    tokens,
+                    found,
+                    bound,
+                    within,
+                    why,
+                    earlier: false,
+                }
             };
             self.all.push(match answer {
                 Err(ChildError::Interrupted) => return Err(ChildError::Interrupted),
@@ -191,7 +216,8 @@ impl Gate<'_> {
                     let why = broken(&found, &bound);
                     let within = Some(why.is_empty());
                     let (reference, found) = (form.clone(), Some(*found));
-                    let agreed = Agreed { subject: *i, reference, found, bound, within, why, earlier: false };
+                    let agreed =
+                        Agreed { subject: *i, reference, tokens, found, bound, within, why, earlier: false };
                     if let Some(path) = kept_at {
                         write(path, &agreed);
                     }
@@ -210,6 +236,7 @@ impl Gate<'_> {
             self.all.push(Agreed {
                 subject: *subject,
                 reference: "none".into(),
+                tokens: 0,
                 found: None,
                 bound: bound("", None, ""),
                 within: None,
@@ -313,6 +340,12 @@ mod tests {
     }
 
     #[test]
+    fn large_models_are_compared_on_fewer_tokens() {
+        assert_eq!([0, 1 << 20, LARGE].map(positions), [POSITIONS; 3]);
+        assert_eq!([2 * LARGE, 4 * LARGE, 100 * LARGE].map(positions), [256, FEWEST, FEWEST]);
+    }
+
+    #[test]
     fn bounds_widen_with_what_is_rounded() {
         let kl = |held, quantize, kv| bound(held, quantize, kv).kl_mean;
         assert!(kl("f32", None, "f16") < kl("bf16", None, "f16"));
@@ -328,6 +361,7 @@ mod tests {
         let made = Agreed {
             subject: 3,
             reference: "exact".into(),
+            tokens: POSITIONS,
             found: agreement.summary(),
             bound: bound("f32", None, "f32"),
             within: Some(true),

@@ -31,6 +31,7 @@ pub mod export;
 pub mod facts;
 pub mod files;
 pub mod gate;
+pub mod homes;
 pub mod host;
 mod isolate;
 pub mod machine;

@@ -125,11 +125,18 @@ pub fn warnings(config: &BenchConfig, processes: &[Process], rows: &mut [Row]) -
             firsts.entry(row.subject).or_insert(row);
         }
         let label = |subject: usize| config.subjects[subject].label();
-        let counts: BTreeSet<_> = firsts.values().map(|r| r.prompt_tokens).collect();
-        if counts.len() > 1 {
-            let counts =
-                firsts.values().map(|r| (label(r.subject), r.prompt_tokens.unwrap_or_default())).collect();
-            warnings.push(Warning::UnequalPrompts { scenario: name.clone(), counts });
+        // Models of other shapes are not ranked with each other: their prompts may differ.
+        let mut alike: BTreeMap<_, Vec<&Row>> = BTreeMap::new();
+        for (subject, row) in &firsts {
+            alike.entry(shapes.get(subject)).or_default().push(row);
+        }
+        for rows in alike.into_values() {
+            let counts: BTreeSet<_> = rows.iter().map(|r| r.prompt_tokens).collect();
+            if counts.len() > 1 {
+                let counts =
+                    rows.iter().map(|r| (label(r.subject), r.prompt_tokens.unwrap_or_default())).collect();
+                warnings.push(Warning::UnequalPrompts { scenario: name.clone(), counts });
+            }
         }
         // Ids that were random in the first place differ for a reason of their own.
         firsts.retain(|subject, _| !random.contains(subject));

@@ -247,6 +247,7 @@ fn what_can_not_be_compared_is_refused_or_named() {
         b.agreement = vec![Agreed {
             subject: 1,
             reference: "exact".into(),
+            tokens: 0,
             found: None,
             bound: bound("q4_0", None, "f16"),
             within: Some(false),

@@ -126,3 +126,20 @@ fn different_ids_for_the_same_model_are_warned_of() {
     };
     assert_eq!(warnings(&mut record.rows), [expected]);
 }
+
+/// Prompts of other lengths are worth a warning among models that are ranked with each other, not between others.
+#[test]
+fn unequal_prompts_are_told_per_shape() {
+    let unequal = |shape: &str| {
+        let mut record = record();
+        for process in record.processes.iter_mut().filter(|p| p.subject == 1) {
+            process.load.as_mut().unwrap().shape = shape.to_owned();
+        }
+        for row in record.rows.iter_mut().filter(|r| r.subject == 1) {
+            row.prompt_tokens = row.prompt_tokens.map(|n| n + 1);
+        }
+        let warnings = summary::warnings(&record.config, &record.processes, &mut record.rows);
+        warnings.iter().filter(|w| matches!(w, Warning::UnequalPrompts { .. })).count()
+    };
+    assert_eq!((unequal("30 layers, width 576"), unequal("2 layers, width 64")), (1, 0));
+}

@@ -27,6 +27,9 @@ fn bench_measures_and_writes_what_it_measured() {
     let file: Value =
         serde_json::from_str(&std::fs::read_to_string(sandbox.path("r/results.json")).unwrap()).unwrap();
     assert_eq!(file, document);
+    // a record is shown to others: what lies in the store is named by it
+    let gate_cache = document["config"]["gate_cache"].as_str().unwrap();
+    assert!(gate_cache == "$ZONDA_HOME/agreement", "{gate_cache}");
 
     let llama_bench = [
         "bench",

@@ -1,5 +1,6 @@
 //! What a record says, in sentences: each computed from its figures, none written by hand. The reports share them.
 
+use crate::gate::POSITIONS;
 use crate::plan::Runs;
 use crate::record::{Cell, Rank, Record, Row, Status};
 use crate::stats::{Stats, median};
@@ -124,6 +125,12 @@ pub fn methodology(record: &Record) -> Vec<String> {
                 n => format!("{n} are out of bounds and not ranked"),
             }
         ));
+        let fewer = record.agreement.iter().filter(|a| (1..POSITIONS).contains(&a.tokens));
+        if let Some(fewest) = fewer.filter_map(|a| Some(a.found?.positions)).min() {
+            out.push(format!(
+                "Large models were compared at fewer positions, {fewest} at the fewest: how far they are off is known less well."
+            ));
+        }
     }
     if record.partial {
         out.push(

@@ -14,8 +14,9 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use zonda_bench::homes::Homes;
 use zonda_bench::record::{Row, Status};
 use zonda_bench::{BenchConfig, Launcher, Plan, Progress, Runs, Scenario, Subject, Update, Work};
 use zonda_engine::load::{Format, Model};
@@ -122,7 +123,7 @@ impl Bench {
 
         let graceful = interrupt::graceful();
         let mut follower = Follower::new(context.quiet, self.json.json);
-        let record = zonda_bench::run(&plan, &launcher, &mut follower)?;
+        let record = homes(&store).shorten_record(zonda_bench::run(&plan, &launcher, &mut follower)?);
         follower.bar.finish_and_clear();
         drop(graceful);
 
@@ -137,6 +138,7 @@ impl Bench {
         if !context.quiet {
             let files: Vec<_> = written.iter().map(|p| p.display().to_string()).collect();
             eprintln!("written: {}", files.join(", "));
+            eprintln!("report: {}", out.join("report.html").display());
         }
         let failed = record.rows.iter().filter(|row| row.status != Status::Ok).count();
         match failed {
@@ -214,6 +216,14 @@ impl Bench {
             options,
         }
     }
+}
+
+/// Folders that a record, which is shown to others, names by what they are.
+fn homes(store: &Store) -> Homes {
+    let named = std::env::var_os("ZONDA_HOME").is_some_and(|home| !home.is_empty());
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let models = named.then(|| (absolute(store.home()), "$ZONDA_HOME"));
+    Homes::new(models.into_iter().chain(dirs::home_dir().map(|home| (home, "~"))))
 }
 
 /// The default model and, converted at the first use and kept, the same weights as SafeTensors.
