@@ -1,6 +1,6 @@
 //! The report's plots: distributions of gaps, time lines, roofline.
 
-use super::svg::{Axis, Plot};
+use super::svg::{Axis, Plot, WIDTH};
 use super::{colour, legend};
 use crate::ceilings::{Peaks, Rate};
 use crate::clock::Delivery;
@@ -11,6 +11,12 @@ use crate::summary::figure;
 
 /// Points of a drawn time line at most.
 const POINTS: usize = 160;
+/// Characters of a name within a plot at most.
+const NAME: usize = 46;
+/// Least distance of two labels, from base line to base line.
+const LINE: f64 = 14.0;
+/// Share of the roofline's width that is kept free for the roofs' names.
+const FREE: f64 = 0.18;
 /// Bins of a distribution over the whole axis.
 const BINS: usize = 96;
 
@@ -68,15 +74,20 @@ pub fn gaps(record: &Record, subjects: &[Subject<'_>]) -> Option<String> {
         for (q, name) in [(p50, "p50"), (p90, "p90"), (p99, "p99")] {
             plot.mark(q, base, 8.0, &format!("{name} {} ms", figure(q)));
         }
-        plot.text(
-            50.0,
-            base - 36.0,
-            "start",
-            "strong",
-            &format!("{} · p50 {} · p99 {}", s.name, figure(p50), figure(p99)),
-        );
+        plot.text(2.0, base - 36.0, "start", "strong label", &shortened(&s.name));
+        let figures = format!("p50 {} · p99 {}", figure(p50), figure(p99));
+        plot.text(WIDTH - 2.0, base - 36.0, "end", "label", &figures);
     }
     Some(plot.finish("Distribution of the gaps between tokens, per backend"))
+}
+
+/// A name that leaves room for figures beside it; the title beneath the pointer has all of it.
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= NAME {
+        name.to_owned()
+    } else {
+        name.chars().take(NAME - 1).chain(['…']).collect()
+    }
 }
 
 /// Tokens over time of every run of a scenario, a line per run; `None` without any.
@@ -140,6 +151,8 @@ pub fn roofline(record: &Record, subjects: &[Subject<'_>]) -> Option<String> {
     let top = roofs.iter().map(|r| r.1).fold(0.0, f64::max);
     let least_roof = roofs.iter().map(|r| r.1).fold(f64::INFINITY, f64::min);
     let x = Axis::log((low / 2.0).min(1.0), high.max(4.0 * top / bandwidth));
+    // no point stands where the names do
+    let x = Axis { high: x.high * (x.high / x.low).powf(FREE / (1.0 - FREE)), ..x };
     let slowest = placed.iter().map(|p| p.ops_per_s).fold(f64::INFINITY, f64::min);
     let y = Axis::log(slowest.min(bandwidth * x.low), top * 1.6);
     let mut plot =
@@ -148,29 +161,45 @@ pub fn roofline(record: &Record, subjects: &[Subject<'_>]) -> Option<String> {
         let corner = peak / bandwidth;
         let points = [(corner.max(x.low), *peak), (x.high, *peak)];
         plot.line(points.into_iter(), "roof", "", &format!("{name}: {} Tops/s", figure(peak / 1e12)));
-        // the lowest roof's name stands below it, clear of the next one's
-        let lift = if *peak == least_roof { -13.0 } else { 5.0 };
-        let (at_x, at_y) = (plot.at_x(x.high) - 2.0, plot.at_y(*peak) - lift);
-        plot.text(at_x, at_y, "end", "", &format!("{name} {} T", figure(peak / 1e12)));
+    }
+    for ((name, peak), at) in roofs.iter().zip(spread(roofs.iter().map(|r| plot.at_y(r.1) - 5.0))) {
+        plot.text(WIDTH - 12.0, at, "end", "label", &format!("{name} {} T", figure(peak / 1e12)));
     }
     let slope = [(x.low, bandwidth * x.low), (top / bandwidth, top)];
     let said = format!("memory {} GB/s", figure(bandwidth / 1e9));
     plot.line(slope.into_iter(), "roof", "", &said);
     let corner = least_roof / bandwidth;
     let middle = (0.5 * corner).max(x.low);
-    let (at_x, at_y) = (plot.at_x(middle), plot.at_y(bandwidth * middle) - 10.0);
-    plot.text(at_x, at_y, "end", "", &said);
+    let (at_x, at_y) = (plot.at_x(middle), plot.at_y(bandwidth * middle));
     for p in &placed {
         plot.point(p.intensity, p.ops_per_s, p.decode, &colour(p.subject), &p.title);
+    }
+    // left of the slope where there is room, else right of it
+    match at_x > WIDTH / 3.0 {
+        true => plot.text(at_x, at_y - 10.0, "end", "label", &said),
+        false => plot.text(at_x + 10.0, at_y + 10.0, "start", "label", &said),
     }
     let svg = plot.finish("Roofline: operations a second against operations a byte");
     Some(format!("{}{svg}", legend(subjects.iter().filter(|s| placed.iter().any(|p| p.subject == s.index)))))
 }
 
+/// The arithmetic's peaks, highest first.
 fn roofs(peaks: &Peaks) -> Vec<(&'static str, f64)> {
     let bf16 = peaks.bf16_ops_per_s.map(|r: Rate| ("bf16", r.all_threads));
     let fixed = [("int8", peaks.int8_ops_per_s.all_threads), ("f32", peaks.f32_ops_per_s.all_threads)];
-    fixed.into_iter().chain(bf16).collect()
+    let mut roofs: Vec<_> = fixed.into_iter().chain(bf16).collect();
+    roofs.sort_by(|a, b| b.1.total_cmp(&a.1));
+    roofs
+}
+
+/// Heights of labels, from the top, moved down as far as it takes for none to cover another.
+fn spread(heights: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut last = f64::NEG_INFINITY;
+    let moved = heights.map(|height| {
+        last = height.max(last + LINE);
+        last
+    });
+    moved.collect()
 }
 
 fn place(record: &Record, s: &Subject<'_>) -> Vec<Placed> {
@@ -205,4 +234,17 @@ fn place(record: &Record, s: &Subject<'_>) -> Vec<Placed> {
     }
     placed.retain(|p| p.intensity.is_finite() && p.intensity > 0.0 && p.ops_per_s > 0.0);
     placed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_keep_their_distance() {
+        assert_eq!(spread([10.0, 12.0, 60.0, 61.0].into_iter()), [10.0, 24.0, 60.0, 74.0]);
+        assert_eq!(spread(std::iter::empty()), Vec::<f64>::new());
+        let long = "x".repeat(100);
+        assert_eq!((shortened(&long).chars().count(), shortened("native").as_str()), (NAME, "native"));
+    }
 }

@@ -10,7 +10,7 @@ pub const WIDTH: f64 = 480.0;
 const LEFT: f64 = 46.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 22.0;
-const BOTTOM: f64 = 38.0;
+const BOTTOM: f64 = 42.0;
 
 /// An axis: its range, and whether it is logarithmic.
 #[derive(Clone, Copy)]
@@ -97,7 +97,7 @@ impl Plot {
                 plot.body,
                 "<line class=\"grid-line\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>"
             );
-            plot.text(at, bottom + 15.0, "middle", "", &short(tick));
+            plot.text(at, bottom + 18.0, "middle", "", &short(tick));
         }
         let _ = write!(
             plot.body,

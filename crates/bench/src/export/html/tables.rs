@@ -9,19 +9,25 @@ use std::fmt::Write;
 
 type Pick = fn(&Cell) -> Option<&Stats>;
 
-/// Columns of a backend's table.
-const FIGURES: [(&str, Pick); 6] = [
-    ("TTFT ms", |c| c.ttft_ms.as_ref()),
-    ("TpT ms", |c| c.tpt_ms.as_ref()),
-    ("total ms", |c| c.total_ms.as_ref()),
-    ("tokens/s", |c| c.throughput.as_ref()),
-    ("prefill/s", |c| c.prefill_tps.as_ref()),
-    ("decode/s", |c| c.decode_tps.as_ref()),
-];
+/// How a column's figures are shown.
+#[derive(Clone, Copy, PartialEq)]
+enum Shown {
+    Figure,
+    /// A share of a limit: only where the record has any.
+    Share,
+}
 
-/// Columns that are shares of a limit: only where the record has any.
-const SHARES: [(&str, Pick); 2] =
-    [("of prefill limit", |c| c.prefill_share.as_ref()), ("of decode limit", |c| c.decode_share.as_ref())];
+/// Columns of a backend's table.
+const FIGURES: [(&str, Shown, Pick); 8] = [
+    ("TTFT ms", Shown::Figure, |c| c.ttft_ms.as_ref()),
+    ("TpT ms", Shown::Figure, |c| c.tpt_ms.as_ref()),
+    ("total ms", Shown::Figure, |c| c.total_ms.as_ref()),
+    ("tokens/s", Shown::Figure, |c| c.throughput.as_ref()),
+    ("prefill/s", Shown::Figure, |c| c.prefill_tps.as_ref()),
+    ("of limit", Shown::Share, |c| c.prefill_share.as_ref()),
+    ("decode/s", Shown::Figure, |c| c.decode_tps.as_ref()),
+    ("of limit", Shown::Share, |c| c.decode_share.as_ref()),
+];
 
 /// A table per backend and model, with the Avg row.
 pub fn results(record: &Record, subjects: &[Subject<'_>]) -> String {
@@ -29,17 +35,17 @@ pub fn results(record: &Record, subjects: &[Subject<'_>]) -> String {
 }
 
 fn one(record: &Record, s: &Subject<'_>) -> String {
-    let shares = s.cells.iter().any(|c| SHARES.iter().any(|(_, pick)| pick(c).is_some()));
-    let shares: &[(&str, Pick)] = if shares { &SHARES } else { &[] };
+    let shares = s.cells.iter().any(|c| c.prefill_share.is_some() || c.decode_share.is_some());
+    let columns = || FIGURES.iter().filter(move |(_, shown, _)| shares || *shown != Shown::Share);
     let mut out = format!("<h3>{}{}</h3>", swatch(s.index), escape(&s.name));
     if s.synthetic {
         out.push_str("<p class=\"note\">Synthetic: the harness's own overhead, not ranked.</p>");
     }
     out.push_str("<div class=\"scroll\"><table><thead><tr><th>scenario</th><th>prompt</th><th>output</th>");
-    for (name, _) in FIGURES.iter().chain(shares) {
+    for (name, ..) in columns() {
         let _ = write!(out, "<th>{name}</th>");
     }
-    out.push_str("<th>ITL p50/p90/p99 ms</th><th>runs</th></tr></thead><tbody>");
+    out.push_str("<th>ITL ms: p50, p90, p99</th><th>runs</th></tr></thead><tbody>");
     for c in &s.cells {
         let count = |n: Option<usize>| n.map(|n| n.to_string()).unwrap_or_default();
         let _ = write!(
@@ -49,19 +55,19 @@ fn one(record: &Record, s: &Subject<'_>) -> String {
             count(c.prompt_tokens),
             count(c.generated)
         );
-        for (_, pick) in FIGURES {
-            let _ = write!(out, "<td>{}</td>", with_spread(pick(c)));
+        for (_, shown, pick) in columns() {
+            let text = match shown {
+                Shown::Figure => with_spread(pick(c)),
+                Shown::Share => percent(pick(c).map(|s| s.median)),
+            };
+            let _ = write!(out, "<td>{text}</td>");
         }
-        for (_, pick) in shares {
-            let share = pick(c).map(|s| format!("{:.0}%", 100.0 * s.median)).unwrap_or_default();
-            let _ = write!(out, "<td>{share}</td>");
-        }
-        let gaps = c.itl_ms.map(|q| q.map(figure).join(" / ")).unwrap_or_default();
+        let gaps = c.itl_ms.map(|q| q.map(figure).join(" · ")).unwrap_or_default();
         let runs =
             if c.failed == 0 { c.runs.to_string() } else { format!("{} of {}", c.runs, c.runs + c.failed) };
         let _ = write!(out, "<td>{gaps}</td><td>{runs}</td></tr>");
         if let Some(why) = &c.why {
-            let span = 5 + FIGURES.len() + shares.len();
+            let span = 5 + columns().count();
             let _ = write!(
                 out,
                 "<tr class=\"bad\"><td class=\"wrap\" colspan=\"{span}\">{}</td></tr>",
@@ -70,12 +76,12 @@ fn one(record: &Record, s: &Subject<'_>) -> String {
         }
     }
     out.push_str("<tr class=\"avg\"><td>Avg</td><td></td><td></td>");
-    for (_, pick) in FIGURES {
-        let _ = write!(out, "<td>{}</td>", s.average(pick).map(figure).unwrap_or_default());
-    }
-    for (_, pick) in shares {
-        let share = s.average(pick).map(|v| format!("{:.0}%", 100.0 * v)).unwrap_or_default();
-        let _ = write!(out, "<td>{share}</td>");
+    for (_, shown, pick) in columns() {
+        let text = match shown {
+            Shown::Figure => s.average(*pick).map(figure).unwrap_or_default(),
+            Shown::Share => percent(s.average(*pick)),
+        };
+        let _ = write!(out, "<td>{text}</td>");
     }
     out.push_str("<td></td><td></td></tr></tbody></table></div>");
     let mut facts = Vec::new();
@@ -100,6 +106,10 @@ fn one(record: &Record, s: &Subject<'_>) -> String {
     }));
     out.push_str(&super::note_of(&facts.join(" · ")));
     out
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map(|share| format!("{:.0}%", 100.0 * share)).unwrap_or_default()
 }
 
 fn with_spread(stats: Option<&Stats>) -> String {
