@@ -2,7 +2,7 @@
 
 use crate::args::JsonArg;
 use crate::error::{Advice as _, Interrupted, Usage, advised};
-use crate::store::install_tls;
+use crate::store::{agent_settings, install_tls};
 use crate::{Context, interrupt, output};
 use anyhow::Context as _;
 use clap::Args;
@@ -217,13 +217,7 @@ impl Server {
         if uri.host().is_none_or(str::is_empty) {
             return Err(bad().into());
         }
-        let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
-        let agent = Agent::config_builder()
-            .tls_config(tls)
-            .user_agent(concat!("zonda/", env!("CARGO_PKG_VERSION")))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
+        let agent = agent_settings()
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(SILENCE))
             .timeout_per_read(Some(SILENCE))

@@ -6,7 +6,9 @@ use crate::error::advised;
 use anyhow::Context as _;
 use std::io::ErrorKind;
 use std::time::Duration;
+use ureq::config::ConfigBuilder;
 use ureq::http::{Response, StatusCode, Uri, header};
+use ureq::typestate::AgentScope;
 use ureq::{Agent, Body};
 
 /// The Hub's address unless `HF_ENDPOINT` names another.
@@ -55,6 +57,18 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// What all requests have in common: the system's certificates, our name, and answers taken as they come: a status is not
+/// an error, a redirect is not followed.
+pub fn agent_settings() -> ConfigBuilder<AgentScope> {
+    let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
+    Agent::config_builder()
+        .tls_config(tls)
+        .user_agent(concat!("zonda/", env!("CARGO_PKG_VERSION")))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+}
+
 impl Client {
     /// A client for `HF_ENDPOINT`, with the given token.
     ///
@@ -79,13 +93,7 @@ impl Client {
         if origin.scheme_str() == Some("https") {
             install_tls()?;
         }
-        let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
-        let agent = Agent::config_builder()
-            .tls_config(tls)
-            .user_agent(concat!("zonda/", env!("CARGO_PKG_VERSION")))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
+        let agent = agent_settings()
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(ANSWER))
             .timeout_per_read(Some(READ))

@@ -16,7 +16,7 @@ mod name;
 mod transfer;
 mod wheel;
 
-pub use http::install_tls;
+pub use http::{agent_settings, install_tls};
 pub use manifest::Manifest;
 pub use name::ModelName;
 
