@@ -3,7 +3,6 @@
 use super::{BackendKind, OpenOptions, open, open_model, text_of};
 use crate::store::Located;
 use anyhow::Context as _;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use zonda_engine::forward::Limits;
 use zonda_engine::load::Format;

@@ -75,8 +75,9 @@ pub const DRAFT_MAX: usize = 16;
 
 /// Match lengths up to each bound are a class: the longer a match, the likelier it goes on.
 const BOUNDS: [usize; 8] = [2, 3, 4, 6, 9, 15, 24, usize::MAX];
-/// How likely a match of each class goes on, before anything is known.
-const NGRAM_PRIOR: [f64; 8] = [0.2, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.9];
+/// How likely a match of each class goes on, before anything is known. Rather too low: that it is higher is found out for
+/// nothing, from guesses that were not verified.
+const NGRAM_PRIOR: [f64; 8] = [0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.85];
 /// How likely a draft model is right, before anything is known.
 const DRAFT_PRIOR: f64 = 0.7;
 /// Steps after which a draft model that didn't pay is tried again, at first; then twice as many, and so on.

@@ -3,7 +3,7 @@
 use super::cost::Costs;
 
 /// Drafting has to promise at least this much more speed than not to.
-const WORTH: f64 = 1.03;
+const WORTH: f64 = 1.05;
 /// How much an observation fades with each one after it.
 const FADE: f64 = 0.97;
 /// Observations that a prior counts for.
