@@ -138,6 +138,8 @@ mod tests {
         let found: Vec<_> = Scenario::builtin().into_iter().map(|s| (s.name, s.max_tokens)).collect();
         let expected = [("short", 20), ("medium", 100), ("code", 150), ("long", 200)];
         assert_eq!(found, expected.map(|(n, t)| (n.to_owned(), t)));
+        let edit = Scenario::find("edit").unwrap();
+        assert_eq!((edit.name.as_str(), edit.max_tokens), ("edit", 600));
     }
 
     #[test]
