@@ -44,7 +44,7 @@ pub fn empty(
         peak_rss_mb: None,
         usage: None,
         outlier: false,
-        drafted_tokens: None,
+        drafted_tokens: s.speculates().then_some(0),
         accepted_tokens: None,
         acceptance: None,
         finish_reason: None,
@@ -74,7 +74,8 @@ pub fn check_length(report: &RunReport, asked: usize, natural: bool) -> Result<(
 /// A row with the figures of a good run. `prompt_only`: a `pp` test, whose one output token is not a measurement.
 ///
 /// What was drafted is told where the subject speculates: nothing, where it found nothing worth drafting.
-pub fn filled(row: Row, report: RunReport, prompt_only: bool, speculates: bool) -> Row {
+pub fn filled(row: Row, report: RunReport, prompt_only: bool) -> Row {
+    let speculates = row.drafted_tokens.is_some();
     let line = &report.timeline;
     let mut gaps = line.gaps_ms();
     gaps.sort_by(f64::total_cmp);

@@ -214,7 +214,8 @@ async fn speculation_is_chosen_per_request_and_changes_nothing() {
     }
     ask(json!("draft")).await.fails(400, "speculate");
     ask(json!("often")).await.fails(400, "speculate");
-    let metrics = get(&server, "/metrics").await.text();
+    let metrics = get(&server, "/metrics").await;
+    let metrics = metrics.text();
     for name in ["vllm:spec_decode_num_draft_tokens_total{", "vllm:spec_decode_num_accepted_tokens_total{"] {
         assert!(metrics.contains(name), "{name} in {metrics}");
     }

@@ -237,9 +237,8 @@ impl Experiment<'_> {
         let spec = RunSpec { work: w.clone(), max_tokens: w.max_tokens(), natural, cached, seed };
         let report = self.request(child, spec)?;
         row::check_length(&report, w.max_tokens(), natural).map_err(Trouble::Failed)?;
-        let speculates = self.config.subjects[subject].speculates();
         let row = self.empty_row(subject, work, run, Status::Ok);
-        Ok(row::filled(row, report, matches!(w, Work::Prompt(_)), speculates))
+        Ok(row::filled(row, report, matches!(w, Work::Prompt(_))))
     }
 }
 
