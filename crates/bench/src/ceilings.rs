@@ -129,7 +129,9 @@ pub fn place(rows: &mut [Row], processes: &[Process], peaks: &Peaks, cache_bytes
         row.prefill_share = row.prefill_tps.map(|tps| tps / peaks.prefill_limit(&facts));
         // the mean position of the tokens after the first: each reads the keys and values of all before it
         let position = row.prompt_tokens.zip(row.generated).map(|(p, n)| p as f64 + n as f64 / 2.0);
-        let decode = row.decode_tps.zip(position).filter(|_| facts.decode_bytes > cache_bytes);
+        // several tokens of a draft share one reading: no limit of that kind holds
+        let reads = facts.decode_bytes > cache_bytes && row.drafted_tokens.is_none();
+        let decode = row.decode_tps.zip(position).filter(|_| reads);
         row.decode_share = decode.map(|(tps, position)| tps / peaks.decode_limit(&facts, position));
     }
 }

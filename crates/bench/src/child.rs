@@ -189,6 +189,8 @@ fn request(
             prompt_tokens: outcome.usage.prompt_tokens,
             cached_tokens: outcome.usage.cached_tokens,
             prefill_ms: outcome.timing.prefill.as_secs_f64() * 1e3,
+            drafted_tokens: outcome.usage.drafted_tokens,
+            accepted_tokens: outcome.usage.accepted_tokens,
             finish_reason: outcome.reason.as_str().into(),
             prompt_sha256: hash_ids(&for_hash.encode(engine.text()).map_err(|e| e.to_string())?),
             ids: seen.ids,

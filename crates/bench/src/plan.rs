@@ -34,6 +34,11 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// It guesses tokens ahead.
+    pub fn speculates(&self) -> bool {
+        self.options.contains_key("speculate")
+    }
+
     /// A short name for progress and messages: `native · smollm2-135m (gguf)`.
     pub fn label(&self) -> String {
         match &self.format {

@@ -224,6 +224,12 @@ pub struct RunReport {
     pub cached_tokens: usize,
     /// Compute time of the other prompt tokens, in ms.
     pub prefill_ms: f64,
+    /// Tokens that were drafted and verified; 0 without speculation.
+    #[serde(default)]
+    pub drafted_tokens: usize,
+    /// Those of them that were right.
+    #[serde(default)]
+    pub accepted_tokens: usize,
     /// Why it ended: `length`, `stop`, `context_full`, …
     pub finish_reason: String,
     /// SHA-256 of the prompt's ids as little-endian `u32`.
@@ -321,6 +327,15 @@ pub struct Row {
     pub usage: Option<ProcessUsage>,
     /// Its tokens/s lie far from those of the other runs; it is marked, and counts like them.
     pub outlier: bool,
+    /// Tokens that were drafted and verified; `None` without speculation.
+    #[serde(default)]
+    pub drafted_tokens: Option<usize>,
+    /// Those of them that were right.
+    #[serde(default)]
+    pub accepted_tokens: Option<usize>,
+    /// Accepted / drafted; `None` if nothing was drafted.
+    #[serde(default)]
+    pub acceptance: Option<f64>,
     /// Why generation ended.
     pub finish_reason: Option<String>,
     /// SHA-256 of the prompt's ids.
@@ -406,6 +421,9 @@ pub struct Cell {
     /// Energy in a run, in joules.
     #[serde(default)]
     pub energy_j: Option<Stats>,
+    /// Accepted / drafted tokens of all good runs together; `None` if nothing was drafted.
+    #[serde(default)]
+    pub acceptance: Option<f64>,
     /// Why the subject has no place in the ranking though it has figures; `None` if it has one or is the mock.
     #[serde(default)]
     pub not_ranked: Option<String>,

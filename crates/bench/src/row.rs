@@ -44,12 +44,20 @@ pub fn empty(
         peak_rss_mb: None,
         usage: None,
         outlier: false,
+        drafted_tokens: s.speculates().then_some(0),
+        accepted_tokens: None,
+        acceptance: None,
         finish_reason: None,
         prompt_sha256: None,
         timeline: None,
         ids: Vec::new(),
         text: String::new(),
     }
+}
+
+/// Accepted / drafted; `None` if nothing was drafted.
+pub fn acceptance(accepted: usize, drafted: usize) -> Option<f64> {
+    (drafted > 0).then(|| accepted as f64 / drafted as f64)
 }
 
 /// Did the run do the work that was asked?
@@ -64,7 +72,10 @@ pub fn check_length(report: &RunReport, asked: usize, natural: bool) -> Result<(
 }
 
 /// A row with the figures of a good run. `prompt_only`: a `pp` test, whose one output token is not a measurement.
+///
+/// What was drafted is told where the subject speculates: nothing, where it found nothing worth drafting.
 pub fn filled(row: Row, report: RunReport, prompt_only: bool) -> Row {
+    let speculates = row.drafted_tokens.is_some();
     let line = &report.timeline;
     let mut gaps = line.gaps_ms();
     gaps.sort_by(f64::total_cmp);
@@ -82,6 +93,9 @@ pub fn filled(row: Row, report: RunReport, prompt_only: bool) -> Row {
         itl_ms: (!gaps.is_empty()).then(|| [0.5, 0.9, 0.99].map(|q| quantile(&gaps, q))),
         peak_rss_mb: report.usage.peak_rss.map(|bytes| bytes as f64 / f64::from(1 << 20)),
         usage: Some(report.usage),
+        drafted_tokens: speculates.then_some(report.drafted_tokens),
+        accepted_tokens: speculates.then_some(report.accepted_tokens),
+        acceptance: acceptance(report.accepted_tokens, report.drafted_tokens),
         finish_reason: Some(report.finish_reason),
         prompt_sha256: Some(report.prompt_sha256),
         timeline: Some(report.timeline),

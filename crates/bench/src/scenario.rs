@@ -5,13 +5,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The scenarios that ship with Zonda, in the order they are listed.
-const BUILTIN: [(&str, &str); 4] = [
+/// The scenarios that ship with Zonda, in the order they are listed: those that are run by default, then the others.
+const BUILTIN: [(&str, &str); 5] = [
     ("short", include_str!("../../../benchmarks/scenarios/short.toml")),
     ("medium", include_str!("../../../benchmarks/scenarios/medium.toml")),
     ("code", include_str!("../../../benchmarks/scenarios/code.toml")),
     ("long", include_str!("../../../benchmarks/scenarios/long.toml")),
+    ("edit", include_str!("../../../benchmarks/scenarios/edit.toml")),
 ];
+
+/// How many of them.
+const DEFAULTS: usize = 4;
 
 /// Longest scenario file read, in bytes.
 const MAX_FILE: u64 = 8 << 20;
@@ -40,13 +44,14 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// The four scenarios that ship with Zonda: short, medium, code, long.
+    /// The four scenarios that are run by default: short, medium, code, long.
     ///
     /// # Panics
     /// Never in a released build: a test parses the embedded files.
     pub fn builtin() -> Vec<Scenario> {
         BUILTIN
             .iter()
+            .take(DEFAULTS)
             .map(|(name, text)| Scenario::parse(text, name).expect("an embedded scenario parses"))
             .collect()
     }
@@ -134,6 +139,8 @@ mod tests {
         let found: Vec<_> = Scenario::builtin().into_iter().map(|s| (s.name, s.max_tokens)).collect();
         let expected = [("short", 20), ("medium", 100), ("code", 150), ("long", 200)];
         assert_eq!(found, expected.map(|(n, t)| (n.to_owned(), t)));
+        let edit = Scenario::find("edit").unwrap();
+        assert_eq!((edit.name.as_str(), edit.max_tokens), ("edit", 600));
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub fn cells(config: &BenchConfig, rows: &[Row]) -> Vec<Cell> {
                     Some((usage.voluntary_switches? + usage.involuntary_switches?) as f64)
                 }),
                 energy_j: stats(|r| r.usage?.energy_j),
+                acceptance: pooled_acceptance(&good),
                 not_ranked: None,
             });
         }
@@ -70,6 +71,11 @@ pub fn starts(cells: &mut [Cell], processes: &[Process]) {
 fn agreed(mut values: impl Iterator<Item = Option<usize>>) -> Option<usize> {
     let first = values.next()??;
     values.all(|v| v == Some(first)).then_some(first)
+}
+
+fn pooled_acceptance(rows: &[&Row]) -> Option<f64> {
+    let sum = |count: fn(&Row) -> Option<usize>| rows.iter().filter_map(|r| count(r)).sum();
+    crate::row::acceptance(sum(|r| r.accepted_tokens), sum(|r| r.drafted_tokens))
 }
 
 fn pooled_gaps(rows: &[&Row]) -> Option<[f64; 3]> {

@@ -86,6 +86,8 @@ fn report(ttft: f64, tpt: f64) -> RunReport {
         timeline.push(Duration::from_secs_f64((ttft + f64::from(i) * tpt) / 1e3), 1).unwrap();
     }
     RunReport {
+        drafted_tokens: 0,
+        accepted_tokens: 0,
         timeline,
         prompt_tokens: 40,
         cached_tokens: 0,

@@ -1,12 +1,14 @@
 //! The command line's shape: the commands, and the flags that several of them share.
 
-use crate::backends::{self, BackendKind, OpenOptions};
+use crate::backends::{self, BackendKind, OpenOptions, Speculation};
 use crate::cmd;
+use crate::error::Usage;
+use crate::store::Store;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use zonda_engine::{SamplingParams, TokenId};
+use zonda_engine::{SamplingParams, Speculate, TokenId};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -141,7 +143,90 @@ impl OpenArgs {
             mock_step: None,
             parallel: None,
             kv_contexts: None,
+            speculation: Speculation::default(),
         }
+    }
+}
+
+/// Whether tokens are guessed ahead.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Speculation")]
+pub struct SpeculateArgs {
+    /// Guess tokens ahead and verify several in one step, which changes none of them: from the text so far (ngram), or with
+    /// --draft's model [default: off; draft if --draft is given].
+    #[arg(long, value_name = "HOW")]
+    pub speculate: Option<How>,
+    #[command(flatten)]
+    pub draft: DraftArgs,
+}
+
+/// How drafts are made.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Speculation")]
+pub struct DraftArgs {
+    /// The draft model: a smaller one with the same tokenizer.
+    #[arg(long, value_name = "MODEL")]
+    pub draft: Option<OsString>,
+
+    /// Most tokens of a draft; how many there are follows from what was accepted and what it costs [default: 16].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=63))]
+    pub draft_max: Option<u16>,
+
+    /// Fewest tokens of a draft, whether they pay or not, to try and to measure [default: 0].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=63))]
+    pub draft_min: Option<u16>,
+}
+
+/// `--speculate`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum How {
+    /// Not at all.
+    Off,
+    /// From the prompt and the answer so far.
+    Ngram,
+    /// With a draft model.
+    Draft,
+}
+
+impl SpeculateArgs {
+    /// What was asked for; the draft model is looked up.
+    ///
+    /// # Errors
+    /// If there is no such model, or it is needed and not named.
+    pub fn speculation(&self, store: &Store) -> anyhow::Result<Speculation> {
+        let how = self.speculate.unwrap_or(if self.draft.draft.is_some() { How::Draft } else { How::Off });
+        self.draft.speculation(store, how)
+    }
+}
+
+impl DraftArgs {
+    /// Speculation in one of its forms.
+    ///
+    /// # Errors
+    /// As [`SpeculateArgs::speculation`].
+    pub fn speculation(&self, store: &Store, how: How) -> anyhow::Result<Speculation> {
+        let how = match how {
+            How::Off => Speculate::Off,
+            How::Ngram => Speculate::Ngram,
+            How::Draft if self.draft.is_none() => {
+                return Err(Usage(
+                    "--speculate draft needs a draft model: name one with --draft MODEL".into(),
+                )
+                .into());
+            }
+            How::Draft => Speculate::Draft,
+        };
+        let draft = self.draft.as_ref().map(|model| store.locate(model)).transpose()?;
+        // Children are started elsewhere, and a record is read elsewhere.
+        let path = |l: crate::store::Located| {
+            l.path.map_or_else(|| l.name.into(), |p| std::path::absolute(&p).unwrap_or(p))
+        };
+        Ok(Speculation {
+            how,
+            draft: draft.map(path),
+            most: self.draft_max.map(usize::from),
+            least: self.draft_min.map(usize::from),
+        })
     }
 }
 

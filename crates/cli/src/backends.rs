@@ -21,6 +21,7 @@ use zonda_mlx::Mlx;
 use zonda_native::Native;
 
 mod configure;
+mod speculation;
 mod status;
 
 #[cfg(feature = "llama-cpp")]
@@ -28,6 +29,7 @@ use configure::llama_cpp_options;
 #[cfg(feature = "mlx")]
 use configure::mlx_options;
 use configure::{mock_options, native_options, refuse, unsupported};
+pub use speculation::Speculation;
 pub use status::{DeviceStatus, Status};
 
 /// The instruction sets that `--isa` takes.
@@ -145,6 +147,8 @@ pub struct OpenOptions {
     pub parallel: Option<usize>,
     /// How many whole contexts the KV room holds; `None`: one for each sequence.
     pub kv_contexts: Option<usize>,
+    /// Where drafts come from.
+    pub speculation: Speculation,
 }
 
 /// How requests share an engine.
@@ -178,7 +182,11 @@ impl OpenOptions {
             ("parallel", number(self.parallel)),
             ("kv_contexts", number(self.kv_contexts)),
         ];
-        given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+        given
+            .into_iter()
+            .chain(self.speculation.to_map())
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect()
     }
 
     /// The inverse of [`OpenOptions::to_map`].
@@ -205,6 +213,7 @@ impl OpenOptions {
                 "mock_step" => options.mock_step = Some(value.parse().with_context(bad)?),
                 "kv_contexts" => options.kv_contexts = Some(value.parse().with_context(bad)?),
                 "parallel" => options.parallel = Some(value.parse().with_context(bad)?),
+                _ if options.speculation.take(name, value)? => {}
                 _ => anyhow::bail!("unknown option {name}"),
             }
         }
@@ -315,9 +324,11 @@ pub fn start(
     text: Option<Text>,
     options: &OpenOptions,
 ) -> anyhow::Result<Engine> {
+    let (draft, config) =
+        (options.draft_model(kind)?, options.speculation.configure(EngineConfig::default()));
     let options = options.clone();
     let open = move || open(kind, model.as_ref(), &options);
-    Ok(Engine::start(open, text, EngineConfig::default())?)
+    Ok(Engine::start_drafted(open, text, config, draft)?)
 }
 
 /// Most sequences that run at once unless told.
@@ -349,9 +360,11 @@ pub fn start_shared(
         parallel: fixed.map_or(Parallel::Measured(MOST_PARALLEL), Parallel::AtMost),
         max_waiting: sharing.queue,
         prefix_cache: !alone,
+        ..EngineConfig::default()
     };
+    let (draft, config) = (options.draft_model(kind)?, options.speculation.configure(config));
     let open = move || open(kind, model.as_ref(), &options);
-    Ok(Engine::start(open, text, config)?)
+    Ok(Engine::start_drafted(open, text, config, draft)?)
 }
 
 #[cfg(test)]

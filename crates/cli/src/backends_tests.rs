@@ -28,10 +28,16 @@ fn options_reach_a_child_process_as_they_are() {
         mock_step: Some(3),
         parallel: Some(4),
         kv_contexts: Some(2),
+        speculation: Speculation {
+            how: zonda_engine::Speculate::Draft,
+            draft: Some("/models/small.gguf".into()),
+            most: Some(8),
+            least: Some(1),
+        },
     };
     assert_eq!(OpenOptions::from_map(&options.to_map()).unwrap(), options);
     assert_eq!(OpenOptions::default().to_map(), BTreeMap::new());
-    for (name, value) in [("threads", "two"), ("device", "tpu"), ("speed", "max")] {
+    for (name, value) in [("threads", "two"), ("device", "tpu"), ("speed", "max"), ("speculate", "always")] {
         assert!(OpenOptions::from_map(&BTreeMap::from([(name.into(), value.into())])).is_err(), "{name}");
     }
 }

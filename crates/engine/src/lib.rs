@@ -6,6 +6,7 @@
 //! * [`request`] is what a caller asks for: prompt, sampling, limits;
 //! * [`tokenize`] turns text and chats into token ids and back;
 //! * [`schedule`] decides which tokens of which sequences go into the next step (pure: no I/O, no clock);
+//! * [`speculate`] guesses what comes next, so that one step can compute several tokens;
 //! * [`forward`] is the cut: the [`forward::Backend`] trait turns tokens into logits;
 //! * [`sample`] turns logits into the next token;
 //! * [`stream`] turns tokens into text events, stop strings and finish reasons;
@@ -48,6 +49,7 @@ pub mod make;
 pub mod request;
 pub mod sample;
 pub mod schedule;
+pub mod speculate;
 pub mod stream;
 pub mod tokenize;
 pub mod worker;
@@ -55,6 +57,7 @@ pub mod worker;
 pub use request::{Prompt, Request, RequestError, Text};
 pub use sample::{Grammar, SamplingParams};
 pub use schedule::Occupancy;
+pub use speculate::{DraftModel, Speculate};
 pub use stream::{Event, FinishReason, Outcome, Timing, Usage};
 pub use worker::{Canceller, Completion, Engine, EngineConfig, EngineError, Generation, Parallel};
 

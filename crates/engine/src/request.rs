@@ -2,6 +2,7 @@
 
 use crate::TokenId;
 use crate::sample::{Grammar, GrammarError, ParamError, SamplingParams};
+use crate::speculate::Speculate;
 use crate::tokenize::{
     ChatTemplate, Encode, Message, RenderOptions, TemplateError, TokenizeError, Tokenizer,
 };
@@ -69,6 +70,8 @@ pub struct Request {
     pub keep_special: Vec<TokenId>,
     /// Reuses what earlier requests with the same beginning computed, and leaves this one's for later ones.
     pub prefix_cache: bool,
+    /// Where drafts come from; `None`: from where the engine's configuration says.
+    pub speculate: Option<Speculate>,
     /// When the prompt was handed over; times are measured from here.
     pub t0: Instant,
 }
@@ -85,6 +88,7 @@ impl Request {
             grammar: None,
             keep_special: Vec::new(),
             prefix_cache: true,
+            speculate: None,
             t0: Instant::now(),
         }
     }
@@ -121,6 +125,9 @@ pub enum RequestError {
     /// A grammar says where the text ends, and the end is to be ignored.
     #[error("ignore_eos: expected false with a grammar, which ends the text, found true")]
     EndlessGrammar,
+    /// Drafts of a draft model, and there is none.
+    #[error("speculate: expected off or ngram, as no draft model was loaded, found draft")]
+    NoDraftModel,
     /// `max_tokens` is 0.
     #[error("max_tokens: expected at least 1, found 0")]
     NoTokensWanted,

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions, PrefixSupport};
 use zonda_engine::forward::{Backend, BackendError, Batch, Limits, Logits, Span, Want};
 use zonda_engine::sample::Sampler;
-use zonda_engine::schedule::{Plan, ScheduleError, Scheduler, SeqId, SlotOp, capacity};
+use zonda_engine::schedule::{Plan, PlannedSpan, Pushed, ScheduleError, Scheduler, SeqId, SlotOp, capacity};
 use zonda_engine::{SamplingParams, TokenId};
 
 /// What one sequence wants.
@@ -60,6 +60,19 @@ struct Harness {
     preemptions: usize,
     /// Tokens sent through the backend.
     computed: usize,
+    /// What is drafted, if anything: how long drafts are and what share of their tokens is right.
+    speculation: Option<Speculation>,
+    /// By index into `asks`: what each generates alone.
+    truth: Vec<Vec<TokenId>>,
+    /// Drafted tokens that turned out right.
+    accepted: usize,
+}
+
+/// Drafts of up to `most` tokens, `right` of 100 of which are the true ones.
+#[derive(Clone, Copy, Debug)]
+struct Speculation {
+    most: usize,
+    right: usize,
 }
 
 impl Harness {
@@ -81,6 +94,38 @@ impl Harness {
             chunk,
             preemptions: 0,
             computed: 0,
+            speculation: None,
+            truth: Vec::new(),
+            accepted: 0,
+        }
+    }
+
+    /// Drafts for sequences whose true continuations are known.
+    fn speculating(self, speculation: Option<Speculation>, truth: Vec<Vec<TokenId>>) -> Harness {
+        Harness { speculation, truth, ..self }
+    }
+
+    /// Drafts for everyone who decodes; which tokens are wrong is a hash of where they stand.
+    fn draft(&mut self, step: usize) {
+        let Some(Speculation { most, right }) = self.speculation else { return };
+        let running: Vec<SeqId> = self.scheduler.running().collect();
+        for id in running {
+            let (i, room) = (self.index[&id], self.scheduler.draft_room(id));
+            assert!(room == 0 || self.scheduler.decodes(id));
+            let done = self.tokens[i].len();
+            let hash = |at: usize| (step * 31 + i * 17 + at * 7919) % 100;
+            let token = |at: usize| match self.truth[i].get(done + at) {
+                Some(&token) if hash(at) < right => token,
+                _ => 290,
+            };
+            let wanted = (hash(0) % (most + 1)).min(self.asks[i].tokens - done);
+            let draft: Vec<TokenId> = (0..wanted).map(token).collect();
+            assert_eq!(self.scheduler.draft(id, &draft), wanted.min(room));
+            assert_eq!(
+                self.scheduler.tokens(id).len(),
+                self.asks[i].prompt.len() + done,
+                "drafts are not its tokens"
+            );
         }
     }
 
@@ -89,6 +134,7 @@ impl Harness {
         for step in 0.. {
             assert!(step < 20_000, "no end in sight: {:?}", self.scheduler.occupancy());
             self.come_and_go(step);
+            self.draft(step);
             self.settle();
             self.step();
             if self.ends.iter().all(Option::is_some) {
@@ -162,8 +208,9 @@ impl Harness {
     }
 
     fn plan_is_fair(&mut self, plan: &Plan, running: &[SeqId]) {
-        let decodes = plan.spans.iter().filter(|s| s.len == 1 && s.want == Want::Last).count();
-        let prefill = plan.tokens() - decodes;
+        let decodes = |s: &&PlannedSpan| (s.len == 1 && s.want == Want::Last) || s.want == Want::All;
+        let prefill = plan.tokens() - plan.spans.iter().filter(decodes).map(|s| s.len).sum::<usize>();
+        let decodes = plan.spans.iter().filter(decodes).count();
         if decodes > 0 {
             assert!(prefill <= self.chunk, "{prefill} prefill tokens beside {decodes} decodes");
         }
@@ -183,23 +230,31 @@ impl Harness {
         for span in &plan.spans {
             let i = self.index[&span.id];
             self.prefilled[i] += span.prompt_tokens;
-            if span.rows() == 0 {
-                continue;
+            for row in row..row + span.rows() {
+                let history = self.scheduler.tokens(span.id);
+                let sampled =
+                    self.samplers[i].sample(self.logits.row_mut(row), history).expect("finite logits");
+                self.tokens[i].push(sampled.token);
+                let full = self.asks[i].prompt.len() + self.tokens[i].len() > capacity;
+                if self.tokens[i].len() == self.asks[i].tokens {
+                    self.end(span.id, End::Finished);
+                    break;
+                }
+                match self.scheduler.push(span.id, sampled.token) {
+                    Pushed::Full => {
+                        assert!(full, "refused a token with room left");
+                        self.end(span.id, End::Finished);
+                        break;
+                    }
+                    Pushed::Next => {
+                        assert!(!full, "took a token beyond the context");
+                        self.decoding.insert(span.id);
+                        break;
+                    }
+                    Pushed::Drafted => self.accepted += 1,
+                }
             }
-            let history = self.scheduler.tokens(span.id);
-            let sampled = self.samplers[i].sample(self.logits.row_mut(row), history).expect("finite logits");
-            row += 1;
-            self.tokens[i].push(sampled.token);
-            let full = self.asks[i].prompt.len() + self.tokens[i].len() > capacity;
-            if self.tokens[i].len() == self.asks[i].tokens {
-                self.end(span.id, End::Finished);
-            } else if !self.scheduler.push(span.id, sampled.token) {
-                assert!(full, "refused a token with room left");
-                self.end(span.id, End::Finished);
-            } else {
-                assert!(!full, "took a token beyond the context");
-                self.decoding.insert(span.id);
-            }
+            row += span.rows();
         }
     }
 
@@ -247,15 +302,24 @@ fn alone(ask: &Ask, seed: u64, tokens: usize) -> Vec<TokenId> {
 }
 
 fn check(options: MockOptions, chunk: usize, asks: Vec<Ask>) -> Harness {
+    check_speculating(options, chunk, asks, None)
+}
+
+fn check_speculating(
+    options: MockOptions,
+    chunk: usize,
+    asks: Vec<Ask>,
+    speculation: Option<Speculation>,
+) -> Harness {
     let (seed, capacity) = (options.seed, capacity(&options.limits));
-    let mut harness = Harness::new(options, chunk, asks);
+    let truth = asks.iter().map(|ask| alone(ask, seed, ask.tokens.min(capacity - ask.prompt.len() + 1)));
+    let truth = truth.collect();
+    let mut harness = Harness::new(options, chunk, asks).speculating(speculation, truth);
     harness.run();
-    for (i, ask) in harness.asks.iter().enumerate() {
-        let full = ask.tokens.min(capacity - ask.prompt.len() + 1);
-        let expected = alone(ask, seed, full);
+    for (i, expected) in harness.truth.iter().enumerate() {
         let found = &harness.tokens[i];
         match harness.ends[i] {
-            Some(End::Finished) => assert_eq!(found, &expected, "sequence {i}"),
+            Some(End::Finished) => assert_eq!(found, expected, "sequence {i}"),
             _ => assert!(expected.starts_with(found), "sequence {i}"),
         }
     }
@@ -345,6 +409,16 @@ proptest! {
         check(options, chunk, asks);
     }
 
+    /// The same with drafts, good and bad ones: no token changes, nothing leaks, nobody waits longer.
+    #[test]
+    fn output_is_independent_of_speculation(
+        (options, chunk, asks) in scenario(),
+        most in 1usize..12,
+        right in prop_oneof![Just(0usize), Just(100), 0usize..101],
+    ) {
+        check_speculating(options, chunk, asks, Some(Speculation { most, right }));
+    }
+
     /// The prefix cache saves work; it never changes a token.
     #[test]
     fn prefix_cache_changes_nothing((options, chunk, asks) in scenario()) {
@@ -368,6 +442,33 @@ fn the_youngest_is_put_back_when_room_runs_out_and_still_finishes() {
     let harness = check(limits_of(4, 64, 64), 16, asks);
     assert!(harness.preemptions > 0);
     assert!(harness.ends.iter().all(|e| *e == Some(End::Finished)));
+}
+
+#[test]
+fn right_drafts_save_steps_and_wrong_ones_cost_no_other_step() {
+    let run = |right: Option<usize>| {
+        let speculation = right.map(|right| Speculation { most: 4, right });
+        let asks = (0..3).map(|i| Ask::greedy(vec![300 + i; 4], 40)).collect();
+        check_speculating(limits_of(4, 64, 256), 16, asks, speculation)
+    };
+    let (plain, right, wrong) = (run(None), run(Some(100)), run(Some(0)));
+    assert_eq!((plain.accepted, wrong.accepted), (0, 0));
+    assert!(right.accepted > 60, "{}", right.accepted);
+    // Right drafts are computed once, like any token; wrong ones are computed in vain.
+    assert!(right.computed <= plain.computed + 3, "but for one at each end: {}", right.computed);
+    assert!(wrong.computed > plain.computed + 60);
+}
+
+#[test]
+fn a_backend_that_cannot_shorten_a_slot_is_asked_to_verify_once() {
+    let options = MockOptions { prefix: PrefixSupport::Never, ..limits_of(1, 64, 64) };
+    let speculation = Some(Speculation { most: 4, right: 0 });
+    let harness = check_speculating(options, 16, vec![Ask::greedy(vec![300; 4], 30)], speculation);
+    assert!(
+        harness.scheduler.draft_room(0) == 0 && harness.computed < 4 + 30 + 2 * 34,
+        "{}",
+        harness.computed
+    );
 }
 
 #[test]

@@ -143,6 +143,10 @@ impl From<RequestError> for ApiError {
             RequestError::EndlessGrammar => {
                 ApiError { param: Some("ignore_eos".to_owned()), ..ApiError::bad_request(message) }
             }
+            RequestError::NoDraftModel => ApiError::field(
+                "speculate",
+                "expected false or \"ngram\", as there is no draft model, found \"draft\"",
+            ),
             RequestError::Schedule(ScheduleError::PromptTooLong { .. }) => {
                 ApiError { code: "context_length_exceeded", ..ApiError::bad_request(message) }
             }

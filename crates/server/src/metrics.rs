@@ -51,6 +51,8 @@ pub struct Metrics {
     prompt: Family<Model, Counter>,
     cached: Family<Model, Counter>,
     generated: Family<Model, Counter>,
+    drafted: Family<Model, Counter>,
+    accepted: Family<Model, Counter>,
     first_token: Times,
     next_token: Times,
     prefill: Times,
@@ -71,6 +73,8 @@ impl Metrics {
             prompt: Family::default(),
             cached: Family::default(),
             generated: Family::default(),
+            drafted: Family::default(),
+            accepted: Family::default(),
             first_token: times(|| Histogram::new(FIRST_TOKEN)),
             next_token: times(|| Histogram::new(NEXT_TOKEN)),
             prefill: times(|| Histogram::new(FIRST_TOKEN)),
@@ -95,6 +99,14 @@ impl Metrics {
             [("zonda_generated_tokens", &self.generated), ("vllm:generation_tokens", &self.generated)]
         {
             r.register(name, "Generated tokens", metric.clone());
+        }
+        for (name, metric, help) in [
+            ("zonda_drafted_tokens", &self.drafted, "Tokens that were drafted and verified"),
+            ("vllm:spec_decode_num_draft_tokens", &self.drafted, "Tokens that were drafted and verified"),
+            ("zonda_accepted_tokens", &self.accepted, "Drafted tokens that were right"),
+            ("vllm:spec_decode_num_accepted_tokens", &self.accepted, "Drafted tokens that were right"),
+        ] {
+            r.register(name, help, metric.clone());
         }
         for (name, metric) in [("zonda_generations", &self.ends), ("vllm:request_success", &self.ends)] {
             r.register(name, "Generations that ended, by how", metric.clone());
@@ -138,6 +150,8 @@ impl Metrics {
             prompt: self.prompt.get_or_create_owned(&model),
             cached: self.cached.get_or_create_owned(&model),
             generated: self.generated.get_or_create_owned(&model),
+            drafted: self.drafted.get_or_create_owned(&model),
+            accepted: self.accepted.get_or_create_owned(&model),
             first_token: self.first_token.get_or_create_owned(&model),
             next_token: self.next_token.get_or_create_owned(&model),
             prefill: self.prefill.get_or_create_owned(&model),
@@ -173,6 +187,8 @@ pub(crate) struct Series {
     prompt: Counter,
     cached: Counter,
     generated: Counter,
+    drafted: Counter,
+    accepted: Counter,
     first_token: Histogram,
     next_token: Histogram,
     prefill: Histogram,
@@ -196,6 +212,8 @@ impl Series {
     pub fn finished(&self, outcome: &Outcome) {
         self.prompt.inc_by(outcome.usage.prompt_tokens as u64);
         self.cached.inc_by(outcome.usage.cached_tokens as u64);
+        self.drafted.inc_by(outcome.usage.drafted_tokens as u64);
+        self.accepted.inc_by(outcome.usage.accepted_tokens as u64);
         self.prefill.observe(outcome.timing.prefill.as_secs_f64());
         if let Some(total) = outcome.timing.total() {
             self.whole.observe(total.as_secs_f64());

@@ -194,6 +194,34 @@ async fn a_growing_conversation_costs_its_new_tokens_only() {
 }
 
 #[tokio::test]
+async fn speculation_is_chosen_per_request_and_changes_nothing() {
+    let config = EngineConfig { draft_min: 4, ..EngineConfig::default() };
+    let server = server_with(Config::default(), MockOptions::default(), config);
+    let messages = json!([{"role": "user", "content": "how is the sea how is the sea how is"}]);
+    let ask = |speculate: Value| {
+        let server = server.clone();
+        let body = json!({"messages": messages, "temperature": 1.5, "seed": 4, "max_tokens": 30, "ignore_eos": true});
+        let mut body = body;
+        body["speculate"] = speculate;
+        async move { chat(&server, body).await }
+    };
+    let off = ask(json!(false)).await.ok();
+    assert_eq!(off["timings"]["drafted_tokens"], 0);
+    for on in [json!("ngram"), json!(true)] {
+        let answer = ask(on).await.ok();
+        assert_eq!(answer["choices"][0]["message"], off["choices"][0]["message"]);
+        assert!(answer["timings"]["accepted_tokens"].is_u64(), "{answer}");
+    }
+    ask(json!("draft")).await.fails(400, "speculate");
+    ask(json!("often")).await.fails(400, "speculate");
+    let metrics = get(&server, "/metrics").await;
+    let metrics = metrics.text();
+    for name in ["vllm:spec_decode_num_draft_tokens_total{", "vllm:spec_decode_num_accepted_tokens_total{"] {
+        assert!(metrics.contains(name), "{name} in {metrics}");
+    }
+}
+
+#[tokio::test]
 async fn unknown_fields_are_named_and_unsupported_ones_refused() {
     let server = server();
     let answer = chat(

@@ -271,6 +271,7 @@ const FIELDS: [&str; 22] = [
     "timeout",
     "chat_template_kwargs",
     "cache_prompt",
+    "speculate",
 ];
 
 proptest! {

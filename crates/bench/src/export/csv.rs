@@ -4,7 +4,7 @@ use crate::record::{Record, Row, Status};
 use std::io;
 
 /// The columns, in order.
-pub const COLUMNS: [&str; 19] = [
+pub const COLUMNS: [&str; 23] = [
     "backend",
     "scenario",
     "tokens",
@@ -24,6 +24,10 @@ pub const COLUMNS: [&str; 19] = [
     "peak_rss_mb",
     "finish_reason",
     "order",
+    "speculate",
+    "drafted",
+    "accepted",
+    "acceptance",
 ];
 
 /// The record's rows as CSV (RFC 4180, with a header). A figure that doesn't exist is an empty cell; the
@@ -35,13 +39,15 @@ pub fn to_string(record: &Record) -> io::Result<String> {
     let mut out = csv::Writer::from_writer(Vec::new());
     out.write_record(COLUMNS)?;
     for row in &record.rows {
-        out.write_record(line(row))?;
+        let options = record.config.subjects.get(row.subject).map(|s| &s.options);
+        let speculate = options.and_then(|o| o.get("speculate")).map_or("off", String::as_str);
+        out.write_record(line(row, speculate))?;
     }
     let bytes = out.into_inner().map_err(|e| io::Error::other(e.to_string()))?;
     String::from_utf8(bytes).map_err(io::Error::other)
 }
 
-fn line(row: &Row) -> [String; 19] {
+fn line(row: &Row, speculate: &str) -> [String; 23] {
     let figure = |v: Option<f64>| v.map(|v| format!("{v:.4}")).unwrap_or_default();
     let count = |v: Option<usize>| v.map(|v| v.to_string()).unwrap_or_default();
     let text = |v: &Option<String>| v.clone().unwrap_or_default();
@@ -68,5 +74,9 @@ fn line(row: &Row) -> [String; 19] {
             other => other.to_string(),
         },
         count(row.order),
+        speculate.to_owned(),
+        count(row.drafted_tokens),
+        count(row.accepted_tokens),
+        figure(row.acceptance),
     ]
 }

@@ -80,6 +80,23 @@ pub fn good(record: &Record) -> impl Iterator<Item = &Row> {
     record.rows.iter().filter(|r| r.status == Status::Ok && !r.synthetic)
 }
 
+/// How well those who guess tokens ahead guessed.
+fn acceptance(record: &Record) -> Option<String> {
+    let speculates = |c: &&Cell| record.config.subjects.get(c.subject).is_some_and(|s| s.speculates());
+    let of = |c: &Cell| match c.acceptance {
+        Some(share) => format!("{:.0}% in {} ({})", share * 100.0, c.scenario, c.model),
+        None => format!("none made in {} ({})", c.scenario, c.model),
+    };
+    let cells: Vec<String> = record.summary.iter().filter(speculates).map(of).collect();
+    (!cells.is_empty()).then(|| {
+        format!(
+            "Tokens were guessed ahead and verified, which changes how fast they come and not which; of the guesses \
+             that were verified, so many were right: {}.",
+            cells.join(", ")
+        )
+    })
+}
+
 /// What was done, and how.
 pub fn methodology(record: &Record) -> Vec<String> {
     let config = &record.config;
@@ -132,6 +149,7 @@ pub fn methodology(record: &Record) -> Vec<String> {
             ));
         }
     }
+    out.extend(acceptance(record));
     if record.partial {
         out.push(
             "The experiment was interrupted: what is here is sound, but not all that was planned.".into(),

@@ -1,7 +1,7 @@
 //! `zonda bench`: measures backends over scenarios. What to measure is decided here; how, in the crate `zonda-bench`.
 
-use crate::args::{JsonArg, OpenArgs};
-use crate::backends::BackendKind;
+use crate::args::{DraftArgs, How, JsonArg, OpenArgs};
+use crate::backends::{BackendKind, OpenOptions, Speculation};
 use crate::cmd::bench_compare::Compare;
 use crate::cmd::bench_report::Report;
 use crate::cmd::bench_serve::BenchServe;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use zonda_bench::homes::Homes;
 use zonda_bench::record::{Row, Status};
 use zonda_bench::{BenchConfig, Launcher, Plan, Progress, Runs, Scenario, Subject, Update, Work};
+use zonda_engine::Speculate;
 use zonda_engine::load::{Format, Model};
 use zonda_engine::make::convert;
 use zonda_kernels::DType;
@@ -33,7 +34,8 @@ const DEFAULT_F32: &str = "smollm2-135m-f32";
     args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  zonda bench\n  \
     zonda bench -m model.gguf -m folder/ --scenario short,code --runs 5\n  \
-    zonda bench -m model.gguf --pp 512 --tg 128\n\n\
+    zonda bench -m model.gguf --pp 512 --tg 128\n  \
+    zonda bench -m model.gguf --speculate off,ngram --scenario edit,code\n\n\
     Without -m it measures smollm2-135m as GGUF and, converted once, as SafeTensors (f32), and the mock backend, which \
     shows the harness's own overhead. Each backend runs in a process of its own, one at a time. First the machine's limits \
     are measured and each backend is compared with exact logits (kept for the next time); --quick leaves that out."
@@ -47,7 +49,7 @@ pub struct Bench {
     /// Backends, separated by commas [default: all in this build].
     #[arg(long, value_delimiter = ',', value_name = "A,B")]
     backend: Vec<BackendKind>,
-    /// Scenarios: short, medium, code, long, or paths of .toml files, separated by commas [default: all four].
+    /// Scenarios: short, medium, code, long, edit, or paths of .toml files, separated by commas [default: the first four].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     scenario: Vec<String>,
     /// How often each scenario is run.
@@ -74,6 +76,9 @@ pub struct Bench {
     /// Measure N single-token steps from an empty context; alone, instead of the scenarios.
     #[arg(long, value_delimiter = ',', value_name = "N")]
     tg: Vec<usize>,
+    /// Guess tokens ahead: off, ngram, draft, or several, separated by commas, against each other [default: off].
+    #[arg(long, value_name = "HOW", value_delimiter = ',')]
+    speculate: Vec<How>,
     /// Folder for results.csv, results.json, report.md and report.html [default: results/DATE-TIME].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -84,6 +89,8 @@ pub struct Bench {
     json: JsonArg,
     #[command(flatten)]
     open: OpenArgs,
+    #[command(flatten)]
+    draft: DraftArgs,
 }
 
 /// What else is done: what was measured is compared, a server is measured.
@@ -179,13 +186,14 @@ impl Bench {
             models = default_models(store, quiet)?;
         }
         let named_mock = models.iter().any(|m| m.path.is_none());
+        let speculations = self.speculations(store)?;
         let mut subjects = Vec::new();
         // What was named on both sides is run, and says why it can't; the rest is paired as it fits.
         let named = !self.backend.is_empty() && !self.models.is_empty();
         for &kind in BackendKind::AVAILABLE.iter().filter(|&&k| wanted(k) && k != BackendKind::Mock) {
             for model in models.iter().filter(|m| m.path.is_some()) {
                 if named || kind.reads(model) {
-                    subjects.push(self.subject(kind, model));
+                    subjects.extend(self.in_forms(kind, model, &speculations));
                 } else if !quiet {
                     eprintln!(
                         "not measured: {} on {}, which does not read its format",
@@ -196,14 +204,49 @@ impl Bench {
             }
         }
         if wanted(BackendKind::Mock) || named_mock {
-            subjects.push(self.subject(BackendKind::Mock, &Located { name: "mock".into(), path: None }));
+            let mock = Located { name: "mock".into(), path: None };
+            subjects.push(self.subject(BackendKind::Mock, &mock, &Speculation::default()));
         }
         Ok(subjects)
     }
 
-    fn subject(&self, kind: BackendKind, model: &Located) -> Subject {
-        let options =
-            if kind == BackendKind::Mock { Default::default() } else { self.open.options(None).to_map() };
+    /// What is to be measured against each other.
+    fn speculations(&self, store: &Store) -> anyhow::Result<Vec<Speculation>> {
+        let hows = match self.speculate[..] {
+            [] if self.draft.draft.is_some() => &[How::Draft][..],
+            [] => &[How::Off],
+            ref given => given,
+        };
+        let form = |how: &How| {
+            let found = self.draft.speculation(store, *how)?;
+            // What has no draft model in it doesn't load one.
+            Ok(if *how == How::Draft { found } else { Speculation { draft: None, ..found } })
+        };
+        let mut found = hows.iter().map(form).collect::<anyhow::Result<Vec<_>>>()?;
+        for off in found.iter_mut().filter(|s| s.how == Speculate::Off) {
+            *off = Speculation::default();
+        }
+        Ok(found)
+    }
+
+    /// A backend with a model, once for each form. Several are told apart by the model's name.
+    fn in_forms(&self, kind: BackendKind, model: &Located, speculations: &[Speculation]) -> Vec<Subject> {
+        let mut subjects: Vec<_> = speculations.iter().map(|s| self.subject(kind, model, s)).collect();
+        if subjects.len() > 1 {
+            for (subject, form) in
+                subjects.iter_mut().zip(speculations).filter(|(_, s)| s.how != Speculate::Off)
+            {
+                subject.model = format!("{}+{}", subject.model, form.how.name());
+            }
+        }
+        subjects
+    }
+
+    fn subject(&self, kind: BackendKind, model: &Located, speculation: &Speculation) -> Subject {
+        let options = match kind {
+            BackendKind::Mock => Default::default(),
+            _ => OpenOptions { speculation: speculation.clone(), ..self.open.options(None) }.to_map(),
+        };
         // Children are started in this folder, but a record is read elsewhere.
         let path = model.path.as_ref().map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone()));
         let format = path.as_ref().map(|p| Format::of(p).to_string());

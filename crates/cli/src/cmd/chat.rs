@@ -1,7 +1,7 @@
 //! `zonda chat`: a conversation on the terminal.
 
 use super::generate::{Figures, Session, advise_if_too_long, request};
-use crate::args::{BackendArgs, ModelArg, SamplingArgs};
+use crate::args::{BackendArgs, ModelArg, SamplingArgs, SpeculateArgs};
 use crate::error::Advice as _;
 use crate::{Context, output};
 use anyhow::Context as _;
@@ -41,6 +41,8 @@ pub struct Chat {
     sampling: SamplingArgs,
     #[command(flatten)]
     backend: BackendArgs,
+    #[command(flatten)]
+    speculate: SpeculateArgs,
 }
 
 /// What `/save` writes and `/load` reads: the messages in the form of OpenAI's API.
@@ -75,7 +77,8 @@ enum Input<'a> {
 impl Chat {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let seed = self.sampling.seed;
-        let session = Session::start(context, &self.model, self.backend.backend, &self.backend.open, seed)?;
+        let (backend, open) = (self.backend.backend, &self.backend.open);
+        let session = Session::start(context, &self.model, backend, open, &self.speculate, seed)?;
         session.check_text(true)?;
         if !context.quiet {
             let info = session.engine.info();

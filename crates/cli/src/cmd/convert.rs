@@ -7,7 +7,9 @@ use crate::{Context, backends, interrupt};
 use clap::Args;
 use serde_json::json;
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use zonda_engine::load::{Affine, Format, Model};
 use zonda_engine::make;
 use zonda_engine::make::output::unfinished;
@@ -17,7 +19,8 @@ use zonda_kernels::DType;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  zonda convert model.gguf -o folder --dtype bf16\n  \
     zonda convert folder -o model.gguf --dtype f16\n  \
-    zonda convert folder -o folder-4bit --to mlx --bits 4 --group-size 64\n\n\
+    zonda convert folder -o folder-4bit --to mlx --bits 4 --group-size 64\n  \
+    zonda convert model.gguf -o draft.gguf --layers 8 --dtype bf16\n\n\
     A folder gets config.json, tokenizer.json and the chat template beside the weights. OUT decides the direction: a \
     name that ends in .gguf is a GGUF file, any other a folder. With --to mlx the folder is quantised as mlx-lm does and \
     mlx-community publishes; mlx-lm, and every backend here that reads folders, runs it.")]
@@ -39,6 +42,9 @@ pub struct Convert {
     /// With --to mlx: values that share a scale and a bias, 32, 64 or 128 [default: 64].
     #[arg(long, value_name = "N")]
     group_size: Option<usize>,
+    /// Keep the first N layers only, for instance as a draft model of the whole one (`--draft`) [default: all].
+    #[arg(long, value_name = "N")]
+    layers: Option<NonZeroUsize>,
     #[command(flatten)]
     json: JsonArg,
 }
@@ -48,7 +54,13 @@ impl Convert {
         let to_mlx = self.checked_format()?;
         let located = context.store()?.locate(&self.input)?;
         let model = backends::open_model(&located)?;
-        let model = model.ok_or_else(|| Usage("the mock model has no file to convert".to_owned()))?;
+        let mut model = model.ok_or_else(|| Usage("the mock model has no file to convert".to_owned()))?;
+        if let Some(layers) = self.layers.map(NonZeroUsize::get) {
+            let all = model.spec.layers;
+            let shorter = Arc::get_mut(&mut model).filter(|_| layers <= all);
+            let wrong = || Usage(format!("--layers is {layers}; {} has {all}", located.name));
+            shorter.ok_or_else(wrong)?.keep_layers(layers);
+        }
         let dtype: DType = self.dtype.as_deref().unwrap_or(if to_mlx { "bf16" } else { "f32" }).parse()?;
         let again = to_mlx && (model.format == Format::Mlx || has_quantized(&model));
         if again && !context.quiet {

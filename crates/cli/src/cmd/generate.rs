@@ -1,8 +1,8 @@
 //! What `run` and `chat` share: opening an engine for a model, streaming a generation, its figures.
 
 use crate::Context;
-use crate::args::{ModelArg, OpenArgs};
-use crate::backends::{self, BackendKind};
+use crate::args::{ModelArg, OpenArgs, SpeculateArgs};
+use crate::backends::{self, BackendKind, OpenOptions};
 use crate::error::{Advice as _, Usage, advised};
 use crate::interrupt;
 use crate::output::Spinner;
@@ -39,15 +39,18 @@ impl Session {
         model: &ModelArg,
         backend: Option<BackendKind>,
         open: &OpenArgs,
+        speculate: &SpeculateArgs,
         seed: Option<u64>,
     ) -> anyhow::Result<Session> {
-        let located = context.store()?.locate(&model.model)?;
+        let store = context.store()?;
+        let located = store.locate(&model.model)?;
+        let speculation = speculate.speculation(&store)?;
         let kind = backends::choose(backend, &located)?;
         let began = Instant::now();
         let spinner = Spinner::start(format!("loading {}", located.name), context.quiet);
         let files = backends::open_model(&located)?;
         let text = backends::text_of(files.as_deref())?;
-        let engine = backends::start(kind, files, text, &open.options(seed))?;
+        let engine = backends::start(kind, files, text, &OpenOptions { speculation, ..open.options(seed) })?;
         drop(spinner);
         Ok(Session {
             engine,

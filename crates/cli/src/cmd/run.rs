@@ -1,7 +1,7 @@
 //! `zonda run`: generates once, streaming.
 
 use super::generate::{Figures, Session, advise_if_too_long, request};
-use crate::args::{BackendArgs, JsonArg, ModelArg, SamplingArgs};
+use crate::args::{BackendArgs, JsonArg, ModelArg, SamplingArgs, SpeculateArgs};
 use crate::error::{Interrupted, Usage};
 use crate::{Context, output};
 use anyhow::Context as _;
@@ -44,13 +44,16 @@ pub struct Run {
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
     backend: BackendArgs,
+    #[command(flatten)]
+    speculate: SpeculateArgs,
 }
 
 impl Run {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let prompt = prompt_text(self.prompt)?;
         let seed = self.sampling.seed;
-        let session = Session::start(context, &self.model, self.backend.backend, &self.backend.open, seed)?;
+        let (backend, open) = (self.backend.backend, &self.backend.open);
+        let session = Session::start(context, &self.model, backend, open, &self.speculate, seed)?;
         session.check_text(!self.raw)?;
         let prompt = if self.raw {
             Prompt::Text(prompt)
@@ -82,6 +85,7 @@ impl Run {
                     "model": session.model,
                     "load_ms": session.load.as_secs_f64() * 1e3,
                     "seed": outcome.seed,
+                    "draft_model": session.engine.draft_info(),
                 }),
             ];
             for object in more {

@@ -1,6 +1,6 @@
 //! `zonda serve`: models behind an HTTP API. What it serves is in the crate `zonda-server`; this reads the flags.
 
-use crate::args::{JsonArg, OpenArgs};
+use crate::args::{JsonArg, OpenArgs, SpeculateArgs};
 use crate::backends::{self, BackendKind, OpenOptions, Sharing};
 use crate::error::{Advice as _, Interrupted, Usage};
 use crate::store::Located;
@@ -55,6 +55,8 @@ pub struct Serve {
     web: WebArgs,
     #[command(flatten)]
     open: OpenArgs,
+    #[command(flatten)]
+    speculate: SpeculateArgs,
 }
 
 /// How requests share a model.
@@ -249,11 +251,16 @@ impl Serve {
             prefill_chunk: self.load.prefill_chunk.get(),
             deterministic: self.load.deterministic,
         };
+        let speculation = self.speculate.speculation(&store)?;
         let source = |located: &Located, kind: BackendKind| {
             let located = located.clone();
             let name = located.name.clone();
             let bytes = backends::open_model(&located)?.map_or(0, |m| m.weight_bytes());
-            let options = OpenOptions { mock_step: self.load.mock_step, ..self.open.options(self.load.seed) };
+            let options = OpenOptions {
+                mock_step: self.load.mock_step,
+                speculation: speculation.clone(),
+                ..self.open.options(self.load.seed)
+            };
             let open = move || {
                 let start = || {
                     let files = backends::open_model(&located)?;

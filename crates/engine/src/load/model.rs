@@ -311,6 +311,12 @@ impl Model {
         self.spec.roles().try_for_each(|role| self.need(role).map(drop))
     }
 
+    /// Forgets all layers but the first `layers`: what is left is a model of its own, a bad one and a quick one.
+    pub fn keep_layers(&mut self, layers: usize) {
+        self.spec.layers = self.spec.layers.min(layers);
+        self.spec.windows.truncate(layers);
+    }
+
     /// The folder of a Hugging Face model, where its tokenizer's files are.
     pub fn folder(&self) -> Option<&Path> {
         (self.format != Format::Gguf).then_some(self.path.as_path())

@@ -84,6 +84,12 @@ impl Sampler {
         Sampler { constraint, ..self }
     }
 
+    /// A sampler that draws as this one does, for a draft model: without the grammar, whose state can't be had twice.
+    pub fn twin(&self) -> Sampler {
+        let params = SamplingParams { seed: Some(self.seed), logprobs: None, ..self.params.clone() };
+        Sampler::new(params)
+    }
+
     /// The seed in use, given or random.
     pub fn seed(&self) -> u64 {
         self.seed

@@ -43,14 +43,19 @@ pub struct PlannedSpan {
 }
 
 impl PlannedSpan {
-    /// The next `len` pending tokens of a sequence; logits if they reach its end.
+    /// The next `len` pending tokens of a sequence, drafts included; logits if they reach its end, of every position if there
+    /// are drafts.
     pub(super) fn of(seq: &Sequence, len: usize) -> PlannedSpan {
         PlannedSpan {
             id: seq.id,
             slot: seq.slot,
             start: seq.computed,
             len,
-            want: if len == seq.pending() { Want::Last } else { Want::None },
+            want: match seq.drafted {
+                0 if len == seq.pending() => Want::Last,
+                0 => Want::None,
+                _ => Want::All,
+            },
             prompt_tokens: seq.new_prompt_tokens(len),
         }
     }
@@ -63,6 +68,17 @@ impl PlannedSpan {
             Want::All => self.len,
         }
     }
+}
+
+/// What became of a sampled token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is the one that was drafted: its own row of logits, the next one, is valid.
+    Drafted,
+    /// It is computed in the next step.
+    Next,
+    /// It was not taken, as the context is full.
+    Full,
 }
 
 /// One step: at most one span per running sequence. Decodes come first, then prefill chunks.

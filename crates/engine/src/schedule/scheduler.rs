@@ -1,6 +1,6 @@
 //! [`Scheduler`]: admission, KV room, and what each step computes. See the [room's page](super) for its promises.
 
-use super::plan::{Occupancy, Plan, PlannedSpan, ScheduleError, SlotOp, capacity};
+use super::plan::{Occupancy, Plan, PlannedSpan, Pushed, ScheduleError, SlotOp, capacity};
 use super::prefix::{self, Place};
 use super::sequence::{SeqId, Sequence};
 use super::slots::{Holder, Slots};
@@ -30,6 +30,8 @@ pub struct Scheduler {
     turns: u64,
     /// The backend can share prefixes, as far as is known.
     shares: bool,
+    /// The backend can shorten a slot to any length, as far as is known: without, a wrong draft would cost a whole prefill.
+    truncates: bool,
     /// Tokens that a page holds.
     page: usize,
     /// Counts uses of cached slots, to order them.
@@ -59,6 +61,7 @@ impl Scheduler {
             next_id: 0,
             turns: 0,
             shares: true,
+            truncates: true,
             page: limits.kv_page,
             uses: 0,
         })
@@ -93,9 +96,13 @@ impl Scheduler {
     pub fn finish(&mut self, id: SeqId) {
         self.waiting.retain(|s| s.id != id);
         if let Some(i) = self.index(id) {
-            let seq = self.running.remove(i);
+            let mut seq = self.running.remove(i);
             self.slots.free_pages += seq.pages;
             if seq.prefix_cache && seq.computed > 0 {
+                if seq.drafted > 0 {
+                    seq.reject();
+                    self.ops.push_back(SlotOp::Truncate { slot: seq.slot, len: seq.computed });
+                }
                 self.cache(seq);
             } else {
                 self.empty(seq.slot);
@@ -128,12 +135,56 @@ impl Scheduler {
             SlotOp::Truncate { slot, len } => (slot, len),
             SlotOp::Share { to, len, .. } => (to, len),
         };
-        let Some(i) = self.running.iter().position(|s| s.slot == slot) else { return };
         let kept = kept.min(len);
+        if matches!(op, SlotOp::Truncate { .. }) && kept < len {
+            self.truncates = false;
+            self.slots.shorten_cached(slot, kept);
+        }
+        let Some(i) = self.running.iter().position(|s| s.slot == slot) else { return };
         match op {
             SlotOp::Share { from, .. } if kept == 0 => self.share_refused(i, from, len),
-            _ => self.running[i].reuse(kept),
+            _ => {
+                self.running[i].reuse(kept);
+                if kept < len {
+                    // What was drafted since does not follow on what the slot holds.
+                    self.running[i].reject();
+                }
+            }
         }
+    }
+
+    /// Whether the next step computes a sequence's last token and nothing before it.
+    pub fn decodes(&self, id: SeqId) -> bool {
+        self.index(id)
+            .map(|i| &self.running[i])
+            .is_some_and(|s| s.pending() == 1 && s.confirmed().len() > s.prompt)
+    }
+
+    /// How many drafted tokens of a sequence the next step could verify: 0 unless it decodes.
+    pub fn draft_room(&self, id: SeqId) -> usize {
+        let Some(seq) = self.index(id).map(|i| &self.running[i]) else { return 0 };
+        if !self.truncates || !self.decodes(id) || seq.drafted > 0 {
+            return 0;
+        }
+        let pages = seq.pages + self.slots.free_pages + self.slots.cached_pages(None);
+        let held = seq.tokens.len();
+        // Whoever may yet be admitted keeps a token of the batch.
+        let drafted: usize = self.running.iter().map(|s| s.drafted).sum();
+        let batch = self.batch_tokens - self.max_running;
+        batch.saturating_sub(drafted).min(self.capacity - held).min((pages * self.page).saturating_sub(held))
+    }
+
+    /// Has the next step verify `tokens`, which are expected to follow a sequence's; as many as [`Scheduler::draft_room`]
+    /// says. Returns how many that were. Comes before [`Scheduler::next_op`] in a step.
+    pub fn draft(&mut self, id: SeqId, tokens: &[TokenId]) -> usize {
+        let tokens = &tokens[..tokens.len().min(self.draft_room(id))];
+        if let Some(i) = self.index(id).filter(|_| !tokens.is_empty()) {
+            let seq = &mut self.running[i];
+            seq.tokens.extend_from_slice(tokens);
+            seq.drafted = tokens.len();
+            self.grow(id);
+        }
+        tokens.len()
     }
 
     /// Plans the next step into `plan`; empty if there is nothing to compute.
@@ -143,8 +194,9 @@ impl Scheduler {
     pub fn plan(&mut self, plan: &mut Plan) {
         assert!(self.ops.is_empty(), "next_op has to be asked until it returns None");
         plan.spans.clear();
-        plan.spans.extend(self.running.iter().filter(|s| s.pending() == 1).map(|s| PlannedSpan::of(s, 1)));
-        let mut budget = self.batch_tokens - plan.spans.len();
+        let decodes = self.running.iter().filter(|s| s.pending() == 1);
+        plan.spans.extend(decodes.map(|s| PlannedSpan::of(s, 1 + s.drafted)));
+        let mut budget = self.batch_tokens - plan.tokens();
         if !plan.spans.is_empty() {
             budget = budget.min(self.prefill_chunk);
         }
@@ -169,7 +221,7 @@ impl Scheduler {
         let span = |p: &PlannedSpan| Span {
             slot: p.slot,
             start: p.start,
-            tokens: &self.tokens(p.id)[p.start..p.start + p.len],
+            tokens: self.sequence(p.id).map_or(&[], |s| &s.tokens[p.start..p.start + p.len]),
             want: p.want,
         };
         Batch { spans: plan.spans.iter().map(span).collect() }
@@ -180,37 +232,45 @@ impl Scheduler {
         for p in &plan.spans {
             if let Some(i) = self.index(p.id) {
                 let seq = &mut self.running[i];
-                seq.computed = p.start + p.len;
+                seq.computed = p.start + p.len - seq.drafted;
                 seq.reached = seq.reached.max(seq.computed);
             }
         }
     }
 
-    /// Appends a sampled token, to be computed in the next step. Returns false, and changes nothing, if the context
-    /// is full: the sequence has to be finished.
+    /// Appends a sampled token. If it is the one that was drafted, it has been computed, and its own row of logits tells the
+    /// next one; if another, the drafts are dropped and it is computed in the next step. If the context is full, nothing
+    /// changes and the sequence has to be finished.
     ///
     /// May put the youngest running sequence back into the queue, which can be this one.
-    pub fn push(&mut self, id: SeqId, token: TokenId) -> bool {
+    pub fn push(&mut self, id: SeqId, token: TokenId) -> Pushed {
         let capacity = self.capacity;
-        let Some(seq) = self.sequence_mut(id) else { return false };
+        let running = self.index(id).is_some();
+        let Some(seq) = self.sequence_mut(id) else { return Pushed::Full };
+        if seq.drafted > 0 {
+            if seq.tokens[seq.tokens.len() - seq.drafted] == token {
+                seq.accept(running);
+                return Pushed::Drafted;
+            }
+            self.reject(id);
+        }
+        let Some(seq) = self.sequence_mut(id) else { return Pushed::Full };
         if seq.tokens.len() >= capacity {
-            return false;
+            return Pushed::Full;
         }
         seq.tokens.push(token);
         self.grow(id);
-        true
+        Pushed::Next
     }
 
-    /// A sequence's prompt and generated tokens; empty if there is no such sequence.
+    /// A sequence's prompt and generated tokens, without drafts; empty if there is no such sequence.
     pub fn tokens(&self, id: SeqId) -> &[TokenId] {
-        let running = self.index(id).map(|i| &self.running[i]);
-        running.or_else(|| self.waiting.iter().find(|s| s.id == id)).map_or(&[], |s| &s.tokens)
+        self.sequence(id).map_or(&[], Sequence::confirmed)
     }
 
     /// How many prompt tokens of a sequence came from the prefix cache.
     pub fn cached_tokens(&self, id: SeqId) -> usize {
-        let running = self.index(id).map(|i| &self.running[i]);
-        running.or_else(|| self.waiting.iter().find(|s| s.id == id)).map_or(0, |s| s.cached)
+        self.sequence(id).map_or(0, |s| s.cached)
     }
 
     /// The sequences that have a slot, oldest first.
@@ -243,6 +303,11 @@ impl Scheduler {
 
     fn index(&self, id: SeqId) -> Option<usize> {
         self.running.binary_search_by_key(&id, |s| s.id).ok()
+    }
+
+    fn sequence(&self, id: SeqId) -> Option<&Sequence> {
+        let running = self.index(id).map(|i| &self.running[i]);
+        running.or_else(|| self.waiting.iter().find(|s| s.id == id))
     }
 
     fn sequence_mut(&mut self, id: SeqId) -> Option<&mut Sequence> {
@@ -325,6 +390,21 @@ impl Scheduler {
                 Some(oldest) => self.evict(oldest),
                 None => self.put_back_youngest(),
             }
+        }
+    }
+
+    /// Drops a sequence's drafts, and cuts them from its slot if it has one: it may have been put back since they were
+    /// computed.
+    fn reject(&mut self, id: SeqId) {
+        if let Some(seq) = self.sequence_mut(id) {
+            seq.reject();
+        }
+        if let Some(i) = self.index(id) {
+            let seq = &mut self.running[i];
+            self.ops.push_back(SlotOp::Truncate { slot: seq.slot, len: seq.computed });
+            let spare = seq.pages.saturating_sub(self.slots.pages(seq.tokens.len()));
+            seq.pages -= spare;
+            self.slots.free_pages += spare;
         }
     }
 

@@ -10,11 +10,14 @@ pub type SeqId = u64;
 #[derive(Clone, Debug)]
 pub(super) struct Sequence {
     pub id: SeqId,
-    /// Prompt, then generated tokens.
+    /// Prompt, then generated tokens, then drafted ones.
     pub tokens: Vec<TokenId>,
+    /// How many at the end of `tokens` are drafts that nothing has confirmed yet; 0 but between a draft and the last row of
+    /// the step that verifies it.
+    pub drafted: usize,
     /// How many of `tokens` are the prompt.
     pub prompt: usize,
-    /// How many of `tokens` the backend's slot holds.
+    /// How many of `tokens` the backend's slot holds; while drafts are verified, it holds those beyond.
     pub computed: usize,
     /// The most that was ever computed or reused: more than `computed` after the sequence was put back.
     pub reached: usize,
@@ -37,6 +40,7 @@ impl Sequence {
             id,
             prompt: prompt.len(),
             tokens: prompt,
+            drafted: 0,
             computed: 0,
             reached: 0,
             cached: 0,
@@ -49,7 +53,27 @@ impl Sequence {
 
     /// Tokens that still have to go through the backend before the next one can be sampled.
     pub fn pending(&self) -> usize {
-        self.tokens.len() - self.computed
+        self.confirmed().len() - self.computed
+    }
+
+    /// Prompt and generated tokens.
+    pub fn confirmed(&self) -> &[TokenId] {
+        &self.tokens[..self.tokens.len() - self.drafted]
+    }
+
+    /// The first draft was right.
+    pub fn accept(&mut self, computed: bool) {
+        self.drafted -= 1;
+        if computed {
+            self.computed += 1;
+            self.reached = self.reached.max(self.computed);
+        }
+    }
+
+    /// The drafts that are left were wrong.
+    pub fn reject(&mut self) {
+        self.tokens.truncate(self.tokens.len() - self.drafted);
+        self.drafted = 0;
     }
 
     /// Prompt tokens among the next `len` that were never computed before.

@@ -74,6 +74,20 @@ impl Slots {
         self.holders.iter().enumerate().filter_map(age).min().map(|(_, slot)| slot)
     }
 
+    /// The backend kept only `len` of a cached slot's tokens.
+    pub fn shorten_cached(&mut self, slot: Slot, len: usize) {
+        let Holder::Cached { tokens, last_used } = &self.holders[slot] else { return };
+        if tokens.len() <= len {
+            return;
+        }
+        let (tokens, last_used) = (tokens[..len].to_vec(), *last_used);
+        self.drop_cached(slot);
+        if len > 0 {
+            self.free_pages -= self.pages(len);
+            self.holders[slot] = Holder::Cached { tokens, last_used };
+        }
+    }
+
     /// Forgets a cached slot's tokens and frees its pages; the caller empties it in the backend.
     pub fn drop_cached(&mut self, slot: Slot) {
         if let Some(tokens) = self.cached(slot) {

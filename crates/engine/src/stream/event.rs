@@ -75,6 +75,10 @@ pub struct Usage {
     pub cached_tokens: usize,
     /// Generated tokens that were delivered; an end-of-sequence token is not.
     pub completion_tokens: usize,
+    /// Tokens that were drafted and verified; 0 without speculation.
+    pub drafted_tokens: usize,
+    /// How many of them were right.
+    pub accepted_tokens: usize,
 }
 
 /// Points in time and durations of a generation.

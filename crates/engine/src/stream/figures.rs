@@ -13,6 +13,12 @@ pub struct Figures {
     pub cached_tokens: usize,
     /// Generated tokens, end of sequence not counted.
     pub completion_tokens: usize,
+    /// Tokens that were drafted and verified; 0 without speculation.
+    pub drafted_tokens: usize,
+    /// Those of them that were right.
+    pub accepted_tokens: usize,
+    /// Accepted / drafted.
+    pub acceptance: Option<f64>,
     /// First token delivered − t0.
     pub ttft_ms: Option<f64>,
     /// (last − first) / (N − 1).
@@ -38,6 +44,10 @@ impl Figures {
             prompt_tokens: usage.prompt_tokens,
             cached_tokens: usage.cached_tokens,
             completion_tokens: usage.completion_tokens,
+            drafted_tokens: usage.drafted_tokens,
+            accepted_tokens: usage.accepted_tokens,
+            acceptance: rate(usage.accepted_tokens as f64, usage.drafted_tokens as f64)
+                .or((usage.drafted_tokens > 0).then_some(0.0)),
             ttft_ms: timing.ttft().map(ms),
             tpt_ms: gaps.zip(decode).map(|(n, d)| d * 1e3 / n),
             total_ms: timing.total().map(ms),
@@ -56,6 +66,8 @@ impl Figures {
             show(self.prefill_tps, "tokens/s prefill"),
             Some(format!("{} tokens", self.completion_tokens)),
             show(self.decode_tps, "tokens/s decode"),
+            self.acceptance
+                .map(|_| format!("{} of {} drafts right", self.accepted_tokens, self.drafted_tokens)),
             show(self.ttft_ms, "ms to the first token"),
             show(self.total_ms, "ms in all"),
         ];
@@ -76,7 +88,12 @@ mod tests {
             if tokens == 0 { (None, None) } else { (at(100), at(100 + 10 * (tokens as u64 - 1))) };
         Outcome {
             reason: FinishReason::Length,
-            usage: Usage { prompt_tokens: 50, cached_tokens: 10, completion_tokens: tokens },
+            usage: Usage {
+                prompt_tokens: 50,
+                cached_tokens: 10,
+                completion_tokens: tokens,
+                ..Usage::default()
+            },
             timing: Timing { t0, prefill: Duration::from_millis(80), first, last },
             seed: 0,
         }

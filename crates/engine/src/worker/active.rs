@@ -2,7 +2,8 @@
 
 use crate::TokenId;
 use crate::request::Request;
-use crate::sample::{Constraint, Sampled, Sampler};
+use crate::sample::{Constraint, Sampled, Sampler, TokenLogprobs};
+use crate::speculate::Speculate;
 use crate::stream::{Event, FinishReason, Outcome, TextStream, Timing, Usage};
 use crate::tokenize::Tokenizer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +24,10 @@ pub(super) struct Active {
     /// Tokens that end the generation; empty if they are ignored.
     end_tokens: Vec<TokenId>,
     max_tokens: usize,
+    /// What was taken since the last delivery.
+    taken: (Vec<TokenId>, String, Vec<TokenLogprobs>),
+    /// Where its drafts come from.
+    pub speculate: Speculate,
     pub usage: Usage,
     timing: Timing,
     sink: Sink,
@@ -65,6 +70,8 @@ impl Active {
             sampler: Sampler::new(request.sampling).with_constraint(constraint),
             text: TextStream::new(tokenizer, prompt, request.stop, request.keep_special),
             max_tokens: request.max_tokens,
+            taken: Default::default(),
+            speculate: request.speculate.unwrap_or_default(),
             usage: Usage { prompt_tokens: prompt.len(), ..Usage::default() },
             timing: Timing { t0: request.t0, prefill: Duration::ZERO, first: None, last: None },
             sink,
@@ -79,20 +86,22 @@ impl Active {
         }
     }
 
-    /// Delivers a sampled token, unless it is an end token. Returns why the generation ends here, if it does.
+    /// How many more tokens it wants.
+    pub fn wants(&self) -> usize {
+        self.max_tokens - self.usage.completion_tokens
+    }
+
+    /// Takes a sampled token, to be delivered with the others of the step, unless it is an end token. Returns why the
+    /// generation ends here, if it does.
     pub fn take(&mut self, sampled: Sampled) -> Option<FinishReason> {
         if self.end_tokens.contains(&sampled.token) {
             return Some(FinishReason::Stop);
         }
         self.usage.completion_tokens += 1;
-        let text = self.text.push(sampled.token);
-        let at = Instant::now();
-        self.timing.first.get_or_insert(at);
-        self.timing.last = Some(at);
-        let logprobs = sampled.logprobs.into_iter().collect();
-        if !self.deliver(Event::Tokens { ids: vec![sampled.token], text, logprobs, at }) {
-            return Some(FinishReason::Cancelled);
-        }
+        let (ids, text, logprobs) = &mut self.taken;
+        ids.push(sampled.token);
+        text.push_str(&self.text.push(sampled.token));
+        logprobs.extend(sampled.logprobs);
         if self.text.stopped() {
             Some(FinishReason::StopString)
         } else if self.usage.completion_tokens >= self.max_tokens {
@@ -100,6 +109,18 @@ impl Active {
         } else {
             None
         }
+    }
+
+    /// Delivers what a step has brought; false if the consumer panicked.
+    pub fn deliver_taken(&mut self) -> bool {
+        let (ids, text, logprobs) = std::mem::take(&mut self.taken);
+        if ids.is_empty() {
+            return true;
+        }
+        let at = Instant::now();
+        self.timing.first.get_or_insert(at);
+        self.timing.last = Some(at);
+        self.deliver(Event::Tokens { ids, text, logprobs, at })
     }
 
     /// Delivers text that was held back, then the outcome; nothing if that was done before.

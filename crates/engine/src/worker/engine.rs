@@ -1,6 +1,7 @@
 //! [`Engine`]: the handle to a worker, and [`Generation`]: the handle to a request.
 
 use super::active::{Active, Sink, Ticket};
+use super::drafts::measure_costs;
 use super::measure::best_parallel;
 use super::run::{Command, Worker};
 use crate::TokenId;
@@ -9,6 +10,9 @@ use crate::load::ModelSpec;
 use crate::request::{Request, RequestError, Text};
 use crate::sample::{Constraint, Grammar, GrammarCompiler, GrammarError, TokenLogprobs};
 use crate::schedule::{Occupancy, ScheduleError, Scheduler, capacity};
+use crate::speculate::cost::Costs;
+use crate::speculate::draft::{DraftModel, Drafter, TokenizerMismatch, same_tokens};
+use crate::speculate::{DRAFT_MAX, Speculate, Speculator};
 use crate::stream::{Event, FinishReason, Outcome};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -29,6 +33,13 @@ pub struct EngineConfig {
     pub max_waiting: usize,
     /// Sequences may reuse what others computed, where their requests allow it too.
     pub prefix_cache: bool,
+    /// Where the drafts of requests that don't say come from. If anywhere, the cost of verifying is measured when the
+    /// backend is opened; otherwise it is learnt from the requests that do say.
+    pub speculate: Speculate,
+    /// Most tokens of one draft.
+    pub draft_max: usize,
+    /// Fewest, where so many are guessed, whether that pays or not; 0: as many as pay.
+    pub draft_min: usize,
 }
 
 /// How many sequences run at once.
@@ -44,7 +55,15 @@ pub enum Parallel {
 
 impl Default for EngineConfig {
     fn default() -> EngineConfig {
-        EngineConfig { prefill_chunk: 256, parallel: Parallel::All, max_waiting: 64, prefix_cache: true }
+        EngineConfig {
+            prefill_chunk: 256,
+            parallel: Parallel::All,
+            max_waiting: 64,
+            prefix_cache: true,
+            speculate: Speculate::Off,
+            draft_max: DRAFT_MAX,
+            draft_min: 0,
+        }
     }
 }
 
@@ -69,6 +88,15 @@ pub enum EngineError {
         /// The model's.
         model: usize,
     },
+    /// The draft model is of no use to this model.
+    #[error("the draft model's tokens are not the model's: {0}")]
+    DraftMismatch(#[from] TokenizerMismatch),
+    /// The draft model could not open.
+    #[error("the draft model: {0}")]
+    Draft(#[source] BackendError),
+    /// Drafts are to come from a draft model, and there is none.
+    #[error("speculation with a draft model needs one")]
+    NoDraftModel,
     /// The worker thread could not be started.
     #[error("could not start the worker thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -114,6 +142,8 @@ struct Opened {
     limits: Limits,
     /// Sequences that run at once.
     parallel: usize,
+    /// What runs the draft model.
+    draft: Option<BackendInfo>,
 }
 
 impl Engine {
@@ -127,17 +157,41 @@ impl Engine {
     where
         F: FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
     {
+        Engine::start_drafted(open, text, config, None)
+    }
+
+    /// As [`Engine::start`], with a draft model, which is opened on the same thread.
+    ///
+    /// # Errors
+    /// As [`Engine::start`]; if the two models' tokens differ, or the draft model does not open.
+    pub fn start_drafted<F>(
+        open: F,
+        text: Option<Text>,
+        config: EngineConfig,
+        draft: Option<DraftModel>,
+    ) -> Result<Engine, EngineError>
+    where
+        F: FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
+    {
+        match &draft {
+            Some(draft) => {
+                let tokenizer = |text: Option<&Text>| text.map(|t| t.tokenizer.clone());
+                same_tokens(tokenizer(text.as_ref()).as_deref(), tokenizer(draft.text.as_ref()).as_deref())?;
+            }
+            None if config.speculate == Speculate::Draft => return Err(EngineError::NoDraftModel),
+            None => {}
+        }
         let (commands, inbox) = mpsc::channel();
         let (report, opened) = mpsc::sync_channel(1);
         let in_flight = Arc::new(AtomicUsize::new(0));
         let occupancy = Arc::new(Mutex::new(Occupancy::default()));
         let told = occupancy.clone();
         let vocab = text.as_ref().map_or(0, |t| t.tokenizer.vocab_size());
-        let body = move || match open_backend(open, vocab, config) {
-            Ok((backend, scheduler, opened)) => {
+        let body = move || match open_backend(open, vocab, config, draft) {
+            Ok((backend, scheduler, speculator, opened)) => {
                 // If nobody waits for the report, the inbox is closed too and the worker ends at once.
                 report.send(Ok(opened)).ok();
-                Worker::new(backend, scheduler, inbox, told).run();
+                Worker::new(backend, scheduler, speculator, inbox, told).run();
             }
             Err(error) => {
                 report.send(Err(error)).ok();
@@ -164,6 +218,11 @@ impl Engine {
     /// What runs the model.
     pub fn info(&self) -> &BackendInfo {
         &self.opened.info
+    }
+
+    /// What runs the draft model, if there is one.
+    pub fn draft_info(&self) -> Option<&BackendInfo> {
+        self.opened.draft.as_ref()
     }
 
     /// What the model is.
@@ -241,6 +300,10 @@ impl Engine {
     ) -> Result<Canceller, EngineError> {
         let prompt = request.prepare(self.text.as_ref(), self.spec().vocab_size)?;
         check_length(&prompt, capacity(&self.opened.limits)).map_err(RequestError::from)?;
+        let speculate = request.speculate.get_or_insert(self.config.speculate);
+        if *speculate == Speculate::Draft && self.opened.draft.is_none() {
+            return Err(RequestError::NoDraftModel.into());
+        }
         let waiting = self.config.max_waiting;
         let running = self.max_running();
         let constraint = request.grammar.take().map(|g| self.constraint(&g)).transpose()?;
@@ -288,7 +351,8 @@ fn open_backend(
     open: impl FnOnce() -> Result<Box<dyn Backend>, BackendError>,
     vocab: usize,
     config: EngineConfig,
-) -> Result<(Box<dyn Backend>, Scheduler, Opened), EngineError> {
+    draft: Option<DraftModel>,
+) -> Result<(Box<dyn Backend>, Scheduler, Speculator, Opened), EngineError> {
     let mut backend = catch_unwind(AssertUnwindSafe(open))
         .map_err(|panic| EngineError::OpenPanicked(super::run::panic_message(&*panic)))??;
     let (limits, spec) = (backend.limits(), backend.spec().clone());
@@ -302,8 +366,28 @@ fn open_backend(
         Parallel::Measured(most) => best_parallel(&mut *backend, most)?,
     };
     let scheduler = scheduler.with_max_running(parallel);
-    let opened = Opened { info: backend.info(), spec, limits, parallel };
-    Ok((backend, scheduler, opened))
+    let costs = match config.speculate {
+        Speculate::Off if draft.is_none() => Costs::default(),
+        _ => measure_costs(&mut *backend, config.draft_max)?,
+    };
+    let drafter = draft.map(|draft| open_drafter(draft, spec.vocab_size)).transpose()?;
+    let info = drafter.as_ref().map(|(_, info, _)| info.clone());
+    let step = drafter.as_ref().map(|(_, _, step)| *step);
+    let drafter = drafter.map(|(drafter, ..)| drafter);
+    let mut speculator = Speculator::new(config.draft_min, config.draft_max, costs, drafter);
+    speculator.drafting_took(1, step.unwrap_or_default());
+    let opened = Opened { info: backend.info(), spec, limits, parallel, draft: info };
+    Ok((backend, scheduler, speculator, opened))
+}
+
+/// Opens a draft model for a model with `vocab` tokens, and measures its step.
+fn open_drafter(draft: DraftModel, vocab: usize) -> Result<(Drafter, BackendInfo, Duration), EngineError> {
+    let mut backend = catch_unwind(AssertUnwindSafe(draft.open))
+        .map_err(|panic| EngineError::OpenPanicked(super::run::panic_message(&*panic)))?
+        .map_err(EngineError::Draft)?;
+    let costs = measure_costs(&mut *backend, 0).map_err(EngineError::Draft)?;
+    let info = backend.info();
+    Ok((Drafter::new(backend, vocab), info, Duration::from_secs_f64(costs.of(1))))
 }
 
 /// Cancels one request.

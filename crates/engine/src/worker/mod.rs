@@ -4,6 +4,7 @@
 //! itself is in `run`, one request's state in `active`.
 
 mod active;
+mod drafts;
 mod engine;
 mod measure;
 mod run;

@@ -3,7 +3,8 @@
 use super::active::Active;
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, Logits};
-use crate::schedule::{Occupancy, Plan, PlannedSpan, Scheduler, SeqId, SlotOp};
+use crate::schedule::{Occupancy, Plan, PlannedSpan, Pushed, Scheduler, SeqId, SlotOp};
+use crate::speculate::Speculator;
 use crate::stream::FinishReason;
 use std::any::Any;
 use std::collections::HashMap;
@@ -22,9 +23,10 @@ pub(super) enum Command {
 /// Owns the backend and everything that runs on it.
 pub(super) struct Worker {
     backend: Box<dyn Backend>,
-    scheduler: Scheduler,
+    pub(super) scheduler: Scheduler,
+    pub(super) speculator: Speculator,
     inbox: Receiver<Command>,
-    active: HashMap<SeqId, Box<Active>>,
+    pub(super) active: HashMap<SeqId, Box<Active>>,
     ids: HashMap<u64, SeqId>,
     plan: Plan,
     logits: Logits,
@@ -36,12 +38,14 @@ impl Worker {
     pub fn new(
         backend: Box<dyn Backend>,
         scheduler: Scheduler,
+        speculator: Speculator,
         inbox: Receiver<Command>,
         occupancy: Arc<Mutex<Occupancy>>,
     ) -> Worker {
         Worker {
             backend,
             scheduler,
+            speculator,
             inbox,
             active: HashMap::new(),
             ids: HashMap::new(),
@@ -64,8 +68,9 @@ impl Worker {
         self.end_all(&reason);
     }
 
-    /// One step: admit, compute, sample, deliver.
+    /// One step: guess, admit, compute, sample, deliver.
     fn step(&mut self) -> Result<(), BackendError> {
+        self.speculate();
         while let Some(op) = self.scheduler.next_op() {
             let kept = self.apply(op)?;
             self.scheduler.op_done(op, kept);
@@ -75,7 +80,10 @@ impl Worker {
         self.tell_occupancy();
         if !plan.spans.is_empty() {
             match self.forward(&plan) {
-                Ok(took) => self.advance(&plan, took),
+                Ok(took) => {
+                    self.note_step(&plan, took);
+                    self.advance(&plan, took);
+                }
                 Err(error) => self.fail(&plan, &error),
             }
         }
@@ -99,7 +107,7 @@ impl Worker {
         }
     }
 
-    /// Samples a token for each span that wanted logits, and delivers it.
+    /// Samples tokens for each span that wanted logits, and delivers them.
     fn advance(&mut self, plan: &Plan, took: Duration) {
         self.scheduler.commit(plan);
         let tokens = plan.tokens();
@@ -108,26 +116,43 @@ impl Worker {
             if let Some(active) = self.active.get_mut(&span.id) {
                 active.add_prefill(took, span.prompt_tokens, tokens);
             }
-            if span.rows() > 0 {
-                if let Some(reason) = self.sample(span, row) {
-                    self.finish(span.id, reason);
-                }
-                row += span.rows();
+            if let Some(reason) = self.sample(span, row) {
+                self.finish(span.id, reason);
             }
+            row += span.rows();
         }
     }
 
-    /// Samples one sequence's next token; why the sequence ends, if it does.
-    fn sample(&mut self, span: &PlannedSpan, row: usize) -> Option<FinishReason> {
+    /// Samples one sequence's next tokens and delivers them: one, and one more for each draft that it confirms. Why the
+    /// sequence ends, if it does.
+    fn sample(&mut self, span: &PlannedSpan, first: usize) -> Option<FinishReason> {
         let active = self.active.get_mut(&span.id)?;
-        let history = self.scheduler.tokens(span.id);
-        let sampled = match active.sampler.sample(self.logits.row_mut(row), history) {
-            Ok(sampled) => sampled,
-            Err(error) => return Some(FinishReason::Error(error.to_string())),
-        };
-        let token = sampled.token;
-        let reason = active.take(sampled);
-        reason.or_else(|| (!self.scheduler.push(span.id, token)).then_some(FinishReason::ContextFull))
+        let mut reason = None;
+        for row in first..first + span.rows() {
+            let history = self.scheduler.tokens(span.id);
+            let sampled = match active.sampler.sample(self.logits.row_mut(row), history) {
+                Ok(sampled) => sampled,
+                Err(error) => {
+                    reason = Some(FinishReason::Error(error.to_string()));
+                    break;
+                }
+            };
+            let token = sampled.token;
+            self.speculator.saw(span.id, token);
+            reason = active.take(sampled);
+            if reason.is_some() {
+                break;
+            }
+            match self.scheduler.push(span.id, token) {
+                Pushed::Drafted => active.usage.accepted_tokens += 1,
+                Pushed::Next => break,
+                Pushed::Full => {
+                    reason = Some(FinishReason::ContextFull);
+                    break;
+                }
+            }
+        }
+        if active.deliver_taken() { reason } else { Some(FinishReason::Cancelled) }
     }
 
     /// Ends one request. A failed one leaves nothing in the prefix cache.
@@ -137,6 +162,7 @@ impl Worker {
             FinishReason::Error(_) => self.scheduler.fail(id),
             _ => self.scheduler.finish(id),
         }
+        self.speculator.end(id);
         if let Some(mut active) = self.active.remove(&id) {
             self.ids.remove(&active.key);
             active.usage.cached_tokens = cached;
@@ -175,6 +201,7 @@ impl Worker {
     fn submit(&mut self, prompt: Vec<TokenId>, prefix_cache: bool, mut active: Box<Active>) {
         match self.scheduler.submit(prompt, prefix_cache) {
             Ok(id) => {
+                self.speculator.begin(id, active.speculate, &active.sampler);
                 self.ids.insert(active.key, id);
                 self.active.insert(id, active);
             }
@@ -209,7 +236,10 @@ impl Worker {
 }
 
 /// Calls the backend; a panic in it becomes an error that says so.
-fn guard<T>(doing: &str, call: impl FnOnce() -> Result<T, BackendError>) -> Result<T, BackendError> {
+pub(super) fn guard<T>(
+    doing: &str,
+    call: impl FnOnce() -> Result<T, BackendError>,
+) -> Result<T, BackendError> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
         let message = panic_message(&*panic);
         Err(BackendError::Failed(format!("the backend panicked while {doing}: {message}")))

@@ -54,6 +54,10 @@ pub struct Timings {
     pub decode_tps: Option<f64>,
     /// Prompt tokens that the prefix cache held.
     pub cached_tokens: usize,
+    /// Tokens that were drafted and verified; 0 without speculation.
+    pub drafted_tokens: usize,
+    /// Those of them that were right.
+    pub accepted_tokens: usize,
 }
 
 impl Timings {
@@ -67,6 +71,8 @@ impl Timings {
             prefill_tps: f.prefill_tps,
             decode_tps: f.decode_tps,
             cached_tokens: f.cached_tokens,
+            drafted_tokens: f.drafted_tokens,
+            accepted_tokens: f.accepted_tokens,
         }
     }
 }

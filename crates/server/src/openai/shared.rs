@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
-use zonda_engine::{Grammar, Prompt, Request, SamplingParams, TokenId};
+use zonda_engine::{Grammar, Prompt, Request, SamplingParams, Speculate, TokenId};
 
 /// Fields of both chats and completions. Sampling parameters that are left out are llama.cpp's defaults.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
@@ -57,6 +57,8 @@ pub struct Shared {
     pub ignore_eos: Option<bool>,
     /// Reuse what earlier requests with the same beginning computed [default: true].
     pub cache_prompt: Option<bool>,
+    /// Guess tokens ahead, which changes none of them: false, "ngram" or "draft" [default: as the server was started].
+    pub speculate: Option<SpeculateField>,
     /// Give up after so many seconds.
     pub timeout: Option<f64>,
     /// What the answer has to be.
@@ -68,6 +70,38 @@ pub struct Shared {
 pub struct StreamOptions {
     /// A last chunk with token counts and timings.
     pub include_usage: Option<bool>,
+}
+
+/// How tokens are guessed ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum SpeculateField {
+    /// `false`: not at all. `true`: from the text so far.
+    Switch(bool),
+    /// By name.
+    Named(SpeculateName),
+}
+
+/// Where guesses come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SpeculateName {
+    /// Nowhere.
+    Off,
+    /// The prompt and the answer so far.
+    Ngram,
+    /// The draft model that the server was started with.
+    Draft,
+}
+
+impl From<SpeculateField> for Speculate {
+    fn from(field: SpeculateField) -> Speculate {
+        match field {
+            SpeculateField::Switch(false) | SpeculateField::Named(SpeculateName::Off) => Speculate::Off,
+            SpeculateField::Switch(true) | SpeculateField::Named(SpeculateName::Ngram) => Speculate::Ngram,
+            SpeculateField::Named(SpeculateName::Draft) => Speculate::Draft,
+        }
+    }
 }
 
 /// One text or several.
@@ -259,6 +293,7 @@ impl Shared {
         request.ignore_eos = self.ignore_eos == Some(true);
         request.prefix_cache = config.prefix_cache && self.cache_prompt != Some(false);
         request.grammar = self.grammar()?;
+        request.speculate = self.speculate.map(Speculate::from);
         Ok(request)
     }
 

@@ -1,0 +1,127 @@
+//! What a step costs by how many tokens it verifies: measured when the backend is opened, and corrected by every step.
+
+use std::time::Duration;
+
+/// Token counts that a table holds; beyond, its slope goes on.
+const COUNTS: usize = 64;
+/// Before anything is measured, each further token is thought to cost this share of a step.
+const UNKNOWN_SLOPE: f64 = 0.15;
+/// How fast what all counts have in common follows the steps: the machine's speed, the context's length.
+const LEVEL_RATE: f64 = 0.1;
+/// How fast what is peculiar to a count does.
+const SHAPE_RATE: f64 = 0.03;
+
+/// The time of a step that computes so many tokens and wants logits for each.
+#[derive(Clone, Debug)]
+pub struct Costs {
+    /// By tokens − 1, relative to each other. `[COUNTS]`
+    shape: Vec<f64>,
+    /// Seconds that a 1 in `shape` stands for.
+    level: f64,
+    /// Some step has been measured.
+    known: bool,
+}
+
+impl Default for Costs {
+    fn default() -> Costs {
+        let shape = (0..COUNTS).map(|i| 1.0 + UNKNOWN_SLOPE * i as f64).collect();
+        Costs { shape, level: 1.0, known: false }
+    }
+}
+
+impl Costs {
+    /// From measured `(tokens, time)`, in ascending order: what lies between is interpolated, what lies beyond follows the
+    /// last slope. A step with more tokens is never thought to be cheaper.
+    pub fn measured(points: &[(usize, Duration)]) -> Costs {
+        let mut points: Vec<(f64, f64)> =
+            points.iter().map(|(n, took)| (*n as f64, took.as_secs_f64().max(1e-9))).collect();
+        for i in 1..points.len() {
+            points[i].1 = points[i].1.max(points[i - 1].1);
+        }
+        let (Some(&first), Some(&last)) = (points.first(), points.last()) else { return Costs::default() };
+        let at = |n: f64| {
+            let next = points.iter().position(|p| p.0 >= n).unwrap_or(points.len() - 1).max(1);
+            match (points.get(next - 1), points.get(next)) {
+                (Some(a), Some(b)) => a.1 + (b.1 - a.1) * (n - a.0) / (b.0 - a.0),
+                _ => first.1 * (1.0 + UNKNOWN_SLOPE * (n - first.0)),
+            }
+        };
+        // The last slope is that of the whole, not of two neighbours that differ by chance.
+        let slope = (last.1 - first.1) / (last.0 - first.0).max(1.0);
+        let beyond =
+            |n: f64| if n > last.0 && points.len() > 1 { last.1 + slope * (n - last.0) } else { at(n) };
+        let shape = (1..=COUNTS).map(|n| beyond(n as f64).max(first.1) / first.1).collect();
+        Costs { shape, level: first.1, known: true }
+    }
+
+    /// Seconds that a step with so many tokens takes.
+    pub fn of(&self, tokens: usize) -> f64 {
+        let i = tokens.max(1) - 1;
+        let shape = self.shape.get(i).copied().unwrap_or_else(|| {
+            let last = self.shape[COUNTS - 1];
+            last + (last - self.shape[0]) / (COUNTS - 1) as f64 * (i + 1 - COUNTS) as f64
+        });
+        shape * self.level
+    }
+
+    /// A step of decodes took so long. One that was held up by something else counts for at most twice its time.
+    pub fn took(&mut self, tokens: usize, took: Duration) {
+        let took = took.as_secs_f64();
+        if !self.known {
+            self.known = true;
+            self.level *= took.max(1e-9) / self.of(tokens);
+            return;
+        }
+        let ratio = (took / self.of(tokens)).clamp(0.5, 2.0);
+        self.level *= 1.0 + LEVEL_RATE * (ratio - 1.0);
+        if let Some(shape) = self.shape.get_mut(tokens.max(1) - 1) {
+            *shape *= 1.0 + SHAPE_RATE * (ratio - 1.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(x: f64) -> Duration {
+        Duration::from_secs_f64(x / 1e3)
+    }
+
+    fn close(a: f64, ms: f64) -> bool {
+        (a * 1e3 - ms).abs() < 0.02 * ms
+    }
+
+    #[test]
+    fn between_and_beyond_measured_counts() {
+        let costs = Costs::measured(&[(1, ms(10.0)), (2, ms(10.0)), (6, ms(14.0)), (17, ms(42.0))]);
+        for (tokens, expected) in
+            [(1, 10.0), (2, 10.0), (4, 12.0), (6, 14.0), (17, 42.0), (33, 74.0), (97, 202.0)]
+        {
+            assert!(close(costs.of(tokens), expected), "{tokens}: {}", costs.of(tokens));
+        }
+    }
+
+    #[test]
+    fn noise_does_not_make_more_tokens_cheaper() {
+        let costs = Costs::measured(&[(1, ms(10.0)), (2, ms(9.0)), (3, ms(11.0))]);
+        assert!(close(costs.of(2), 10.0));
+        assert!(close(Costs::measured(&[(1, ms(8.0))]).of(5), 8.0 * 1.6));
+    }
+
+    #[test]
+    fn steps_correct_it() {
+        let mut costs = Costs::measured(&[(1, ms(10.0)), (5, ms(10.0))]);
+        for _ in 0..300 {
+            costs.took(1, ms(20.0));
+            costs.took(5, ms(60.0));
+        }
+        assert!(close(costs.of(1), 20.0) && close(costs.of(5), 60.0), "{} {}", costs.of(1), costs.of(5));
+        // One step that was held up for a second changes little.
+        costs.took(1, ms(1000.0));
+        assert!(costs.of(1) < 0.0245);
+        let mut unknown = Costs::default();
+        unknown.took(1, ms(5.0));
+        assert!(close(unknown.of(1), 5.0));
+    }
+}

@@ -1,0 +1,112 @@
+//! The worker's part of speculation: the clock, the draft model's calls, and what goes to the scheduler.
+
+use super::run::{Worker, guard};
+use crate::TokenId;
+use crate::forward::Batch;
+use crate::forward::{Backend, BackendError, Logits, Span, Want};
+use crate::schedule::{Plan, SeqId};
+use crate::speculate::Ask;
+use crate::speculate::cost::Costs;
+use std::time::{Duration, Instant};
+
+/// How many tokens a step is measured with.
+const COUNTS: [usize; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 17, 24, 33, 64];
+/// Tokens that the sequence holds meanwhile.
+const HELD: usize = 32;
+/// Each is measured so often, or until this time has passed.
+const STEPS: usize = 5;
+const ENOUGH: Duration = Duration::from_millis(60);
+
+impl Worker {
+    /// Has the next step verify what may come next.
+    pub(super) fn speculate(&mut self) {
+        if self.speculator.is_idle() {
+            return;
+        }
+        let Worker { scheduler, speculator, active, .. } = self;
+        let ids = scheduler.running().filter(|&id| speculator.knows(id));
+        let asks: Vec<Ask<'_>> = ids
+            .filter_map(|id| {
+                // The token after the last draft comes without being drafted.
+                let wants = active.get(&id)?.wants().saturating_sub(1);
+                let ask = Ask { id, tokens: scheduler.tokens(id), room: scheduler.draft_room(id).min(wants) };
+                scheduler.decodes(id).then_some(ask)
+            })
+            .collect();
+        let decoding = scheduler.running().filter(|&id| scheduler.decodes(id)).count();
+        if asks.is_empty() {
+            return;
+        }
+        if speculator.plan(&asks, decoding) {
+            let began = Instant::now();
+            match guard("drafting", || speculator.draft(&asks)) {
+                Ok(rounds) => speculator.drafting_took(rounds, began.elapsed()),
+                Err(error) => {
+                    tracing::error!(%error, "the draft model failed: tokens come one by one from here on");
+                    speculator.drop_drafter();
+                }
+            }
+        }
+        let proposals: Vec<(SeqId, Vec<TokenId>)> =
+            asks.iter().map(|ask| (ask.id, speculator.proposal(ask.id).collect())).collect();
+        for (id, tokens) in proposals {
+            let drafted = scheduler.draft(id, &tokens);
+            if let Some(active) = active.get_mut(&id) {
+                active.usage.drafted_tokens += drafted;
+            }
+        }
+    }
+
+    /// A step took so long: what it says about the cost of one that decodes, if that is what it did.
+    pub(super) fn note_step(&mut self, plan: &Plan, took: Duration) {
+        if !self.speculator.is_idle() && plan.spans.iter().all(|s| s.rows() == s.len) {
+            self.speculator.step_took(plan.tokens(), took);
+        }
+    }
+}
+
+/// What a step costs by how many tokens of one sequence it verifies. Leaves slot 0 empty, as it has to be before.
+///
+/// # Errors
+/// What the backend says.
+pub(super) fn measure_costs(backend: &mut dyn Backend, most: usize) -> Result<Costs, BackendError> {
+    let limits = backend.limits();
+    let room = limits.context.min(limits.kv_tokens).min(limits.batch_tokens).saturating_sub(HELD);
+    // One more than can be verified, so that what lies between is interpolated.
+    let enough = COUNTS.iter().position(|&n| n > most).unwrap_or(COUNTS.len() - 1);
+    let counts = COUNTS.iter().take(enough + 1).take_while(|&&n| n <= room);
+    let mut points = Vec::with_capacity(COUNTS.len());
+    let mut logits = Logits::new();
+    let vocab = backend.spec().vocab_size.max(1);
+    let tokens: Vec<TokenId> = (0..HELD + 64).map(|i| ((i * 7 + 1) % vocab) as TokenId).collect();
+    let mut step = |backend: &mut dyn Backend, start: usize, len: usize| {
+        let want = if start == 0 { Want::Last } else { Want::All };
+        let batch = Batch { spans: vec![Span { slot: 0, start, tokens: &tokens[start..start + len], want }] };
+        let began = Instant::now();
+        backend.forward(&batch, &mut logits)?;
+        let took = began.elapsed();
+        Ok::<_, BackendError>((backend.truncate(0, HELD)? == HELD).then_some(took))
+    };
+    for &count in counts {
+        if points.is_empty() {
+            step(backend, 0, HELD)?;
+            // The first step wakes threads and touches memory. A backend that can't shorten a slot verifies nothing anyway.
+            if step(backend, HELD, 1)?.is_none() {
+                break;
+            }
+        }
+        let (began, mut fastest) = (Instant::now(), Duration::MAX);
+        for _ in 0..STEPS {
+            fastest = fastest.min(step(backend, HELD, count)?.unwrap_or(fastest));
+            if began.elapsed() > ENOUGH {
+                break;
+            }
+        }
+        points.push((count, fastest));
+    }
+    backend.truncate(0, 0)?;
+    let shown: Vec<String> =
+        points.iter().map(|(n, took)| format!("{n}: {:.2}", took.as_secs_f64() * 1e3)).collect();
+    tracing::info!(ms_by_tokens = shown.join(", "), "verification, measured");
+    Ok(Costs::measured(&points))
+}
