@@ -248,7 +248,7 @@ fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 23] = [
     "messages",
     "prompt",
     "model",
