@@ -57,6 +57,7 @@ pub enum Command {
     Verify(cmd::verify::Verify),
     Synth(cmd::synth::Synth),
     Convert(cmd::convert::Convert),
+    Quantize(cmd::quantize::Quantize),
     Doctor(cmd::doctor::Doctor),
     Completions(cmd::completions::Completions),
     /// One backend of `bench`, in a process of its own.

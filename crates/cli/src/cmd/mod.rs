@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod list;
 pub mod logits;
 pub mod pull;
+pub mod quantize;
 pub mod rm;
 pub mod run;
 pub mod serve;
