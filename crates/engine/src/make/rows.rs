@@ -38,12 +38,15 @@ pub(super) fn stream(
 /// Values that one thread quantises at a time: that takes it far longer than to start.
 const QUANTIZED_CHUNK: usize = 1 << 17;
 
+/// Appends the bytes of row `r` of a matrix as they are stored.
+pub(super) type RawSource<'a> = &'a (dyn Fn(usize, &mut Vec<u8>) + Sync);
+
 /// A matrix to be quantised.
 pub(super) struct Source<'a> {
     /// Its rows' values.
     pub rows: RowSource<'a>,
-    /// Appends a row's bytes as they are stored, where they have the type that is asked for already.
-    pub raw: Option<&'a (dyn Fn(usize, &mut Vec<u8>) + Sync)>,
+    /// Its rows as they are stored, where they have the type that is asked for already.
+    pub raw: Option<RawSource<'a>>,
     /// What a row's columns count, if that is known.
     pub importance: &'a (dyn Fn(usize) -> Option<&'a [f32]> + Sync),
 }

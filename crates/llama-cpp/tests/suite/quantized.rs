@@ -19,7 +19,8 @@ fn quantised_files_load_and_stay_near_their_source() {
         let mut off = Vec::new();
         for name in ["q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0"] {
             let out = dir.path().join("q.gguf");
-            quantize(&source, &out, name.parse().unwrap(), &QuantizeOptions::default(), &mut |_, _| {}).unwrap();
+            quantize(&source, &out, name.parse().unwrap(), &QuantizeOptions::default(), &mut |_, _| {})
+                .unwrap();
             off.push(difference(&logits(&Model::open(&out).unwrap()), &exact) / spread);
             println!("{arch} {name}: {}", off[off.len() - 1]);
         }
