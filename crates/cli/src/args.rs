@@ -59,6 +59,7 @@ pub enum Command {
     Verify(cmd::verify::Verify),
     Synth(cmd::synth::Synth),
     Convert(cmd::convert::Convert),
+    Quantize(cmd::quantize::Quantize),
     Doctor(cmd::doctor::Doctor),
     Recommend(cmd::recommend::Recommend),
     Completions(cmd::completions::Completions),

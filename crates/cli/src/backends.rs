@@ -11,6 +11,7 @@ use std::sync::Arc;
 use zonda_engine::forward::mock::Mock;
 use zonda_engine::forward::{Backend, BackendError};
 use zonda_engine::load::Model;
+use zonda_engine::make::Importance;
 use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
 use zonda_engine::{Engine, EngineConfig, Parallel, Text, TokenId};
 use zonda_kernels::Isa;
@@ -312,6 +313,20 @@ pub fn exact(
         })
     });
     walked.map_err(|error| refused.unwrap_or_else(|| error.to_string()))
+}
+
+/// How much the columns of a model's matrices matter on a text, cut into sequences; `progress` is told how many of how many
+/// steps are done.
+///
+/// # Errors
+/// What the native backend says, which computes it.
+pub fn calibrate(
+    model: &Model,
+    threads: Option<usize>,
+    sequences: &[Vec<TokenId>],
+    progress: &mut dyn FnMut(usize, usize),
+) -> anyhow::Result<Importance> {
+    Ok(Native::calibrate(model, threads, sequences, progress)?)
 }
 
 /// Starts an engine on a backend. `text` may be `None`: prompts are token ids then.

@@ -71,6 +71,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Verify(command) => command.run(&context),
         Command::Synth(command) => command.run(&context),
         Command::Convert(command) => command.run(&context),
+        Command::Quantize(command) => command.run(&context),
         Command::Doctor(command) => command.run(&context),
         Command::Recommend(command) => command.run(&context),
         Command::Completions(command) => command.run(),

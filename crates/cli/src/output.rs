@@ -86,12 +86,19 @@ pub struct Progress {
 impl Progress {
     /// `what` is a phrase such as `downloading model.gguf`; `total` is in bytes, 0 if unknown.
     pub fn bytes(what: impl Into<String>, total: u64, quiet: bool) -> Progress {
-        let what = what.into();
+        let bytes = "{msg} [{wide_bar}] {bytes}/{total_bytes}, {eta} left";
+        Progress::new(what.into(), total, if total > 0 { bytes } else { "{msg} {bytes}" }, quiet)
+    }
+
+    /// A bar over steps of equal size.
+    pub fn steps(what: impl Into<String>, quiet: bool) -> Progress {
+        Progress::new(what.into(), 0, "{msg} [{wide_bar}] {percent}%, {eta} left", quiet)
+    }
+
+    fn new(what: String, total: u64, template: &str, quiet: bool) -> Progress {
         let plain = !io::stderr().is_terminal();
         let target = if plain || quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
-        let template =
-            if total > 0 { "{msg} [{wide_bar}] {bytes}/{total_bytes}, {eta} left" } else { "{msg} {bytes}" };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }

@@ -24,6 +24,7 @@ const COMMANDS: &[&str] = &[
     "logits",
     "synth",
     "convert",
+    "quantize",
     "verify",
     "doctor",
     "recommend",

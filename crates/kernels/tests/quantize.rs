@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use std::path::Path;
 use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
-use zonda_kernels::quantize::quantize;
+use zonda_kernels::quantize::{quantize, quantize_weighted};
 
 const SIMPLE: [DType; 5] = [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0];
 
@@ -83,6 +83,55 @@ fn errors_on_normal_values_are_what_the_bits_allow() {
         let error = relative_error(dtype, &values);
         println!("{dtype}: {error:.4}");
         assert!(error < bound, "{dtype}: relative error {error:.4}, at most {bound} expected");
+    }
+}
+
+/// Σ w e² of quantising with these weights or without, relative to Σ w x².
+fn weighted_error(dtype: DType, values: &[f32], importance: &[f32], told: bool) -> f64 {
+    let mut bytes = Vec::new();
+    quantize_weighted(dtype, values, told.then_some(importance), &mut bytes);
+    assert_eq!(Some(bytes.len()), dtype.bytes_for(values.len()));
+    let back = dequantized(dtype, &bytes);
+    let sum = |it: &mut dyn Iterator<Item = (f32, f32)>| {
+        it.map(|(w, v)| f64::from(w) * f64::from(v).powi(2)).sum::<f64>()
+    };
+    let error = sum(&mut (0..values.len()).map(|i| (importance[i], values[i] - back[i])));
+    error / sum(&mut importance.iter().copied().zip(values.iter().copied()))
+}
+
+#[test]
+fn weights_make_errors_small_where_they_are_large() {
+    let values = normals(256 * 100, 11);
+    // a few columns matter a hundred times more, as a model's do
+    let importance: Vec<f32> = (0..values.len()).map(|i| if i % 11 == 3 { 100.0 } else { 1.0 }).collect();
+    for dtype in DType::ALL.into_iter().filter(|t| t.is_quantized()) {
+        let [told, not] = [true, false].map(|told| weighted_error(dtype, &values, &importance, told));
+        println!("{dtype}: {told:.6} instead of {not:.6}");
+        match dtype {
+            DType::Q8_0 => assert_eq!(told, not),
+            _ => assert!(told < 0.9 * not, "{dtype}: {told} is not less than {not}"),
+        }
+    }
+}
+
+#[test]
+fn importance_of_nothing_is_no_importance() {
+    let values = normals(512, 2);
+    for dtype in DType::ALL {
+        let mut bytes = Vec::new();
+        quantize_weighted(dtype, &values, Some(&[0.0; 512]), &mut bytes);
+        assert_eq!(bytes, quantized(dtype, &values), "{dtype}");
+    }
+}
+
+#[test]
+fn weighted_blocks_with_what_is_not_finite_are_nan() {
+    for dtype in DType::ALL.into_iter().filter(|t| t.is_quantized()) {
+        let mut values = normals(256, 5);
+        values[17] = f32::NAN;
+        let mut bytes = Vec::new();
+        quantize_weighted(dtype, &values, Some(&[1.0; 256]), &mut bytes);
+        assert!(dequantized(dtype, &bytes)[..dtype.block_len()].iter().all(|v| v.is_nan()), "{dtype}");
     }
 }
 

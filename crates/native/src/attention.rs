@@ -30,7 +30,7 @@ pub(crate) struct AttentionBuffers {
     /// Of a decode step, `[splits of all spans, heads · (head_dim + 2)]`
     parts: Vec<f32>,
     /// `[tokens, heads · head_dim]`, written by attention, read by the output projection
-    mixed: Acts,
+    pub mixed: Acts,
 }
 
 /// Some tokens of one span.

@@ -1,5 +1,5 @@
 //! A model's exact logits: its weights, whatever their type, as f32, with f32 activations, keys and values. What other
-//! computations of the same weights are held against.
+//! computations of the same weights are held against, and where calibration sees what each matrix is multiplied with.
 //!
 //! Layer by layer, all tokens at once: no more than one layer's weights are in memory as f32, so a model is compared on a
 //! machine that its f32 form would not fit.
@@ -11,12 +11,15 @@ use crate::rope::Angles;
 use crate::weights::Loader;
 use zonda_engine::TokenId;
 use zonda_engine::forward::{BackendError, Batch, Limits, Span, Want};
-use zonda_engine::load::{Model, ModelSpec};
+use zonda_engine::load::{LayerTensor, Model, ModelSpec, TensorRole};
+use zonda_engine::make::Importance;
 use zonda_kernels::attention::{KvType, PAGE};
 use zonda_kernels::{Isa, Job, Pool, cpus, matmul};
 
 /// Rows of logits that are computed at once: bounds their memory.
 const ROWS: usize = 32;
+/// Sequences of a calibration text that go through a layer together: bounds the memory for what it writes.
+const GROUP: usize = 8;
 
 impl Native {
     /// Hands the exact logits of every position of every sequence to `look`, in order, `[vocab]` each. The calling thread
@@ -31,52 +34,176 @@ impl Native {
         sequences: &[Vec<TokenId>],
         look: &mut dyn FnMut(&[f32]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let isa = Isa::best();
         let pool = Pool::new(threads.unwrap_or_else(cpus::default_threads));
-        let loader = Loader::exact(model, isa, &pool);
-        let spans = sequences.iter().enumerate();
-        let spans = spans.map(|(slot, tokens)| Span { slot, start: 0, tokens, want: Want::All });
-        let batch = Batch { spans: spans.collect() };
-        // one layer's cache: the next layer writes over it
-        let one = ModelSpec { layers: 1, ..model.spec.clone() };
-        let limits = room(&one, sequences)?;
-        batch.check(&limits, one.vocab_size, |_| 0).map_err(BackendError::from)?;
-        let mut kv = KvCache::new(&one, &limits, KvType::F32)?;
-        kv.reserve(&batch).map_err(BackendError::from)?;
-
-        let run = Run { isa, pool: &pool, eps: one.norm_eps };
-        let mut angles = Angles::new(&one.rope, one.head_dim);
-        angles.set(batch.spans.iter().flat_map(|s| 0..s.tokens.len()));
-        let mut buffers = Buffers::default();
-        buffers.attention.reserve(&one, &limits);
-        let Buffers { x, normed, attention, ffn } = &mut buffers;
-        let (hidden, vocab) = (one.hidden_size, one.vocab_size);
-        x.resize(batch.tokens() * hidden, 0.0);
-        let embedding = loader.embedding()?;
-        for (&token, row) in sequences.iter().flatten().zip(x.chunks_exact_mut(hidden)) {
-            embedding.row(token, row);
-        }
-        for (l, &window) in model.spec.windows.iter().enumerate() {
-            let layer = loader.layer(l)?;
-            run.norm(x, &layer.attn_norm, normed, &[&layer.q.matrix, &layer.k.matrix, &layer.v.matrix]);
-            attention.run(run, &one, &layer, 0, window, &batch, &angles, &mut kv, normed, x);
-            ffn.run(run, &one, &layer, normed, x);
-        }
+        let mut exact = Exact::new(model, &pool);
+        let mut x = Vec::new();
+        exact.layers(&[sequences], &mut x, &mut |_, _, _| ())?;
+        let Exact { run, loader, buffers, .. } = &mut exact;
+        let (hidden, vocab) = (model.spec.hidden_size, model.spec.vocab_size);
         let (norm, head) = loader.head()?;
         let mut logits = vec![0.0; ROWS * vocab];
         for x in x.chunks(ROWS * hidden) {
-            run.norm(x, &norm, normed, &[&head]);
+            run.norm(x, &norm, &mut buffers.normed, &[&head]);
             let out = &mut logits[..x.len() / hidden * vocab];
-            matmul(isa, &pool, normed, &mut [Job { weights: &head.packed, out, stride: vocab, add: false }]);
-            out.chunks_exact(vocab).try_for_each(&mut *look)?;
+            let job = Job { weights: &head.packed, out, stride: vocab, add: false };
+            matmul(run.isa, run.pool, &buffers.normed, &mut [job]);
+            logits[..x.len() / hidden * vocab].chunks_exact(vocab).try_for_each(&mut *look)?;
+        }
+        Ok(())
+    }
+
+    /// How much the columns of the matrices in the layers matter on a text, cut into sequences. `progress` is told how many
+    /// passes of some sequences through a layer are done, and of how many.
+    ///
+    /// # Errors
+    /// As [`Native::exact`], and if what the model computes is not finite.
+    pub fn calibrate(
+        model: &Model,
+        threads: Option<usize>,
+        sequences: &[Vec<TokenId>],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Importance, BackendError> {
+        let pool = Pool::new(threads.unwrap_or_else(cpus::default_threads));
+        let mut exact = Exact::new(model, &pool);
+        exact.buffers.ffn.kept = model.spec.moe.as_ref().map(|moe| vec![Vec::new(); moe.experts]);
+        let groups: Vec<_> = sequences.chunks(GROUP).collect();
+        let (mut done, total) = (0, groups.len() * model.spec.layers);
+        let mut importance = Importance::default();
+        let mut x = Vec::new();
+        exact.layers(&groups, &mut x, &mut |layer, half, buffers| {
+            add(&mut importance, layer, half, buffers);
+            if half == Half::FeedForward {
+                done += 1;
+                progress(done, total);
+            }
+        })?;
+        match x.iter().all(|v| v.is_finite()) {
+            true => Ok(importance),
+            false => {
+                Err(BackendError::Failed("the model computes a NaN or an infinity on this text".to_owned()))
+            }
+        }
+    }
+}
+
+/// A model on its way through one layer at a time.
+struct Exact<'a> {
+    model: &'a Model,
+    run: Run<'a>,
+    loader: Loader<'a>,
+    buffers: Buffers,
+}
+
+impl<'a> Exact<'a> {
+    fn new(model: &'a Model, pool: &'a Pool) -> Exact<'a> {
+        let isa = Isa::best();
+        let run = Run { isa, pool, eps: model.spec.norm_eps };
+        Exact { model, run, loader: Loader::exact(model, isa, pool), buffers: Buffers::default() }
+    }
+
+    /// Takes groups of sequences through all layers. What leaves the last one is in `x`, `[tokens of all groups, hidden]`;
+    /// `seen(layer, half, buffers)` is called when a group has gone through a half of a layer.
+    fn layers(
+        &mut self,
+        groups: &[&[Vec<TokenId>]],
+        x: &mut Vec<f32>,
+        seen: &mut dyn FnMut(usize, Half, &mut Buffers),
+    ) -> Result<(), BackendError> {
+        let spec = &self.model.spec;
+        let hidden = spec.hidden_size;
+        // one layer's cache: the next layer, and the next group, write over it
+        let one = ModelSpec { layers: 1, ..spec.clone() };
+        let longest = longest(groups);
+        let limits = room(&one, &longest)?;
+        let batches: Vec<Batch<'_>> = groups.iter().map(|sequences| batch(sequences.iter())).collect();
+        for batch in &batches {
+            batch.check(&limits, one.vocab_size, |_| 0).map_err(BackendError::from)?;
+        }
+        let mut kv = KvCache::new(&one, &limits, KvType::F32)?;
+        kv.reserve(&batch(longest.iter().copied())).map_err(BackendError::from)?;
+
+        let mut angles = Angles::new(&one.rope, one.head_dim);
+        self.buffers.attention.reserve(&one, &limits);
+        let tokens: usize = batches.iter().map(Batch::tokens).sum();
+        x.resize(tokens * hidden, 0.0);
+        let embedding = self.loader.embedding()?;
+        let tokens = groups.iter().flat_map(|sequences| sequences.iter().flatten());
+        for (&token, row) in tokens.zip(x.chunks_exact_mut(hidden)) {
+            embedding.row(token, row);
+        }
+        let run = self.run;
+        for (l, &window) in spec.windows.iter().enumerate() {
+            let layer = self.loader.layer(l)?;
+            let mut rest = &mut x[..];
+            for batch in &batches {
+                let x = rest.split_off_mut(..batch.tokens() * hidden).expect("a row for every token");
+                angles.set(batch.spans.iter().flat_map(|s| 0..s.tokens.len()));
+                let Buffers { normed, attention, .. } = &mut self.buffers;
+                run.norm(x, &layer.attn_norm, normed, &[&layer.q.matrix, &layer.k.matrix, &layer.v.matrix]);
+                attention.run(run, &one, &layer, 0, window, batch, &angles, &mut kv, normed, x);
+                seen(l, Half::Attention, &mut self.buffers);
+                let Buffers { normed, ffn, .. } = &mut self.buffers;
+                ffn.run(run, &one, &layer, normed, x);
+                seen(l, Half::FeedForward, &mut self.buffers);
+            }
         }
         Ok(())
     }
 }
 
-/// A slot for each sequence, and room for all of them in one batch.
-fn room(spec: &ModelSpec, sequences: &[Vec<TokenId>]) -> Result<Limits, BackendError> {
-    let tokens = sequences.iter().map(Vec::len);
+/// The halves of a layer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Half {
+    Attention,
+    FeedForward,
+}
+
+/// Adds what the matrices of half a layer were multiplied with.
+fn add(importance: &mut Importance, layer: usize, half: Half, buffers: &mut Buffers) {
+    use LayerTensor::{AttnOut, ExpertDown, ExpertGate, FfnDown, FfnGate, Q};
+    let Buffers { normed, attention, ffn, .. } = buffers;
+    let mut add = |tensor, inputs: &[f32], cols: usize| {
+        if !inputs.is_empty() {
+            importance.add(TensorRole::Layer(layer, tensor), inputs, cols);
+        }
+    };
+    let cols = normed.cols();
+    match (half, &mut ffn.kept) {
+        (Half::Attention, _) => {
+            add(Q, normed.f32(), cols);
+            add(AttnOut, attention.mixed.f32(), attention.mixed.cols());
+        }
+        (Half::FeedForward, None) => {
+            add(FfnGate, normed.f32(), cols);
+            add(FfnDown, ffn.activated.f32(), ffn.activated.cols());
+        }
+        (Half::FeedForward, Some(kept)) => {
+            for (e, (picked, kept)) in ffn.picked.iter().zip(kept).enumerate() {
+                picked.iter().for_each(|&(t, _)| add(ExpertGate(e), &normed.f32()[t * cols..][..cols], cols));
+                add(ExpertDown(e), kept, kept.len() / picked.len().max(1));
+                kept.clear();
+            }
+        }
+    }
+}
+
+/// All tokens of some sequences, a slot for each.
+fn batch<'a>(sequences: impl Iterator<Item = &'a Vec<TokenId>>) -> Batch<'a> {
+    let spans = sequences.enumerate();
+    let spans = spans.map(|(slot, tokens)| Span { slot, start: 0, tokens, want: Want::All });
+    Batch { spans: spans.collect() }
+}
+
+/// For each slot the longest sequence that comes there.
+fn longest<'a>(groups: &[&'a [Vec<TokenId>]]) -> Vec<&'a Vec<TokenId>> {
+    let slots = groups.iter().map(|g| g.len()).max().unwrap_or(0);
+    let of_slot = |slot: usize| groups.iter().filter_map(|g| g.get(slot)).max_by_key(|s| s.len());
+    (0..slots).filter_map(of_slot).collect()
+}
+
+/// Room for sequences in one batch, a slot for each.
+fn room(spec: &ModelSpec, sequences: &[&Vec<TokenId>]) -> Result<Limits, BackendError> {
+    let tokens = sequences.iter().map(|s| s.len());
     let longest = tokens.clone().max().unwrap_or(0);
     let pages = tokens.clone().map(|n| n.next_multiple_of(PAGE)).sum();
     Limits::paged(spec, Some(longest), sequences.len(), tokens.sum(), Some(pages), PAGE)

@@ -12,16 +12,18 @@ pub(crate) struct FfnBuffers {
     /// `[tokens, ffn]` each
     gate: Vec<f32>,
     up: Vec<f32>,
-    activated: Acts,
+    pub activated: Acts,
     /// Router logits, then probabilities, `[tokens, experts]`
     routes: Vec<f32>,
     /// Per expert the tokens it was picked for, with their weights
-    picked: Vec<Vec<(usize, f32)>>,
+    pub picked: Vec<Vec<(usize, f32)>>,
     order: Vec<usize>,
     /// One expert's inputs, `[its tokens, hidden]`
     inputs: Acts,
     /// One expert's outputs, `[its tokens, hidden]`
     outputs: Vec<f32>,
+    /// If some, what each expert's down projection gets is added to it, `[its tokens, ffn]`: for calibration
+    pub kept: Option<Vec<Vec<f32>>>,
 }
 
 impl FfnBuffers {
@@ -58,7 +60,7 @@ impl FfnBuffers {
         let job = Job { weights: &router.packed, out: &mut self.routes, stride: moe.experts, add: false };
         matmul(run.isa, run.pool, normed, &mut [job]);
         self.pick(moe);
-        for (expert, picked) in experts.iter().zip(&self.picked) {
+        for (e, (expert, picked)) in experts.iter().zip(&self.picked).enumerate() {
             if picked.is_empty() {
                 continue;
             }
@@ -69,6 +71,9 @@ impl FfnBuffers {
             self.outputs.resize(picked.len() * hidden, 0.0);
             let out = &mut self.outputs[..picked.len() * hidden];
             swiglu(run, expert, &self.inputs, &mut self.gate, &mut self.up, &mut self.activated, out, false);
+            if let Some(kept) = &mut self.kept {
+                kept[e].extend_from_slice(self.activated.f32());
+            }
             for (&(t, scale), y) in picked.iter().zip(out.chunks_exact(hidden)) {
                 run.isa.run(AddScaled { x: &mut x[t * hidden..][..hidden], y, scale });
             }

@@ -16,6 +16,7 @@ pub mod list;
 pub mod logits;
 pub mod pull;
 pub mod recommend;
+pub mod quantize;
 pub mod rm;
 pub mod run;
 pub mod serve;

@@ -2,9 +2,9 @@
 
 use super::output::{Pending, Progress};
 use super::safetensors_writer::write_json;
-use super::weights::{Rows, Weights, adjacent_row, is_rotated, to_gguf, to_safetensors};
+use super::weights::{RawRow, Rows, Weights, adjacent_row, is_rotated, to_gguf, to_safetensors};
 use super::{MakeError, Mix, gguf_keys, gguf_tokenizer, hf_config, hf_tokenizer};
-use crate::load::{Model, RopePairing, TensorRole, Value};
+use crate::load::{Metadata, Model, RopePairing, TensorRole, Value};
 use std::path::Path;
 use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
@@ -57,6 +57,12 @@ fn convert_to_gguf(
     progress: Progress<'_>,
 ) -> Result<u64, MakeError> {
     let mix = Mix::Plain(dtype);
+    let metadata = gguf_metadata(input, mix)?;
+    to_gguf(out, &input.spec, &metadata, mix, &Stored(input), None, progress)
+}
+
+/// What a GGUF file of the model says besides its tensors: hyperparameters, tokenizer, and what else its input says.
+pub(super) fn gguf_metadata(input: &Model, mix: Mix) -> Result<Metadata, MakeError> {
     let mut metadata = gguf_keys::metadata(&input.spec, mix.file_type());
     match input.folder() {
         Some(folder) => {
@@ -77,22 +83,45 @@ fn convert_to_gguf(
             metadata.0.remove("general.alignment");
         }
     }
-    to_gguf(out, &input.spec, &metadata, mix, &Stored(input), progress)
+    Ok(metadata)
 }
 
 /// The weights of an opened model.
 pub(super) struct Stored<'a>(pub &'a Model);
 
+impl Stored<'_> {
+    /// Where row `r` of Hugging Face's order lies in the stored tensor.
+    fn stored_row(&self, role: TensorRole) -> impl Fn(usize) -> usize + Sync + use<> {
+        let head_dim = self.0.spec.head_dim;
+        let permuted = is_rotated(role) && self.0.spec.rope.pairing == RopePairing::Adjacent;
+        move |row| if permuted { adjacent_row(row, head_dim) } else { row }
+    }
+}
+
 impl Weights for Stored<'_> {
     fn rows(&self, role: TensorRole) -> Result<Rows<'_>, MakeError> {
         let tensor = self.0.tensor(role)?;
         let bytes_per_row = tensor.bytes().len() / tensor.rows().max(1);
-        let head_dim = self.0.spec.head_dim;
-        let permuted = is_rotated(role) && self.0.spec.rope.pairing == RopePairing::Adjacent;
+        let stored_row = self.stored_row(role);
         Ok(Box::new(move |row, out| {
-            let row = if permuted { adjacent_row(row, head_dim) } else { row };
-            let bytes = &tensor.bytes()[row * bytes_per_row..][..bytes_per_row];
+            let bytes = &tensor.bytes()[stored_row(row) * bytes_per_row..][..bytes_per_row];
             dequantize(tensor.dtype, bytes, out);
         }))
+    }
+
+    fn raw(&self, role: TensorRole) -> Result<Option<(DType, RawRow<'_>)>, MakeError> {
+        let tensor = self.0.tensor(role)?;
+        let bytes_per_row = tensor.bytes().len() / tensor.rows().max(1);
+        let stored_row = self.stored_row(role);
+        let copy = move |row: usize, out: &mut Vec<u8>| {
+            out.extend_from_slice(&tensor.bytes()[stored_row(row) * bytes_per_row..][..bytes_per_row]);
+        };
+        Ok(Some((self.0.tensor(role)?.dtype, Box::new(copy))))
+    }
+
+    fn release(&self, role: TensorRole) {
+        if let Ok(tensor) = self.0.tensor(role) {
+            tensor.release();
+        }
     }
 }

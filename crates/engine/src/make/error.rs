@@ -59,6 +59,14 @@ pub enum MakeError {
     )]
     FloatsOnly { found: String },
 
+    /// Quantising loses, and it was done before.
+    #[error("the model is quantised already ({found}); expected f32, f16 or bf16 weights")]
+    Quantized { found: String },
+
+    /// Weights that no type can hold: they were NaN or infinite before, or their scale overflows.
+    #[error("tensor {tensor} {}", if *overflow { format!("holds values too large for the scales of {dtype}") } else { "holds a NaN or an infinity".to_owned() })]
+    NotFinite { tensor: String, dtype: zonda_kernels::DType, overflow: bool },
+
     /// A number given that can't be.
     #[error("{what} is {found}; expected {expected}")]
     Invalid { what: &'static str, found: String, expected: String },

@@ -59,17 +59,22 @@ impl Mix {
 
     /// The type of one tensor with rows of `cols` values.
     pub fn dtype(self, spec: &ModelSpec, role: TensorRole, cols: usize) -> DType {
+        fit(self.wanted(spec, role), cols)
+    }
+
+    /// The type of one tensor, if its rows divide into that type's blocks.
+    pub fn wanted(self, spec: &ModelSpec, role: TensorRole) -> DType {
         let base = self.base();
         let (layer, tensor) = match role {
             TensorRole::OutputNorm => return DType::F32,
-            TensorRole::Output => return fit(head(base), cols),
-            TensorRole::TokenEmbedding if spec.tied_embeddings => return fit(head(base), cols),
-            TensorRole::TokenEmbedding => return fit(base, cols),
+            TensorRole::Output => return head(base),
+            TensorRole::TokenEmbedding if spec.tied_embeddings => return head(base),
+            TensorRole::TokenEmbedding => return base,
             TensorRole::Layer(layer, tensor) => (layer, tensor),
         };
         let mixed = matches!(self, Mix::Q4KM | Mix::Q5KM);
         let eight_experts = spec.moe.as_ref().is_some_and(|moe| moe.experts == 8);
-        let dtype = match tensor {
+        match tensor {
             // Vectors, and the router, whose choices hang on small differences.
             LayerTensor::AttnNorm
             | LayerTensor::FfnNorm
@@ -78,7 +83,7 @@ impl Mix {
             | LayerTensor::QBias
             | LayerTensor::KBias
             | LayerTensor::VBias
-            | LayerTensor::Router => return DType::F32,
+            | LayerTensor::Router => DType::F32,
             // Small tensors of a large model: they cost little.
             LayerTensor::K | LayerTensor::V if base.is_quantized() && eight_experts => DType::Q8_0,
             LayerTensor::AttnOut
@@ -92,8 +97,7 @@ impl Mix {
                 DType::Q6_K
             }
             _ => base,
-        };
-        fit(dtype, cols)
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Writing models: [`convert()`] between GGUF and SafeTensors folders, [`convert_to_mlx()`] to quantised ones as MLX has
-//! them, and [`synth()`], random weights in real shapes.
+//! them, [`quantize()`] to GGUF in fewer bits, and [`synth()`], random weights in real shapes.
 //!
-//! Both describe the output first (a [`ModelSpec`](crate::load::ModelSpec), its tensors' names, types and shapes) and
+//! All describe the output first (a [`ModelSpec`](crate::load::ModelSpec), its tensors' names, types and shapes) and
 //! then stream tensor after tensor through [`gguf_writer`] or [`safetensors_writer`], a few megabytes at a time, so
 //! that memory does not grow with the model. Outputs appear under their final name when they are complete
 //! ([`output`]); on any error nothing is left behind.
@@ -13,9 +13,11 @@ mod gguf_tokenizer;
 pub mod gguf_writer;
 mod hf_config;
 mod hf_tokenizer;
+mod importance;
 mod mix;
 pub mod mlx;
 pub mod output;
+pub mod quantize;
 mod rows;
 pub mod safetensors_writer;
 pub mod synth;
@@ -23,7 +25,9 @@ mod weights;
 
 pub use convert::convert;
 pub use error::MakeError;
+pub use importance::Importance;
 pub use mix::{Mix, UnknownMix};
 pub use mlx::convert_to_mlx;
 pub use output::Progress;
+pub use quantize::{Fitted, QuantizeOptions, Quantized, quantize};
 pub use synth::{SynthSpec, synth, synth_archs};

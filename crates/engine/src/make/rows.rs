@@ -5,7 +5,8 @@ use super::output::{Planned, Sink};
 use std::ops::Range;
 use std::thread;
 use zonda_kernels::DType;
-use zonda_kernels::quantize::quantize;
+use zonda_kernels::dequantize::dequantize;
+use zonda_kernels::quantize::{quantize, quantize_weighted};
 
 /// Values that one thread makes at a time: large enough to outweigh the start of a thread, small enough for memory.
 const CHUNK: usize = 1 << 20;
@@ -34,6 +35,90 @@ pub(super) fn stream(
     in_chunks(rows, cols, make, |bytes| sink.write(&bytes))
 }
 
+/// Values that one thread quantises at a time: that takes it far longer than to start.
+const QUANTIZED_CHUNK: usize = 1 << 17;
+
+/// Appends the bytes of row `r` of a matrix as they are stored.
+pub(super) type RawSource<'a> = &'a (dyn Fn(usize, &mut Vec<u8>) + Sync);
+
+/// A matrix to be quantised.
+pub(super) struct Source<'a> {
+    /// Its rows' values.
+    pub rows: RowSource<'a>,
+    /// Its rows as they are stored, where they have the type that is asked for already.
+    pub raw: Option<RawSource<'a>>,
+    /// What a row's columns count, if that is known.
+    pub importance: &'a (dyn Fn(usize) -> Option<&'a [f32]> + Sync),
+}
+
+/// Sums of squares over a tensor: of errors and of values, as they are and weighted by importance.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Squares {
+    pub error: f64,
+    pub value: f64,
+    pub weighted_error: f64,
+    pub weighted_value: f64,
+}
+
+impl Squares {
+    fn add_row(&mut self, values: &[f32], back: &[f32], importance: Option<&[f32]>) {
+        let square = |v: f32| f64::from(v) * f64::from(v);
+        let mut errors = (0.0, 0.0);
+        for (i, (&value, &back)) in values.iter().zip(back).enumerate() {
+            let (error, value) = (square(value - back), square(value));
+            errors = (errors.0 + error, errors.1 + value);
+            if let Some(importance) = importance {
+                self.weighted_error += f64::from(importance[i]) * error;
+                self.weighted_value += f64::from(importance[i]) * value;
+            }
+        }
+        self.error += errors.0;
+        self.value += errors.1;
+    }
+
+    fn add(&mut self, other: Squares) {
+        self.error += other.error;
+        self.value += other.value;
+        self.weighted_error += other.weighted_error;
+        self.weighted_value += other.weighted_value;
+    }
+}
+
+/// As [`stream`], with columns weighted; says how large the errors are.
+pub(super) fn stream_measured(
+    tensor: &Planned,
+    dtype: DType,
+    source: &Source<'_>,
+    threads: Option<usize>,
+    sink: &mut Sink<'_>,
+) -> Result<Squares, MakeError> {
+    let cols = tensor.shape.last().copied().unwrap_or(1);
+    let rows: usize = tensor.shape.iter().rev().skip(1).product();
+    let make = |range: Range<usize>| {
+        let (mut values, mut back) = (vec![0.0; cols], vec![0.0; cols]);
+        let mut squares = Squares::default();
+        let mut bytes = Vec::new();
+        for row in range {
+            (source.rows)(row, &mut values);
+            let importance = (source.importance)(row);
+            let start = bytes.len();
+            match source.raw {
+                Some(raw) => raw(row, &mut bytes),
+                None => quantize_weighted(dtype, &values, importance, &mut bytes),
+            }
+            dequantize(dtype, &bytes[start..], &mut back);
+            squares.add_row(&values, &back, importance);
+        }
+        (bytes, squares)
+    };
+    let mut total = Squares::default();
+    in_chunks_of(QUANTIZED_CHUNK, threads, rows, cols, make, |(bytes, squares)| {
+        total.add(squares);
+        sink.write(&bytes)
+    })?;
+    Ok(total)
+}
+
 /// Makes a matrix in chunks of rows, each given to `take` in order.
 ///
 /// Several chunks are made at once, each by a thread of its own, while the ones before are taken. What is made does not
@@ -42,14 +127,26 @@ pub(super) fn in_chunks<T: Send>(
     rows: usize,
     cols: usize,
     make: impl Fn(Range<usize>) -> T + Sync,
+    take: impl FnMut(T) -> Result<(), MakeError>,
+) -> Result<(), MakeError> {
+    in_chunks_of(CHUNK, None, rows, cols, make, take)
+}
+
+/// As [`in_chunks`], in chunks of about so many values, on so many threads: one per CPU if `None`.
+fn in_chunks_of<T: Send>(
+    chunk: usize,
+    threads: Option<usize>,
+    rows: usize,
+    cols: usize,
+    make: impl Fn(Range<usize>) -> T + Sync,
     mut take: impl FnMut(T) -> Result<(), MakeError>,
 ) -> Result<(), MakeError> {
-    let rows_per_chunk = CHUNK.div_ceil(cols.max(1));
+    let rows_per_chunk = chunk.div_ceil(cols.max(1));
     let mut chunks = (0..rows).step_by(rows_per_chunk).map(|r| r..(r + rows_per_chunk).min(rows));
-    if rows <= rows_per_chunk {
+    let threads = threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+    if rows <= rows_per_chunk || threads == 1 {
         return chunks.try_for_each(|range| take(make(range)));
     }
-    let threads = thread::available_parallelism().map_or(1, usize::from);
     let mut finished: Vec<T> = Vec::new();
     let make = &make;
     loop {

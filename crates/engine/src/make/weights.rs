@@ -2,8 +2,9 @@
 
 use super::gguf_keys::{self, of_expert};
 use super::gguf_writer::write_gguf;
-use super::output::{Planned, Progress};
-use super::rows::stream;
+use super::output::{Planned, Progress, Sink};
+use super::quantize::{Fitted, QuantizeOptions};
+use super::rows::{RowSource, Source, stream, stream_measured};
 use super::safetensors_writer::{SHARD_BYTES, write_safetensors};
 use super::{MakeError, Mix};
 use crate::load::{LayerTensor, Metadata, ModelSpec, TensorRole, names};
@@ -13,10 +14,27 @@ use zonda_kernels::DType;
 /// Gives row `r` of a matrix as `f32`, in Hugging Face's order of rows.
 pub(super) type Rows<'a> = Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>;
 
+/// Appends the bytes of row `r` of a matrix as they are stored, in Hugging Face's order of rows.
+pub(super) type RawRow<'a> = Box<dyn Fn(usize, &mut Vec<u8>) + Sync + 'a>;
+
 /// Where weights come from: another file, or a random generator.
 pub(super) trait Weights {
     /// The rows of a role's tensor. A vector is one row.
     fn rows(&self, role: TensorRole) -> Result<Rows<'_>, MakeError>;
+
+    /// A role's tensor as it is stored, if it is.
+    fn raw(&self, _role: TensorRole) -> Result<Option<(DType, RawRow<'_>)>, MakeError> {
+        Ok(None)
+    }
+
+    /// A role's tensor has been read.
+    fn release(&self, _role: TensorRole) {}
+}
+
+/// For whoever wants to know how well the types fit the values.
+pub(super) struct Fitting<'a> {
+    pub options: &'a QuantizeOptions<'a>,
+    pub fitted: &'a mut Vec<Fitted>,
 }
 
 /// Writes a GGUF file. Q and K are permuted where the family's files have them so. Returns the file's size.
@@ -26,11 +44,12 @@ pub(super) fn to_gguf(
     metadata: &Metadata,
     mix: Mix,
     weights: &dyn Weights,
+    mut fitting: Option<Fitting<'_>>,
     progress: Progress<'_>,
 ) -> Result<u64, MakeError> {
     let entries = gguf_keys::tensors(spec);
-    let dtype = |role| mix.dtype(spec, role, spec.shape(role).last().copied().unwrap_or(1));
-    let dtypes: Vec<DType> = entries.iter().map(|entry| dtype(entry.role)).collect();
+    let cols = |role| spec.shape(role).last().copied().unwrap_or(1);
+    let dtypes: Vec<DType> = entries.iter().map(|e| mix.dtype(spec, e.role, cols(e.role))).collect();
     let mut planned: Vec<Planned> = entries
         .iter()
         .zip(&dtypes)
@@ -46,24 +65,91 @@ pub(super) fn to_gguf(
         planned.push(Planned { name, holds: DType::F32.into(), shape: vec![factors.len()] });
     }
 
-    let mut fill = |i: usize, sink: &mut super::output::Sink<'_>| {
+    let mut fill = |i: usize, sink: &mut Sink<'_>| {
         let Some(entry) = entries.get(i) else {
             let factors = factors.as_deref().unwrap_or_default();
             return stream(&planned[i], DType::F32, &|_, out| out.copy_from_slice(factors), sink);
         };
-        let parts = match entry.experts {
-            None => vec![weights.rows(entry.role)?],
-            Some(n) => (0..n).map(|e| weights.rows(of_expert(entry.role, e))).collect::<Result<_, _>>()?,
+        let roles: Vec<TensorRole> = match entry.experts {
+            None => vec![entry.role],
+            Some(n) => (0..n).map(|e| of_expert(entry.role, e)).collect(),
         };
+        let parts = roles.iter().map(|&role| weights.rows(role)).collect::<Result<Vec<_>, _>>()?;
         let rows_of_one = matrix_rows(&spec.shape(entry.role));
         let permuted = gguf_keys::permutes(spec) && is_rotated(entry.role);
-        let source = |row: usize, out: &mut [f32]| {
+        // A row of the file: whose it is, and which of its rows.
+        let place = |row: usize| {
             let (part, row) = (row / rows_of_one, row % rows_of_one);
-            parts[part](if permuted { halves_row(row, spec.head_dim) } else { row }, out);
+            (part, if permuted { halves_row(row, spec.head_dim) } else { row })
         };
-        stream(&planned[i], dtypes[i], &source, sink)
+        let rows = |row: usize, out: &mut [f32]| {
+            let (part, row) = place(row);
+            parts[part](row, out);
+        };
+        let (tensor, dtype) = (&planned[i], dtypes[i]);
+        match &mut fitting {
+            None => stream(tensor, dtype, &rows, sink)?,
+            Some(fitting) => {
+                let raw = roles.iter().map(|&role| weights.raw(role)).collect::<Result<Option<Vec<_>>, _>>();
+                let wanted = mix.wanted(spec, entry.role);
+                fitting.stream(tensor, &roles, raw?, (wanted, dtype), &rows, &place, sink)?;
+            }
+        }
+        roles.iter().for_each(|&role| weights.release(role));
+        Ok(())
     };
     write_gguf(path, metadata, &planned, &mut fill, progress)
+}
+
+impl Fitting<'_> {
+    /// Streams a tensor, made of those of `roles` one after another, and remembers how it came out.
+    #[allow(clippy::too_many_arguments)] // one call; a struct would only rename them
+    fn stream(
+        &mut self,
+        tensor: &Planned,
+        roles: &[TensorRole],
+        raw: Option<Vec<(DType, RawRow<'_>)>>,
+        (wanted, dtype): (DType, DType),
+        rows: RowSource<'_>,
+        place: &(dyn Fn(usize) -> (usize, usize) + Sync),
+        sink: &mut Sink<'_>,
+    ) -> Result<(), MakeError> {
+        let importance = self.options.importance.as_ref();
+        let importance: Option<Vec<_>> =
+            importance.map(|(known, _)| roles.iter().map(|&r| known.of(r)).collect());
+        let importance =
+            importance.filter(|_| dtype.is_quantized()).unwrap_or_else(|| vec![None; roles.len()]);
+        let same = raw.as_ref().is_some_and(|parts| parts.iter().all(|(stored, _)| *stored == dtype));
+        let copy = |row: usize, out: &mut Vec<u8>| {
+            let (part, row) = place(row);
+            if let Some(parts) = &raw {
+                parts[part].1(row, out);
+            }
+        };
+        let source = Source {
+            rows,
+            raw: if same { Some(&copy) } else { None },
+            importance: &|row| importance[place(row).0].as_deref(),
+        };
+        let squares = stream_measured(tensor, dtype, &source, self.options.threads, sink)?;
+        if !squares.value.is_finite() || !squares.error.is_finite() {
+            let overflow = squares.value.is_finite();
+            return Err(MakeError::NotFinite { tensor: tensor.name.clone(), dtype, overflow });
+        }
+        let relative = |error: f64, value: f64| if value > 0.0 { (error / value).sqrt() } else { 0.0 };
+        let weighed = importance.iter().any(Option::is_some);
+        self.fitted.push(Fitted {
+            name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
+            from: raw.and_then(|parts| parts.first().map(|(stored, _)| *stored)),
+            to: dtype,
+            wanted: (wanted != dtype).then_some(wanted),
+            bytes: tensor.bytes()?,
+            error: relative(squares.error, squares.value),
+            weighted_error: weighed.then(|| relative(squares.weighted_error, squares.weighted_value)),
+        });
+        Ok(())
+    }
 }
 
 /// Writes `model.safetensors`, or shards and an index, into a folder. Returns the bytes written.
@@ -83,9 +169,8 @@ pub(super) fn to_safetensors(
             shape: spec.shape(role),
         })
         .collect();
-    let mut fill = |i: usize, sink: &mut super::output::Sink<'_>| {
-        stream(&planned[i], dtype, &*weights.rows(roles[i])?, sink)
-    };
+    let mut fill =
+        |i: usize, sink: &mut Sink<'_>| stream(&planned[i], dtype, &*weights.rows(roles[i])?, sink);
     write_safetensors(folder, &planned, SHARD_BYTES, &mut fill, progress)
 }
 

@@ -2,7 +2,7 @@
 //! taken from what the rounded scales really stand for.
 
 use super::search::{affine, nearest, symmetric};
-use super::{inverse, scale_or_nan};
+use super::{inverse, scale_or_nan, weights};
 use crate::blocks::*;
 
 /// `d·q − m` per sub-block with integer scales and minima: what Q2_K, Q4_K and Q5_K have in common.
@@ -18,16 +18,21 @@ struct Affine<const SUBS: usize> {
 /// Fits `SUBS` sub-blocks of `N` values with codes `0..=max` and scales `0..=level`.
 fn fit_affine<const SUBS: usize, const N: usize>(
     x: &[f32; SUPER],
+    importance: Option<&[f32; SUPER]>,
     max: f32,
     level: f32,
     weight: impl Fn(f32, f32) -> f32,
 ) -> Affine<SUBS> {
     const { assert!(SUBS * N == SUPER) };
     let subs = x.as_chunks::<N>().0;
+    let weighted = importance.map(|importance| weights(x, importance));
     let fits: [(f32, f32); SUBS] = std::array::from_fn(|j| {
         let sub = &subs[j];
+        if let Some(w) = &weighted {
+            return affine::<N, false>(sub, &w.as_chunks().0[j], max);
+        }
         let rms = (sub.iter().map(|v| v * v).sum::<f32>() / N as f32).sqrt();
-        affine(sub, &sub.map(|v| weight(v, rms)), max)
+        affine::<N, false>(sub, &sub.map(|v| weight(v, rms)), max)
     });
     let (max_d, max_m) = fits.iter().fold((0.0f32, 0.0f32), |(d, m), f| (d.max(f.0), m.max(f.1)));
     let d = Half::from_f32(scale_or_nan(max_d / level, x));
@@ -53,10 +58,11 @@ struct Symmetric {
 }
 
 /// Fits 16 sub-blocks with codes `−half..half` and scales `−level..level`.
-fn fit_symmetric(x: &[f32; SUPER], half: f32, level: f32) -> Symmetric {
+fn fit_symmetric(x: &[f32; SUPER], importance: Option<&[f32; SUPER]>, half: f32, level: f32) -> Symmetric {
     let subs = x.as_chunks::<16>().0;
     // Magnitudes as weights: large values matter more to the products they enter.
-    let fits: [f32; 16] = std::array::from_fn(|j| symmetric(&subs[j], &subs[j].map(|v| v.abs()), half));
+    let w = importance.map_or_else(|| x.map(f32::abs), |importance| weights(x, importance));
+    let fits: [f32; 16] = std::array::from_fn(|j| symmetric(&subs[j], &w.as_chunks().0[j], half));
     let extreme = fits.iter().fold(0.0f32, |best, &v| if v.abs() > best.abs() { v } else { best });
     // The extreme scale gets −level, the one code without a positive counterpart.
     let d = Half::from_f32(scale_or_nan(extreme / -level, x));
@@ -91,8 +97,8 @@ fn pack_bits(bit: impl Fn(usize) -> bool) -> [u8; 32] {
     std::array::from_fn(|byte| (0..8).fold(0, |packed, j| packed | u8::from(bit(32 * j + byte)) << j))
 }
 
-pub(super) fn q2_k(x: &[f32; SUPER]) -> BlockQ2K {
-    let fit = fit_affine::<16, 16>(x, 3.0, 15.0, |v, _| v.abs());
+pub(super) fn q2_k(x: &[f32; SUPER], w: Option<&[f32; SUPER]>) -> BlockQ2K {
+    let fit = fit_affine::<16, 16>(x, w, 3.0, 15.0, |v, _| v.abs());
     BlockQ2K {
         scales: fit.pairs.map(|(scale, min)| scale | min << 4),
         qs: pack_two_bits(|i| fit.codes[i]),
@@ -101,8 +107,8 @@ pub(super) fn q2_k(x: &[f32; SUPER]) -> BlockQ2K {
     }
 }
 
-pub(super) fn q3_k(x: &[f32; SUPER]) -> BlockQ3K {
-    let fit = fit_symmetric(x, 4.0, 32.0);
+pub(super) fn q3_k(x: &[f32; SUPER], w: Option<&[f32; SUPER]>) -> BlockQ3K {
+    let fit = fit_symmetric(x, w, 4.0, 32.0);
     BlockQ3K {
         hmask: pack_bits(|i| fit.codes[i] >= 4),
         qs: pack_two_bits(|i| fit.codes[i]),
@@ -111,8 +117,8 @@ pub(super) fn q3_k(x: &[f32; SUPER]) -> BlockQ3K {
     }
 }
 
-pub(super) fn q4_k(x: &[f32; SUPER]) -> BlockQ4K {
-    let fit = fit_affine::<8, 32>(x, 15.0, 63.0, |v, rms| rms + v.abs());
+pub(super) fn q4_k(x: &[f32; SUPER], w: Option<&[f32; SUPER]>) -> BlockQ4K {
+    let fit = fit_affine::<8, 32>(x, w, 15.0, 63.0, |v, rms| rms + v.abs());
     BlockQ4K {
         d: fit.d,
         dmin: fit.dmin,
@@ -121,8 +127,8 @@ pub(super) fn q4_k(x: &[f32; SUPER]) -> BlockQ4K {
     }
 }
 
-pub(super) fn q5_k(x: &[f32; SUPER]) -> BlockQ5K {
-    let fit = fit_affine::<8, 32>(x, 31.0, 63.0, |v, rms| rms + v.abs());
+pub(super) fn q5_k(x: &[f32; SUPER], w: Option<&[f32; SUPER]>) -> BlockQ5K {
+    let fit = fit_affine::<8, 32>(x, w, 31.0, 63.0, |v, rms| rms + v.abs());
     BlockQ5K {
         d: fit.d,
         dmin: fit.dmin,
@@ -132,8 +138,8 @@ pub(super) fn q5_k(x: &[f32; SUPER]) -> BlockQ5K {
     }
 }
 
-pub(super) fn q6_k(x: &[f32; SUPER]) -> BlockQ6K {
-    let fit = fit_symmetric(x, 32.0, 128.0);
+pub(super) fn q6_k(x: &[f32; SUPER], w: Option<&[f32; SUPER]>) -> BlockQ6K {
+    let fit = fit_symmetric(x, w, 32.0, 128.0);
     let ql = std::array::from_fn(|byte| {
         let first = 128 * (byte / 64) + byte % 64;
         (fit.codes[first] & 15) | (fit.codes[first + 64] & 15) << 4

@@ -1,8 +1,11 @@
-//! `f32` to stored bytes, without importance weights.
+//! `f32` to stored bytes.
 //!
-//! The simple types follow ggml's reference formulas and give the same bytes as gguf-py's `gguf.quants.quantize`.
-//! The K types search for scales and minima that minimise the squared error, as ggml does,
+//! Without weights the simple types follow ggml's reference formulas and give the same bytes as gguf-py's
+//! `gguf.quants.quantize`. The K types search for scales and minima that minimise the squared error, as ggml does,
 //! with a search of our own: the bytes differ from ggml's, the errors are of the same size.
+//!
+//! With the importance of each column ([`quantize_weighted`]) every type but Q8_0 searches, and an error counts by how much it
+//! moves the products that the value enters.
 //!
 //! **What is not a number stays visible.** A block that holds NaN or an infinity gets NaN as its scale, so that all of
 //! it dequantises to NaN and `zonda verify` finds it; nothing panics. Finite values too large for an `f16` scale
@@ -22,30 +25,56 @@ use crate::blocks::Block;
 /// # Panics
 /// If `values.len()` is not a multiple of [`DType::block_len`].
 pub fn quantize(dtype: DType, values: &[f32], out: &mut Vec<u8>) {
+    quantize_weighted(dtype, values, None, out);
+}
+
+/// As [`quantize`], minimising errors weighted by `importance`: for each value how much its error counts, such as the mean
+/// square of what it is multiplied with. Importances are finite and not negative; blocks that have none are quantised as
+/// without. Floats and Q8_0 don't look at them.
+///
+/// # Panics
+/// If `values.len()` is not a multiple of [`DType::block_len`], or `importance` has another length.
+pub fn quantize_weighted(dtype: DType, values: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     assert!(values.len().is_multiple_of(dtype.block_len()), "whole blocks of {dtype}");
+    assert!(importance.is_none_or(|w| w.len() == values.len()), "an importance for each value");
     match dtype {
         DType::F32 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
         DType::F16 => out.extend(values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes())),
         DType::BF16 => out.extend(values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes())),
-        DType::Q4_0 => each(values, out, simple::q4_0),
-        DType::Q4_1 => each(values, out, simple::q4_1),
-        DType::Q5_0 => each(values, out, simple::q5_0),
-        DType::Q5_1 => each(values, out, simple::q5_1),
-        DType::Q8_0 => each(values, out, simple::q8_0),
-        DType::Q2_K => each(values, out, k::q2_k),
-        DType::Q3_K => each(values, out, k::q3_k),
-        DType::Q4_K => each(values, out, k::q4_k),
-        DType::Q5_K => each(values, out, k::q5_k),
-        DType::Q6_K => each(values, out, k::q6_k),
+        DType::Q4_0 => each(values, importance, out, simple::q4_0),
+        DType::Q4_1 => each(values, importance, out, simple::q4_1),
+        DType::Q5_0 => each(values, importance, out, simple::q5_0),
+        DType::Q5_1 => each(values, importance, out, simple::q5_1),
+        DType::Q8_0 => each(values, None, out, |x, _| simple::q8_0(x)),
+        DType::Q2_K => each(values, importance, out, k::q2_k),
+        DType::Q3_K => each(values, importance, out, k::q3_k),
+        DType::Q4_K => each(values, importance, out, k::q4_k),
+        DType::Q5_K => each(values, importance, out, k::q5_k),
+        DType::Q6_K => each(values, importance, out, k::q6_k),
     }
 }
 
 /// Runs one block's function over all blocks.
-fn each<B: Block, const N: usize>(values: &[f32], out: &mut Vec<u8>, f: impl Fn(&[f32; N]) -> B) {
+fn each<B: Block, const N: usize>(
+    values: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut Vec<u8>,
+    f: impl Fn(&[f32; N], Option<&[f32; N]>) -> B,
+) {
     const { assert!(B::DTYPE.block_len() == N) };
+    let mut importance = importance.map(|w| w.as_chunks().0.iter());
     for x in values.as_chunks().0 {
-        out.extend_from_slice(bytemuck::bytes_of(&f(x)));
+        let w: Option<&[f32; N]> = importance.as_mut().and_then(Iterator::next);
+        let counts = |w: &&[f32; N]| w.iter().sum::<f32>() > 0.0;
+        out.extend_from_slice(bytemuck::bytes_of(&f(x, w.filter(counts))));
     }
+}
+
+/// How much errors count in a block of values whose columns have an importance. The larger ones count more besides: the
+/// importance is an estimate from some text, and they matter more where it is wrong. ggml's formula.
+fn weights<const N: usize>(x: &[f32; N], importance: &[f32; N]) -> [f32; N] {
+    let square = x.iter().map(|v| v * v).sum::<f32>() / N as f32;
+    std::array::from_fn(|i| importance[i] * (square + x[i] * x[i]).sqrt())
 }
 
 /// The scale to store for a block: `d`, or NaN if a value is not finite.

@@ -50,10 +50,12 @@ pub(super) fn symmetric<const N: usize>(x: &[f32; N], w: &[f32; N], half: f32) -
     best
 }
 
-/// `(d, m)` with `m ≥ 0` for `x ≈ d·q − m` with `q` in `0..=max`, minimising `Σ w (x − d·q + m)²` over the candidates.
-pub(super) fn affine<const N: usize>(x: &[f32; N], w: &[f32; N], max: f32) -> (f32, f32) {
+/// `(d, m)` for `x ≈ d·q − m` with `q` in `0..=max`, minimising `Σ w (x − d·q + m)²` over the candidates; `m ≥ 0` unless
+/// it may be of any `SIGN`.
+pub(super) fn affine<const N: usize, const SIGN: bool>(x: &[f32; N], w: &[f32; N], max: f32) -> (f32, f32) {
     const { assert!(N.is_multiple_of(LANES)) };
-    let lo = x.iter().fold(0.0f32, |a, &v| a.min(v));
+    let start = if SIGN { x[0] } else { 0.0 };
+    let lo = x.iter().fold(start, |a, &v| a.min(v));
     let hi = x.iter().fold(lo, |a, &v| a.max(v));
     if hi - lo < TINY {
         return (0.0, -lo);
@@ -82,7 +84,7 @@ pub(super) fn affine<const N: usize>(x: &[f32; N], w: &[f32; N], max: f32) -> (f
         }
         let mut d = (sum_w * xq - sum_x * q) / determinant;
         let mut m = (q * xq - qq * sum_x) / determinant;
-        if m < 0.0 {
+        if m < 0.0 && !SIGN {
             (d, m) = (xq / qq, 0.0);
         }
         let mut error = Sums::default();

@@ -1,6 +1,7 @@
-//! The blocks of 32 with one scale: ggml's reference formulas.
+//! The blocks of 32 with one scale: ggml's reference formulas, or the best scale for weighted errors.
 
-use super::{inverse, scale_or_nan};
+use super::search::{affine, nearest, symmetric};
+use super::{inverse, scale_or_nan, weights};
 use crate::blocks::*;
 
 /// The value of largest magnitude, the first of equals.
@@ -23,41 +24,55 @@ fn fifth_bits(codes: &[u8; BLOCK]) -> [u8; 4] {
     codes.iter().enumerate().fold(0u32, |bits, (i, &c)| bits | u32::from(c >> 4) << i).to_le_bytes()
 }
 
-/// Codes around a zero point of half the range: the extreme value gets code 0, its mirror image is cut to `2·zero − 1`.
-fn signed_codes(x: &[f32; BLOCK], zero: u8) -> (f32, [u8; BLOCK]) {
-    let d = extreme(x) / -f32::from(zero);
+/// Codes around a zero point of half the range. The extreme value gets code 0, its mirror image is cut to `2·zero − 1`;
+/// where columns have an importance, the scale is the one with the least error.
+fn signed_codes(x: &[f32; BLOCK], importance: Option<&[f32; BLOCK]>, zero: u8) -> (Half, [u8; BLOCK]) {
+    let half = f32::from(zero);
+    if let Some(importance) = importance {
+        let d = Half::from_f32(scale_or_nan(symmetric(x, &weights(x, importance), half), x));
+        let id = inverse(d.to_f32());
+        return (d, x.map(|v| (nearest(v * id).clamp(-half, half - 1.0) + half) as u8));
+    }
+    let d = extreme(x) / -half;
     let id = inverse(d);
-    let offset = f32::from(zero) + 0.5;
     // A float cast to an integer cuts towards zero and saturates (NaN gives 0).
-    (scale_or_nan(d, x), x.map(|v| ((v * id + offset) as u8).min(2 * zero - 1)))
+    let codes = x.map(|v| ((v * id + half + 0.5) as u8).min(2 * zero - 1));
+    (Half::from_f32(scale_or_nan(d, x)), codes)
 }
 
-/// Codes `0..=max` from the smallest to the largest value: `(d, m, codes)`.
-fn affine_codes(x: &[f32; BLOCK], max: u8) -> (f32, f32, [u8; BLOCK]) {
+/// Codes `0..=max` from the smallest to the largest value, or with the least error: `(d, m, codes)`.
+fn affine_codes(x: &[f32; BLOCK], importance: Option<&[f32; BLOCK]>, max: u8) -> (Half, Half, [u8; BLOCK]) {
+    if let Some(importance) = importance {
+        let (d, minus_m) = affine::<BLOCK, true>(x, &weights(x, importance), f32::from(max));
+        let (d, m) = (Half::from_f32(scale_or_nan(d, x)), Half::from_f32(-minus_m));
+        let (id, lo) = (inverse(d.to_f32()), m.to_f32());
+        return (d, m, x.map(|v| nearest((v - lo) * id).clamp(0.0, f32::from(max)) as u8));
+    }
     let (lo, hi) = range(x);
     let d = (hi - lo) / f32::from(max);
     let id = inverse(d);
-    (scale_or_nan(d, x), lo, x.map(|v| (((v - lo) * id + 0.5) as u8).min(max)))
+    let codes = x.map(|v| (((v - lo) * id + 0.5) as u8).min(max));
+    (Half::from_f32(scale_or_nan(d, x)), Half::from_f32(lo), codes)
 }
 
-pub(super) fn q4_0(x: &[f32; BLOCK]) -> BlockQ4_0 {
-    let (d, codes) = signed_codes(x, 8);
-    BlockQ4_0 { d: Half::from_f32(d), qs: nibbles(&codes) }
+pub(super) fn q4_0(x: &[f32; BLOCK], importance: Option<&[f32; BLOCK]>) -> BlockQ4_0 {
+    let (d, codes) = signed_codes(x, importance, 8);
+    BlockQ4_0 { d, qs: nibbles(&codes) }
 }
 
-pub(super) fn q4_1(x: &[f32; BLOCK]) -> BlockQ4_1 {
-    let (d, m, codes) = affine_codes(x, 15);
-    BlockQ4_1 { d: Half::from_f32(d), m: Half::from_f32(m), qs: nibbles(&codes) }
+pub(super) fn q4_1(x: &[f32; BLOCK], importance: Option<&[f32; BLOCK]>) -> BlockQ4_1 {
+    let (d, m, codes) = affine_codes(x, importance, 15);
+    BlockQ4_1 { d, m, qs: nibbles(&codes) }
 }
 
-pub(super) fn q5_0(x: &[f32; BLOCK]) -> BlockQ5_0 {
-    let (d, codes) = signed_codes(x, 16);
-    BlockQ5_0 { d: Half::from_f32(d), qh: fifth_bits(&codes), qs: nibbles(&codes) }
+pub(super) fn q5_0(x: &[f32; BLOCK], importance: Option<&[f32; BLOCK]>) -> BlockQ5_0 {
+    let (d, codes) = signed_codes(x, importance, 16);
+    BlockQ5_0 { d, qh: fifth_bits(&codes), qs: nibbles(&codes) }
 }
 
-pub(super) fn q5_1(x: &[f32; BLOCK]) -> BlockQ5_1 {
-    let (d, m, codes) = affine_codes(x, 31);
-    BlockQ5_1 { d: Half::from_f32(d), m: Half::from_f32(m), qh: fifth_bits(&codes), qs: nibbles(&codes) }
+pub(super) fn q5_1(x: &[f32; BLOCK], importance: Option<&[f32; BLOCK]>) -> BlockQ5_1 {
+    let (d, m, codes) = affine_codes(x, importance, 31);
+    BlockQ5_1 { d, m, qh: fifth_bits(&codes), qs: nibbles(&codes) }
 }
 
 pub(super) fn q8_0(x: &[f32; BLOCK]) -> BlockQ8_0 {

@@ -37,7 +37,7 @@ pub fn synth(
     if out.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
         let mut metadata = gguf_keys::metadata(&spec, mix.file_type());
         metadata.0.extend(tokenizer.0);
-        return to_gguf(out, &spec, &metadata, mix, &weights, progress);
+        return to_gguf(out, &spec, &metadata, mix, &weights, None, progress);
     }
     let dtype = match mix {
         Mix::Plain(dtype) if !dtype.is_quantized() => dtype,

@@ -1,0 +1,75 @@
+//! [`Importance`]: how much the columns of each matrix matter, as seen while the model read some text.
+//!
+//! A product's error is Σ e·x over a row's errors e and inputs x. Taken over many tokens its mean square is about Σ e²·E[x²]: so
+//! the mean squares of a matrix's inputs weight the errors of its columns. This is the importance matrix of llama.cpp; like there,
+//! the embedding and the output head have none.
+
+use crate::load::{LayerTensor, TensorRole};
+use std::collections::BTreeMap;
+
+/// Least importance of a column, as a share of the mean: the text does not show all that a column is for.
+const FLOOR: f64 = 1e-3;
+
+/// Sums of squares of the inputs of each matrix, by column.
+#[derive(Clone, Debug, Default)]
+pub struct Importance {
+    /// By the role whose inputs they are: Q's are K's and V's too. The number of tokens, and `[cols]` sums.
+    sums: BTreeMap<TensorRole, (u64, Vec<f64>)>,
+}
+
+impl Importance {
+    /// Adds the inputs that the matrix of a role was multiplied with, `[tokens, cols]`. Q stands for K and V, gate for up.
+    pub fn add(&mut self, role: TensorRole, inputs: &[f32], cols: usize) {
+        let (tokens, sums) = self.sums.entry(inputs_of(role)).or_insert_with(|| (0, vec![0.0; cols]));
+        for row in inputs.chunks_exact(cols) {
+            *tokens += 1;
+            sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+        }
+    }
+
+    /// How much the columns of a role's matrix matter, relative to each other, `[cols]`: 1 on average. `None` where nothing was
+    /// seen, as of an expert that no token went to.
+    pub fn of(&self, role: TensorRole) -> Option<Vec<f32>> {
+        let (_, sums) = self.sums.get(&inputs_of(role))?;
+        let mean = sums.iter().sum::<f64>() / sums.len() as f64;
+        let usable = mean > 0.0 && mean.is_finite();
+        usable.then(|| sums.iter().map(|sum| (sum / mean).max(FLOOR) as f32).collect())
+    }
+
+    /// How many inputs were seen: several matrices share one.
+    pub fn entries(&self) -> usize {
+        self.sums.len()
+    }
+}
+
+/// The role that stands for all that are multiplied with the same inputs.
+fn inputs_of(role: TensorRole) -> TensorRole {
+    use LayerTensor::{ExpertGate, ExpertUp, FfnGate, FfnUp, K, Q, V};
+    match role {
+        TensorRole::Layer(layer, K | V) => TensorRole::Layer(layer, Q),
+        TensorRole::Layer(layer, FfnUp) => TensorRole::Layer(layer, FfnGate),
+        TensorRole::Layer(layer, ExpertUp(e)) => TensorRole::Layer(layer, ExpertGate(e)),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_of_squares_relative_to_their_mean() {
+        let mut importance = Importance::default();
+        let role = |tensor| TensorRole::Layer(3, tensor);
+        importance.add(role(LayerTensor::Q), &[1.0, 3.0, -1.0, 1.0], 2);
+        importance.add(role(LayerTensor::Q), &[0.0, 0.0], 2);
+        // sums 2 and 10
+        let expected = Some(vec![2.0 / 6.0, 10.0 / 6.0]);
+        assert_eq!(importance.of(role(LayerTensor::V)), expected);
+        assert_eq!(importance.of(role(LayerTensor::AttnOut)), None);
+        importance.add(role(LayerTensor::AttnOut), &[0.0, 0.0], 2);
+        assert_eq!(importance.of(role(LayerTensor::AttnOut)), None, "nothing but zeros says nothing");
+        importance.add(role(LayerTensor::FfnDown), &[0.0, 1.0], 2);
+        assert_eq!(importance.of(role(LayerTensor::FfnDown)), Some(vec![1e-3, 2.0]));
+    }
+}
