@@ -15,6 +15,7 @@
 //! * [`facts`], [`ceilings`]: what a token costs, what the machine can do at most, and the shares of it that speeds are;
 //! * [`agreement`], [`passage`]: whether two backends compute the same function: their logits at the same positions;
 //!   [`gate`]: who has to, and what comes of it if they don't;
+//! * [`perplexity`]: how well a model predicts a text;
 //! * [`record`]: everything that is kept; [`export`]: CSV, JSON and the terminal's tables.
 //!
 //! The bench knows no backend: whoever calls it passes in a way to open one.
@@ -34,6 +35,7 @@ pub mod host;
 mod isolate;
 pub mod machine;
 pub mod passage;
+pub mod perplexity;
 pub mod plan;
 pub mod process;
 pub mod progress;

@@ -54,6 +54,7 @@ pub enum Command {
     Tokenize(cmd::tokenize::Tokenize),
     Detokenize(cmd::detokenize::Detokenize),
     Logits(cmd::logits::Logits),
+    Perplexity(cmd::perplexity::Perplexity),
     Verify(cmd::verify::Verify),
     Synth(cmd::synth::Synth),
     Convert(cmd::convert::Convert),

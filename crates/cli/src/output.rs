@@ -103,6 +103,27 @@ impl Progress {
         Progress { bar, plain, what, quiet }
     }
 
+    /// A bar over steps whose number is known: windows of a text. Elsewhere than on a terminal [`Progress::step`]'s words
+    /// come as lines.
+    pub fn steps(what: impl Into<String>, total: u64, quiet: bool) -> Progress {
+        let progress = Progress::bytes(what, total, quiet);
+        if let Ok(style) = ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len}, {eta} left") {
+            progress.bar.set_style(style.progress_chars("=> "));
+        }
+        progress
+    }
+
+    /// Where the work stands, and what it comes to so far; on lines, at every tenth of the work.
+    pub fn step(&self, done: u64, so_far: &str) {
+        let total = self.bar.length().unwrap_or(0).max(1);
+        let tenth = |n: u64| n * 10 / total;
+        if self.plain && !self.quiet && tenth(done) > tenth(done.saturating_sub(1)) {
+            eprintln!("{}: {done}/{total}, {so_far}", self.what);
+        }
+        self.bar.set_message(format!("{}, {so_far}", self.what));
+        self.bar.set_position(done);
+    }
+
     /// Where the work stands, in bytes; also corrects the total.
     pub fn set(&self, done: u64, total: u64) {
         if total > 0 && self.bar.length() != Some(total) {

@@ -14,6 +14,7 @@ mod generate;
 pub mod inspect;
 pub mod list;
 pub mod logits;
+pub mod perplexity;
 pub mod pull;
 pub mod rm;
 pub mod run;
