@@ -15,7 +15,7 @@
 //! * [`facts`], [`ceilings`]: what a token costs, what the machine can do at most, and the shares of it that speeds are;
 //! * [`agreement`], [`passage`]: whether two backends compute the same function: their logits at the same positions;
 //!   [`gate`]: who has to, and what comes of it if they don't;
-//! * [`perplexity`]: how well a model predicts a text;
+//! * [`perplexity`]: how well a model predicts a text; [`quality`]: that of every subject;
 //! * [`record`]: everything that is kept; [`export`]: CSV, JSON and the terminal's tables.
 //!
 //! The bench knows no backend: whoever calls it passes in a way to open one.
@@ -40,6 +40,7 @@ pub mod plan;
 pub mod process;
 pub mod progress;
 pub mod protocol;
+pub mod quality;
 pub mod recommend;
 pub mod record;
 pub mod rng;

@@ -143,6 +143,9 @@ pub struct BenchConfig {
     /// Keep each process to the cores that its threads run on.
     #[serde(default)]
     pub isolate: bool,
+    /// Measure each subject's quality on this text.
+    #[serde(default)]
+    pub quality: Option<crate::quality::QualityText>,
 }
 
 impl Default for BenchConfig {
@@ -163,6 +166,7 @@ impl Default for BenchConfig {
             gate: true,
             gate_cache: None,
             isolate: false,
+            quality: None,
         }
     }
 }
