@@ -45,6 +45,7 @@
 pub mod forward;
 pub mod load;
 pub mod make;
+pub mod prompt_cache;
 pub mod request;
 pub mod sample;
 pub mod schedule;
@@ -52,6 +53,7 @@ pub mod stream;
 pub mod tokenize;
 pub mod worker;
 
+pub use prompt_cache::PromptCacheConfig;
 pub use request::{Prompt, Request, RequestError, Text};
 pub use sample::{Grammar, SamplingParams};
 pub use schedule::Occupancy;

@@ -6,7 +6,9 @@ use crate::backends::{self, BackendKind};
 use crate::error::{Advice as _, Usage, advised};
 use crate::interrupt;
 use crate::output::Spinner;
+use std::path::Path;
 use std::time::{Duration, Instant};
+use zonda_engine::prompt_cache::Place;
 use zonda_engine::schedule::ScheduleError;
 pub use zonda_engine::stream::Figures;
 use zonda_engine::{
@@ -40,6 +42,7 @@ impl Session {
         backend: Option<BackendKind>,
         open: &OpenArgs,
         seed: Option<u64>,
+        prompts: Option<&Path>,
     ) -> anyhow::Result<Session> {
         let located = context.store()?.locate(&model.model)?;
         let kind = backends::choose(backend, &located)?;
@@ -47,7 +50,13 @@ impl Session {
         let spinner = Spinner::start(format!("loading {}", located.name), context.quiet);
         let files = backends::open_model(&located)?;
         let text = backends::text_of(files.as_deref())?;
-        let engine = backends::start(kind, files, text, &open.options(seed))?;
+        let engine = backends::start(
+            kind,
+            files,
+            text,
+            &open.options(seed),
+            prompts.map(|path| Place::File(path.to_owned())),
+        )?;
         drop(spinner);
         Ok(Session {
             engine,

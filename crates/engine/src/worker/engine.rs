@@ -6,6 +6,7 @@ use super::run::{Command, Worker};
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, BackendInfo, Limits};
 use crate::load::ModelSpec;
+use crate::prompt_cache::{PromptCache, PromptCacheConfig};
 use crate::request::{Request, RequestError, Text};
 use crate::sample::{Constraint, Grammar, GrammarCompiler, GrammarError, TokenLogprobs};
 use crate::schedule::{Occupancy, ScheduleError, Scheduler, capacity};
@@ -127,17 +128,38 @@ impl Engine {
     where
         F: FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
     {
+        Engine::start_with(open, text, config, None)
+    }
+
+    /// As [`Engine::start`], with prompts kept on disk.
+    ///
+    /// # Errors
+    /// As [`Engine::start`]; if the backend does not hand out its KV cache, or the cache's folder can't be made.
+    pub fn start_with<F>(
+        open: F,
+        text: Option<Text>,
+        config: EngineConfig,
+        prompts: Option<PromptCacheConfig>,
+    ) -> Result<Engine, EngineError>
+    where
+        F: FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
+    {
         let (commands, inbox) = mpsc::channel();
         let (report, opened) = mpsc::sync_channel(1);
         let in_flight = Arc::new(AtomicUsize::new(0));
         let occupancy = Arc::new(Mutex::new(Occupancy::default()));
         let told = occupancy.clone();
         let vocab = text.as_ref().map_or(0, |t| t.tokenizer.vocab_size());
-        let body = move || match open_backend(open, vocab, config) {
-            Ok((backend, scheduler, opened)) => {
+        let open_all = move || {
+            let (mut backend, scheduler, opened) = open_backend(open, vocab, config)?;
+            let stored = prompts.map(|prompts| PromptCache::open(&prompts, &mut *backend)).transpose()?;
+            Ok((backend, scheduler, opened, stored))
+        };
+        let body = move || match open_all() {
+            Ok((backend, scheduler, opened, stored)) => {
                 // If nobody waits for the report, the inbox is closed too and the worker ends at once.
                 report.send(Ok(opened)).ok();
-                Worker::new(backend, scheduler, inbox, told).run();
+                Worker::new(backend, scheduler, inbox, told, stored).run();
             }
             Err(error) => {
                 report.send(Err(error)).ok();
