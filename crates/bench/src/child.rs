@@ -10,7 +10,7 @@ use crate::protocol::{self, ChildSpec, FrameError, FromChild, RunSpec, ToChild};
 use crate::record::{LoadReport, RunReport};
 use crate::rng::Rng;
 use crate::usage::Span;
-use crate::{compare_child as compare, isolate};
+use crate::{compare_child as compare, isolate, quality};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -64,6 +64,12 @@ fn serve(host: &dyn Host, out: &mut impl Write) -> Result<(), FrameError> {
             }
             (ToChild::Compare(spec), _) => {
                 compare::compare(host, &spec).unwrap_or_else(|why| FromChild::Failed { why })
+            }
+            (ToChild::QualityReference(spec), _) => {
+                quality::reference(host, &spec).unwrap_or_else(|why| FromChild::Failed { why })
+            }
+            (ToChild::Quality(spec), _) => {
+                quality::measure(host, &spec, out)?.unwrap_or_else(|why| FromChild::Failed { why })
             }
             (ToChild::Run(_), None) => FromChild::Failed { why: "no engine is open".into() },
             (ToChild::Run(spec), Some(engine)) => match request(engine, &spec, out)? {

@@ -16,6 +16,7 @@
 //! * [`predict`]: what they allow to say of a model that was never run here;
 //! * [`agreement`], [`passage`]: whether two backends compute the same function: their logits at the same positions;
 //!   [`gate`]: who has to, and what comes of it if they don't;
+//! * [`perplexity`]: how well a model predicts a text; [`quality`]: that of every subject;
 //! * [`record`]: everything that is kept, [`schema`]: as a JSON schema; [`export`]: CSV, JSON and the terminal's tables.
 //!
 //! The bench knows no backend: whoever calls it passes in a way to open one.
@@ -36,11 +37,13 @@ pub mod host;
 mod isolate;
 pub mod machine;
 pub mod passage;
+pub mod perplexity;
 pub mod plan;
 pub mod predict;
 pub mod process;
 pub mod progress;
 pub mod protocol;
+pub mod quality;
 pub mod recommend;
 pub mod record;
 pub mod rng;

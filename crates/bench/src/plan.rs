@@ -149,6 +149,9 @@ pub struct BenchConfig {
     /// Keep each process to the cores that its threads run on.
     #[serde(default)]
     pub isolate: bool,
+    /// Measure each subject's quality on this text.
+    #[serde(default)]
+    pub quality: Option<crate::quality::QualityText>,
 }
 
 impl Default for BenchConfig {
@@ -169,6 +172,7 @@ impl Default for BenchConfig {
             gate: true,
             gate_cache: None,
             isolate: false,
+            quality: None,
         }
     }
 }

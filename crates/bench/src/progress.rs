@@ -17,6 +17,8 @@ pub enum Update<'a> {
     Peaks,
     /// A subject's logits are being computed and compared.
     Comparing(&'a Subject),
+    /// The quality of a subject is being measured.
+    Quality(&'a Subject),
     /// A child is loading its model.
     Loading(&'a Subject),
     /// A warm-up run begins.

@@ -6,7 +6,9 @@
 use crate::agreement::Summary;
 use crate::ceilings::Peaks;
 use crate::passage::Passage;
+use crate::perplexity::Perplexity;
 use crate::plan::{Subject, Work};
+use crate::quality::QualitySpec;
 use crate::record::{LoadReport, RunReport};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{Read, Write};
@@ -14,7 +16,7 @@ use std::path::PathBuf;
 use zonda_engine::forward::BackendInfo;
 
 /// The protocol's version; parent and child must be of the same build.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Longest frame, in bytes. A run of a million tokens fits.
 pub const MAX_FRAME: usize = 64 << 20;
 
@@ -37,6 +39,10 @@ pub enum ToChild {
     Reference(ReferenceSpec),
     /// Compare a backend with them; answered by [`FromChild::Compared`] or [`FromChild::Failed`].
     Compare(CompareSpec),
+    /// Compute exact logits of a text; answered by [`FromChild::QualityReference`] or [`FromChild::Failed`].
+    QualityReference(QualitySpec),
+    /// Read a text with a backend; answered by [`FromChild::Quality`] or [`FromChild::Failed`].
+    Quality(QualitySpec),
     /// End the process.
     Quit,
 }
@@ -122,6 +128,18 @@ pub enum FromChild {
         found: Box<Summary>,
         /// What it is.
         backend: Box<BackendInfo>,
+    },
+    /// The exact logits of the text's first windows are in the file.
+    QualityReference {
+        /// What the highest-precision form is.
+        form: String,
+    },
+    /// A backend has read the text.
+    Quality {
+        /// How well it predicted it.
+        found: Perplexity,
+        /// How far from exact logits; `None` if there were none.
+        compared: Option<Box<Summary>>,
     },
     /// The engine could not be opened, or the request could not be run, and this is why. The child goes on.
     Failed {

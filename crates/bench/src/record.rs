@@ -6,6 +6,7 @@ use crate::facts::Facts;
 use crate::gate::{Agreed, Unranked};
 use crate::machine::Machine;
 use crate::plan::BenchConfig;
+use crate::quality::Quality;
 use crate::stats::{Ratio, Stats, Verdict};
 use crate::warning::Noted;
 use schemars::JsonSchema;
@@ -44,6 +45,9 @@ pub struct Record {
     /// not compared, such as the mock, has no entry.
     #[serde(default)]
     pub agreement: Vec<Agreed>,
+    /// What each subject's predictions of [`BenchConfig::quality`]'s text are worth; empty if that was not asked for.
+    #[serde(default)]
+    pub quality: Vec<Quality>,
     /// Every child process in the order they followed one another: its load and warm-up.
     pub processes: Vec<Process>,
     /// Every run, in the order they followed one another.
@@ -61,6 +65,13 @@ pub struct Record {
     pub recommendation: Vec<String>,
     /// What may have disturbed the measurement, or must be known to read it.
     pub warnings: Vec<Noted>,
+}
+
+impl Record {
+    /// A subject's quality, if it was measured.
+    pub fn quality(&self, subject: usize) -> Option<&Quality> {
+        self.quality.iter().find(|q| q.subject == subject)
+    }
 }
 
 /// The program that measured.

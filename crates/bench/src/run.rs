@@ -16,6 +16,7 @@ use crate::plan::{BenchConfig, Plan, Runs};
 use crate::process::{ChildError, Launcher};
 use crate::progress::{Progress, Update};
 use crate::protocol::{FromChild, ToChild};
+use crate::quality::{self, Quality};
 use crate::recommend;
 use crate::record::*;
 use crate::stats::Stats;
@@ -49,6 +50,7 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
         ceilings: Ceilings::default(),
         large: false,
         agreement: Vec::new(),
+        quality: Vec::new(),
     };
     machine.check().into_iter().for_each(|warning| x.warn(warning));
     let models = x.look_at_models();
@@ -92,6 +94,7 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
         config: config.clone(),
         models,
         agreement: x.agreement,
+        quality: x.quality,
         recommendation: recommend::recommendation(&summary, &ranking, config),
         processes: x.processes,
         rows: x.rows,
@@ -126,6 +129,7 @@ struct Experiment<'a> {
     /// A model is so large that reading large memory is measured.
     large: bool,
     agreement: Vec<gate::Agreed>,
+    quality: Vec<Quality>,
 }
 
 impl Experiment<'_> {
@@ -162,6 +166,13 @@ impl Experiment<'_> {
             let config = self.config;
             let warnings: Vec<_> = self.agreement.iter().filter_map(|a| a.warning(config)).collect();
             warnings.into_iter().for_each(|warning| self.warn(warning));
+        }
+        if let Some(text) = self.config.quality.as_ref().filter(|_| real) {
+            let measured = quality::run(self.plan, self.launcher, text, self.progress);
+            self.quality = measured.map_err(|_| Stop::Interrupted)?;
+            let config = self.config;
+            let missing = self.quality.iter().filter_map(|q| q.warning(config)).collect::<Vec<_>>();
+            missing.into_iter().for_each(|warning| self.warn(warning));
         }
         self.blocks()?;
         if self.config.peaks && real && self.ceilings.before.is_some() {

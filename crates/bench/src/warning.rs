@@ -44,6 +44,8 @@ pub enum Warning {
     Disagrees { subject: String, why: String },
     /// A subject could not be compared with the highest-precision form of its weights: it is ranked on trust.
     NotCompared { subject: String, why: String },
+    /// A subject's quality, or its comparison with exact logits, could not be measured.
+    NoQuality { subject: String, why: String },
     /// The processes could not be kept apart from the rest of the machine.
     NotIsolated { why: String },
     /// The program was built without optimisation.
@@ -103,6 +105,9 @@ impl std::fmt::Display for Warning {
                 f,
                 "{subject} was not compared with the highest-precision form of its weights: {why}; its rank rests on trust"
             ),
+            Warning::NoQuality { subject, why } => {
+                write!(f, "the quality of {subject} is not known, or not all of it: {why}")
+            }
             Warning::NotIsolated { why } => {
                 write!(f, "the runs share their cores with other processes: {why}")
             }

@@ -68,6 +68,7 @@ fn experiment(subjects: &[(&str, f64)], scenarios: usize, runs: usize, drift: f6
         config,
         models: Vec::new(),
         agreement: Vec::new(),
+        quality: Vec::new(),
         processes: Vec::new(),
         rows,
         summary: cells,

@@ -29,7 +29,10 @@ fn the_csv() {
 fn a_missing_figure_is_an_empty_cell_and_never_zero() {
     let text = export::csv::to_string(&record()).unwrap();
     let mut reader = csv::Reader::from_reader(text.as_bytes());
-    assert_eq!(reader.headers().unwrap().iter().collect::<Vec<_>>(), export::csv::COLUMNS);
+    assert_eq!(
+        reader.headers().unwrap().iter().collect::<Vec<_>>(),
+        [&export::csv::COLUMNS[..], &export::csv::QUALITY_COLUMNS].concat()
+    );
     let mut failed = 0;
     for line in reader.records() {
         let line = line.unwrap();

@@ -56,6 +56,7 @@ pub enum Command {
     Tokenize(cmd::tokenize::Tokenize),
     Detokenize(cmd::detokenize::Detokenize),
     Logits(cmd::logits::Logits),
+    Perplexity(cmd::perplexity::Perplexity),
     Verify(cmd::verify::Verify),
     Synth(cmd::synth::Synth),
     Convert(cmd::convert::Convert),
@@ -127,6 +128,10 @@ pub struct OpenArgs {
     /// Type of the KV cache [default: f16].
     #[arg(long, value_name = "TYPE", value_parser = backends::KV_TYPES)]
     pub kv_type: Option<String>,
+
+    /// Load the model even where weights, KV cache and activations don't seem to fit into the memory that is left.
+    #[arg(long)]
+    pub no_memory_check: bool,
 }
 
 impl OpenArgs {
@@ -140,6 +145,7 @@ impl OpenArgs {
             isa: self.isa.clone(),
             quantize: self.quantize.clone(),
             kv_type: self.kv_type.clone(),
+            no_memory_check: self.no_memory_check,
             seed,
             mock_step: None,
             parallel: None,

@@ -12,8 +12,9 @@ use zonda_engine::forward::mock::Mock;
 use zonda_engine::forward::{Backend, BackendError};
 use zonda_engine::load::Model;
 use zonda_engine::make::Importance;
+use zonda_engine::prompt_cache::Place;
 use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
-use zonda_engine::{Engine, EngineConfig, Parallel, Text, TokenId};
+use zonda_engine::{Engine, EngineConfig, Extras, Parallel, PromptCacheConfig, Text, TokenId};
 use zonda_kernels::Isa;
 #[cfg(feature = "llama-cpp")]
 use zonda_llama_cpp::LlamaCpp;
@@ -22,6 +23,7 @@ use zonda_mlx::Mlx;
 use zonda_native::Native;
 
 mod configure;
+mod plan;
 mod speculation;
 mod status;
 
@@ -30,6 +32,7 @@ use configure::llama_cpp_options;
 #[cfg(feature = "mlx")]
 use configure::mlx_options;
 use configure::{mock_options, native_options, refuse, unsupported};
+pub use plan::per_token;
 pub use speculation::Speculation;
 pub use status::{DeviceStatus, Status};
 
@@ -140,6 +143,8 @@ pub struct OpenOptions {
     pub quantize: Option<String>,
     /// One of [`KV_TYPES`].
     pub kv_type: Option<String>,
+    /// Load what doesn't seem to fit into memory too.
+    pub no_memory_check: bool,
     /// The mock's text.
     pub seed: Option<u64>,
     /// Milliseconds that the mock takes for a decode step.
@@ -178,6 +183,7 @@ impl OpenOptions {
             ("isa", self.isa.clone()),
             ("quantize", self.quantize.clone()),
             ("kv_type", self.kv_type.clone()),
+            ("no_memory_check", self.no_memory_check.then(|| "true".to_owned())),
             ("seed", self.seed.map(|s| s.to_string())),
             ("mock_step", self.mock_step.map(|s| s.to_string())),
             ("parallel", number(self.parallel)),
@@ -210,6 +216,7 @@ impl OpenOptions {
                 "isa" => options.isa = text(),
                 "quantize" => options.quantize = text(),
                 "kv_type" => options.kv_type = text(),
+                "no_memory_check" => options.no_memory_check = value.parse().with_context(bad)?,
                 "seed" => options.seed = Some(value.parse().with_context(bad)?),
                 "mock_step" => options.mock_step = Some(value.parse().with_context(bad)?),
                 "kv_contexts" => options.kv_contexts = Some(value.parse().with_context(bad)?),
@@ -280,6 +287,9 @@ pub fn open(
     if kind != BackendKind::LlamaCpp {
         refuse(kind, &[("--gpu-layers", options.gpu_layers.is_some())])?;
     }
+    if let Some(model) = model {
+        plan::check(kind, model, options)?;
+    }
     match (kind, model) {
         (BackendKind::Native, Some(model)) => {
             Ok(Box::new(Native::open(model, &native_options(options, model)?)?))
@@ -338,12 +348,27 @@ pub fn start(
     model: Option<Arc<Model>>,
     text: Option<Text>,
     options: &OpenOptions,
+    prompts: Option<Place>,
 ) -> anyhow::Result<Engine> {
     let (draft, config) =
         (options.draft_model(kind)?, options.speculation.configure(EngineConfig::default()));
     let options = options.clone();
+    let prompts = prompts.map(|place| prompt_cache(place, model.as_deref(), &options)).transpose()?;
     let open = move || open(kind, model.as_ref(), &options);
-    Ok(Engine::start_drafted(open, text, config, draft)?)
+    Ok(Engine::start_with(open, text, config, Extras { draft, prompts })?)
+}
+
+/// Prompts on disk belong to a model's weights; the mock's to its seed.
+fn prompt_cache(
+    place: Place,
+    model: Option<&Model>,
+    options: &OpenOptions,
+) -> anyhow::Result<PromptCacheConfig> {
+    let weights = match model {
+        Some(model) => model.fingerprint()?,
+        None => format!("mock {}", options.seed.unwrap_or(0)),
+    };
+    Ok(PromptCacheConfig { place, model: weights })
 }
 
 /// Most sequences that run at once unless told.
@@ -361,7 +386,9 @@ pub fn start_shared(
     text: Option<Text>,
     options: &OpenOptions,
     sharing: Sharing,
+    prompts: Option<Place>,
 ) -> anyhow::Result<Engine> {
+    let prompts = prompts.map(|place| prompt_cache(place, model.as_deref(), options)).transpose()?;
     let alone = sharing.deterministic && !kind.batch_invariant();
     let fixed = if alone { Some(1) } else { sharing.parallel };
     let options = OpenOptions {
@@ -379,7 +406,7 @@ pub fn start_shared(
     };
     let (draft, config) = (options.draft_model(kind)?, options.speculation.configure(config));
     let open = move || open(kind, model.as_ref(), &options);
-    Ok(Engine::start_drafted(open, text, config, draft)?)
+    Ok(Engine::start_with(open, text, config, Extras { draft, prompts })?)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ fn options_reach_a_child_process_as_they_are() {
         isa: Some("scalar".into()),
         quantize: Some("q8_0".into()),
         kv_type: Some("f32".into()),
+        no_memory_check: true,
         seed: Some(u64::MAX),
         mock_step: Some(3),
         parallel: Some(4),

@@ -68,6 +68,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Tokenize(command) => command.run(&context),
         Command::Detokenize(command) => command.run(&context),
         Command::Logits(command) => command.run(&context),
+        Command::Perplexity(command) => command.run(&context),
         Command::Verify(command) => command.run(&context),
         Command::Synth(command) => command.run(&context),
         Command::Convert(command) => command.run(&context),

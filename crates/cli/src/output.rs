@@ -90,9 +90,10 @@ impl Progress {
         Progress::new(what.into(), total, if total > 0 { bytes } else { "{msg} {bytes}" }, quiet)
     }
 
-    /// A bar over steps of equal size.
-    pub fn steps(what: impl Into<String>, quiet: bool) -> Progress {
-        Progress::new(what.into(), 0, "{msg} [{wide_bar}] {percent}%, {eta} left", quiet)
+    /// A bar over steps of equal size, 0 if their number is not known yet. Elsewhere than on a terminal
+    /// [`Progress::step`]'s words come as lines.
+    pub fn steps(what: impl Into<String>, total: u64, quiet: bool) -> Progress {
+        Progress::new(what.into(), total, "{msg} [{wide_bar}] {pos}/{len}, {eta} left", quiet)
     }
 
     fn new(what: String, total: u64, template: &str, quiet: bool) -> Progress {
@@ -108,6 +109,17 @@ impl Progress {
             eprintln!("{what}…");
         }
         Progress { bar, plain, what, quiet }
+    }
+
+    /// Where the work stands, and what it comes to so far; on lines, at every tenth of the work.
+    pub fn step(&self, done: u64, so_far: &str) {
+        let total = self.bar.length().unwrap_or(0).max(1);
+        let tenth = |n: u64| n * 10 / total;
+        if self.plain && !self.quiet && tenth(done) > tenth(done.saturating_sub(1)) {
+            eprintln!("{}: {done}/{total}, {so_far}", self.what);
+        }
+        self.bar.set_message(format!("{}, {so_far}", self.what));
+        self.bar.set_position(done);
     }
 
     /// Where the work stands, in bytes; also corrects the total.

@@ -23,7 +23,7 @@ fn bench_measures_and_writes_what_it_measured() {
     let csv = std::fs::read_to_string(sandbox.path("r/results.csv")).unwrap();
     let head = "backend,scenario,tokens,run,total_ms,ttft_ms,tpt_ms,throughput,generated,\
                 model,format,quant,prompt_tokens,prefill_tps,decode_tps,load_ms,peak_rss_mb,finish_reason,order,\
-                speculate,drafted,accepted,acceptance";
+                 speculate,drafted,accepted,acceptance,ppl,ppl_stderr,kl_mean";
     assert_eq!(csv.lines().next().unwrap(), head);
     let file: Value =
         serde_json::from_str(&std::fs::read_to_string(sandbox.path("r/results.json")).unwrap()).unwrap();

@@ -22,6 +22,7 @@ const COMMANDS: &[&str] = &[
     "tokenize",
     "detokenize",
     "logits",
+    "perplexity",
     "synth",
     "convert",
     "quantize",

@@ -46,6 +46,7 @@
 pub mod forward;
 pub mod load;
 pub mod make;
+pub mod prompt_cache;
 pub mod request;
 pub mod sample;
 pub mod schedule;
@@ -54,12 +55,13 @@ pub mod stream;
 pub mod tokenize;
 pub mod worker;
 
+pub use prompt_cache::PromptCacheConfig;
 pub use request::{Prompt, Request, RequestError, Text};
 pub use sample::{Grammar, SamplingParams};
 pub use schedule::Occupancy;
 pub use speculate::{DraftModel, Speculate};
 pub use stream::{Event, FinishReason, Outcome, Timing, Usage};
-pub use worker::{Canceller, Completion, Engine, EngineConfig, EngineError, Generation, Parallel};
+pub use worker::{Canceller, Completion, Engine, EngineConfig, EngineError, Extras, Generation, Parallel};
 
 /// A token's number in the model's vocabulary.
 pub type TokenId = u32;

@@ -7,8 +7,8 @@ use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, L
 use zonda_engine::load::ModelSpec;
 use zonda_engine::tokenize::Message;
 use zonda_engine::{
-    Engine, EngineConfig, EngineError, Event, FinishReason, Prompt, Request, RequestError, SamplingParams,
-    Text, TokenId,
+    Engine, EngineConfig, EngineError, Event, Extras, FinishReason, Prompt, Request, RequestError,
+    SamplingParams, Text, TokenId,
 };
 
 fn start(options: MockOptions) -> Engine {
@@ -446,4 +446,42 @@ fn try_recv_and_recv_timeout_do_not_wait_for_ever() {
     assert!(generation.try_recv().is_none() && !generation.ended());
     // The worker hangs in the backend for good: leave it behind.
     std::mem::forget(engine);
+}
+
+/// A second process with the same cache: the prompt is not computed, the answer is the same.
+#[test]
+fn a_stored_prompt_saves_work_in_another_engine_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.kv");
+    let cache = || {
+        let place = zonda_engine::prompt_cache::Place::File(path.clone());
+        Some(zonda_engine::PromptCacheConfig { place, model: "m".into() })
+    };
+    let prompt: Vec<TokenId> = (0..300).map(|i| 260 + i % 97).collect();
+    let answer = |options: MockOptions, prompt: &[TokenId]| {
+        let open = move || Ok(Box::new(Mock::new(options)) as _);
+        let engine = Engine::start_with(
+            open,
+            None,
+            EngineConfig::default(),
+            Extras { prompts: cache(), ..Extras::default() },
+        )
+        .unwrap();
+        let done = engine.submit(request(prompt, 8)).unwrap().wait();
+        let done = done.expect("an answer");
+        (done.ids, done.outcome.usage.cached_tokens)
+    };
+    let (first, cached) = answer(MockOptions::default(), &prompt);
+    assert_eq!(cached, 0);
+    let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+    assert_eq!(answer(MockOptions::default(), &prompt), (first.clone(), 299), "a token is left to compute");
+    assert!(std::fs::metadata(&path).unwrap().modified().unwrap() >= written);
+    // one that goes on reuses all of it
+    let longer: Vec<TokenId> = prompt.iter().chain(&[700, 701]).copied().collect();
+    assert_eq!(answer(MockOptions::default(), &longer).1, 300);
+    // without room for it, or with other weights, it is computed
+    let limits = limits(1, 400);
+    assert_eq!(answer(MockOptions { limits, ..MockOptions::default() }, &prompt), (first.clone(), 299));
+    std::fs::write(&path, b"ZONDAKV1 and then nonsense").unwrap();
+    assert_eq!(answer(MockOptions::default(), &prompt), (first, 0));
 }

@@ -165,6 +165,7 @@ impl Harness {
             let kept = match op {
                 SlotOp::Truncate { slot, len } => self.mock.truncate(slot, len),
                 SlotOp::Share { from, to, len } => self.mock.share_prefix(from, to, len),
+                SlotOp::Import { .. } => unreachable!("nothing is stored"),
             };
             self.scheduler.op_done(op, kept.expect("slots exist and are empty where they must be"));
         }

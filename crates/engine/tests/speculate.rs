@@ -9,9 +9,13 @@ use zonda_engine::load::ModelSpec;
 use zonda_engine::speculate::draft::{TokenizerMismatch, same_tokens};
 use zonda_engine::tokenize::Tokenizer;
 use zonda_engine::{
-    Completion, DraftModel, Engine, EngineConfig, EngineError, FinishReason, Grammar, Prompt, Request,
-    RequestError, SamplingParams, Speculate, Text, TokenId,
+    Completion, DraftModel, Engine, EngineConfig, EngineError, Extras, FinishReason, Grammar, Prompt,
+    Request, RequestError, SamplingParams, Speculate, Text, TokenId,
 };
+
+fn drafted(draft: DraftModel) -> Extras {
+    Extras { draft: Some(draft), ..Extras::default() }
+}
 
 /// States of a [`Chain`].
 const STATES: usize = 6;
@@ -87,8 +91,12 @@ fn chain(seed: u32, speculate: Speculate, draft: Option<u32>) -> (Engine, Arc<At
     let open_draft = move |seed| move || Ok(Box::new(Chain::new(seed, &other)) as Box<dyn Backend>);
     let draft = draft.map(|seed| DraftModel { open: Box::new(open_draft(seed)), text: None });
     let own = calls.clone();
-    let engine =
-        Engine::start_drafted(move || Ok(Box::new(Chain::new(seed, &own)) as _), None, config, draft);
+    let engine = Engine::start_with(
+        move || Ok(Box::new(Chain::new(seed, &own)) as _),
+        None,
+        config,
+        Extras { draft, ..Extras::default() },
+    );
     (engine.unwrap(), calls)
 }
 
@@ -186,7 +194,7 @@ fn mock(options: MockOptions, draft: MockOptions, config: EngineConfig) -> Engin
     let open = Box::new(move || Ok(Box::new(Mock::new(draft)) as Box<dyn Backend>));
     let draft = DraftModel { open, text: Some(MOCK.clone()) };
     let open = move || Ok(Box::new(Mock::new(options)) as _);
-    Engine::start_drafted(open, Some(MOCK.clone()), config, Some(draft)).unwrap()
+    Engine::start_with(open, Some(MOCK.clone()), config, drafted(draft)).unwrap()
 }
 
 fn text_request(speculate: Speculate, tokens: usize) -> Request {
@@ -284,7 +292,7 @@ fn what_cannot_be_is_refused_by_name() {
     let config = EngineConfig { speculate: Speculate::Draft, ..EngineConfig::default() };
     assert!(matches!(Engine::start(open, None, config), Err(EngineError::NoDraftModel)));
     let draft = DraftModel { open: Box::new(open), text: None };
-    let error = Engine::start_drafted(open, Some(Text::mock()), config, Some(draft)).unwrap_err();
+    let error = Engine::start_with(open, Some(Text::mock()), config, drafted(draft)).unwrap_err();
     assert!(matches!(error, EngineError::DraftMismatch(TokenizerMismatch::OneHasNone { .. })), "{error}");
     let mock = Tokenizer::mock();
     assert_eq!(same_tokens(Some(&mock), Some(&mock)), Ok(()));

@@ -17,7 +17,9 @@ use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, L
 use zonda_engine::load::{Model, ModelSpec};
 use zonda_engine::speculate::cost::Costs;
 use zonda_engine::stream::Figures;
-use zonda_engine::{DraftModel, Engine, EngineConfig, Prompt, Request, SamplingParams, Speculate, TokenId};
+use zonda_engine::{
+    DraftModel, Engine, EngineConfig, Extras, Prompt, Request, SamplingParams, Speculate, TokenId,
+};
 use zonda_native::{Native, NativeOptions};
 
 const PROMPT: usize = 32;
@@ -179,7 +181,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let draft = DraftModel { open: Box::new(move || Ok(Box::new(oracle) as Box<dyn Backend>)), text: None };
     let config = EngineConfig { prefix_cache: false, ..EngineConfig::default() };
     let open = move || Ok(Box::new(Forced(Native::open(&model, &options)?)) as Box<dyn Backend>);
-    let engine = Engine::start_drafted(open, None, config, Some(draft))?;
+    let engine = Engine::start_with(open, None, config, Extras { draft: Some(draft), ..Extras::default() })?;
     let vocab = engine.spec().vocab_size;
     let run = |how: Speculate, percent: usize| -> Result<Figures, Box<dyn Error>> {
         right.store(percent, Ordering::Relaxed);

@@ -8,6 +8,10 @@ use zonda_engine::load::ModelSpec;
 use zonda_kernels::attention::{KvType, PAGE};
 use zonda_kernels::memory::{Buffer, SharedPtr};
 
+/// What an export begins with: the version of its layout and that of a page.
+const EXPORT: &[u8] = b"zonda pages of 32, version 1\n";
+const _: () = assert!(PAGE == 32);
+
 /// Keys and values of every slot.
 #[derive(Debug)]
 pub(crate) struct KvCache {
@@ -138,6 +142,50 @@ impl KvCache {
         self.truncate(to, 0);
         self.slots[to] = Table { len, pages };
         len
+    }
+
+    /// Appends the pages of a slot's first `len` tokens, whole ones only, as `[layers, kv_heads, pages, page_bytes]` behind
+    /// [`EXPORT`]; returns how many tokens those are.
+    pub fn export(&self, slot: Slot, len: usize, out: &mut Vec<u8>) -> usize {
+        let pages = &self.slots[slot].pages[..len.min(self.slots[slot].len) / PAGE];
+        out.reserve_exact(EXPORT.len() + self.layers * self.kv_heads * pages.len() * self.page_bytes);
+        out.extend(EXPORT);
+        for (layer, head) in (0..self.layers).flat_map(|l| (0..self.kv_heads).map(move |h| (l, h))) {
+            for &page in pages {
+                out.extend(&self.data.bytes()[self.offset(layer, page, head)..][..self.page_bytes]);
+            }
+        }
+        pages.len() * PAGE
+    }
+
+    /// Fills an empty slot with the first `len` tokens of an export, whole pages only; returns how many it holds then.
+    pub fn import(&mut self, slot: Slot, len: usize, from: &[u8]) -> Result<usize, String> {
+        let rows = self.layers * self.kv_heads;
+        let data =
+            from.strip_prefix(EXPORT).ok_or("keys and values in another layout than this version's")?;
+        let (stored, pages) = (data.len() / self.page_bytes / rows, len / PAGE);
+        if data.len() != stored * rows * self.page_bytes || pages > stored {
+            let expected = rows * self.page_bytes;
+            return Err(format!(
+                "{} bytes of keys and values; expected {expected} for every {PAGE} tokens",
+                data.len()
+            ));
+        }
+        if pages > self.free.len() {
+            return Err(format!("no KV room: {pages} pages needed, {} free", self.free.len()));
+        }
+        let mut table = std::mem::take(&mut self.slots[slot]);
+        table.pages.extend((0..pages).map(|_| self.take_page()));
+        let places = (0..self.layers).flat_map(|l| (0..self.kv_heads).map(move |h| (l, h)));
+        for ((layer, head), row) in places.zip(data.chunks_exact((stored * self.page_bytes).max(1))) {
+            for (&page, bytes) in table.pages.iter().zip(row.chunks_exact(self.page_bytes)) {
+                let at = self.offset(layer, page, head);
+                self.data.bytes_mut()[at..at + self.page_bytes].copy_from_slice(bytes);
+            }
+        }
+        table.len = pages * PAGE;
+        self.slots[slot] = table;
+        Ok(pages * PAGE)
     }
 
     /// Where in the cache, in bytes, the page of position `position` begins, for one layer and KV head.

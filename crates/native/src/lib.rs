@@ -106,4 +106,17 @@ impl Backend for Native {
         }
         Ok(self.kv.share(from, to, len))
     }
+
+    fn export_kv(&mut self, slot: Slot, len: usize, out: &mut Vec<u8>) -> Result<usize, BackendError> {
+        self.limits.check_slot(slot)?;
+        Ok(self.kv.export(slot, len, out))
+    }
+
+    fn import_kv(&mut self, slot: Slot, len: usize, from: &[u8]) -> Result<usize, BackendError> {
+        self.limits.check_slot(slot)?;
+        if self.kv.len(slot) > 0 {
+            return Err(BatchError::WrongStart { slot, start: 0, len: self.kv.len(slot) }.into());
+        }
+        self.kv.import(slot, len, from).map_err(BackendError::Failed)
+    }
 }

@@ -30,6 +30,9 @@ pub const COLUMNS: [&str; 23] = [
     "acceptance",
 ];
 
+/// Appended: the subject's quality, the same in all its rows; empty where it was not measured.
+pub const QUALITY_COLUMNS: [&str; 3] = ["ppl", "ppl_stderr", "kl_mean"];
+
 /// The record's rows as CSV (RFC 4180, with a header). A figure that doesn't exist is an empty cell; the
 /// `finish_reason` of a run without figures says why: `failed: …`, `not run: …`.
 ///
@@ -37,14 +40,20 @@ pub const COLUMNS: [&str; 23] = [
 /// Never for a record in memory; the writer's type asks for it.
 pub fn to_string(record: &Record) -> io::Result<String> {
     let mut out = csv::Writer::from_writer(Vec::new());
-    out.write_record(COLUMNS)?;
+    out.write_record(COLUMNS.iter().chain(&QUALITY_COLUMNS))?;
     for row in &record.rows {
         let options = record.config.subjects.get(row.subject).map(|s| &s.options);
         let speculate = options.and_then(|o| o.get("speculate")).map_or("off", String::as_str);
-        out.write_record(line(row, speculate))?;
+        out.write_record(line(row, speculate).into_iter().chain(quality(record, row)))?;
     }
     let bytes = out.into_inner().map_err(|e| io::Error::other(e.to_string()))?;
     String::from_utf8(bytes).map_err(io::Error::other)
+}
+
+fn quality(record: &Record, row: &Row) -> [String; 3] {
+    let of = record.quality(row.subject);
+    let figures = [of.and_then(|q| q.ppl), of.and_then(|q| q.stderr), of.and_then(|q| q.kl_mean)];
+    figures.map(|v| v.map(|v| format!("{v:.6}")).unwrap_or_default())
 }
 
 fn line(row: &Row, speculate: &str) -> [String; 23] {

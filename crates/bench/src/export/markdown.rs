@@ -1,6 +1,7 @@
 //! `report.md`: the baseline report's structure, every sentence computed from the data.
 
 use super::findings::{self, Subject, groups, rank_name};
+use crate::quality::Quality;
 use crate::record::{Cell, Record};
 use crate::stats::{Stats, Verdict};
 use crate::summary::figure;
@@ -80,6 +81,7 @@ fn results(out: &mut String, record: &Record, subject: &Subject<'_>) {
     let mut facts = Vec::new();
     facts.extend(findings::load_ms(record, subject.index).map(|ms| format!("load {} ms", figure(ms))));
     facts.extend(subject.peak_mb().map(|mb| format!("peak memory {} MiB", figure(mb))));
+    facts.extend(record.quality(subject.index).and_then(Quality::describe));
     if !facts.is_empty() {
         let _ = writeln!(out, "{}\n", facts.join(", "));
     }

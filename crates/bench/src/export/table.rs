@@ -1,5 +1,6 @@
 //! The terminal's view of a record: a table per backend and model, the ranking, the recommendation, the warnings.
 
+use crate::quality::Quality;
 use crate::record::{Cell, Process, Rank, Record};
 use crate::stats::{Stats, Verdict};
 use crate::summary::{figure, subject_name};
@@ -67,6 +68,7 @@ fn subject_table(out: &mut String, record: &Record, cells: &[&Cell], width: u16,
     let mut heading = vec![style.strong(&name)];
     heading.extend(loads(&record.processes, first.subject));
     heading.extend(agreement(record, first.subject));
+    heading.extend(record.quality(first.subject).and_then(Quality::describe));
     let peaks = cells.iter().filter_map(|c| c.peak_rss_mb.as_ref()).map(|p| p.max);
     heading.extend(peaks.reduce(f64::max).map(|mb| format!("peak {} MiB", figure(mb))));
     let _ = writeln!(out, "{}", heading.join("  ·  "));

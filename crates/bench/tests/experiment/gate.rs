@@ -10,6 +10,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("a_backend_that_fails_in_the_gate_is_not_ranked", a_backend_that_fails_in_the_gate_is_not_ranked),
     ("without_exact_logits_ranks_rest_on_trust", without_exact_logits_ranks_rest_on_trust),
     ("a_comparison_is_kept_for_the_next_experiment", a_comparison_is_kept_for_the_next_experiment),
+    ("quality_is_measured_of_every_subject", quality_is_measured_of_every_subject),
     ("peaks_are_measured_before_and_after", peaks_are_measured_before_and_after),
     ("an_interrupt_in_the_gate_leaves_a_sound_record", an_interrupt_in_the_gate_leaves_a_sound_record),
 ];
@@ -44,6 +45,27 @@ fn fast_and_wrong_is_shown_as_wrong() {
     let told = |w: &Warning| matches!(w, Warning::Disagrees { subject, .. } if subject.starts_with("liar"));
     assert!(record.warnings.iter().any(|w| told(&w.warning)));
     assert!(!record.recommendation.join(" ").contains("liar"));
+}
+
+fn quality_is_measured_of_every_subject() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("text.txt");
+    std::fs::write(&path, "the warm wind of the mountains ".repeat(400)).unwrap();
+    let mut text = zonda_bench::quality::QualityText::of(&path).unwrap();
+    (text.windows, text.compared) = (3, 2);
+    let unknown = Subject { model: "without exact form".into(), ..subject("trusted", "") };
+    let subjects = vec![subject("right", ""), subject("other", "wrong"), unknown, mock()];
+    let record = run(BenchConfig { gate: false, peaks: false, quality: Some(text), ..gated(subjects) });
+    let [right, other, trusted] = &record.quality[..] else { panic!("{:?}", record.quality) };
+    assert_eq!((right.kl_mean, right.top1, right.kl_positions), (Some(0.0), Some(1.0), Some(2 * 255)));
+    assert_eq!((right.tokens, right.text.as_str()), (Some(3 * 255), "text.txt"));
+    assert!(other.kl_mean.unwrap() > 1.0 && other.ppl != right.ppl && right.why.is_none(), "{other:?}");
+    assert_eq!((trusted.ppl, trusted.kl_mean), (right.ppl, None));
+    assert!(trusted.why.as_ref().unwrap().contains("no room"), "{trusted:?}");
+    assert!(record.warnings.iter().any(|w| matches!(w.warning, Warning::NoQuality { .. })));
+    let csv = zonda_bench::export::csv::to_string(&record).unwrap();
+    let ends = format!("{:.6},{:.6},0.000000", right.ppl.unwrap(), right.stderr.unwrap());
+    assert!(csv.lines().any(|line| line.starts_with("right,") && line.ends_with(&ends)), "{csv}");
 }
 
 fn a_backend_that_fails_in_the_gate_is_not_ranked() {

@@ -17,6 +17,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zonda_bench::homes::Homes;
+use zonda_bench::quality::QualityText;
 use zonda_bench::record::{Row, Status};
 use zonda_bench::{BenchConfig, Launcher, Plan, Progress, Runs, Scenario, Subject, Update, Work};
 use zonda_engine::Speculate;
@@ -64,6 +65,9 @@ pub struct Bench {
     /// Leave out what comes beside the runs: the machine's limits, and comparing each backend with exact logits.
     #[arg(long)]
     quick: bool,
+    /// Also measure each backend's perplexity on this text, and its distance from exact logits there.
+    #[arg(long, value_name = "TEXT")]
+    quality: Option<PathBuf>,
     /// Let the model stop by itself; otherwise every answer has the scenario's length.
     #[arg(long)]
     natural: bool,
@@ -123,6 +127,7 @@ impl Bench {
             gate: !self.quick,
             gate_cache: Some(store.home().join("agreement")),
             isolate: self.isolate,
+            quality: self.quality_text()?,
             ..BenchConfig::default()
         };
         let plan = Plan::new(config).map_err(|e| Usage(e.to_string()))?;
@@ -156,6 +161,13 @@ impl Bench {
                 "the table and results.json say why each did",
             )),
         }
+    }
+
+    /// The text of `--quality`.
+    fn quality_text(&self) -> anyhow::Result<Option<QualityText>> {
+        let Some(path) = &self.quality else { return Ok(None) };
+        super::perplexity::read(path)?; // what can't be read is said before an hour of measuring
+        Ok(Some(QualityText::of(path).with_context(|| path.display().to_string())?))
     }
 
     /// What every subject does.
@@ -319,6 +331,9 @@ impl Progress for Follower {
             Update::Peaks => self.bar.set_message("measuring the machine's limits"),
             Update::Comparing(subject) => {
                 self.bar.set_message(format!("comparing {} with exact logits", subject.label()));
+            }
+            Update::Quality(subject) => {
+                self.bar.set_message(format!("measuring the quality of {}", subject.label()));
             }
             Update::Loading(subject) => self.bar.set_message(format!("loading {}", subject.label())),
             Update::WarmUp(subject) => self.bar.set_message(format!("warming up {}", subject.label())),

@@ -85,7 +85,7 @@ fn open(spec: &ChildSpec) -> anyhow::Result<Opened> {
         let most = model.as_ref().map_or(usize::MAX, |m| m.spec.context_length);
         options.ctx = Some(spec.context_needed(text.as_ref()).min(most));
     }
-    let engine = backends::start(kind, model.clone(), text, &options)?;
+    let engine = backends::start(kind, model.clone(), text, &options, None)?;
     let facts = model.and_then(|model| host::facts(&model, &engine, subject));
     Ok(Opened { engine, facts })
 }

@@ -37,6 +37,10 @@ pub struct Chat {
     /// Most tokens in one answer [default: until the model ends or the context is full].
     #[arg(short = 'n', long, value_name = "N")]
     max_tokens: Option<NonZeroUsize>,
+    /// Keep the prompt's keys and values in this file, and start from those that are there: a beginning that both have is not
+    /// computed again.
+    #[arg(long, value_name = "FILE")]
+    prompt_cache: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -77,8 +81,9 @@ enum Input<'a> {
 impl Chat {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let seed = self.sampling.seed;
-        let (backend, open) = (self.backend.backend, &self.backend.open);
-        let session = Session::start(context, &self.model, backend, open, &self.speculate, seed)?;
+        let (backend, open, prompts) =
+            (self.backend.backend, &self.backend.open, self.prompt_cache.as_deref());
+        let session = Session::start(context, &self.model, backend, open, &self.speculate, seed, prompts)?;
         session.check_text(true)?;
         if !context.quiet {
             let info = session.engine.info();

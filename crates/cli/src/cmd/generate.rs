@@ -6,7 +6,9 @@ use crate::backends::{self, BackendKind, OpenOptions};
 use crate::error::{Advice as _, Usage, advised};
 use crate::interrupt;
 use crate::output::Spinner;
+use std::path::Path;
 use std::time::{Duration, Instant};
+use zonda_engine::prompt_cache::Place;
 use zonda_engine::schedule::ScheduleError;
 pub use zonda_engine::stream::Figures;
 use zonda_engine::{
@@ -41,6 +43,7 @@ impl Session {
         open: &OpenArgs,
         speculate: &SpeculateArgs,
         seed: Option<u64>,
+        prompts: Option<&Path>,
     ) -> anyhow::Result<Session> {
         let store = context.store()?;
         let located = store.locate(&model.model)?;
@@ -50,7 +53,9 @@ impl Session {
         let spinner = Spinner::start(format!("loading {}", located.name), context.quiet);
         let files = backends::open_model(&located)?;
         let text = backends::text_of(files.as_deref())?;
-        let engine = backends::start(kind, files, text, &OpenOptions { speculation, ..open.options(seed) })?;
+        let options = OpenOptions { speculation, ..open.options(seed) };
+        let prompts = prompts.map(|path| Place::File(path.to_owned()));
+        let engine = backends::start(kind, files, text, &options, prompts)?;
         drop(spinner);
         Ok(Session {
             engine,

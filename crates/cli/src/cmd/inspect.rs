@@ -3,7 +3,7 @@
 use crate::args::JsonArg;
 use crate::error::Usage;
 use crate::output::human_bytes;
-use crate::{Context, output};
+use crate::{Context, backends, output};
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 use std::ffi::OsString;
@@ -12,6 +12,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use zonda_engine::load::{Format, GgufFile, LoadError, Metadata, Model, TensorInfo, Value};
 use zonda_engine::tokenize::{ChatTemplate, TemplateError, TokenizeError, Tokenizer};
+use zonda_kernels::attention::KvType;
 
 /// Arrays longer than this are shown by their length.
 const SHORT: usize = 32;
@@ -98,6 +99,7 @@ impl Inspect {
                 let memory = model.memory(context, 2);
                 document["memory"] = json!({
                     "context": context, "kv_type": "f16",
+                    "kv_bytes_per_token": per_token(model),
                     "weights_bytes": memory.weights, "kv_bytes": memory.kv, "total_bytes": memory.total(),
                 });
                 document["types"] = model.types().iter().map(type_share).collect();
@@ -161,6 +163,9 @@ impl Inspect {
                     "memory",
                     format!("{weights} weights + {kv} KV cache (f16, {context} tokens) = {total}"),
                 );
+                let per_token = KvType::ALL
+                    .map(|kv| format!("{} {}", kv.name(), human_bytes(backends::per_token(spec, kv))));
+                line("KV a token", per_token.join(", "));
             }
         }
         line("tokenizer", found.tokenizer_text());
@@ -284,6 +289,12 @@ fn with_template(
     let Some(tokenizer) = tokenizer.map_err(|e| e.to_string())? else { return Ok(None) };
     let template = template(&tokenizer).map_err(|e| e.to_string())?;
     Ok(Some((tokenizer, template.is_some())))
+}
+
+/// Bytes of a token's keys and values, by KV type.
+fn per_token(model: &Model) -> Map<String, Json> {
+    let of = |kv: KvType| (kv.name().to_owned(), backends::per_token(&model.spec, kv).into());
+    KvType::ALL.into_iter().map(of).collect()
 }
 
 fn type_share(share: &zonda_engine::load::TypeShare) -> Json {

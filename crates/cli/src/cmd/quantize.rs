@@ -122,7 +122,7 @@ impl Quantize {
         pieces.truncate(self.calibrate_pieces.get());
         let tokens: usize = pieces.iter().map(Vec::len).sum();
         let progress =
-            Progress::steps(format!("reading {tokens} tokens of {}", path.display()), context.quiet);
+            Progress::steps(format!("reading {tokens} tokens of {}", path.display()), 0, context.quiet);
         let threads = self.threads.map(NonZeroUsize::get);
         let importance = backends::calibrate(model, threads, &pieces, &mut |done, total| {
             progress.set(done as u64, total as u64)

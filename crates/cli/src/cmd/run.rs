@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 use std::io::{IsTerminal as _, Read as _};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use zonda_engine::tokenize::Message;
 use zonda_engine::{FinishReason, Prompt};
 
@@ -38,6 +39,10 @@ pub struct Run {
     /// Go on where the model wants to end.
     #[arg(long)]
     ignore_eos: bool,
+    /// Keep the prompt's keys and values in this file, and start from those that are there: a beginning that both have is not
+    /// computed again.
+    #[arg(long, value_name = "FILE")]
+    prompt_cache: Option<PathBuf>,
     #[command(flatten)]
     json: JsonArg,
     #[command(flatten)]
@@ -52,8 +57,9 @@ impl Run {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let prompt = prompt_text(self.prompt)?;
         let seed = self.sampling.seed;
-        let (backend, open) = (self.backend.backend, &self.backend.open);
-        let session = Session::start(context, &self.model, backend, open, &self.speculate, seed)?;
+        let (backend, open, prompts) =
+            (self.backend.backend, &self.backend.open, self.prompt_cache.as_deref());
+        let session = Session::start(context, &self.model, backend, open, &self.speculate, seed, prompts)?;
         session.check_text(!self.raw)?;
         let prompt = if self.raw {
             Prompt::Text(prompt)

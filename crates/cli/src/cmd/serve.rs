@@ -14,6 +14,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use zonda_engine::prompt_cache::Place;
 use zonda_server::listen::{Listen, Tls, serve};
 use zonda_server::{Config, Keys, ModelSource, Reports, Server};
 
@@ -79,6 +80,12 @@ struct LoadArgs {
     /// Compute every prompt anew.
     #[arg(long)]
     no_prefix_cache: bool,
+    /// Keep prompts' keys and values in this folder, also for later processes; for every loaded model.
+    #[arg(long, value_name = "DIR", conflicts_with = "no_prefix_cache")]
+    prompt_cache: Option<PathBuf>,
+    /// Most that the folder holds, in GiB: what was used longest ago goes first.
+    #[arg(long, value_name = "GIB", value_parser = gibibytes, default_value = "4", requires = "prompt_cache")]
+    prompt_cache_size: u64,
     /// Most memory for weights, in GiB: models are loaded when they are asked for, and unloaded to make room.
     #[arg(long, value_name = "GIB", value_parser = gibibytes)]
     max_memory: Option<u64>,
@@ -261,11 +268,13 @@ impl Serve {
                 speculation: speculation.clone(),
                 ..self.open.options(self.load.seed)
             };
+            let prompts = self.load.prompt_cache.clone();
+            let prompts = prompts.map(|path| Place::Folder { path, most: self.load.prompt_cache_size });
             let open = move || {
                 let start = || {
                     let files = backends::open_model(&located)?;
                     let text = backends::text_of(files.as_deref())?;
-                    backends::start_shared(kind, files, text, &options, sharing)
+                    backends::start_shared(kind, files, text, &options, sharing, prompts.clone())
                 };
                 start().map_err(|e: anyhow::Error| format!("{e:#}"))
             };

@@ -36,6 +36,31 @@ pub trait Backend {
     /// # Errors
     /// If a slot does not exist or `to` is not empty.
     fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError>;
+
+    /// Appends the keys and values of a slot's first `len` tokens to `out`, in a layout of the backend's own that begins with
+    /// its version; returns of how many (of whole pages, where the backend pages). 0 tokens of an empty slot ask whether
+    /// it can.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] where it can't; if the slot does not exist or holds less.
+    fn export_kv(&mut self, _slot: Slot, _len: usize, _out: &mut Vec<u8>) -> Result<usize, BackendError> {
+        Err(no_export(&self.info().name))
+    }
+
+    /// Makes the empty slot start with the first `len` tokens of an export; returns how many it holds then.
+    ///
+    /// # Errors
+    /// As [`Backend::export_kv`]; if the slot is not empty, there is no KV room, or `from` is no export of this model and KV
+    /// type. Changes nothing then.
+    fn import_kv(&mut self, _slot: Slot, _len: usize, _from: &[u8]) -> Result<usize, BackendError> {
+        Err(no_export(&self.info().name))
+    }
+}
+
+fn no_export(backend: &str) -> BackendError {
+    BackendError::Unsupported(format!(
+        "the {backend} backend does not hand out its KV cache, so prompts can't be kept on disk with it; native does"
+    ))
 }
 
 /// What runs a model, for records and reports.

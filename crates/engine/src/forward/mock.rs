@@ -285,6 +285,29 @@ impl Backend for Mock {
         target.hashes = shared;
         Ok(target.hashes.len())
     }
+
+    fn export_kv(&mut self, slot: Slot, len: usize, out: &mut Vec<u8>) -> Result<usize, BackendError> {
+        let seed = self.options.seed;
+        let held = &self.slot_mut(slot)?.hashes;
+        let hashes =
+            held.get(..len).ok_or_else(|| BackendError::Failed(format!("slot {slot} holds less")))?;
+        out.extend(seed.to_le_bytes());
+        out.extend(hashes.iter().flat_map(|hash| hash.to_le_bytes()));
+        Ok(len)
+    }
+
+    fn import_kv(&mut self, slot: Slot, len: usize, from: &[u8]) -> Result<usize, BackendError> {
+        let (seed, room) = (self.options.seed, self.free_pages() * self.options.limits.kv_page);
+        let mut words =
+            from.chunks_exact(8).map(|b| b.iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b)));
+        let own = words.next() == Some(seed) && words.len() >= len && len <= room;
+        let target = self.slot_mut(slot)?;
+        if !own || !target.hashes.is_empty() || target.broken {
+            return Err(BackendError::Failed(format!("slot {slot} can't take these keys and values")));
+        }
+        target.hashes = words.take(len).collect();
+        Ok(len)
+    }
 }
 
 impl Mock {

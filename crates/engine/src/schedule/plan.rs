@@ -22,6 +22,15 @@ pub enum SlotOp {
         /// How many tokens.
         len: usize,
     },
+    /// [`crate::forward::Backend::import_kv`]: stored tokens of the sequence into its empty slot.
+    Import {
+        /// Whose.
+        id: SeqId,
+        /// The empty slot that gets them.
+        slot: Slot,
+        /// How many tokens.
+        len: usize,
+    },
 }
 
 /// One span of a planned step.

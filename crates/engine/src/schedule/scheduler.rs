@@ -79,6 +79,20 @@ impl Scheduler {
     /// # Errors
     /// If the prompt is empty or longer than [`capacity`].
     pub fn submit(&mut self, prompt: Vec<TokenId>, prefix_cache: bool) -> Result<SeqId, ScheduleError> {
+        self.submit_stored(prompt, prefix_cache, 0)
+    }
+
+    /// As [`Scheduler::submit`], for a prompt whose first `stored` tokens can be imported into the backend. They are where no
+    /// slot holds as many.
+    ///
+    /// # Errors
+    /// As [`Scheduler::submit`].
+    pub fn submit_stored(
+        &mut self,
+        prompt: Vec<TokenId>,
+        prefix_cache: bool,
+        stored: usize,
+    ) -> Result<SeqId, ScheduleError> {
         if prompt.is_empty() {
             return Err(ScheduleError::EmptyPrompt);
         }
@@ -87,7 +101,9 @@ impl Scheduler {
         }
         let id = self.next_id;
         self.next_id += 1;
-        self.waiting.push_back(Sequence::new(id, prompt, prefix_cache));
+        // logits need a token to be computed
+        let stored = if prefix_cache { stored.min(prompt.len() - 1) } else { 0 };
+        self.waiting.push_back(Sequence { stored, ..Sequence::new(id, prompt, prefix_cache) });
         Ok(id)
     }
 
@@ -132,7 +148,7 @@ impl Scheduler {
     /// The backend has done `op` and kept or shared `kept` tokens.
     pub fn op_done(&mut self, op: SlotOp, kept: usize) {
         let (slot, len) = match op {
-            SlotOp::Truncate { slot, len } => (slot, len),
+            SlotOp::Truncate { slot, len } | SlotOp::Import { slot, len, .. } => (slot, len),
             SlotOp::Share { to, len, .. } => (to, len),
         };
         let kept = kept.min(len);
@@ -273,6 +289,12 @@ impl Scheduler {
         self.sequence(id).map_or(0, |s| s.cached)
     }
 
+    /// The slot of a running sequence, and how many tokens of its prompt the slot holds, where it leaves them to others.
+    pub fn kept_prompt(&self, id: SeqId) -> Option<(Slot, usize)> {
+        let seq = &self.running[self.index(id)?];
+        seq.prefix_cache.then(|| (seq.slot, seq.computed.min(seq.prompt)))
+    }
+
     /// The sequences that have a slot, oldest first.
     pub fn running(&self) -> impl Iterator<Item = SeqId> {
         self.running.iter().map(|s| s.id)
@@ -327,7 +349,8 @@ impl Scheduler {
         }
         let need = self.slots.pages((seq.tokens.len() + 1).min(self.capacity));
         let hit = if seq.prefix_cache { prefix::find(&self.slots, &self.running, &seq.tokens) } else { None };
-        let have = hit.map_or(0, |h| h.len);
+        let hit = hit.filter(|hit| hit.len + self.page > seq.stored);
+        let have = hit.map_or(seq.stored, |h| h.len);
         let shares = seq.prefix_cache && self.shares;
         if shares && prefix::is_coming(&self.running, &seq.tokens, have, self.page) {
             return false;
@@ -358,6 +381,9 @@ impl Scheduler {
         if let Place::Share { from, to, len } = place {
             self.touch(from);
             self.ops.push_back(SlotOp::Share { from, to, len });
+        }
+        if matches!(place, Place::Fresh { .. }) && seq.stored > 0 {
+            self.ops.push_back(SlotOp::Import { id: seq.id, slot, len: seq.stored });
         }
         self.running.push(seq);
         true

@@ -23,6 +23,8 @@ pub(super) struct Sequence {
     pub reached: usize,
     /// Prompt tokens that came from the prefix cache before they were ever computed here.
     pub cached: usize,
+    /// How many tokens at its start are stored outside the backend and could be imported.
+    pub stored: usize,
     /// May reuse cached prefixes and leave its own tokens to others.
     pub prefix_cache: bool,
     /// Its slot; meaningless while it waits.
@@ -44,6 +46,7 @@ impl Sequence {
             computed: 0,
             reached: 0,
             cached: 0,
+            stored: 0,
             prefix_cache,
             slot: 0,
             pages: 0,

@@ -7,6 +7,7 @@ use super::run::{Command, Worker};
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, BackendInfo, Limits};
 use crate::load::ModelSpec;
+use crate::prompt_cache::{PromptCache, PromptCacheConfig};
 use crate::request::{Request, RequestError, Text};
 use crate::sample::{Constraint, Grammar, GrammarCompiler, GrammarError, TokenLogprobs};
 use crate::schedule::{Occupancy, ScheduleError, Scheduler, capacity};
@@ -116,6 +117,15 @@ pub enum EngineError {
     Stopped,
 }
 
+/// What an engine may have beside its backend.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// A smaller model that guesses.
+    pub draft: Option<DraftModel>,
+    /// Where prompts are kept.
+    pub prompts: Option<PromptCacheConfig>,
+}
+
 /// A running backend. Share it by reference or in an `Arc`; dropping it cancels what runs, and waits for the
 /// forward call in progress and for the backend to close.
 #[derive(Debug)]
@@ -157,18 +167,19 @@ impl Engine {
     where
         F: FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
     {
-        Engine::start_drafted(open, text, config, None)
+        Engine::start_with(open, text, config, Extras::default())
     }
 
-    /// As [`Engine::start`], with a draft model, which is opened on the same thread.
+    /// As [`Engine::start`], with a draft model, which is opened on the same thread, and with prompts kept on disk.
     ///
     /// # Errors
-    /// As [`Engine::start`]; if the two models' tokens differ, or the draft model does not open.
-    pub fn start_drafted<F>(
+    /// As [`Engine::start`]; if the two models' tokens differ, or the draft model does not open; if the backend does not
+    /// hand out its KV cache, or the cache's folder can't be made.
+    pub fn start_with<F>(
         open: F,
         text: Option<Text>,
         config: EngineConfig,
-        draft: Option<DraftModel>,
+        Extras { draft, prompts }: Extras,
     ) -> Result<Engine, EngineError>
     where
         F: FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
@@ -187,11 +198,16 @@ impl Engine {
         let occupancy = Arc::new(Mutex::new(Occupancy::default()));
         let told = occupancy.clone();
         let vocab = text.as_ref().map_or(0, |t| t.tokenizer.vocab_size());
-        let body = move || match open_backend(open, vocab, config, draft) {
-            Ok((backend, scheduler, speculator, opened)) => {
+        let open_all = move || {
+            let (mut backend, scheduler, speculator, opened) = open_backend(open, vocab, config, draft)?;
+            let stored = prompts.map(|prompts| PromptCache::open(&prompts, &mut *backend)).transpose()?;
+            Ok((backend, scheduler, speculator, opened, stored))
+        };
+        let body = move || match open_all() {
+            Ok((backend, scheduler, speculator, opened, stored)) => {
                 // If nobody waits for the report, the inbox is closed too and the worker ends at once.
                 report.send(Ok(opened)).ok();
-                Worker::new(backend, scheduler, speculator, inbox, told).run();
+                Worker::new(backend, scheduler, speculator, inbox, told, stored).run();
             }
             Err(error) => {
                 report.send(Err(error)).ok();

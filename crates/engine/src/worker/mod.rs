@@ -9,4 +9,4 @@ mod engine;
 mod measure;
 mod run;
 
-pub use engine::{Canceller, Completion, Engine, EngineConfig, EngineError, Generation, Parallel};
+pub use engine::{Canceller, Completion, Engine, EngineConfig, EngineError, Extras, Generation, Parallel};

@@ -3,6 +3,7 @@
 use super::active::Active;
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, Logits};
+use crate::prompt_cache::PromptCache;
 use crate::schedule::{Occupancy, Plan, PlannedSpan, Pushed, Scheduler, SeqId, SlotOp};
 use crate::speculate::Speculator;
 use crate::stream::FinishReason;
@@ -32,6 +33,8 @@ pub(super) struct Worker {
     logits: Logits,
     /// Where the handles read how full it is.
     occupancy: Arc<Mutex<Occupancy>>,
+    /// Prompts on disk, if they are kept there.
+    stored: Option<PromptCache>,
 }
 
 impl Worker {
@@ -41,6 +44,7 @@ impl Worker {
         speculator: Speculator,
         inbox: Receiver<Command>,
         occupancy: Arc<Mutex<Occupancy>>,
+        stored: Option<PromptCache>,
     ) -> Worker {
         Worker {
             backend,
@@ -52,6 +56,7 @@ impl Worker {
             plan: Plan::default(),
             logits: Logits::new(),
             occupancy,
+            stored,
         }
     }
 
@@ -158,6 +163,9 @@ impl Worker {
     /// Ends one request. A failed one leaves nothing in the prefix cache.
     fn finish(&mut self, id: SeqId, reason: FinishReason) {
         let cached = self.scheduler.cached_tokens(id);
+        if !matches!(reason, FinishReason::Error(_)) {
+            self.store(id);
+        }
         match reason {
             FinishReason::Error(_) => self.scheduler.fail(id),
             _ => self.scheduler.finish(id),
@@ -199,7 +207,8 @@ impl Worker {
     }
 
     fn submit(&mut self, prompt: Vec<TokenId>, prefix_cache: bool, mut active: Box<Active>) {
-        match self.scheduler.submit(prompt, prefix_cache) {
+        let stored = self.stored.as_mut().filter(|_| prefix_cache).map_or(0, |stored| stored.find(&prompt));
+        match self.scheduler.submit_stored(prompt, prefix_cache, stored) {
             Ok(id) => {
                 self.speculator.begin(id, active.speculate, &active.sampler);
                 self.ids.insert(active.key, id);
@@ -216,6 +225,25 @@ impl Worker {
             SlotOp::Share { from, to, len } => {
                 guard("sharing a prefix", || self.backend.share_prefix(from, to, len))
             }
+            SlotOp::Import { id, slot, len } => {
+                let Some(stored) = &mut self.stored else { return Ok(0) };
+                let tokens = &self.scheduler.tokens(id)[..len];
+                guard("importing a prompt", || stored.load(&mut *self.backend, slot, tokens))
+            }
+        }
+    }
+
+    /// Keeps an ending sequence's prompt on disk, if that would add anything to what is there.
+    fn store(&mut self, id: SeqId) {
+        let Some(stored) = &mut self.stored else { return };
+        let Some((slot, len)) = self.scheduler.kept_prompt(id) else { return };
+        if !stored.wants(&self.scheduler.tokens(id)[..len]) {
+            return;
+        }
+        let mut payload = Vec::new();
+        match guard("exporting a prompt", || self.backend.export_kv(slot, len, &mut payload)) {
+            Ok(len) => stored.store(&self.scheduler.tokens(id)[..len], payload),
+            Err(error) => tracing::warn!(%error, "the prompt was not stored"),
         }
     }
 

@@ -31,6 +31,7 @@ pub fn to_string(record: &Record) -> String {
     section(&mut main, "Memory", &bars::memory(record, &subjects));
     section(&mut main, "Figures", &tables::results(record, &subjects));
     section(&mut main, "Same function?", &tables::agreement(record, &subjects));
+    section(&mut main, "Quality", &tables::quality(record, &subjects));
     let facts = [
         ("Insights", findings::insights(record).into_iter().skip(record.recommendation.len()).collect()),
         ("Latency", findings::latency(record)),

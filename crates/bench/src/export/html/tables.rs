@@ -155,6 +155,38 @@ pub fn agreement(record: &Record, subjects: &[Subject<'_>]) -> String {
     card(&format!("{out}{}", super::note_of(note)))
 }
 
+/// How well each subject predicts a text.
+pub fn quality(record: &Record, subjects: &[Subject<'_>]) -> String {
+    let Some(text) = &record.config.quality else { return String::new() };
+    let mut out = String::from(
+        "<div class=\"scroll\"><table><thead><tr><th>backend</th><th>perplexity</th><th>±</th><th>mean KL from exact</th>\
+         <th>KL, 99% below</th><th>best token agrees</th><th>tokens</th><th class=\"text\"></th></tr></thead><tbody>",
+    );
+    for q in &record.quality {
+        let name = subjects.iter().find(|s| s.index == q.subject).map_or("", |s| s.name.as_str());
+        let _ = write!(out, "<tr><td>{}</td>", escape(name));
+        for cell in [
+            q.ppl.map(|v| format!("{v:.3}")),
+            q.stderr.map(|v| format!("{v:.3}")),
+            q.kl_mean.map(figure),
+            q.kl_p99.map(figure),
+            q.top1.map(|v| format!("{:.1}%", 100.0 * v)),
+            q.tokens.map(|n| n.to_string()),
+        ] {
+            let _ = write!(out, "<td>{}</td>", cell.unwrap_or_default());
+        }
+        let _ = write!(out, "<td class=\"wrap\">{}</td></tr>", escape(q.why.as_deref().unwrap_or_default()));
+    }
+    out.push_str("</tbody></table></div>");
+    let note = format!(
+        "On {}, in windows of {} tokens, the second half of each scored. Lower is better; only subjects with one vocabulary \
+         can be compared.",
+        text.path.file_name().unwrap_or_default().to_string_lossy(),
+        text.window
+    );
+    card(&format!("{out}{}", super::note_of(&note)))
+}
+
 /// Every run in the order they followed one another.
 pub fn raw(record: &Record, subjects: &[Subject<'_>]) -> String {
     let mut out = String::from(

@@ -1,0 +1,199 @@
+//! The memory plan: what a model will take, against what the machine and its control group have left, before anything is
+//! loaded. What doesn't fit is refused with the figures and with what would fit.
+
+use super::{BackendKind, OpenOptions};
+use crate::args::Device;
+use crate::output::human_bytes;
+use std::path::Path;
+use zonda_engine::forward::{BackendError, Limits};
+use zonda_engine::load::{Model, ModelSpec};
+use zonda_kernels::attention::{KvType, PAGE};
+
+/// Prompt tokens that are in work at once.
+const BATCH: u64 = 512;
+
+/// What a model takes, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plan {
+    weights: u64,
+    /// Keys and values of one token.
+    per_token: u64,
+    /// Tokens that there is KV room for.
+    tokens: u64,
+    /// Activations of a batch and its logits.
+    working: u64,
+}
+
+impl Plan {
+    fn of(model: &Model, options: &OpenOptions) -> Plan {
+        let spec = &model.spec;
+        let context = options.ctx.unwrap_or(spec.context_length.min(Limits::DEFAULT_CONTEXT));
+        let contexts = options.kv_contexts.or(options.parallel).unwrap_or(1);
+        let bits = options.quantize.as_deref().map(|quantize| match quantize {
+            "q8_0" | "q8" => 8.5,
+            "q4_k_m" => 4.85,
+            _ => 4.5,
+        });
+        let quantized = bits.map(|bits| (model.parameters() as f64 * bits / 8.0) as u64);
+        let name = options.kv_type.as_deref().unwrap_or("f16");
+        Plan {
+            weights: quantized.unwrap_or(u64::MAX).min(model.weight_bytes()),
+            per_token: per_token(spec, KvType::named(name).unwrap_or(KvType::F16)),
+            tokens: (context.next_multiple_of(PAGE) as u64).saturating_mul(contexts as u64),
+            working: working(spec),
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.weights.saturating_add(self.kv()).saturating_add(self.working)
+    }
+
+    fn kv(&self) -> u64 {
+        self.per_token.saturating_mul(self.tokens)
+    }
+
+    /// What could be asked for instead, so that it fits into `available` bytes.
+    fn instead(&self, model: &Model, options: &OpenOptions, available: u64) -> Vec<String> {
+        let fixed = self.weights + self.working;
+        let Some(left) = available.checked_sub(fixed) else {
+            let bits = available.saturating_sub(self.working) as f64 * 8.0 / model.parameters() as f64;
+            return match bits {
+                2.0.. => vec![format!("a smaller quantisation: at most {bits:.1} bits a weight")],
+                _ => vec!["a smaller model".to_owned()],
+            };
+        };
+        let contexts = options.kv_contexts.or(options.parallel).unwrap_or(1).max(1) as u64;
+        let fits = |per_token: u64, contexts: u64| left / per_token.max(1) / contexts / 256 * 256;
+        let mut out = Vec::new();
+        if fits(self.per_token, contexts) > 0 {
+            out.push(format!("--ctx {}", fits(self.per_token, contexts)));
+        }
+        let small = per_token(&model.spec, KvType::Q8_0);
+        if small < self.per_token && fits(small, contexts) > 0 {
+            let context = fits(small, contexts).min(self.tokens / contexts);
+            out.push(format!("--kv-type q8_0 with --ctx {context}"));
+        }
+        if contexts > 1 && self.tokens / contexts * self.per_token <= left {
+            out.push(format!("--parallel {}", left / (self.tokens / contexts * self.per_token).max(1)));
+        }
+        if out.is_empty() { vec!["a smaller quantisation".to_owned()] } else { out }
+    }
+}
+
+/// Bytes of a token's keys and values in all layers.
+pub fn per_token(spec: &ModelSpec, kv: KvType) -> u64 {
+    (spec.layers * spec.kv_heads * kv.page_bytes(spec.head_dim) / PAGE) as u64
+}
+
+/// What a batch's activations take: the residual stream and its normalised forms, queries, keys and values, the feed-forward's
+/// halves, as `f32`; and a batch's worth of logits of one sequence.
+fn working(spec: &ModelSpec) -> u64 {
+    let heads = (2 * spec.heads + 2 * spec.kv_heads) * spec.head_dim;
+    let row = 4 * spec.hidden_size + heads + 3 * spec.ffn_size;
+    BATCH * 4 * row as u64 + 64 * 4 * spec.vocab_size as u64
+}
+
+/// Refuses what doesn't fit into memory, unless the options say not to look.
+///
+/// # Errors
+/// The figures and what would fit.
+pub(super) fn check(kind: BackendKind, model: &Model, options: &OpenOptions) -> Result<(), BackendError> {
+    // a GPU's memory is its own
+    if options.no_memory_check || kind == BackendKind::Mock || options.device == Device::Gpu {
+        return Ok(());
+    }
+    let Some(available) = available_bytes() else { return Ok(()) };
+    match refusal(&Plan::of(model, options), model, options, available) {
+        None => Ok(()),
+        Some(why) => Err(BackendError::Unsupported(why)),
+    }
+}
+
+fn refusal(plan: &Plan, model: &Model, options: &OpenOptions, available: u64) -> Option<String> {
+    (plan.total() > available).then(|| {
+        format!(
+            "not enough memory: {} weights + {} KV cache ({} tokens of {}) + {} working memory = {}, and {} are available; \
+             what would fit: {}; --no-memory-check tries it all the same",
+            human_bytes(plan.weights),
+            human_bytes(plan.kv()),
+            plan.tokens,
+            human_bytes(plan.per_token),
+            human_bytes(plan.working),
+            human_bytes(plan.total()),
+            human_bytes(available),
+            plan.instead(model, options, available).join(", or ")
+        )
+    })
+}
+
+/// Memory that this process could get without swapping, in bytes: what the machine has left and what its control groups
+/// (version 1 or 2) leave it. `None` where the system doesn't say.
+fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let machine = line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10;
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    Some(groups.lines().flat_map(|line| in_group(Path::new("/sys/fs/cgroup"), line)).fold(machine, u64::min))
+}
+
+/// What the memory controller leaves, by a line of `/proc/self/cgroup`: of the group and all above it. In a container the
+/// files are at the root though the line names a path outside it.
+fn in_group(root: &Path, line: &str) -> Vec<u64> {
+    let mut fields = line.splitn(3, ':');
+    let (_, controllers, path) = (fields.next(), fields.next(), fields.next().unwrap_or("/"));
+    let (root, names) = match controllers {
+        Some("") => (root.to_owned(), ["memory.max", "memory.current", "inactive_file"]),
+        Some(c) if c.split(',').any(|c| c == "memory") => {
+            (root.join("memory"), ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"])
+        }
+        _ => return Vec::new(),
+    };
+    let own = root.join(path.trim_start_matches('/'));
+    own.ancestors()
+        .take_while(|folder| folder.starts_with(&root))
+        .filter_map(|folder| {
+            let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
+            // `max`, or version 1's largest number, is no limit
+            let limit: u64 = read(names[0])?.trim().parse().ok().filter(|&limit| limit < 1 << 60)?;
+            let used: u64 = read(names[1])?.trim().parse().ok()?;
+            // cached files that the system would drop first
+            let stat = read("memory.stat").unwrap_or_default();
+            let cached =
+                stat.lines().find_map(|l| l.strip_prefix(names[2])?.trim().parse().ok()).unwrap_or(0);
+            Some(limit.saturating_sub(used.saturating_sub(cached)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tightest_group_counts_in_both_versions() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        put("memory.max", "max\n");
+        put("a/memory.max", "1000000\n");
+        put("a/memory.current", "400000\n");
+        put("a/memory.stat", "anon 1\ninactive_file 100000\n");
+        put("a/b/memory.max", "800000\n");
+        put("a/b/memory.current", "50000\n");
+        let mut found = in_group(folder.path(), "0::/a/b");
+        found.sort_unstable();
+        assert_eq!(found, [700_000, 750_000]);
+        put("memory/x/memory.limit_in_bytes", "5000\n");
+        put("memory/x/memory.usage_in_bytes", "6000\n");
+        put("memory/x/memory.stat", "total_inactive_file 1500\n");
+        put("memory/memory.limit_in_bytes", "9223372036854771712\n");
+        put("memory/memory.usage_in_bytes", "1\n");
+        assert_eq!(in_group(folder.path(), "4:memory,hugetlb:/x"), [500]);
+        assert_eq!(in_group(folder.path(), "3:cpuset:/"), [0u64; 0]);
+        assert_eq!(in_group(folder.path(), "nonsense"), [0u64; 0]);
+        assert!(available_bytes().is_none_or(|bytes| bytes > 0));
+    }
+}

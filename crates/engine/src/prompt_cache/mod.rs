@@ -1,0 +1,292 @@
+//! Prompts' keys and values on disk, for later processes: a file, or a folder of bounded size.
+//!
+//! The worker asks for the longest stored beginning of a prompt when the prompt comes ([`PromptCache::find`]), has the backend
+//! import it when the sequence gets its slot ([`PromptCache::load`]), and stores what was computed when the sequence ends
+//! ([`PromptCache::store`]); writing is another thread's work, which is waited for when the cache is dropped. What can't be
+//! used is said in the log, once, and computed anew.
+
+mod file;
+
+pub use file::CacheError;
+
+use crate::TokenId;
+use crate::forward::{Backend, BackendError};
+use file::Entry;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+/// Fewer tokens than this are computed faster than they are found.
+const FEWEST: usize = 64;
+/// Ending of a folder's entries.
+const ENDING: &str = "kv";
+/// A temporary file this old belongs to a process that is gone.
+const STALE: Duration = Duration::from_secs(3600);
+
+/// Where entries lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// One file for the last prompt.
+    File(PathBuf),
+    /// A folder; those used longest ago go when it holds more than so many bytes.
+    Folder {
+        /// The folder, made if it isn't there.
+        path: PathBuf,
+        /// Most bytes of all entries together.
+        most: u64,
+    },
+}
+
+/// What to keep where. `model` tells one model's weights from another's ([`crate::load::Model::fingerprint`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptCacheConfig {
+    /// Where.
+    pub place: Place,
+    /// Whose.
+    pub model: String,
+}
+
+/// Stored prompts, as far as this process knows them.
+#[derive(Debug)]
+pub(crate) struct PromptCache {
+    place: Place,
+    identity: String,
+    known: Vec<Known>,
+    /// To the writing thread; `None` once the cache is being dropped.
+    jobs: Option<Sender<Job>>,
+    done: Receiver<PathBuf>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// An entry that can be used.
+#[derive(Debug)]
+struct Known {
+    path: PathBuf,
+    tokens: Vec<TokenId>,
+}
+
+/// An entry to write, and files that it makes superfluous.
+struct Job {
+    path: PathBuf,
+    identity: String,
+    tokens: Vec<TokenId>,
+    payload: Vec<u8>,
+    remove: Vec<PathBuf>,
+}
+
+impl PromptCache {
+    /// Looks through what is there. Entries that can't be used are said and left alone.
+    ///
+    /// # Errors
+    /// If the backend can't hand out its keys and values, or the folder can't be made.
+    pub fn open(config: &PromptCacheConfig, backend: &mut dyn Backend) -> Result<PromptCache, BackendError> {
+        backend.export_kv(0, 0, &mut Vec::new())?;
+        let info = backend.info();
+        let identity = format!("{} · KV {} · {} · {}", info.name, info.kv_type, info.weights, config.model);
+        let paths = match &config.place {
+            Place::File(path) => vec![path.clone()],
+            Place::Folder { path, .. } => {
+                let failed = |e| BackendError::Failed(format!("the prompt cache {}: {e}", path.display()));
+                std::fs::create_dir_all(path).map_err(failed)?;
+                tidy(path);
+                entries(path)
+            }
+        };
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let (told, done) = mpsc::channel();
+        let writer = std::thread::Builder::new().name("zonda-prompt-cache".into());
+        let writer = writer.spawn(move || inbox.iter().for_each(|job| job.run(&told)));
+        let writer =
+            writer.map_err(|e| BackendError::Failed(format!("a thread for the prompt cache: {e}")))?;
+        let mut cache = PromptCache {
+            place: config.place.clone(),
+            identity,
+            known: Vec::new(),
+            jobs: Some(jobs),
+            done,
+            writer: Some(writer),
+        };
+        let foreign = matches!(config.place, Place::Folder { .. });
+        for path in paths {
+            match Entry::open(&path, &cache.identity) {
+                Ok(Some(entry)) => cache.known.push(Known::of(&path, entry)),
+                Ok(None) => {}
+                // a folder serves several models
+                Err(CacheError::Foreign { .. }) if foreign => {}
+                Err(error) => tracing::warn!("the prompt is computed anew: {error}"),
+            }
+        }
+        Ok(cache)
+    }
+
+    /// How many of the tokens some entry begins with; 0 if too few to be worth it.
+    pub fn find(&mut self, tokens: &[TokenId]) -> usize {
+        // what the writer has finished is there to be used
+        for path in self.done.try_iter().collect::<Vec<_>>() {
+            self.known.retain(|known| known.path != path);
+            if let Ok(Some(entry)) = Entry::open(&path, &self.identity) {
+                self.known.push(Known::of(&path, entry));
+            }
+        }
+        let longest = self.known.iter().map(|known| common(&known.tokens, tokens)).max().unwrap_or(0);
+        if longest < FEWEST { 0 } else { longest }
+    }
+
+    /// Has the backend put the stored keys and values of `tokens` into an empty slot; how many tokens it holds then.
+    ///
+    /// # Errors
+    /// What the backend says of a slot that it could not empty again.
+    pub fn load(
+        &mut self,
+        backend: &mut dyn Backend,
+        slot: usize,
+        tokens: &[TokenId],
+    ) -> Result<usize, BackendError> {
+        let best = (0..self.known.len()).max_by_key(|&i| common(&self.known[i].tokens, tokens));
+        let Some(best) = best else { return Ok(0) };
+        let len = common(&self.known[best].tokens, tokens);
+        let path = self.known[best].path.clone();
+        let imported = match Entry::open(&path, &self.identity) {
+            Ok(Some(entry)) => match entry.verify() {
+                Ok(payload) => {
+                    backend.import_kv(slot, len, payload).map_err(|e| format!("{}: {e}", path.display()))
+                }
+                Err(error) => Err(error.to_string()),
+            },
+            Ok(None) => Err(format!("{}: the file is gone", path.display())),
+            Err(error) => Err(error.to_string()),
+        };
+        match imported {
+            Ok(kept) => {
+                // what was used last goes last
+                let touched = std::fs::File::options().append(true).open(&path);
+                let _ = touched.and_then(|file| file.set_modified(SystemTime::now()));
+                Ok(kept)
+            }
+            Err(why) => {
+                tracing::warn!("the prompt is computed anew: {why}");
+                self.known.remove(best);
+                backend.truncate(slot, 0)
+            }
+        }
+    }
+
+    /// Whether storing these tokens would add anything.
+    pub fn wants(&self, tokens: &[TokenId]) -> bool {
+        let covered = |known: &Known| common(&known.tokens, tokens);
+        let most = self.known.iter().map(covered).max().unwrap_or(0);
+        tokens.len() >= FEWEST && tokens.len() - most >= FEWEST.min(tokens.len() / 2)
+    }
+
+    /// Stores tokens with what the backend exported of them. Returns at once; a failure to write is said in the log.
+    pub fn store(&mut self, tokens: &[TokenId], payload: Vec<u8>) {
+        let bytes = file::bytes(&self.identity, tokens.len(), payload.len());
+        let mut remove = Vec::new();
+        let path = match &self.place {
+            Place::File(path) => path.clone(),
+            Place::Folder { path, most } => {
+                if bytes > *most {
+                    return;
+                }
+                // beginnings of this one are in it
+                let inside = |known: &Known| common(&known.tokens, tokens) == known.tokens.len();
+                remove.extend(self.known.iter().filter(|k| inside(k)).map(|k| k.path.clone()));
+                self.known.retain(|known| !inside(known));
+                remove.extend(make_room(path, most - bytes, &remove));
+                path.join(format!("{}.{ENDING}", name(&self.identity, tokens)))
+            }
+        };
+        self.known.retain(|known| !remove.contains(&known.path));
+        remove.retain(|old| *old != path);
+        let (identity, tokens) = (self.identity.clone(), tokens.to_vec());
+        if let Some(jobs) = &self.jobs {
+            jobs.send(Job { path, identity, tokens, payload, remove }).ok();
+        }
+    }
+}
+
+impl Drop for PromptCache {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(writer) = self.writer.take() {
+            writer.join().ok();
+        }
+    }
+}
+
+impl Known {
+    fn of(path: &Path, entry: Entry) -> Known {
+        Known { path: path.to_owned(), tokens: entry.tokens }
+    }
+}
+
+impl Job {
+    fn run(self, told: &Sender<PathBuf>) {
+        match file::write(&self.path, &self.identity, &self.tokens, &self.payload) {
+            Ok(()) => {
+                self.remove.iter().for_each(|old| drop(std::fs::remove_file(old)));
+                told.send(self.path).ok();
+            }
+            Err(error) => tracing::warn!("the prompt was not stored: {}: {error}", self.path.display()),
+        }
+    }
+}
+
+fn common(a: &[TokenId], b: &[TokenId]) -> usize {
+    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+}
+
+/// A file name for an entry: 64 bits of its identity and tokens (FNV-1a).
+fn name(identity: &str, tokens: &[TokenId]) -> String {
+    let bytes = identity.bytes().chain(tokens.iter().flat_map(|t| t.to_le_bytes()));
+    format!("{:016x}", fnv1a(bytes))
+}
+
+/// Fowler, Noll and Vo's hash of 64 bits.
+pub(crate) fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The entries of a folder, of whatever model.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
+    files.filter(|path| path.extension() == Some(OsStr::new(ENDING))).collect()
+}
+
+/// Removes what processes that ended in the middle of writing have left.
+fn tidy(folder: &Path) {
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let ours = file.file_name().to_string_lossy().starts_with(file::TEMPORARY);
+        let age = file.metadata().and_then(|about| about.modified()).ok().and_then(|at| at.elapsed().ok());
+        if ours && age.is_some_and(|age| age > STALE) {
+            std::fs::remove_file(file.path()).ok();
+        }
+    }
+}
+
+/// The entries to remove, used longest ago, so that those that stay take at most `most` bytes; `gone` go anyway.
+fn make_room(folder: &Path, most: u64, gone: &[PathBuf]) -> Vec<PathBuf> {
+    let about = |path: PathBuf| {
+        let about = std::fs::metadata(&path).ok()?;
+        Some((about.modified().ok()?, about.len(), path))
+    };
+    let mut all: Vec<_> =
+        entries(folder).into_iter().filter(|p| !gone.contains(p)).filter_map(about).collect();
+    all.sort();
+    let mut held: u64 = all.iter().map(|(_, bytes, _)| bytes).sum();
+    let mut remove = Vec::new();
+    for (_, bytes, path) in all {
+        if held <= most {
+            break;
+        }
+        held -= bytes;
+        remove.push(path);
+    }
+    remove
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,123 @@
+//! Entries that are whole, damaged, cut, foreign; folders that stay within their size.
+
+use super::*;
+use crate::forward::mock::{Mock, MockOptions};
+use crate::forward::{Batch, Logits, Span, Want};
+
+fn tokens(n: u32) -> Vec<TokenId> {
+    (0..n).map(|i| 260 + i % 200).collect()
+}
+
+fn config(place: Place) -> PromptCacheConfig {
+    PromptCacheConfig { place, model: "0123".into() }
+}
+
+/// A mock whose slot 0 holds these tokens.
+fn holding(tokens: &[TokenId]) -> Mock {
+    let mut mock = Mock::new(MockOptions::default());
+    let spans = vec![Span { slot: 0, start: 0, tokens, want: Want::None }];
+    mock.forward(&Batch { spans }, &mut Logits::new()).unwrap();
+    mock
+}
+
+fn store(place: &Place, tokens: &[TokenId]) {
+    let mut mock = holding(tokens);
+    let mut cache = PromptCache::open(&config(place.clone()), &mut mock).unwrap();
+    assert!(cache.wants(tokens));
+    let mut payload = Vec::new();
+    let len = mock.export_kv(0, tokens.len(), &mut payload).unwrap();
+    cache.store(&tokens[..len], payload);
+}
+
+fn logits_after(mock: &mut Mock, slot: usize, start: usize) -> Vec<f32> {
+    let mut logits = Logits::new();
+    mock.forward(&Batch { spans: vec![Span { slot, start, tokens: &[300], want: Want::Last }] }, &mut logits)
+        .unwrap();
+    logits.row(0).to_vec()
+}
+
+#[test]
+fn what_was_stored_goes_on_as_if_it_had_been_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::File(folder.path().join("p.kv"));
+    let (all, mut computed) = (tokens(200), holding(&tokens(200)));
+    store(&place, &all);
+    let mut mock = Mock::new(MockOptions::default());
+    let mut cache = PromptCache::open(&config(place), &mut mock).unwrap();
+    assert_eq!((cache.find(&all), cache.find(&all[..100]), cache.find(&[1, 2, 3])), (200, 100, 0));
+    assert_eq!(cache.load(&mut mock, 3, &all).unwrap(), 200);
+    assert_eq!(logits_after(&mut mock, 3, 200), logits_after(&mut computed, 0, 200));
+    // a part of it too
+    assert_eq!(cache.load(&mut mock, 4, &all[..100]).unwrap(), 100);
+    assert_eq!(logits_after(&mut mock, 4, 100), logits_after(&mut holding(&all[..100]), 0, 100));
+    assert!(!cache.wants(&all) && !cache.wants(&tokens(20)));
+}
+
+/// Bytes flipped and lengths cut all over the file: nothing is imported, nothing panics.
+#[test]
+fn damaged_and_foreign_files_are_refused_and_leave_the_slot_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.kv");
+    let place = Place::File(path.clone());
+    let all = tokens(70);
+    store(&place, &all);
+    let good = std::fs::read(&path).unwrap();
+    let used = |config: &PromptCacheConfig| {
+        let mut mock = Mock::new(MockOptions::default());
+        let mut cache = PromptCache::open(config, &mut mock).unwrap();
+        let found = cache.find(&all);
+        let kept = cache.load(&mut mock, 0, &all[..found]).unwrap();
+        assert_eq!(mock.held(0), kept);
+        kept
+    };
+    assert_eq!(used(&config(place.clone())), 70);
+    for at in (0..good.len()).step_by(7) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        std::fs::write(&path, bad).unwrap();
+        assert_eq!(used(&config(place.clone())), 0, "byte {at}");
+    }
+    for cut in (0..good.len()).step_by(7) {
+        std::fs::write(&path, &good[..cut]).unwrap();
+        assert_eq!(used(&config(place.clone())), 0, "cut at {cut}");
+    }
+    std::fs::write(&path, [&good[..], b"more"].concat()).unwrap();
+    assert_eq!(used(&config(place.clone())), 0);
+    std::fs::write(&path, &good).unwrap();
+    let other = PromptCacheConfig { model: "4567".into(), ..config(place.clone()) };
+    assert_eq!(used(&other), 0);
+    let error = Entry::open(&path, "native").unwrap_err();
+    assert!(error.to_string().contains("another model, backend or KV type"), "{error}");
+    // what could not be used is replaced
+    std::fs::write(&path, &good[..50]).unwrap();
+    store(&place, &all);
+    assert_eq!(used(&config(place)), 70);
+}
+
+#[test]
+fn a_folder_keeps_what_was_used_last_within_its_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("made/here");
+    // three entries of 200 tokens fit
+    let place = Place::Folder { path: path.clone(), most: 3 * (200 * 12 + 100) };
+    let prompt = |n: u32| -> Vec<TokenId> { (0..200).map(|i| 260 + (i * n) % 190).collect() };
+    for n in 1..=5 {
+        store(&place, &prompt(n));
+    }
+    assert_eq!(entries(&path).len(), 3);
+    let held: u64 = entries(&path).iter().map(|p| p.metadata().unwrap().len()).sum();
+    assert!(held <= 3 * (200 * 12 + 100));
+    let mut mock = Mock::new(MockOptions::default());
+    let mut cache = PromptCache::open(&config(place.clone()), &mut mock).unwrap();
+    assert_eq!((cache.find(&prompt(5)), cache.find(&prompt(1))), (200, 0), "the oldest went");
+    drop(cache);
+    // one that goes on takes the place of its beginning
+    let longer = [prompt(5), prompt(2)[..90].to_vec()].concat();
+    store(&place, &longer);
+    let mut cache = PromptCache::open(&config(place), &mut mock).unwrap();
+    assert_eq!(
+        (cache.find(&longer), cache.known.iter().filter(|k| k.tokens.len() == 200).count()),
+        (290, 1),
+        "room was made for it"
+    );
+}
