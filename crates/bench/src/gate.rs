@@ -102,7 +102,7 @@ pub fn bound(held: &str, quantize: Option<&str>, kv_type: &str) -> Bounds {
 }
 
 /// How many tokens a model is compared on: all of them costs a 7B minutes. Models above 1 GiB get so many fewer as they are
-/// larger, down to [`FEWEST`].
+/// larger, down to `FEWEST`.
 pub fn positions(model_bytes: u64) -> usize {
     let by_size = POSITIONS as u64 * LARGE / model_bytes.max(LARGE);
     (by_size as usize).max(FEWEST)

@@ -1,6 +1,6 @@
 //! [`Importance`]: how much the columns of each matrix matter, as seen while the model read some text.
 //!
-//! A product's error is Σ e·x over a row's errors e and inputs x. Taken over many tokens its mean square is about Σ e²·E[x²]: so
+//! A product's error is Σ e·x over a row's errors e and inputs x. Taken over many tokens its mean square is about Σ e²·mean(x²): so
 //! the mean squares of a matrix's inputs weight the errors of its columns. This is the importance matrix of llama.cpp; like there,
 //! the embedding and the output head have none.
 

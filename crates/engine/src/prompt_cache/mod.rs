@@ -1,8 +1,8 @@
 //! Prompts' keys and values on disk, for later processes: a file, or a folder of bounded size.
 //!
-//! The worker asks for the longest stored beginning of a prompt when the prompt comes ([`PromptCache::find`]), has the backend
-//! import it when the sequence gets its slot ([`PromptCache::load`]), and stores what was computed when the sequence ends
-//! ([`PromptCache::store`]); writing is another thread's work, which is waited for when the cache is dropped. What can't be
+//! The worker asks for the longest stored beginning of a prompt when the prompt comes (`PromptCache::find`), has the backend
+//! import it when the sequence gets its slot (`PromptCache::load`), and stores what was computed when the sequence ends
+//! (`PromptCache::store`); writing is another thread's work, which is waited for when the cache is dropped. What can't be
 //! used is said in the log, once, and computed anew.
 
 mod file;
