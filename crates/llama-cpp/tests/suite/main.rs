@@ -4,7 +4,6 @@ mod batches;
 mod common;
 mod errors;
 mod gpu;
-mod quantized;
 mod smollm2;
 mod transformers;
 
