@@ -65,9 +65,15 @@ pub fn last_cache_bytes() -> usize {
 }
 
 /// Memory that could be had without swapping, in bytes; `None` where the system doesn't say.
-#[cfg(target_os = "linux")]
-pub(crate) fn available_bytes() -> Option<usize> {
-    linux::available_bytes()
+pub fn available_bytes() -> Option<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        linux::available_bytes()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        None
+    }
 }
 
 /// Keeps the calling thread on one CPU; a refusal is ignored, since pinning only steadies the speed.

@@ -8,6 +8,7 @@ use std::path::Path;
 use zonda_engine::forward::{BackendError, Limits};
 use zonda_engine::load::{Model, ModelSpec};
 use zonda_kernels::attention::{KvType, PAGE};
+use zonda_kernels::cpus;
 
 /// Prompt tokens that are in work at once.
 const BATCH: u64 = 512;
@@ -129,9 +130,7 @@ fn refusal(plan: &Plan, model: &Model, options: &OpenOptions, available: u64) ->
 /// Memory that this process could get without swapping, in bytes: what the machine has left and what its control groups
 /// (version 1 or 2) leave it. `None` where the system doesn't say.
 fn available_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let machine = line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10;
+    let machine = cpus::available_bytes()? as u64;
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     Some(groups.lines().flat_map(|line| in_group(Path::new("/sys/fs/cgroup"), line)).fold(machine, u64::min))
 }

@@ -11,6 +11,7 @@ pub use file::CacheError;
 
 use crate::TokenId;
 use crate::forward::{Backend, BackendError};
+use crate::schedule::common_prefix;
 use file::Entry;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -130,7 +131,7 @@ impl PromptCache {
                 self.known.push(Known::of(&path, entry));
             }
         }
-        let longest = self.known.iter().map(|known| common(&known.tokens, tokens)).max().unwrap_or(0);
+        let longest = self.known.iter().map(|known| common_prefix(&known.tokens, tokens)).max().unwrap_or(0);
         if longest < FEWEST { 0 } else { longest }
     }
 
@@ -144,9 +145,9 @@ impl PromptCache {
         slot: usize,
         tokens: &[TokenId],
     ) -> Result<usize, BackendError> {
-        let best = (0..self.known.len()).max_by_key(|&i| common(&self.known[i].tokens, tokens));
+        let best = (0..self.known.len()).max_by_key(|&i| common_prefix(&self.known[i].tokens, tokens));
         let Some(best) = best else { return Ok(0) };
-        let len = common(&self.known[best].tokens, tokens);
+        let len = common_prefix(&self.known[best].tokens, tokens);
         let path = self.known[best].path.clone();
         let imported = match Entry::open(&path, &self.identity) {
             Ok(Some(entry)) => match entry.verify() {
@@ -175,7 +176,7 @@ impl PromptCache {
 
     /// Whether storing these tokens would add anything.
     pub fn wants(&self, tokens: &[TokenId]) -> bool {
-        let covered = |known: &Known| common(&known.tokens, tokens);
+        let covered = |known: &Known| common_prefix(&known.tokens, tokens);
         let most = self.known.iter().map(covered).max().unwrap_or(0);
         tokens.len() >= FEWEST && tokens.len() - most >= FEWEST.min(tokens.len() / 2)
     }
@@ -191,7 +192,7 @@ impl PromptCache {
                     return;
                 }
                 // beginnings of this one are in it
-                let inside = |known: &Known| common(&known.tokens, tokens) == known.tokens.len();
+                let inside = |known: &Known| common_prefix(&known.tokens, tokens) == known.tokens.len();
                 remove.extend(self.known.iter().filter(|k| inside(k)).map(|k| k.path.clone()));
                 self.known.retain(|known| !inside(known));
                 remove.extend(make_room(path, most - bytes, &remove));
@@ -232,10 +233,6 @@ impl Job {
             Err(error) => tracing::warn!("the prompt was not stored: {}: {error}", self.path.display()),
         }
     }
-}
-
-fn common(a: &[TokenId], b: &[TokenId]) -> usize {
-    a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
 
 /// A file name for an entry: 64 bits of its identity and tokens (FNV-1a).

@@ -32,5 +32,6 @@ mod sequence;
 mod slots;
 
 pub use plan::{Occupancy, Plan, PlannedSpan, Pushed, ScheduleError, SlotOp, capacity};
+pub(crate) use prefix::common_prefix;
 pub use scheduler::Scheduler;
 pub use sequence::SeqId;

@@ -26,7 +26,8 @@ pub(super) enum Place {
     Share { from: Slot, to: Slot, len: usize },
 }
 
-fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
+/// How many tokens two sequences begin with in common.
+pub(crate) fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
 

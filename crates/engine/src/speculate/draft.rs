@@ -5,7 +5,7 @@ use crate::TokenId;
 use crate::forward::{Backend, BackendError, Batch, Logits, Slot, Span, Want};
 use crate::request::Text;
 use crate::sample::Sampler;
-use crate::schedule::SeqId;
+use crate::schedule::{SeqId, common_prefix};
 use crate::tokenize::Tokenizer;
 
 /// Most tokens that it reads in one step to catch up with a sequence: a long prompt doesn't hold up the others.
@@ -221,7 +221,7 @@ impl Drafter {
         if end > limits.context || wish.tokens.iter().any(|&t| t as usize >= self.backend.spec().vocab_size) {
             return Ok(None);
         }
-        let common = |held: &Held| held.tokens.iter().zip(&wish.tokens).take_while(|(a, b)| a == b).count();
+        let common = |held: &Held| common_prefix(&held.tokens, &wish.tokens);
         let own = self.slots.iter().position(|held| held.owner == Some(wish.id));
         let free = || {
             let free = (0..self.slots.len()).filter(|&s| self.slots[s].owner.is_none());
