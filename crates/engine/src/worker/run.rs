@@ -171,6 +171,8 @@ impl Worker {
             _ => self.scheduler.finish(id),
         }
         self.speculator.end(id);
+        // Whoever has the last event finds the place free.
+        self.tell_occupancy();
         if let Some(mut active) = self.active.remove(&id) {
             self.ids.remove(&active.key);
             active.usage.cached_tokens = cached;
