@@ -76,6 +76,46 @@ impl Peaks {
     }
 }
 
+/// Memory that is read through in pieces, to learn how fast that is *now*: between the steps of something whose speed is to
+/// be held against it, since what neighbours leave of the bandwidth changes from second to second.
+pub struct Stream {
+    isa: Isa,
+    buffer: Buffer,
+    /// The stretch to go on from.
+    at: usize,
+}
+
+impl Stream {
+    /// `bytes` of memory, written once by the threads of `pool`. [`LARGE_BYTES`] are like a large model's weights.
+    ///
+    /// # Errors
+    /// If there is no such memory.
+    pub fn new(isa: Isa, pool: &Pool, bytes: usize) -> Result<Stream, AllocError> {
+        let mut buffer = Buffer::zeroed(bytes.next_multiple_of(STRETCH))?;
+        let (stretches, memory) = (buffer.len() / STRETCH, SharedPtr::new(buffer.bytes_mut()));
+        pool.for_each(stretches, &|i| {
+            // SAFETY: within the buffer, and each stretch is one thread's.
+            unsafe { std::slice::from_raw_parts_mut(memory.at(i * STRETCH), STRETCH).fill(1) };
+        });
+        Ok(Stream { isa, buffer, at: 0 })
+    }
+
+    /// Reads the next `bytes` (whole MiB, and round again at the end) with all threads of `pool`; bytes a second.
+    pub fn read(&mut self, pool: &Pool, bytes: usize) -> f64 {
+        let (stretches, all) = (bytes.div_ceil(STRETCH), self.buffer.len() / STRETCH);
+        let begun = Instant::now();
+        // long runs: a stretch by itself is read more slowly than one after another
+        pool.split(stretches, 8, &|range| {
+            for i in range {
+                let at = (self.at + i) % all * STRETCH;
+                black_box(self.isa.run(Read(&self.buffer.bytes()[at..][..STRETCH])));
+            }
+        });
+        self.at = (self.at + stretches) % all;
+        (stretches * STRETCH) as f64 / begun.elapsed().as_secs_f64()
+    }
+}
+
 /// What is measured in one pass.
 #[derive(Clone, Copy, PartialEq)]
 enum What {
@@ -334,6 +374,18 @@ mod tests {
             let mut bytes = vec![0; 2048];
             fill(&mut bytes, &3f32.to_ne_bytes());
             assert_eq!(isa.run(Read(&bytes)), 3.0 * 512.0);
+        }
+    }
+
+    #[test]
+    fn a_stream_is_read_round_and_round() {
+        let pool = Pool::new(2);
+        let mut stream = Stream::new(Isa::best(), &pool, 3 << 20).unwrap();
+        assert!(stream.buffer.bytes().iter().all(|&b| b == 1));
+        for at in [2, 1, 0] {
+            let rate = stream.read(&pool, (2 << 20) - 1);
+            assert!(rate.is_normal() && rate > 0.0);
+            assert_eq!(stream.at, at);
         }
     }
 

@@ -184,23 +184,26 @@ impl Heads<'_> {
         if !short {
             self.rotate_all(batch);
         }
-        self.run.pool.for_each(splits * kv_heads, &|i| {
-            let (part, head) = (i / kv_heads, i % kv_heads);
-            let (mut first, mut row) = (0, 0);
-            while part >= first + self.splits(&batch.spans[row]).len() {
-                first += self.splits(&batch.spans[row]).len();
-                row += 1;
+        // a head's splits follow each other, and a thread takes runs of them: it reads on where it stopped
+        self.run.pool.split(splits * kv_heads, 1, &|items| {
+            for i in items {
+                let (part, head) = (i % splits, i / splits);
+                let (mut first, mut row) = (0, 0);
+                while part >= first + self.splits(&batch.spans[row]).len() {
+                    first += self.splits(&batch.spans[row]).len();
+                    row += 1;
+                }
+                let span = &batch.spans[row];
+                let piece = Piece { span, row, from: 0, to: 1 };
+                if short {
+                    self.rotate_and_store(piece, head);
+                }
+                let split = self.splits(span).start + part - first;
+                let width = self.spec.head_dim + 2;
+                // SAFETY: the row is this split's, its columns this head's.
+                let out = |_: usize, h: usize| unsafe { parts.part(part, h * width, width).as_mut_ptr() };
+                self.attend(piece, head, &out, Some(split));
             }
-            let span = &batch.spans[row];
-            let piece = Piece { span, row, from: 0, to: 1 };
-            if short {
-                self.rotate_and_store(piece, head);
-            }
-            let split = self.splits(span).start + part - first;
-            let width = self.spec.head_dim + 2;
-            // SAFETY: the row is this split's, its columns this head's.
-            let out = |_: usize, h: usize| unsafe { parts.part(part, h * width, width).as_mut_ptr() };
-            self.attend(piece, head, &out, Some(split));
         });
     }
 

@@ -258,7 +258,8 @@ impl<'p, P: Fn(usize) -> &'p [u8]> Attend<'_, P> {
         for index in from..to {
             let bytes = (self.page)(index);
             assert_eq!(bytes.len(), self.kv.page_bytes(head_dim));
-            let ahead = (self.page)(if index + 1 < to { index + 1 } else { index }).as_ptr();
+            // of the next split, too: it is likely this thread's next work
+            let ahead = (self.page)(if index + 1 < last.div_ceil(PAGE) { index + 1 } else { index }).as_ptr();
             let Sums { acc, state } = &mut *part;
             let walk = Walk { queries, acc, state, head_dim, scale: self.scale, index, ahead };
             let wide = queries.len() >= WIDEN_FROM * S::TILE;
