@@ -39,7 +39,7 @@ fn weight_bytes(model: &Model) -> Result<f64, LoadError> {
         TensorRole::TokenEmbedding => spec.tied_embeddings,
         role => spec.shape(*role).len() > 1,
     };
-    let tensors = spec.roles().into_iter().filter(used).map(|role| model.find(role));
+    let tensors = spec.roles().filter(used).map(|role| model.find(role));
     tensors.map(|tensor| Ok(tensor?.map_or(0, |t| t.bytes().len()) as f64)).sum()
 }
 
