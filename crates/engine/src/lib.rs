@@ -32,6 +32,7 @@
 //! for event in engine.submit(request)? {
 //!     match event {
 //!         Event::Tokens { text, .. } => answer.push_str(&text),
+//!         Event::Dropped { .. } => unreachable!("the request's context_shift is off"),
 //!         Event::Finished(outcome) => {
 //!             assert!(matches!(outcome.reason, FinishReason::Length | FinishReason::Stop));
 //!             // The mock's tokens are words.
@@ -56,7 +57,7 @@ pub mod tokenize;
 pub mod worker;
 
 pub use prompt_cache::PromptCacheConfig;
-pub use request::{Prompt, Request, RequestError, Text};
+pub use request::{Keep, Prompt, Request, RequestError, Text};
 pub use sample::{Grammar, SamplingParams};
 pub use schedule::Occupancy;
 pub use speculate::{DraftModel, Speculate};

@@ -2,6 +2,7 @@
 
 use crate::TokenId;
 use crate::sample::{Grammar, GrammarError, ParamError, SamplingParams};
+use crate::schedule::common_prefix;
 use crate::speculate::Speculate;
 use crate::tokenize::{
     ChatTemplate, Encode, Message, RenderOptions, TemplateError, TokenizeError, Tokenizer,
@@ -49,6 +50,52 @@ impl Prompt {
             }
         }
     }
+
+    /// The token ids of a conversation's first system messages alone; none where there are none, or where the template
+    /// renders no conversation that consists of them.
+    fn system(&self, text: Option<&Text>) -> Vec<TokenId> {
+        let (Prompt::Chat { messages, options }, Some(text)) = (self, text) else { return Vec::new() };
+        let is_system = |m: &&Message| matches!(m.role.as_str(), "system" | "developer");
+        let system: Vec<Message> = messages.iter().take_while(is_system).cloned().collect();
+        let options = RenderOptions { add_generation_prompt: false, ..options.clone() };
+        text.encode_chat(&system, &options).unwrap_or_default()
+    }
+}
+
+/// Which tokens at a prompt's front stay when a full context is shifted. A BOS there always does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// A conversation's system messages, where they take at most half of the context and the template renders them alone;
+    /// otherwise nothing but the BOS.
+    #[default]
+    System,
+    /// So many after the BOS.
+    Tokens(usize),
+    /// The whole prompt.
+    Prompt,
+}
+
+impl Keep {
+    /// From a number as llama.cpp has it, where -1 is the whole prompt; `None` if it is lower.
+    pub fn from_count(n: i64) -> Option<Keep> {
+        match n {
+            -1 => Some(Keep::Prompt),
+            _ => usize::try_from(n).ok().map(Keep::Tokens),
+        }
+    }
+
+    /// How many tokens of a prompt that is; `system` is a rendering of its system messages.
+    fn count(self, prompt: &[TokenId], system: &[TokenId], bos: Option<TokenId>, capacity: usize) -> usize {
+        let bos = usize::from(bos.is_some() && prompt.first().copied() == bos);
+        match self {
+            Keep::Prompt => prompt.len(),
+            Keep::Tokens(n) => n.saturating_add(bos).min(prompt.len()),
+            Keep::System => match common_prefix(prompt, system) {
+                n if n <= capacity / 2 => n.max(bos),
+                _ => bos,
+            },
+        }
+    }
 }
 
 /// One generation that is asked for.
@@ -58,8 +105,11 @@ pub struct Request {
     pub prompt: Prompt,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
-    /// Most tokens to generate, at least 1; `usize::MAX`: until the context is full.
+    /// Most tokens to generate, at least 1; `usize::MAX`: until the context is full, without end if it is shifted.
     pub max_tokens: usize,
+    /// What stays when the context is full: half of what lies behind is dropped then, from a prompt that does not fit as
+    /// well, and generation goes on. `None`: the generation ends there, and such a prompt is refused.
+    pub context_shift: Option<Keep>,
     /// Strings that end the generation where they appear; they are not part of its text. None may be empty.
     pub stop: Vec<String>,
     /// Goes on where the model wants to end: its end tokens are delivered like any other.
@@ -83,6 +133,7 @@ impl Request {
             prompt,
             sampling: SamplingParams::default(),
             max_tokens,
+            context_shift: None,
             stop: Vec::new(),
             ignore_eos: false,
             grammar: None,
@@ -153,12 +204,14 @@ pub enum RequestError {
 }
 
 impl Request {
-    /// Checks everything but the prompt's length, and gives the prompt's token ids.
+    /// Checks everything but the prompt's length. Gives the prompt's token ids, and how many of them stay when a context
+    /// of `capacity` tokens is full, if any are to.
     pub(crate) fn prepare(
         &mut self,
         text: Option<&Text>,
         vocab: usize,
-    ) -> Result<Vec<TokenId>, RequestError> {
+        capacity: usize,
+    ) -> Result<(Vec<TokenId>, Option<usize>), RequestError> {
         self.sampling.validate(vocab)?;
         if self.max_tokens == 0 {
             return Err(RequestError::NoTokensWanted);
@@ -172,11 +225,18 @@ impl Request {
         if self.ignore_eos && self.grammar.is_some() {
             return Err(RequestError::EndlessGrammar);
         }
-        let tokens = std::mem::replace(&mut self.prompt, Prompt::Tokens(Vec::new())).encode(text)?;
-        match tokens.iter().position(|&t| t as usize >= vocab) {
-            Some(index) => Err(RequestError::NoSuchToken { index, token: tokens[index], vocab }),
-            None => Ok(tokens),
+        let prompt = std::mem::replace(&mut self.prompt, Prompt::Tokens(Vec::new()));
+        let system = match self.context_shift {
+            Some(Keep::System) => prompt.system(text),
+            _ => Vec::new(),
+        };
+        let tokens = prompt.encode(text)?;
+        if let Some(index) = tokens.iter().position(|&t| t as usize >= vocab) {
+            return Err(RequestError::NoSuchToken { index, token: tokens[index], vocab });
         }
+        let bos = text.and_then(|text| text.tokenizer.bos());
+        let keep = self.context_shift.map(|keep| keep.count(&tokens, &system, bos, capacity));
+        Ok((tokens, keep))
     }
 }
 

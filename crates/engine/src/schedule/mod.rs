@@ -8,7 +8,8 @@
 //!    [`Scheduler::op_done`]; this is where waiting sequences are admitted;
 //! 4. [`Scheduler::plan`], [`Scheduler::batch`]: the spans of one forward call;
 //! 5. [`Scheduler::commit`] after the call, then [`Scheduler::push`] a sampled token where a span wanted logits: for each of
-//!    its rows in turn, as long as the answer is [`Pushed::Drafted`].
+//!    its rows in turn, as long as the answer is [`Pushed::Drafted`]. Where the context is full ([`Pushed::Full`]),
+//!    [`Scheduler::shift`] makes room, or the sequence ends.
 //!
 //! # What it promises
 //! * **Order.** Sequences are admitted first come, first served, and the running ones are always older than every
@@ -29,9 +30,11 @@ mod plan;
 mod prefix;
 mod scheduler;
 mod sequence;
+mod shift;
 mod slots;
 
 pub use plan::{Occupancy, Plan, PlannedSpan, Pushed, ScheduleError, SlotOp, capacity};
 pub(crate) use prefix::common_prefix;
 pub use scheduler::Scheduler;
 pub use sequence::SeqId;
+pub use shift::{LEAST_BEHIND, cut};

@@ -131,6 +131,8 @@ pub enum ScheduleError {
     EmptyPrompt,
     #[error("the prompt has {tokens} tokens; at most {capacity} fit into the context")]
     PromptTooLong { tokens: usize, capacity: usize },
+    #[error("{keep} tokens are to be kept of a context of {capacity}: expected at most {most}")]
+    KeepTooLong { keep: usize, capacity: usize, most: usize },
 }
 
 /// The longest sequence that fits: bounded by a slot's context and by the KV room, in tokens.

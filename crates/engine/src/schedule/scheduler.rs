@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub struct Scheduler {
     /// Longest sequence, in tokens.
-    capacity: usize,
+    pub(super) capacity: usize,
     /// Tokens in one batch.
     batch_tokens: usize,
     /// Prefill tokens in a step that also decodes.
@@ -256,7 +256,7 @@ impl Scheduler {
 
     /// Appends a sampled token. If it is the one that was drafted, it has been computed, and its own row of logits tells the
     /// next one; if another, the drafts are dropped and it is computed in the next step. If the context is full, nothing
-    /// changes and the sequence has to be finished.
+    /// changes and the sequence has to be finished or shifted.
     ///
     /// May put the youngest running sequence back into the queue, which can be this one.
     pub fn push(&mut self, id: SeqId, token: TokenId) -> Pushed {
@@ -318,12 +318,12 @@ impl Scheduler {
         }
     }
 
-    fn next_turn(&mut self) -> u64 {
+    pub(super) fn next_turn(&mut self) -> u64 {
         self.turns += 1;
         self.turns
     }
 
-    fn index(&self, id: SeqId) -> Option<usize> {
+    pub(super) fn index(&self, id: SeqId) -> Option<usize> {
         self.running.binary_search_by_key(&id, |s| s.id).ok()
     }
 
@@ -332,7 +332,7 @@ impl Scheduler {
         running.or_else(|| self.waiting.iter().find(|s| s.id == id))
     }
 
-    fn sequence_mut(&mut self, id: SeqId) -> Option<&mut Sequence> {
+    pub(super) fn sequence_mut(&mut self, id: SeqId) -> Option<&mut Sequence> {
         match self.index(id) {
             Some(i) => Some(&mut self.running[i]),
             None => self.waiting.iter_mut().find(|s| s.id == id),
@@ -426,12 +426,17 @@ impl Scheduler {
             seq.reject();
         }
         if let Some(i) = self.index(id) {
-            let seq = &mut self.running[i];
-            self.ops.push_back(SlotOp::Truncate { slot: seq.slot, len: seq.computed });
-            let spare = seq.pages.saturating_sub(self.slots.pages(seq.tokens.len()));
-            seq.pages -= spare;
-            self.slots.free_pages += spare;
+            self.cut_slot(i);
         }
+    }
+
+    /// Cuts a running sequence's slot to what counts as computed, and gives back the pages that its tokens don't need.
+    pub(super) fn cut_slot(&mut self, i: usize) {
+        let seq = &mut self.running[i];
+        self.ops.push_back(SlotOp::Truncate { slot: seq.slot, len: seq.computed });
+        let spare = seq.pages.saturating_sub(self.slots.pages(seq.tokens.len()));
+        seq.pages -= spare;
+        self.slots.free_pages += spare;
     }
 
     /// Preemption: the youngest running sequence goes back to the head of the queue, to be computed again.

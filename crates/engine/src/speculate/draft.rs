@@ -87,8 +87,10 @@ pub fn same_tokens(model: Option<&Tokenizer>, draft: Option<&Tokenizer>) -> Resu
 pub struct Wish<'a> {
     /// Which.
     pub id: SeqId,
-    /// Its prompt and answer; what is drafted is appended.
+    /// Its prompt and answer as the model has them; what is drafted is appended.
     pub tokens: Vec<TokenId>,
+    /// The same with what a full context has dropped, if it has: what draws and penalties go by.
+    pub text: Option<Vec<TokenId>>,
     /// Most tokens to draft.
     pub most: usize,
     /// Draws as the request does.
@@ -175,13 +177,15 @@ impl Drafter {
                 if self.slots[slot].tokens.len() < wish.tokens.len() {
                     continue;
                 }
-                let sampled = wish.sampler.sample(self.logits.row_mut(row), &wish.tokens);
+                let text = wish.text.as_ref().unwrap_or(&wish.tokens);
+                let sampled = wish.sampler.sample(self.logits.row_mut(row), text);
                 row += 1;
                 // A draft that can't be made is none; what is wrong with the model's own logits is told elsewhere.
                 let Some(token) = sampled.ok().map(|s| s.token).filter(|&t| (t as usize) < self.vocab) else {
                     continue;
                 };
                 wish.tokens.push(token);
+                wish.text.iter_mut().for_each(|text| text.push(token));
                 wish.made.push(token);
                 if wish.made.len() < wish.most {
                     next.push((i, slot));

@@ -97,8 +97,10 @@ fn class(matched: usize) -> usize {
 pub struct Ask<'a> {
     /// Which.
     pub id: SeqId,
-    /// Its prompt and answer.
+    /// Its prompt and answer as the model has them.
     pub tokens: &'a [TokenId],
+    /// The same with what a full context has dropped.
+    pub text: &'a [TokenId],
     /// Most tokens that can be verified for it.
     pub room: usize,
 }
@@ -209,7 +211,7 @@ impl Speculator {
                 Source::Ngram { index, seen } => {
                     let mut found = Vec::new();
                     // What can't be verified is still compared with what comes.
-                    guesser.matched = index.propose(ask.tokens, most.max(1), &mut found);
+                    guesser.matched = index.propose(ask.text, most.max(1), &mut found);
                     guesser.guess.extend(found);
                     let matches = &self.matches;
                     let mut chance = 1.0;
@@ -268,6 +270,7 @@ impl Speculator {
                 wishes.push(Wish {
                     id: *id,
                     tokens: ask.tokens.to_vec(),
+                    text: (ask.text.len() > ask.tokens.len()).then(|| ask.text.to_vec()),
                     most,
                     sampler: twin,
                     made: Vec::new(),

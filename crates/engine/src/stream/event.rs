@@ -4,7 +4,7 @@ use crate::TokenId;
 use crate::sample::TokenLogprobs;
 use std::time::{Duration, Instant};
 
-/// One delivery. A generation is any number of `Tokens`, then exactly one `Finished`.
+/// One delivery. A generation is any number of `Tokens`, `Dropped` among them, then exactly one `Finished`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// Generated tokens and the text that became certain with them.
@@ -18,6 +18,14 @@ pub enum Event {
         logprobs: Vec<TokenLogprobs>,
         /// When this was handed to the consumer.
         at: Instant,
+    },
+    /// The context was full, or the prompt longer than it, and tokens behind the kept front were dropped
+    /// ([`crate::Request::context_shift`]).
+    Dropped {
+        /// How many.
+        tokens: usize,
+        /// They were cut from the prompt before it was computed.
+        of_prompt: bool,
     },
     /// The end.
     Finished(Outcome),
@@ -69,7 +77,7 @@ impl FinishReason {
 /// Token counts of a generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// The prompt's tokens, BOS and template included.
+    /// The prompt's tokens, BOS and template included; of one that was cut to fit, those that stayed.
     pub prompt_tokens: usize,
     /// How many of them came from the prefix cache.
     pub cached_tokens: usize,
@@ -79,6 +87,12 @@ pub struct Usage {
     pub drafted_tokens: usize,
     /// How many of them were right.
     pub accepted_tokens: usize,
+    /// Prompt tokens that were cut from its middle before it was computed, as it was longer than the context.
+    pub truncated_tokens: usize,
+    /// How often the context was full and half of what lies behind the kept front was dropped.
+    pub context_shifts: usize,
+    /// Tokens of prompt and answer that were dropped so.
+    pub dropped_tokens: usize,
 }
 
 /// Points in time and durations of a generation.
@@ -87,7 +101,8 @@ pub struct Timing {
     /// The prompt was handed over, as text or chat: before templating and tokenising.
     pub t0: Instant,
     /// Compute time of the prompt's uncached tokens: forward calls that held some of them, each counted by the
-    /// share of its tokens that they were. Waiting, and computing again after a preemption, are not in it.
+    /// share of its tokens that they were. Waiting, and computing again after a preemption or a context shift, are not in
+    /// it.
     pub prefill: Duration,
     /// The first delivery of a token.
     pub first: Option<Instant>,

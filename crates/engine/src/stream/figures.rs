@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The figures of one generation, by the definitions in the README. Missing is `None`, never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Figures {
-    /// Tokens of the prompt, template and BOS included.
+    /// Tokens of the prompt, template and BOS included; of one that was cut to fit, those that stayed.
     pub prompt_tokens: usize,
     /// Those of them that the prefix cache held.
     pub cached_tokens: usize,
@@ -19,6 +19,12 @@ pub struct Figures {
     pub accepted_tokens: usize,
     /// Accepted / drafted.
     pub acceptance: Option<f64>,
+    /// Prompt tokens that were cut from its middle, as it was longer than the context.
+    pub truncated_tokens: usize,
+    /// How often half of a full context was dropped.
+    pub context_shifts: usize,
+    /// Tokens that were dropped so.
+    pub dropped_tokens: usize,
     /// First token delivered − t0.
     pub ttft_ms: Option<f64>,
     /// (last − first) / (N − 1).
@@ -48,6 +54,9 @@ impl Figures {
             accepted_tokens: usage.accepted_tokens,
             acceptance: rate(usage.accepted_tokens as f64, usage.drafted_tokens as f64)
                 .or((usage.drafted_tokens > 0).then_some(0.0)),
+            truncated_tokens: usage.truncated_tokens,
+            context_shifts: usage.context_shifts,
+            dropped_tokens: usage.dropped_tokens,
             ttft_ms: timing.ttft().map(ms),
             tpt_ms: gaps.zip(decode).map(|(n, d)| d * 1e3 / n),
             total_ms: timing.total().map(ms),
@@ -59,8 +68,11 @@ impl Figures {
     /// One line for people.
     pub fn line(&self) -> String {
         let show = |value: Option<f64>, unit: &str| value.map(|v| format!("{v:.1} {unit}"));
-        let cached =
-            if self.cached_tokens > 0 { format!(" ({} cached)", self.cached_tokens) } else { String::new() };
+        let among = |count: usize, what: &str| match count {
+            0 => String::new(),
+            _ => format!(" ({count} {what})"),
+        };
+        let cached = among(self.cached_tokens, "cached") + &among(self.truncated_tokens, "more cut");
         let parts = [
             Some(format!("{} prompt tokens{cached}", self.prompt_tokens)),
             show(self.prefill_tps, "tokens/s prefill"),
@@ -68,6 +80,8 @@ impl Figures {
             show(self.decode_tps, "tokens/s decode"),
             self.acceptance
                 .map(|_| format!("{} of {} drafts right", self.accepted_tokens, self.drafted_tokens)),
+            (self.context_shifts > 0)
+                .then(|| format!("{} context shifts ({} dropped)", self.context_shifts, self.dropped_tokens)),
             show(self.ttft_ms, "ms to the first token"),
             show(self.total_ms, "ms in all"),
         ];

@@ -1,5 +1,6 @@
 //! One request inside the worker: its sampler, its text, and whom to tell.
 
+use super::shift::Shift;
 use crate::TokenId;
 use crate::request::Request;
 use crate::sample::{Constraint, Sampled, Sampler, TokenLogprobs};
@@ -28,6 +29,8 @@ pub(super) struct Active {
     taken: (Vec<TokenId>, String, Vec<TokenLogprobs>),
     /// Where its drafts come from.
     pub speculate: Speculate,
+    /// What becomes of it when the context is full.
+    pub shift: Shift,
     pub usage: Usage,
     timing: Timing,
     sink: Sink,
@@ -72,6 +75,7 @@ impl Active {
             max_tokens: request.max_tokens,
             taken: Default::default(),
             speculate: request.speculate.unwrap_or_default(),
+            shift: Shift::default(),
             usage: Usage { prompt_tokens: prompt.len(), ..Usage::default() },
             timing: Timing { t0: request.t0, prefill: Duration::ZERO, first: None, last: None },
             sink,
@@ -84,6 +88,12 @@ impl Active {
         if own > 0 {
             self.timing.prefill += took.mul_f64(own as f64 / tokens as f64);
         }
+    }
+
+    /// What becomes of it when the context is full; `truncated` tokens of its prompt were cut to fit.
+    pub fn set_shift(&mut self, shift: Shift, truncated: usize) {
+        self.shift = shift;
+        self.usage.truncated_tokens = truncated;
     }
 
     /// How many more tokens it wants.
@@ -144,7 +154,7 @@ impl Active {
     }
 
     /// Hands an event to the consumer; false if the consumer panicked.
-    fn deliver(&mut self, event: Event) -> bool {
+    pub(super) fn deliver(&mut self, event: Event) -> bool {
         catch_unwind(AssertUnwindSafe(|| (self.sink)(event))).is_ok()
     }
 }

@@ -28,8 +28,9 @@ impl Worker {
         let asks: Vec<Ask<'_>> = ids
             .filter_map(|id| {
                 // The token after the last draft comes without being drafted.
-                let wants = active.get(&id)?.wants().saturating_sub(1);
-                let ask = Ask { id, tokens: scheduler.tokens(id), room: scheduler.draft_room(id).min(wants) };
+                let (request, tokens) = (active.get(&id)?, scheduler.tokens(id));
+                let room = scheduler.draft_room(id).min(request.wants().saturating_sub(1));
+                let ask = Ask { id, tokens, text: request.shift.text(tokens), room };
                 scheduler.decodes(id).then_some(ask)
             })
             .collect();

@@ -4,6 +4,7 @@ use super::active::{Active, Sink, Ticket};
 use super::drafts::measure_costs;
 use super::measure::best_parallel;
 use super::run::{Command, Worker};
+use super::shift::Shift;
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, BackendInfo, Limits};
 use crate::load::ModelSpec;
@@ -314,8 +315,9 @@ impl Engine {
         mut request: Request,
         sink: impl FnMut(Event) + Send + 'static,
     ) -> Result<Canceller, EngineError> {
-        let prompt = request.prepare(self.text.as_ref(), self.spec().vocab_size)?;
-        check_length(&prompt, capacity(&self.opened.limits)).map_err(RequestError::from)?;
+        let capacity = self.capacity();
+        let (mut prompt, keep) = request.prepare(self.text.as_ref(), self.spec().vocab_size, capacity)?;
+        let (shift, truncated) = Shift::fit(&mut prompt, keep, capacity).map_err(RequestError::from)?;
         let speculate = request.speculate.get_or_insert(self.config.speculate);
         if *speculate == Speculate::Draft && self.opened.draft.is_none() {
             return Err(RequestError::NoDraftModel.into());
@@ -330,7 +332,8 @@ impl Engine {
         let tokenizer = self.text.as_ref().map(|t| t.tokenizer.clone());
         let sink: Sink = Box::new(sink);
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        let active = Box::new(Active::new(key, request, &prompt, constraint, tokenizer, sink, ticket));
+        let mut active = Box::new(Active::new(key, request, &prompt, constraint, tokenizer, sink, ticket));
+        active.set_shift(shift, truncated);
         if let Err(SendError(command)) = self.commands.send(Command::Submit { prompt, prefix_cache, active })
         {
             if let Command::Submit { active, .. } = command {
@@ -352,14 +355,6 @@ impl Drop for Engine {
         {
             thread.join().ok();
         }
-    }
-}
-
-fn check_length(prompt: &[TokenId], capacity: usize) -> Result<(), ScheduleError> {
-    match prompt.len() {
-        0 => Err(ScheduleError::EmptyPrompt),
-        tokens if tokens > capacity => Err(ScheduleError::PromptTooLong { tokens, capacity }),
-        _ => Ok(()),
     }
 }
 
@@ -482,13 +477,14 @@ impl Generation {
                     text.push_str(&piece);
                     logprobs.extend(some);
                 }
+                Event::Dropped { .. } => {}
                 Event::Finished(outcome) => return Some(Completion { ids, text, logprobs, outcome }),
             }
         }
     }
 
     fn note(&mut self, event: Option<Event>) -> Option<Event> {
-        self.ended |= !matches!(event, Some(Event::Tokens { .. }));
+        self.ended |= !matches!(event, Some(Event::Tokens { .. } | Event::Dropped { .. }));
         event
     }
 }

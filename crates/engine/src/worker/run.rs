@@ -132,10 +132,10 @@ impl Worker {
     /// sequence ends, if it does.
     fn sample(&mut self, span: &PlannedSpan, first: usize) -> Option<FinishReason> {
         let active = self.active.get_mut(&span.id)?;
-        let mut reason = None;
+        let (mut reason, mut refused) = (None, None);
         for row in first..first + span.rows() {
-            let history = self.scheduler.tokens(span.id);
-            let sampled = match active.sampler.sample(self.logits.row_mut(row), history) {
+            let text = active.shift.text(self.scheduler.tokens(span.id));
+            let sampled = match active.sampler.sample(self.logits.row_mut(row), text) {
                 Ok(sampled) => sampled,
                 Err(error) => {
                     reason = Some(FinishReason::Error(error.to_string()));
@@ -148,22 +148,28 @@ impl Worker {
             if reason.is_some() {
                 break;
             }
-            match self.scheduler.push(span.id, token) {
-                Pushed::Drafted => active.usage.accepted_tokens += 1,
-                Pushed::Next => break,
-                Pushed::Full => {
-                    reason = Some(FinishReason::ContextFull);
-                    break;
-                }
+            let pushed = self.scheduler.push(span.id, token);
+            if pushed == Pushed::Full {
+                refused = Some(token);
+                break;
             }
+            active.shift.push(token);
+            if pushed == Pushed::Next {
+                break;
+            }
+            active.usage.accepted_tokens += 1;
         }
-        if active.deliver_taken() { reason } else { Some(FinishReason::Cancelled) }
+        if !active.deliver_taken() {
+            return Some(FinishReason::Cancelled);
+        }
+        reason.or_else(|| self.make_room(span.id, refused?))
     }
 
     /// Ends one request. A failed one leaves nothing in the prefix cache.
     fn finish(&mut self, id: SeqId, reason: FinishReason) {
         let cached = self.scheduler.cached_tokens(id);
-        if !matches!(reason, FinishReason::Error(_)) {
+        let shifted = self.active.get(&id).is_some_and(|active| active.usage.context_shifts > 0);
+        if !shifted && !matches!(reason, FinishReason::Error(_)) {
             self.store(id);
         }
         match reason {
@@ -214,7 +220,11 @@ impl Worker {
             Ok(id) => {
                 self.speculator.begin(id, active.speculate, &active.sampler);
                 self.ids.insert(active.key, id);
+                let told = active.tell_truncated();
                 self.active.insert(id, active);
+                if !told {
+                    self.finish(id, FinishReason::Cancelled);
+                }
             }
             Err(error) => active.finish(FinishReason::Error(error.to_string())),
         }
@@ -236,7 +246,7 @@ impl Worker {
     }
 
     /// Keeps an ending sequence's prompt on disk, if that would add anything to what is there.
-    fn store(&mut self, id: SeqId) {
+    pub(super) fn store(&mut self, id: SeqId) {
         let Some(stored) = &mut self.stored else { return };
         let Some((slot, len)) = self.scheduler.kept_prompt(id) else { return };
         if !stored.wants(&self.scheduler.tokens(id)[..len]) {

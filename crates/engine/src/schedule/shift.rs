@@ -1,0 +1,97 @@
+//! Room in a full context: what lies behind the kept front makes way, and the rest is computed again from there.
+//!
+//! A shift is a change of the sequence's tokens and nothing else: half of what lies between the kept front and the end is
+//! dropped, the slot is cut to the front, and what stays is pending like any prompt. So it needs no more of a backend than
+//! prefix reuse does, it is scheduled like a prefill, and its logits are those of the shortened text. llama.cpp moves the
+//! keys to their new positions instead and keeps values that were computed with the dropped text in view, which is cheaper
+//! and has no text that it is exact for.
+
+use super::scheduler::Scheduler;
+use super::sequence::{SeqId, Sequence};
+use crate::TokenId;
+
+/// Tokens behind the kept front that a context has to hold at least: one to drop and one to go on from.
+pub const LEAST_BEHIND: usize = 2;
+
+/// How many tokens one shift drops. `keep + LEAST_BEHIND <= capacity`.
+fn half(keep: usize, capacity: usize) -> usize {
+    capacity.saturating_sub(keep) / 2
+}
+
+/// Drops from the middle of a text what it has too much, as though its tokens had come one by one and each full context had
+/// been shifted. Returns how many; 0 if it fits, or the front leaves no room.
+pub fn cut(tokens: &mut Vec<TokenId>, keep: usize, capacity: usize) -> usize {
+    let (excess, half) = (tokens.len().saturating_sub(capacity), half(keep, capacity));
+    if excess == 0 || half == 0 {
+        return 0;
+    }
+    let dropped = excess.div_ceil(half) * half;
+    tokens.drain(keep..keep + dropped);
+    dropped
+}
+
+impl Scheduler {
+    /// Makes room in a sequence whose next token was refused ([`super::Pushed::Full`]): drops half of what lies between
+    /// its first `keep` tokens and its end. Returns how many tokens that were; 0 if the context is not full or the front
+    /// leaves no room in it. The token can be pushed again then.
+    pub fn shift(&mut self, id: SeqId, keep: usize) -> usize {
+        let (capacity, turn) = (self.capacity, self.next_turn());
+        let half = half(keep, capacity);
+        let Some(seq) = self.sequence_mut(id) else { return 0 };
+        if seq.tokens.len() < capacity || seq.drafted > 0 || half == 0 {
+            return 0;
+        }
+        seq.drop_after(keep, half);
+        // It is a prefill now, and the last to have come.
+        seq.turn = turn;
+        if let Some(i) = self.index(id) {
+            self.cut_slot(i);
+        }
+        half
+    }
+}
+
+impl Sequence {
+    /// Drops `n` tokens behind the first `keep`. Of the prompt, the front is what is left.
+    fn drop_after(&mut self, keep: usize, n: usize) {
+        self.tokens.drain(keep..keep + n);
+        self.prompt = self.prompt.min(keep);
+        self.computed = self.computed.min(keep);
+        self.stored = self.stored.min(keep);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn half_of_what_lies_behind_the_front_goes() {
+        let mut tokens: Vec<TokenId> = (0..11).collect();
+        assert_eq!(cut(&mut tokens, 2, 10), 4);
+        assert_eq!(tokens, [0, 1, 6, 7, 8, 9, 10]);
+        assert_eq!(cut(&mut tokens, 2, 10), 0, "it fits");
+        assert_eq!(cut(&mut (0..20).collect(), 9, 10), 0, "the front leaves no room");
+    }
+
+    proptest! {
+        /// A long prompt is cut to what its tokens would have become one by one.
+        #[test]
+        fn a_cut_is_all_the_shifts_together(n in 0usize..400, capacity in 2usize..60, front in 0.0..1.0f64) {
+            let keep = ((capacity - LEAST_BEHIND) as f64 * front) as usize;
+            let all: Vec<TokenId> = (0..n as TokenId).collect();
+            let mut grown: Vec<TokenId> = Vec::new();
+            for &token in &all {
+                if grown.len() == capacity {
+                    grown.drain(keep..keep + half(keep, capacity));
+                }
+                grown.push(token);
+            }
+            let mut whole = all;
+            let dropped = cut(&mut whole, keep, capacity);
+            prop_assert_eq!(dropped, n - grown.len());
+            prop_assert_eq!(whole, grown);
+        }
+    }
+}
