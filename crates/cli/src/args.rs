@@ -8,7 +8,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use zonda_engine::{SamplingParams, Speculate, TokenId};
+use zonda_engine::{Keep, SamplingParams, Speculate, TokenId};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -153,6 +153,39 @@ impl OpenArgs {
             speculation: Speculation::default(),
         }
     }
+}
+
+/// What becomes of a full context.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[command(next_help_heading = "Full context")]
+pub struct ShiftArgs {
+    /// When the context is full, drop half of what lies behind the kept front and go on; a prompt that does not fit is cut
+    /// likewise [default: the answer ends there, such a prompt is refused].
+    #[arg(long)]
+    pub context_shift: bool,
+
+    /// Prompt tokens after the BOS that are never dropped; -1: the whole prompt [default: the system message, where it takes
+    /// at most half of the context, else none].
+    #[arg(long, value_name = "N", requires = "context_shift", allow_negative_numbers = true, value_parser = keep)]
+    pub keep: Option<Keep>,
+}
+
+impl ShiftArgs {
+    /// What stays when the context is full; `None`: the answer ends.
+    pub fn shift(&self) -> Option<Keep> {
+        self.context_shift.then(|| self.keep.unwrap_or_default())
+    }
+}
+
+fn keep(text: &str) -> Result<Keep, String> {
+    let keep = text.parse().ok().and_then(Keep::from_count);
+    keep.ok_or_else(|| "expected a number of tokens, or -1 for the whole prompt".to_owned())
+}
+
+/// A limit in tokens: at least 1, or -1 for none.
+pub fn token_limit(text: &str) -> Result<usize, String> {
+    let limit = if text == "-1" { Some(usize::MAX) } else { text.parse().ok().filter(|&n| n > 0) };
+    limit.ok_or_else(|| "expected at least 1, or -1 for no limit".to_owned())
 }
 
 /// Whether tokens are guessed ahead.
@@ -369,6 +402,14 @@ mod tests {
         let cli = Cli::try_parse_from(["zonda", "run", "-m", "mock", "hi"]).unwrap();
         let Command::Run(run) = cli.command else { panic!("not run") };
         assert_eq!(run.sampling.params(), SamplingParams::default());
+    }
+
+    #[test]
+    fn counts_with_a_meaning_of_minus_one() {
+        assert_eq!((token_limit("7"), token_limit("-1")), (Ok(7), Ok(usize::MAX)));
+        assert_eq!((keep("0"), keep("-1")), (Ok(Keep::Tokens(0)), Ok(Keep::Prompt)));
+        assert!(token_limit("0").is_err() && token_limit("-2").is_err() && token_limit("x").is_err());
+        assert!(keep("-2").is_err() && keep("x").is_err());
     }
 
     #[test]

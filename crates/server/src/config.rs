@@ -3,6 +3,7 @@
 use crate::keys::Keys;
 use crate::ui::Reports;
 use std::time::Duration;
+use zonda_engine::Keep;
 
 /// How the server behaves. The default is for one person on one machine.
 #[derive(Clone, Debug)]
@@ -34,6 +35,9 @@ pub struct Config {
     pub max_model_bytes: Option<u64>,
     /// Prompts are reused between requests.
     pub prefix_cache: bool,
+    /// What stays of a request whose context is full, if it does not say itself; `None`: its answer ends there, and a
+    /// prompt that does not fit is refused.
+    pub context_shift: Option<Keep>,
     /// Prompts and answers go into the log.
     pub log_prompts: bool,
     /// Where the page finds the last bench report.
@@ -55,6 +59,7 @@ impl Default for Config {
             retry_after: Duration::from_secs(1),
             max_model_bytes: None,
             prefix_cache: true,
+            context_shift: None,
             log_prompts: false,
             reports: Reports::None,
         }

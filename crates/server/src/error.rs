@@ -147,9 +147,17 @@ impl From<RequestError> for ApiError {
                 "speculate",
                 "expected false or \"ngram\", as there is no draft model, found \"draft\"",
             ),
-            RequestError::Schedule(ScheduleError::PromptTooLong { .. }) => {
-                ApiError { code: "context_length_exceeded", ..ApiError::bad_request(message) }
-            }
+            RequestError::Schedule(ScheduleError::PromptTooLong { .. }) => ApiError {
+                code: "context_length_exceeded",
+                ..ApiError::bad_request(
+                    message + "; `context_shift` (--context-shift) drops the middle of a longer one",
+                )
+            },
+            RequestError::Schedule(ScheduleError::KeepTooLong { .. }) => ApiError {
+                code: "context_length_exceeded",
+                param: Some("n_keep".to_owned()),
+                ..ApiError::bad_request(message)
+            },
             RequestError::Template(_) => {
                 ApiError { param: Some("messages".to_owned()), ..ApiError::bad_request(message) }
             }

@@ -131,7 +131,7 @@ impl Running {
                     Some(before) => self.series.next_token(*at - before),
                 }
             }
-            Event::Tokens { .. } => {}
+            Event::Tokens { .. } | Event::Dropped { .. } => {}
             Event::Finished(outcome) => {
                 self.left -= 1;
                 self.series.finished(outcome);

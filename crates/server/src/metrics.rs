@@ -53,6 +53,7 @@ pub struct Metrics {
     generated: Family<Model, Counter>,
     drafted: Family<Model, Counter>,
     accepted: Family<Model, Counter>,
+    shifts: Family<Model, Counter>,
     first_token: Times,
     next_token: Times,
     prefill: Times,
@@ -75,6 +76,7 @@ impl Metrics {
             generated: Family::default(),
             drafted: Family::default(),
             accepted: Family::default(),
+            shifts: Family::default(),
             first_token: times(|| Histogram::new(FIRST_TOKEN)),
             next_token: times(|| Histogram::new(NEXT_TOKEN)),
             prefill: times(|| Histogram::new(FIRST_TOKEN)),
@@ -105,6 +107,7 @@ impl Metrics {
             ("vllm:spec_decode_num_draft_tokens", &self.drafted, "Tokens that were drafted and verified"),
             ("zonda_accepted_tokens", &self.accepted, "Drafted tokens that were right"),
             ("vllm:spec_decode_num_accepted_tokens", &self.accepted, "Drafted tokens that were right"),
+            ("zonda_context_shifts", &self.shifts, "Times that half of a full context was dropped"),
         ] {
             r.register(name, help, metric.clone());
         }
@@ -152,6 +155,7 @@ impl Metrics {
             generated: self.generated.get_or_create_owned(&model),
             drafted: self.drafted.get_or_create_owned(&model),
             accepted: self.accepted.get_or_create_owned(&model),
+            shifts: self.shifts.get_or_create_owned(&model),
             first_token: self.first_token.get_or_create_owned(&model),
             next_token: self.next_token.get_or_create_owned(&model),
             prefill: self.prefill.get_or_create_owned(&model),
@@ -189,6 +193,7 @@ pub(crate) struct Series {
     generated: Counter,
     drafted: Counter,
     accepted: Counter,
+    shifts: Counter,
     first_token: Histogram,
     next_token: Histogram,
     prefill: Histogram,
@@ -214,6 +219,7 @@ impl Series {
         self.cached.inc_by(outcome.usage.cached_tokens as u64);
         self.drafted.inc_by(outcome.usage.drafted_tokens as u64);
         self.accepted.inc_by(outcome.usage.accepted_tokens as u64);
+        self.shifts.inc_by(outcome.usage.context_shifts as u64);
         self.prefill.observe(outcome.timing.prefill.as_secs_f64());
         if let Some(total) = outcome.timing.total() {
             self.whole.observe(total.as_secs_f64());

@@ -1,7 +1,7 @@
 //! `zonda chat`: a conversation on the terminal.
 
 use super::generate::{Figures, Session, advise_if_too_long, request};
-use crate::args::{BackendArgs, ModelArg, SamplingArgs, SpeculateArgs};
+use crate::args::{BackendArgs, ModelArg, SamplingArgs, ShiftArgs, SpeculateArgs, token_limit};
 use crate::error::Advice as _;
 use crate::{Context, output};
 use anyhow::Context as _;
@@ -9,7 +9,6 @@ use clap::Args;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde::{Deserialize, Serialize};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use zonda_engine::tokenize::Message;
 use zonda_engine::{FinishReason, Prompt};
@@ -34,9 +33,9 @@ pub struct Chat {
     /// System message.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Most tokens in one answer [default: until the model ends or the context is full].
-    #[arg(short = 'n', long, value_name = "N")]
-    max_tokens: Option<NonZeroUsize>,
+    /// Most tokens in one answer; -1: no limit [default: until the model ends or the context is full].
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = token_limit)]
+    max_tokens: Option<usize>,
     /// Keep the prompt's keys and values in this file, and start from those that are there: a beginning that both have is not
     /// computed again.
     #[arg(long, value_name = "FILE")]
@@ -45,6 +44,8 @@ pub struct Chat {
     sampling: SamplingArgs,
     #[command(flatten)]
     backend: BackendArgs,
+    #[command(flatten)]
+    shift: ShiftArgs,
     #[command(flatten)]
     speculate: SpeculateArgs,
 }
@@ -187,8 +188,7 @@ impl Conversation {
 
     fn answer(&mut self, text: &str) -> anyhow::Result<()> {
         self.messages.push(Message::new("user", text));
-        let mut request =
-            request(Prompt::chat(self.messages.clone()), self.chat.max_tokens.map(NonZeroUsize::get));
+        let mut request = request(Prompt::chat(self.messages.clone()), self.chat.max_tokens, self.chat.shift);
         request.sampling = self.chat.sampling.params();
         let mut answer = String::new();
         let result = self.session.generate(request, |piece| {
@@ -201,7 +201,7 @@ impl Conversation {
                 self.messages.pop();
                 return Err(advise_if_too_long(
                     error,
-                    "/reset starts over; a larger --ctx at the start holds more",
+                    "/reset starts over; at the start, a larger --ctx holds more and --context-shift drops the middle",
                 ));
             }
         };
@@ -215,7 +215,8 @@ impl Conversation {
         match outcome.reason {
             FinishReason::Cancelled => eprintln!("(stopped)"),
             FinishReason::ContextFull => eprintln!(
-                "(the context of {} tokens is full, so the answer was cut; /reset starts over, --ctx makes it larger)",
+                "(the context of {} tokens is full, so the answer was cut; /reset starts over, --ctx makes it larger, \
+                 --context-shift goes on in it)",
                 self.session.engine.limits().context
             ),
             _ => {}

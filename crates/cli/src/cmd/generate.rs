@@ -1,11 +1,13 @@
 //! What `run` and `chat` share: opening an engine for a model, streaming a generation, its figures.
 
 use crate::Context;
-use crate::args::{ModelArg, OpenArgs, SpeculateArgs};
+use crate::args::{ModelArg, OpenArgs, ShiftArgs, SpeculateArgs};
 use crate::backends::{self, BackendKind, OpenOptions};
 use crate::error::{Advice as _, Usage, advised};
 use crate::interrupt;
 use crate::output::Spinner;
+use std::cell::Cell;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use zonda_engine::prompt_cache::Place;
@@ -28,6 +30,8 @@ pub struct Session {
     pub model: String,
     /// From the model's name to an engine that takes requests.
     pub load: Duration,
+    /// It has said that tokens are dropped.
+    told: Cell<bool>,
     quiet: bool,
 }
 
@@ -62,6 +66,7 @@ impl Session {
             backend: kind,
             model: located.name,
             load: began.elapsed(),
+            told: Cell::new(false),
             quiet: context.quiet,
         })
     }
@@ -114,6 +119,10 @@ impl Session {
                         show(&text)?;
                     }
                 }
+                Some(Event::Dropped { tokens, of_prompt }) => {
+                    waiting = None;
+                    self.tell_dropped(tokens, of_prompt);
+                }
                 Some(Event::Finished(outcome)) => {
                     drop(waiting);
                     if let FinishReason::Error(why) = &outcome.reason {
@@ -125,6 +134,21 @@ impl Session {
             }
         }
         Err(anyhow::anyhow!("the engine stopped before the generation ended"))
+    }
+
+    /// Says, the first time, that a full context has lost something.
+    fn tell_dropped(&self, tokens: usize, of_prompt: bool) {
+        if self.quiet || self.told.replace(true) {
+            return;
+        }
+        let what = if of_prompt { "too small for the prompt" } else { "full" };
+        // The answer is in the middle of a line.
+        let newline = if std::io::stdout().is_terminal() && !of_prompt { "\n" } else { "" };
+        eprintln!(
+            "{newline}(the context of {} tokens is {what}: {tokens} tokens behind the kept front were dropped, as \
+             will be more, which is not said again)",
+            self.engine.capacity()
+        );
     }
 }
 
@@ -144,11 +168,16 @@ pub fn advise_if_too_long(error: anyhow::Error, advice: &str) -> anyhow::Error {
         Some(EngineError::Request(RequestError::Schedule(ScheduleError::PromptTooLong { .. }))) => {
             Err::<(), _>(error).advise(advice).unwrap_err()
         }
+        Some(EngineError::Request(RequestError::Schedule(ScheduleError::KeepTooLong { .. }))) => {
+            Err::<(), _>(error).advise("give a smaller --keep, or a larger --ctx").unwrap_err()
+        }
         _ => error,
     }
 }
 
-/// The default request of `run` and `chat`: `limit` is in tokens, `None`: until the model ends or the context is full.
-pub fn request(prompt: Prompt, limit: Option<usize>) -> Request {
-    Request::new(prompt, limit.unwrap_or(usize::MAX))
+/// The request of `run` and `chat`: `limit` is in tokens, `None`: until the model ends or the context is full, if that is
+/// not shifted.
+pub fn request(prompt: Prompt, limit: Option<usize>, shift: ShiftArgs) -> Request {
+    let request = Request::new(prompt, limit.unwrap_or(usize::MAX));
+    Request { context_shift: shift.shift(), ..request }
 }

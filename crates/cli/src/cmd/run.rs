@@ -1,14 +1,13 @@
 //! `zonda run`: generates once, streaming.
 
 use super::generate::{Figures, Session, advise_if_too_long, request};
-use crate::args::{BackendArgs, JsonArg, ModelArg, SamplingArgs, SpeculateArgs};
+use crate::args::{BackendArgs, JsonArg, ModelArg, SamplingArgs, ShiftArgs, SpeculateArgs, token_limit};
 use crate::error::{Interrupted, Usage};
 use crate::{Context, output};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use std::io::{IsTerminal as _, Read as _};
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use zonda_engine::tokenize::Message;
 use zonda_engine::{FinishReason, Prompt};
@@ -24,9 +23,9 @@ pub struct Run {
     model: ModelArg,
     /// The prompt; from standard input if absent or `-`.
     prompt: Option<String>,
-    /// Most tokens to generate [default: until the model ends or the context is full].
-    #[arg(short = 'n', long, value_name = "N")]
-    max_tokens: Option<NonZeroUsize>,
+    /// Most tokens to generate; -1: no limit [default: until the model ends or the context is full].
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = token_limit)]
+    max_tokens: Option<usize>,
     /// Continue the prompt as it is, without the chat template.
     #[arg(long, conflicts_with = "system")]
     raw: bool,
@@ -50,6 +49,8 @@ pub struct Run {
     #[command(flatten)]
     backend: BackendArgs,
     #[command(flatten)]
+    shift: ShiftArgs,
+    #[command(flatten)]
     speculate: SpeculateArgs,
 }
 
@@ -67,7 +68,7 @@ impl Run {
             let system = self.system.into_iter().map(|s| Message::new("system", s));
             Prompt::chat(system.chain([Message::new("user", prompt)]).collect())
         };
-        let mut request = request(prompt, self.max_tokens.map(NonZeroUsize::get));
+        let mut request = request(prompt, self.max_tokens, self.shift);
         request.sampling = self.sampling.params();
         request.stop = self.stop;
         request.ignore_eos = self.ignore_eos;
@@ -77,8 +78,12 @@ impl Run {
             text.push_str(piece);
             if self.json.json { Ok(()) } else { output::print(piece) }
         });
-        let (tokens, outcome) =
-            result.map_err(|e| advise_if_too_long(e, "shorten the prompt, or give a larger --ctx"))?;
+        let (tokens, outcome) = result.map_err(|e| {
+            advise_if_too_long(
+                e,
+                "shorten the prompt, give a larger --ctx, or have its middle dropped with --context-shift",
+            )
+        })?;
         let figures = Figures::of(&outcome);
         if self.json.json {
             let mut document = json!({ "text": text, "tokens": tokens });
@@ -116,7 +121,7 @@ impl Run {
             FinishReason::ContextFull => {
                 let limit = session.engine.limits().context;
                 tracing::warn!(
-                    "the context of {limit} tokens is full: the answer was cut; --ctx makes it larger"
+                    "the context of {limit} tokens is full: the answer was cut; --ctx makes it larger, --context-shift goes on in it"
                 );
                 Ok(())
             }

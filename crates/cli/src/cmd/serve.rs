@@ -1,6 +1,6 @@
 //! `zonda serve`: models behind an HTTP API. What it serves is in the crate `zonda-server`; this reads the flags.
 
-use crate::args::{JsonArg, OpenArgs, SpeculateArgs};
+use crate::args::{JsonArg, OpenArgs, ShiftArgs, SpeculateArgs};
 use crate::backends::{self, BackendKind, OpenOptions, Sharing};
 use crate::error::{Advice as _, Interrupted, Usage};
 use crate::store::Located;
@@ -57,6 +57,8 @@ pub struct Serve {
     #[command(flatten)]
     open: OpenArgs,
     #[command(flatten)]
+    shift: ShiftArgs,
+    #[command(flatten)]
     speculate: SpeculateArgs,
 }
 
@@ -89,7 +91,8 @@ struct LoadArgs {
     /// Most memory for weights, in GiB: models are loaded when they are asked for, and unloaded to make room.
     #[arg(long, value_name = "GIB", value_parser = gibibytes)]
     max_memory: Option<u64>,
-    /// Most tokens of one answer [default: what the context holds].
+    /// Most tokens of one answer [default: what the context holds; with --context-shift, if the request doesn't say, as
+    /// many as the context holds in all].
     #[arg(long, value_name = "N")]
     max_tokens: Option<NonZeroUsize>,
     /// Seconds that a request may take [default: as long as it takes].
@@ -208,6 +211,7 @@ impl Serve {
             deadline: self.load.timeout,
             max_model_bytes: self.load.max_memory,
             prefix_cache: !self.load.no_prefix_cache,
+            context_shift: self.shift.shift(),
             log_prompts: self.web.log_prompts,
             reports: match &self.web.report {
                 Some(file) => Reports::File(file.clone()),

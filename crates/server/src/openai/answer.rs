@@ -58,6 +58,12 @@ pub struct Timings {
     pub drafted_tokens: usize,
     /// Those of them that were right.
     pub accepted_tokens: usize,
+    /// Prompt tokens that were cut from its middle, as it was longer than the context; they are in no other count.
+    pub truncated_tokens: usize,
+    /// How often half of a full context was dropped.
+    pub context_shifts: usize,
+    /// Tokens that were dropped so.
+    pub dropped_tokens: usize,
 }
 
 impl Timings {
@@ -73,6 +79,9 @@ impl Timings {
             cached_tokens: f.cached_tokens,
             drafted_tokens: f.drafted_tokens,
             accepted_tokens: f.accepted_tokens,
+            truncated_tokens: f.truncated_tokens,
+            context_shifts: f.context_shifts,
+            dropped_tokens: f.dropped_tokens,
         }
     }
 }

@@ -319,6 +319,7 @@ impl Turn {
                 };
                 Step { logprobs: probabilities, ..choice.step(pieces) }
             }
+            Event::Dropped { .. } => Step::default(),
             Event::Finished(outcome) => {
                 let pieces = choice.parser.as_mut().map(Parser::finish).unwrap_or_default();
                 let mut step = choice.step(pieces);

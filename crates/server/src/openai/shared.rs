@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
-use zonda_engine::{Grammar, Prompt, Request, SamplingParams, Speculate, TokenId};
+use zonda_engine::{Grammar, Keep, Prompt, Request, SamplingParams, Speculate, TokenId};
 
 /// Fields of both chats and completions. Sampling parameters that are left out are llama.cpp's defaults.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
@@ -57,6 +57,12 @@ pub struct Shared {
     pub ignore_eos: Option<bool>,
     /// Reuse what earlier requests with the same beginning computed [default: true].
     pub cache_prompt: Option<bool>,
+    /// When the context is full, drop half of what lies behind the kept front and go on; cut a prompt that does not fit
+    /// likewise [default: as the server was started].
+    pub context_shift: Option<bool>,
+    /// With `context_shift`: prompt tokens after the BOS that are never dropped; -1: the whole prompt [default: as the server
+    /// was started; the system messages, where they take at most half of the context].
+    pub n_keep: Option<i64>,
     /// Guess tokens ahead, which changes none of them: false, "ngram" or "draft" [default: as the server was started].
     pub speculate: Option<SpeculateField>,
     /// Give up after so many seconds.
@@ -294,6 +300,7 @@ impl Shared {
         request.prefix_cache = config.prefix_cache && self.cache_prompt != Some(false);
         request.grammar = self.grammar()?;
         request.speculate = self.speculate.map(Speculate::from);
+        request.context_shift = self.shift(config)?;
         Ok(request)
     }
 
@@ -309,14 +316,30 @@ impl Shared {
             let message = format!("expected 1 to {most} answers in all, found {all}");
             return Err(ApiError::field("n", message));
         }
-        let many = requests.into_iter().flat_map(|request| {
+        let many = requests.into_iter().flat_map(|mut request| {
+            if request.context_shift.is_some() && request.max_tokens == usize::MAX {
+                // Nobody said how long, and nothing else would end it.
+                request.max_tokens = loaded.engine.capacity();
+            }
             (0..choices).map(move |i| {
                 let mut request = request.clone();
                 request.sampling.seed = request.sampling.seed.map(|seed| seed.wrapping_add(i));
                 request
             })
         });
-        Ok(Job { loaded, requests: many.collect(), deadline: self.deadline(config)? })
+        let requests = many.collect();
+        Ok(Job { loaded, requests, deadline: self.deadline(config)? })
+    }
+
+    /// What stays when the context is full; `None`: the answer ends there.
+    fn shift(&self, config: &Config) -> Result<Option<Keep>, ApiError> {
+        let keep = match self.n_keep {
+            None => config.context_shift.unwrap_or_default(),
+            Some(n) => Keep::from_count(n).ok_or_else(|| {
+                ApiError::field("n_keep", format!("expected a count, or -1 for the whole prompt, found {n}"))
+            })?,
+        };
+        Ok(self.context_shift.unwrap_or(config.context_shift.is_some()).then_some(keep))
     }
 
     fn deadline(&self, config: &Config) -> Result<Option<Duration>, ApiError> {
