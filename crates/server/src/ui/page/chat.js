@@ -170,6 +170,7 @@ export class Chat {
     if (chunk.timings) {
       stats.ttft = chunk.timings.ttft_ms ?? stats.ttft;
       stats.speed = chunk.timings.decode_tps ?? stats.speed;
+      stats.dropped = chunk.timings.dropped_tokens;
     }
     if (chunk.usage) {
       stats.tokens = chunk.usage.completion_tokens;
@@ -191,7 +192,7 @@ export class Chat {
     $("live-speed").textContent = Number.isFinite(last.speed) ? `${figure(last.speed)} tok/s` : "";
     $("live-ttft").textContent = time(last.ttft);
     const limit = this.models.context();
-    const used = last.prompt + (last.tokens ?? last.came ?? 0);
+    const used = last.prompt + (last.tokens ?? last.came ?? 0) - (last.dropped ?? 0);
     const known = Number.isFinite(used) && Number.isFinite(limit);
     $("live-context").textContent = known ? `${count(used)} / ${count(limit)}` : limit ? `${count(limit)} tokens` : "";
     $("live-meter").style.width = known ? `${Math.min(100, (100 * used) / limit)}%` : "0";
