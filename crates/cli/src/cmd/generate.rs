@@ -145,8 +145,8 @@ impl Session {
         // The answer is in the middle of a line.
         let newline = if std::io::stdout().is_terminal() && !of_prompt { "\n" } else { "" };
         eprintln!(
-            "{newline}(the context of {} tokens is {what}: {tokens} tokens behind the kept front were dropped, as \
-             will be more, which is not said again)",
+            "{newline}(the context of {} tokens is {what}: {tokens} tokens behind the kept front were dropped; this is \
+             said once)",
             self.engine.capacity()
         );
     }
