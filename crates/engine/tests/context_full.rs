@@ -59,7 +59,7 @@ fn an_answer_goes_on_as_that_of_the_shortened_text() {
     assert_eq!((usage.context_shifts, usage.dropped_tokens), (shifts, shifts * half));
     assert_eq!((usage.prompt_tokens, usage.truncated_tokens, usage.completion_tokens), (20, 0, tokens));
     // Piece by piece, each from a prompt of its own that never saw what was dropped.
-    let (mut text, mut pieces) = (prompt(20), Vec::new());
+    let (mut text, mut pieces) = (prompt(20), Vec::<TokenId>::new());
     while pieces.len() < tokens {
         let ends = Request { context_shift: None, ..request(text.clone(), usize::MAX, Keep::Prompt) };
         let piece = run(&engine, Request { prefix_cache: false, ..ends });
