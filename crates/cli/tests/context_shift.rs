@@ -85,20 +85,21 @@ fn the_answer_is_that_of_the_shortened_text() {
 fn a_long_prompt_is_cut_or_refused_and_an_answer_may_have_no_limit() {
     let sandbox = Sandbox::new();
     let long = "word ".repeat(100);
+    let long = long.as_str();
     let mock = |more: &[&str]| {
         sandbox.run(&[&["run", "-m", "mock", "--ctx", "50", "-n", "5", "--json"], more].concat())
     };
-    mock(&[&long]).fails(1, &["at most 50", "--context-shift"]);
-    let cut = mock(&["--context-shift", &long]);
+    mock(&[long]).fails(1, &["at most 50", "--context-shift"]);
+    let cut = mock(&["--context-shift", long]);
     assert!(cut.err.contains("too small for the prompt"), "{cut:?}");
     let cut = cut.json();
     let (kept, gone) = (cut["prompt_tokens"].as_u64().unwrap(), cut["truncated_tokens"].as_u64().unwrap());
     assert!(kept <= 50 && kept + gone > 100, "{cut}");
-    mock(&["--context-shift", "--keep", "-1", &long])
+    mock(&["--context-shift", "--keep", "-1", long])
         .fails(1, &["are to be kept of a context of 50", "--keep"]);
     mock(&["--context-shift", "--keep", "-2", "hi"]).fails(2, &["--keep", "-1 for the whole prompt"]);
     mock(&["--keep", "3", "hi"]).fails(2, &["--context-shift"]);
-    let quiet = mock(&["--quiet", "--context-shift", &long]);
+    let quiet = mock(&["--quiet", "--context-shift", long]);
     assert!(quiet.err.is_empty(), "{quiet:?}");
     // No limit: until the model ends.
     let ended = sandbox.run(&[

@@ -62,6 +62,7 @@ async fn a_full_context_is_shifted_where_the_request_or_the_server_says() {
     assert_eq!((&error["param"], &error["code"]), (&json!("n_keep"), &json!("context_length_exceeded")));
     let mut stream = body(json!({"context_shift": true, "stream": true}));
     stream["max_tokens"] = 60.into();
-    let text = complete(&plain, stream).await.text();
+    let streamed = complete(&plain, stream).await;
+    let text = streamed.text();
     assert!(text.contains("\"context_shifts\":") && !text.contains("\"context_shifts\":0"), "{text}");
 }
