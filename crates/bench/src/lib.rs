@@ -36,6 +36,7 @@ pub mod homes;
 pub mod host;
 mod isolate;
 pub mod machine;
+pub mod memory;
 pub mod passage;
 pub mod perplexity;
 pub mod plan;

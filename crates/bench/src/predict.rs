@@ -151,7 +151,7 @@ impl Form {
 
     /// Why it doesn't fit into the machine's memory with `context` tokens; `None` if it does.
     pub fn too_large(&self, machine: &Machine, context: usize) -> Option<String> {
-        let (room, whose) = room(machine);
+        let (room, whose) = machine.room();
         let needs = self.memory_bytes(context);
         let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
         (needs > room).then(|| {
@@ -257,14 +257,6 @@ impl Dims {
 /// The first, largest type of `q4_k+q6_k`.
 fn base(weights: &str) -> &str {
     weights.split('+').next().unwrap_or_default()
-}
-
-/// Memory that a model may take in bytes, and who says so.
-fn room(machine: &Machine) -> (u64, &'static str) {
-    match machine.cgroup_memory_bytes {
-        Some(limit) if limit < machine.available_bytes => (limit, "the control group allows"),
-        _ => (machine.available_bytes, "available are"),
-    }
 }
 
 /// Tokens a second.

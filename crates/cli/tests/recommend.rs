@@ -88,6 +88,13 @@ fn a_shape_or_a_cached_config_is_enough_and_nothing_is_downloaded() {
     let q4_0 = choices(&document).iter().find(|c| c["quant"] == "q4_0").unwrap();
     assert_eq!(q4_0["kv_bytes"], 1_u64 << 29);
     assert_eq!((&q4_0["model"], &q4_0["ready"]), (&"mistral-7b".into(), &false.into()));
+    // what fits is what the machine and its control groups have left
+    let machine = &document["machine"];
+    let room = machine["available_bytes"].as_u64().unwrap();
+    let room = machine["cgroup_available_bytes"].as_u64().unwrap_or(room).min(room);
+    for choice in choices(&document) {
+        assert_eq!(choice["fits"], choice["memory_bytes"].as_u64().unwrap() <= room, "{choice}");
+    }
 
     sandbox.run(&["synth", "tiny-mistral", "--quant", "f32", "-o", "folder"]).ok();
     let stored = sandbox.store().join("hub/org/tiny");

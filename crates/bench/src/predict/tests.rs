@@ -98,9 +98,9 @@ fn dims_are_those_of_a_records_line() {
 #[test]
 fn what_does_not_fit_says_why() {
     let form = mistral("q4_0");
-    let machine = |available, cgroup_memory_bytes| Machine {
+    let machine = |available, cgroup_available_bytes| Machine {
         available_bytes: available,
-        cgroup_memory_bytes,
+        cgroup_available_bytes,
         ..Machine::default()
     };
     // 4.0 GB of weights and half a GiB of keys and values
@@ -113,7 +113,7 @@ fn what_does_not_fit_says_why() {
         "{why}"
     );
     let why = form.too_large(&machine(8 << 30, Some(2 << 30)), 4096).unwrap();
-    assert!(why.contains("the control group allows 2.0 GiB"), "{why}");
+    assert!(why.contains("the control group has room for 2.0 GiB"), "{why}");
     assert_eq!(form.too_large(&machine(8 << 30, Some(16 << 30)), 4096), None);
     // 131072 tokens are 16 GiB
     assert!(form.too_large(&machine(8 << 30, None), 131_072).is_some());

@@ -231,7 +231,7 @@ fn read(path: &Path) -> anyhow::Result<Record> {
 fn peaks(machine: &Machine, past: &Past, large: bool, quiet: bool) -> anyhow::Result<Peaks> {
     let isa = Isa::best();
     let _spinner = Spinner::start("measuring what the machine can do", quiet);
-    let large = large && machine.available_bytes > 2 * LARGE_BYTES as u64;
+    let large = large && machine.room().0 > 2 * LARGE_BYTES as u64;
     let probed = Probed::measure(isa, cpus::default_threads(), EACH, large);
     let mut now = doctor::peaks(isa, probed.context("measuring the memory's speed")?);
     let Some(mut before) =
