@@ -32,6 +32,8 @@ pub mod export;
 pub mod facts;
 pub mod files;
 pub mod gate;
+#[cfg(test)]
+mod gate_tests;
 pub mod homes;
 pub mod host;
 mod isolate;

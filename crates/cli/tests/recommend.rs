@@ -126,6 +126,30 @@ fn what_does_not_fit_is_said_and_not_recommended() {
     );
 }
 
+/// The committed record, cell by cell, without weights.
+#[test]
+fn a_record_is_held_against_its_prediction() {
+    let sandbox = Sandbox::new();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benchmarks/record");
+    let first = std::fs::read_dir(folder).unwrap().flatten().map(|e| e.path()).find(|p| p.is_dir()).unwrap();
+    let first = std::fs::read_dir(first).unwrap().flatten().map(|e| e.path()).next().unwrap();
+    let record = first.to_str().unwrap();
+    let document = sandbox.run(&["recommend", "--check", record, "--json"]).json();
+    let check = &document["check"];
+    let cells = check["cells"].as_array().unwrap();
+    assert!(cells.iter().any(|c| c["backend"] == "native") && cells.iter().all(|c| c["backend"] != "mock"));
+    for cell in cells.iter().filter(|c| c["prefill"]["built_in"].is_object()) {
+        let of = |key: &str| cell["prefill"]["built_in"][key].as_f64().unwrap();
+        let measured = cell["prefill"]["measured"].as_f64().unwrap();
+        assert!((of("tps") / measured - 1.0 - of("error")).abs() < 1e-9, "{cell}");
+    }
+    assert!(check["built_in"]["prefill"]["cells"].as_u64().unwrap() > 0 && check["others"].is_null());
+    let text = sandbox.run(&["recommend", "--check", record]).ok().out;
+    assert!(text.contains("Built-in shares: prefill off by") && text.contains("native"), "{text}");
+    sandbox.run(&["recommend", "--check", "nowhere"]).fails(1, &["0 records at nowhere", "results.json"]);
+    sandbox.run(&["recommend", "--check", record, "-m", "mistral-7b"]).fails(2, &["--check"]);
+}
+
 #[test]
 fn mistakes_are_explained() {
     let sandbox = Sandbox::new();

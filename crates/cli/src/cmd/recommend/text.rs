@@ -120,7 +120,7 @@ fn table(out: &mut String, choices: &[Choice]) {
     if let (Some(shares), Some(basis)) = (best.shares, &best.basis) {
         let _ = writeln!(
             out,
-            "It rests on {:.0}% of the read bandwidth in decode ({}) and {:.0}% of the arithmetic in prefill ({}).",
+            "It rests on {:.0}% of what its cores can read in decode ({}) and {:.0}% of the arithmetic in prefill ({}).",
             100.0 * shares.decode,
             source(&basis.decode),
             100.0 * shares.prefill,
