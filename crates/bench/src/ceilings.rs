@@ -40,6 +40,16 @@ pub struct Peaks {
     pub f32_ops_per_s: Rate,
 }
 
+/// How fast memory can be read, in bytes a second. Where the cores share a path to memory with others, what they get together
+/// changes from minute to minute, while each by itself reads as ever.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reading {
+    /// What the threads would read if none hindered another: one core's rate times their number.
+    pub cores: f64,
+    /// What they read together.
+    pub together: f64,
+}
+
 /// The machine's peaks before the first run and after the last one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ceilings {
@@ -101,10 +111,20 @@ impl Peaks {
         self.ops_per_s(facts.arithmetic) / facts.prefill_ops()
     }
 
-    /// Generated tokens a second if weights and the keys and values of `position` tokens were read at the peak.
-    pub fn decode_limit(&self, facts: &Facts, position: f64) -> f64 {
+    /// Generated tokens a second if weights and the keys and values of `position` tokens were read as fast as memory can be;
+    /// `now` as in [`Peaks::reading`].
+    pub fn decode_limit(&self, facts: &Facts, position: f64, now: Option<f64>) -> f64 {
+        self.reading(facts, now).together / facts.decode_bytes_at(position)
+    }
+
+    /// How fast the weights of a model can be read; `now` is what all threads read around a run, out of half a GiB.
+    pub fn reading(&self, facts: &Facts, now: Option<f64>) -> Reading {
         let large = self.read_large_bytes_per_s.filter(|_| facts.decode_bytes > LARGE);
-        large.unwrap_or(self.read_bytes_per_s).all_threads / facts.decode_bytes_at(position)
+        let rate = large.unwrap_or(self.read_bytes_per_s);
+        let cores = rate.all_threads.max(rate.one_core * self.threads as f64);
+        // large memory is read more slowly by each core, so `now` may be more than its cores can do
+        let together = now.map_or(rate.all_threads, |now| if large.is_some() { now.min(cores) } else { now });
+        Reading { cores: cores.max(together), together }
     }
 
     /// The peaks with all threads, by name.
@@ -132,7 +152,8 @@ pub fn place(rows: &mut [Row], processes: &[Process], peaks: &Peaks, cache_bytes
         // several tokens of a draft share one reading: no limit of that kind holds
         let reads = facts.decode_bytes > cache_bytes && row.drafted_tokens.is_none();
         let decode = row.decode_tps.zip(position).filter(|_| reads);
-        row.decode_share = decode.map(|(tps, position)| tps / peaks.decode_limit(&facts, position));
+        row.decode_share =
+            decode.map(|(tps, position)| tps / peaks.decode_limit(&facts, position, row.read_bytes_per_s));
     }
 }
 
@@ -166,10 +187,19 @@ mod tests {
         };
         let peaks = peaks(70e9);
         assert!((peaks.prefill_limit(&facts) - 2e12 / 14e9).abs() < 1e-9);
-        assert!((peaks.decode_limit(&facts, 0.0) - 15.0).abs() < 1e-9, "read as large memory is");
-        assert!(peaks.decode_limit(&facts, 4096.0) < 13.5);
+        assert!((peaks.decode_limit(&facts, 0.0, None) - 15.0).abs() < 1e-9, "read as large memory is");
+        assert!(peaks.decode_limit(&facts, 4096.0, None) < 13.5);
         let small = Facts { decode_bytes: 700_000_000, ..facts };
-        assert!((peaks.decode_limit(&small, 0.0) - 100.0).abs() < 1e-9);
+        assert!((peaks.decode_limit(&small, 0.0, None) - 100.0).abs() < 1e-9);
+        let reading = |facts, now| peaks.reading(facts, now);
+        assert_eq!(reading(&small, Some(40e9)), Reading { cores: 70e9, together: 40e9 }, "others read too");
+        assert_eq!(reading(&small, Some(80e9)), Reading { cores: 80e9, together: 80e9 });
+        assert_eq!(reading(&facts, Some(50e9)), Reading { cores: 60e9, together: 50e9 });
+        assert_eq!(
+            reading(&facts, Some(70e9)),
+            Reading { cores: 60e9, together: 60e9 },
+            "no more than of 4 GiB"
+        );
         assert_eq!(peaks.ops_per_s(Arithmetic::Bf16), 5e11, "no instruction for bf16: computed as f32");
     }
 

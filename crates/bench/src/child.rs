@@ -4,7 +4,7 @@
 
 use crate::clock::TimeLine;
 use crate::files::hash_ids;
-use crate::host::{Host, Opened};
+use crate::host::{Host, Opened, Reader};
 use crate::plan::{WARM_PROMPT, WARM_TOKENS, Work};
 use crate::protocol::{self, ChildSpec, FrameError, FromChild, RunSpec, ToChild};
 use crate::record::{LoadReport, RunReport};
@@ -44,6 +44,7 @@ fn serve(host: &dyn Host, out: &mut impl Write) -> Result<(), FrameError> {
     let commands = read_commands();
     protocol::write(out, &FromChild::Hello { protocol: protocol::VERSION })?;
     let mut engine: Option<Engine> = None;
+    let mut reader: Option<Reader> = None;
     for command in commands {
         let answer = match (command?, &engine) {
             (ToChild::Quit, _) => return Ok(()),
@@ -57,6 +58,14 @@ fn serve(host: &dyn Host, out: &mut impl Write) -> Result<(), FrameError> {
             },
             (ToChild::Peaks { subject, large }, _) => match host.peaks(&subject, large) {
                 Ok(peaks) => FromChild::Peaks(Box::new(peaks)),
+                Err(why) => FromChild::Failed { why },
+            },
+            (ToChild::Read(subject), _) => match reader.take().map_or_else(|| host.reader(&subject), Ok) {
+                Ok(mut ready) => {
+                    let bytes_per_s = ready();
+                    reader = Some(ready);
+                    FromChild::Read { bytes_per_s }
+                }
                 Err(why) => FromChild::Failed { why },
             },
             (ToChild::Reference(spec), _) => {

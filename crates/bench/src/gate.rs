@@ -109,7 +109,7 @@ pub fn positions(model_bytes: u64) -> usize {
 }
 
 /// What of its bound a comparison breaks. The best token counts only where enough positions are decided.
-fn broken(found: &Summary, bound: &Bounds) -> Vec<String> {
+pub(crate) fn broken(found: &Summary, bound: &Bounds) -> Vec<String> {
     let few = found.decided < FEWEST_DECIDED;
     let found = Summary { top1_decided: found.top1_decided.filter(|_| !few), ..*found };
     bound.broken(&found)

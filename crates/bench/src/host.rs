@@ -25,6 +25,9 @@ impl From<Engine> for Opened {
 /// Sees a row of logits, `[vocab]`; an error ends the walk.
 pub type Look<'a> = dyn FnMut(&[f32]) -> Result<(), String> + 'a;
 
+/// Measures what is read of memory now, in bytes a second.
+pub type Reader = Box<dyn FnMut() -> f64>;
+
 /// What a child process can do. Errors are one sentence each.
 pub trait Host {
     /// Opens the engine of a subject.
@@ -63,6 +66,13 @@ pub trait Host {
     /// # Errors
     /// Why not.
     fn peaks(&self, subject: &Subject, large: bool) -> Result<Peaks, String>;
+
+    /// Makes ready to measure, again and again, what as many threads as a subject's options say read of half a GiB of memory,
+    /// in bytes a second, in a fifth of a second or less.
+    ///
+    /// # Errors
+    /// Why not.
+    fn reader(&self, subject: &Subject) -> Result<Reader, String>;
 
     /// The CPUs that a subject's threads run on; empty where the system doesn't say.
     fn cpus(&self, _subject: &Subject) -> Vec<usize> {

@@ -32,10 +32,13 @@ pub mod export;
 pub mod facts;
 pub mod files;
 pub mod gate;
+#[cfg(test)]
+mod gate_tests;
 pub mod homes;
 pub mod host;
 mod isolate;
 pub mod machine;
+pub mod memory;
 pub mod passage;
 pub mod perplexity;
 pub mod plan;

@@ -1,5 +1,6 @@
 //! The machine that measures: what it is, and what may disturb it.
 
+use crate::memory::Left;
 use crate::warning::Warning;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,8 +48,11 @@ pub struct Machine {
     pub memory_bytes: u64,
     /// Memory free for use when the experiment began, in bytes.
     pub available_bytes: u64,
-    /// Memory limit of the control group in bytes, if there is one.
+    /// Memory limit of the control group in bytes, if there is one: the lowest of this process's groups.
     pub cgroup_memory_bytes: Option<u64>,
+    /// What the control groups left this process of their limits when the experiment began, in bytes, if they have any.
+    #[serde(default)]
+    pub cgroup_available_bytes: Option<u64>,
     /// Cores' worth of time that the control group allows, if it limits it.
     pub cgroup_cpus: Option<f64>,
     /// Operating system and version.
@@ -67,6 +71,7 @@ impl Machine {
         let mut system = System::new();
         system.refresh_memory();
         system.refresh_cpu_all();
+        let left = Left::now();
         let named =
             |name: &str| system.cpus().first().map(|c| c.brand().trim().to_owned()).filter(|b| b != name);
         Machine {
@@ -80,13 +85,23 @@ impl Machine {
                 .map(|f| flags(&f))
                 .unwrap_or_default(),
             memory_bytes: system.total_memory(),
-            available_bytes: system.available_memory(),
-            cgroup_memory_bytes: line("/sys/fs/cgroup/memory.max").and_then(|l| l.parse().ok()),
+            available_bytes: left.machine.unwrap_or(0),
+            cgroup_memory_bytes: left.group_limit,
+            cgroup_available_bytes: left.group,
             cgroup_cpus: line("/sys/fs/cgroup/cpu.max").and_then(|l| cpu_max(&l)),
             os: System::long_os_version(),
             kernel: System::kernel_version(),
             governor: line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             load1: cfg!(unix).then(|| System::load_average().one),
+        }
+    }
+
+    /// Memory that this process could get, in bytes, and who says so: the tighter of machine and control group, as
+    /// [`Left::bytes`] has it.
+    pub fn room(&self) -> (u64, &'static str) {
+        match self.cgroup_available_bytes {
+            Some(left) if left < self.available_bytes => (left, "the control group has room for"),
+            _ => (self.available_bytes, "available are"),
         }
     }
 

@@ -2,15 +2,18 @@
 //! and from how much of them a backend reached with weights of that type.
 //!
 //! A token of prefill takes `operations / (peak × e)` for the weights' products, and what is not a product: a time a value
-//! for norms and activations, and attention over the tokens before it. A generated token takes `bytes / (bandwidth × e)` for
-//! reading the weights, a time a layer for starting its threads, and reading the keys and values before it. [`known`] has
-//! these times, and shares `e` with where they were measured; [`past`] takes the shares from records of the machine at
-//! hand instead, wherever it has some.
+//! for norms and activations, and attention over the tokens before it. A generated token takes `bytes / rate` for
+//! reading the weights, a time a layer for starting its threads, and reading the keys and values before it. The rate is `e`
+//! of what the cores would read if none hindered another, and no more than they read together: a backend that keeps its
+//! cores computing half the time is as fast where others use the same memory, until what is left of it is less than that.
+//! [`known`] has these times, and shares `e` with where they were measured; [`past`] takes the shares from records of the
+//! machine at hand instead, wherever it has some.
 
+pub mod check;
 pub mod known;
 pub mod past;
 
-use crate::ceilings::Peaks;
+use crate::ceilings::{Peaks, Reading};
 use crate::child;
 use crate::facts::{Arithmetic, Facts, share};
 use crate::machine::Machine;
@@ -22,6 +25,12 @@ use zonda_engine::make::Mix;
 
 /// Bytes of a value in the KV cache, which is f16 unless asked otherwise.
 const KV_VALUE_BYTES: u64 = 2;
+
+/// The most of what the threads read together that a backend's reading of weights comes to (`docs/recommend.md`).
+const MOST: f64 = 0.95;
+/// A rate above this share of what the threads read together is bound by that, where it is well below what the cores would
+/// read: it says only that the backend can do at least so much.
+const BOUND: f64 = 0.85;
 
 /// The usual quantisations, best quality first.
 pub const QUALITY: [&str; 7] = ["f32", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0"];
@@ -151,7 +160,7 @@ impl Form {
 
     /// Why it doesn't fit into the machine's memory with `context` tokens; `None` if it does.
     pub fn too_large(&self, machine: &Machine, context: usize) -> Option<String> {
-        let (room, whose) = room(machine);
+        let (room, whose) = machine.room();
         let needs = self.memory_bytes(context);
         let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
         (needs > room).then(|| {
@@ -170,7 +179,7 @@ impl Form {
         let work = Work { facts: self.facts, dims: self.dims, costs: Costs::of(backend) };
         Speed {
             prefill_tps: 1.0 / work.prefill_s(share.prefill, peaks, prompt as f64),
-            decode_tps: 1.0 / work.decode_s(share.decode, peaks, prompt as f64),
+            decode_tps: 1.0 / work.decode_s(share.decode, peaks.reading(&self.facts, None), prompt as f64),
         }
     }
 }
@@ -190,8 +199,8 @@ impl Work {
     }
 
     /// Seconds of a token with `position` others before it.
-    fn decode_s(&self, share: f64, peaks: &Peaks, position: f64) -> f64 {
-        self.reading_s(peaks) / share + self.beside_decode_s(peaks, position)
+    fn decode_s(&self, share: f64, reading: Reading, position: f64) -> f64 {
+        self.facts.decode_bytes as f64 / rate(reading, share) + self.beside_decode_s(reading, position)
     }
 
     /// The share that a measured time means; `None` if nothing of it is left for products: then the other costs are wrong
@@ -200,26 +209,31 @@ impl Work {
         share_of(self.products_s(peaks), seconds - self.beside_prefill_s(peaks, prompt))
     }
 
-    fn decode_share(&self, seconds: f64, peaks: &Peaks, position: f64) -> Option<f64> {
-        share_of(self.reading_s(peaks), seconds - self.beside_decode_s(peaks, position))
+    /// Likewise, and whether what the cores share bounds it: it is then the least that the share can be.
+    fn decode_share(&self, seconds: f64, reading: Reading, position: f64) -> Option<(f64, bool)> {
+        let bytes = self.facts.decode_bytes as f64;
+        let share = share_of(bytes / reading.cores, seconds - self.beside_decode_s(reading, position))?;
+        let hindered = reading.together * MOST < BOUND * reading.cores;
+        Some((share, hindered && share * reading.cores > BOUND * reading.together))
     }
 
     fn products_s(&self, peaks: &Peaks) -> f64 {
         1.0 / peaks.prefill_limit(&self.facts)
     }
 
-    fn reading_s(&self, peaks: &Peaks) -> f64 {
-        1.0 / peaks.decode_limit(&self.facts, 0.0)
-    }
-
     fn beside_prefill_s(&self, peaks: &Peaks, prompt: f64) -> f64 {
         self.costs.prefill_s(self.dims, prompt, peaks.f32_ops_per_s.all_threads)
     }
 
-    fn beside_decode_s(&self, peaks: &Peaks, position: f64) -> f64 {
-        let bandwidth = self.facts.decode_bytes as f64 / self.reading_s(peaks);
-        self.costs.decode_s(self.dims, self.facts.kv_bytes as f64 * position, bandwidth)
+    fn beside_decode_s(&self, reading: Reading, position: f64) -> f64 {
+        let kv_bytes = self.facts.kv_bytes as f64 * position;
+        self.costs.layers_s(self.dims) + kv_bytes / rate(reading, self.costs.kv)
     }
+}
+
+/// Bytes a second, at a share of what the cores would read.
+fn rate(reading: Reading, share: f64) -> f64 {
+    (share * reading.cores).min(MOST * reading.together)
 }
 
 fn share_of(ideal_s: f64, took_s: f64) -> Option<f64> {
@@ -259,14 +273,6 @@ fn base(weights: &str) -> &str {
     weights.split('+').next().unwrap_or_default()
 }
 
-/// Memory that a model may take in bytes, and who says so.
-fn room(machine: &Machine) -> (u64, &'static str) {
-    match machine.cgroup_memory_bytes {
-        Some(limit) if limit < machine.available_bytes => (limit, "the control group allows"),
-        _ => (machine.available_bytes, "available are"),
-    }
-}
-
 /// Tokens a second.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Speed {
@@ -281,7 +287,7 @@ pub struct Speed {
 pub struct Efficiency {
     /// Of the peak of arithmetic.
     pub prefill: f64,
-    /// Of the read bandwidth.
+    /// Of what the cores would read if none hindered another.
     pub decode: f64,
 }
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use zonda_engine::forward::BackendInfo;
 
 /// The protocol's version; parent and child must be of the same build.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Longest frame, in bytes. A run of a million tokens fits.
 pub const MAX_FRAME: usize = 64 << 20;
 
@@ -35,6 +35,9 @@ pub enum ToChild {
         /// Reading large memory too.
         large: bool,
     },
+    /// Measure what is read of memory now, with as many threads as this subject's; answered by [`FromChild::Read`] or
+    /// [`FromChild::Failed`]. The process keeps the memory for the next time.
+    Read(Subject),
     /// Compute the exact logits of a subject's weights; answered by [`FromChild::Reference`] or [`FromChild::Failed`].
     Reference(ReferenceSpec),
     /// Compare a backend with them; answered by [`FromChild::Compared`] or [`FromChild::Failed`].
@@ -115,6 +118,11 @@ pub enum FromChild {
     Done(Box<RunReport>),
     /// The machine's peaks.
     Peaks(Box<Peaks>),
+    /// What all threads read of memory just now.
+    Read {
+        /// Bytes.
+        bytes_per_s: f64,
+    },
     /// The exact logits are in the file.
     Reference {
         /// What the highest-precision form is.

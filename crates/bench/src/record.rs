@@ -325,9 +325,14 @@ pub struct Row {
     #[serde(default)]
     pub prefill_share: Option<f64>,
     /// The decode rate as a share of what the machine's memory allows, 0 to 1: bytes of weights, keys and values read a
-    /// token × tokens/s ÷ the read bandwidth.
+    /// token × tokens/s ÷ the read bandwidth around the run ([`Row::read_bytes_per_s`]); of models above 1 GiB at most what
+    /// large memory allows.
     #[serde(default)]
     pub decode_share: Option<f64>,
+    /// Memory that all threads read right before or right after the run, out of half a GiB, in bytes a second: the higher of
+    /// both readings. `None` if it was not measured.
+    #[serde(default)]
+    pub read_bytes_per_s: Option<f64>,
     /// Gaps between deliveries in ms: 50th, 90th and 99th percentile.
     pub itl_ms: Option<[f64; 3]>,
     /// What loading the engine of this run's process took, in ms.
@@ -416,6 +421,9 @@ pub struct Cell {
     /// As [`Row::decode_share`].
     #[serde(default)]
     pub decode_share: Option<Stats>,
+    /// As [`Row::read_bytes_per_s`].
+    #[serde(default)]
+    pub read_bytes_per_s: Option<Stats>,
     /// Loading the engine, in ms, cold and warm.
     #[serde(default)]
     pub load_ms: Option<Stats>,

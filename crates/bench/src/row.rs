@@ -40,6 +40,7 @@ pub fn empty(
         decode_tps: None,
         prefill_share: None,
         decode_share: None,
+        read_bytes_per_s: None,
         itl_ms: None,
         peak_rss_mb: None,
         usage: None,

@@ -13,8 +13,8 @@ use crate::gate;
 use crate::isolate;
 use crate::machine::Machine;
 use crate::plan::{BenchConfig, Plan, Runs};
-use crate::process::{ChildError, Launcher};
-use crate::progress::{Progress, Update};
+use crate::process::{ChildError, ChildProcess, Launcher};
+use crate::progress::{Progress, Update, Watcher};
 use crate::protocol::{FromChild, ToChild};
 use crate::quality::{self, Quality};
 use crate::recommend;
@@ -48,6 +48,7 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
         given_up: BTreeMap::new(),
         runs_begun: 0,
         ceilings: Ceilings::default(),
+        meter: None,
         large: false,
         agreement: Vec::new(),
         quality: Vec::new(),
@@ -126,6 +127,8 @@ struct Experiment<'a> {
     given_up: BTreeMap<(usize, usize), String>,
     runs_begun: usize,
     ceilings: Ceilings,
+    /// Reads memory before and after runs; `None` if that isn't measured, or failed.
+    meter: Option<ChildProcess>,
     /// A model is so large that reading large memory is measured.
     large: bool,
     agreement: Vec<gate::Agreed>,
@@ -174,7 +177,11 @@ impl Experiment<'_> {
             let missing = self.quality.iter().filter_map(|q| q.warning(config)).collect::<Vec<_>>();
             missing.into_iter().for_each(|warning| self.warn(warning));
         }
+        if self.ceilings.before.is_some() {
+            self.start_meter()?;
+        }
         self.blocks()?;
+        self.meter.take().into_iter().for_each(ChildProcess::quit);
         if self.config.peaks && real && self.ceilings.before.is_some() {
             self.ceilings.after = self.peaks()?;
         }
@@ -187,8 +194,16 @@ impl Experiment<'_> {
         self.progress.update(Update::Peaks);
         let large = self.large;
         let question = ToChild::Peaks { subject: subject.clone(), large };
-        let why = match gate::ask(self.launcher, &question, self.plan.timeout(), self.progress) {
-            Ok(FromChild::Peaks(peaks)) => return Ok(Some(*peaks)),
+        let answer = gate::ask(self.launcher, &question, self.plan.timeout(), self.progress);
+        match answer {
+            Ok(FromChild::Peaks(peaks)) => Ok(Some(*peaks)),
+            other => self.no_peaks(other).map(|()| None),
+        }
+    }
+
+    /// A limit could not be measured: the rest is.
+    fn no_peaks(&mut self, answer: Result<FromChild, ChildError>) -> Result<(), Stop> {
+        let why = match answer {
             Err(ChildError::Interrupted) => return Err(Stop::Interrupted),
             Ok(FromChild::Failed { why }) => why,
             Ok(other) => format!("unexpected answer: {other:?}"),
@@ -196,7 +211,31 @@ impl Experiment<'_> {
         };
         self.ceilings.why = Some(why.clone());
         self.warn(Warning::NoPeaks { why });
-        Ok(None)
+        Ok(())
+    }
+
+    /// The process that reads memory before and after runs. It sleeps meanwhile, and keeps its half a GiB.
+    fn start_meter(&mut self) -> Result<(), Stop> {
+        let mut meter = ChildProcess::start(self.launcher).map_err(Stop::Launch)?;
+        match meter.greet(self.plan.timeout(), &mut Watcher(self.progress)) {
+            Ok(()) => self.meter = Some(meter),
+            Err(error) => self.no_peaks(Err(error))?,
+        }
+        Ok(())
+    }
+
+    /// What all threads read of memory now, in bytes a second; `None` for what has no limits, or if it can't be measured.
+    fn read_memory(&mut self, subject: usize) -> Result<Option<f64>, Stop> {
+        let subject = &self.config.subjects[subject];
+        let Some(meter) = self.meter.as_mut().filter(|_| !subject.synthetic) else { return Ok(None) };
+        let question = ToChild::Read(subject.clone());
+        match meter.ask(&question, self.plan.timeout(), &mut Watcher(self.progress)) {
+            Ok(FromChild::Read { bytes_per_s }) => Ok(Some(bytes_per_s)),
+            other => {
+                self.meter = None;
+                self.no_peaks(other).map(|()| None)
+            }
+        }
     }
 
     /// Whether the processes had their cores to themselves, where that was asked for.

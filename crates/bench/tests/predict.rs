@@ -6,6 +6,7 @@ use zonda_bench::Record;
 use zonda_bench::ceilings::{Ceilings, Peaks, Rate};
 use zonda_bench::facts::{Arithmetic, Facts};
 use zonda_bench::machine::Machine;
+use zonda_bench::predict::check::Check;
 use zonda_bench::predict::past::{Basis, Past, Source};
 use zonda_bench::predict::{Form, known};
 use zonda_bench::stats::Stats;
@@ -16,7 +17,7 @@ use zonda_engine::make::SynthSpec;
 fn record(form: &Form, started: &str, prefill_tps: f64, decode_tps: f64) -> Record {
     let mut record = fixture::record();
     record.started = started.into();
-    let rate = |all_threads| Rate { one_core: all_threads, all_threads };
+    let rate = |all_threads| Rate { one_core: all_threads / 2.0, all_threads };
     let peaks = Peaks {
         threads: 2,
         instruction_set: "avx512".into(),
@@ -109,6 +110,39 @@ fn past_predictions_are_held_against_what_was_measured() {
     let error = Past::of(&Machine::default(), same).error();
     assert!(error.prefill.worst.unwrap() < 1e-9, "{error:?}");
     assert_eq!(Past::default().error().prefill.median, None);
+}
+
+/// A record is held against the table and against the others, itself left out.
+#[test]
+fn a_record_is_checked_cell_by_cell() {
+    let form = form();
+    let old = || ("old".to_owned(), record(&form, "2026-01-01T00:00:00Z", 400.0, 200.0));
+    let mut new = record(&form, "2026-02-01T00:00:00Z", 500.0, 250.0);
+    let check = Check::of(new.clone(), [old(), ("new".to_owned(), new.clone())]);
+    let cell = |check: &Check, scenario: &str| {
+        check.cells.iter().find(|c| c.backend == "native" && c.scenario == scenario).unwrap().clone()
+    };
+    let long = cell(&check, "long");
+    let (prefill, decode) = (long.prefill.unwrap(), long.decode.unwrap());
+    assert_eq!((prefill.measured, decode.measured), (500.0, 250.0));
+    assert!(
+        near(prefill.others.unwrap().error, -0.2) && near(decode.others.unwrap().error, -0.2),
+        "{check:?}"
+    );
+    // 1 ms at 0.65, 0.14149 ms beside
+    assert!(near(prefill.built_in.unwrap().tps, 1000.0 / (1.0 / 0.65 + 0.14149)), "{prefill:?}");
+    assert_eq!(cell(&check, "short").prefill, None, "too short to say anything");
+    assert_eq!(Check::of(new.clone(), []).others, None);
+
+    // where a third of the memory's speed was left to it, a decode is held against that
+    for cell in new.summary.iter_mut().filter(|c| c.subject == 0) {
+        cell.read_bytes_per_s = Stats::of(&[500.0 * form.facts.decode_bytes as f64 / 3.0], 1);
+    }
+    let busy = cell(&Check::of(new, []), "short").decode.unwrap().built_in.unwrap().tps;
+    // 6 ms at 0.95, 0.42 ms for the layers, and 1.34 MB of keys and values at as much
+    let expected =
+        1000.0 / (6.0 / 0.95 + 0.42 + 6.0 / 0.95 * 23040.0 * 58.0 / form.facts.decode_bytes as f64);
+    assert!((busy / expected - 1.0).abs() < 0.01, "{busy} {expected}");
 }
 
 /// The built-in shares predict the committed record, which most of them were not taken from.

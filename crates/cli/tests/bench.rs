@@ -78,6 +78,23 @@ fn bench_measures_and_writes_what_it_measured() {
     assert!(small.err.contains("runs failed"), "{small:?}");
 }
 
+/// What a person sees last: the table, the ranking, the recommendation, and where the report is.
+#[test]
+fn bench_ends_with_what_to_do_and_where_the_report_is() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["synth", "tiny-mistral", "--quant", "q4_0", "-o", "t.gguf"]).ok();
+    let args = ["bench", "-m", "t.gguf", "--scenario", "short", "--runs", "1", "--out", "r", "--quick"];
+    let ran = sandbox.run(&args).ok();
+    let place = |what: &str| ran.out.find(what).unwrap_or_else(|| panic!("no {what}: {ran:?}"));
+    let order = ["tokens/s", "\nRanking", "native · t", "\nRecommendation\n"].map(place);
+    assert!(place("│ short") < order[1] && order[1] < order[3], "{order:?}");
+    let end = ran.out.split("\nRecommendation\n").last().unwrap();
+    assert!(end.starts_with("native · t") && end.lines().count() == 1, "the recommendation is last: {end}");
+    let last = ran.err.lines().last().unwrap();
+    let report = last.strip_prefix("report: ").unwrap_or_else(|| panic!("{ran:?}"));
+    assert!(sandbox.path(report).is_file(), "{last}");
+}
+
 /// The results of a quick bench of a tiny model, in the folder `out`.
 fn measure(sandbox: &Sandbox, out: &str, more: &[&str]) -> Value {
     let args =

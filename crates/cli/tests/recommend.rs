@@ -88,6 +88,13 @@ fn a_shape_or_a_cached_config_is_enough_and_nothing_is_downloaded() {
     let q4_0 = choices(&document).iter().find(|c| c["quant"] == "q4_0").unwrap();
     assert_eq!(q4_0["kv_bytes"], 1_u64 << 29);
     assert_eq!((&q4_0["model"], &q4_0["ready"]), (&"mistral-7b".into(), &false.into()));
+    // what fits is what the machine and its control groups have left
+    let machine = &document["machine"];
+    let room = machine["available_bytes"].as_u64().unwrap();
+    let room = machine["cgroup_available_bytes"].as_u64().unwrap_or(room).min(room);
+    for choice in choices(&document) {
+        assert_eq!(choice["fits"], choice["memory_bytes"].as_u64().unwrap() <= room, "{choice}");
+    }
 
     sandbox.run(&["synth", "tiny-mistral", "--quant", "f32", "-o", "folder"]).ok();
     let stored = sandbox.store().join("hub/org/tiny");
@@ -117,6 +124,30 @@ fn what_does_not_fit_is_said_and_not_recommended() {
         text.contains("doesn't fit: gguf in q4_0") && text.contains("Nothing can be recommended"),
         "{text}"
     );
+}
+
+/// The committed record, cell by cell, without weights.
+#[test]
+fn a_record_is_held_against_its_prediction() {
+    let sandbox = Sandbox::new();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benchmarks/record");
+    let first = std::fs::read_dir(folder).unwrap().flatten().map(|e| e.path()).find(|p| p.is_dir()).unwrap();
+    let first = std::fs::read_dir(first).unwrap().flatten().map(|e| e.path()).next().unwrap();
+    let record = first.to_str().unwrap();
+    let document = sandbox.run(&["recommend", "--check", record, "--json"]).json();
+    let check = &document["check"];
+    let cells = check["cells"].as_array().unwrap();
+    assert!(cells.iter().any(|c| c["backend"] == "native") && cells.iter().all(|c| c["backend"] != "mock"));
+    for cell in cells.iter().filter(|c| c["prefill"]["built_in"].is_object()) {
+        let of = |key: &str| cell["prefill"]["built_in"][key].as_f64().unwrap();
+        let measured = cell["prefill"]["measured"].as_f64().unwrap();
+        assert!((of("tps") / measured - 1.0 - of("error")).abs() < 1e-9, "{cell}");
+    }
+    assert!(check["built_in"]["prefill"]["cells"].as_u64().unwrap() > 0 && check["others"].is_null());
+    let text = sandbox.run(&["recommend", "--check", record]).ok().out;
+    assert!(text.contains("Built-in shares: prefill off by") && text.contains("native"), "{text}");
+    sandbox.run(&["recommend", "--check", "nowhere"]).fails(1, &["0 records at nowhere", "results.json"]);
+    sandbox.run(&["recommend", "--check", record, "-m", "mistral-7b"]).fails(2, &["--check"]);
 }
 
 #[test]

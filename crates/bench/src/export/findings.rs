@@ -149,6 +149,15 @@ pub fn methodology(record: &Record) -> Vec<String> {
             ));
         }
     }
+    let readings = record.rows.iter().filter_map(|r| r.read_bytes_per_s);
+    if let Some((low, high)) = readings.map(|r| (r, r)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) {
+        out.push(format!(
+            "Memory was read before and after every run, and each decode is held against the faster of its two readings: \
+             {} to {} GB/s.",
+            figure(low / 1e9),
+            figure(high / 1e9)
+        ));
+    }
     out.extend(acceptance(record));
     if record.partial {
         out.push(

@@ -1,4 +1,4 @@
-//! The terminal's view of a record: a table per backend and model, the ranking, the recommendation, the warnings.
+//! The terminal's view of a record: a table per backend and model, the ranking, the warnings, the recommendation.
 
 use crate::quality::Quality;
 use crate::record::{Cell, Process, Rank, Record};
@@ -49,15 +49,16 @@ pub fn render_table(record: &Record, width: u16, color: bool) -> String {
             o.runs
         );
     }
-    let _ = writeln!(out, "\n{}", style.strong("Recommendation"));
-    for sentence in &record.recommendation {
-        let _ = writeln!(out, "{sentence}");
-    }
     if !record.warnings.is_empty() {
         let _ = writeln!(out, "\n{}", style.strong("Warnings"));
         for warning in &record.warnings {
             let _ = writeln!(out, "- {}", warning.message);
         }
+    }
+    // last, where it is seen however many warnings there are
+    let _ = writeln!(out, "\n{}", style.strong("Recommendation"));
+    for sentence in &record.recommendation {
+        let _ = writeln!(out, "{sentence}");
     }
     out
 }

@@ -40,13 +40,13 @@ pub fn shares(backend: &str, base: &str) -> Option<Known> {
         ("native", "q5_0" | "q5_1") => known(0.62, KERNELS_TYPES, 0.84, AS_Q4_0),
         ("native", "q5_k") => known(0.58, KERNELS_TYPES, 0.82, KERNELS_TYPES),
         ("native", "q6_k" | "q3_k" | "q2_k") => known(0.48, KERNELS_TYPES, 0.82, KERNELS_TYPES),
-        ("native", "bf16") => known(0.84, KERNELS_TYPES, 0.84, AS_Q4_0),
+        ("native", "bf16") => known(0.70, KERNELS_7B, 0.73, KERNELS_7B),
         ("native", "f32" | "f16") => known(0.74, RECORD_135M, 0.85, LATER_135M),
         ("llama-cpp", "q4_0") => known(0.26, KERNELS_7B, 0.53, KERNELS_7B),
         ("llama-cpp", "q4_k" | "q5_k" | "q6_k") => known(0.235, KERNELS_7B, 0.50, BY_TYPE),
         ("llama-cpp", "q8_0") => known(0.137, KERNELS_7B, 0.43, BY_TYPE),
         ("llama-cpp", "q4_1") => known(0.051, RECORD_135M, 0.53, AS_Q4_0),
-        ("llama-cpp", "bf16") => known(0.50, BY_TYPE, 0.58, BY_TYPE),
+        ("llama-cpp", "bf16") => known(0.48, KERNELS_7B, 0.71, KERNELS_7B),
         ("mlx", "f32") => known(0.156, RECORD_135M, 0.15, RECORD_135M),
         _ => None,
     }
@@ -62,8 +62,8 @@ pub(super) struct Costs {
     value_s: f64,
     /// Share of the `f32` peak that a prompt's attention runs at.
     attention: f64,
-    /// Share of the read bandwidth that keys and values are read at.
-    kv: f64,
+    /// Share of what the cores would read that keys and values are read at.
+    pub kv: f64,
 }
 
 impl Costs {
@@ -86,8 +86,8 @@ impl Costs {
         (dims.layers * dims.width) as f64 * self.value_s + attention / (peak * self.attention)
     }
 
-    /// Seconds of a generated token beside reading the weights, with so many bytes of keys and values before it.
-    pub fn decode_s(&self, dims: Dims, kv_bytes: f64, bandwidth: f64) -> f64 {
-        dims.layers as f64 * self.layer_s + kv_bytes / (bandwidth * self.kv)
+    /// Seconds that starting threads adds to a generated token.
+    pub fn layers_s(&self, dims: Dims) -> f64 {
+        dims.layers as f64 * self.layer_s
     }
 }

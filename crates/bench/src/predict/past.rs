@@ -3,7 +3,7 @@
 
 use super::known::{self, Costs};
 use super::{Dims, Efficiency, Form, Speed, Work, base};
-use crate::ceilings::{LARGE, Peaks};
+use crate::ceilings::{LARGE, Peaks, Reading};
 use crate::machine::Machine;
 use crate::record::{Cell, LoadReport, Record};
 use crate::stats::{Stats, median};
@@ -23,7 +23,7 @@ pub struct Past {
 
 /// A record by name.
 #[derive(Clone, Debug)]
-struct Recorded {
+pub(super) struct Recorded {
     name: String,
     record: Record,
     /// Its own ceilings; `None` if they were not measured.
@@ -110,7 +110,7 @@ pub struct Off {
 }
 
 impl Off {
-    fn of(errors: &[f64]) -> Off {
+    pub(super) fn of(errors: &[f64]) -> Off {
         Off { median: median(errors), worst: errors.iter().copied().reduce(f64::max), cells: errors.len() }
     }
 }
@@ -121,7 +121,7 @@ impl Past {
         let mut records: Vec<_> = records
             .into_iter()
             .filter(|(_, r)| !r.program.debug_build && same(machine, &r.machine))
-            .map(|(name, record)| Recorded { name, peaks: record.ceilings.best(), record })
+            .map(|(name, record)| Recorded::of(name, record))
             .collect();
         records.sort_by(|a, b| b.record.started.cmp(&a.record.started));
         Past { records }
@@ -149,7 +149,7 @@ impl Past {
 
     /// Likewise by type and size, as if the record of index `without` weren't there. Records of models of the same size
     /// class come first: memory above 1 GiB is read at another speed.
-    fn shares(
+    pub(super) fn shares(
         &self,
         backend: &str,
         base: &str,
@@ -175,8 +175,8 @@ impl Past {
         };
         let (prefill, prefill_from) =
             either(newest(|s| s.prefill_share()), table.map(|k| (k.share.prefill, k.measured[0])))?;
-        let (decode, decode_from) =
-            either(newest(|s| s.decode_share()), table.map(|k| (k.share.decode, k.measured[1])))?;
+        let decode = either(newest(|s| s.decode_share()), table.map(|k| (k.share.decode, k.measured[1])));
+        let (decode, decode_from) = decode.or_else(|| either(newest(|s| s.least_decode_share()), None))?;
         Some((Efficiency { prefill, decode }, Basis { prefill: prefill_from, decode: decode_from }))
     }
 
@@ -237,16 +237,20 @@ fn same(a: &Machine, b: &Machine) -> bool {
 }
 
 /// A cell of a record with what was loaded for it: only what ran on the processor, and is known.
-struct Seen<'a> {
-    cell: &'a Cell,
-    load: &'a LoadReport,
+pub(super) struct Seen<'a> {
+    pub(super) cell: &'a Cell,
+    pub(super) load: &'a LoadReport,
     work: Work,
     /// The record's own ceilings; `None` if they were not measured.
     peaks: Option<&'a Peaks>,
 }
 
 impl Recorded {
-    fn seen(&self) -> impl Iterator<Item = Seen<'_>> {
+    pub(super) fn of(name: String, record: Record) -> Recorded {
+        Recorded { name, peaks: record.ceilings.best(), record }
+    }
+
+    pub(super) fn seen(&self) -> impl Iterator<Item = Seen<'_>> {
         self.record.summary.iter().filter(|c| !c.synthetic && c.runs > 0).filter_map(|cell| {
             let load = self.record.processes.iter().rev().filter(|p| p.subject == cell.subject);
             let load = load.filter_map(|p| p.load.as_ref()).find(|l| l.backend.device == "cpu")?;
@@ -262,19 +266,19 @@ fn middle(stats: &Option<Stats>) -> Option<f64> {
 }
 
 impl Seen<'_> {
-    fn base(&self) -> &str {
+    pub(super) fn base(&self) -> &str {
         base(&self.load.backend.weights)
     }
 
-    fn large(&self) -> bool {
+    pub(super) fn large(&self) -> bool {
         self.work.facts.decode_bytes > LARGE
     }
 
-    fn prefill_tps(&self) -> Option<f64> {
+    pub(super) fn prefill_tps(&self) -> Option<f64> {
         middle(&self.cell.prefill_tps).filter(|_| self.cell.prompt_tokens.is_some_and(|n| n >= FEWEST_PROMPT))
     }
 
-    fn decode_tps(&self) -> Option<f64> {
+    pub(super) fn decode_tps(&self) -> Option<f64> {
         middle(&self.cell.decode_tps).filter(|_| self.cell.generated.is_some_and(|n| n >= FEWEST_GENERATED))
     }
 
@@ -288,18 +292,33 @@ impl Seen<'_> {
         self.work.prefill_share(1.0 / self.prefill_tps()?, self.peaks?, self.places()?.0)
     }
 
-    /// A model that fits the last cache is not read from memory, and has no share.
+    /// The share of what the cores would read, if what they shared with others was not in the way.
     fn decode_share(&self) -> Option<f64> {
+        self.decode().filter(|(_, bound)| !bound).map(|(share, _)| share)
+    }
+
+    /// What it is at least.
+    fn least_decode_share(&self) -> Option<f64> {
+        self.decode().map(|(share, _)| share)
+    }
+
+    /// A model that fits the last cache is not read from memory, and has no share.
+    fn decode(&self) -> Option<(f64, bool)> {
         self.cell.decode_share.as_ref()?;
-        self.work.decode_share(1.0 / self.decode_tps()?, self.peaks?, self.places()?.1)
+        self.work.decode_share(1.0 / self.decode_tps()?, self.reading()?, self.places()?.1)
+    }
+
+    /// What memory gave around the cell's runs.
+    fn reading(&self) -> Option<Reading> {
+        Some(self.peaks?.reading(&self.work.facts, middle(&self.cell.read_bytes_per_s)))
     }
 
     /// What would have been said of prefill and of decode under the record's own ceilings.
-    fn predict(&self, shares: Efficiency) -> Option<Speed> {
+    pub(super) fn predict(&self, shares: Efficiency) -> Option<Speed> {
         let ((prompt, position), peaks) = (self.places()?, self.peaks?);
         Some(Speed {
             prefill_tps: 1.0 / self.work.prefill_s(shares.prefill, peaks, prompt),
-            decode_tps: 1.0 / self.work.decode_s(shares.decode, peaks, position),
+            decode_tps: 1.0 / self.work.decode_s(shares.decode, self.reading()?, position),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The predictor against examples computed by hand.
 
 use super::*;
-use crate::ceilings::Rate;
+use crate::ceilings::{Rate, Reading};
 use zonda_engine::make::SynthSpec;
 
 fn mistral(mix: &str) -> Form {
@@ -60,15 +60,33 @@ fn shares_and_times_agree() {
     let form = mistral("q4_k_m");
     for backend in ["native", "llama-cpp", "mlx", "abacus"] {
         let work = Work { facts: form.facts, dims: form.dims, costs: Costs::of(backend) };
-        let (prefill, decode) = (work.prefill_s(0.5, &peaks(), 300.0), work.decode_s(0.6, &peaks(), 300.0));
-        let back = (work.prefill_share(prefill, &peaks(), 300.0), work.decode_share(decode, &peaks(), 300.0));
-        assert!((back.0.unwrap() - 0.5).abs() < 1e-9 && (back.1.unwrap() - 0.6).abs() < 1e-9, "{back:?}");
+        let reading = peaks().reading(&form.facts, None);
+        let (prefill, decode) = (work.prefill_s(0.5, &peaks(), 300.0), work.decode_s(0.6, reading, 300.0));
+        let back = (work.prefill_share(prefill, &peaks(), 300.0), work.decode_share(decode, reading, 300.0));
+        assert!((back.0.unwrap() - 0.5).abs() < 1e-9 && (back.1.unwrap().0 - 0.6).abs() < 1e-9, "{back:?}");
+        assert!(!back.1.unwrap().1, "nothing hinders the cores");
         assert_eq!(
             work.prefill_share(1e-9, &peaks(), 300.0).filter(|s| *s > 1.0),
             None,
             "no share is above 1"
         );
     }
+}
+
+/// Two cores that read 40 GB/s each have 48 together while others use the memory.
+#[test]
+fn what_cores_share_bounds_only_who_would_read_more() {
+    let form = mistral("q4_0");
+    let work = Work { facts: form.facts, dims: form.dims, costs: Costs::of("abacus") };
+    let quiet = Reading { cores: 80e9, together: 80e9 };
+    let busy = Reading { cores: 80e9, together: 48e9 };
+    let rate = |share, reading| form.facts.decode_bytes as f64 / work.decode_s(share, reading, 0.0);
+    assert!((rate(0.8, quiet) - 64e9).abs() < 1.0 && (rate(0.8, busy) - 0.95 * 48e9).abs() < 1.0);
+    assert!((rate(0.5, quiet) - 40e9).abs() < 1.0 && (rate(0.5, busy) - 40e9).abs() < 1.0);
+    let back = |share, reading| work.decode_share(work.decode_s(share, reading, 0.0), reading, 0.0).unwrap();
+    assert!((back(0.8, quiet).0 - 0.8).abs() < 1e-9 && !back(0.8, quiet).1);
+    assert!((back(0.4, busy).0 - 0.4).abs() < 1e-9 && !back(0.4, busy).1);
+    assert!(back(0.8, busy).1, "at least 57%, and no more can be said");
 }
 
 #[test]
@@ -98,9 +116,9 @@ fn dims_are_those_of_a_records_line() {
 #[test]
 fn what_does_not_fit_says_why() {
     let form = mistral("q4_0");
-    let machine = |available, cgroup_memory_bytes| Machine {
+    let machine = |available, cgroup_available_bytes| Machine {
         available_bytes: available,
-        cgroup_memory_bytes,
+        cgroup_available_bytes,
         ..Machine::default()
     };
     // 4.0 GB of weights and half a GiB of keys and values
@@ -113,7 +131,7 @@ fn what_does_not_fit_says_why() {
         "{why}"
     );
     let why = form.too_large(&machine(8 << 30, Some(2 << 30)), 4096).unwrap();
-    assert!(why.contains("the control group allows 2.0 GiB"), "{why}");
+    assert!(why.contains("the control group has room for 2.0 GiB"), "{why}");
     assert_eq!(form.too_large(&machine(8 << 30, Some(16 << 30)), 4096), None);
     // 131072 tokens are 16 GiB
     assert!(form.too_large(&machine(8 << 30, None), 131_072).is_some());

@@ -55,12 +55,17 @@ impl Experiment<'_> {
             };
             // After a failure nothing in that process is to be trusted: the rest gets a fresh one.
             let mut alive = true;
+            let mut before = self.read_memory(visit.subject)?;
             while alive && let Some(work) = todo.pop_front() {
                 self.runs_begun += 1;
                 let order = Some(self.runs_begun);
                 match self.measure(&mut child, visit.subject, work, run) {
                     Ok(mut row) => {
                         row.order = order;
+                        let after = self.read_memory(visit.subject)?;
+                        // what was disturbed says nothing about a limit
+                        row.read_bytes_per_s = before.into_iter().chain(after).reduce(f64::max);
+                        before = after;
                         self.keep(row);
                     }
                     Err(Trouble::Stop(stop)) => return Err(stop),

@@ -1,7 +1,7 @@
 //! What the test's child opens: a mock, with the fault that the subject's option names.
 
 use zonda_bench::ceilings::{Peaks, Rate};
-use zonda_bench::host::Look;
+use zonda_bench::host::{Look, Reader};
 use zonda_bench::{ChildSpec, Host, Opened, Subject};
 use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot, Span, Want};
@@ -67,6 +67,17 @@ impl Host for TestHost {
             bf16_ops_per_s: None,
             f32_ops_per_s: rate,
         })
+    }
+
+    fn reader(&self, subject: &Subject) -> Result<Reader, String> {
+        let mut reading = 1e9;
+        match subject.model.as_str() {
+            "without memory" => Err("no room to read".into()),
+            _ => Ok(Box::new(move || {
+                reading += 1e9;
+                reading
+            })),
+        }
     }
 }
 

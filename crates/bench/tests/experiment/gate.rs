@@ -108,6 +108,17 @@ fn peaks_are_measured_before_and_after() {
     let record = run(gated(vec![subject("a", "")]));
     assert!(record.ceilings.before.is_some() && record.ceilings.before == record.ceilings.after);
     assert!(record.rows.iter().all(|r| r.decode_share.is_none()), "what a token costs isn't known here");
+    // read once before the first run and once after each: 2, 3, 4 … GB/s, and the higher of two is the later
+    let mut runs: Vec<_> = record.rows.iter().map(|r| (r.order, r.read_bytes_per_s)).collect();
+    runs.sort_by_key(|(order, _)| *order);
+    assert!(runs.iter().all(|(_, read)| read.is_some_and(|r| r >= 3e9)), "{runs:?}");
+    assert!(runs.is_sorted_by(|a, b| a.1 < b.1), "{runs:?}");
+    assert!(record.summary.iter().all(|c| c.read_bytes_per_s.is_some()));
+    let without = Subject { model: "without memory".into(), ..subject("a", "") };
+    let without = run(gated(vec![without]));
+    assert!(without.rows.iter().all(|r| r.status == Status::Ok && r.read_bytes_per_s.is_none()));
+    let told = |w: &&zonda_bench::warning::Noted| w.message.contains("no room to read");
+    assert_eq!(without.warnings.iter().filter(told).count(), 1);
     let alone = run(gated(vec![mock()]));
     assert_eq!(
         (alone.ceilings.before, alone.agreement),

@@ -4,11 +4,10 @@
 use super::{BackendKind, OpenOptions};
 use crate::args::Device;
 use crate::output::human_bytes;
-use std::path::Path;
+use zonda_bench::memory::Left;
 use zonda_engine::forward::{BackendError, Limits};
 use zonda_engine::load::{Model, ModelSpec};
 use zonda_kernels::attention::{KvType, PAGE};
-use zonda_kernels::cpus;
 
 /// Prompt tokens that are in work at once.
 const BATCH: u64 = 512;
@@ -103,7 +102,7 @@ pub(super) fn check(kind: BackendKind, model: &Model, options: &OpenOptions) -> 
     if options.no_memory_check || kind == BackendKind::Mock || options.device == Device::Gpu {
         return Ok(());
     }
-    let Some(available) = available_bytes() else { return Ok(()) };
+    let Some(available) = Left::now().bytes() else { return Ok(()) };
     match refusal(&Plan::of(model, options), model, options, available) {
         None => Ok(()),
         Some(why) => Err(BackendError::Unsupported(why)),
@@ -125,74 +124,4 @@ fn refusal(plan: &Plan, model: &Model, options: &OpenOptions, available: u64) ->
             plan.instead(model, options, available).join(", or ")
         )
     })
-}
-
-/// Memory that this process could get without swapping, in bytes: what the machine has left and what its control groups
-/// (version 1 or 2) leave it. `None` where the system doesn't say.
-fn available_bytes() -> Option<u64> {
-    let machine = cpus::available_bytes()? as u64;
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    Some(groups.lines().flat_map(|line| in_group(Path::new("/sys/fs/cgroup"), line)).fold(machine, u64::min))
-}
-
-/// What the memory controller leaves, by a line of `/proc/self/cgroup`: of the group and all above it. In a container the
-/// files are at the root though the line names a path outside it.
-fn in_group(root: &Path, line: &str) -> Vec<u64> {
-    let mut fields = line.splitn(3, ':');
-    let (_, controllers, path) = (fields.next(), fields.next(), fields.next().unwrap_or("/"));
-    let (root, names) = match controllers {
-        Some("") => (root.to_owned(), ["memory.max", "memory.current", "inactive_file"]),
-        Some(c) if c.split(',').any(|c| c == "memory") => {
-            (root.join("memory"), ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"])
-        }
-        _ => return Vec::new(),
-    };
-    let own = root.join(path.trim_start_matches('/'));
-    own.ancestors()
-        .take_while(|folder| folder.starts_with(&root))
-        .filter_map(|folder| {
-            let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
-            // `max`, or version 1's largest number, is no limit
-            let limit: u64 = read(names[0])?.trim().parse().ok().filter(|&limit| limit < 1 << 60)?;
-            let used: u64 = read(names[1])?.trim().parse().ok()?;
-            // cached files that the system would drop first
-            let stat = read("memory.stat").unwrap_or_default();
-            let cached =
-                stat.lines().find_map(|l| l.strip_prefix(names[2])?.trim().parse().ok()).unwrap_or(0);
-            Some(limit.saturating_sub(used.saturating_sub(cached)))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_tightest_group_counts_in_both_versions() {
-        let folder = tempfile::tempdir().unwrap();
-        let put = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
-        put("memory.max", "max\n");
-        put("a/memory.max", "1000000\n");
-        put("a/memory.current", "400000\n");
-        put("a/memory.stat", "anon 1\ninactive_file 100000\n");
-        put("a/b/memory.max", "800000\n");
-        put("a/b/memory.current", "50000\n");
-        let mut found = in_group(folder.path(), "0::/a/b");
-        found.sort_unstable();
-        assert_eq!(found, [700_000, 750_000]);
-        put("memory/x/memory.limit_in_bytes", "5000\n");
-        put("memory/x/memory.usage_in_bytes", "6000\n");
-        put("memory/x/memory.stat", "total_inactive_file 1500\n");
-        put("memory/memory.limit_in_bytes", "9223372036854771712\n");
-        put("memory/memory.usage_in_bytes", "1\n");
-        assert_eq!(in_group(folder.path(), "4:memory,hugetlb:/x"), [500]);
-        assert_eq!(in_group(folder.path(), "3:cpuset:/"), [0u64; 0]);
-        assert_eq!(in_group(folder.path(), "nonsense"), [0u64; 0]);
-        assert!(available_bytes().is_none_or(|bytes| bytes > 0));
-    }
 }

@@ -8,12 +8,18 @@ use anyhow::Context as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use zonda_bench::ceilings::Peaks;
-use zonda_bench::host::{self, Host, Look, Opened};
+use zonda_bench::host::{self, Host, Look, Opened, Reader};
 use zonda_bench::{ChildSpec, Subject};
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
 use zonda_engine::{Text, TokenId};
+use zonda_kernels::pool::Pool;
 use zonda_kernels::{Isa, cpus, probe};
+
+/// Memory that is read before and after runs, in bytes: far more than any cache.
+const READ: usize = 512 << 20;
+/// Readings of twice as much, of which the best counts.
+const READINGS: usize = 8;
 
 /// Serves the parent process.
 pub fn run() -> ExitCode {
@@ -65,6 +71,15 @@ impl Host for Child {
         let isa = Isa::best();
         let peaks = probe::Peaks::measure(isa, threads, probe::EACH, large).map_err(|e| e.to_string())?;
         Ok(doctor::peaks(isa, peaks))
+    }
+
+    fn reader(&self, subject: &Subject) -> Result<Reader, String> {
+        let options = OpenOptions::from_map(&subject.options).map_err(said)?;
+        let threads = options.threads.unwrap_or_else(cpus::default_threads);
+        let pool = Pool::new(threads);
+        let mut stream = probe::Stream::new(Isa::best(), &pool, READ).map_err(|e| e.to_string())?;
+        let mut read = move || stream.read(&pool, 2 * READ);
+        Ok(Box::new(move || (0..READINGS).map(|_| read()).fold(0.0, f64::max)))
     }
 
     fn cpus(&self, subject: &Subject) -> Vec<usize> {

@@ -66,7 +66,7 @@ impl Doctor {
         if !self.quick {
             warnings = machine.check();
             let _spinner = Spinner::start("measuring", quiet);
-            let large = machine.available_bytes > 2 * LARGE_BYTES as u64;
+            let large = machine.room().0 > 2 * LARGE_BYTES as u64;
             let measured = Peaks::measure(isa, threads, EACH, large);
             peaks = Some(measured.context("measuring the memory's speed")?);
         }
@@ -130,7 +130,7 @@ fn text(found: &Found) -> String {
         format!(
             "{}, {} available{}",
             human_bytes(machine.memory_bytes),
-            human_bytes(machine.available_bytes),
+            human_bytes(machine.room().0),
             machine.cgroup_memory_bytes.map_or(String::new(), limit)
         ),
     );

@@ -1,6 +1,7 @@
 //! `zonda recommend`: which backend, format and quantisation to run here, predicted before anything is downloaded or
 //! loaded.
 
+mod check;
 mod subject;
 mod text;
 
@@ -40,7 +41,7 @@ const WORTH: f64 = 0.05;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  zonda recommend -m smollm2-135m\n  zonda recommend -m folder/config.json --ctx 8192\n  \
-    zonda recommend -m mistral-7b\n  zonda recommend -m model.gguf --json | jq '.choices[0].command'\n\n\
+    zonda recommend -m mistral-7b\n  zonda recommend --check results/today\n  zonda recommend -m model.gguf --json | jq '.choices[0].command'\n\n\
     A model's config.json is enough, and so is a name that `zonda synth` knows; nothing is loaded or downloaded. Speeds are predicted from what this machine can do at most, measured \
     now, and from the share of it that backends reached in records of this machine (results/ and benchmarks/record/), else \
     in a built-in table. The speeds are the processor's."
@@ -55,6 +56,9 @@ pub struct Recommend {
     /// Another record, or a folder of them; may be repeated.
     #[arg(long, value_name = "PATH")]
     record: Vec<PathBuf>,
+    /// Hold a record against what would have been predicted of it, cell by cell; needs no weights.
+    #[arg(long, value_name = "RECORD", conflicts_with_all = ["model", "ctx"])]
+    check: Option<PathBuf>,
     #[command(flatten)]
     json: JsonArg,
 }
@@ -89,6 +93,11 @@ struct Choice {
 
 impl Recommend {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        if let Some(place) = &self.check {
+            let path = check::find(place, files(place))?;
+            let record = read(&path).with_context(|| path.display().to_string())?;
+            return check::print(&path, record, self.records()?, self.json.json);
+        }
         let subjects = self.subjects(context)?;
         let machine = Machine::probe();
         let past = Past::of(&machine, self.records()?);
@@ -231,7 +240,7 @@ fn read(path: &Path) -> anyhow::Result<Record> {
 fn peaks(machine: &Machine, past: &Past, large: bool, quiet: bool) -> anyhow::Result<Peaks> {
     let isa = Isa::best();
     let _spinner = Spinner::start("measuring what the machine can do", quiet);
-    let large = large && machine.available_bytes > 2 * LARGE_BYTES as u64;
+    let large = large && machine.room().0 > 2 * LARGE_BYTES as u64;
     let probed = Probed::measure(isa, cpus::default_threads(), EACH, large);
     let mut now = doctor::peaks(isa, probed.context("measuring the memory's speed")?);
     let Some(mut before) =

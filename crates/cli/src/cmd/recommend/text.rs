@@ -16,13 +16,10 @@ pub(super) fn text(machine: &Machine, peaks: &Peaks, past: &Past, subjects: &[Ve
         peaks.bf16_ops_per_s.map_or(String::new(), |r| format!(", {:.2} TFLOPS bf16", r.all_threads / 1e12));
     let _ = writeln!(
         out,
-        "This machine: {read:.1} GB/s read, {:.2} TOPS int8{bf16}, {:.2} TFLOPS f32; {} of memory available{}.",
+        "This machine: {read:.1} GB/s read, {:.2} TOPS int8{bf16}, {:.2} TFLOPS f32; {} of memory available.",
         peaks.int8_ops_per_s.all_threads / 1e12,
         peaks.f32_ops_per_s.all_threads / 1e12,
-        human_bytes(machine.available_bytes),
-        machine
-            .cgroup_memory_bytes
-            .map_or(String::new(), |b| format!(", the control group allows {}", human_bytes(b))),
+        human_bytes(machine.room().0),
     );
     let _ = writeln!(out, "{}", past_sentence(past.len(), past.error()));
     for choices in subjects {
@@ -123,7 +120,7 @@ fn table(out: &mut String, choices: &[Choice]) {
     if let (Some(shares), Some(basis)) = (best.shares, &best.basis) {
         let _ = writeln!(
             out,
-            "It rests on {:.0}% of the read bandwidth in decode ({}) and {:.0}% of the arithmetic in prefill ({}).",
+            "It rests on {:.0}% of what its cores can read in decode ({}) and {:.0}% of the arithmetic in prefill ({}).",
             100.0 * shares.decode,
             source(&basis.decode),
             100.0 * shares.prefill,
