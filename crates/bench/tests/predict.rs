@@ -125,12 +125,13 @@ fn a_record_is_checked_cell_by_cell() {
     let long = cell(&check, "long");
     let (prefill, decode) = (long.prefill.unwrap(), long.decode.unwrap());
     assert_eq!((prefill.measured, decode.measured), (500.0, 250.0));
-    assert!(
-        near(prefill.others.unwrap().error, -0.2) && near(decode.others.unwrap().error, -0.2),
-        "{check:?}"
-    );
+    assert!(near(prefill.others.unwrap().error, -0.2), "{check:?}");
+    // one share for both cells of the other record, whose speeds are the same after 58 tokens and after 1,571
+    let short = cell(&check, "short").decode.unwrap();
+    assert!(short.others.unwrap().error > -0.2 && decode.others.unwrap().error < -0.2, "{check:?}");
     // 1 ms at 0.65, 0.14149 ms beside
-    assert!(near(prefill.built_in.unwrap().tps, 1000.0 / (1.0 / 0.65 + 0.14149)), "{prefill:?}");
+    let expected = 1000.0 / (1.0 / 0.65 + 0.14149);
+    assert!((prefill.built_in.unwrap().tps / expected - 1.0).abs() < 1e-4, "{prefill:?}");
     assert_eq!(cell(&check, "short").prefill, None, "too short to say anything");
     assert_eq!(Check::of(new.clone(), []).others, None);
 
