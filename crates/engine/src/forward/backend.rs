@@ -58,7 +58,8 @@ pub trait Backend {
 
 fn no_export(backend: &str) -> BackendError {
     BackendError::Unsupported(format!(
-        "the {backend} backend does not hand out its KV cache, so prompts can't be kept on disk with it; native does"
+        "the {backend} backend does not hand out its KV cache, so prompts can't be kept on disk with it; native and \
+         llama-cpp do"
     ))
 }
 

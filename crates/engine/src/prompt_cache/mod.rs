@@ -55,6 +55,8 @@ pub(crate) struct PromptCache {
     place: Place,
     identity: String,
     known: Vec<Known>,
+    /// The place is a file of something else, which is not written over.
+    taken: bool,
     /// To the writing thread; `None` once the cache is being dropped.
     jobs: Option<Sender<Job>>,
     done: Receiver<PathBuf>,
@@ -105,6 +107,7 @@ impl PromptCache {
             place: config.place.clone(),
             identity,
             known: Vec::new(),
+            taken: false,
             jobs: Some(jobs),
             done,
             writer: Some(writer),
@@ -116,6 +119,10 @@ impl PromptCache {
                 Ok(None) => {}
                 // a folder serves several models
                 Err(CacheError::Foreign { .. }) if foreign => {}
+                Err(error @ CacheError::NotACache { .. }) if !foreign => {
+                    cache.taken = true;
+                    tracing::warn!("the prompt is computed anew and not kept: {error}");
+                }
                 Err(error) => tracing::warn!("the prompt is computed anew: {error}"),
             }
         }
@@ -176,6 +183,9 @@ impl PromptCache {
 
     /// Whether storing these tokens would add anything.
     pub fn wants(&self, tokens: &[TokenId]) -> bool {
+        if self.taken {
+            return false;
+        }
         let covered = |known: &Known| common_prefix(&known.tokens, tokens);
         let most = self.known.iter().map(covered).max().unwrap_or(0);
         tokens.len() >= FEWEST && tokens.len() - most >= FEWEST.min(tokens.len() / 2)
