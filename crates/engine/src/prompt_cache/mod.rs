@@ -17,7 +17,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Fewer tokens than this are computed faster than they are found.
 const FEWEST: usize = 64;
@@ -156,9 +156,12 @@ impl PromptCache {
         let Some(best) = best else { return Ok(0) };
         let len = common_prefix(&self.known[best].tokens, tokens);
         let path = self.known[best].path.clone();
+        let began = Instant::now();
+        let mut checked = Duration::ZERO;
         let imported = match Entry::open(&path, &self.identity) {
             Ok(Some(entry)) => match entry.verify() {
                 Ok(payload) => {
+                    checked = began.elapsed();
                     backend.import_kv(slot, len, payload).map_err(|e| format!("{}: {e}", path.display()))
                 }
                 Err(error) => Err(error.to_string()),
@@ -168,6 +171,8 @@ impl PromptCache {
         };
         match imported {
             Ok(kept) => {
+                let took = began.elapsed();
+                tracing::debug!(tokens = kept, ?checked, ?took, "imported a prompt from {}", path.display());
                 // what was used last goes last
                 let touched = std::fs::File::options().append(true).open(&path);
                 let _ = touched.and_then(|file| file.set_modified(SystemTime::now()));
