@@ -334,7 +334,7 @@ impl Context {
             let memory = sys::llama_get_memory(context);
             let (first, last) =
                 (sys::llama_memory_seq_pos_min(memory, seq), sys::llama_memory_seq_pos_max(memory, seq));
-            (read, (first == 0).then_some(last as usize + 1))
+            (read, (first == 0).then(|| last as usize + 1))
         };
         let whole = read == from.len() && positions.is_some_and(|held| held >= len);
         // an export may hold more than is wanted of it
