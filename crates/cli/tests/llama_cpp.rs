@@ -134,10 +134,14 @@ fn what_the_quantiser_makes_of_a_real_model_is_the_same_function_there() {
     let sandbox = Sandbox::new();
     for (kind, _, fallback) in QUANTIZED {
         assert_eq!(quantize(&sandbox, source.to_str().unwrap(), "q.gguf", kind), fallback, "{kind}");
-        let args = ["verify", "--backend", "native,llama-cpp", "--positions", "300", "--json", "-m", "q.gguf"];
+        let args =
+            ["verify", "--backend", "native,llama-cpp", "--positions", "300", "--json", "-m", "q.gguf"];
         let document = sandbox.run(&args).json();
         let pair = &document["pairs"][0];
-        println!("{kind}: KL {} on average, top-1 {} ({} without near ties)", pair["kl_mean"], pair["top1"], pair["top1_decided"]);
+        println!(
+            "{kind}: KL {} on average, top-1 {} ({} without near ties)",
+            pair["kl_mean"], pair["top1"], pair["top1_decided"]
+        );
         assert!(pair["positions"].as_u64().unwrap() >= 300, "{pair}");
     }
 }
@@ -149,7 +153,8 @@ fn prompts_are_kept_on_disk_with_it() {
     let model = synth(&sandbox, "tiny-llama", "q8_0");
     let prompt: String = (0..30).map(|i| format!("wind {i} ")).collect();
     let ask = |backend: &str, more: &[&str]| {
-        let args = ["run", "-m", &model, "--backend", backend, "--raw", "--temp", "0", "-n", "8", "--ignore-eos"];
+        let args =
+            ["run", "-m", &model, "--backend", backend, "--raw", "--temp", "0", "-n", "8", "--ignore-eos"];
         sandbox.run(&[&args[..], &["--json", "--ctx", "512", &prompt], more].concat())
     };
     let plain = ask("llama-cpp", &[]).json();
@@ -159,7 +164,10 @@ fn prompts_are_kept_on_disk_with_it() {
         let ran = ask("llama-cpp", &kept);
         assert_eq!(ran.err, "");
         let document = ran.json();
-        assert_eq!((document["cached_tokens"].as_u64().unwrap(), &document["tokens"]), (cached, &plain["tokens"]));
+        assert_eq!(
+            (document["cached_tokens"].as_u64().unwrap(), &document["tokens"]),
+            (cached, &plain["tokens"])
+        );
     }
     let other = ask("native", &kept);
     assert!(other.err.contains("another model, backend or KV type"), "{other:?}");

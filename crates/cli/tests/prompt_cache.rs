@@ -69,7 +69,8 @@ fn the_mock_and_chat_keep_prompts_too() {
 
     synth(&sandbox, "tiny-mistral", "1", "m.gguf");
     let chat = || {
-        let args = ["chat", "-m", "m.gguf", "--temp", "0", "-n", "4", "--ctx", "1024", "--prompt-cache", "c.kv"];
+        let args =
+            ["chat", "-m", "m.gguf", "--temp", "0", "-n", "4", "--ctx", "1024", "--prompt-cache", "c.kv"];
         sandbox.run_with_input(&args, (prompt() + "\n/stats\n").as_bytes()).ok()
     };
     let (first, second) = (chat(), chat());
