@@ -127,8 +127,8 @@ fn what_the_quantiser_writes_is_the_same_function_there() {
 }
 
 /// The same for a real model, whose rows of 576 values don't divide into K blocks (those of 1536 do). Where there are K blocks
-/// llama.cpp rounds activations to bytes with a scale for 256 values instead of 32, so that it is further from the exact logits;
-/// another reading of the weights would be off by whole nats.
+/// llama.cpp rounds activations to bytes with a scale for 256 values instead of 32 (its Q8_K), so the bound is wider than that of
+/// `verify`; another reading of the weights would be off by whole nats.
 #[test]
 fn what_the_quantiser_makes_of_a_real_model_is_the_same_function_there() {
     let Some(source) = models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
