@@ -353,22 +353,15 @@ pub fn start(
     let (draft, config) =
         (options.draft_model(kind)?, options.speculation.configure(EngineConfig::default()));
     let options = options.clone();
-    let prompts = prompts.map(|place| prompt_cache(place, model.as_deref(), &options)).transpose()?;
+    let prompts = prompts.map(|place| prompt_cache(place, model.as_deref(), &options));
     let open = move || open(kind, model.as_ref(), &options);
     Ok(Engine::start_with(open, text, config, Extras { draft, prompts })?)
 }
 
 /// Prompts on disk belong to a model's weights; the mock's to its seed.
-fn prompt_cache(
-    place: Place,
-    model: Option<&Model>,
-    options: &OpenOptions,
-) -> anyhow::Result<PromptCacheConfig> {
-    let weights = match model {
-        Some(model) => model.fingerprint()?,
-        None => format!("mock {}", options.seed.unwrap_or(0)),
-    };
-    Ok(PromptCacheConfig { place, model: weights })
+fn prompt_cache(place: Place, model: Option<&Model>, options: &OpenOptions) -> PromptCacheConfig {
+    let mock = || format!("mock {}", options.seed.unwrap_or(0));
+    PromptCacheConfig { place, model: model.map_or_else(mock, Model::fingerprint) }
 }
 
 /// Most sequences that run at once unless told.
@@ -388,7 +381,7 @@ pub fn start_shared(
     sharing: Sharing,
     prompts: Option<Place>,
 ) -> anyhow::Result<Engine> {
-    let prompts = prompts.map(|place| prompt_cache(place, model.as_deref(), options)).transpose()?;
+    let prompts = prompts.map(|place| prompt_cache(place, model.as_deref(), options));
     let alone = sharing.deterministic && !kind.batch_invariant();
     let fixed = if alone { Some(1) } else { sharing.parallel };
     let options = OpenOptions {

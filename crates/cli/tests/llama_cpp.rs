@@ -82,6 +82,102 @@ fn the_native_backend_computes_the_same_function() {
     }
 }
 
+/// The types of `zonda quantize`, and what most matrices of rows of 256 values, and of 576, get.
+const QUANTIZED: [(&str, &str, &str); 6] = [
+    ("q8_0", "q8_0", "q8_0"),
+    ("q6_k", "q6_k", "q8_0"),
+    ("q5_k_m", "q5_k", "q5_1"),
+    ("q4_k_m", "q4_k", "q5_0"),
+    ("q4_1", "q4_1", "q4_1"),
+    ("q4_0", "q4_0", "q4_0"),
+];
+
+/// Quantises a file and gives the type that queries of the first layer got.
+fn quantize(sandbox: &Sandbox, from: &str, to: &str, kind: &str) -> String {
+    let args = ["quantize", from, to, kind, "--allow-requantize", "--json"];
+    let document = sandbox.run(&args).json();
+    let tensors = document["tensors"].as_array().unwrap();
+    let query = tensors.iter().find(|t| t["name"] == "blk.0.attn_q.weight").unwrap();
+    query["type"].as_str().unwrap().to_owned()
+}
+
+/// Files of our quantiser load in llama.cpp, which reads the values in them as we do.
+#[test]
+fn what_the_quantiser_writes_is_the_same_function_there() {
+    let sandbox = Sandbox::new();
+    let ids: Vec<String> = (0..60).map(|i| ((i * 53 + 7) % 100).to_string()).collect();
+    let ids = ids.join(",");
+    for (kind, whole, _) in QUANTIZED {
+        let (mut agreed, mut rows) = (0, 0);
+        for arch in ["tiny-llama", "tiny-mistral", "tiny-mixtral", "tiny-qwen3"] {
+            let source = synth(&sandbox, arch, "f32");
+            assert_eq!(quantize(&sandbox, &source, "q.gguf", kind), whole, "{arch}");
+            let native = logits(&sandbox, "q.gguf", "native", &ids, "f32");
+            let llama_cpp = logits(&sandbox, "q.gguf", "llama-cpp", &ids, "f32");
+            let pairs = || native.iter().zip(&llama_cpp);
+            let mean = pairs().map(|(a, b)| divergence(a, b)).sum::<f64>() / 60.0;
+            println!("{arch} {kind}: KL {mean:.2e} on average");
+            assert!(mean <= 0.01, "{arch} {kind}: mean KL {mean:.2e}");
+            agreed += pairs().filter(|(a, b)| best(a) == best(b)).count();
+            rows += native.len();
+        }
+        println!("{kind}: {agreed} of {rows} best tokens agree");
+        assert!(agreed * 10 >= rows * 9, "{kind}: {agreed} of {rows} best tokens agree");
+    }
+}
+
+/// The same for a real model, whose rows of 576 values don't divide into K blocks (those of 1536 do). Where there are K blocks
+/// llama.cpp rounds activations to bytes with a scale for 256 values instead of 32 (its Q8_K), so the bound is wider than that of
+/// `verify`; another reading of the weights would be off by whole nats.
+#[test]
+fn what_the_quantiser_makes_of_a_real_model_is_the_same_function_there() {
+    let Some(source) = models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
+    let sandbox = Sandbox::new();
+    for (kind, _, fallback) in QUANTIZED {
+        assert_eq!(quantize(&sandbox, source.to_str().unwrap(), "q.gguf", kind), fallback, "{kind}");
+        let args =
+            ["verify", "--backend", "native,llama-cpp", "--positions", "150", "--json", "-m", "q.gguf"];
+        let bounds = ["--max-kl", "0.03", "--min-top1", "95"];
+        let document = sandbox.run(&[&args[..], &bounds].concat()).json();
+        let pair = &document["pairs"][0];
+        println!(
+            "{kind}: KL {} on average, top-1 {} ({} without near ties)",
+            pair["kl_mean"], pair["top1"], pair["top1_decided"]
+        );
+        assert!(pair["positions"].as_u64().unwrap() >= 150, "{pair}");
+    }
+}
+
+/// What one process computed with llama.cpp another imports; each backend refuses the other's file.
+#[test]
+fn prompts_are_kept_on_disk_with_it() {
+    let sandbox = Sandbox::new();
+    let model = synth(&sandbox, "tiny-llama", "q8_0");
+    let prompt: String = (0..30).map(|i| format!("wind {i} ")).collect();
+    let ask = |backend: &str, more: &[&str]| {
+        let args =
+            ["run", "-m", &model, "--backend", backend, "--raw", "--temp", "0", "-n", "8", "--ignore-eos"];
+        sandbox.run(&[&args[..], &["--json", "--ctx", "512", &prompt], more].concat())
+    };
+    let plain = ask("llama-cpp", &[]).json();
+    let tokens = plain["prompt_tokens"].as_u64().unwrap();
+    let kept = ["--prompt-cache", "p.kv"];
+    for cached in [0, tokens - 1, tokens - 1] {
+        let ran = ask("llama-cpp", &kept);
+        assert_eq!(ran.err, "");
+        let document = ran.json();
+        assert_eq!(
+            (document["cached_tokens"].as_u64().unwrap(), &document["tokens"]),
+            (cached, &plain["tokens"])
+        );
+    }
+    let other = ask("native", &kept);
+    assert!(other.err.contains("another model, backend or KV type"), "{other:?}");
+    assert_eq!(other.json()["cached_tokens"], 0);
+    let other = ask("llama-cpp", &[&kept[..], &["--kv-type", "f32"]].concat());
+    assert!(other.err.contains("another model, backend or KV type"), "{other:?}");
+}
+
 /// As documented: near ties apart, the same best token; and neither is further from the exact logits than the bounds.
 #[test]
 fn verify_finds_the_same_function_in_a_real_model() {

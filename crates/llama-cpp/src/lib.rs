@@ -33,6 +33,8 @@ pub struct LlamaCpp {
     tokens: Tokens,
     /// Tokens in each slot, `[slots]`
     lengths: Vec<usize>,
+    /// What exports begin with
+    layout: String,
 }
 
 impl LlamaCpp {
@@ -85,7 +87,8 @@ impl LlamaCpp {
             kv_type: options.kv_type.name().to_owned(),
         };
         let lengths = vec![0; limits.slots];
-        Ok(LlamaCpp { spec, limits, info, context, tokens: Tokens::default(), lengths })
+        let layout = layout(&spec, options);
+        Ok(LlamaCpp { spec, limits, info, context, tokens: Tokens::default(), lengths, layout })
     }
 }
 
@@ -154,6 +157,29 @@ impl Backend for LlamaCpp {
         }
         Ok(len)
     }
+
+    fn export_kv(&mut self, slot: Slot, len: usize, out: &mut Vec<u8>) -> Result<usize, BackendError> {
+        self.limits.check_slot(slot)?;
+        let len = len.min(self.lengths[slot]);
+        if len > 0 {
+            out.extend(self.layout.bytes());
+            self.context.export(slot, len, out).map_err(BackendError::Failed)?;
+        }
+        Ok(len)
+    }
+
+    fn import_kv(&mut self, slot: Slot, len: usize, from: &[u8]) -> Result<usize, BackendError> {
+        self.limits.check_slot(slot)?;
+        if self.lengths[slot] > 0 {
+            return Err(BatchError::WrongStart { slot, start: 0, len: self.lengths[slot] }.into());
+        }
+        let state = from.strip_prefix(self.layout.as_bytes()).ok_or_else(|| self.foreign(from))?;
+        if len > 0 {
+            self.context.import(slot, len, state).map_err(BackendError::Failed)?;
+            self.lengths[slot] = len;
+        }
+        Ok(len)
+    }
 }
 
 impl LlamaCpp {
@@ -164,6 +190,21 @@ impl LlamaCpp {
         let free = self.limits.kv_tokens.saturating_sub(self.lengths.iter().sum());
         BatchError::KvFull { needed, free }.into()
     }
+
+    /// Why keys and values that begin otherwise are not taken.
+    fn foreign(&self, from: &[u8]) -> BackendError {
+        let line = from.split(|&b| b == b'\n').next().unwrap_or_default();
+        let found = String::from_utf8_lossy(&line[..line.len().min(200)]);
+        let expected = self.layout.trim_end();
+        BackendError::Failed(format!("keys and values in another layout: {found:?}; expected {expected:?}"))
+    }
+}
+
+/// The line that exports begin with. llama.cpp's states say neither of which version nor of which model they are.
+fn layout(spec: &ModelSpec, options: &LlamaCppOptions) -> String {
+    let ModelSpec { layers, kv_heads, head_dim, .. } = spec;
+    let (version, kv_type) = (version(), options.kv_type);
+    format!("llama.cpp {version}: {layers} layers, {kv_heads} KV heads of {head_dim}, {kv_type}\n")
 }
 
 /// The device's name for reports, and how many layers it gets.

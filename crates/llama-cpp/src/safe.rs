@@ -23,7 +23,7 @@ pub(crate) struct Library {
     pub version: String,
     /// Instruction sets and switches of each device library, as llama.cpp prints them.
     pub system: String,
-    /// Most sequences of one context.
+    /// Most slots of one context: its sequences but one, which exports borrow.
     pub max_slots: usize,
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn library() -> &'static Library {
             Library {
                 version: format!("{} (ggml {})", text(sys::llama_version()), text(sys::ggml_version())),
                 system: text(sys::llama_print_system_info()),
-                max_slots: sys::llama_max_parallel_sequences(),
+                max_slots: sys::llama_max_parallel_sequences() - 1,
             }
         }
     })
@@ -209,7 +209,8 @@ impl Context {
             params.n_ctx = narrow(options.kv_tokens)?;
             params.n_batch = narrow(options.batch_tokens)?;
             params.n_ubatch = params.n_batch.min(params.n_ubatch);
-            params.n_seq_max = narrow(slots)?;
+            // one more, for exports; it has no cells of its own
+            params.n_seq_max = narrow(slots + 1)?;
             params.n_threads = threads as i32;
             params.n_threads_batch = threads as i32;
             params.flash_attn_type = match options.flash_attention {
@@ -297,6 +298,51 @@ impl Context {
         }
         // SAFETY: the context is alive and has this sequence.
         unsafe { sys::llama_memory_seq_rm(sys::llama_get_memory(self.context.as_ptr()), slot, start, -1) }
+    }
+
+    /// Appends the first `len` positions of a sequence to `out`, as llama.cpp writes them.
+    pub fn export(&mut self, slot: usize, len: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        assert!(slot < self.slots, "slot {slot} of {}", self.slots);
+        // A state is of a whole sequence: the spare one shares those cells while it is written.
+        let (start, spare) = (out.len(), self.slots as i32);
+        log::forget();
+        // SAFETY: the context is alive and has both sequences, whose numbers fit: there are few. The buffer has the size that
+        // llama.cpp asks for.
+        let written = unsafe {
+            let memory = sys::llama_get_memory(self.context.as_ptr());
+            sys::llama_memory_seq_cp(memory, slot as i32, spare, 0, len as i32);
+            let size = sys::llama_state_seq_get_size(self.context.as_ptr(), spare);
+            out.resize(start + size, 0);
+            let into = out[start..].as_mut_ptr();
+            let written = sys::llama_state_seq_get_data(self.context.as_ptr(), into, size, spare);
+            sys::llama_memory_seq_rm(memory, spare, -1, -1);
+            written
+        };
+        out.truncate(start + written);
+        if written == 0 { Err(log::explain("could not hand out keys and values")) } else { Ok(()) }
+    }
+
+    /// Fills the empty sequence `slot` with the first `len` positions of an export; if it fails, the sequence is empty.
+    pub fn import(&mut self, slot: usize, len: usize, from: &[u8]) -> Result<(), String> {
+        assert!(slot < self.slots, "slot {slot} of {}", self.slots);
+        log::forget();
+        // SAFETY: the context is alive and has this sequence, whose number fits; llama.cpp reads within the slice, and
+        // compares what it reads with its own types and shapes.
+        let (read, positions) = unsafe {
+            let (context, seq) = (self.context.as_ptr(), slot as i32);
+            let read = sys::llama_state_seq_set_data(context, from.as_ptr(), from.len(), seq);
+            let memory = sys::llama_get_memory(context);
+            let (first, last) =
+                (sys::llama_memory_seq_pos_min(memory, seq), sys::llama_memory_seq_pos_max(memory, seq));
+            (read, (first == 0).then(|| last as usize + 1))
+        };
+        let whole = read == from.len() && positions.is_some_and(|held| held >= len);
+        // an export may hold more than is wanted of it
+        if whole && self.forget(slot, len) {
+            return Ok(());
+        }
+        self.forget(slot, 0);
+        Err(log::explain("could not take keys and values in"))
     }
 
     /// Lets the empty sequence `to` share the first `len` positions of `from`.

@@ -8,9 +8,8 @@ use zonda_engine::load::ModelSpec;
 use zonda_kernels::attention::{KvType, PAGE};
 use zonda_kernels::memory::{Buffer, SharedPtr};
 
-/// What an export begins with: the version of its layout and that of a page.
-const EXPORT: &[u8] = b"zonda pages of 32, version 1\n";
-const _: () = assert!(PAGE == 32);
+/// Of the layout of exports and of the pages in them. A change of either makes older files foreign.
+const EXPORT_VERSION: u32 = 2;
 
 /// Keys and values of every slot.
 #[derive(Debug)]
@@ -144,26 +143,41 @@ impl KvCache {
         len
     }
 
-    /// Appends the pages of a slot's first `len` tokens, whole ones only, as `[layers, kv_heads, pages, page_bytes]` behind
-    /// [`EXPORT`]; returns how many tokens those are.
+    /// The line that an export begins with: what its bytes are.
+    fn layout(&self) -> String {
+        let KvCache { kv_type, layers, kv_heads, page_bytes, .. } = self;
+        let kv_type = kv_type.name();
+        format!(
+            "zonda KV version {EXPORT_VERSION}: {layers} layers, {kv_heads} KV heads, {kv_type}, {page_bytes} bytes for {PAGE} tokens\n"
+        )
+    }
+
+    /// Appends the pages of a slot's first `len` tokens as `[layers, kv_heads, pages, page_bytes]` behind [`KvCache::layout`];
+    /// returns how many tokens those are. What the last page holds beyond them means nothing.
     pub fn export(&self, slot: Slot, len: usize, out: &mut Vec<u8>) -> usize {
-        let pages = &self.slots[slot].pages[..len.min(self.slots[slot].len) / PAGE];
-        out.reserve_exact(EXPORT.len() + self.layers * self.kv_heads * pages.len() * self.page_bytes);
-        out.extend(EXPORT);
+        let len = len.min(self.slots[slot].len);
+        let pages = &self.slots[slot].pages[..len.div_ceil(PAGE)];
+        let layout = self.layout();
+        out.reserve_exact(layout.len() + self.layers * self.kv_heads * pages.len() * self.page_bytes);
+        out.extend(layout.bytes());
         for (layer, head) in (0..self.layers).flat_map(|l| (0..self.kv_heads).map(move |h| (l, h))) {
             for &page in pages {
                 out.extend(&self.data.bytes()[self.offset(layer, page, head)..][..self.page_bytes]);
             }
         }
-        pages.len() * PAGE
+        len
     }
 
-    /// Fills an empty slot with the first `len` tokens of an export, whole pages only; returns how many it holds then.
+    /// Fills an empty slot with the first `len` tokens of an export; returns how many it holds then.
     pub fn import(&mut self, slot: Slot, len: usize, from: &[u8]) -> Result<usize, String> {
         let rows = self.layers * self.kv_heads;
-        let data =
-            from.strip_prefix(EXPORT).ok_or("keys and values in another layout than this version's")?;
-        let (stored, pages) = (data.len() / self.page_bytes / rows, len / PAGE);
+        let layout = self.layout();
+        let data = from.strip_prefix(layout.as_bytes()).ok_or_else(|| {
+            let line = from.split(|&b| b == b'\n').next().unwrap_or_default();
+            let found = String::from_utf8_lossy(&line[..line.len().min(100)]);
+            format!("keys and values in another layout: {found:?}; expected {:?}", layout.trim_end())
+        })?;
+        let (stored, pages) = (data.len() / self.page_bytes / rows, len.div_ceil(PAGE));
         if data.len() != stored * rows * self.page_bytes || pages > stored {
             let expected = rows * self.page_bytes;
             return Err(format!(
@@ -183,9 +197,9 @@ impl KvCache {
                 self.data.bytes_mut()[at..at + self.page_bytes].copy_from_slice(bytes);
             }
         }
-        table.len = pages * PAGE;
+        table.len = len;
         self.slots[slot] = table;
-        Ok(pages * PAGE)
+        Ok(len)
     }
 
     /// Where in the cache, in bytes, the page of position `position` begins, for one layer and KV head.

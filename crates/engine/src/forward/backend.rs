@@ -38,8 +38,7 @@ pub trait Backend {
     fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError>;
 
     /// Appends the keys and values of a slot's first `len` tokens to `out`, in a layout of the backend's own that begins with
-    /// its version; returns of how many (of whole pages, where the backend pages). 0 tokens of an empty slot ask whether
-    /// it can.
+    /// its version; returns of how many. 0 tokens of an empty slot ask whether it can.
     ///
     /// # Errors
     /// [`BackendError::Unsupported`] where it can't; if the slot does not exist or holds less.
@@ -59,7 +58,8 @@ pub trait Backend {
 
 fn no_export(backend: &str) -> BackendError {
     BackendError::Unsupported(format!(
-        "the {backend} backend does not hand out its KV cache, so prompts can't be kept on disk with it; native does"
+        "the {backend} backend does not hand out its KV cache, so prompts can't be kept on disk with it; native and \
+         llama-cpp do"
     ))
 }
 

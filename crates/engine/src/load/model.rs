@@ -160,23 +160,20 @@ impl Model {
     }
 
     /// Tells one model's weights and options from another's, without reading all of them: a hash (FNV-1a, 64 bits) of the
-    /// spec and, of each tensor, its name, type, shape and 4 KiB from its front, middle and end.
-    ///
-    /// # Errors
-    /// As [`Model::tensor`].
-    pub fn fingerprint(&self) -> Result<String, LoadError> {
+    /// spec and, of each stored tensor, its name, type, shape and 4 KiB from its front, middle and end.
+    pub fn fingerprint(&self) -> String {
         const PIECE: usize = 4096;
         let mut seen = format!("{:?}", self.spec).into_bytes();
-        for role in self.spec.roles() {
-            let tensor = self.tensor(role)?;
-            seen.extend(format!("{} {:?} {:?}", tensor.name, tensor.dtype, tensor.shape).bytes());
-            let bytes = tensor.bytes();
+        for stored in self.store.tensors() {
+            seen.extend(format!("{} {} {:?}", stored.name, stored.kind, stored.shape).bytes());
+            let Some(data) = self.store.data(stored, None) else { continue };
+            let bytes = data.bytes();
             let piece = PIECE.min(bytes.len());
             for at in [0, (bytes.len() - piece) / 2, bytes.len() - piece] {
                 seen.extend(&bytes[at..at + piece]);
             }
         }
-        Ok(format!("{:016x}", crate::prompt_cache::fnv1a(seen.into_iter())))
+        format!("{:016x}", crate::prompt_cache::fnv1a(seen.into_iter()))
     }
 
     /// A tensor that the model must have. Of a matrix that MLX quantised, what [`AffineTensor::to_tensor`] makes.

@@ -46,7 +46,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Maps a file and reads all but keys and values. `None`: there is no file.
+    /// Maps a file and reads all but keys and values. `None`: there is no file, or an empty one.
     ///
     /// # Errors
     /// If it is no entry, not whole, or of something else than `identity`.
@@ -56,8 +56,12 @@ impl Entry {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(io)?,
         };
-        if file.metadata().map_err(io)?.len() < (MAGIC.len() + 4) as u64 {
-            return Err(CacheError::NotACache { path: path.to_owned() });
+        match file.metadata().map_err(io)?.len() {
+            0 => return Ok(None),
+            bytes if bytes < (MAGIC.len() + 4) as u64 => {
+                return Err(CacheError::NotACache { path: path.to_owned() });
+            }
+            _ => {}
         }
         // SAFETY: entries are replaced by renaming, never written in place; as with model files, whoever truncates one while
         // it is mapped ends the process.
@@ -103,6 +107,9 @@ impl Entry {
     /// # Errors
     /// [`CacheError::Damaged`].
     pub fn verify(&self) -> Result<&[u8], CacheError> {
+        // all of it is about to be read, here and by the backend
+        #[cfg(unix)]
+        self.map.advise(memmap2::Advice::WillNeed).ok();
         let head = &self.map[MAGIC.len()..MAGIC.len() + 4];
         let expected = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
         let found = crc32fast::hash(&self.map[MAGIC.len() + 4..]);

@@ -17,7 +17,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Fewer tokens than this are computed faster than they are found.
 const FEWEST: usize = 64;
@@ -55,6 +55,8 @@ pub(crate) struct PromptCache {
     place: Place,
     identity: String,
     known: Vec<Known>,
+    /// The place is a file of something else, which is not written over.
+    taken: bool,
     /// To the writing thread; `None` once the cache is being dropped.
     jobs: Option<Sender<Job>>,
     done: Receiver<PathBuf>,
@@ -105,6 +107,7 @@ impl PromptCache {
             place: config.place.clone(),
             identity,
             known: Vec::new(),
+            taken: false,
             jobs: Some(jobs),
             done,
             writer: Some(writer),
@@ -116,6 +119,10 @@ impl PromptCache {
                 Ok(None) => {}
                 // a folder serves several models
                 Err(CacheError::Foreign { .. }) if foreign => {}
+                Err(error @ CacheError::NotACache { .. }) if !foreign => {
+                    cache.taken = true;
+                    tracing::warn!("the prompt is computed anew and not kept: {error}");
+                }
                 Err(error) => tracing::warn!("the prompt is computed anew: {error}"),
             }
         }
@@ -149,9 +156,12 @@ impl PromptCache {
         let Some(best) = best else { return Ok(0) };
         let len = common_prefix(&self.known[best].tokens, tokens);
         let path = self.known[best].path.clone();
+        let began = Instant::now();
+        let mut checked = Duration::ZERO;
         let imported = match Entry::open(&path, &self.identity) {
             Ok(Some(entry)) => match entry.verify() {
                 Ok(payload) => {
+                    checked = began.elapsed();
                     backend.import_kv(slot, len, payload).map_err(|e| format!("{}: {e}", path.display()))
                 }
                 Err(error) => Err(error.to_string()),
@@ -161,6 +171,8 @@ impl PromptCache {
         };
         match imported {
             Ok(kept) => {
+                let took = began.elapsed();
+                tracing::debug!(tokens = kept, ?checked, ?took, "imported a prompt from {}", path.display());
                 // what was used last goes last
                 let touched = std::fs::File::options().append(true).open(&path);
                 let _ = touched.and_then(|file| file.set_modified(SystemTime::now()));
@@ -176,6 +188,9 @@ impl PromptCache {
 
     /// Whether storing these tokens would add anything.
     pub fn wants(&self, tokens: &[TokenId]) -> bool {
+        if self.taken {
+            return false;
+        }
         let covered = |known: &Known| common_prefix(&known.tokens, tokens);
         let most = self.known.iter().map(covered).max().unwrap_or(0);
         tokens.len() >= FEWEST && tokens.len() - most >= FEWEST.min(tokens.len() / 2)

@@ -121,3 +121,24 @@ fn a_folder_keeps_what_was_used_last_within_its_size() {
         "room was made for it"
     );
 }
+
+#[test]
+fn a_file_of_something_else_is_left_alone_and_an_empty_one_is_filled() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notes.txt");
+    let place = Place::File(path.clone());
+    let all = tokens(70);
+    for notes in ["notes", "notes that are longer than the head of an entry"] {
+        std::fs::write(&path, notes).unwrap();
+        let mut mock = holding(&all);
+        let mut cache = PromptCache::open(&config(place.clone()), &mut mock).unwrap();
+        assert_eq!(cache.find(&all), 0);
+        assert!(!cache.wants(&all), "it would be written over");
+        drop(cache);
+        assert_eq!(std::fs::read(&path).unwrap(), notes.as_bytes());
+    }
+    std::fs::write(&path, "").unwrap();
+    store(&place, &all);
+    let mut mock = Mock::new(MockOptions::default());
+    assert_eq!(PromptCache::open(&config(place), &mut mock).unwrap().find(&all), 70);
+}

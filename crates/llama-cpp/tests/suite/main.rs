@@ -4,6 +4,7 @@ mod batches;
 mod common;
 mod errors;
 mod gpu;
+mod kv_export;
 mod smollm2;
 mod transformers;
 
