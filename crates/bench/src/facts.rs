@@ -57,6 +57,7 @@ impl Facts {
         let value_bytes = match info.kv_type.as_str() {
             "f32" => 4.0,
             "q8_0" => 34.0 / 32.0,
+            "q4_0" => 18.0 / 32.0,
             _ => 2.0,
         };
         let kv_values = (2 * spec.layers * spec.kv_heads * spec.head_dim) as f64;

@@ -91,6 +91,7 @@ pub fn bound(held: &str, quantize: Option<&str>, kv_type: &str) -> Bounds {
     match (quantize, held.split('+').next().unwrap_or_default()) {
         // other weights than the file's: four bits a value, or eight
         (Some(asked), _) if small(asked) => bounds(0.70, 0.5, 0.6),
+        _ if kv_type == "q4_0" => bounds(0.80, 0.15, 0.4),
         (Some(_), _) => bounds(0.97, 0.02, 0.1),
         _ if kv_type == "q8_0" => bounds(0.97, 0.02, 0.1),
         // activations as they are, or rounded to 16 bits
@@ -351,7 +352,8 @@ mod tests {
         assert!(kl("f32", None, "f16") < kl("bf16", None, "f16"));
         assert!(kl("bf16", None, "f16") < kl("q4_k+q6_k", None, "f16"));
         assert!(kl("q4_k+q6_k", None, "f16") < kl("q8_0", Some("q8_0"), "f16"));
-        assert!(kl("q8_0", Some("q8_0"), "f16") < kl("q4_0", Some("q4_k_m"), "f16"));
+        assert!(kl("q8_0", Some("q8_0"), "f16") < kl("q8_0", Some("q8_0"), "q4_0"));
+        assert!(kl("q8_0", Some("q8_0"), "q4_0") < kl("q4_0", Some("q4_k_m"), "f16"));
     }
 
     #[test]

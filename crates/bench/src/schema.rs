@@ -23,7 +23,7 @@ pub(crate) struct Backend {
     threads: usize,
     /// How the weights are held in memory: `q4_1`, `bf16`, or a mix such as `q4_k+q6_k`.
     weights: String,
-    /// KV cache type: `f16`, `f32`, `q8_0`.
+    /// KV cache type: `f16`, `f32`, `q8_0`, `q4_0`.
     kv_type: String,
 }
 

@@ -45,7 +45,7 @@ pub const QUANTIZATIONS: [&str; 3] = ["q8_0", "q4_0", "q4_k_m"];
 #[cfg(feature = "mlx")]
 pub const QUANTIZATIONS: [&str; 5] = ["q8_0", "q4_0", "q4_k_m", "q8", "q4"];
 /// What `--kv-type` takes.
-pub const KV_TYPES: [&str; 3] = ["f16", "q8_0", "f32"];
+pub const KV_TYPES: [&str; 4] = ["f16", "q8_0", "q4_0", "f32"];
 
 /// A backend's name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

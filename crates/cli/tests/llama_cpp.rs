@@ -315,6 +315,7 @@ fn flags_it_does_not_have_and_devices_that_are_not_there() {
         sandbox.run(&[&args[..], more].concat())
     };
     run(&["--kv-type", "q8_0"]).ok();
+    run(&["--kv-type", "q4_0"]).ok();
     run(&["--isa", "scalar"]).fails(1, &["llama-cpp backend has no --isa"]);
     run(&["--quantize", "q8_0"]).fails(1, &["llama-cpp backend has no --quantize"]);
     run(&["--gpu-layers", "0"]).fails(2, &["--gpu-layers"]);

@@ -80,6 +80,12 @@ unsafe impl Simd for Scalar {
         map(|i| f32::from(v[i]))
     }
     #[inline(always)]
+    unsafe fn look_up<const HIGH: bool>(self, table: &[i8; LANES], p: *const u8) -> F {
+        // SAFETY: the caller vouches for 16 bytes.
+        let v = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
+        map(|i| f32::from(table[usize::from(if HIGH { v[i] >> 4 } else { v[i] & 15 })]))
+    }
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> F {
         // SAFETY: the caller vouches for 16 values.
         let v = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };

@@ -68,6 +68,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store_f16(self, p: *mut f16, v: Self::F);
     /// Reads 16 signed bytes.
     unsafe fn load_i8(self, p: *const i8) -> Self::F;
+    /// What the low (`HIGH`: the high) halves of 16 bytes stand for in `table`.
+    unsafe fn look_up<const HIGH: bool>(self, table: &[i8; LANES], p: *const u8) -> Self::F;
     /// Reads 16 unsigned bytes.
     unsafe fn load_u8(self, p: *const u8) -> Self::F;
     /// `a + b`

@@ -4,7 +4,7 @@ use half::f16;
 use proptest::prelude::*;
 use zonda_kernels::Isa;
 use zonda_kernels::activation::{AddScaled, SiluMul};
-use zonda_kernels::attention::{Attend, AttendSplit, KvType, Merge, PAGE, Query, SPLIT, Scratch, StoreKv};
+use zonda_kernels::attention::{Attend, Hadamard, KvType, Merge, PAGE, Query, SPLIT, Scratch, StoreKv};
 use zonda_kernels::norm::{RmsNorm, RmsNormInPlace};
 use zonda_kernels::rope::Rotate;
 use zonda_kernels::simd::{LANES, Op, Simd};
@@ -24,16 +24,41 @@ fn values(n: usize, seed: u64, scale: f32) -> Vec<f32> {
 /// `[positions, head_dim]` as the cache holds them.
 fn as_stored(kv: KvType, values: &[f32], head_dim: usize) -> Vec<f64> {
     let rows = values.chunks(head_dim).flat_map(|row| row.chunks(32));
-    rows.flat_map(|block| {
-        let amax = block.iter().fold(0.0f32, |max, v| max.max(v.abs()));
-        let scale = f64::from(f16::from_f32(amax / 127.0).to_f32());
-        block.iter().map(move |&x| match kv {
-            KvType::F32 => f64::from(x),
-            KvType::F16 => f64::from(f16::from_f32(x).to_f32()),
-            KvType::Q8_0 => scale * f64::from((x * (127.0 / amax)).round_ties_even()),
-        })
+    rows.flat_map(|block| match kv {
+        KvType::F32 => block.iter().map(|&x| f64::from(x)).collect(),
+        KvType::F16 => block.iter().map(|&x| f64::from(f16::from_f32(x).to_f32())).collect(),
+        KvType::Q8_0 => {
+            let amax = block.iter().fold(0.0f32, |max, v| max.max(v.abs()));
+            let scale = f64::from(f16::from_f32(amax / 127.0).to_f32());
+            block.iter().map(|&x| scale * f64::from((x * (127.0 / amax)).round_ties_even())).collect()
+        }
+        KvType::Q4_0 => by_levels(block),
     })
     .collect()
+}
+
+/// A block in levels: the largest magnitude is the lowest or the highest, whichever gives the smaller error.
+fn by_levels(block: &[f32]) -> Vec<f64> {
+    const LEVELS: [i8; 16] = [-126, -104, -83, -65, -50, -36, -22, -10, 2, 14, 26, 38, 51, 66, 84, 110];
+    let largest = block.iter().fold(0.0f32, |max, &v| if v.abs() > max.abs() { v } else { max });
+    let with = |end: f32| -> (f32, Vec<f64>) {
+        let scale = f16::from_f32(largest / end).to_f32();
+        let level = |x: f32| {
+            LEVELS.map(f32::from).into_iter().min_by(|a, b| (a - x).abs().total_cmp(&(b - x).abs())).unwrap()
+        };
+        // summed as the kernels sum: which end is better may hang on the last bit
+        let mut squares = [0.0f32; LANES];
+        let mut stored = Vec::new();
+        for i in 0..32 {
+            let x = block.get(i).copied().unwrap_or(0.0) * (1.0 / scale);
+            squares[i % LANES] += (x - level(x)) * (x - level(x));
+            stored.push(f64::from(scale) * f64::from(level(x)));
+        }
+        stored.truncate(block.len());
+        (scale * scale * squares.iter().sum::<f32>(), stored)
+    };
+    let (low, high) = (with(-126.0), with(110.0));
+    if low.0 <= high.0 { low.1 } else { high.1 }
 }
 
 #[track_caller]
@@ -45,6 +70,21 @@ fn close(got: &[f32], want: &[f64], tolerance: f64, what: &str) {
             "{what}: value {i} is {g}, expected {w}"
         );
     }
+}
+
+/// One place that calls the kernel: it is compiled once per instruction set for each.
+#[allow(clippy::too_many_arguments)] // the kernel's
+fn attend(
+    isa: Isa,
+    queries: &[Query],
+    head_dim: usize,
+    scale: f32,
+    kv: KvType,
+    pages: &[Vec<u32>],
+    split: Option<usize>,
+) {
+    let page = |i: usize| bytemuck::cast_slice::<u32, u8>(&pages[i]);
+    isa.run(Attend { queries, head_dim, scale, kv, page, scratch: &mut Scratch::default(), split });
 }
 
 fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(usize, usize)], seed: u64) {
@@ -90,14 +130,7 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
                 to,
             })
             .collect();
-        isa.run(Attend {
-            queries: &work,
-            head_dim,
-            scale,
-            kv,
-            page: |i: usize| bytemuck::cast_slice::<u32, u8>(&pages[i]),
-            scratch: &mut Scratch::default(),
-        });
+        attend(isa, &work, head_dim, scale, kv, &pages, None);
         close(&out, &want, 2e-5, &format!("attention on {} ({})", isa.describe(), kv.name()));
         assert_eq!(
             by_splits(isa, &work, head_dim, scale, kv, &pages),
@@ -124,12 +157,7 @@ fn by_splits(
     for (split, part) in splits.zip(parts.chunks_mut(stride)) {
         let row = |i: usize, q: &Query| Query { out: part[i * (head_dim + 2)..].as_ptr().cast_mut(), ..*q };
         let queries: Vec<Query> = work.iter().enumerate().map(|(i, q)| row(i, q)).collect();
-        let page = |i: usize| bytemuck::cast_slice::<u32, u8>(&pages[i]);
-        let scratch = &mut Scratch::default();
-        isa.run(AttendSplit {
-            attend: Attend { queries: &queries, head_dim, scale, kv, page, scratch },
-            split,
-        });
+        attend(isa, &queries, head_dim, scale, kv, pages, Some(split));
     }
     let mut out = vec![f32::NAN; work.len() * head_dim];
     for (i, out) in out.chunks_mut(head_dim).enumerate() {
@@ -201,6 +229,68 @@ fn long_contexts_and_whole_pages() {
     }
 }
 
+/// Many queries widen a page first, few do not.
+#[test]
+fn the_bits_do_not_depend_on_how_many_queries_there_are() {
+    let (positions, head_dim) = (3 * PAGE + 5, 72);
+    let (keys, vals) = (values(positions * head_dim, 5, 1.0), values(positions * head_dim, 6, 1.0));
+    let q = values(head_dim, 7, 3.0);
+    for kv in KvType::ALL {
+        let mut pages = vec![vec![0u32; kv.page_bytes(head_dim) / 4]; positions.div_ceil(PAGE)];
+        for (p, (key, value)) in keys.chunks(head_dim).zip(vals.chunks(head_dim)).enumerate() {
+            let page = bytemuck::cast_slice_mut(&mut pages[p / PAGE]);
+            Isa::best().run(StoreKv { page, kv, at: p % PAGE, key, value });
+        }
+        for isa in Isa::all() {
+            let run = |queries: usize| {
+                let mut out = vec![f32::NAN; queries * head_dim];
+                let at = out.as_mut_ptr();
+                let of = |i: usize| Query {
+                    q: q.as_ptr(),
+                    out: at.wrapping_add(i * head_dim),
+                    from: 0,
+                    to: positions,
+                };
+                let queries: Vec<Query> = (0..queries).map(of).collect();
+                attend(isa, &queries, head_dim, 0.125, kv, &pages, None);
+                out
+            };
+            let one = run(1);
+            for row in run(30).chunks(head_dim) {
+                assert_eq!(row, one, "{} on {}", kv.name(), isa.describe());
+            }
+        }
+    }
+}
+
+#[test]
+fn hadamard_is_its_own_inverse_and_keeps_scores() {
+    for head_dim in [2, 24, 48, 64, 80, 96, 112, 128, 256] {
+        let (x, y) = (values(head_dim, 3, 1.0), values(head_dim, 4, 2.0));
+        let part = 1usize << head_dim.trailing_zeros();
+        let want: Vec<f64> = (0..head_dim)
+            .map(|i| {
+                let (from, i) = (i / part * part, i % part);
+                let sign = |j: usize| if (i & j).count_ones() % 2 == 1 { -1.0 } else { 1.0 };
+                (0..part).map(|j| sign(j) * f64::from(x[from + j])).sum::<f64>() / (part as f64).sqrt()
+            })
+            .collect();
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        for isa in Isa::all() {
+            let turned = |x: &[f32]| {
+                let mut head = x.to_vec();
+                isa.run(Hadamard { head: &mut head });
+                head
+            };
+            let what = format!("{head_dim} on {}", isa.describe());
+            close(&turned(&x), &want, 1e-6, &what);
+            let back: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+            close(&turned(&turned(&x)), &back, 1e-6, &what);
+            assert!((dot(&turned(&x), &turned(&y)) - dot(&x, &y)).abs() < 1e-4, "{what}");
+        }
+    }
+}
+
 #[test]
 fn a_nan_in_the_cache_shows() {
     for (kv, (key, value)) in
@@ -214,14 +304,8 @@ fn a_nan_in_the_cache_shows() {
         }
         for isa in Isa::all() {
             let (q, mut out) = ([1.0f32; 32], [0.0f32; 32]);
-            isa.run(Attend {
-                queries: &[Query { q: q.as_ptr(), out: out.as_mut_ptr(), from: 0, to: 3 }],
-                head_dim: 32,
-                scale: 1.0,
-                kv,
-                page: |_| bytemuck::cast_slice::<u32, u8>(&page),
-                scratch: &mut Scratch::default(),
-            });
+            let queries = [Query { q: q.as_ptr(), out: out.as_mut_ptr(), from: 0, to: 3 }];
+            attend(isa, &queries, 32, 1.0, kv, std::slice::from_ref(&page), None);
             assert!(out.iter().all(|v| v.is_nan()), "{out:?} on {}", isa.describe());
         }
     }

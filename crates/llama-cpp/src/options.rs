@@ -50,11 +50,12 @@ pub enum KvType {
     F32,
     F16,
     Q8_0,
+    Q4_0,
 }
 
 impl KvType {
     /// All of them.
-    pub const ALL: [KvType; 3] = [KvType::F16, KvType::Q8_0, KvType::F32];
+    pub const ALL: [KvType; 4] = [KvType::F16, KvType::Q8_0, KvType::Q4_0, KvType::F32];
 
     /// The name on the command line and in records.
     pub fn name(self) -> &'static str {
@@ -62,6 +63,7 @@ impl KvType {
             KvType::F32 => "f32",
             KvType::F16 => "f16",
             KvType::Q8_0 => "q8_0",
+            KvType::Q4_0 => "q4_0",
         }
     }
 }
@@ -79,7 +81,7 @@ impl FromStr for KvType {
         KvType::ALL
             .into_iter()
             .find(|t| t.name() == name)
-            .ok_or_else(|| format!("KV cache type {name:?}; expected f16, q8_0 or f32"))
+            .ok_or_else(|| format!("KV cache type {name:?}; expected f16, q8_0, q4_0 or f32"))
     }
 }
 

@@ -430,6 +430,7 @@ fn ggml_type(kv_type: KvType) -> sys::ggml_type {
         KvType::F32 => sys::GGML_TYPE_F32,
         KvType::F16 => sys::GGML_TYPE_F16,
         KvType::Q8_0 => sys::GGML_TYPE_Q8_0,
+        KvType::Q4_0 => sys::GGML_TYPE_Q4_0,
     }
 }
 

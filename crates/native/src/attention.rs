@@ -13,7 +13,7 @@ use zonda_engine::forward::{Batch, Limits, Span};
 use zonda_engine::load::ModelSpec;
 use zonda_kernels::activation::AddScaled;
 use zonda_kernels::acts::TILE;
-use zonda_kernels::attention::{Attend, AttendSplit, Merge, PAGE, Query, SPLIT, Scratch, StoreKv};
+use zonda_kernels::attention::{Attend, Hadamard, Merge, PAGE, Query, SPLIT, Scratch, StoreKv};
 use zonda_kernels::norm::RmsNormInPlace;
 use zonda_kernels::rope::Rotate;
 use zonda_kernels::{Acts, Job, matmul};
@@ -99,6 +99,7 @@ impl AttentionBuffers {
                     // SAFETY: each row belongs to one range, and `mixed` stays borrowed until the loop ends.
                     unsafe {
                         heads.merge(parts, mixed.row(t));
+                        heads.turn_back(mixed.row(t));
                         mixed.convert(run.isa, t, &kinds);
                     }
                 }
@@ -114,7 +115,10 @@ impl AttentionBuffers {
             run.pool.split(tokens, TILE, &|rows| {
                 for t in rows {
                     // SAFETY: as above.
-                    unsafe { mixed.convert(run.isa, t, &kinds) };
+                    unsafe {
+                        heads.turn_back(mixed.row(t));
+                        mixed.convert(run.isa, t, &kinds);
+                    }
                 }
             });
         }
@@ -226,6 +230,13 @@ impl Heads<'_> {
         }
     }
 
+    /// Undoes in a row of outputs, `[heads · head_dim]`, what was done to the values that it is a mixture of.
+    fn turn_back(&self, row: &mut [f32]) {
+        if self.kv.kv_type().rotated() {
+            row.chunks_exact_mut(self.spec.head_dim).for_each(|head| self.run.isa.run(Hadamard { head }));
+        }
+    }
+
     /// Bias, norm and RoPE for the queries and keys of one KV head; keys and values go to the cache.
     fn rotate_and_store(&self, piece: Piece<'_>, head: usize) {
         let (dim, group) = (self.spec.head_dim, self.spec.group());
@@ -244,6 +255,9 @@ impl Heads<'_> {
                 if let Some(bias) = &self.layer.v.bias {
                     self.run.isa.run(AddScaled { x: value, y: &bias[head * dim..][..dim], scale: 1.0 });
                 }
+                if self.kv.kv_type().rotated() {
+                    self.run.isa.run(Hadamard { head: value });
+                }
                 let position = piece.span.start + i;
                 let page = self.kv.page_mut(piece.span.slot, position, self.l, head);
                 self.run.isa.run(StoreKv { page, kv: self.kv.kv_type(), at: position % PAGE, key, value });
@@ -251,7 +265,7 @@ impl Heads<'_> {
         }
     }
 
-    /// Bias, norm and RoPE of one head of token `t`.
+    /// Bias, norm and RoPE of one head of token `t`, and the rotation that the cache's type wants.
     fn turn(&self, head: &mut [f32], bias: Option<&[f32]>, norm: Option<&[f32]>, t: usize) {
         let isa = self.run.isa;
         if let Some(bias) = bias {
@@ -262,6 +276,9 @@ impl Heads<'_> {
         }
         let (cos, sin) = self.angles.row(t);
         isa.run(Rotate { head, cos, sin });
+        if self.kv.kv_type().rotated() {
+            isa.run(Hadamard { head });
+        }
     }
 
     /// Attention of some tokens for the query heads of one KV head: of all they see, or of one split of it.
@@ -297,11 +314,9 @@ impl Heads<'_> {
                 // SAFETY: this head's keys and values are all written: by this thread, or before the loop began.
                 page: |index| unsafe { self.kv.page(piece.span.slot, index, self.l, head) },
                 scratch,
+                split,
             };
-            match split {
-                None => self.run.isa.run(attend),
-                Some(split) => self.run.isa.run(AttendSplit { attend, split }),
-            }
+            self.run.isa.run(attend);
         });
     }
 }

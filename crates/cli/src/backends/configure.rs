@@ -38,7 +38,7 @@ pub(super) fn native_options(options: &OpenOptions, model: &Model) -> Result<Nat
     let kv_type = match options.kv_type.as_deref() {
         None => NativeOptions::default().kv_type,
         Some(name) => KvType::named(name)
-            .ok_or_else(|| unsupported(format!("KV cache type {name:?}; expected f16, q8_0 or f32")))?,
+            .ok_or_else(|| unsupported(format!("KV cache type {name:?}; expected f16, q8_0, q4_0 or f32")))?,
     };
     let (threads, context) = (options.threads, options.ctx);
     let mut chosen = NativeOptions { threads, isa, kv_type, quantize, context, ..NativeOptions::default() };

@@ -68,10 +68,16 @@ impl Plan {
         if fits(self.per_token, contexts) > 0 {
             out.push(format!("--ctx {}", fits(self.per_token, contexts)));
         }
-        let small = per_token(&model.spec, KvType::Q8_0);
-        if small < self.per_token && fits(small, contexts) > 0 {
+        // the larger of two types that hold the whole context is the better one
+        for kv in [KvType::Q8_0, KvType::Q4_0] {
+            let small = per_token(&model.spec, kv);
             let context = fits(small, contexts).min(self.tokens / contexts);
-            out.push(format!("--kv-type q8_0 with --ctx {context}"));
+            if small < self.per_token && context > 0 {
+                out.push(format!("--kv-type {} with --ctx {context}", kv.name()));
+            }
+            if context == self.tokens / contexts {
+                break;
+            }
         }
         if contexts > 1 && self.tokens / contexts * self.per_token <= left {
             out.push(format!("--parallel {}", left / (self.tokens / contexts * self.per_token).max(1)));

@@ -79,6 +79,15 @@ pub fn widen_i16(v: int16x8_t) -> (float32x4_t, float32x4_t) {
     (vcvtq_f32_s32(vmovl_s16(vget_low_s16(v))), vcvtq_f32_s32(vmovl_high_s16(v)))
 }
 
+/// Sixteen `i8` to `f32`.
+#[inline]
+#[target_feature(enable = "neon")]
+pub fn widen_i8(v: int8x16_t) -> [float32x4_t; 4] {
+    let (a, b) = widen_i16(vmovl_s8(vget_low_s8(v)));
+    let (c, d) = widen_i16(vmovl_high_s8(v));
+    [a, b, c, d]
+}
+
 /// Eight `f16` to `f32`, exactly.
 #[inline]
 #[target_feature(enable = "neon")]

@@ -1,7 +1,7 @@
 //! NEON: four 128-bit registers are one vector. What a CPU has beyond the plain set is a constant: see [`Neon`].
 
 use super::dots;
-use crate::simd::{Op, Simd};
+use crate::simd::{LANES, Op, Simd};
 use half::f16;
 use std::arch::aarch64::*;
 use std::arch::is_aarch64_feature_detected;
@@ -133,11 +133,15 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
     #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> Self::F {
         // SAFETY: see the impl.
+        unsafe { dots::widen_i8(vld1q_s8(p)) }
+    }
+    #[inline(always)]
+    unsafe fn look_up<const HIGH: bool>(self, table: &[i8; LANES], p: *const u8) -> Self::F {
+        // SAFETY: see the impl.
         unsafe {
-            let v = vld1q_s8(p);
-            let (a, b) = dots::widen_i16(vmovl_s8(vget_low_s8(v)));
-            let (c, d) = dots::widen_i16(vmovl_high_s8(v));
-            [a, b, c, d]
+            let codes = vld1q_u8(p);
+            let codes = if HIGH { vshrq_n_u8::<4>(codes) } else { vandq_u8(codes, vdupq_n_u8(15)) };
+            dots::widen_i8(vqtbl1q_s8(vld1q_s8(table.as_ptr()), codes))
         }
     }
     #[inline(always)]

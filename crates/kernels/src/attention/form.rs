@@ -1,11 +1,14 @@
-//! How a page stores keys and values: as floats of one width, or as signed bytes with a scale per 32.
+//! How a page stores keys and values: as floats of one width, or as signed bytes or halves of bytes with a scale per 32.
 //!
 //! ```text
 //! floats  keys [head_dim, PAGE], values [PAGE, head_dim]
 //! bytes   the same, then scales as f16: of keys [blocks, PAGE], of values [blocks, PAGE]; a block is 32 of the head's values
+//! halves  keys [head_dim, 16], the low halves positions 0..16, the high ones 16..32; values [blocks, PAGE, 16], likewise the
+//!         block's first and second 16 values; scales as for bytes
 //! ```
 
 use super::PAGE;
+use super::codes::TABLE;
 use crate::simd::{LANES, Simd};
 use half::f16;
 use std::marker::PhantomData;
@@ -15,6 +18,8 @@ pub(super) const BLOCK: usize = 32;
 
 /// What keys and values are stored as.
 pub(super) trait Entry: Copy {
+    /// Multiples of a scale.
+    const SCALED: bool;
     /// Reads 16 values.
     ///
     /// # Safety
@@ -33,6 +38,7 @@ pub(super) trait Element: Entry + bytemuck::Pod {
 }
 
 impl Entry for f32 {
+    const SCALED: bool = false;
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::F {
         // SAFETY: the caller's word.
@@ -53,6 +59,7 @@ impl Element for f32 {
 }
 
 impl Entry for f16 {
+    const SCALED: bool = false;
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, p: *const f16) -> S::F {
         // SAFETY: the caller's word.
@@ -73,6 +80,7 @@ impl Element for f16 {
 }
 
 impl Entry for i8 {
+    const SCALED: bool = true;
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, p: *const i8) -> S::F {
         // SAFETY: the caller's word.
@@ -84,44 +92,51 @@ impl Entry for i8 {
     }
 }
 
+/// A code as `f32`, still to be scaled: what [`widen`] makes of bytes and halves.
+#[derive(Clone, Copy)]
+pub(super) struct Code(f32);
+
+impl Entry for Code {
+    const SCALED: bool = true;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const Code) -> S::F {
+        // SAFETY: the caller's word.
+        unsafe { s.load(p.cast()) }
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self.0
+    }
+}
+
 /// A way to store a page.
 pub(super) trait Form {
-    /// What it holds.
-    type Of: Entry;
     /// Keys and values are multiples of a scale per [`BLOCK`], which the functions below leave out.
     const SCALED: bool;
-    /// Bytes of a key's or value's entry.
-    const ENTRY: usize = size_of::<Self::Of>();
+
+    /// Where in a page, in bytes, value `d` of the keys begins.
+    fn key_at(d: usize) -> usize;
+
+    /// Where in a page, in bytes, value `d` of the value at position `t` begins; of half a byte, the line it stands in.
+    fn value_at(head_dim: usize, t: usize, d: usize) -> usize;
 
     /// Value `d` of the keys at 16 positions from `at` on.
     ///
     /// # Safety
     /// `page` is a page of this form; `d` and the positions are within it.
-    #[inline(always)]
-    unsafe fn key<S: Simd>(s: S, page: *const u8, d: usize, at: usize) -> S::F {
-        // SAFETY: the caller's word.
-        unsafe { Self::Of::load(s, page.cast::<Self::Of>().add(d * PAGE + at)) }
-    }
+    unsafe fn key<S: Simd>(s: S, page: *const u8, d: usize, at: usize) -> S::F;
 
     /// Values `d .. d + 16` of the value at position `t`.
     ///
     /// # Safety
     /// As for [`Form::key`], of this `head_dim`, with all 16 in the head.
-    #[inline(always)]
-    unsafe fn value<S: Simd>(s: S, page: *const u8, head_dim: usize, t: usize, d: usize) -> S::F {
-        // SAFETY: the caller's word.
-        unsafe { Self::Of::load(s, page.cast::<Self::Of>().add((PAGE + t) * head_dim + d)) }
-    }
+    unsafe fn value<S: Simd>(s: S, page: *const u8, head_dim: usize, t: usize, d: usize) -> S::F;
 
     /// Value `d` of the value at position `t`.
     ///
     /// # Safety
     /// As for [`Form::key`], of this `head_dim`.
-    #[inline(always)]
-    unsafe fn one(page: *const u8, head_dim: usize, t: usize, d: usize) -> f32 {
-        // SAFETY: the caller's word.
-        unsafe { page.cast::<Self::Of>().add((PAGE + t) * head_dim + d).read_unaligned().to_f32() }
-    }
+    unsafe fn one(page: *const u8, head_dim: usize, t: usize, d: usize) -> f32;
 
     /// The scales of block `block` at 16 positions from `at` on, of keys (0) or values (1).
     ///
@@ -137,25 +152,98 @@ pub(super) trait Form {
     ) -> S::F;
 }
 
-/// Floats.
-pub(super) struct Floats<E>(PhantomData<E>);
+/// An entry for each value, with scales behind them all if they need some.
+pub(super) struct Whole<E>(PhantomData<E>);
 
-impl<E: Element> Form for Floats<E> {
-    type Of = E;
-    const SCALED: bool = false;
+impl<E: Entry> Form for Whole<E> {
+    const SCALED: bool = E::SCALED;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, _: *const u8, _: usize, _: usize, _: usize, _: usize) -> S::F {
-        s.splat(1.0)
+    fn key_at(d: usize) -> usize {
+        d * PAGE * size_of::<E>()
+    }
+
+    #[inline(always)]
+    fn value_at(head_dim: usize, t: usize, d: usize) -> usize {
+        ((PAGE + t) * head_dim + d) * size_of::<E>()
+    }
+
+    #[inline(always)]
+    unsafe fn key<S: Simd>(s: S, page: *const u8, d: usize, at: usize) -> S::F {
+        // SAFETY: the caller's word.
+        unsafe { E::load(s, page.add(Self::key_at(d)).cast::<E>().add(at)) }
+    }
+
+    #[inline(always)]
+    unsafe fn value<S: Simd>(s: S, page: *const u8, head_dim: usize, t: usize, d: usize) -> S::F {
+        // SAFETY: the caller's word.
+        unsafe { E::load(s, page.add(Self::value_at(head_dim, t, d)).cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn one(page: *const u8, head_dim: usize, t: usize, d: usize) -> f32 {
+        // SAFETY: the caller's word.
+        unsafe { page.add(Self::value_at(head_dim, t, d)).cast::<E>().read_unaligned().to_f32() }
+    }
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(
+        s: S,
+        page: *const u8,
+        head_dim: usize,
+        of: usize,
+        block: usize,
+        at: usize,
+    ) -> S::F {
+        if !E::SCALED {
+            return s.splat(1.0);
+        }
+        let codes = 2 * PAGE * head_dim * size_of::<E>();
+        // SAFETY: the caller's word.
+        unsafe { s.load_f16(page.add(scale_at(codes, head_dim, of, block, at)).cast()) }
     }
 }
 
-/// Signed bytes with scales.
-pub(super) struct Bytes;
+/// Half a byte for each value, an index of [`TABLE`].
+pub(super) struct Halves;
 
-impl Form for Bytes {
-    type Of = i8;
+impl Form for Halves {
     const SCALED: bool = true;
+
+    #[inline(always)]
+    fn key_at(d: usize) -> usize {
+        d * LANES
+    }
+
+    #[inline(always)]
+    fn value_at(head_dim: usize, t: usize, d: usize) -> usize {
+        (head_dim + d / BLOCK * PAGE + t) * LANES
+    }
+
+    #[inline(always)]
+    unsafe fn key<S: Simd>(s: S, page: *const u8, d: usize, at: usize) -> S::F {
+        // SAFETY: the caller's word.
+        unsafe {
+            let line = page.add(Self::key_at(d));
+            if at == 0 { s.look_up::<false>(&TABLE, line) } else { s.look_up::<true>(&TABLE, line) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn value<S: Simd>(s: S, page: *const u8, head_dim: usize, t: usize, d: usize) -> S::F {
+        // SAFETY: the caller's word; a line holds a whole block, even where the head ends within it.
+        unsafe {
+            let line = page.add(Self::value_at(head_dim, t, d));
+            if d % BLOCK == 0 { s.look_up::<false>(&TABLE, line) } else { s.look_up::<true>(&TABLE, line) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn one(page: *const u8, head_dim: usize, t: usize, d: usize) -> f32 {
+        // SAFETY: the caller's word.
+        let byte = unsafe { *page.add(Self::value_at(head_dim, t, d) + d % LANES) };
+        f32::from(TABLE[usize::from(byte >> (d % BLOCK / LANES * 4) & 15)])
+    }
 
     #[inline(always)]
     unsafe fn scale<S: Simd>(
@@ -167,51 +255,46 @@ impl Form for Bytes {
         at: usize,
     ) -> S::F {
         // SAFETY: the caller's word.
-        unsafe { s.load_f16(page.add(scales_at(head_dim, of)).cast::<f16>().add(block * PAGE + at)) }
+        unsafe { s.load_f16(page.add(scale_at(halves_bytes(head_dim), head_dim, of, block, at)).cast()) }
     }
 }
 
-/// Where in a page of [`Bytes`] the scales of keys (0) or values (1) begin.
-pub(super) const fn scales_at(head_dim: usize, of: usize) -> usize {
-    2 * PAGE * head_dim + of * head_dim.div_ceil(BLOCK) * PAGE * size_of::<f16>()
+/// Bytes of the codes in a page of [`Halves`].
+pub(super) const fn halves_bytes(head_dim: usize) -> usize {
+    (head_dim + head_dim.div_ceil(BLOCK) * PAGE) * LANES
 }
 
-/// A page as `f32`, keys and values as [`Floats`] lays them out.
+/// Where in a page whose codes take `codes` bytes the scale of a block and position stands, of keys (0) or values (1); with
+/// `of` 2 and the rest 0, where they end.
+pub(super) const fn scale_at(codes: usize, head_dim: usize, of: usize, block: usize, at: usize) -> usize {
+    codes + ((of * head_dim.div_ceil(BLOCK) + block) * PAGE + at) * size_of::<f16>()
+}
+
+/// A page with entries of four bytes, as [`Whole`] lays them out, scales left as they are: what is computed from it has the bits
+/// of what is computed from the page.
 #[inline(always)]
 pub(super) fn widen<S: Simd, F: Form>(s: S, page: &[u8], head_dim: usize, to: &mut Vec<f32>) {
-    to.resize(2 * PAGE * head_dim, 0.0);
+    let codes = 2 * PAGE * head_dim;
+    let scales = if F::SCALED { scale_at(0, head_dim, 2, 0, 0) } else { 0 };
+    to.resize(codes + scales / size_of::<f32>(), 0.0);
+    bytemuck::cast_slice_mut(&mut to[codes..]).copy_from_slice(&page[page.len() - scales..]);
     let (page, to) = (page.as_ptr(), to.as_mut_ptr());
     // SAFETY: the page is of this form; positions and values are within it, and within `to`.
     unsafe {
         for d in 0..head_dim {
-            for at in [0, LANES] {
-                let mut key = F::key(s, page, d, at);
-                if F::SCALED {
-                    key = s.mul(key, F::scale(s, page, head_dim, 0, d / BLOCK, at));
-                }
-                s.store(to.add(d * PAGE + at), key);
-            }
+            s.store(to.add(d * PAGE), F::key(s, page, d, 0));
+            s.store(to.add(d * PAGE + LANES), F::key(s, page, d, LANES));
         }
-        let values = to.add(PAGE * head_dim);
-        for block in 0..head_dim.div_ceil(BLOCK) {
-            let mut scales = [1.0; PAGE];
-            if F::SCALED {
-                for at in [0, LANES] {
-                    s.store(scales.as_mut_ptr().add(at), F::scale(s, page, head_dim, 1, block, at));
-                }
+        for t in 0..PAGE {
+            let value = to.add((PAGE + t) * head_dim);
+            let mut d = 0;
+            while d + LANES <= head_dim {
+                s.store(value.add(d), F::value(s, page, head_dim, t, d));
+                d += LANES;
             }
-            let end = ((block + 1) * BLOCK).min(head_dim);
-            for t in 0..PAGE {
-                let mut d = block * BLOCK;
-                while d + LANES <= end {
-                    let value = F::value(s, page, head_dim, t, d);
-                    s.store(values.add(t * head_dim + d), s.mul(value, s.splat(scales[t])));
-                    d += LANES;
-                }
-                while d < end {
-                    values.add(t * head_dim + d).write(F::one(page, head_dim, t, d) * scales[t]);
-                    d += 1;
-                }
+            while d < head_dim {
+                value.add(d).write(F::one(page, head_dim, t, d));
+                d += 1;
             }
         }
     }

@@ -4,17 +4,20 @@
 //! A page holds [`PAGE`] positions of one KV head: keys transposed, `[head_dim, PAGE]`, so that 16 positions' scores are
 //! one vector; values `[PAGE, head_dim]`. Pages are visited in order of position, [`SPLIT`] positions at a time: a split has
 //! a softmax of its own, which is then merged with those before it. So the splits of a long context can be computed in
-//! parallel ([`AttendSplit`], FlashDecoding) and give the bits that one thread gives ([`Attend`]). Each query's arithmetic is
-//! independent of the others', so results do not depend on how a prompt was cut into batches.
+//! parallel (FlashDecoding) and give the bits that one thread gives. Each query's arithmetic is independent of the others', so
+//! results do not depend on how a prompt was cut into batches.
 
+mod codes;
 mod form;
+mod hadamard;
 mod page;
 mod store;
 
+pub use hadamard::Hadamard;
 pub use store::StoreKv;
 
 use crate::simd::{LANES, Op, Simd};
-use form::{Bytes, Floats, widen};
+use form::{Code, Halves, Whole, widen};
 use half::f16;
 use page::Walk;
 
@@ -33,11 +36,14 @@ pub enum KvType {
     F32,
     /// A byte a value and an `f16` scale per 32 of a head's values, as in GGUF's Q8_0.
     Q8_0,
+    /// Half a byte a value and an `f16` scale per 32 of a head's values, as many bits as GGUF's Q4_0. Keys and values are
+    /// rotated: see [`KvType::rotated`].
+    Q4_0,
 }
 
 impl KvType {
     /// All of them.
-    pub const ALL: [KvType; 3] = [KvType::F16, KvType::F32, KvType::Q8_0];
+    pub const ALL: [KvType; 4] = [KvType::F16, KvType::F32, KvType::Q8_0, KvType::Q4_0];
 
     /// The name, as the command line takes it.
     pub const fn name(self) -> &'static str {
@@ -45,6 +51,7 @@ impl KvType {
             KvType::F16 => "f16",
             KvType::F32 => "f32",
             KvType::Q8_0 => "q8_0",
+            KvType::Q4_0 => "q4_0",
         }
     }
 
@@ -58,8 +65,15 @@ impl KvType {
         match self {
             KvType::F16 => 2 * PAGE * head_dim * 2,
             KvType::F32 => 2 * PAGE * head_dim * 4,
-            KvType::Q8_0 => form::scales_at(head_dim, 2),
+            KvType::Q8_0 => form::scale_at(2 * PAGE * head_dim, head_dim, 2, 0, 0),
+            KvType::Q4_0 => form::scale_at(form::halves_bytes(head_dim), head_dim, 2, 0, 0),
         }
+    }
+
+    /// Queries, keys and values are to be turned by [`Hadamard`] before they come here, and outputs turned back: what is rounded
+    /// so much must have no value that stands out.
+    pub const fn rotated(self) -> bool {
+        matches!(self, KvType::Q4_0)
     }
 }
 
@@ -68,7 +82,7 @@ impl KvType {
 pub struct Query {
     /// `[head_dim]`, RoPE applied.
     pub q: *const f32,
-    /// `[head_dim]`, written; `[head_dim + 2]` for [`AttendSplit`].
+    /// `[head_dim]`, written; `[head_dim + 2]` for one split.
     pub out: *mut f32,
     /// First position it sees.
     pub from: usize,
@@ -83,7 +97,7 @@ pub struct Scratch {
     total: Sums,
     /// Of one split.
     part: Sums,
-    /// A page widened to `f32`.
+    /// A page widened to `f32`, and its scales.
     page: Vec<f32>,
 }
 
@@ -123,19 +137,12 @@ pub struct Attend<'a, P> {
     pub page: P,
     /// Working memory.
     pub scratch: &'a mut Scratch,
+    /// `None`: all that the queries see. Otherwise positions `split · SPLIT ..` alone: of every query the unnormalised output, the
+    /// maximum and the sum, `[head_dim + 2]`, for [`Merge`]. Queries that see nothing of the split are written as such.
+    pub split: Option<usize>,
 }
 
-/// One split of [`Attend`]: of every query the unnormalised output, the maximum and the sum, `[head_dim + 2]`, for
-/// [`Merge`]. Queries that see nothing of the split are written as such.
-#[derive(Debug)]
-pub struct AttendSplit<'a, P> {
-    /// All but the split.
-    pub attend: Attend<'a, P>,
-    /// Which: positions `split · SPLIT ..`.
-    pub split: usize,
-}
-
-/// Merges what [`AttendSplit`] gave for one query into its output.
+/// Merges what [`Attend`] gave for one query, split by split, into its output.
 #[derive(Debug)]
 pub struct Merge<'a> {
     /// `[splits, stride]`, of which each row's first `head_dim + 2` are read, in order of position.
@@ -158,7 +165,9 @@ impl<'p, P: Fn(usize) -> &'p [u8]> Op for Attend<'_, P> {
         let Some(first) = queries.iter().map(|q| q.from).min() else { return };
         let last = queries.iter().map(|q| q.to).max().unwrap_or(0);
         self.scratch.total.clear(queries.len(), head_dim);
-        for split in first / SPLIT..last.div_ceil(SPLIT) {
+        let splits = self.split.map_or(first / SPLIT..last.div_ceil(SPLIT), |split| split..split + 1);
+        for split in splits {
+            // called in one place: all of the inner loops are inlined here
             self.split(s, split, first, last);
             let Scratch { total, part, .. } = &mut *self.scratch;
             for (i, &state) in part.state.iter().enumerate() {
@@ -168,28 +177,17 @@ impl<'p, P: Fn(usize) -> &'p [u8]> Op for Attend<'_, P> {
         }
         let Sums { acc, state } = &self.scratch.total;
         for (i, query) in queries.iter().enumerate() {
-            // SAFETY: `out` is writable for `head_dim` values.
-            let out = unsafe { std::slice::from_raw_parts_mut(query.out, head_dim) };
-            normalise(&acc[i * head_dim..][..head_dim], state[i].1, out);
-        }
-    }
-}
-
-impl<'p, P: Fn(usize) -> &'p [u8]> Op for AttendSplit<'_, P> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let (queries, head_dim) = (self.attend.queries, self.attend.head_dim);
-        let Some(first) = queries.iter().map(|q| q.from).min() else { return };
-        let last = queries.iter().map(|q| q.to).max().unwrap_or(0);
-        self.attend.split(s, self.split, first, last);
-        let Sums { acc, state } = &self.attend.scratch.part;
-        for (i, query) in queries.iter().enumerate() {
-            // SAFETY: `out` is writable for `head_dim + 2` values.
-            let out = unsafe { std::slice::from_raw_parts_mut(query.out, head_dim + 2) };
-            out[..head_dim].copy_from_slice(&acc[i * head_dim..][..head_dim]);
-            (out[head_dim], out[head_dim + 1]) = state[i];
+            let acc = &acc[i * head_dim..][..head_dim];
+            // SAFETY: `out` is writable for so many values.
+            unsafe {
+                if self.split.is_some() {
+                    let out = std::slice::from_raw_parts_mut(query.out, head_dim + 2);
+                    out[..head_dim].copy_from_slice(acc);
+                    (out[head_dim], out[head_dim + 1]) = state[i];
+                } else {
+                    normalise(acc, state[i].1, std::slice::from_raw_parts_mut(query.out, head_dim));
+                }
+            }
         }
     }
 }
@@ -266,17 +264,23 @@ impl<'p, P: Fn(usize) -> &'p [u8]> Attend<'_, P> {
             // SAFETY: the page's length was checked, and its type is what this attention was told.
             unsafe {
                 match self.kv {
-                    KvType::F32 => walk.run::<S, Floats<f32>>(s, bytes.as_ptr()),
-                    KvType::F16 if !wide => walk.run::<S, Floats<f16>>(s, bytes.as_ptr()),
-                    KvType::Q8_0 if !wide => walk.run::<S, Bytes>(s, bytes.as_ptr()),
+                    KvType::F32 => walk.run::<S, Whole<f32>>(s, bytes.as_ptr()),
+                    KvType::F16 if !wide => walk.run::<S, Whole<f16>>(s, bytes.as_ptr()),
+                    KvType::Q8_0 if !wide => walk.run::<S, Whole<i8>>(s, bytes.as_ptr()),
+                    KvType::Q4_0 if !wide => walk.run::<S, Halves>(s, bytes.as_ptr()),
                     kv => {
-                        if kv == KvType::F16 {
-                            widen::<S, Floats<f16>>(s, bytes, head_dim, widened);
-                        } else {
-                            widen::<S, Bytes>(s, bytes, head_dim, widened);
+                        match kv {
+                            KvType::Q4_0 => widen::<S, Halves>(s, bytes, head_dim, widened),
+                            KvType::Q8_0 => widen::<S, Whole<i8>>(s, bytes, head_dim, widened),
+                            _ => widen::<S, Whole<f16>>(s, bytes, head_dim, widened),
                         }
-                        let walk = Walk { ahead: widened.as_ptr().cast(), ..walk };
-                        walk.run::<S, Floats<f32>>(s, widened.as_ptr().cast());
+                        let page = widened.as_ptr().cast();
+                        let walk = Walk { ahead: page, ..walk };
+                        if kv == KvType::F16 {
+                            walk.run::<S, Whole<f32>>(s, page);
+                        } else {
+                            walk.run::<S, Whole<Code>>(s, page);
+                        }
                     }
                 }
             }

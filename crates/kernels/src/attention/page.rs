@@ -105,7 +105,7 @@ impl Tile<'_> {
                 for t in from..to {
                     let v0 = F::value(s, page, self.head_dim, t, d);
                     let v1 = F::value(s, page, self.head_dim, t, d + LANES);
-                    s.prefetch(self.ahead.wrapping_add(((PAGE + t) * self.head_dim + d) * F::ENTRY));
+                    s.prefetch(self.ahead.wrapping_add(F::value_at(self.head_dim, t, d)));
                     for i in 0..N {
                         let weight = s.splat(weights[i][t]);
                         low[i] = s.fma(v0, weight, low[i]);
@@ -195,7 +195,7 @@ impl Tile<'_> {
                 for d in first..(first + block).min(self.head_dim) {
                     let k0 = F::key(s, page, d, 0);
                     let k1 = F::key(s, page, d, LANES);
-                    s.prefetch(self.ahead.wrapping_add(d * PAGE * F::ENTRY));
+                    s.prefetch(self.ahead.wrapping_add(F::key_at(d)));
                     for i in 0..N {
                         let x = s.splat(*q[i].add(d));
                         sum[i] = s.fma(k0, x, sum[i]);

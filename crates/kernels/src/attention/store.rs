@@ -1,6 +1,7 @@
 //! Writing keys and values into pages.
 
-use super::form::{BLOCK, Element, scales_at};
+use super::codes::encode;
+use super::form::{BLOCK, Element, Form, Halves, halves_bytes, scale_at};
 use super::{KvType, PAGE};
 use crate::simd::{LANES, Op, Simd};
 use half::f16;
@@ -34,6 +35,7 @@ impl Op for StoreKv<'_> {
             KvType::F16 => self.store(s, f16::ZERO),
             KvType::F32 => self.store(s, 0.0),
             KvType::Q8_0 => self.quantize(s),
+            KvType::Q4_0 => self.encode(s),
         }
     }
 }
@@ -67,12 +69,41 @@ impl StoreKv<'_> {
             for (b, block) in values.chunks(BLOCK).enumerate() {
                 let mut codes = [0i8; BLOCK];
                 let scale = quantize(s, block, &mut codes);
-                let at = scales_at(head_dim, of) + (b * PAGE + self.at) * size_of::<f16>();
+                let at = scale_at(2 * PAGE * head_dim, head_dim, of, b, self.at);
                 self.page[at..][..size_of::<f16>()].copy_from_slice(&scale.to_ne_bytes());
                 for (d, &code) in (b * BLOCK..head_dim).zip(&codes) {
                     // keys stand transposed
                     let at = if of == 0 { d * PAGE + self.at } else { (PAGE + self.at) * head_dim + d };
                     self.page[at] = code as u8;
+                }
+            }
+        }
+    }
+}
+
+impl StoreKv<'_> {
+    /// Halves of bytes with a scale per block.
+    #[inline(always)]
+    fn encode<S: Simd>(self, s: S) {
+        let head_dim = self.key.len();
+        for (of, values) in [self.key, self.value].into_iter().enumerate() {
+            for (b, block) in values.chunks(BLOCK).enumerate() {
+                let mut codes = [0; BLOCK];
+                let scale = encode(s, block, &mut codes);
+                let at = scale_at(halves_bytes(head_dim), head_dim, of, b, self.at);
+                self.page[at..][..size_of::<f16>()].copy_from_slice(&scale.to_ne_bytes());
+                if of == 0 {
+                    // a position's halves stand in a column, beside those of the position 16 from it
+                    let (keep, shift) = if self.at < LANES { (0xf0, 0) } else { (0x0f, 4) };
+                    for (d, &code) in (b * BLOCK..head_dim).zip(&codes) {
+                        let byte = &mut self.page[Halves::key_at(d) + self.at % LANES];
+                        *byte = *byte & keep | code << shift;
+                    }
+                } else {
+                    let line = &mut self.page[Halves::value_at(head_dim, self.at, b * BLOCK)..][..LANES];
+                    for (i, byte) in line.iter_mut().enumerate() {
+                        *byte = codes[i] | codes[LANES + i] << 4;
+                    }
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! AVX2 with FMA and F16C, and the VEX form of VNNI where present (`Avx2<true>`): two 256-bit registers are one vector.
 
-use crate::simd::{Op, Simd};
+use crate::simd::{LANES, Op, Simd};
 use half::f16;
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -131,6 +131,18 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
         // SAFETY: see the impl.
         unsafe {
             let v = _mm_loadu_si128(p.cast());
+            let (lo, hi) = (_mm256_cvtepi8_epi32(v), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(v)));
+            (_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi))
+        }
+    }
+    #[inline(always)]
+    unsafe fn look_up<const HIGH: bool>(self, table: &[i8; LANES], p: *const u8) -> Self::F {
+        // SAFETY: see the impl.
+        unsafe {
+            let codes = _mm_loadu_si128(p.cast());
+            let codes = if HIGH { _mm_srli_epi16::<4>(codes) } else { codes };
+            let codes = _mm_and_si128(codes, _mm_set1_epi8(15));
+            let v = _mm_shuffle_epi8(_mm_loadu_si128(table.as_ptr().cast()), codes);
             let (lo, hi) = (_mm256_cvtepi8_epi32(v), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(v)));
             (_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi))
         }

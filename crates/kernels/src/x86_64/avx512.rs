@@ -82,6 +82,16 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
     }
     #[inline(always)]
+    unsafe fn look_up<const HIGH: bool>(self, table: &[i8; LANES], p: *const u8) -> __m512 {
+        // SAFETY: see the impl. The permutation looks at an index's low four bits.
+        unsafe {
+            let table = self.load_i8(table.as_ptr());
+            let codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            let codes = if HIGH { _mm512_srli_epi32::<4>(codes) } else { codes };
+            _mm512_permutexvar_ps(codes, table)
+        }
+    }
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> __m512 {
         // SAFETY: see the impl.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }

@@ -176,16 +176,20 @@ fn kv_types_and_threads_leave_the_best_token_alone() {
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
     let ids = tokens(40, 37, &model);
     let mut rows = Vec::new();
-    for (kv_type, threads, mmap) in
-        [(KvType::F32, 1, true), (KvType::F32, 2, false), (KvType::F16, 2, true), (KvType::Q8_0, 2, true)]
-    {
+    for (kv_type, threads, mmap) in [
+        (KvType::F32, 1, true),
+        (KvType::F32, 2, false),
+        (KvType::F16, 2, true),
+        (KvType::Q8_0, 2, true),
+        (KvType::Q4_0, 2, true),
+    ] {
         let cpus = (0..threads).collect();
         let options = LlamaCppOptions { kv_type, threads: Some(threads), cpus, mmap, ..options(&model) };
         let mut backend = LlamaCpp::open(&model, &options).unwrap();
         assert_eq!((backend.info().threads, backend.info().kv_type.as_str()), (threads, kv_type.name()));
         rows.push(forward(&mut backend, vec![all(0, 0, &ids)]).unwrap());
     }
-    for (other, bound) in rows[1..].iter().zip([2e-4, 2e-2, 0.3]) {
+    for (other, bound) in rows[1..].iter().zip([2e-4, 2e-2, 0.3, 3.0]) {
         for (i, (row, expected)) in other.iter().zip(&rows[0]).enumerate() {
             let d = difference(row, expected);
             assert!(d <= bound, "position {i}: off by {d}, expected at most {bound}");
