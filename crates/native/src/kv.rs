@@ -1,15 +1,24 @@
 //! The paged KV cache: pages of [`PAGE`] positions, handed to slots as they grow, shared between slots by reference count.
 //!
+//! Pages lie in chunks of [`CHUNK`], a chunk of all layers and heads together, and the lowest free page is handed out first:
+//! memory is committed chunk by chunk as sequences grow, in huge pages too. Within a chunk each layer and head has its pages side by
+//! side, as attention reads them.
+//!
 //! Invariants: a page belongs to the free list or has `refs ≥ 1`, never both; a page that a slot is about to write has
 //! `refs == 1` ([`KvCache::reserve`] copies it if not).
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use zonda_engine::forward::{BackendError, Batch, BatchError, Limits, Slot, Span};
 use zonda_engine::load::ModelSpec;
-use zonda_kernels::attention::{KvType, PAGE};
+use zonda_kernels::attention::{KvType, PAGE, SPLIT};
 use zonda_kernels::memory::{Buffer, SharedPtr};
 
 /// Of the layout of exports and of the pages in them. A change of either makes older files foreign.
 const EXPORT_VERSION: u32 = 2;
+
+/// Pages in a chunk: a split of positions.
+const CHUNK: usize = SPLIT / PAGE;
 
 /// Keys and values of every slot.
 #[derive(Debug)]
@@ -19,11 +28,12 @@ pub(crate) struct KvCache {
     kv_heads: usize,
     /// Bytes of one page of one KV head of one layer.
     page_bytes: usize,
-    pages: usize,
-    /// `[layers, kv_heads, pages, page_bytes]`, so that a head's pages follow one another in memory, as attention reads
-    /// them; touched only when written
+    /// Pages in a chunk: [`CHUNK`], or all of them if they are fewer.
+    chunk: usize,
+    /// `[chunks, layers, kv_heads, chunk, page_bytes]`; touched only when written
     data: Buffer,
-    free: Vec<u32>,
+    /// The lowest first.
+    free: BinaryHeap<Reverse<u32>>,
     /// Slots that hold each page, `[pages]`
     refs: Vec<u32>,
     slots: Vec<Table>,
@@ -40,7 +50,10 @@ impl KvCache {
     pub fn new(spec: &ModelSpec, limits: &Limits, kv_type: KvType) -> Result<KvCache, BackendError> {
         let page_bytes = kv_type.page_bytes(spec.head_dim);
         let pages = limits.kv_tokens / PAGE;
-        let bytes = [spec.layers, pages, spec.kv_heads].into_iter().try_fold(page_bytes, usize::checked_mul);
+        let chunk = pages.clamp(1, CHUNK);
+        let bytes = [spec.layers, pages.next_multiple_of(chunk), spec.kv_heads]
+            .into_iter()
+            .try_fold(page_bytes, usize::checked_mul);
         let data =
             bytes.ok_or_else(|| BackendError::Failed("the KV cache's size overflows".to_owned())).and_then(
                 |bytes| Buffer::zeroed(bytes).map_err(|e| BackendError::Failed(format!("KV cache: {e}"))),
@@ -50,9 +63,9 @@ impl KvCache {
             layers: spec.layers,
             kv_heads: spec.kv_heads,
             page_bytes,
-            pages,
+            chunk,
             data,
-            free: (0..pages as u32).rev().collect(),
+            free: (0..pages as u32).map(Reverse).collect(),
             refs: vec![0; pages],
             slots: (0..limits.slots)
                 .map(|_| Table { len: 0, pages: Vec::with_capacity(limits.context.div_ceil(PAGE)) })
@@ -202,9 +215,10 @@ impl KvCache {
         Ok(len)
     }
 
-    /// Where in the cache, in bytes, the page of position `position` begins, for one layer and KV head.
+    /// Where in the cache, in bytes, a page begins, for one layer and KV head.
     fn offset(&self, layer: usize, page: u32, head: usize) -> usize {
-        ((layer * self.kv_heads + head) * self.pages + page as usize) * self.page_bytes
+        let (chunk, page) = (page as usize / self.chunk, page as usize % self.chunk);
+        (((chunk * self.layers + layer) * self.kv_heads + head) * self.chunk + page) * self.page_bytes
     }
 
     /// A view for several threads to write new positions, each thread its own KV heads.
@@ -214,7 +228,7 @@ impl KvCache {
     }
 
     fn take_page(&mut self) -> u32 {
-        let page = self.free.pop().expect("reserve counted the free pages");
+        let Reverse(page) = self.free.pop().expect("reserve counted the free pages");
         self.refs[page as usize] = 1;
         page
     }
@@ -223,7 +237,7 @@ impl KvCache {
         let refs = &mut self.refs[page as usize];
         *refs -= 1;
         if *refs == 0 {
-            self.free.push(page);
+            self.free.push(Reverse(page));
         }
     }
 
