@@ -372,8 +372,9 @@ fn one(prompt: Vec<TokenId>, tokens: usize, arrives: usize) -> Ask {
 fn what_is_stored_is_imported_and_the_rest_computed() {
     let text: Vec<TokenId> = (300..340).collect();
     let whole = one(text.clone(), 5, 0);
-    let run =
-        |ask: &Ask, luck| check(&limits_of(2, 128), 16, &[ask.clone()], std::slice::from_ref(&text), &[luck]);
+    let run = |ask: &Ask, luck| {
+        check(&limits_of(2, 128), 16, std::slice::from_ref(ask), std::slice::from_ref(&text), &[luck])
+    };
     let harness = run(&whole, Luck::Whole);
     assert_eq!((harness.imports, harness.imported, harness.computed), (1, 39, 1 + 4), "a token is computed");
     let harness = run(&whole, Luck::Half);

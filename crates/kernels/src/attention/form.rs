@@ -234,7 +234,11 @@ impl Form for Halves {
         // SAFETY: the caller's word; a line holds a whole block, even where the head ends within it.
         unsafe {
             let line = page.add(Self::value_at(head_dim, t, d));
-            if d % BLOCK == 0 { s.look_up::<false>(&TABLE, line) } else { s.look_up::<true>(&TABLE, line) }
+            if d.is_multiple_of(BLOCK) {
+                s.look_up::<false>(&TABLE, line)
+            } else {
+                s.look_up::<true>(&TABLE, line)
+            }
         }
     }
 
