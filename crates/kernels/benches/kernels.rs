@@ -3,9 +3,12 @@
 //! `cargo bench -p zonda-kernels -- [WORD…] [--quick] [--threads N] [--tokens N]`: rows that hold every WORD
 //! (`q4_0`, `avx2`, `4096x14336`, `matmul` …), say which. One token reads weights from memory and is given in GB/s, many
 //! tokens in GOPS, both also as shares of what the machine reached on the set's instructions just before, with as many threads:
-//! bytes out of half a GiB, operations in registers. Times are medians.
+//! bytes out of half a GiB, operations in registers. Attention likewise, of a 7B's groups of four heads of 128: one token
+//! after 4,096 by the keys and values it reads, a page of tokens after 2,048 by its multiply-adds, shares of the `f32` peak. Times
+//! are medians.
 
 use std::time::{Duration, Instant};
+use zonda_kernels::attention::{Attend, KvType, PAGE, Query, SPLIT, Scratch, StoreKv};
 use zonda_kernels::memory::Arena;
 use zonda_kernels::probe::Peaks;
 use zonda_kernels::quantize::quantize;
@@ -158,6 +161,101 @@ fn matmuls(options: &Options, pool: &Pool, sets: &[Isa]) {
     }
 }
 
+/// Heads of a 7B: queries that share keys and values, values in a head.
+const GROUP: usize = 4;
+const HEAD_DIM: usize = 128;
+
+/// One work item of attention and its room: the queries of `tokens` tokens after `before` others, and their outputs.
+struct Item {
+    queries: Vec<Query>,
+    _q: Vec<f32>,
+    _out: Vec<f32>,
+}
+
+// SAFETY: the pointers are to vectors that live, unmoved on the heap, as long as the item, which one thread works on.
+unsafe impl Sync for Item {}
+
+impl Item {
+    fn new(tokens: usize, before: usize) -> Item {
+        let n = tokens * GROUP;
+        let (q, mut out) = (noise(n * HEAD_DIM), vec![0.0; n * (HEAD_DIM + 2)]);
+        let query = |i: usize| Query {
+            q: q[i * HEAD_DIM..].as_ptr(),
+            out: out[i * (HEAD_DIM + 2)..].as_mut_ptr(),
+            from: 0,
+            to: before + i / GROUP + 1,
+        };
+        let queries = (0..n).map(query).collect();
+        Item { queries, _q: q, _out: out }
+    }
+}
+
+/// Pages of keys and values, as many as memory for `bytes`: `[pages, page_bytes]`.
+fn pages(isa: Isa, kv: KvType, bytes: usize) -> Vec<u8> {
+    let page_bytes = kv.page_bytes(HEAD_DIM);
+    let mut pages = vec![0; bytes.div_ceil(page_bytes) * page_bytes];
+    let row = noise(HEAD_DIM);
+    let (first, rest) = pages.split_at_mut(page_bytes);
+    for at in 0..PAGE {
+        isa.run(StoreKv { page: first, kv, at, key: &row, value: &row });
+    }
+    rest.chunks_mut(page_bytes).for_each(|page| page.copy_from_slice(first));
+    pages
+}
+
+fn attentions(options: &Options, pool: &Pool, sets: &[Isa]) {
+    // tokens, positions before them, memory that is walked through
+    for (tokens, before, bytes) in [(1, 4096 - 1, COLD_BYTES / 2), (PAGE, 2048 - PAGE, 1)] {
+        for kv in KvType::ALL {
+            for &isa in sets {
+                let label =
+                    format!("attention {} {}x{HEAD_DIM} {tokens} {}", kv.name(), before + 1, isa.describe());
+                if !options.wants(&label) {
+                    continue;
+                }
+                let page_bytes = kv.page_bytes(HEAD_DIM);
+                let in_context = (before + tokens) / PAGE;
+                let kv_bytes = in_context * page_bytes;
+                let memory = pages(isa, kv, bytes.max(2 * pool.threads() * kv_bytes));
+                let heads = memory.len() / kv_bytes;
+                // a token's splits are work for several threads, a prompt's page goes through all before it
+                let splits = if tokens == 1 { (before + 1) / SPLIT } else { 1 };
+                let items: Vec<Item> = (0..heads * splits).map(|_| Item::new(tokens, before)).collect();
+                let peaks = Peaks::measure(isa, options.threads, options.time / 2, false)
+                    .expect("memory to read through");
+                let seconds = options.time(|| {
+                    pool.split(items.len(), 1, &|range| {
+                        let mut scratch = Scratch::default();
+                        for i in range {
+                            let (head, split) = (i / splits, i % splits);
+                            let page = |index: usize| {
+                                &memory[(head * in_context + index) * page_bytes..][..page_bytes]
+                            };
+                            isa.run(Attend {
+                                queries: &items[i].queries,
+                                split: (tokens == 1).then_some(split),
+                                head_dim: HEAD_DIM,
+                                scale: 0.1,
+                                kv,
+                                page,
+                                scratch: &mut scratch,
+                            });
+                        }
+                    });
+                });
+                let seen: usize = items[0].queries.iter().map(|q| q.to).sum();
+                let (rate, unit, peak) = if tokens == 1 {
+                    ((heads * kv_bytes) as f64 / seconds, "GB/s", peaks.read.all)
+                } else {
+                    ((heads * 4 * seen * HEAD_DIM) as f64 / seconds, "GOPS", peaks.f32.all)
+                };
+                let (ms, share) = (seconds * 1e3, 100.0 * rate / peak);
+                println!("{label:60} {ms:9.3} ms {:8.1} {unit} {share:4.0}%", rate / 1e9);
+            }
+        }
+    }
+}
+
 fn main() {
     let options = Options::parse().unwrap_or_else(|message| {
         eprintln!("error: {message}");
@@ -166,4 +264,5 @@ fn main() {
     let pool = Pool::new(options.threads);
     let sets: Vec<Isa> = Isa::all().into_iter().filter(|isa| isa.name() != "scalar").collect();
     matmuls(&options, &pool, &sets);
+    attentions(&options, &pool, &sets);
 }
