@@ -1,13 +1,16 @@
 //! The scheduler's promises, with the mock as referee: it refuses any batch that breaks the trait's rules or finds no
 //! KV room, and its tokens depend on every token computed before them.
 
+mod scheduling;
+
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use scheduling::{limits, no_import, nothing_leaked, prefix_support, prompt, sampling, settle, watch_idle};
 use std::collections::{HashMap, HashSet};
 use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions, PrefixSupport};
 use zonda_engine::forward::{Backend, BackendError, Batch, Limits, Logits, Span, Want};
 use zonda_engine::sample::Sampler;
-use zonda_engine::schedule::{Plan, PlannedSpan, Pushed, ScheduleError, Scheduler, SeqId, SlotOp, capacity};
+use zonda_engine::schedule::{Plan, PlannedSpan, Pushed, ScheduleError, Scheduler, SeqId, capacity};
 use zonda_engine::{SamplingParams, TokenId};
 
 /// What one sequence wants.
@@ -142,7 +145,7 @@ impl Harness {
             }
         }
         self.settle();
-        self.nothing_leaked();
+        nothing_leaked(&self.scheduler, &self.mock, self.limits.slots);
     }
 
     fn come_and_go(&mut self, step: usize) {
@@ -161,14 +164,7 @@ impl Harness {
     }
 
     fn settle(&mut self) {
-        while let Some(op) = self.scheduler.next_op() {
-            let kept = match op {
-                SlotOp::Truncate { slot, len } => self.mock.truncate(slot, len),
-                SlotOp::Share { from, to, len } => self.mock.share_prefix(from, to, len),
-                SlotOp::Import { .. } => unreachable!("nothing is stored"),
-            };
-            self.scheduler.op_done(op, kept.expect("slots exist and are empty where they must be"));
-        }
+        settle(&mut self.scheduler, &mut self.mock, no_import);
     }
 
     fn step(&mut self) {
@@ -215,12 +211,8 @@ impl Harness {
         if decodes > 0 {
             assert!(prefill <= self.chunk, "{prefill} prefill tokens beside {decodes} decodes");
         }
-        for &id in running {
-            let idle = self.idle.entry(id).or_insert(0);
-            *idle = if plan.spans.iter().any(|s| s.id == id) { 0 } else { *idle + 1 };
-            assert!(*idle < self.limits.slots, "sequence {id} starves");
-            assert!(*idle == 0 || !self.decoding.contains(&id), "a decode had to wait");
-        }
+        let decoded = |id| self.decoding.contains(&id);
+        watch_idle(&mut self.idle, running, plan, self.limits.slots, decoded);
         self.decoding.clear();
     }
 
@@ -273,15 +265,6 @@ impl Harness {
         self.ends[self.index[&id]] = Some(end);
         assert!(self.scheduler.running().all(|r| r != id), "its slot is free at once");
     }
-
-    fn nothing_leaked(&self) {
-        let occupancy = self.scheduler.occupancy();
-        assert_eq!((occupancy.running, occupancy.waiting), (0, 0));
-        let held = (0..self.limits.slots).filter(|&s| self.mock.held(s) > 0).count();
-        assert_eq!(occupancy.cached, held, "slots hold tokens that the scheduler does not know of");
-        assert_eq!(occupancy.free_pages, self.mock.free_pages());
-        assert!(self.scheduler.is_idle());
-    }
 }
 
 /// What a sequence generates alone, one token a call, in a mock with room for all.
@@ -327,26 +310,6 @@ fn check_speculating(
     harness
 }
 
-/// Prompts that share beginnings: a few tokens of one of three texts, then their own.
-fn prompt(longest: usize) -> impl Strategy<Value = Vec<TokenId>> {
-    (0u32..3, 0..longest, prop::collection::vec(0u32..4, 1..8)).prop_map(move |(text, shared, own)| {
-        let shared = (0..shared as u32).map(|i| 300 + 50 * text + i % 50);
-        shared.chain(own).take(longest).collect()
-    })
-}
-
-fn sampling() -> impl Strategy<Value = SamplingParams> {
-    prop_oneof![
-        Just(SamplingParams::greedy()),
-        any::<u64>().prop_map(|seed| SamplingParams {
-            temperature: 1.2,
-            seed: Some(seed),
-            repeat_penalty: 1.1,
-            ..SamplingParams::default()
-        }),
-    ]
-}
-
 fn ask(longest: usize) -> impl Strategy<Value = Ask> {
     let cancelled = prop::option::weighted(0.2, 0usize..60);
     (prompt(longest), 1usize..30, sampling(), any::<bool>(), 0usize..40, cancelled).prop_map(
@@ -362,32 +325,12 @@ fn ask(longest: usize) -> impl Strategy<Value = Ask> {
 }
 
 prop_compose! {
-    /// From generous to barely enough: KV room for between one and all slots.
-    fn limits()(
-        slots in 1usize..7,
-        batch_tokens in prop_oneof![1usize..8, 8usize..64],
-        context in 4usize..60,
-        kv_page in 1usize..9,
-        share in 0.0..1.0f64,
-    ) -> Limits {
-        let least = context.next_multiple_of(kv_page);
-        let kv_tokens = least + ((slots - 1) as f64 * least as f64 * share) as usize;
-        Limits { slots, batch_tokens, context, kv_tokens, kv_page }
-    }
-}
-
-prop_compose! {
-    fn scenario()(limits in limits())(
+    fn scenario()(limits in limits(1..7, 4..60))(
         asks in prop::collection::vec(ask(limits.context), 1..16),
         limits in Just(limits),
         chunk in 1usize..20,
         seed in any::<u64>(),
-        prefix in prop_oneof![
-            Just(PrefixSupport::Tokens),
-            Just(PrefixSupport::Pages),
-            Just(PrefixSupport::TruncateOnly),
-            Just(PrefixSupport::Never),
-        ],
+        prefix in prefix_support(),
         fault in prop::option::weighted(0.2, 0usize..40),
     ) -> (MockOptions, usize, Vec<Ask>) {
         let fault = fault.map(|call| Fault { call, kind: FaultKind::Error });

@@ -2,13 +2,16 @@
 //! was imported, whole or in part or not at all, changes no token, leaks no slot and starves nobody. The mock is the referee:
 //! it takes an import into an empty slot with KV room only, and its tokens depend on every token before them.
 
+mod scheduling;
+
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use scheduling::{limits, nothing_leaked, prefix_support, prompt, settle, watch_idle};
 use std::collections::HashMap;
 use zonda_engine::TokenId;
-use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions, PrefixSupport};
+use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::forward::{Backend, BackendError, Batch, Limits, Logits, Span, Want};
-use zonda_engine::schedule::{Plan, Pushed, Scheduler, SeqId, SlotOp, capacity};
+use zonda_engine::schedule::{Plan, Pushed, Scheduler, SeqId, capacity};
 
 /// What one sequence wants.
 #[derive(Clone, Debug)]
@@ -101,12 +104,7 @@ impl Harness {
             }
         }
         self.settle();
-        let occupancy = self.scheduler.occupancy();
-        assert_eq!((occupancy.running, occupancy.waiting), (0, 0));
-        let held = (0..self.limits.slots).filter(|&slot| self.mock.held(slot) > 0).count();
-        assert_eq!(occupancy.cached, held, "slots hold tokens that the scheduler does not know of");
-        assert_eq!(occupancy.free_pages, self.mock.free_pages());
-        assert!(self.scheduler.is_idle());
+        nothing_leaked(&self.scheduler, &self.mock, self.limits.slots);
     }
 
     fn come_and_go(&mut self, step: usize) {
@@ -124,45 +122,34 @@ impl Harness {
     }
 
     fn settle(&mut self) {
-        while let Some(op) = self.scheduler.next_op() {
-            let kept = match op {
-                SlotOp::Truncate { slot, len } => self.mock.truncate(slot, len),
-                SlotOp::Share { from, to, len } => self.mock.share_prefix(from, to, len),
-                SlotOp::Import { id, slot, len } => self.import(id, slot, len),
+        let Harness { scheduler, mock, asks, luck, store, index, imports, imported, .. } = self;
+        settle(scheduler, mock, |scheduler, mock, id, slot, len| {
+            let ask = &asks[index[&id]];
+            let tokens = &scheduler.tokens(id)[..len];
+            assert!(ask.prefix_cache, "a sequence that is not to reuse anything imports");
+            assert!(len < ask.prompt.len(), "logits need a token to be computed");
+            assert_eq!(mock.held(slot), 0, "imported into a slot that holds something");
+            let best = store.iter().max_by_key(|(stored, _)| common(stored, tokens)).expect("it was found");
+            let luck = luck[*imports % luck.len()];
+            *imports += 1;
+            let len = match luck {
+                Luck::Whole => len,
+                Luck::Half => len / 2,
+                Luck::Nothing => return mock.truncate(slot, 0),
             };
-            self.scheduler.op_done(op, kept.expect("slots exist and are empty where they must be"));
-        }
-    }
-
-    fn import(&mut self, id: SeqId, slot: usize, len: usize) -> Result<usize, BackendError> {
-        let i = self.index[&id];
-        let tokens = &self.scheduler.tokens(id)[..len];
-        assert!(self.asks[i].prefix_cache, "a sequence that is not to reuse anything imports");
-        assert!(len < self.asks[i].prompt.len(), "logits need a token to be computed");
-        assert_eq!(self.mock.held(slot), 0, "imported into a slot that holds something");
-        let best = self.store.iter().max_by_key(|(stored, _)| common(stored, tokens)).expect("it was found");
-        let luck = self.luck[self.imports % self.luck.len()];
-        self.imports += 1;
-        let len = match luck {
-            Luck::Whole => len,
-            Luck::Half => len / 2,
-            Luck::Nothing => return self.mock.truncate(slot, 0),
-        };
-        let kept = self.mock.import_kv(slot, len, &best.1);
-        assert!(kept.is_ok(), "the scheduler counted room for it: {kept:?}");
-        self.imported += len;
-        kept
+            let kept = mock.import_kv(slot, len, &best.1);
+            assert!(kept.is_ok(), "the scheduler counted room for it: {kept:?}");
+            *imported += len;
+            kept
+        });
     }
 
     fn step(&mut self) {
         let running: Vec<SeqId> = self.scheduler.running().collect();
         let mut plan = Plan::default();
         self.scheduler.plan(&mut plan);
-        for &id in &running {
-            let idle = self.idle.entry(id).or_insert(0);
-            *idle = if plan.spans.iter().any(|span| span.id == id) { 0 } else { *idle + 1 };
-            assert!(*idle < self.limits.slots, "sequence {id} starves");
-        }
+        let decodes = |id| self.scheduler.decodes(id);
+        watch_idle(&mut self.idle, &running, &plan, self.limits.slots, decodes);
         if plan.spans.is_empty() {
             assert_eq!(self.scheduler.occupancy().waiting, 0, "waiting, and nothing runs");
             return;
@@ -280,14 +267,6 @@ fn check(
     harness
 }
 
-/// A few tokens of one of three texts, then some of its own.
-fn prompt(longest: usize) -> impl Strategy<Value = Vec<TokenId>> {
-    (0u32..3, 0..longest, prop::collection::vec(0u32..4, 1..8)).prop_map(move |(text, shared, own)| {
-        let shared = (0..shared as u32).map(|i| 300 + 50 * text + i % 50);
-        shared.chain(own).take(longest).collect()
-    })
-}
-
 fn ask(longest: usize) -> impl Strategy<Value = Ask> {
     let cancelled = prop::option::weighted(0.2, 0usize..60);
     (prompt(longest), 1usize..20, prop::bool::weighted(0.8), 0usize..40, cancelled).prop_map(
@@ -302,30 +281,10 @@ fn ask(longest: usize) -> impl Strategy<Value = Ask> {
 }
 
 prop_compose! {
-    /// From generous to barely enough: KV room for between one and all slots.
-    fn limits()(
-        slots in 1usize..7,
-        batch_tokens in prop_oneof![1usize..8, 8usize..64],
-        context in 4usize..60,
-        kv_page in 1usize..9,
-        share in 0.0..1.0f64,
-    ) -> Limits {
-        let least = context.next_multiple_of(kv_page);
-        let kv_tokens = least + ((slots - 1) as f64 * least as f64 * share) as usize;
-        Limits { slots, batch_tokens, context, kv_tokens, kv_page }
-    }
-}
-
-prop_compose! {
-    fn options()(limits in limits())(
+    fn options()(limits in limits(1..7, 4..60))(
         limits in Just(limits),
         seed in any::<u64>(),
-        prefix in prop_oneof![
-            Just(PrefixSupport::Tokens),
-            Just(PrefixSupport::Pages),
-            Just(PrefixSupport::TruncateOnly),
-            Just(PrefixSupport::Never),
-        ],
+        prefix in prefix_support(),
         fault in prop::option::weighted(0.2, 0usize..40),
     ) -> MockOptions {
         let fault = fault.map(|call| Fault { call, kind: FaultKind::Error });

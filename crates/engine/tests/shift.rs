@@ -1,13 +1,16 @@
 //! Full contexts that are shifted, among others that end there: what the scheduler promises holds for them too. Every token
 //! is compared with a fresh run of the shortened text, in a mock of its own; the mock checks the trait's rules.
 
+mod scheduling;
+
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use scheduling::{limits, no_import, nothing_leaked, prefix_support, sampling, settle, watch_idle};
 use std::collections::HashMap;
-use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions, PrefixSupport};
+use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::forward::{Backend, BackendError, Batch, Limits, Logits, Span, Want};
 use zonda_engine::sample::Sampler;
-use zonda_engine::schedule::{LEAST_BEHIND, Plan, PlannedSpan, Pushed, Scheduler, SeqId, SlotOp, capacity};
+use zonda_engine::schedule::{LEAST_BEHIND, Plan, PlannedSpan, Pushed, Scheduler, SeqId, capacity};
 use zonda_engine::{SamplingParams, TokenId};
 
 /// What one sequence wants.
@@ -137,11 +140,7 @@ impl Harness {
             let expected = if whole { &self.truth[i][..] } else { &self.truth[i][..text.answer().len()] };
             assert_eq!(text.answer(), expected, "sequence {i}: {:?}", self.asks[i]);
         }
-        let occupancy = self.scheduler.occupancy();
-        let held = (0..self.limits.slots).filter(|&slot| self.mock.held(slot) > 0).count();
-        assert_eq!((occupancy.running, occupancy.waiting, occupancy.cached), (0, 0, held));
-        assert_eq!(occupancy.free_pages, self.mock.free_pages());
-        assert!(self.scheduler.is_idle());
+        nothing_leaked(&self.scheduler, &self.mock, self.limits.slots);
         self
     }
 
@@ -174,14 +173,7 @@ impl Harness {
     }
 
     fn settle(&mut self) {
-        while let Some(op) = self.scheduler.next_op() {
-            let kept = match op {
-                SlotOp::Truncate { slot, len } => self.mock.truncate(slot, len),
-                SlotOp::Share { from, to, len } => self.mock.share_prefix(from, to, len),
-                SlotOp::Import { .. } => unreachable!("nothing is stored"),
-            };
-            self.scheduler.op_done(op, kept.unwrap());
-        }
+        settle(&mut self.scheduler, &mut self.mock, no_import);
     }
 
     fn step(&mut self) {
@@ -191,12 +183,8 @@ impl Harness {
         let decodes = |s: &&PlannedSpan| (s.len == 1 && s.want == Want::Last) || s.want == Want::All;
         let beside = plan.tokens() - plan.spans.iter().filter(decodes).map(|s| s.len).sum::<usize>();
         assert!(beside <= self.chunk || !plan.spans.iter().any(|s| decodes(&s)), "{beside} beside decodes");
-        for id in &running {
-            let idle = self.idle.entry(*id).or_insert(0);
-            *idle = if plan.spans.iter().any(|s| s.id == *id) { 0 } else { *idle + 1 };
-            assert!(*idle < self.limits.slots, "sequence {id} starves");
-            assert!(*idle == 0 || !self.scheduler.decodes(*id), "a decode had to wait");
-        }
+        let decodes = |id| self.scheduler.decodes(id);
+        watch_idle(&mut self.idle, &running, &plan, self.limits.slots, decodes);
         if plan.spans.is_empty() {
             assert_eq!(self.scheduler.occupancy().waiting, 0, "waiting, and nothing runs");
             return;
@@ -268,36 +256,13 @@ impl Harness {
     }
 }
 
-prop_compose! {
-    fn limits()(
-        slots in 1usize..6,
-        batch_tokens in prop_oneof![1usize..8, 8usize..64],
-        context in 4usize..40,
-        kv_page in 1usize..9,
-        share in 0.0..1.0f64,
-    ) -> Limits {
-        let least = context.next_multiple_of(kv_page);
-        let kv_tokens = least + ((slots - 1) as f64 * least as f64 * share) as usize;
-        Limits { slots, batch_tokens, context, kv_tokens, kv_page }
-    }
-}
-
 /// Prompts that begin alike, more tokens than the context holds, and fronts of every length that leaves room.
 fn ask(context: usize) -> impl Strategy<Value = Ask> {
     let prompt = (0..context, prop::collection::vec(0u32..4, 1..6))
         .prop_map(move |(shared, own)| (300..300 + shared as u32).chain(own).take(context).collect());
-    let sampling = prop_oneof![
-        Just(SamplingParams::greedy()),
-        any::<u64>().prop_map(|seed| SamplingParams {
-            temperature: 1.2,
-            seed: Some(seed),
-            repeat_penalty: 1.1,
-            ..SamplingParams::default()
-        }),
-    ];
     let cancelled = prop::option::weighted(0.2, 0usize..90);
     let keep = prop::option::weighted(0.7, 0..=context - LEAST_BEHIND);
-    (prompt, 1..3 * context, sampling, any::<bool>(), 0usize..40, cancelled, keep).prop_map(
+    (prompt, 1..3 * context, sampling(), any::<bool>(), 0usize..40, cancelled, keep).prop_map(
         |(prompt, tokens, sampling, prefix_cache, arrives, cancelled, keep): (
             Vec<TokenId>,
             _,
@@ -314,17 +279,12 @@ fn ask(context: usize) -> impl Strategy<Value = Ask> {
 }
 
 prop_compose! {
-    fn scenario()(limits in limits())(
+    fn scenario()(limits in limits(1..6, 4..40))(
         asks in prop::collection::vec(ask(limits.context), 1..10),
         limits in Just(limits),
         chunk in 1usize..20,
         seed in any::<u64>(),
-        prefix in prop_oneof![
-            Just(PrefixSupport::Tokens),
-            Just(PrefixSupport::Pages),
-            Just(PrefixSupport::TruncateOnly),
-            Just(PrefixSupport::Never),
-        ],
+        prefix in prefix_support(),
         fault in prop::option::weighted(0.2, 0usize..60),
     ) -> (MockOptions, usize, Vec<Ask>) {
         let fault = fault.map(|call| Fault { call, kind: FaultKind::Error });
