@@ -138,10 +138,14 @@ pub(super) trait Form {
     /// As for [`Form::key`], of this `head_dim`.
     unsafe fn one(page: *const u8, head_dim: usize, t: usize, d: usize) -> f32;
 
-    /// The scales of block `block` at 16 positions from `at` on, of keys (0) or values (1).
+    /// Bytes of a page's codes; scales, if there are any, stand behind them.
+    fn code_bytes(head_dim: usize) -> usize;
+
+    /// The scales of block `block` at 16 positions from `at` on, of keys (0) or values (1); 1 where there are none.
     ///
     /// # Safety
     /// As for [`Form::key`], of this `head_dim`.
+    #[inline(always)]
     unsafe fn scale<S: Simd>(
         s: S,
         page: *const u8,
@@ -149,7 +153,13 @@ pub(super) trait Form {
         of: usize,
         block: usize,
         at: usize,
-    ) -> S::F;
+    ) -> S::F {
+        if !Self::SCALED {
+            return s.splat(1.0);
+        }
+        // SAFETY: the caller's word.
+        unsafe { s.load_f16(page.add(scale_at(Self::code_bytes(head_dim), head_dim, of, block, at)).cast()) }
+    }
 }
 
 /// An entry for each value, with scales behind them all if they need some.
@@ -187,20 +197,8 @@ impl<E: Entry> Form for Whole<E> {
     }
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(
-        s: S,
-        page: *const u8,
-        head_dim: usize,
-        of: usize,
-        block: usize,
-        at: usize,
-    ) -> S::F {
-        if !E::SCALED {
-            return s.splat(1.0);
-        }
-        let codes = 2 * PAGE * head_dim * size_of::<E>();
-        // SAFETY: the caller's word.
-        unsafe { s.load_f16(page.add(scale_at(codes, head_dim, of, block, at)).cast()) }
+    fn code_bytes(head_dim: usize) -> usize {
+        2 * PAGE * head_dim * size_of::<E>()
     }
 }
 
@@ -250,16 +248,8 @@ impl Form for Halves {
     }
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(
-        s: S,
-        page: *const u8,
-        head_dim: usize,
-        of: usize,
-        block: usize,
-        at: usize,
-    ) -> S::F {
-        // SAFETY: the caller's word.
-        unsafe { s.load_f16(page.add(scale_at(halves_bytes(head_dim), head_dim, of, block, at)).cast()) }
+    fn code_bytes(head_dim: usize) -> usize {
+        halves_bytes(head_dim)
     }
 }
 
