@@ -24,7 +24,7 @@ bench: ## Fetch a model and measure every backend over the four scenarios (optio
 	$(CARGO) build $(FFI)
 	target/release/zonda bench $(ARGS)
 
-record: ## Measure all backends on SmolLM2 and a 7B for benchmarks/record, with reports and picture (ARGS="--runs 5")
+record: ## Measure all backends on SmolLM2, two on a 7B, for benchmarks/record, with reports and picture (ARGS="--runs 5")
 	@scripts/setup.sh rust python llama-cpp mlx
 	$(CARGO) build $(FFI)
 	scripts/record.sh $(ARGS)
