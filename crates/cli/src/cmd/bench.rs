@@ -278,7 +278,9 @@ fn homes(store: &Store) -> Homes {
     let named = std::env::var_os("ZONDA_HOME").is_some_and(|home| !home.is_empty());
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let models = named.then(|| (absolute(store.home()), "$ZONDA_HOME"));
-    Homes::new(models.into_iter().chain(dirs::home_dir().map(|home| (home, "~"))))
+    let home = dirs::home_dir().map(|home| (home, "~"));
+    let here = std::env::current_dir().ok().map(|here| (here, "."));
+    Homes::new(models.into_iter().chain(home).chain(here))
 }
 
 /// The default model and, converted at the first use and kept, the same weights as SafeTensors.
