@@ -1,13 +1,22 @@
 //! The recommendation: sentences, each computed from the figures. The mock is never recommended.
 
 use crate::plan::{BenchConfig, Work};
+use crate::quality::Quality;
 use crate::record::{Cell, Rank};
 use crate::stats::{Ratio, TIE, Verdict};
 use crate::summary::{figure, subject_name};
 use std::collections::BTreeSet;
 
+/// A perplexity that is higher by less than this share is as good.
+const ALIKE: f64 = 0.005;
+
 /// What the figures say, in sentences.
-pub fn recommendation(cells: &[Cell], ranking: &[Rank], config: &BenchConfig) -> Vec<String> {
+pub fn recommendation(
+    cells: &[Cell],
+    ranking: &[Rank],
+    quality: &[Quality],
+    config: &BenchConfig,
+) -> Vec<String> {
     let shapes: BTreeSet<&str> = ranking.iter().map(|r| r.shape.as_str()).collect();
     if shapes.is_empty() {
         return vec!["No real backend finished a scenario, so there is nothing to recommend.".into()];
@@ -16,7 +25,9 @@ pub fn recommendation(cells: &[Cell], ranking: &[Rank], config: &BenchConfig) ->
         .into_iter()
         .map(|shape| {
             let group: Vec<&Rank> = ranking.iter().filter(|r| r.shape == shape).collect();
-            group_sentences(&group, cells, config).join(" ")
+            let mut sentences = group_sentences(&group, cells, config);
+            sentences.extend(quality_sentence(&group, quality));
+            sentences.join(" ")
         })
         .collect()
 }
@@ -85,6 +96,36 @@ fn group_sentences(group: &[&Rank], cells: &[Cell], config: &BenchConfig) -> Vec
         ));
     }
     sentences
+}
+
+/// What the fastest costs in quality, if the perplexities of two or more on one text are known.
+fn quality_sentence(group: &[&Rank], quality: &[Quality]) -> Option<String> {
+    let of = |r: &Rank| quality.iter().find(|q| q.subject == r.subject && q.ppl.is_some());
+    let measured: Vec<(&Rank, &Quality, f64)> =
+        group.iter().filter_map(|r| of(r).and_then(|q| Some((*r, q, q.ppl?)))).collect();
+    let (best, fastest) = (group[0], of(group[0])?);
+    let (finest, _, lowest) = *measured.iter().min_by(|a, b| a.2.total_cmp(&b.2))?;
+    let cost = fastest.ppl? / lowest - 1.0;
+    let text = &fastest.text;
+    if measured.len() < 2 {
+        None
+    } else if cost < ALIKE {
+        Some(format!(
+            "In quality nothing speaks against {}: its perplexity on {text} is {:.2}, the lowest {lowest:.2}.",
+            name(best),
+            fastest.ppl?
+        ))
+    } else {
+        Some(format!(
+            "That speed costs quality: on {text} the perplexity of {} is {:.2}, {:.1}% above the {lowest:.2} of {}, \
+             which has {:.2} times the tokens/s.",
+            name(best),
+            fastest.ppl?,
+            100.0 * cost,
+            name(finest),
+            finest.score_tps / best.score_tps
+        ))
+    }
 }
 
 /// Who has the lowest median TTFT of a scenario, with it and the best-ranked one's.

@@ -78,6 +78,7 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
     let unranked = gate::judge(&mut summary, &x.agreement);
     let ranking = summary::ranking(config, &summary, &x.processes, &x.rows);
     let overhead = summary::overhead(&summary);
+    let recommendation = recommend::recommendation(&summary, &ranking, &x.quality, config);
     Ok(Record {
         schema_version: SCHEMA_VERSION,
         program: Program {
@@ -96,7 +97,7 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
         models,
         agreement: x.agreement,
         quality: x.quality,
-        recommendation: recommend::recommendation(&summary, &ranking, config),
+        recommendation,
         processes: x.processes,
         rows: x.rows,
         summary,

@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use fixture::{record, report};
+use fixture::{quality, record, report};
 use zonda_bench::record::*;
 use zonda_bench::stats::Verdict;
 use zonda_bench::warning::Warning;
@@ -84,8 +84,27 @@ fn a_tie_is_called_a_tie() {
     let cells = summary::cells(&record.config, &record.rows);
     let ranking = summary::ranking(&record.config, &cells, &record.processes, &record.rows);
     assert_eq!(ranking[1].verdict, Some(Verdict::Tie), "{ranking:?}");
-    let said = recommend::recommendation(&cells, &ranking, &record.config).join(" ");
+    let said = recommend::recommendation(&cells, &ranking, &[], &record.config).join(" ");
     assert!(said.contains("no difference that matters"), "{said}");
+}
+
+/// What the fastest costs in quality is said where two perplexities are known, and only there.
+#[test]
+fn the_cost_of_speed_is_told() {
+    let record = record();
+    let said = |of: &[(usize, Option<f64>)]| {
+        let quality: Vec<_> = of.iter().map(|&(subject, ppl)| quality(subject, ppl)).collect();
+        recommend::recommendation(&record.summary, &record.ranking, &quality, &record.config).join(" ")
+    };
+    assert_eq!(record.ranking[0].subject, 0, "the fastest");
+    let costs = said(&[(0, Some(20.6)), (1, Some(20.0))]);
+    assert!(costs.contains("on novel.txt") && costs.contains("20.60, 3.0% above the 20.00 of"), "{costs}");
+    let fine = said(&[(0, Some(20.05)), (1, Some(20.0))]);
+    assert!(fine.contains("nothing speaks against") && fine.contains("is 20.05, the lowest 20.00"), "{fine}");
+    for unknown in [&[(0, Some(20.6))][..], &[(0, None), (1, Some(20.0))], &[]] {
+        let said = said(unknown);
+        assert!(!said.contains("perplexity"), "{said}");
+    }
 }
 
 /// An outlier is marked, warned of, and still counted.

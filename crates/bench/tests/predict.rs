@@ -89,6 +89,38 @@ fn shares_come_from_the_newest_record_of_this_machine() {
     assert_eq!(past.measured("native", &Form { facts: larger, ..form }), None);
 }
 
+/// Perplexities are held against the lowest of the same shape in the same record: the newest that has any.
+#[test]
+fn quality_comes_from_one_record() {
+    let (form, q4_0) = (
+        form(),
+        Form::mixed(&SynthSpec::find("smollm2-135m").unwrap().spec, "safetensors", "q4_0".parse().unwrap()),
+    );
+    let q4_0 = q4_0.unwrap();
+    let with = |started: &str, of: [Option<f64>; 2]| {
+        let mut record = record(&form, started, 400.0, 200.0);
+        for process in record.processes.iter_mut().filter(|p| p.subject == 1) {
+            let load = process.load.as_mut().unwrap();
+            load.backend.weights = q4_0.weights.clone();
+            load.shape = q4_0.shape.clone();
+            load.facts = Some(q4_0.facts);
+        }
+        record.quality = (0..2).map(|subject| fixture::quality(subject, of[subject])).collect();
+        record
+    };
+    let records = [
+        ("old", with("2026-01-01T00:00:00Z", [Some(10.0), Some(12.0)])),
+        ("new", with("2026-02-01T00:00:00Z", [Some(20.0), Some(20.6)])),
+        ("none", with("2026-03-01T00:00:00Z", [None, None])),
+    ];
+    let past = Past::of(&Machine::default(), records.map(|(name, r)| (name.to_owned(), r)));
+    let (fine, coarse) = (past.quality("native", &form).unwrap(), past.quality("native", &q4_0).unwrap());
+    assert_eq!((fine.ppl, fine.loss, fine.record.as_str()), (20.0, 0.0, "new"));
+    assert!(coarse.ppl == 20.6 && near(coarse.loss, 0.03) && coarse.text == "novel.txt", "{coarse:?}");
+    assert_eq!(past.quality("llama-cpp", &form), None);
+    assert_eq!(past.quality("native", &Form { shape: "another".into(), ..form }), None);
+}
+
 /// Each of two records is predicted from the other alone.
 #[test]
 fn past_predictions_are_held_against_what_was_measured() {

@@ -41,7 +41,8 @@ fn only(mut record: Record, keep: impl Fn(&Row) -> bool) -> Record {
     record.summary = summary::cells(&record.config, &record.rows);
     record.ranking = summary::ranking(&record.config, &record.summary, &record.processes, &record.rows);
     record.overhead = summary::overhead(&record.summary);
-    record.recommendation = recommend::recommendation(&record.summary, &record.ranking, &record.config);
+    record.recommendation =
+        recommend::recommendation(&record.summary, &record.ranking, &record.quality, &record.config);
     record
 }
 

@@ -1,10 +1,11 @@
-//! What records of this machine say: the shares of its ceilings that backends reached, what was measured of a form, and
-//! how far predictions were off.
+//! What records of this machine say: the shares of its ceilings that backends reached, what was measured of a form in
+//! speed and quality, and how far predictions were off.
 
 use super::known::{self, Costs};
 use super::{Dims, Efficiency, Form, Speed, Work, base};
 use crate::ceilings::{LARGE, Peaks, Reading};
 use crate::machine::Machine;
+use crate::quality::Quality;
 use crate::record::{Cell, LoadReport, Record};
 use crate::stats::{Stats, median};
 use serde::Serialize;
@@ -65,6 +66,22 @@ pub struct Measured {
     pub decode: Option<Compared>,
     /// Highest resident memory in MiB of all cells.
     pub peak_rss_mb: Option<f64>,
+    /// The record.
+    pub record: String,
+}
+
+/// What a form's predictions of a text were worth, in the newest record that measured that of the model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MeasuredQuality {
+    /// Perplexity.
+    pub ppl: f64,
+    /// Perplexity ÷ the lowest of the model's forms in that record − 1. They read the same text, so that much smaller
+    /// differences than the standard error of one perplexity count.
+    pub loss: f64,
+    /// Mean KL divergence from the exact form of the same weights, in nats.
+    pub kl_mean: Option<f64>,
+    /// The text's file name.
+    pub text: String,
     /// The record.
     pub record: String,
 }
@@ -183,13 +200,7 @@ impl Past {
     /// What the newest record that has the form says of it.
     pub fn measured(&self, backend: &str, form: &Form) -> Option<Measured> {
         self.records.iter().enumerate().find_map(|(i, recorded)| {
-            let same = |s: &Seen<'_>| {
-                s.cell.backend == backend
-                    && s.cell.format.as_deref() == Some(form.format.as_str())
-                    && s.load.shape == form.shape
-                    && s.work.facts.decode_bytes == form.facts.decode_bytes
-            };
-            let cells: Vec<Seen<'_>> = recorded.seen().filter(same).collect();
+            let cells: Vec<Seen<'_>> = recorded.seen().filter(|s| s.is(backend, form)).collect();
             let predicted = |s: &Seen<'_>| self.without(i, s);
             let nearest = |pick: fn(&Seen<'_>) -> Option<f64>, of: fn(Speed) -> f64| {
                 let near = cells.iter().filter_map(|s| Some((s, s.cell.prompt_tokens?, pick(s)?)));
@@ -204,6 +215,26 @@ impl Past {
                 record: recorded.name.clone(),
             };
             (measured.prefill.is_some() || measured.decode.is_some()).then_some(measured)
+        })
+    }
+
+    /// What the newest record that knows the quality of a model of that shape says of the form. Forms are only compared
+    /// within one record: another one's may be of other weights of the same shape.
+    pub fn quality(&self, backend: &str, form: &Form) -> Option<MeasuredQuality> {
+        let (recorded, lowest) = self.records.iter().find_map(|recorded| {
+            let alike = recorded.seen().filter(|s| s.load.shape == form.shape);
+            let lowest = alike.filter_map(|s| recorded.quality(&s)?.ppl).reduce(f64::min)?;
+            Some((recorded, lowest))
+        })?;
+        let of_form = recorded.seen().find(|s| s.is(backend, form) && recorded.quality(s).is_some())?;
+        let quality = recorded.quality(&of_form)?;
+        let ppl = quality.ppl?;
+        Some(MeasuredQuality {
+            ppl,
+            loss: ppl / lowest - 1.0,
+            kl_mean: quality.kl_mean,
+            text: quality.text.clone(),
+            record: recorded.name.clone(),
         })
     }
 
@@ -259,6 +290,10 @@ impl Recorded {
             Some(Seen { cell, load, work, peaks: self.peaks.as_ref() })
         })
     }
+
+    fn quality(&self, seen: &Seen<'_>) -> Option<&Quality> {
+        self.record.quality(seen.cell.subject)
+    }
 }
 
 fn middle(stats: &Option<Stats>) -> Option<f64> {
@@ -266,6 +301,14 @@ fn middle(stats: &Option<Stats>) -> Option<f64> {
 }
 
 impl Seen<'_> {
+    /// Whether it is of this form in this backend.
+    fn is(&self, backend: &str, form: &Form) -> bool {
+        self.cell.backend == backend
+            && self.cell.format.as_deref() == Some(form.format.as_str())
+            && self.load.shape == form.shape
+            && self.work.facts.decode_bytes == form.facts.decode_bytes
+    }
+
     pub(super) fn base(&self) -> &str {
         base(&self.load.backend.weights)
     }

@@ -2,6 +2,7 @@
 //! loaded.
 
 mod check;
+mod rank;
 mod subject;
 mod text;
 
@@ -13,6 +14,7 @@ use crate::error::{Advice as _, Usage, advised};
 use crate::output::{self, Spinner};
 use anyhow::Context as _;
 use clap::Args;
+use rank::rank;
 use serde::Serialize;
 use serde_json::json;
 use std::ffi::OsString;
@@ -24,8 +26,8 @@ use text::text;
 use zonda_bench::Record;
 use zonda_bench::ceilings::{Ceilings, LARGE, Peaks};
 use zonda_bench::machine::Machine;
-use zonda_bench::predict::past::{Basis, Measured, PROMPT, Past};
-use zonda_bench::predict::{Efficiency, Form, QUALITY, quality};
+use zonda_bench::predict::past::{Basis, Measured, MeasuredQuality, PROMPT, Past};
+use zonda_bench::predict::{Efficiency, Form, QUALITY};
 use zonda_engine::load::ModelSpec;
 use zonda_kernels::probe::{EACH, LARGE_BYTES, Peaks as Probed};
 use zonda_kernels::{Isa, cpus};
@@ -34,8 +36,6 @@ use zonda_kernels::{Isa, cpus};
 const RECORDS: [&str; 2] = ["results", "benchmarks/record"];
 /// The context that is reckoned with if the model's own is longer.
 const CONTEXT: usize = 4096;
-/// Better quality is worth this share of the fastest choice's speed.
-const WORTH: f64 = 0.05;
 
 /// Say which backend, format and quantisation to run here, and how fast it will be
 #[derive(Debug, Args)]
@@ -84,6 +84,8 @@ struct Choice {
     shares: Option<Efficiency>,
     basis: Option<Basis>,
     measured: Option<Measured>,
+    /// Where a record has it.
+    quality: Option<MeasuredQuality>,
     /// Whether the model is here in a form that can be run so.
     ready: bool,
     needs: Option<String>,
@@ -207,6 +209,7 @@ impl Recommend {
                 shares: known.as_ref().map(|(share, _)| *share),
                 basis: known.map(|(_, basis)| basis),
                 measured: past.measured(backend.name(), form),
+                quality: past.quality(backend.name(), form),
                 ready: way.needs.is_none(),
                 needs: way.needs.clone(),
                 command,
@@ -252,25 +255,4 @@ fn peaks(machine: &Machine, past: &Past, large: bool, quiet: bool) -> anyhow::Re
     before.read_large_bytes_per_s = before.read_large_bytes_per_s.or(now.read_large_bytes_per_s);
     let both = Ceilings { before: Some(before), after: Some(now.clone()), why: None };
     Ok(both.best().unwrap_or(now))
-}
-
-/// What fits first, the fastest decode first; the recommended one is marked.
-fn rank(choices: impl Iterator<Item = Choice>) -> Vec<Choice> {
-    let mut choices: Vec<Choice> = choices.collect();
-    let speed = |c: &Choice| c.decode_tps.unwrap_or(0.0);
-    choices.sort_by(|a, b| {
-        let order = b.fits.cmp(&a.fits).then(speed(b).total_cmp(&speed(a)));
-        order.then(quality(&a.quant).cmp(&quality(&b.quant)))
-    });
-    let any_ready = choices.iter().any(|c| c.fits && c.ready && c.decode_tps.is_some());
-    let able = |c: &&mut Choice| c.fits && c.decode_tps.is_some() && (c.ready || !any_ready);
-    let fastest = choices.iter_mut().find(able).map(|c| speed(c));
-    if let Some(fastest) = fastest {
-        let near = choices.iter_mut().filter(able).filter(|c| speed(c) >= (1.0 - WORTH) * fastest);
-        // of equal quality the first, which is the fastest
-        if let Some(best) = near.min_by_key(|c| quality(&c.quant)) {
-            best.recommended = true;
-        }
-    }
-    choices
 }

@@ -1,6 +1,7 @@
 //! The answer as a table and sentences.
 
-use super::{Choice, WORTH};
+use super::Choice;
+use super::rank::{MOST_LOSS, WORTH};
 use crate::output::human_bytes;
 use std::fmt::Write as _;
 use zonda_bench::ceilings::Peaks;
@@ -68,6 +69,7 @@ fn table(out: &mut String, choices: &[Choice]) {
         "memory",
         "shares",
         "measured decode, prefill",
+        "perplexity",
         "",
     ];
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
@@ -92,11 +94,16 @@ fn table(out: &mut String, choices: &[Choice]) {
             }
             .to_owned(),
             measured,
+            c.quality.as_ref().map_or("-".to_owned(), |q| format!("{:.2} ({:+.1}%)", q.ppl, 100.0 * q.loss)),
             c.needs.as_ref().map_or(String::new(), |needs| format!("needs {needs}")),
         ]);
     }
+    // a column that says nothing is left out
+    if choices.iter().all(|c| c.quality.is_none()) {
+        rows.iter_mut().for_each(|row| drop(row.remove(head.len() - 2)));
+    }
     let width = |i: usize| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
     for row in rows.iter().filter(|_| choices.iter().any(|c| c.fits)) {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, w)| format!("{cell:w$}")).collect();
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
@@ -117,6 +124,16 @@ fn table(out: &mut String, choices: &[Choice]) {
         100.0 * WORTH,
         QUALITY.join(", ")
     );
+    if let Some(measured) = choices.iter().find_map(|c| c.quality.as_ref()) {
+        let _ = writeln!(
+            out,
+            "Perplexities were measured on {} ({}), with what they are above the lowest there; they go before that order, \
+             and over {:.0}% nothing is recommended for speed.",
+            measured.text,
+            measured.record,
+            100.0 * MOST_LOSS
+        );
+    }
     if let (Some(shares), Some(basis)) = (best.shares, &best.basis) {
         let _ = writeln!(
             out,
