@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the record of this machine: every backend on SmolLM2-135M, native and llama.cpp on a Mistral-7B-shaped model, the reports,
-# and the README's picture of the first. Options go to `zonda bench`, such as --runs 5. MACHINE names the folder; MODEL_7B is a
+# and the README's picture of the first. Options go to `zonda bench` (default --runs 3). MACHINE names the folder; MODEL_7B is a
 # file that is there already; the one that is made otherwise takes 4 GB under target/.
 set -eu
 cd "$(dirname "$0")/.."
@@ -13,6 +13,7 @@ print(re.sub(r"[^a-z0-9]+", "-", name).strip("-") + "-%dc" % (m["physical_cores"
 machine=${MACHINE:-$("$zonda" doctor --quick --json | python3 -c "$slug")}
 out=benchmarks/record/$machine/$(date -u +%F)
 
+[ $# -gt 0 ] || set -- --runs 3
 large=${MODEL_7B:-target/mistral-7b-q4_0.gguf}
 [ -e "$large" ] || "$zonda" synth mistral-7b --quant q4_0 -o "$large"
 "$zonda" pull smollm2-135m >&2
