@@ -333,6 +333,9 @@ pub struct Row {
     /// both readings. `None` if it was not measured.
     #[serde(default)]
     pub read_bytes_per_s: Option<f64>,
+    /// The mean of both readings: what the run had, more or less, where memory's speed changed meanwhile.
+    #[serde(default)]
+    pub read_mean_bytes_per_s: Option<f64>,
     /// Gaps between deliveries in ms: 50th, 90th and 99th percentile.
     pub itl_ms: Option<[f64; 3]>,
     /// What loading the engine of this run's process took, in ms.
@@ -424,6 +427,9 @@ pub struct Cell {
     /// As [`Row::read_bytes_per_s`].
     #[serde(default)]
     pub read_bytes_per_s: Option<Stats>,
+    /// As [`Row::read_mean_bytes_per_s`].
+    #[serde(default)]
+    pub read_mean_bytes_per_s: Option<Stats>,
     /// Loading the engine, in ms, cold and warm.
     #[serde(default)]
     pub load_ms: Option<Stats>,

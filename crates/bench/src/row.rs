@@ -41,6 +41,7 @@ pub fn empty(
         prefill_share: None,
         decode_share: None,
         read_bytes_per_s: None,
+        read_mean_bytes_per_s: None,
         itl_ms: None,
         peak_rss_mb: None,
         usage: None,

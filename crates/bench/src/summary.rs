@@ -45,6 +45,7 @@ pub fn cells(config: &BenchConfig, rows: &[Row]) -> Vec<Cell> {
                 prefill_share: stats(|r| r.prefill_share),
                 decode_share: stats(|r| r.decode_share),
                 read_bytes_per_s: stats(|r| r.read_bytes_per_s),
+                read_mean_bytes_per_s: stats(|r| r.read_mean_bytes_per_s),
                 load_ms: stats(|r| r.load_ms),
                 cold_start_ms: None,
                 cpu_ms: stats(|r| r.usage?.cpu_ms),

@@ -117,7 +117,7 @@ fn checked(cell: &Seen<'_>, built_in: &Past, others: &Past) -> Checked {
         prompt_tokens: of.prompt_tokens,
         generated: of.generated,
         runs: of.runs,
-        read_bytes_per_s: of.read_bytes_per_s.as_ref().map(|s| s.median),
+        read_bytes_per_s: cell.read_bytes_per_s(),
         prefill: held(cell.prefill_tps(), |s| s.prefill_tps),
         decode: held(cell.decode_tps(), |s| s.decode_tps),
     }

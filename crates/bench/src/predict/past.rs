@@ -351,9 +351,13 @@ impl Seen<'_> {
         self.work.decode_share(1.0 / self.decode_tps()?, self.reading()?, self.places()?.1)
     }
 
-    /// What memory gave around the cell's runs.
+    /// What all threads read of memory around the cell's runs, in bytes a second; of older records the higher readings.
+    pub(super) fn read_bytes_per_s(&self) -> Option<f64> {
+        middle(&self.cell.read_mean_bytes_per_s).or_else(|| middle(&self.cell.read_bytes_per_s))
+    }
+
     fn reading(&self) -> Option<Reading> {
-        Some(self.peaks?.reading(&self.work.facts, middle(&self.cell.read_bytes_per_s)))
+        Some(self.peaks?.reading(&self.work.facts, self.read_bytes_per_s()))
     }
 
     /// What would have been said of prefill and of decode under the record's own ceilings.

@@ -1,7 +1,7 @@
 //! Experiments with the equivalence gate and the machine's peaks: who computes wrongly is measured, and not ranked.
 
 use super::{StopAfter, config, mock, run, run_with, subject};
-use zonda_bench::record::{Record, Status};
+use zonda_bench::record::{Record, Row, Status};
 use zonda_bench::warning::Warning;
 use zonda_bench::{BenchConfig, Subject, Work};
 
@@ -113,6 +113,8 @@ fn peaks_are_measured_before_and_after() {
     runs.sort_by_key(|(order, _)| *order);
     assert!(runs.iter().all(|(_, read)| read.is_some_and(|r| r >= 3e9)), "{runs:?}");
     assert!(runs.is_sorted_by(|a, b| a.1 < b.1), "{runs:?}");
+    let mean = |r: &Row| r.read_mean_bytes_per_s.unwrap() - r.read_bytes_per_s.unwrap();
+    assert!(record.rows.iter().all(|r| (mean(r) + 0.5e9).abs() < 1.0), "half of the step between two readings");
     assert!(record.summary.iter().all(|c| c.read_bytes_per_s.is_some()));
     let without = Subject { model: "without memory".into(), ..subject("a", "") };
     let without = run(gated(vec![without]));

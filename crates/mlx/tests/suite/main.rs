@@ -10,3 +10,6 @@ mod transformers;
 
 #[path = "../../../../testdata/goldens.rs"]
 mod goldens;
+
+#[path = "../../../../testdata/rules.rs"]
+mod rules;
