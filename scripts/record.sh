@@ -12,6 +12,7 @@ name = re.sub(r"\(r\)|\(tm\)|processor|cpu|@.*", "", (m["cpu"] or m["arch"]).low
 print(re.sub(r"[^a-z0-9]+", "-", name).strip("-") + "-%dc" % (m["physical_cores"] or m["logical_cores"]))'
 machine=${MACHINE:-$("$zonda" doctor --quick --json | python3 -c "$slug")}
 out=benchmarks/record/$machine/$(date -u +%F)
+[ ! -e "$out" ] || out=$out-$(date -u +%H%M) # a record is never written over
 
 [ $# -gt 0 ] || set -- --runs 3
 large=${MODEL_7B:-target/mistral-7b-q4_0.gguf}
