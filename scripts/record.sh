@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the record of this machine: every backend on SmolLM2-135M, native and llama.cpp on a Mistral-7B-shaped model, every backend
-# on that one's shortest scenario, the reports, and the README's picture of the first. Options go to `zonda bench` (default --runs 3). MACHINE names the folder; MODEL_7B is a
+# Makes the record of this machine: every backend on SmolLM2-135M, native and llama.cpp on a Mistral-7B-shaped model, the reports,
+# and the README's picture of the first. Options go to `zonda bench` (default --runs 3). MACHINE names the folder; MODEL_7B is a
 # file that is there already; the one that is made otherwise takes 4 GB under target/.
 set -eu
 cd "$(dirname "$0")/.."
@@ -21,11 +21,10 @@ large=${MODEL_7B:-target/mistral-7b-q4_0.gguf}
 [ -e target/smollm2-135m-f32 ] || "$zonda" convert smollm2-135m -o target/smollm2-135m-f32 --dtype f32 >&2
 
 # A failed run is a row of the record, so the reports are there in any case. MLX multiplies quantised weights with one thread on a
-# processor: half an hour for a long prompt of the 7B, so it has part in the shortest alone.
+# processor: half an hour for a long prompt of the 7B, so it has no part in that.
 status=0
 "$zonda" bench -m smollm2-135m -m target/smollm2-135m-f32 --out "$out" "$@" || status=$?
 "$zonda" bench -m "$large" --backend native,llama-cpp --out "$out-7b" "$@" || status=$?
-"$zonda" bench -m "$large" --scenario short --out "$out-7b-short" "$@" || status=$?
 [ -e "$out/report.html" ] || exit "$status"
 scripts/picture.sh "$out/report.html" docs/report.png
 echo "record: $out (exit status of the bench: $status)"
