@@ -86,8 +86,11 @@ pub fn slots_apart(name: &str, model: &Model, backend: &mut dyn Backend, bound: 
     }
     // c first and in two parts, a with its last row only, b without rows and then one step
     let span = |slot, start, tokens, want| Span { slot, start, tokens, want };
-    let first =
-        vec![span(2, 0, &c[..10], Want::All), span(0, 0, &a[..], Want::Last), span(1, 0, &b[..8], Want::None)];
+    let first = vec![
+        span(2, 0, &c[..10], Want::All),
+        span(0, 0, &a[..], Want::Last),
+        span(1, 0, &b[..8], Want::None),
+    ];
     let rows = forward(backend, first).unwrap();
     assert_eq!(rows.len(), 11);
     let expected = alone[2][..10].iter().chain([&alone[0][20]]);

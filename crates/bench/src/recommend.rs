@@ -7,6 +7,8 @@ use crate::stats::{Ratio, TIE, Verdict};
 use crate::summary::{figure, subject_name};
 use std::collections::BTreeSet;
 
+/// So many of those that can't be told apart from the best are named.
+const NAMED: usize = 3;
 /// A perplexity that is higher by less than this share is as good.
 const ALIKE: f64 = 0.005;
 
@@ -56,7 +58,11 @@ fn group_sentences(group: &[&Rank], cells: &[Cell], config: &BenchConfig) -> Vec
             100.0 * TIE
         ));
     }
-    let open: Vec<String> = with(Verdict::Undecided).collect();
+    let mut open: Vec<String> = with(Verdict::Undecided).collect();
+    if open.len() > NAMED {
+        let more = open.split_off(NAMED).len();
+        open.push(format!("{more} more"));
+    }
     if !open.is_empty() {
         sentences.push(format!(
             "Whether it is really faster than {} these runs can't tell: the interval of the ratio is too wide; more \

@@ -65,7 +65,8 @@ impl Experiment<'_> {
                         let after = self.read_memory(visit.subject)?;
                         // what was disturbed says nothing about a limit
                         row.read_bytes_per_s = before.into_iter().chain(after).reduce(f64::max);
-                        row.read_mean_bytes_per_s = before.zip(after).map(|(before, after)| (before + after) / 2.0);
+                        row.read_mean_bytes_per_s =
+                            before.zip(after).map(|(before, after)| (before + after) / 2.0);
                         before = after;
                         self.keep(row);
                     }

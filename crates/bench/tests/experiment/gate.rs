@@ -114,7 +114,10 @@ fn peaks_are_measured_before_and_after() {
     assert!(runs.iter().all(|(_, read)| read.is_some_and(|r| r >= 3e9)), "{runs:?}");
     assert!(runs.is_sorted_by(|a, b| a.1 < b.1), "{runs:?}");
     let mean = |r: &Row| r.read_mean_bytes_per_s.unwrap() - r.read_bytes_per_s.unwrap();
-    assert!(record.rows.iter().all(|r| (mean(r) + 0.5e9).abs() < 1.0), "half of the step between two readings");
+    assert!(
+        record.rows.iter().all(|r| (mean(r) + 0.5e9).abs() < 1.0),
+        "half of the step between two readings"
+    );
     assert!(record.summary.iter().all(|c| c.read_bytes_per_s.is_some()));
     let without = Subject { model: "without memory".into(), ..subject("a", "") };
     let without = run(gated(vec![without]));
