@@ -3,7 +3,7 @@
 
 use crate::common::options;
 use crate::rules::{self, all, argmax, difference, forward, tiny, tokens};
-use zonda_engine::forward::{Backend, BackendError};
+use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
 use zonda_mlx::{Compute, KvType, Mlx, MlxOptions};
 
