@@ -124,7 +124,8 @@ fn a_long_prompt_is_cut_or_refused_and_an_answer_may_have_no_limit() {
 fn a_conversation_outgrows_its_context() {
     let sandbox = Sandbox::new();
     let lines = "the sea and the wind and the land\n".repeat(8) + "/stats\n";
-    let args = ["chat", "-m", "mock", "--ctx", "96", "-n", "30", "--system", "you are the sea"];
+    let args =
+        ["chat", "-m", "mock", "--ctx", "96", "-n", "30", "--seed", "1", "--system", "you are the sea"];
     let full = sandbox.run_with_input(&args, lines.as_bytes()).ok();
     assert!(full.err.contains("at most 96") && full.err.contains("--context-shift"), "{full:?}");
     let shifted = sandbox.run_with_input(&[&args[..], &["--context-shift"]].concat(), lines.as_bytes()).ok();

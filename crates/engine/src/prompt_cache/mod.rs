@@ -59,7 +59,7 @@ pub(crate) struct PromptCache {
     taken: bool,
     /// To the writing thread; `None` once the cache is being dropped.
     jobs: Option<Sender<Job>>,
-    done: Receiver<PathBuf>,
+    done: Receiver<Written>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -77,6 +77,14 @@ struct Job {
     tokens: Vec<TokenId>,
     payload: Vec<u8>,
     remove: Vec<PathBuf>,
+    /// The folder that it goes to, and how many bytes that may hold.
+    folder: Option<(PathBuf, u64)>,
+}
+
+/// What the writing thread has done: an entry is there, others are gone.
+struct Written {
+    path: PathBuf,
+    gone: Vec<PathBuf>,
 }
 
 impl PromptCache {
@@ -132,8 +140,8 @@ impl PromptCache {
     /// How many of the tokens some entry begins with; 0 if too few to be worth it.
     pub fn find(&mut self, tokens: &[TokenId]) -> usize {
         // what the writer has finished is there to be used
-        for path in self.done.try_iter().collect::<Vec<_>>() {
-            self.known.retain(|known| known.path != path);
+        for Written { path, gone } in self.done.try_iter().collect::<Vec<_>>() {
+            self.known.retain(|known| known.path != path && !gone.contains(&known.path));
             if let Ok(Some(entry)) = Entry::open(&path, &self.identity) {
                 self.known.push(Known::of(&path, entry));
             }
@@ -173,9 +181,7 @@ impl PromptCache {
             Ok(kept) => {
                 let took = began.elapsed();
                 tracing::debug!(tokens = kept, ?checked, ?took, "imported a prompt from {}", path.display());
-                // what was used last goes last
-                let touched = std::fs::File::options().append(true).open(&path);
-                let _ = touched.and_then(|file| file.set_modified(SystemTime::now()));
+                touch(&path);
                 Ok(kept)
             }
             Err(why) => {
@@ -200,8 +206,8 @@ impl PromptCache {
     pub fn store(&mut self, tokens: &[TokenId], payload: Vec<u8>) {
         let bytes = file::bytes(&self.identity, tokens.len(), payload.len());
         let mut remove = Vec::new();
-        let path = match &self.place {
-            Place::File(path) => path.clone(),
+        let (path, folder) = match &self.place {
+            Place::File(path) => (path.clone(), None),
             Place::Folder { path, most } => {
                 if bytes > *most {
                     return;
@@ -210,15 +216,14 @@ impl PromptCache {
                 let inside = |known: &Known| common_prefix(&known.tokens, tokens) == known.tokens.len();
                 remove.extend(self.known.iter().filter(|k| inside(k)).map(|k| k.path.clone()));
                 self.known.retain(|known| !inside(known));
-                remove.extend(make_room(path, most - bytes, &remove));
-                path.join(format!("{}.{ENDING}", name(&self.identity, tokens)))
+                let file = path.join(format!("{}.{ENDING}", name(&self.identity, tokens)));
+                (file, Some((path.clone(), *most)))
             }
         };
-        self.known.retain(|known| !remove.contains(&known.path));
         remove.retain(|old| *old != path);
         let (identity, tokens) = (self.identity.clone(), tokens.to_vec());
         if let Some(jobs) = &self.jobs {
-            jobs.send(Job { path, identity, tokens, payload, remove }).ok();
+            jobs.send(Job { path, identity, tokens, payload, remove, folder }).ok();
         }
     }
 }
@@ -239,15 +244,27 @@ impl Known {
 }
 
 impl Job {
-    fn run(self, told: &Sender<PathBuf>) {
+    /// What a folder may hold is reckoned here, when all entries before this one have been written.
+    fn run(self, told: &Sender<Written>) {
         match file::write(&self.path, &self.identity, &self.tokens, &self.payload) {
             Ok(()) => {
-                self.remove.iter().for_each(|old| drop(std::fs::remove_file(old)));
-                told.send(self.path).ok();
+                touch(&self.path);
+                let mut gone = self.remove;
+                if let Some((folder, most)) = &self.folder {
+                    gone.extend(too_many(folder, *most, &gone));
+                }
+                gone.iter().for_each(|old| drop(std::fs::remove_file(old)));
+                told.send(Written { path: self.path, gone }).ok();
             }
             Err(error) => tracing::warn!("the prompt was not stored: {}: {error}", self.path.display()),
         }
     }
+}
+
+/// Says that an entry was used now: what was used last goes last. The time that writing leaves may lie some milliseconds back.
+fn touch(path: &Path) {
+    let file = std::fs::File::options().append(true).open(path);
+    let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
 }
 
 /// A file name for an entry: 64 bits of its identity and tokens (FNV-1a).
@@ -279,7 +296,7 @@ fn tidy(folder: &Path) {
 }
 
 /// The entries to remove, used longest ago, so that those that stay take at most `most` bytes; `gone` go anyway.
-fn make_room(folder: &Path, most: u64, gone: &[PathBuf]) -> Vec<PathBuf> {
+fn too_many(folder: &Path, most: u64, gone: &[PathBuf]) -> Vec<PathBuf> {
     let about = |path: PathBuf| {
         let about = std::fs::metadata(&path).ok()?;
         Some((about.modified().ok()?, about.len(), path))
