@@ -37,9 +37,49 @@ fn as_stored(kv: KvType, values: &[f32], head_dim: usize) -> Vec<f64> {
     .collect()
 }
 
+/// Levels of a value of [`KvType::Q4_0`], over the block's scale.
+const LEVELS: [i8; 16] = [-126, -104, -83, -65, -50, -36, -22, -10, 2, 14, 26, 38, 51, 66, 84, 110];
+
+/// Whether rounding decides what is stored of a block in levels: two values of the largest magnitude, a value halfway between
+/// two levels, or two ends that are equally good.
+fn undecided(block: &[f32]) -> bool {
+    let mut sizes: Vec<f64> = block.iter().map(|&v| f64::from(v.abs())).collect();
+    sizes.sort_by(|a, b| b.total_cmp(a));
+    let largest = block.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap();
+    let with = |end: f32| -> (f64, f64) {
+        let scale = f64::from(f16::from_f32(largest / end).to_f32());
+        let padded = (0..32).map(|i| block.get(i).map_or(0.0, |&v| f64::from(v) / scale));
+        let (mut error, mut margin) = (0.0, f64::INFINITY);
+        for x in padded {
+            let mut off = LEVELS.map(|level| (f64::from(level) - x).abs());
+            off.sort_by(f64::total_cmp);
+            error += (scale * off[0]).powi(2);
+            margin = margin.min(off[1] - off[0]);
+        }
+        (error, margin)
+    };
+    let (low, high) = (with(-126.0), with(110.0));
+    sizes.get(1).is_some_and(|second| *second > 0.999_999 * sizes[0])
+        || (low.0 - high.0).abs() <= 1e-4 * (low.0 + high.0)
+        || low.1.min(high.1) < 1e-3
+}
+
+/// Values whose stored form is not a matter of the last bit.
+fn decided(kv: KvType, n: usize, head_dim: usize, seed: u64, scale: f32) -> Vec<f32> {
+    let mut all = values(n, seed, scale);
+    let rows = all.chunks_mut(head_dim).filter(|_| kv == KvType::Q4_0);
+    for (i, block) in rows.flat_map(|row| row.chunks_mut(32)).enumerate() {
+        let mut other = seed + 20_000 * (i as u64 + 1);
+        while undecided(block) {
+            other += 1;
+            block.copy_from_slice(&values(block.len(), other, scale));
+        }
+    }
+    all
+}
+
 /// A block in levels: the largest magnitude is the lowest or the highest, whichever gives the smaller error.
 fn by_levels(block: &[f32]) -> Vec<f64> {
-    const LEVELS: [i8; 16] = [-126, -104, -83, -65, -50, -36, -22, -10, 2, 14, 26, 38, 51, 66, 84, 110];
     let largest = block.iter().fold(0.0f32, |max, &v| if v.abs() > max.abs() { v } else { max });
     let with = |end: f32| -> (f32, Vec<f64>) {
         let scale = f16::from_f32(largest / end).to_f32();
@@ -88,8 +128,8 @@ fn attend(
 }
 
 fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(usize, usize)], seed: u64) {
-    let keys = values(positions * head_dim, seed, 1.0);
-    let vals = values(positions * head_dim, seed + 1, 2.0);
+    let keys = decided(kv, positions * head_dim, head_dim, seed, 1.0);
+    let vals = decided(kv, positions * head_dim, head_dim, seed + 1, 2.0);
     let queries = values(windows.len() * head_dim, seed + 2, 3.0);
     let mut pages = vec![vec![0u32; kv.page_bytes(head_dim) / 4]; positions.div_ceil(PAGE)];
     for p in 0..positions {
