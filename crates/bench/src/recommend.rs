@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 /// So many of those that can't be told apart from the best are named.
 const NAMED: usize = 3;
 /// A perplexity that is higher by less than this share is as good.
-const ALIKE: f64 = 0.005;
+pub const ALIKE: f64 = 0.005;
 
 /// What the figures say, in sentences.
 pub fn recommendation(
@@ -106,32 +106,29 @@ fn group_sentences(group: &[&Rank], cells: &[Cell], config: &BenchConfig) -> Vec
 
 /// What the fastest costs in quality, if the perplexities of two or more on one text are known.
 fn quality_sentence(group: &[&Rank], quality: &[Quality]) -> Option<String> {
-    let of = |r: &Rank| quality.iter().find(|q| q.subject == r.subject && q.ppl.is_some());
-    let measured: Vec<(&Rank, &Quality, f64)> =
-        group.iter().filter_map(|r| of(r).and_then(|q| Some((*r, q, q.ppl?)))).collect();
-    let (best, fastest) = (group[0], of(group[0])?);
-    let (finest, _, lowest) = *measured.iter().min_by(|a, b| a.2.total_cmp(&b.2))?;
-    let cost = fastest.ppl? / lowest - 1.0;
-    let text = &fastest.text;
-    if measured.len() < 2 {
-        None
-    } else if cost < ALIKE {
-        Some(format!(
-            "In quality nothing speaks against {}: its perplexity on {text} is {:.2}, the lowest {lowest:.2}.",
-            name(best),
-            fastest.ppl?
-        ))
+    let of = |r: &Rank| quality.iter().find(|q| q.subject == r.subject);
+    let ppl = |r: &Rank| of(r).and_then(|q| q.ppl);
+    let measured: Vec<(&Rank, f64)> = group.iter().filter_map(|&r| Some((r, ppl(r)?))).collect();
+    let &(finest, lowest) =
+        measured.iter().min_by(|a, b| a.1.total_cmp(&b.1)).filter(|_| measured.len() > 1)?;
+    let best = group[0];
+    let (text, fastest) = (&of(best)?.text, ppl(best)?);
+    let cost = fastest / lowest - 1.0;
+    Some(if cost < ALIKE {
+        format!(
+            "In quality nothing speaks against {}: its perplexity on {text} is {fastest:.2}, the lowest {lowest:.2}.",
+            name(best)
+        )
     } else {
-        Some(format!(
-            "That speed costs quality: on {text} the perplexity of {} is {:.2}, {:.1}% above the {lowest:.2} of {}, \
+        format!(
+            "That speed costs quality: on {text} the perplexity of {} is {fastest:.2}, {:.1}% above the {lowest:.2} of {}, \
              which has {:.2} times the tokens/s.",
             name(best),
-            fastest.ppl?,
             100.0 * cost,
             name(finest),
             finest.score_tps / best.score_tps
-        ))
-    }
+        )
+    })
 }
 
 /// Who has the lowest median TTFT of a scenario, with it and the best-ranked one's.

@@ -226,8 +226,7 @@ impl Past {
             let lowest = alike.filter_map(|s| recorded.quality(&s)?.ppl).reduce(f64::min)?;
             Some((recorded, lowest))
         })?;
-        let of_form = recorded.seen().find(|s| s.is(backend, form) && recorded.quality(s).is_some())?;
-        let quality = recorded.quality(&of_form)?;
+        let quality = recorded.seen().filter(|s| s.is(backend, form)).find_map(|s| recorded.quality(&s))?;
         let ppl = quality.ppl?;
         Some(MeasuredQuality {
             ppl,

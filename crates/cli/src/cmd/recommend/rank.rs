@@ -2,14 +2,13 @@
 
 use super::Choice;
 use zonda_bench::predict::quality;
+use zonda_bench::recommend::ALIKE;
 
 /// Better quality is worth this share of the fastest choice's speed.
 pub(super) const WORTH: f64 = 0.05;
 /// What loses more of its perplexity than this, against the best form that was measured, is recommended only for want of
 /// another.
 pub(super) const MOST_LOSS: f64 = 0.05;
-/// Losses that differ by less are alike.
-const ALIKE: f64 = 0.005;
 
 /// What fits first, the fastest decode first; the recommended one is marked.
 pub(super) fn rank(choices: impl Iterator<Item = Choice>) -> Vec<Choice> {
