@@ -1,0 +1,1 @@
+//! Writers of model files: convert, quantize, imatrix, synth.

@@ -1,0 +1,1 @@
+//! The computer: cores and affinity, memory and control groups, load, throttling, energy; it knows no models.

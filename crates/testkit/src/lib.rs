@@ -1,0 +1,1 @@
+//! What tests of several crates share: test models, goldens, the rules of the backend trait.
