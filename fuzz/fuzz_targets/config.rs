@@ -3,7 +3,6 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "read_all.rs"]
 mod read_all;
 
 /// An empty SafeTensors file: a header of two bytes, `{}`.

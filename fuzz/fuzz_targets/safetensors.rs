@@ -3,7 +3,6 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "read_all.rs"]
 mod read_all;
 
 const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 4, "intermediate_size": 2, "num_hidden_layers": 1,

@@ -2,11 +2,10 @@
 //! failures as rows of a bench that goes on.
 
 mod common;
-#[path = "../../../testdata/models.rs"]
-mod models;
 
 use common::{Sandbox, Served};
 use std::path::Path;
+use zonda_testkit::models;
 
 const TINY: [&str; 6] =
     ["tiny-llama", "tiny-mistral", "tiny-mixtral", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3moe"];

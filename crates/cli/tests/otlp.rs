@@ -1,9 +1,8 @@
 //! Spans reach a collector.
 
-#[path = "common/mod.rs"]
-mod sandbox;
+mod common;
 
-use sandbox::{Sandbox, Served};
+use common::{Sandbox, Served};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 

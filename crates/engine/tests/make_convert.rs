@@ -1,14 +1,12 @@
 //! Conversion there and back: the same tensors bit for bit, the same hyperparameters, the same tokens.
 
-#[path = "../../../testdata/models.rs"]
-mod models;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use zonda_engine::load::{GgufFile, Model, RopePairing, RopeScaling, TensorRole};
 use zonda_engine::make::{MakeError, Mix, SynthSpec, convert, synth, synth_archs};
 use zonda_engine::tokenize::{Encode, Tokenizer};
 use zonda_kernels::DType;
+use zonda_testkit::models;
 
 fn convert_to(input: &Path, out: &Path, dtype: DType) -> Result<u64, MakeError> {
     convert(&Model::open(input).unwrap(), out, dtype, &mut |_, _| {})

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use zonda_engine::forward::{Backend, Batch, Logits, Span, Want};
 use zonda_engine::load::Model;
 use zonda_native::{Native, NativeOptions};
-
-#[path = "../../../testdata/models.rs"]
-mod models;
+use zonda_testkit::models;
 
 /// What of this process is in memory, in bytes.
 fn resident() -> usize {

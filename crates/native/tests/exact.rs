@@ -1,14 +1,11 @@
 //! Exact logits against Hugging Face `transformers`: every architecture, weights stored as bf16 too, many sequences at once.
 
-#[path = "../../../testdata/goldens.rs"]
-mod goldens;
-
-use goldens::{cases, folders};
 use std::path::Path;
 use zonda_engine::TokenId;
 use zonda_engine::forward::BackendError;
 use zonda_engine::load::Model;
 use zonda_native::Native;
+use zonda_testkit::goldens::{cases, folders};
 
 fn exact(model: &Path, sequences: &[Vec<TokenId>]) -> Result<Vec<Vec<f32>>, BackendError> {
     let mut rows = Vec::new();

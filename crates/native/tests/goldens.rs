@@ -1,10 +1,6 @@
 //! Logits against Hugging Face `transformers` (`testdata/hf`), for every architecture and RoPE scaling, on every
 //! instruction set this machine has; and prefill, whole or cut up or batched, against token-by-token decode.
 
-#[path = "../../../testdata/goldens.rs"]
-mod goldens;
-
-use goldens::{cases, folders};
 use std::path::Path;
 use std::sync::Arc;
 use zonda_engine::TokenId;
@@ -13,6 +9,7 @@ use zonda_engine::load::Model;
 use zonda_kernels::attention::KvType;
 use zonda_kernels::{Isa, act_kind};
 use zonda_native::{Native, NativeOptions};
+use zonda_testkit::goldens::{cases, folders};
 
 fn open(folder: &Path, isa: Isa, threads: usize, slots: usize) -> Native {
     let model = Arc::new(Model::open(folder).unwrap());

@@ -7,9 +7,7 @@ use zonda_engine::forward::{Backend, Batch, Logits, Slot, Span, Want};
 use zonda_engine::load::Model;
 use zonda_kernels::attention::KvType;
 use zonda_native::{Native, NativeOptions};
-
-#[path = "../../../testdata/models.rs"]
-mod models;
+use zonda_testkit::models;
 
 fn open(path: &Path, kv_type: KvType) -> Native {
     let model = Arc::new(Model::open(path).unwrap());

@@ -1,8 +1,4 @@
-//! The trait's rules (`testdata/rules.rs`) on every instruction set: no bit may depend on chunks, batches or shared pages.
-
-#[path = "../../../testdata/rules.rs"]
-#[allow(dead_code, reason = "the other backends' tests use all of it")]
-mod rules;
+//! The trait's rules (`zonda_testkit::rules`) on every instruction set: no bit may depend on chunks, batches or shared pages.
 
 use std::sync::Arc;
 use zonda_engine::forward::Backend;
@@ -10,6 +6,7 @@ use zonda_engine::load::Model;
 use zonda_kernels::Isa;
 use zonda_kernels::attention::KvType;
 use zonda_native::{Native, NativeOptions};
+use zonda_testkit::rules;
 
 fn options(model: &Model) -> NativeOptions {
     let context = Some(128.min(model.spec.context_length));

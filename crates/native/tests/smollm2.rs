@@ -9,9 +9,7 @@ use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, Batch, Logits, Span, Want};
 use zonda_engine::load::Model;
 use zonda_native::{Native, NativeOptions};
-
-#[path = "../../../testdata/models.rs"]
-mod models;
+use zonda_testkit::models;
 
 fn golden(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/llama_cpp").join(name);

@@ -317,5 +317,4 @@ fn too_many(folder: &Path, most: u64, gone: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

@@ -1,10 +1,10 @@
-//! The trait's rules (`testdata/rules.rs`) with and without flash attention; types of keys and values, threads.
+//! The trait's rules (`zonda_testkit::rules`) with and without flash attention; types of keys and values, threads.
 
 use crate::common::options;
-use crate::rules::{self, all, argmax, difference, forward, tiny, tokens};
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
 use zonda_llama_cpp::{KvType, LlamaCpp, LlamaCppOptions};
+use zonda_testkit::rules::{self, all, argmax, difference, forward, tiny, tokens};
 
 /// Kernels for one token and for many add in different orders, and flash attention's round to 16 bits at different places.
 const BOUNDS: [(bool, f32); 2] = [(false, 2e-4), (true, 5e-2)];

@@ -7,9 +7,3 @@ mod gpu;
 mod kv_export;
 mod smollm2;
 mod transformers;
-
-#[path = "../../../../testdata/goldens.rs"]
-mod goldens;
-
-#[path = "../../../../testdata/rules.rs"]
-mod rules;

@@ -8,9 +8,7 @@ use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, Span, Want};
 use zonda_engine::load::Model;
 use zonda_llama_cpp::{LlamaCpp, LlamaCppOptions};
-
-#[path = "../../../../testdata/models.rs"]
-mod models;
+use zonda_testkit::models;
 
 fn golden(name: &str) -> Vec<u8> {
     let path = root().join("testdata/llama_cpp").join(name);

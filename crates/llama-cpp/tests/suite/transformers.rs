@@ -2,11 +2,11 @@
 //! conversion to GGUF: both the backend and the files it is given are held against the oracle.
 
 use crate::common::{all, difference, forward, options};
-use crate::goldens::{cases, folders};
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
 use zonda_engine::make::convert;
 use zonda_llama_cpp::{LlamaCpp, LlamaCppOptions};
+use zonda_testkit::goldens::{cases, folders};
 
 /// Without flash attention all that differs is the order of additions; with it llama.cpp rounds to 16 bits.
 const BOUNDS: [(bool, f32); 2] = [(false, 2e-4), (true, 0.1)];

@@ -1,11 +1,11 @@
-//! The trait's rules (`testdata/rules.rs`) for weights as floats and as they are quantised, caches that grow, types of
+//! The trait's rules (`zonda_testkit::rules`) for weights as floats and as they are quantised, caches that grow, types of
 //! keys, values and what is computed in, threads.
 
 use crate::common::options;
-use crate::rules::{self, all, argmax, difference, forward, tiny, tokens};
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
 use zonda_mlx::{Compute, KvType, Mlx, MlxOptions};
+use zonda_testkit::rules::{self, all, argmax, difference, forward, tiny, tokens};
 
 /// Products of one row and of many add in different orders.
 const BOUND: f32 = 2e-4;

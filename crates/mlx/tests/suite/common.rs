@@ -1,9 +1,9 @@
 //! What the tests of this crate share.
 
-pub use crate::rules::{all, argmax, difference, forward, tiny};
 use std::path::{Path, PathBuf};
 use zonda_engine::load::Model;
 use zonda_mlx::MlxOptions;
+pub use zonda_testkit::rules::{all, argmax, difference, forward, tiny};
 
 /// On the processor, with a context of 128 tokens (fewer for models that allow fewer).
 pub fn options(model: &Model) -> MlxOptions {

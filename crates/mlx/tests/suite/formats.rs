@@ -1,11 +1,11 @@
 //! Weights in other forms: quantised by ggml, by MLX's own quantiser while loading, in folders that MLX quantised.
 
 use crate::common::{all, difference, forward, options, tiny};
-use crate::goldens::{cases, folders};
 use zonda_engine::TokenId;
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
 use zonda_mlx::{Mlx, MlxOptions};
+use zonda_testkit::goldens::{cases, folders};
 
 /// ggml's types give the same logits whether they are held as floats or regrouped.
 #[test]

@@ -7,9 +7,3 @@ mod formats;
 mod mlx_lm;
 mod smollm2;
 mod transformers;
-
-#[path = "../../../../testdata/goldens.rs"]
-mod goldens;
-
-#[path = "../../../../testdata/rules.rs"]
-mod rules;

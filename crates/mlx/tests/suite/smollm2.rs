@@ -6,9 +6,7 @@ use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, Span, Want};
 use zonda_engine::load::Model;
 use zonda_mlx::{Mlx, MlxOptions};
-
-#[path = "../../../../testdata/models.rs"]
-mod models;
+use zonda_testkit::models;
 
 fn golden(name: &str) -> Vec<u8> {
     let path = testdata().join("llama_cpp").join(name);

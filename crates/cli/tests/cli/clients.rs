@@ -1,14 +1,10 @@
 //! OpenAI's own Python and JavaScript clients against the real binary, with the mock and with SmolLM2.
 //! `make clients` installs them; without them these tests say that they are skipped.
 
-#[path = "../../../testdata/models.rs"]
-mod models;
-#[path = "common/mod.rs"]
-mod sandbox;
-
-use sandbox::{Sandbox, Served};
+use crate::common::{Sandbox, Served};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use zonda_testkit::models;
 
 const KEY: &str = "test-key";
 

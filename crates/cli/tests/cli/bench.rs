@@ -1,8 +1,6 @@
 //! `zonda bench` and `zonda bench compare`: what is measured and written, and what happens when something is cut short.
 
-mod common;
-
-use common::{Sandbox, has_keys, ran, tiny};
+use crate::common::{Sandbox, has_keys, ran, tiny};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};

@@ -1,12 +1,7 @@
 //! `zonda pull` from the Hub, against a stub of it: resume, checksums, refusals, tokens, redirects.
 
-#[path = "common/hub.rs"]
-mod hub;
-#[path = "common/mod.rs"]
-mod sandbox;
-
-use hub::{Fault, Hub, sha256};
-use sandbox::{Ran, Sandbox, finish};
+use super::hub::{self, Fault, Hub, sha256};
+use crate::common::{Ran, Sandbox, finish};
 use std::path::PathBuf;
 
 /// Large enough that a client reads it in several pieces.
@@ -213,7 +208,7 @@ fn what_the_hubs_own_cache_holds_is_used_as_it_is() {
     std::fs::create_dir_all(repo.join("refs")).unwrap();
     std::fs::create_dir_all(&snapshot).unwrap();
     std::fs::write(repo.join("refs/main"), hub::COMMIT).unwrap();
-    for entry in std::fs::read_dir(sandbox::tiny()).unwrap().flatten() {
+    for entry in std::fs::read_dir(crate::common::tiny()).unwrap().flatten() {
         std::fs::copy(entry.path(), snapshot.join(entry.file_name())).unwrap();
     }
     let document = sandbox.run(&["inspect", "org/tiny", "--json"]).json();

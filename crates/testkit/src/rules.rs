@@ -1,5 +1,8 @@
 //! The rules of the `Backend` trait as tests for every backend: chunks, batches, truncation and shared prefixes give the
-//! logits of one plain prefill; a batch that breaks a rule changes nothing. Test files of every backend include this one.
+//! logits of one plain prefill; a batch that breaks a rule changes nothing.
+//!
+//! Each function panics when the backend breaks its rule. `bound` is the largest allowed difference between logits: 0.0
+//! for a backend that promises the same bits.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -16,7 +19,7 @@ pub fn tiny(arch: &str, mix: Mix, dir: &Path) -> Model {
     Model::open(&path).unwrap()
 }
 
-/// A tiny model of every architecture, with its name, in each of the given types.
+/// Calls `test` with the name, the type and the model of a tiny model of every architecture in each of the types `mixes`.
 pub fn every_architecture(mixes: &[&str], test: impl Fn(&str, &str, &Arc<Model>)) {
     let dir = tempfile::tempdir().unwrap();
     let mut found = HashSet::new();
@@ -29,35 +32,38 @@ pub fn every_architecture(mixes: &[&str], test: impl Fn(&str, &str, &Arc<Model>)
     assert_eq!(found.len(), 6, "a tiny shape of every architecture");
 }
 
-/// `n` tokens of the model's, others for another step.
+/// `n` token ids below the model's vocabulary size; `step` varies them.
 pub fn tokens(n: usize, step: TokenId, model: &Model) -> Vec<TokenId> {
     (0..n as TokenId).map(|i| (i * step + 5) % model.spec.vocab_size as TokenId).collect()
 }
 
-/// Runs spans and returns every row's logits.
+/// Runs spans and returns the logits of each row, `[rows][vocab]`.
+///
+/// # Errors
+/// Those of [`Backend::forward`].
 pub fn forward(backend: &mut dyn Backend, spans: Vec<Span<'_>>) -> Result<Vec<Vec<f32>>, BackendError> {
     let mut out = Logits::new();
     backend.forward(&Batch { spans }, &mut out)?;
     Ok((0..out.rows()).map(|r| out.row(r).to_vec()).collect())
 }
 
-/// A span that wants every position's logits.
+/// A span that wants the logits of every position.
 pub fn all(slot: Slot, start: usize, tokens: &[TokenId]) -> Span<'_> {
     Span { slot, start, tokens, want: Want::All }
 }
 
-/// The largest difference; NaN if there is one anywhere.
+/// The largest absolute difference; NaN if any difference is NaN.
 pub fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d.is_nan() || d > m { d } else { m })
 }
 
-/// The first of the best tokens.
+/// The token with the highest logit; the lowest id among equals.
 pub fn argmax(row: &[f32]) -> usize {
     (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a))).unwrap()
 }
 
-/// A prompt of 40 in chunks and token by token. Needs a slot.
+/// A prompt of 40 tokens in chunks and token by token gives the logits of one prefill. Needs one slot.
 pub fn chunks(name: &str, model: &Model, backend: &mut dyn Backend, bound: f32) {
     let ids = tokens(40, 37, model);
     let whole = forward(backend, vec![all(0, 0, &ids)]).unwrap();
@@ -76,7 +82,7 @@ pub fn chunks(name: &str, model: &Model, backend: &mut dyn Backend, bound: f32) 
     backend.truncate(0, 0).unwrap();
 }
 
-/// Slots of one batch do not see each other. Needs three.
+/// Slots of one batch do not affect each other. Needs three slots.
 pub fn slots_apart(name: &str, model: &Model, backend: &mut dyn Backend, bound: f32) {
     let (a, b, c) = (tokens(21, 37, model), tokens(9, 11, model), tokens(30, 5, model));
     let mut alone = Vec::new();
@@ -84,7 +90,7 @@ pub fn slots_apart(name: &str, model: &Model, backend: &mut dyn Backend, bound: 
         alone.push(forward(backend, vec![all(slot, 0, ids)]).unwrap());
         backend.truncate(slot, 0).unwrap();
     }
-    // c first and in two parts, a with its last row only, b without rows and then one step
+    // c comes first and in two parts, a wants its last row only, b wants no rows and then one
     let span = |slot, start, tokens, want| Span { slot, start, tokens, want };
     let first = vec![
         span(2, 0, &c[..10], Want::All),
@@ -107,12 +113,12 @@ pub fn slots_apart(name: &str, model: &Model, backend: &mut dyn Backend, bound: 
     (0..3).for_each(|slot| assert_eq!(backend.truncate(slot, 0).unwrap(), 0));
 }
 
-/// Truncated and shared prefixes go on as if computed. Needs three slots.
+/// Truncated and shared prefixes continue as if computed anew. Needs three slots.
 pub fn prefixes(name: &str, model: &Model, backend: &mut dyn Backend, bound: f32) {
     let ids = tokens(40, 37, model);
     let other = tokens(20, 11, model);
     let whole = forward(backend, vec![all(0, 0, &ids)]).unwrap();
-    // another end, then back and the first end again
+    // a different ending, then truncate and the first ending again
     assert_eq!(backend.truncate(0, 25).unwrap(), 25);
     forward(backend, vec![all(0, 25, &other)]).unwrap();
     assert_eq!(backend.truncate(0, 25).unwrap(), 25);
@@ -127,7 +133,7 @@ pub fn prefixes(name: &str, model: &Model, backend: &mut dyn Backend, bound: f32
         assert!(d <= bound, "{name}: position {} is off by {d}", 25 + i);
     }
     let rows = forward(backend, vec![all(0, 0, &ids[..25])]).unwrap();
-    assert!(difference(&rows[24], &whole[24]) <= bound, "{name}: the emptied slot begins anew");
+    assert!(difference(&rows[24], &whole[24]) <= bound, "{name}: the emptied slot starts again");
 }
 
 /// A batch that breaks a rule changes nothing. Needs two slots of 64 tokens, and batches of at most 48.
@@ -156,18 +162,19 @@ pub fn broken_batches(model: &Model, backend: &mut dyn Backend) {
     assert!(matches!(backend.share_prefix(0, 0, 1), Err(BackendError::Batch(BatchError::WrongStart { .. }))));
     assert_eq!(backend.share_prefix(1, 1, 9).unwrap(), 0, "an empty slot has nothing to share");
     assert_eq!(forward(backend, vec![]).unwrap().len(), 0);
-    // the slot is where it was, and a full context can be filled to its last token
+    // the slot is unchanged, and a context can be filled to its last token
     forward(backend, vec![all(0, 20, &ids[..44])]).unwrap();
 }
 
-/// A full cache says so, with `(needed, free)`, and serves on. Needs three slots of 128 tokens that have room for two.
+/// A full cache is an error with `full = (needed, free)`, and the backend keeps working. Needs three slots of 128 tokens
+/// and KV room for two of them.
 pub fn full_cache(model: &Model, backend: &mut dyn Backend, full: (usize, usize), bound: f32) {
     let ids = tokens(128, 37, model);
     let whole = forward(backend, vec![all(0, 0, &ids)]).unwrap();
     forward(backend, vec![all(1, 0, &ids[..127])]).unwrap();
     match forward(backend, vec![all(2, 0, &ids[..2])]) {
         Err(BackendError::Batch(BatchError::KvFull { needed, free })) => assert_eq!((needed, free), full),
-        other => panic!("expected no room, found {other:?}"),
+        other => panic!("expected `KvFull`, found {other:?}"),
     }
     let rows = forward(backend, vec![all(1, 127, &ids[127..])]).unwrap();
     assert!(difference(&rows[0], &whole[127]) <= bound);

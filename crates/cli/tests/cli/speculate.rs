@@ -1,9 +1,6 @@
 //! Speculation from the command line: the same text with and without, what is told of it, and what is refused.
 
-#[path = "common/mod.rs"]
-mod sandbox;
-
-use sandbox::{Sandbox, has_keys};
+use crate::common::{Sandbox, has_keys};
 use serde_json::Value;
 
 const PROMPT: &str = "the wind and the sea and the wind and the";

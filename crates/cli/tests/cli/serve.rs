@@ -1,9 +1,6 @@
 //! `zonda serve` as a process: what it says, how it ends, what it refuses.
 
-#[path = "common/mod.rs"]
-mod sandbox;
-
-use sandbox::{Sandbox, Served};
+use crate::common::{Sandbox, Served};
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,10 +1,7 @@
 //! `--prompt-cache` across processes: a second one imports what the first computed and says the same; what can't be used is
 //! refused with a sentence, and the answer is the same; a server's folder stays within its size.
 
-#[path = "common/mod.rs"]
-mod sandbox;
-
-use sandbox::{Ran, Sandbox, Served};
+use crate::common::{Ran, Sandbox, Served};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

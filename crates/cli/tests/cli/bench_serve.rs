@@ -1,9 +1,6 @@
 //! `zonda bench serve` against `zonda serve` with the mock.
 
-#[path = "common/mod.rs"]
-mod sandbox;
-
-use sandbox::{Sandbox, Served, has_keys};
+use crate::common::{Sandbox, Served, has_keys};
 
 #[test]
 fn a_closed_loop_is_measured_and_written_down() {

@@ -1,12 +1,8 @@
 //! What a model's answers are worth, as processes: `perplexity`.
 
-#[path = "../../../testdata/models.rs"]
-mod models;
-#[path = "common/mod.rs"]
-mod sandbox;
-
-use sandbox::{Sandbox, has_keys};
+use crate::common::{Sandbox, has_keys};
 use std::path::PathBuf;
+use zonda_testkit::models;
 
 fn testdata(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name)

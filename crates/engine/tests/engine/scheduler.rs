@@ -1,11 +1,11 @@
 //! The scheduler's promises, with the mock as referee: it refuses any batch that breaks the trait's rules or finds no
 //! KV room, and its tokens depend on every token computed before them.
 
-mod scheduling;
-
+use super::scheduling::{
+    limits, no_import, nothing_leaked, prefix_support, prompt, sampling, settle, watch_idle,
+};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use scheduling::{limits, no_import, nothing_leaked, prefix_support, prompt, sampling, settle, watch_idle};
 use std::collections::{HashMap, HashSet};
 use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions, PrefixSupport};
 use zonda_engine::forward::{Backend, BackendError, Batch, Limits, Logits, Span, Want};

@@ -1,9 +1,6 @@
 //! `doctor` and `verify` as processes: what the machine is and can do, and whether a model is whole.
 
-#[path = "common/mod.rs"]
-mod sandbox;
-
-use sandbox::{Sandbox, has_keys, strings, tiny};
+use crate::common::{Sandbox, has_keys, strings, tiny};
 use serde_json::Value;
 
 #[test]

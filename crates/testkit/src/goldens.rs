@@ -1,11 +1,13 @@
-//! The golden logits of Hugging Face `transformers` under `testdata/hf`. Test files of every backend include this one, as they
-//! do `models.rs`.
+//! The golden logits of Hugging Face `transformers` under `testdata/hf`.
 
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 use zonda_engine::TokenId;
 
-/// The checkpoints of every architecture and RoPE scaling.
+/// The checkpoints: one for each architecture and RoPE scaling.
+///
+/// # Panics
+/// If checkpoints are missing.
 pub fn folders() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf");
     let mut folders: Vec<PathBuf> =
@@ -15,7 +17,10 @@ pub fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// `(ids [n], logits [n * vocab])` of every case of a checkpoint.
+/// `(ids [n], logits [n, vocab])` of each case of a checkpoint.
+///
+/// # Panics
+/// If the checkpoint has no readable `goldens.safetensors`.
 pub fn cases(folder: &Path) -> Vec<(Vec<TokenId>, Vec<f32>)> {
     let bytes = std::fs::read(folder.join("goldens.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();

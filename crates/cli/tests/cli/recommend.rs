@@ -1,9 +1,6 @@
 //! `zonda recommend` as a process: a model with weights, a config.json alone, and what doesn't fit.
 
-#[path = "common/mod.rs"]
-mod sandbox;
-
-use sandbox::{Sandbox, has_keys};
+use crate::common::{Sandbox, has_keys};
 use serde_json::Value;
 
 fn choices(document: &Value) -> &Vec<Value> {

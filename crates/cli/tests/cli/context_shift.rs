@@ -1,9 +1,6 @@
 //! `--context-shift` from the command line: the same tokens as without the dropped text, what is told, and what is refused.
 
-#[path = "common/mod.rs"]
-mod sandbox;
-
-use sandbox::{Sandbox, Served};
+use crate::common::{Sandbox, Served};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,9 +1,6 @@
 //! `zonda quantize` as a process: every type, with and without a calibration text, and what is refused.
 
-#[path = "common/mod.rs"]
-mod sandbox;
-
-use sandbox::{Sandbox, has_keys, tiny};
+use crate::common::{Sandbox, has_keys, tiny};
 use serde_json::Value;
 
 const TYPES: [&str; 6] = ["q8_0", "q4_0", "q4_1", "q4_k_m", "q5_k_m", "q6_k"];

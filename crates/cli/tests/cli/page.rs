@@ -1,10 +1,7 @@
 //! The web page, driven in Chromium by Playwright, on the real binary with the mock.
 //! `make clients` installs both; without them the test says that it is skipped.
 
-#[path = "common/mod.rs"]
-mod sandbox;
-
-use sandbox::{Sandbox, Served};
+use crate::common::{Sandbox, Served};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

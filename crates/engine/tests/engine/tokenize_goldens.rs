@@ -1,13 +1,11 @@
 //! Tokenizers of every file format against their own libraries' ids (`testdata/tokenizers/`).
 
-#[path = "../../../testdata/models.rs"]
-mod models;
-
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use zonda_engine::TokenId;
 use zonda_engine::stream::Detokenizer;
 use zonda_engine::tokenize::{ChatTemplate, Encode, Message, RenderOptions, TemplateError, Tokenizer};
+use zonda_testkit::models;
 
 #[derive(serde::Deserialize)]
 struct Golden {

@@ -1,11 +1,9 @@
 //! Full contexts that are shifted, among others that end there: what the scheduler promises holds for them too. Every token
 //! is compared with a fresh run of the shortened text, in a mock of its own; the mock checks the trait's rules.
 
-mod scheduling;
-
+use super::scheduling::{limits, no_import, nothing_leaked, prefix_support, sampling, settle, watch_idle};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use scheduling::{limits, no_import, nothing_leaked, prefix_support, sampling, settle, watch_idle};
 use std::collections::HashMap;
 use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::forward::{Backend, BackendError, Batch, Limits, Logits, Span, Want};

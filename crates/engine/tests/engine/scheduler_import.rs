@@ -2,11 +2,9 @@
 //! was imported, whole or in part or not at all, changes no token, leaks no slot and starves nobody. The mock is the referee:
 //! it takes an import into an empty slot with KV room only, and its tokens depend on every token before them.
 
-mod scheduling;
-
+use super::scheduling::{limits, nothing_leaked, prefix_support, prompt, settle, watch_idle};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use scheduling::{limits, nothing_leaked, prefix_support, prompt, settle, watch_idle};
 use std::collections::HashMap;
 use zonda_engine::TokenId;
 use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};

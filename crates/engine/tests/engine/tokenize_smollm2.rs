@@ -1,11 +1,9 @@
 //! SmolLM2's tokenizer against llama.cpp's ids (`testdata/llama_cpp/tokenize.json`).
 
-#[path = "../../../testdata/models.rs"]
-mod models;
-
 use std::path::Path;
 use zonda_engine::TokenId;
 use zonda_engine::tokenize::{Encode, Tokenizer};
+use zonda_testkit::models;
 
 #[derive(serde::Deserialize)]
 struct Golden {

@@ -1,0 +1,14 @@
+//! The engine's tests in one program. Those of opening models are a program of their own: they count allocations.
+
+mod context_full;
+mod end_to_end;
+mod mock;
+mod sample;
+mod scheduler;
+mod scheduler_import;
+mod scheduling;
+mod shift;
+mod speculate;
+mod tokenize_damage;
+mod tokenize_goldens;
+mod tokenize_smollm2;
