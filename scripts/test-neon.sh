@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 readonly TARGET=aarch64-unknown-linux-gnu
 # doc tests and the unit tests that no instruction set changes are left to `make test`
-readonly TESTS=(test -p zonda-kernels --test '*')
+readonly TESTS=(test --locked -p zonda-kernels --test '*')
 
 if [ "$(uname -m)" = aarch64 ]; then
     exec "${CARGO:-cargo}" "${TESTS[@]}" "$@"
