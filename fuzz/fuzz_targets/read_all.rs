@@ -1,10 +1,10 @@
-//! What every loading target does with its file: open it and look at every byte.
+//! Opens a model file and reads every byte: the body of each target.
 
 use std::path::Path;
 
 use zonda_engine::load::{Model, first_non_finite};
 
-/// Opens a model and reads all of it. Errors are what damaged files should give; their messages must be writable.
+/// Opens a model and reads all of it. Damaged files must give errors whose messages can be formatted.
 pub fn read_all(path: &Path) {
     let result = Model::open(path).and_then(|model| {
         let _ = (model.tensors(), model.parameters(), model.types(), model.type_label());

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs OpenAI's Python and JavaScript clients, and Playwright, into target/clients, for crates/cli/tests/clients.rs and
-# page.rs. Without Node or the network it says what is left out and goes on: the tests then say that they are skipped.
-# Playwright drives the system's Chromium (scripts/setup.sh chromium); its package without browsers suffices.
+# page.rs. Without Node or a network it reports what it skips and continues; the tests are then skipped with a message.
+# Playwright drives the system's Chromium (scripts/setup.sh chromium), so its package without browsers is enough.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 readonly PYTHON_CLIENT=3.54.0 NODE_CLIENT=7.57.0 PLAYWRIGHT=1.65.1
@@ -12,26 +12,26 @@ say() { echo "clients: $*" >&2; }
 if [ -e "$target/python/openai" ]; then
     :
 elif ! command -v python3 >/dev/null; then
-    say "left out the Python client: there is no python3"
+    say "skipping the Python client: there is no python3"
 elif python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
     --target "$target/python.partial" "openai==$PYTHON_CLIENT"; then
     mv "$target/python.partial" "$target/python"
 else
     rm -rf "$target/python.partial"
-    say "left out the Python client: pip could not install it"
+    say "skipping the Python client: pip could not install it"
 fi
 
-# node_package NAME VERSION WHAT: into the folder that both share.
+# node_package NAME VERSION WHAT: installs a package into the folder that both packages share.
 node_package() {
     if [ -e "$target/node/node_modules/$1" ]; then
         :
     elif ! command -v npm >/dev/null; then
-        say "left out $3: there is no npm"
+        say "skipping $3: there is no npm"
     elif mkdir -p "$target/node" && npm install --silent --no-audit --no-fund --prefix "$target/node" "$1@$2"; then
         :
     else
         rm -rf "$target/node/node_modules/$1"
-        say "left out $3: npm could not install it"
+        say "skipping $3: npm could not install it"
     fi
 }
 
