@@ -31,7 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // helpers of tests: a dependency of tests only
-    ("zonda-testkit", &["zonda-engine"]),
+    ("zonda-testkit", &["zonda-engine", "zonda-convert"]),
     ("zonda-bench", &["zonda-machine", "zonda-kernels", "zonda-engine", "zonda", "zonda-testkit"]),
     ("zonda-server", &["zonda-machine", "zonda-engine", "zonda", "zonda-testkit"]),
     (
