@@ -1,4 +1,4 @@
-"""Writes seeded random blocks of each ggml tensor type and what gguf-py dequantises them to.
+"""Writes seeded random blocks of each ggml tensor type, and their values as gguf-py dequantises them.
 
 For a type T this makes, in the output folder (default: the script's own),
 
@@ -33,7 +33,7 @@ F16_FIELDS = {
 }
 # Values per file: raw bytes and float32 together stay under 64 KiB.
 VALUES = {"quantised": 12_032, "float": 10_240}
-# Scales and minima that a block may legally hold but that random draws would hardly meet.
+# Valid scales and minima that random draws would hardly produce.
 EDGE_F16 = (0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0xFBFF)
 
 
@@ -51,7 +51,7 @@ def quantised_blocks(name: str, rng: np.random.Generator) -> np.ndarray:
     blocks[len(EDGE_F16) + 1] = 0xFF
     for field, offset in enumerate(F16_FIELDS[name]):
         scales = random_f16(rng, count)
-        # The second field meets the edges in another order, so that they don't only come in equal pairs.
+        # The second field takes the edge cases in another order, so that pairs of them differ.
         scales[: len(EDGE_F16)] = np.roll(np.array(EDGE_F16, np.uint16), 3 * field).view(np.float16)
         blocks[:, offset : offset + 2] = scales.view(np.uint8).reshape(count, 2)
     return blocks

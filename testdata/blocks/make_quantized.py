@@ -1,7 +1,7 @@
-"""Writes what gguf-py quantises a committed set of values to, for the types it has a quantiser of.
+"""Quantises a committed set of values with gguf-py, for the types that it can quantise.
 
-The values are the first 4,096 of `Q6_K.f32.bin`, with negative zeros made positive: blocks of edge cases, then blocks of ordinary size. For each type T
-this makes `T.quantized.bin`, the bytes of `gguf.quants.quantize`. Run `make_blocks.py` first.
+The values are the first 4,096 of `Q6_K.f32.bin`, with negative zeros made positive: blocks of edge cases, then ordinary
+blocks. For each type T this makes `T.quantized.bin`, the bytes of `gguf.quants.quantize`. Run `make_blocks.py` first.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def main() -> None:
     args = parser.parse_args()
 
     values = np.fromfile(args.out / "Q6_K.f32.bin", "<f4")[:VALUES].reshape(1, -1)
-    values += 0  # which of two zeros is a block's minimum depends on NumPy's instruction set: leave just +0
+    values += 0  # keep only +0: NumPy's instruction set decides which of two zeros is a block's minimum
     for name in ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]:
         with np.errstate(over="ignore", invalid="ignore"):  # the edge cases overflow float16
             raw = quantize(values, GGMLQuantizationType[name])

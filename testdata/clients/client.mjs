@@ -1,4 +1,4 @@
-// Asks a server with OpenAI's JavaScript client: chat, streams, tools, JSON schemas, probabilities, cancelling, errors.
+// Tests a server with OpenAI's JavaScript client: chat, streams, tools, JSON schemas, probabilities, cancelling, errors.
 //
 //     node client.mjs FOLDER-OF-THE-CLIENT URL MODEL KEY
 //

@@ -1,4 +1,4 @@
-"""Asks a server with OpenAI's Python client: chat, streams, tools, JSON schemas, probabilities, cancelling, errors.
+"""Tests a server with OpenAI's Python client: chat, streams, tools, JSON schemas, probabilities, cancelling, errors.
 
     client.py URL MODEL KEY
 

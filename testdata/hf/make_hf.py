@@ -12,7 +12,7 @@ One folder for each checkpoint, next to this script:
 The weights depend on nothing but the seed and each tensor's name and shape: transformers writes the
 files, then every tensor in them is refilled from its own generator, and the result is loaded again.
 Prompts are drawn until no position's two best logits (and no router's k-th and next expert) are so
-close that rounding could swap them, so "same arg-max everywhere" is a fair demand.
+close that rounding could swap them, so tests may require the same arg-max everywhere.
 """
 
 import argparse
@@ -106,7 +106,7 @@ CHECKPOINTS = {
         dict(sliding_window=16, head_dim=16, rope_parameters=rope(theta=10_000.0)),
         old=dict(rope_theta=10_000.0, rope_scaling=None, sliding_window=16, head_dim=None),
     ),
-    # Mistral-Nemo's way: heads × head_dim is not the hidden size. Stored as float16.
+    # As in Mistral-Nemo: heads × head_dim is not the hidden size. Stored as float16.
     "mistral_full": Checkpoint(
         "mistral",
         dict(
@@ -118,7 +118,7 @@ CHECKPOINTS = {
         ),
         dtype=torch.float16,
     ),
-    # A large epsilon, so that one that is not read from the file shows in the logits. Sharded.
+    # A large epsilon, so that the logits show if it is not read from the file. Sharded.
     "llama": Checkpoint(
         "llama",
         dict(rms_norm_eps=1e-3, rope_parameters=rope(theta=10_000.0)),
@@ -169,7 +169,7 @@ CHECKPOINTS = {
         dtype=torch.bfloat16,
         old=dict(rope_theta=100_000.0, rope_scaling=None, head_dim=None),
     ),
-    # As published Qwen2.5 configurations have it, the old spelling names a window and then says not
+    # As in published Qwen2.5 configurations, the old spelling names a window and then says not
     # to use it; a loader that applies it fails the goldens.
     "qwen2": Checkpoint(
         "qwen2",

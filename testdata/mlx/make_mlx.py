@@ -1,10 +1,10 @@
-"""Makes the goldens of mlx-lm: folders that it quantised, and what it computes from folders that Zonda quantised.
+"""Makes the goldens of mlx-lm: folders that it quantised, and its results on folders that Zonda quantised.
 
 From the checkpoints under `../hf`:
 
-* `theirs/NAME/`: what `mlx_lm.convert` makes of one (it asks for a tokenizer, which is lent to it and not kept):
+* `theirs/NAME/`: the output of `mlx_lm.convert` (it requires a tokenizer, which is removed afterwards):
   `config.json` and `model.safetensors`, with `goldens.safetensors`;
-* `ours/NAME.safetensors`: the same of a folder that `zonda convert --to mlx` made, which the tests make again.
+* `ours/NAME.safetensors`: goldens of a folder that `zonda convert --to mlx` made; the tests make the folder again.
 
 Goldens are `ids` (int32 `[12]`), `logits` (float32 `[12, vocab]`, every position) and `greedy` (int32 `[24]`: the tokens
 that follow). Scales are stored in the type named; mlx-lm then computes in float32, so that only the order of additions

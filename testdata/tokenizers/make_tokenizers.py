@@ -1,14 +1,14 @@
-"""Writes what Mistral's, Google's and Hugging Face's own tokenizer libraries give for `../text/strings.json`.
+"""Writes the results of Mistral's, Google's and Hugging Face's tokenizer libraries for `../text/strings.json`.
 
 * `mistral_v1.json`, `mistral_v3.json`, `mistral_tekken.json`: the tokenizers inside the Python package
   `mistral-common`, run by SentencePiece and by its Tekkenizer. For every string `plain` holds the library's ids;
-  `special` holds those with control tokens parsed as `mistral-common` puts conversations together: the control
-  token's id, and the text between encoded on its own.
+  `special` holds those with control tokens parsed as `mistral-common` assembles conversations: the control
+  token's id, and the text between them encoded by itself.
 * `mistral_chats.json`: whole conversations as ids, in each version's format.
-* `tiny.model`, `bytelevel/tokenizer.json`, `spaces/tokenizer.json`: tokenizers of some hundred tokens, trained here
+* `tiny.model`, `bytelevel/tokenizer.json`, `spaces/tokenizer.json`: tokenizers of a few hundred tokens, trained here
   on the same strings, with `tiny.json`, `bytelevel/ids.json` and `spaces/ids.json`, their libraries' ids.
-* `templates.json`: conversations rendered with the chat templates in `templates/`, which do what published ones do
-  (Mistral's, Llama's, Qwen's, SmolLM2's), by Hugging Face transformers; or that they refuse one.
+* `templates.json`: conversations rendered by Hugging Face transformers with the chat templates in `templates/`, which
+  have the features of published ones (Mistral's, Llama's, Qwen's, SmolLM2's); or the fact that a template refuses one.
 
 Everything is deterministic.
 """
@@ -73,7 +73,7 @@ TOOL_CHAT = [
 
 
 def write(path: Path, value: object) -> None:
-    """One string's ids a line, so that differences can be read."""
+    """JSON with the ids of one string per line, so that differences are readable."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(value, dict) and "strings" in value:
         head = {k: v for k, v in value.items() if k != "strings"}
@@ -89,7 +89,7 @@ def strings() -> list[str]:
 
 
 def with_control(text: str, control: dict[str, int], encode) -> list[int]:
-    """Control tokens as ids, the text between encoded by itself."""
+    """Control tokens as ids; the text between them is encoded by itself."""
     names = sorted(control, key=len, reverse=True)
     ids = []
     for part in re.split("(" + "|".join(map(re.escape, names)) + ")", text):
@@ -207,7 +207,7 @@ def tiny_hugging_face() -> None:
     )
     fallback = [f"<0x{b:02X}>" for b in range(256)]
     words = [w for s in strings() for w in re.findall(r" ?\w+", s)]
-    # Given, because the trainer breaks ties between characters by chance.
+    # Fixed, because the trainer breaks ties between characters at random.
     counts = collections.Counter(c for w in words for c in "▁" + w.strip())
     common = sorted(counts, key=lambda c: (-counts[c], c))[:120]
     trainer = trainers.BpeTrainer(
