@@ -65,10 +65,12 @@ check: ## Check format, lints, docs, dependency rules and architecture; warnings
 	$(CARGO) test --locked -p zonda-cli --test architecture
 
 check-windows: ## Type-check for Windows (needs rustup and the network, once)
+	@scripts/setup.sh rust
 	rustup target add x86_64-pc-windows-gnu
 	$(CARGO) check --locked --all-targets --target x86_64-pc-windows-gnu
 
 check-macos: ## Type-check for macOS (needs rustup and the network, once)
+	@scripts/setup.sh rust
 	rustup target add aarch64-apple-darwin
 	$(CARGO) check --locked --all-targets --target aarch64-apple-darwin
 
