@@ -10,8 +10,7 @@
 //! * [`forward`] is the cut: the [`forward::Backend`] trait turns tokens into logits;
 //! * [`sample`] turns logits into the next token;
 //! * [`stream`] turns tokens into text events, stop strings and finish reasons;
-//! * [`worker`] is the loop that runs schedule → forward → sample → stream on one thread, behind an [`Engine`];
-//! * [`make`] writes models: convert, synth.
+//! * [`worker`] is the loop that runs schedule → forward → sample → stream on one thread, behind an [`Engine`].
 //!
 //! The engine never multiplies a matrix: that is behind [`forward::Backend`].
 //!
@@ -45,9 +44,10 @@
 //! ```
 
 pub mod forward;
+mod hash;
 pub mod load;
-pub mod make;
 pub mod prompt_cache;
+pub mod quant;
 pub mod request;
 pub mod sample;
 pub mod schedule;

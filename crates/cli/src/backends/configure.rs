@@ -6,7 +6,7 @@ use crate::args::Device;
 use zonda_engine::forward::mock::MockOptions;
 use zonda_engine::forward::{BackendError, Limits};
 use zonda_engine::load::Model;
-use zonda_engine::make::Mix;
+use zonda_engine::quant::Mix;
 use zonda_kernels::Isa;
 use zonda_kernels::attention::KvType;
 #[cfg(any(feature = "llama-cpp", feature = "mlx"))]

@@ -18,9 +18,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use zonda_bench::agreement::{Agreement, AgreementError, Bounds, NEAR_TIE, Summary};
 use zonda_bench::passage::{Passage, WalkError};
+use zonda_convert::convert;
 use zonda_engine::forward::BackendInfo;
 use zonda_engine::load::{Model, check_finite};
-use zonda_engine::make::convert;
 use zonda_engine::{Text, TokenId};
 use zonda_kernels::DType;
 

@@ -173,7 +173,7 @@ impl Model {
                 seen.extend(&bytes[at..at + piece]);
             }
         }
-        format!("{:016x}", crate::prompt_cache::fnv1a(seen.into_iter()))
+        format!("{:016x}", crate::hash::fnv1a(seen.into_iter()))
     }
 
     /// A tensor that the model must have. Of a matrix that MLX quantised, what [`AffineTensor::to_tensor`] makes.

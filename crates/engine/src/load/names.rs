@@ -5,7 +5,7 @@ use super::{LayerTensor, TensorRole};
 
 /// Where a tensor may be found.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub enum Place {
     /// Under a name of its own.
     Whole(String),
     /// As one plane of a tensor that holds all experts.
@@ -13,7 +13,7 @@ pub(crate) enum Place {
 }
 
 /// The GGUF names for a role, the usual one first. (llama.cpp once stored each expert by itself.)
-pub(crate) fn gguf(role: TensorRole) -> Vec<Place> {
+pub fn gguf(role: TensorRole) -> Vec<Place> {
     let whole = |name: &str| vec![Place::Whole(name.to_owned())];
     let (layer, tensor) = match role {
         TensorRole::TokenEmbedding => return whole("token_embd.weight"),
@@ -51,7 +51,7 @@ pub(crate) fn gguf(role: TensorRole) -> Vec<Place> {
 }
 
 /// The Hugging Face name for a role.
-pub(crate) fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
+pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
     let (layer, tensor) = match role {
         TensorRole::TokenEmbedding => return "model.embed_tokens.weight".to_owned(),
         TensorRole::OutputNorm => return "model.norm.weight".to_owned(),
@@ -89,7 +89,7 @@ pub(crate) fn hugging_face(role: TensorRole, architecture: Architecture) -> Stri
 
 /// Where a folder may have a role's tensor: under the Hugging Face name, or, for an expert, as a plane of the tensor that
 /// `mlx-lm` stacks all experts of a layer in.
-pub(crate) fn folder(role: TensorRole, architecture: Architecture) -> Vec<Place> {
+pub fn folder(role: TensorRole, architecture: Architecture) -> Vec<Place> {
     let whole = Place::Whole(hugging_face(role, architecture));
     let block = if architecture == Architecture::Mixtral { "block_sparse_moe" } else { "mlp" };
     let stacked = |layer: usize, name: &str, e: usize| {

@@ -270,12 +270,7 @@ fn touch(path: &Path) {
 /// A file name for an entry: 64 bits of its identity and tokens (FNV-1a).
 fn name(identity: &str, tokens: &[TokenId]) -> String {
     let bytes = identity.bytes().chain(tokens.iter().flat_map(|t| t.to_le_bytes()));
-    format!("{:016x}", fnv1a(bytes))
-}
-
-/// Fowler, Noll and Vo's hash of 64 bits.
-pub(crate) fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    format!("{:016x}", crate::hash::fnv1a(bytes))
 }
 
 /// The entries of a folder, of whatever model.

@@ -19,12 +19,11 @@ mod spm;
 mod tekken;
 mod vocab;
 
+pub use bpe::byte_alphabet;
 pub use chat::{ChatTemplate, Message, RenderOptions, TemplateError};
 pub use error::TokenizeError;
-
-pub(crate) use bpe::byte_alphabet;
-pub(crate) use pretokenize::{Preset, preset, preset_name};
-pub(crate) use sentencepiece::pieces;
+pub use pretokenize::{Preset, preset, preset_name};
+pub use sentencepiece::{Pieces, pieces};
 
 use crate::TokenId;
 use crate::load::{Format, Metadata, Model};

@@ -54,7 +54,8 @@ struct Normalizer {
 }
 
 /// The vocabulary of a `tokenizer.model` and how it treats spaces, for writing it in another format.
-pub(crate) struct Pieces {
+#[derive(Clone, Debug)]
+pub struct Pieces {
     /// Text, score, and type by SentencePiece's number (which GGUF took over).
     pub tokens: Vec<(String, f32, i32)>,
     /// A text gets a space in front.
@@ -64,7 +65,7 @@ pub(crate) struct Pieces {
 }
 
 /// Reads the vocabulary alone.
-pub(crate) fn pieces(bytes: &[u8]) -> Result<Pieces, TokenizeError> {
+pub fn pieces(bytes: &[u8]) -> Result<Pieces, TokenizeError> {
     let (pieces, trainer, normalizer) = decode(bytes)?;
     check(&trainer, &normalizer)?;
     Ok(Pieces {

@@ -3,9 +3,9 @@
 
 use crate::common::{all, difference, forward, options};
 use crate::goldens::{cases, folders};
+use zonda_convert::convert;
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
-use zonda_engine::make::convert;
 use zonda_llama_cpp::{LlamaCpp, LlamaCppOptions};
 
 /// Without flash attention all that differs is the order of additions; with it llama.cpp rounds to 16 bits.

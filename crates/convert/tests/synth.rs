@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use zonda_convert::{ConvertError, SynthSpec, synth, synth_archs};
 use zonda_engine::load::{Format, Model, RopePairing, RopeScaling, TensorRole};
-use zonda_engine::make::{MakeError, Mix, SynthSpec, synth, synth_archs};
+use zonda_engine::quant::Mix;
 use zonda_engine::tokenize::{ChatTemplate, Encode, Tokenizer};
 use zonda_kernels::DType;
 
@@ -161,7 +162,7 @@ fn refusals_name_the_reason_and_leave_nothing() {
     let used = dir.path().join("used");
     fs::create_dir(&used).unwrap();
     fs::write(used.join("precious"), "x").unwrap();
-    assert!(matches!(try_synth(F32, &used), Err(MakeError::Exists { .. })));
+    assert!(matches!(try_synth(F32, &used), Err(ConvertError::Exists { .. })));
     assert_eq!(fs::read_dir(&used).unwrap().count(), 1);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "something was left behind");
 

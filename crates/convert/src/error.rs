@@ -1,14 +1,14 @@
-//! [`MakeError`]: why a model could not be written.
+//! [`ConvertError`]: why a model could not be written.
 
-use crate::load::LoadError;
 use std::io;
 use std::path::{Path, PathBuf};
+use zonda_engine::load::LoadError;
 
 /// Why a model could not be written. Nothing is left of an output that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs)] // the messages say what the fields are
-pub enum MakeError {
+pub enum ConvertError {
     /// The file system said no: a full disk, a missing folder, no permission.
     #[error("writing {path}: {source}", path = path.display())]
     Write { path: PathBuf, source: io::Error },
@@ -39,7 +39,7 @@ pub enum MakeError {
 
     /// The input's tokenizer could not be read.
     #[error(transparent)]
-    Tokenize(#[from] crate::tokenize::TokenizeError),
+    Tokenize(#[from] zonda_engine::tokenize::TokenizeError),
 
     /// A tensor's row is not a whole number of the type's blocks, or its size overflows.
     #[error("tensor {tensor} has rows of {cols} values; {dtype} needs a multiple of {block}")]
@@ -72,22 +72,22 @@ pub enum MakeError {
     Invalid { what: &'static str, found: String, expected: String },
 }
 
-impl MakeError {
+impl ConvertError {
     /// For `map_err` on writing.
-    pub(super) fn write(path: &Path) -> impl FnOnce(io::Error) -> MakeError + '_ {
-        |source| MakeError::Write { path: path.to_owned(), source }
+    pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> ConvertError + '_ {
+        |source| ConvertError::Write { path: path.to_owned(), source }
     }
 
     /// For `map_err` on reading.
-    pub(super) fn read(path: &Path) -> impl FnOnce(io::Error) -> MakeError + '_ {
-        |source| MakeError::Read { path: path.to_owned(), source }
+    pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> ConvertError + '_ {
+        |source| ConvertError::Read { path: path.to_owned(), source }
     }
 
-    pub(super) fn tokenizer(
+    pub(crate) fn tokenizer(
         what: impl Into<String>,
         expected: impl Into<String>,
         found: impl Into<String>,
-    ) -> MakeError {
-        MakeError::Tokenizer { what: what.into(), expected: expected.into(), found: found.into() }
+    ) -> ConvertError {
+        ConvertError::Tokenizer { what: what.into(), expected: expected.into(), found: found.into() }
     }
 }

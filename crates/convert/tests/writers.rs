@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use zonda_convert::ConvertError;
+use zonda_convert::gguf_writer::write_gguf;
+use zonda_convert::output::{Planned, Sink};
+use zonda_convert::safetensors_writer::write_safetensors;
 use zonda_engine::load::{GgufFile, Metadata, Value};
-use zonda_engine::make::MakeError;
-use zonda_engine::make::gguf_writer::write_gguf;
-use zonda_engine::make::output::{Planned, Sink};
-use zonda_engine::make::safetensors_writer::write_safetensors;
 use zonda_kernels::DType;
 
 fn planned(name: &str, dtype: DType, shape: &[usize]) -> Planned {
@@ -24,7 +24,7 @@ fn three_tensors() -> Vec<Planned> {
 }
 
 /// Tensor `i` is filled with the byte `i + 1`.
-fn fill(tensors: &[Planned]) -> impl FnMut(usize, &mut Sink<'_>) -> Result<(), MakeError> + '_ {
+fn fill(tensors: &[Planned]) -> impl FnMut(usize, &mut Sink<'_>) -> Result<(), ConvertError> + '_ {
     |i, sink| sink.write(&vec![i as u8 + 1; tensors[i].bytes()? as usize])
 }
 
@@ -89,7 +89,7 @@ fn a_failing_source_leaves_the_old_file_and_nothing_else() {
     let tensors = three_tensors();
     let mut fill = |i: usize, sink: &mut Sink<'_>| match i {
         0 => sink.write(&[0; 6]),
-        _ => Err(MakeError::Invalid { what: "it", found: "broken".into(), expected: "whole".into() }),
+        _ => Err(ConvertError::Invalid { what: "it", found: "broken".into(), expected: "whole".into() }),
     };
     let error = write_gguf(&path, &every_type(), &tensors, &mut fill, &mut |_, _| {}).unwrap_err();
     assert_eq!(error.to_string(), "it is broken; expected whole");

@@ -1,7 +1,7 @@
 //! The shapes that can be made: those of published models, from their `config.json`, and tiny ones for tests.
 
-use super::super::MakeError;
-use crate::load::{Architecture, ModelSpec, Moe, Rope, RopePairing, RopeScaling};
+use crate::error::ConvertError;
+use zonda_engine::load::{Architecture, ModelSpec, Moe, Rope, RopePairing, RopeScaling};
 
 /// A model to make.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,21 +19,21 @@ impl SynthSpec {
     ///
     /// # Errors
     /// If there is none; the message lists those there are.
-    pub fn find(name: &str) -> Result<SynthSpec, MakeError> {
+    pub fn find(name: &str) -> Result<SynthSpec, ConvertError> {
         let all = synth_archs();
         let known = all.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
         all.into_iter()
             .find(|s| s.name == name)
-            .ok_or_else(|| MakeError::UnknownArch { name: name.to_owned(), known })
+            .ok_or_else(|| ConvertError::UnknownArch { name: name.to_owned(), known })
     }
 
     /// The same with another number of layers.
     ///
     /// # Errors
     /// If it is zero or beyond any real model's.
-    pub fn with_layers(mut self, layers: usize) -> Result<SynthSpec, MakeError> {
+    pub fn with_layers(mut self, layers: usize) -> Result<SynthSpec, ConvertError> {
         if layers == 0 || layers > 1000 {
-            return Err(MakeError::Invalid {
+            return Err(ConvertError::Invalid {
                 what: "the number of layers",
                 found: layers.to_string(),
                 expected: "1 to 1000".to_owned(),

@@ -2,10 +2,10 @@
 //!
 //! Source of the format: `docs/gguf.md` in the ggml repository.
 
-use super::MakeError;
-use super::output::{Holds, Pending, Planned, Progress, Sink, total_bytes};
-use crate::load::{Metadata, Value};
+use crate::error::ConvertError;
+use crate::output::{Holds, Pending, Planned, Progress, Sink, total_bytes};
 use std::path::Path;
+use zonda_engine::load::{Metadata, Value};
 
 /// Tensors start at multiples of this; the format's default.
 const ALIGNMENT: u64 = 32;
@@ -23,9 +23,9 @@ pub fn write_gguf(
     path: &Path,
     metadata: &Metadata,
     tensors: &[Planned],
-    fill: &mut dyn FnMut(usize, &mut Sink<'_>) -> Result<(), MakeError>,
+    fill: &mut dyn FnMut(usize, &mut Sink<'_>) -> Result<(), ConvertError>,
     progress: Progress<'_>,
-) -> Result<u64, MakeError> {
+) -> Result<u64, ConvertError> {
     let header = header(metadata, tensors)?;
     let total = total_bytes(tensors)?;
     let mut done = 0;
@@ -49,7 +49,7 @@ pub fn write_gguf(
 }
 
 /// Everything before the tensor data.
-fn header(metadata: &Metadata, tensors: &[Planned]) -> Result<Vec<u8>, MakeError> {
+fn header(metadata: &Metadata, tensors: &[Planned]) -> Result<Vec<u8>, ConvertError> {
     let mut out = b"GGUF".to_vec();
     out.extend(3u32.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
@@ -62,7 +62,7 @@ fn header(metadata: &Metadata, tensors: &[Planned]) -> Result<Vec<u8>, MakeError
     let mut offset = 0u64;
     for tensor in tensors {
         if tensor.name.len() > MAX_NAME || tensor.shape.is_empty() || tensor.shape.len() > 4 {
-            return Err(MakeError::Invalid {
+            return Err(ConvertError::Invalid {
                 what: "a GGUF tensor",
                 found: format!("{} of {} dimensions", tensor.name, tensor.shape.len()),
                 expected: format!("a name of at most {MAX_NAME} bytes and 1 to 4 dimensions"),
@@ -75,7 +75,7 @@ fn header(metadata: &Metadata, tensors: &[Planned]) -> Result<Vec<u8>, MakeError
             out.extend((d as u64).to_le_bytes());
         }
         let Holds::Values(dtype) = tensor.holds else {
-            return Err(MakeError::NotExpressible {
+            return Err(ConvertError::NotExpressible {
                 what: format!("tensor {}", tensor.name),
                 found: "words of codes".to_owned(),
                 format: "GGUF",
@@ -113,7 +113,7 @@ fn type_id(value: &Value) -> u32 {
     }
 }
 
-fn put_value(out: &mut Vec<u8>, key: &str, value: &Value) -> Result<(), MakeError> {
+fn put_value(out: &mut Vec<u8>, key: &str, value: &Value) -> Result<(), ConvertError> {
     let array = |out: &mut Vec<u8>, element: u32, len: usize| {
         out.extend(element.to_le_bytes());
         out.extend((len as u64).to_le_bytes());
@@ -147,7 +147,7 @@ fn put_value(out: &mut Vec<u8>, key: &str, value: &Value) -> Result<(), MakeErro
             // An empty array keeps no element type; any will do.
             let element = v.first().map_or(4, type_id);
             if v.iter().any(|e| type_id(e) != element) {
-                return Err(MakeError::Invalid {
+                return Err(ConvertError::Invalid {
                     what: "a metadata array",
                     found: format!("{key} with elements of several types"),
                     expected: "elements of one type".to_owned(),

@@ -1,11 +1,14 @@
 //! A model in another format: GGUF to a Hugging Face folder and back, with its tokenizer and chat template.
 
-use super::output::{Pending, Progress};
-use super::safetensors_writer::write_json;
-use super::weights::{RawRow, Rows, Weights, adjacent_row, is_rotated, to_gguf, to_safetensors};
-use super::{MakeError, Mix, gguf_keys, gguf_tokenizer, hf_config, hf_tokenizer};
-use crate::load::{Metadata, Model, RopePairing, TensorRole, Value};
+use crate::error::ConvertError;
+use crate::output::{Pending, Progress};
+use crate::rows::RawRow;
+use crate::safetensors_writer::write_json;
+use crate::weights::{Rows, Weights, adjacent_row, is_rotated, to_gguf, to_safetensors};
+use crate::{gguf_keys, gguf_tokenizer, hf_config, hf_tokenizer};
 use std::path::Path;
+use zonda_engine::load::{Metadata, Model, RopePairing, TensorRole, Value};
+use zonda_engine::quant::Mix;
 use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
 
@@ -16,9 +19,9 @@ use zonda_kernels::dequantize::dequantize;
 ///
 /// # Errors
 /// An input that is incomplete or has what the other format can't say, and what the file system says.
-pub fn convert(input: &Model, out: &Path, dtype: DType, progress: Progress<'_>) -> Result<u64, MakeError> {
+pub fn convert(input: &Model, out: &Path, dtype: DType, progress: Progress<'_>) -> Result<u64, ConvertError> {
     if dtype.is_quantized() {
-        return Err(MakeError::Invalid {
+        return Err(ConvertError::Invalid {
             what: "the type to convert to",
             found: dtype.to_string(),
             expected: "f32, f16 or bf16".to_owned(),
@@ -36,7 +39,7 @@ fn convert_to_folder(
     out: &Path,
     dtype: DType,
     progress: Progress<'_>,
-) -> Result<u64, MakeError> {
+) -> Result<u64, ConvertError> {
     let pending = Pending::folder(out)?;
     let folder = pending.path();
     let has_tokenizer = input.metadata.get("tokenizer.ggml.tokens").is_some();
@@ -55,14 +58,14 @@ fn convert_to_gguf(
     out: &Path,
     dtype: DType,
     progress: Progress<'_>,
-) -> Result<u64, MakeError> {
+) -> Result<u64, ConvertError> {
     let mix = Mix::Plain(dtype);
     let metadata = gguf_metadata(input, mix)?;
     to_gguf(out, &input.spec, &metadata, mix, &Stored(input), None, progress)
 }
 
 /// What a GGUF file of the model says besides its tensors: hyperparameters, tokenizer, and what else its input says.
-pub(super) fn gguf_metadata(input: &Model, mix: Mix) -> Result<Metadata, MakeError> {
+pub(crate) fn gguf_metadata(input: &Model, mix: Mix) -> Result<Metadata, ConvertError> {
     let mut metadata = gguf_keys::metadata(&input.spec, mix.file_type());
     match input.folder() {
         Some(folder) => {
@@ -87,7 +90,7 @@ pub(super) fn gguf_metadata(input: &Model, mix: Mix) -> Result<Metadata, MakeErr
 }
 
 /// The weights of an opened model.
-pub(super) struct Stored<'a>(pub &'a Model);
+pub(crate) struct Stored<'a>(pub &'a Model);
 
 impl Stored<'_> {
     /// Where row `r` of Hugging Face's order lies in the stored tensor.
@@ -99,7 +102,7 @@ impl Stored<'_> {
 }
 
 impl Weights for Stored<'_> {
-    fn rows(&self, role: TensorRole) -> Result<Rows<'_>, MakeError> {
+    fn rows(&self, role: TensorRole) -> Result<Rows<'_>, ConvertError> {
         let tensor = self.0.tensor(role)?;
         let bytes_per_row = tensor.bytes().len() / tensor.rows().max(1);
         let stored_row = self.stored_row(role);
@@ -109,7 +112,7 @@ impl Weights for Stored<'_> {
         }))
     }
 
-    fn raw(&self, role: TensorRole) -> Result<Option<(DType, RawRow<'_>)>, MakeError> {
+    fn raw(&self, role: TensorRole) -> Result<Option<(DType, RawRow<'_>)>, ConvertError> {
         let tensor = self.0.tensor(role)?;
         let bytes_per_row = tensor.bytes().len() / tensor.rows().max(1);
         let stored_row = self.stored_row(role);

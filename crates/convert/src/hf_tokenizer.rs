@@ -1,15 +1,15 @@
 //! From a GGUF file's tokenizer to the files of a Hugging Face folder: `tokenizer.json`, `tokenizer_config.json` with the
 //! chat template, `special_tokens_map.json` and `generation_config.json`.
 
-use super::MakeError;
-use super::hf_config::ids;
-use super::safetensors_writer::write_json;
-use crate::TokenId;
-use crate::load::Metadata;
-use crate::tokenize::preset;
+use crate::error::ConvertError;
+use crate::hf_config::ids;
+use crate::safetensors_writer::write_json;
 use serde_json::{Map, Value as Json, json};
 use std::collections::HashMap;
 use std::path::Path;
+use zonda_engine::TokenId;
+use zonda_engine::load::Metadata;
+use zonda_engine::tokenize::preset;
 
 /// GGUF's numbers for kinds of tokens.
 const UNKNOWN: i32 = 2;
@@ -20,10 +20,10 @@ const USER_DEFINED: i32 = 4;
 ///
 /// # Errors
 /// A tokenizer that is not there, is of a kind no `tokenizer.json` can express, or files that can't be written.
-pub(super) fn write(
+pub(crate) fn write(
     metadata: &Metadata,
     folder: &Path,
-) -> Result<(Option<TokenId>, Vec<TokenId>), MakeError> {
+) -> Result<(Option<TokenId>, Vec<TokenId>), ConvertError> {
     let source = Source::read(metadata)?;
     let id = |key: &str| source.id(metadata, key);
     let (bos, eos) = (id("bos_token_id")?, id("eos_token_id")?);
@@ -82,36 +82,42 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn read(metadata: &'a Metadata) -> Result<Source<'a>, MakeError> {
+    fn read(metadata: &'a Metadata) -> Result<Source<'a>, ConvertError> {
         let model = metadata.str("tokenizer.ggml.model").unwrap_or("nothing");
         let is_sentence_piece = match model {
             "llama" => true,
             "gpt2" => false,
             other => {
-                return Err(MakeError::tokenizer("tokenizer.ggml.model", "llama or gpt2", other));
+                return Err(ConvertError::tokenizer("tokenizer.ggml.model", "llama or gpt2", other));
             }
         };
         let strings = metadata.strings("tokenizer.ggml.tokens");
         let tokens = strings
-            .ok_or_else(|| MakeError::tokenizer("tokenizer.ggml.tokens", "an array of strings", "none"))?;
+            .ok_or_else(|| ConvertError::tokenizer("tokenizer.ggml.tokens", "an array of strings", "none"))?;
         let kinds = metadata.ints("tokenizer.ggml.token_type").unwrap_or_default();
         if !kinds.is_empty() && kinds.len() != tokens.len() {
             let expected = format!("{} numbers, as many as tokens", tokens.len());
-            return Err(MakeError::tokenizer("tokenizer.ggml.token_type", expected, kinds.len().to_string()));
+            return Err(ConvertError::tokenizer(
+                "tokenizer.ggml.token_type",
+                expected,
+                kinds.len().to_string(),
+            ));
         }
         let pre = metadata.str("tokenizer.ggml.pre").unwrap_or("default");
         Ok(Source { is_sentence_piece, pre, tokens, kinds })
     }
 
     /// A special token's id; GGUF files may say "none" with a number beyond the vocabulary.
-    fn id(&self, metadata: &Metadata, key: &str) -> Result<Option<TokenId>, MakeError> {
+    fn id(&self, metadata: &Metadata, key: &str) -> Result<Option<TokenId>, ConvertError> {
         let Some(id) = metadata.u64(&format!("tokenizer.ggml.{key}")) else { return Ok(None) };
         match id {
             id if id < self.tokens.len() as u64 => Ok(Some(id as TokenId)),
             id if id == u64::from(u32::MAX) => Ok(None),
-            id => {
-                Err(MakeError::tokenizer(key, format!("an id below {}", self.tokens.len()), id.to_string()))
-            }
+            id => Err(ConvertError::tokenizer(
+                key,
+                format!("an id below {}", self.tokens.len()),
+                id.to_string(),
+            )),
         }
     }
 
@@ -125,7 +131,7 @@ impl<'a> Source<'a> {
         unknown: Option<TokenId>,
         bos: Option<TokenId>,
         eos: Option<TokenId>,
-    ) -> Result<Json, MakeError> {
+    ) -> Result<Json, ConvertError> {
         let added: Vec<Json> = (0..self.tokens.len())
             .filter(|&id| matches!(self.kind(id), UNKNOWN | CONTROL | USER_DEFINED))
             .map(|id| {
@@ -175,32 +181,34 @@ impl<'a> Source<'a> {
         }))
     }
 
-    fn preset(&self) -> Result<&'static crate::tokenize::Preset, MakeError> {
-        preset(self.pre)
-            .map_err(|e| MakeError::tokenizer("tokenizer.ggml.pre", "a pre-tokenizer we know", e.to_string()))
+    fn preset(&self) -> Result<&'static zonda_engine::tokenize::Preset, ConvertError> {
+        preset(self.pre).map_err(|e| {
+            ConvertError::tokenizer("tokenizer.ggml.pre", "a pre-tokenizer we know", e.to_string())
+        })
     }
 
     /// `[["a", "b"], …]`; a merge is written `a b` in GGUF.
-    fn listed_merges(&self, metadata: &Metadata) -> Result<Vec<Json>, MakeError> {
+    fn listed_merges(&self, metadata: &Metadata) -> Result<Vec<Json>, ConvertError> {
         let key = "tokenizer.ggml.merges";
-        let merges =
-            metadata.strings(key).ok_or_else(|| MakeError::tokenizer(key, "an array of strings", "none"))?;
+        let merges = metadata
+            .strings(key)
+            .ok_or_else(|| ConvertError::tokenizer(key, "an array of strings", "none"))?;
         merges
             .iter()
             .map(|merge| {
                 let parts = merge.split_once(' ').filter(|(a, b)| !a.is_empty() && !b.is_empty());
                 let (a, b) = parts.ok_or_else(|| {
-                    MakeError::tokenizer(key, "two parts with a space between", format!("{merge:?}"))
+                    ConvertError::tokenizer(key, "two parts with a space between", format!("{merge:?}"))
                 })?;
                 Ok(json!([a, b]))
             })
             .collect()
     }
 
-    fn scores<'m>(&self, metadata: &'m Metadata) -> Result<&'m [f32], MakeError> {
+    fn scores<'m>(&self, metadata: &'m Metadata) -> Result<&'m [f32], ConvertError> {
         let key = "tokenizer.ggml.scores";
         metadata.floats(key).filter(|scores| scores.len() == self.tokens.len()).ok_or_else(|| {
-            MakeError::tokenizer(
+            ConvertError::tokenizer(
                 key,
                 format!("{} numbers", self.tokens.len()),
                 "none or another number of them",
@@ -209,7 +217,7 @@ impl<'a> Source<'a> {
     }
 
     /// The words are cut by the named expressions, then written in the alphabet of bytes.
-    fn byte_level_steps(&self) -> Result<Json, MakeError> {
+    fn byte_level_steps(&self) -> Result<Json, ConvertError> {
         let splits = self.preset()?.stages.iter().map(|pattern| {
             json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false })
         });

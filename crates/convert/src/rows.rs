@@ -1,26 +1,29 @@
 //! From rows of `f32` to a tensor's stored bytes, on all cores.
 
-use super::MakeError;
-use super::output::{Planned, Sink};
+use crate::error::ConvertError;
+use crate::output::{Planned, Sink};
 use std::ops::Range;
 use std::thread;
 use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::quantize::{quantize, quantize_weighted};
 
+/// Appends the bytes of row `r` of a matrix as they are stored, in Hugging Face's order of rows.
+pub(crate) type RawRow<'a> = Box<dyn Fn(usize, &mut Vec<u8>) + Sync + 'a>;
+
 /// Values that one thread makes at a time: large enough to outweigh the start of a thread, small enough for memory.
 const CHUNK: usize = 1 << 20;
 
 /// Gives row `r` of a matrix as `f32`.
-pub(super) type RowSource<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
+pub(crate) type RowSource<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
 /// Streams a tensor of the type `dtype` whose rows `source` gives, in order.
-pub(super) fn stream(
+pub(crate) fn stream(
     tensor: &Planned,
     dtype: DType,
     source: RowSource<'_>,
     sink: &mut Sink<'_>,
-) -> Result<(), MakeError> {
+) -> Result<(), ConvertError> {
     let cols = tensor.shape.last().copied().unwrap_or(1);
     let rows: usize = tensor.shape.iter().rev().skip(1).product();
     let make = |range: Range<usize>| {
@@ -39,10 +42,10 @@ pub(super) fn stream(
 const QUANTIZED_CHUNK: usize = 1 << 17;
 
 /// Appends the bytes of row `r` of a matrix as they are stored.
-pub(super) type RawSource<'a> = &'a (dyn Fn(usize, &mut Vec<u8>) + Sync);
+pub(crate) type RawSource<'a> = &'a (dyn Fn(usize, &mut Vec<u8>) + Sync);
 
 /// A matrix to be quantised.
-pub(super) struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// Its rows' values.
     pub rows: RowSource<'a>,
     /// Its rows as they are stored, where they have the type that is asked for already.
@@ -53,7 +56,7 @@ pub(super) struct Source<'a> {
 
 /// Sums of squares over a tensor: of errors and of values, as they are and weighted by importance.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Squares {
+pub(crate) struct Squares {
     pub error: f64,
     pub value: f64,
     pub weighted_error: f64,
@@ -85,13 +88,13 @@ impl Squares {
 }
 
 /// As [`stream`], with columns weighted; says how large the errors are.
-pub(super) fn stream_measured(
+pub(crate) fn stream_measured(
     tensor: &Planned,
     dtype: DType,
     source: &Source<'_>,
     threads: Option<usize>,
     sink: &mut Sink<'_>,
-) -> Result<Squares, MakeError> {
+) -> Result<Squares, ConvertError> {
     let cols = tensor.shape.last().copied().unwrap_or(1);
     let rows: usize = tensor.shape.iter().rev().skip(1).product();
     let make = |range: Range<usize>| {
@@ -123,12 +126,12 @@ pub(super) fn stream_measured(
 ///
 /// Several chunks are made at once, each by a thread of its own, while the ones before are taken. What is made does not
 /// depend on the number of threads.
-pub(super) fn in_chunks<T: Send>(
+pub(crate) fn in_chunks<T: Send>(
     rows: usize,
     cols: usize,
     make: impl Fn(Range<usize>) -> T + Sync,
-    take: impl FnMut(T) -> Result<(), MakeError>,
-) -> Result<(), MakeError> {
+    take: impl FnMut(T) -> Result<(), ConvertError>,
+) -> Result<(), ConvertError> {
     in_chunks_of(CHUNK, None, rows, cols, make, take)
 }
 
@@ -139,8 +142,8 @@ fn in_chunks_of<T: Send>(
     rows: usize,
     cols: usize,
     make: impl Fn(Range<usize>) -> T + Sync,
-    mut take: impl FnMut(T) -> Result<(), MakeError>,
-) -> Result<(), MakeError> {
+    mut take: impl FnMut(T) -> Result<(), ConvertError>,
+) -> Result<(), ConvertError> {
     let rows_per_chunk = chunk.div_ceil(cols.max(1));
     let mut chunks = (0..rows).step_by(rows_per_chunk).map(|r| r..(r + rows_per_chunk).min(rows));
     let threads = threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
@@ -155,7 +158,7 @@ fn in_chunks_of<T: Send>(
             let workers: Vec<_> = batch.into_iter().map(|range| scope.spawn(move || make(range))).collect();
             finished.drain(..).try_for_each(&mut take)?;
             let join = |w: thread::ScopedJoinHandle<'_, _>| w.join().expect("row sources don't panic");
-            Ok::<_, MakeError>(workers.into_iter().map(join).collect())
+            Ok::<_, ConvertError>(workers.into_iter().map(join).collect())
         })?;
         if finished.is_empty() {
             return Ok(());

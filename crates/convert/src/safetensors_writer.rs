@@ -4,8 +4,8 @@
 //! Source of the format: the `safetensors` crate's documentation; of the shards and `model.safetensors.index.json`:
 //! what Hugging Face's `save_pretrained` writes.
 
-use super::MakeError;
-use super::output::{Holds, Planned, Progress, Sink, total_bytes};
+use crate::error::ConvertError;
+use crate::output::{Holds, Planned, Progress, Sink, total_bytes};
 use serde_json::{Map, Value as Json, json};
 use std::fs;
 use std::ops::Range;
@@ -26,9 +26,9 @@ pub fn write_safetensors(
     folder: &Path,
     tensors: &[Planned],
     shard_bytes: u64,
-    fill: &mut dyn FnMut(usize, &mut Sink<'_>) -> Result<(), MakeError>,
+    fill: &mut dyn FnMut(usize, &mut Sink<'_>) -> Result<(), ConvertError>,
     progress: Progress<'_>,
-) -> Result<u64, MakeError> {
+) -> Result<u64, ConvertError> {
     let total = total_bytes(tensors)?;
     let mut done = 0;
     progress(0, total);
@@ -61,7 +61,7 @@ pub fn write_safetensors(
 }
 
 /// Which tensors go into which file, in order.
-fn shards(tensors: &[Planned], limit: u64) -> Result<Vec<Range<usize>>, MakeError> {
+fn shards(tensors: &[Planned], limit: u64) -> Result<Vec<Range<usize>>, ConvertError> {
     let mut shards = Vec::new();
     let (mut start, mut bytes) = (0, 0);
     for (i, tensor) in tensors.iter().enumerate() {
@@ -77,7 +77,7 @@ fn shards(tensors: &[Planned], limit: u64) -> Result<Vec<Range<usize>>, MakeErro
 }
 
 /// The header of one file, with its length.
-fn header(tensors: &[Planned]) -> Result<Vec<u8>, MakeError> {
+fn header(tensors: &[Planned]) -> Result<Vec<u8>, ConvertError> {
     let mut entries = Map::new();
     let mlx = tensors.iter().any(|t| t.holds == Holds::Words);
     entries.insert("__metadata__".to_owned(), json!({ "format": if mlx { "mlx" } else { "pt" } }));
@@ -88,7 +88,7 @@ fn header(tensors: &[Planned]) -> Result<Vec<u8>, MakeError> {
             Holds::Values(DType::F32) => "F32",
             Holds::Values(DType::F16) => "F16",
             Holds::Values(DType::BF16) => "BF16",
-            Holds::Values(other) => return Err(MakeError::FloatsOnly { found: other.to_string() }),
+            Holds::Values(other) => return Err(ConvertError::FloatsOnly { found: other.to_string() }),
         };
         let end = offset + tensor.bytes()?;
         let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [offset, end] });
@@ -103,8 +103,8 @@ fn header(tensors: &[Planned]) -> Result<Vec<u8>, MakeError> {
 }
 
 /// Writes a JSON document, indented.
-pub(super) fn write_json(path: &Path, value: &Json) -> Result<(), MakeError> {
+pub(crate) fn write_json(path: &Path, value: &Json) -> Result<(), ConvertError> {
     let mut text = serde_json::to_string_pretty(value).expect("keys are strings");
     text.push('\n');
-    fs::write(path, text).map_err(MakeError::write(path))
+    fs::write(path, text).map_err(ConvertError::write(path))
 }

@@ -1,10 +1,10 @@
 //! From a [`ModelSpec`] to GGUF metadata, with the keys that llama.cpp's converter writes; and the names and order of
 //! a GGUF file's tensors.
 
-use crate::load::names::{self, Place};
-use crate::load::validate::yarn_mscale;
-use crate::load::{Architecture, LayerTensor, Metadata, ModelSpec, RopeScaling, TensorRole, Value};
 use std::f64::consts::TAU;
+use zonda_engine::load::names::{self, Place};
+use zonda_engine::load::yarn_mscale;
+use zonda_engine::load::{Architecture, LayerTensor, Metadata, ModelSpec, RopeScaling, TensorRole, Value};
 
 /// What `general.architecture` says, which is also the prefix of the keys.
 fn architecture(spec: &ModelSpec) -> &'static str {
@@ -17,12 +17,12 @@ fn architecture(spec: &ModelSpec) -> &'static str {
 }
 
 /// Whether this family's GGUF files have Q and K permuted for adjacent RoPE pairs.
-pub(super) fn permutes(spec: &ModelSpec) -> bool {
+pub(crate) fn permutes(spec: &ModelSpec) -> bool {
     architecture(spec) == "llama"
 }
 
 /// The hyperparameters. The tokenizer's keys are added by the caller.
-pub(super) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
+pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
     let mut metadata = Metadata::default();
     let mut put = |key: String, value: Value| metadata.0.insert(key, value);
     let int = |n: usize| Value::U32(n as u32);
@@ -89,7 +89,7 @@ pub(super) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
 }
 
 /// The factors for `rope_freqs.weight`, `[head_dim / 2]`, for scalings that are stored as such.
-pub(super) fn frequency_factors(spec: &ModelSpec) -> Option<Vec<f32>> {
+pub(crate) fn frequency_factors(spec: &ModelSpec) -> Option<Vec<f32>> {
     match &spec.rope.scaling {
         RopeScaling::Factors(factors) => Some(factors.clone()),
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
@@ -107,7 +107,7 @@ pub(super) fn frequency_factors(spec: &ModelSpec) -> Option<Vec<f32>> {
 
 /// What Llama 3's scaling divides each frequency by: nothing for waves much shorter than the original context, the
 /// factor for longer ones, and a blend between. Formula of `transformers`' `_compute_llama3_parameters`.
-pub(super) fn llama3_factors(spec: &ModelSpec, factor: f64, low: f64, high: f64, original: f64) -> Vec<f32> {
+pub(crate) fn llama3_factors(spec: &ModelSpec, factor: f64, low: f64, high: f64, original: f64) -> Vec<f32> {
     wavelengths(spec)
         .map(|wavelength| {
             let smooth = ((original / wavelength - low) / (high - low)).clamp(0.0, 1.0);
@@ -117,14 +117,14 @@ pub(super) fn llama3_factors(spec: &ModelSpec, factor: f64, low: f64, high: f64,
 }
 
 /// Tokens for a full turn of each pair of a head, shortest first.
-pub(super) fn wavelengths(spec: &ModelSpec) -> impl Iterator<Item = f64> {
+pub(crate) fn wavelengths(spec: &ModelSpec) -> impl Iterator<Item = f64> {
     let (theta, width) = (f64::from(spec.rope.theta), spec.head_dim as f64);
     (0..spec.head_dim / 2).map(move |i| TAU * theta.powf(2.0 * i as f64 / width))
 }
 
 /// A GGUF tensor: a role's own, or what all experts of a layer have of one.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub name: String,
     /// The role; for a fused tensor that of expert 0.
     pub role: TensorRole,
@@ -133,7 +133,7 @@ pub(super) struct Entry {
 }
 
 /// All tensors of a GGUF file in file order, without `rope_freqs.weight`.
-pub(super) fn tensors(spec: &ModelSpec) -> Vec<Entry> {
+pub(crate) fn tensors(spec: &ModelSpec) -> Vec<Entry> {
     let is_later_expert = |role: &TensorRole| {
         use LayerTensor::{ExpertDown, ExpertGate, ExpertUp};
         matches!(role, TensorRole::Layer(_, ExpertGate(1..) | ExpertUp(1..) | ExpertDown(1..)))
@@ -148,7 +148,7 @@ pub(super) fn tensors(spec: &ModelSpec) -> Vec<Entry> {
 }
 
 /// The role that expert `e` has where expert 0 has `role`.
-pub(super) fn of_expert(role: TensorRole, e: usize) -> TensorRole {
+pub(crate) fn of_expert(role: TensorRole, e: usize) -> TensorRole {
     use LayerTensor::{ExpertDown, ExpertGate, ExpertUp};
     match role {
         TensorRole::Layer(layer, ExpertGate(_)) => TensorRole::Layer(layer, ExpertGate(e)),

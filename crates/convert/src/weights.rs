@@ -1,29 +1,27 @@
 //! A whole model's tensors, streamed into either format from one source of rows.
 
-use super::gguf_keys::{self, of_expert};
-use super::gguf_writer::write_gguf;
-use super::output::{Planned, Progress, Sink};
-use super::quantize::{Fitted, QuantizeOptions};
-use super::rows::{RowSource, Source, stream, stream_measured};
-use super::safetensors_writer::{SHARD_BYTES, write_safetensors};
-use super::{MakeError, Mix};
-use crate::load::{LayerTensor, Metadata, ModelSpec, TensorRole, names};
+use crate::error::ConvertError;
+use crate::fitting::Fitting;
+use crate::gguf_keys::{self, of_expert};
+use crate::gguf_writer::write_gguf;
+use crate::output::{Planned, Progress, Sink};
+use crate::rows::{RawRow, stream};
+use crate::safetensors_writer::{SHARD_BYTES, write_safetensors};
 use std::path::Path;
+use zonda_engine::load::{LayerTensor, Metadata, ModelSpec, TensorRole, names};
+use zonda_engine::quant::Mix;
 use zonda_kernels::DType;
 
 /// Gives row `r` of a matrix as `f32`, in Hugging Face's order of rows.
-pub(super) type Rows<'a> = Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>;
-
-/// Appends the bytes of row `r` of a matrix as they are stored, in Hugging Face's order of rows.
-pub(super) type RawRow<'a> = Box<dyn Fn(usize, &mut Vec<u8>) + Sync + 'a>;
+pub(crate) type Rows<'a> = Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>;
 
 /// Where weights come from: another file, or a random generator.
-pub(super) trait Weights {
+pub(crate) trait Weights {
     /// The rows of a role's tensor. A vector is one row.
-    fn rows(&self, role: TensorRole) -> Result<Rows<'_>, MakeError>;
+    fn rows(&self, role: TensorRole) -> Result<Rows<'_>, ConvertError>;
 
     /// A role's tensor as it is stored, if it is.
-    fn raw(&self, _role: TensorRole) -> Result<Option<(DType, RawRow<'_>)>, MakeError> {
+    fn raw(&self, _role: TensorRole) -> Result<Option<(DType, RawRow<'_>)>, ConvertError> {
         Ok(None)
     }
 
@@ -31,14 +29,8 @@ pub(super) trait Weights {
     fn release(&self, _role: TensorRole) {}
 }
 
-/// For whoever wants to know how well the types fit the values.
-pub(super) struct Fitting<'a> {
-    pub options: &'a QuantizeOptions<'a>,
-    pub fitted: &'a mut Vec<Fitted>,
-}
-
 /// Writes a GGUF file. Q and K are permuted where the family's files have them so. Returns the file's size.
-pub(super) fn to_gguf(
+pub(crate) fn to_gguf(
     path: &Path,
     spec: &ModelSpec,
     metadata: &Metadata,
@@ -46,7 +38,7 @@ pub(super) fn to_gguf(
     weights: &dyn Weights,
     mut fitting: Option<Fitting<'_>>,
     progress: Progress<'_>,
-) -> Result<u64, MakeError> {
+) -> Result<u64, ConvertError> {
     let entries = gguf_keys::tensors(spec);
     let cols = |role| spec.shape(role).last().copied().unwrap_or(1);
     let dtypes: Vec<DType> = entries.iter().map(|e| mix.dtype(spec, e.role, cols(e.role))).collect();
@@ -101,65 +93,14 @@ pub(super) fn to_gguf(
     write_gguf(path, metadata, &planned, &mut fill, progress)
 }
 
-impl Fitting<'_> {
-    /// Streams a tensor, made of those of `roles` one after another, and remembers how it came out.
-    #[allow(clippy::too_many_arguments)] // one call; a struct would only rename them
-    fn stream(
-        &mut self,
-        tensor: &Planned,
-        roles: &[TensorRole],
-        raw: Option<Vec<(DType, RawRow<'_>)>>,
-        (wanted, dtype): (DType, DType),
-        rows: RowSource<'_>,
-        place: &(dyn Fn(usize) -> (usize, usize) + Sync),
-        sink: &mut Sink<'_>,
-    ) -> Result<(), MakeError> {
-        let importance = self.options.importance.as_ref();
-        let importance: Option<Vec<_>> =
-            importance.map(|(known, _)| roles.iter().map(|&r| known.of(r)).collect());
-        let importance =
-            importance.filter(|_| dtype.is_quantized()).unwrap_or_else(|| vec![None; roles.len()]);
-        let same = raw.as_ref().is_some_and(|parts| parts.iter().all(|(stored, _)| *stored == dtype));
-        let copy = |row: usize, out: &mut Vec<u8>| {
-            let (part, row) = place(row);
-            if let Some(parts) = &raw {
-                parts[part].1(row, out);
-            }
-        };
-        let source = Source {
-            rows,
-            raw: if same { Some(&copy) } else { None },
-            importance: &|row| importance[place(row).0].as_deref(),
-        };
-        let squares = stream_measured(tensor, dtype, &source, self.options.threads, sink)?;
-        if !squares.value.is_finite() || !squares.error.is_finite() {
-            let overflow = squares.value.is_finite();
-            return Err(MakeError::NotFinite { tensor: tensor.name.clone(), dtype, overflow });
-        }
-        let relative = |error: f64, value: f64| if value > 0.0 { (error / value).sqrt() } else { 0.0 };
-        let weighed = importance.iter().any(Option::is_some);
-        self.fitted.push(Fitted {
-            name: tensor.name.clone(),
-            shape: tensor.shape.clone(),
-            from: raw.and_then(|parts| parts.first().map(|(stored, _)| *stored)),
-            to: dtype,
-            wanted: (wanted != dtype).then_some(wanted),
-            bytes: tensor.bytes()?,
-            error: relative(squares.error, squares.value),
-            weighted_error: weighed.then(|| relative(squares.weighted_error, squares.weighted_value)),
-        });
-        Ok(())
-    }
-}
-
 /// Writes `model.safetensors`, or shards and an index, into a folder. Returns the bytes written.
-pub(super) fn to_safetensors(
+pub(crate) fn to_safetensors(
     folder: &Path,
     spec: &ModelSpec,
     dtype: DType,
     weights: &dyn Weights,
     progress: Progress<'_>,
-) -> Result<u64, MakeError> {
+) -> Result<u64, ConvertError> {
     let roles: Vec<TensorRole> = spec.roles().collect();
     let planned: Vec<Planned> = roles
         .iter()
@@ -179,19 +120,19 @@ fn matrix_rows(shape: &[usize]) -> usize {
 }
 
 /// Whether RoPE turns this tensor's rows.
-pub(super) fn is_rotated(role: TensorRole) -> bool {
+pub(crate) fn is_rotated(role: TensorRole) -> bool {
     matches!(role, TensorRole::Layer(_, LayerTensor::Q | LayerTensor::K))
 }
 
 /// Where a row of a matrix permuted for adjacent pairs lies in one for pairs of halves. Per head, rows
 /// `(2i, 2i + 1)` are rows `(i, i + head_dim/2)` there.
-pub(super) fn halves_row(adjacent: usize, head_dim: usize) -> usize {
+pub(crate) fn halves_row(adjacent: usize, head_dim: usize) -> usize {
     let (head, within) = (adjacent / head_dim, adjacent % head_dim);
     head * head_dim + within % 2 * (head_dim / 2) + within / 2
 }
 
 /// The inverse of [`halves_row`].
-pub(super) fn adjacent_row(halves: usize, head_dim: usize) -> usize {
+pub(crate) fn adjacent_row(halves: usize, head_dim: usize) -> usize {
     let (head, within) = (halves / head_dim, halves % head_dim);
     let half = head_dim / 2;
     head * head_dim + within % half * 2 + within / half

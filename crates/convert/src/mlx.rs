@@ -4,17 +4,18 @@
 //! The rule for a group's scale and bias is that of MLX's `quantize`: the extreme value that is farther from zero is met
 //! exactly, and so is zero.
 
-use super::output::{Holds, Pending, Planned, Progress, Sink};
-use super::rows::{in_chunks, stream};
-use super::safetensors_writer::{SHARD_BYTES, write_json, write_safetensors};
-use super::weights::{Rows, Weights};
-use super::{MakeError, hf_config, hf_tokenizer};
-use crate::load::names::{self, Place};
-use crate::load::{Affine, LayerTensor, Model, ModelSpec, TensorRole};
+use crate::error::ConvertError;
+use crate::output::{Holds, Pending, Planned, Progress, Sink};
+use crate::rows::{in_chunks, stream};
+use crate::safetensors_writer::{SHARD_BYTES, write_json, write_safetensors};
+use crate::weights::{Rows, Weights};
+use crate::{hf_config, hf_tokenizer};
 use serde_json::{Map, Value as Json, json};
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
+use zonda_engine::load::names::{self, Place};
+use zonda_engine::load::{Affine, LayerTensor, Model, ModelSpec, TensorRole};
 use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::quantize::quantize;
@@ -45,10 +46,10 @@ pub fn convert_to_mlx(
     affine: Affine,
     dtype: DType,
     progress: Progress<'_>,
-) -> Result<u64, MakeError> {
-    affine.check()?;
+) -> Result<u64, ConvertError> {
+    check(affine)?;
     if dtype.is_quantized() {
-        return Err(MakeError::FloatsOnly { found: dtype.to_string() });
+        return Err(ConvertError::FloatsOnly { found: dtype.to_string() });
     }
     input.check()?;
     let pending = Pending::folder(out)?;
@@ -76,7 +77,7 @@ pub fn convert_to_mlx(
     let planned: Vec<Planned> = matrices.iter().flat_map(|m| m.planned(affine, dtype)).collect();
     let parts: Vec<(usize, usize)> =
         matrices.iter().enumerate().flat_map(|(i, m)| (0..m.parts()).map(move |part| (i, part))).collect();
-    let weights = super::convert::Stored(input);
+    let weights = crate::convert::Stored(input);
     // made with a matrix's codes, written after them
     let mut rest = [Vec::new(), Vec::new()];
     let mut fill = |i: usize, sink: &mut Sink<'_>| match (&matrices[parts[i].0], parts[i].1) {
@@ -95,10 +96,26 @@ pub fn convert_to_mlx(
     Ok(bytes)
 }
 
+/// Refuses bits or a group size that MLX doesn't have.
+fn check(affine: Affine) -> Result<(), ConvertError> {
+    let list = |all: &[usize]| all.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let checks = [
+        ("the number of bits", affine.bits, &Affine::BITS[..]),
+        ("the group size", affine.group_size, &Affine::GROUP_SIZES[..]),
+    ];
+    match checks.iter().find(|(_, found, all)| !all.contains(found)) {
+        None => Ok(()),
+        Some(&(what, found, all)) => {
+            let expected = format!("one of {}", list(all));
+            Err(ConvertError::Invalid { what, found: found.to_string(), expected })
+        }
+    }
+}
+
 /// The input folder's own `config.json`, with the spec's hyperparameters in the spelling that every reader knows.
-fn own_config(input: &Model, from: &Path, dtype: DType) -> Result<Json, MakeError> {
+fn own_config(input: &Model, from: &Path, dtype: DType) -> Result<Json, ConvertError> {
     let path = from.join("config.json");
-    let text = fs::read(&path).map_err(MakeError::read(&path))?;
+    let text = fs::read(&path).map_err(ConvertError::read(&path))?;
     // it has been read once, as the model was opened
     let mut config: Map<String, Json> = serde_json::from_slice(&text).unwrap_or_default();
     if let Json::Object(spec) = hf_config::config(&input.spec, dtype, None, &[])? {
@@ -109,12 +126,12 @@ fn own_config(input: &Model, from: &Path, dtype: DType) -> Result<Json, MakeErro
     Ok(Json::Object(config))
 }
 
-fn copy_beside_weights(from: &Path, to: &Path) -> Result<(), MakeError> {
+fn copy_beside_weights(from: &Path, to: &Path) -> Result<(), ConvertError> {
     for name in COPIED {
         let path = from.join(name);
         if path.is_file() {
-            let bytes = fs::read(&path).map_err(MakeError::read(&path))?;
-            fs::write(to.join(name), bytes).map_err(MakeError::write(&to.join(name)))?;
+            let bytes = fs::read(&path).map_err(ConvertError::read(&path))?;
+            fs::write(to.join(name), bytes).map_err(ConvertError::write(&to.join(name)))?;
         }
     }
     Ok(())
@@ -203,7 +220,7 @@ impl Matrix {
     }
 
     /// The rows of all experts, one after another.
-    fn rows<'a>(&self, weights: &'a dyn Weights) -> Result<Rows<'a>, MakeError> {
+    fn rows<'a>(&self, weights: &'a dyn Weights) -> Result<Rows<'a>, ConvertError> {
         let parts = self.roles.iter().map(|&role| weights.rows(role)).collect::<Result<Vec<_>, _>>()?;
         let stacked = parts.len() > 1;
         let rows = if stacked { self.shape[1] } else { usize::MAX };
@@ -218,7 +235,7 @@ impl Matrix {
         affine: Affine,
         dtype: DType,
         sink: &mut Sink<'_>,
-    ) -> Result<[Vec<u8>; 2], MakeError> {
+    ) -> Result<[Vec<u8>; 2], ConvertError> {
         let source = self.rows(weights)?;
         let cols = spec.shape(self.roles[0])[1];
         let rows = self.shape.iter().rev().skip(1).product();

@@ -5,12 +5,13 @@ mod models;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use zonda_convert::{ConvertError, SynthSpec, convert, synth, synth_archs};
 use zonda_engine::load::{GgufFile, Model, RopePairing, RopeScaling, TensorRole};
-use zonda_engine::make::{MakeError, Mix, SynthSpec, convert, synth, synth_archs};
+use zonda_engine::quant::Mix;
 use zonda_engine::tokenize::{Encode, Tokenizer};
 use zonda_kernels::DType;
 
-fn convert_to(input: &Path, out: &Path, dtype: DType) -> Result<u64, MakeError> {
+fn convert_to(input: &Path, out: &Path, dtype: DType) -> Result<u64, ConvertError> {
     convert(&Model::open(input).unwrap(), out, dtype, &mut |_, _| {})
 }
 

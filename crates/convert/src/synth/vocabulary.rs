@@ -3,10 +3,10 @@
 //! English text comes to two or three tokens a word, every text can be written (all 256 bytes are tokens), and what a random
 //! model says can be read aloud. The chat template is ChatML.
 
-use crate::load::{Architecture, Metadata, ModelSpec, Value};
-use crate::tokenize::byte_alphabet;
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use zonda_engine::load::{Architecture, Metadata, ModelSpec, Value};
+use zonda_engine::tokenize::byte_alphabet;
 
 /// Common words, the commonest first.
 const WORDS: &str = include_str!("words.txt");
@@ -24,7 +24,7 @@ const CONTROL: i32 = 3;
 ///
 /// # Panics
 /// If the vocabulary is too small for the special tokens and the bytes, which no shape of ours is.
-pub(super) fn metadata(spec: &ModelSpec) -> Metadata {
+pub(crate) fn metadata(spec: &ModelSpec) -> Metadata {
     let alphabet = byte_alphabet();
     let room = spec.vocab_size.checked_sub(SPECIAL.len() + 256).expect("room for bytes and special tokens");
     let merges = train(&alphabet, room.min(MAX_MERGES));

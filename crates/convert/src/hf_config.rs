@@ -1,23 +1,23 @@
 //! From a [`ModelSpec`] to a Hugging Face `config.json`, in the spelling that every reader knows (`rope_theta`,
 //! `rope_scaling`, `torch_dtype`).
 
-use super::MakeError;
-use super::gguf_keys::{llama3_factors, wavelengths};
-use crate::TokenId;
-use crate::load::{Architecture, ModelSpec, RopeScaling};
+use crate::error::ConvertError;
+use crate::gguf_keys::{llama3_factors, wavelengths};
 use serde_json::{Value as Json, json};
+use zonda_engine::TokenId;
+use zonda_engine::load::{Architecture, ModelSpec, RopeScaling};
 use zonda_kernels::DType;
 
 /// The document. `bos` and `eos` are the ids of the tokens that begin and end a text.
 ///
 /// # Errors
 /// If the spec has something no Hugging Face class of its family has.
-pub(super) fn config(
+pub(crate) fn config(
     spec: &ModelSpec,
     dtype: DType,
     bos: Option<TokenId>,
     eos: &[TokenId],
-) -> Result<Json, MakeError> {
+) -> Result<Json, ConvertError> {
     let (model_type, class) = match spec.architecture {
         Architecture::Llama => ("llama", "LlamaForCausalLM"),
         Architecture::Mistral => ("mistral", "MistralForCausalLM"),
@@ -30,7 +30,7 @@ pub(super) fn config(
         DType::F32 => "float32",
         DType::F16 => "float16",
         DType::BF16 => "bfloat16",
-        other => return Err(MakeError::FloatsOnly { found: other.to_string() }),
+        other => return Err(ConvertError::FloatsOnly { found: other.to_string() }),
     };
     let is_qwen2 = spec.architecture == Architecture::Qwen2;
     if spec.qkv_bias != is_qwen2 {
@@ -100,7 +100,7 @@ pub(super) fn config(
 }
 
 /// One id as a number, several as a list, none as nothing.
-pub(super) fn ids(ids: &[TokenId]) -> Option<Json> {
+pub(crate) fn ids(ids: &[TokenId]) -> Option<Json> {
     match ids {
         [] => None,
         [one] => Some(json!(one)),
@@ -113,7 +113,7 @@ fn number(value: f32) -> Json {
     json!(value.to_string().parse::<f64>().unwrap_or(f64::from(value)))
 }
 
-fn windows(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) -> Result<(), MakeError> {
+fn windows(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) -> Result<(), ConvertError> {
     let window = spec.windows.iter().flatten().next();
     let uniform = spec.windows.iter().all(|w| w.as_ref() == window);
     match spec.architecture {
@@ -139,7 +139,7 @@ fn windows(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) -> Resu
     Ok(())
 }
 
-fn rope_scaling(spec: &ModelSpec) -> Result<Json, MakeError> {
+fn rope_scaling(spec: &ModelSpec) -> Result<Json, ConvertError> {
     Ok(match &spec.rope.scaling {
         RopeScaling::None => Json::Null,
         RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": number(*factor) }),
@@ -169,7 +169,7 @@ fn rope_scaling(spec: &ModelSpec) -> Result<Json, MakeError> {
 ///
 /// Llama 3's factors are 1 up to a wavelength, one number beyond another, and between them `1/factor` is linear in
 /// `1/wavelength`. The line gives two ratios of its three parameters, so `low_freq_factor` is taken as 1.
-fn scaling_of_factors(spec: &ModelSpec, factors: &[f32]) -> Result<Json, MakeError> {
+fn scaling_of_factors(spec: &ModelSpec, factors: &[f32]) -> Result<Json, ConvertError> {
     let last = factors.last().copied().unwrap_or(1.0);
     if factors.iter().all(|f| *f == last) {
         return Ok(if last == 1.0 {
@@ -218,8 +218,8 @@ fn scaling_of_factors(spec: &ModelSpec, factors: &[f32]) -> Result<Json, MakeErr
     }
 }
 
-fn not_expressible(what: &str, found: impl std::fmt::Display, reason: String) -> MakeError {
-    MakeError::NotExpressible {
+fn not_expressible(what: &str, found: impl std::fmt::Display, reason: String) -> ConvertError {
+    ConvertError::NotExpressible {
         what: what.to_owned(),
         found: found.to_string(),
         format: "a Hugging Face config.json",

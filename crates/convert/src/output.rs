@@ -1,7 +1,7 @@
 //! What the writers share: outputs that appear whole or not at all, the tensors planned for them, and the sink that
 //! their bytes go through.
 
-use super::MakeError;
+use crate::error::ConvertError;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ impl Planned {
     ///
     /// # Errors
     /// If rows are not whole blocks or the size overflows.
-    pub fn bytes(&self) -> Result<u64, MakeError> {
+    pub fn bytes(&self) -> Result<u64, ConvertError> {
         let cols = self.shape.last().copied().unwrap_or(1);
         let dtype = match self.holds {
             Holds::Values(dtype) => dtype,
@@ -49,13 +49,13 @@ impl Planned {
         };
         let rows = self.shape.iter().rev().skip(1).try_fold(1usize, |n, &d| n.checked_mul(d));
         rows.and_then(|rows| dtype.bytes_for(cols)?.checked_mul(rows)).map(|n| n as u64).ok_or_else(|| {
-            MakeError::Blocks { tensor: self.name.clone(), cols, dtype, block: dtype.block_len() }
+            ConvertError::Blocks { tensor: self.name.clone(), cols, dtype, block: dtype.block_len() }
         })
     }
 }
 
 /// All bytes of all tensors.
-pub(super) fn total_bytes(tensors: &[Planned]) -> Result<u64, MakeError> {
+pub(crate) fn total_bytes(tensors: &[Planned]) -> Result<u64, ConvertError> {
     tensors.iter().map(Planned::bytes).sum()
 }
 
@@ -80,10 +80,10 @@ impl Pending {
     ///
     /// # Errors
     /// If the target is a folder or has no name.
-    pub fn file(target: &Path) -> Result<Pending, MakeError> {
+    pub fn file(target: &Path) -> Result<Pending, ConvertError> {
         if target.is_dir() {
             let reason = "it is a folder; expected the name of a file".to_owned();
-            return Err(MakeError::OutputName { path: target.to_owned(), reason });
+            return Err(ConvertError::OutputName { path: target.to_owned(), reason });
         }
         Pending::beside(target)
     }
@@ -92,25 +92,25 @@ impl Pending {
     ///
     /// # Errors
     /// If the target exists with something in it, or the folder can't be made.
-    pub fn folder(target: &Path) -> Result<Pending, MakeError> {
+    pub fn folder(target: &Path) -> Result<Pending, ConvertError> {
         if target.exists() {
             let empty = fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
             if !empty {
-                return Err(MakeError::Exists { path: target.to_owned() });
+                return Err(ConvertError::Exists { path: target.to_owned() });
             }
         }
         let pending = Pending::beside(target)?;
-        fs::create_dir(&pending.temporary).map_err(MakeError::write(&pending.temporary))?;
+        fs::create_dir(&pending.temporary).map_err(ConvertError::write(&pending.temporary))?;
         Ok(pending)
     }
 
-    fn beside(target: &Path) -> Result<Pending, MakeError> {
+    fn beside(target: &Path) -> Result<Pending, ConvertError> {
         let Some(temporary) = unfinished(target) else {
             let reason = "expected a path that ends in a name".to_owned();
-            return Err(MakeError::OutputName { path: target.to_owned(), reason });
+            return Err(ConvertError::OutputName { path: target.to_owned(), reason });
         };
         let parent = temporary.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).map_err(MakeError::write(parent))?;
+        fs::create_dir_all(parent).map_err(ConvertError::write(parent))?;
         let pending = Pending { temporary, target: target.to_owned(), committed: false };
         pending.clear(); // what a killed process of the same number left
         Ok(pending)
@@ -125,12 +125,12 @@ impl Pending {
     ///
     /// # Errors
     /// If the file system refuses; the output is then removed.
-    pub fn commit(mut self) -> Result<(), MakeError> {
+    pub fn commit(mut self) -> Result<(), ConvertError> {
         if self.target.is_dir() {
             // An empty folder, as checked at the start; a rename onto a folder is not possible everywhere.
-            fs::remove_dir(&self.target).map_err(MakeError::write(&self.target))?;
+            fs::remove_dir(&self.target).map_err(ConvertError::write(&self.target))?;
         }
-        fs::rename(&self.temporary, &self.target).map_err(MakeError::write(&self.target))?;
+        fs::rename(&self.temporary, &self.target).map_err(ConvertError::write(&self.target))?;
         self.committed = true;
         Ok(())
     }
@@ -164,8 +164,8 @@ pub struct Sink<'a> {
 
 impl<'a> Sink<'a> {
     /// Creates the file.
-    pub(super) fn create(path: &Path, wrote: &'a mut dyn FnMut(u64)) -> Result<Sink<'a>, MakeError> {
-        let file = File::create(path).map_err(MakeError::write(path))?;
+    pub(crate) fn create(path: &Path, wrote: &'a mut dyn FnMut(u64)) -> Result<Sink<'a>, ConvertError> {
+        let file = File::create(path).map_err(ConvertError::write(path))?;
         Ok(Sink { file: BufWriter::with_capacity(1 << 20, file), path: path.to_owned(), position: 0, wrote })
     }
 
@@ -173,43 +173,43 @@ impl<'a> Sink<'a> {
     ///
     /// # Errors
     /// If the file system refuses.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), MakeError> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), ConvertError> {
         self.put(bytes)?;
         (self.wrote)(bytes.len() as u64);
         Ok(())
     }
 
     /// Appends bytes that are no tensor's.
-    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), MakeError> {
-        self.file.write_all(bytes).map_err(MakeError::write(&self.path))?;
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), ConvertError> {
+        self.file.write_all(bytes).map_err(ConvertError::write(&self.path))?;
         self.position += bytes.len() as u64;
         Ok(())
     }
 
     /// Zeros up to a multiple of `alignment`.
-    pub(super) fn pad(&mut self, alignment: u64) -> Result<(), MakeError> {
+    pub(crate) fn pad(&mut self, alignment: u64) -> Result<(), ConvertError> {
         let gap = self.position.next_multiple_of(alignment) - self.position;
         self.put(&vec![0; gap as usize])
     }
 
     /// Runs one tensor's source and checks that it wrote what the tensor takes.
-    pub(super) fn tensor(
+    pub(crate) fn tensor(
         &mut self,
         tensor: &Planned,
-        fill: impl FnOnce(&mut Self) -> Result<(), MakeError>,
-    ) -> Result<(), MakeError> {
+        fill: impl FnOnce(&mut Self) -> Result<(), ConvertError>,
+    ) -> Result<(), ConvertError> {
         let (start, expected) = (self.position, tensor.bytes()?);
         fill(self)?;
         match self.position - start {
             found if found == expected => Ok(()),
-            found => Err(MakeError::TensorBytes { tensor: tensor.name.clone(), expected, found }),
+            found => Err(ConvertError::TensorBytes { tensor: tensor.name.clone(), expected, found }),
         }
     }
 
     /// Makes sure that all is on disk; returns the file's size.
-    pub(super) fn finish(mut self) -> Result<u64, MakeError> {
-        self.file.flush().map_err(MakeError::write(&self.path))?;
-        self.file.get_ref().sync_all().map_err(MakeError::write(&self.path))?;
+    pub(crate) fn finish(mut self) -> Result<u64, ConvertError> {
+        self.file.flush().map_err(ConvertError::write(&self.path))?;
+        self.file.get_ref().sync_all().map_err(ConvertError::write(&self.path))?;
         Ok(self.position)
     }
 }

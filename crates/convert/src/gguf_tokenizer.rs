@@ -1,13 +1,13 @@
 //! From a Hugging Face folder's tokenizer to GGUF metadata (`tokenizer.*`), as llama.cpp's converter writes it.
 
-use super::MakeError;
-use crate::TokenId;
-use crate::load::{Metadata, Value};
-use crate::tokenize::{Tokenizer, pieces, preset_name};
+use crate::error::ConvertError;
 use serde_json::Value as Json;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use zonda_engine::TokenId;
+use zonda_engine::load::{Metadata, Value};
+use zonda_engine::tokenize::{Tokenizer, pieces, preset_name};
 
 /// GGUF's numbers for kinds of tokens.
 const NORMAL: i32 = 1;
@@ -28,7 +28,7 @@ const ENDINGS: (&str, &str) =
 ///
 /// # Errors
 /// A tokenizer that GGUF has no way to describe, or one that breaks its format.
-pub(super) fn metadata(folder: &Path, vocab_size: usize) -> Result<Metadata, MakeError> {
+pub(crate) fn metadata(folder: &Path, vocab_size: usize) -> Result<Metadata, ConvertError> {
     let mut metadata = Metadata::default();
     let Some(tokenizer) = Tokenizer::from_folder(folder)? else { return Ok(metadata) };
     let vocabulary = Vocabulary::of_folder(folder, vocab_size)?;
@@ -74,10 +74,10 @@ pub(super) fn metadata(folder: &Path, vocab_size: usize) -> Result<Metadata, Mak
 }
 
 /// The chat template's source: a file of its own, or in `tokenizer_config.json` alone or as one of several named.
-fn chat_template(folder: &Path) -> Result<Option<String>, MakeError> {
+fn chat_template(folder: &Path) -> Result<Option<String>, ConvertError> {
     let path = folder.join("chat_template.jinja");
     if path.is_file() {
-        return fs::read_to_string(&path).map(Some).map_err(MakeError::read(&path));
+        return fs::read_to_string(&path).map(Some).map_err(ConvertError::read(&path));
     }
     let path = folder.join("tokenizer_config.json");
     if !path.is_file() {
@@ -90,7 +90,7 @@ fn chat_template(folder: &Path) -> Result<Option<String>, MakeError> {
 }
 
 /// The text of a special token that the files beside `tokenizer.json` name.
-fn special_token(folder: &Path, name: &str) -> Result<Option<String>, MakeError> {
+fn special_token(folder: &Path, name: &str) -> Result<Option<String>, ConvertError> {
     for file in ["tokenizer_config.json", "special_tokens_map.json"] {
         let path = folder.join(file);
         if path.is_file() {
@@ -105,7 +105,7 @@ fn special_token(folder: &Path, name: &str) -> Result<Option<String>, MakeError>
 }
 
 /// The ids that `generation_config.json` says end a generation.
-fn end_ids(folder: &Path) -> Result<Vec<TokenId>, MakeError> {
+fn end_ids(folder: &Path) -> Result<Vec<TokenId>, ConvertError> {
     let path = folder.join("generation_config.json");
     if !path.is_file() {
         return Ok(Vec::new());
@@ -115,10 +115,10 @@ fn end_ids(folder: &Path) -> Result<Vec<TokenId>, MakeError> {
     Ok(ends.iter().filter_map(Json::as_u64).filter_map(|id| TokenId::try_from(id).ok()).collect())
 }
 
-fn read_json(path: &Path) -> Result<Json, MakeError> {
-    let bytes = fs::read(path).map_err(MakeError::read(path))?;
+fn read_json(path: &Path) -> Result<Json, ConvertError> {
+    let bytes = fs::read(path).map_err(ConvertError::read(path))?;
     serde_json::from_slice(&bytes)
-        .map_err(|e| MakeError::tokenizer(path.display().to_string(), "a JSON document", e.to_string()))
+        .map_err(|e| ConvertError::tokenizer(path.display().to_string(), "a JSON document", e.to_string()))
 }
 
 /// A tokenizer in GGUF's terms.
@@ -134,7 +134,7 @@ enum Algorithm {
 }
 
 impl Vocabulary {
-    fn of_folder(folder: &Path, size: usize) -> Result<Vocabulary, MakeError> {
+    fn of_folder(folder: &Path, size: usize) -> Result<Vocabulary, ConvertError> {
         let path = folder.join("tokenizer.json");
         if path.is_file() {
             return Vocabulary::from_json(&read_json(&path)?, size);
@@ -142,10 +142,10 @@ impl Vocabulary {
         let names = ["tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7"];
         match names.iter().map(|name| folder.join(name)).find(|path| path.is_file()) {
             Some(path) => {
-                let bytes = fs::read(&path).map_err(MakeError::read(&path))?;
+                let bytes = fs::read(&path).map_err(ConvertError::read(&path))?;
                 Vocabulary::from_sentence_piece(&bytes, size)
             }
-            None => Err(MakeError::tokenizer(
+            None => Err(ConvertError::tokenizer(
                 folder.display().to_string(),
                 "tokenizer.json or tokenizer.model",
                 "another tokenizer file",
@@ -153,7 +153,7 @@ impl Vocabulary {
         }
     }
 
-    fn from_sentence_piece(bytes: &[u8], size: usize) -> Result<Vocabulary, MakeError> {
+    fn from_sentence_piece(bytes: &[u8], size: usize) -> Result<Vocabulary, ConvertError> {
         let pieces = pieces(bytes)?;
         let mut slots = Slots::new(size);
         let mut scores = vec![0.0; size];
@@ -167,7 +167,7 @@ impl Vocabulary {
         Ok(Vocabulary { tokens, kinds, algorithm })
     }
 
-    fn from_json(json: &Json, size: usize) -> Result<Vocabulary, MakeError> {
+    fn from_json(json: &Json, size: usize) -> Result<Vocabulary, ConvertError> {
         let model = &json["model"];
         // Files of some years leave the type out.
         if !matches!(model["type"].as_str(), Some("BPE") | None) {
@@ -210,7 +210,7 @@ impl Vocabulary {
             let (a, b) = pair.ok_or_else(|| wrong("a merge", "two texts", merge))?;
             Ok((a.to_owned(), b.to_owned()))
         });
-        let merges = merges.collect::<Result<Vec<_>, MakeError>>()?;
+        let merges = merges.collect::<Result<Vec<_>, ConvertError>>()?;
         let algorithm = match is_byte_level {
             true => Algorithm::ByteLevel { pre: pre_tokenizer(json)?, merges },
             false => Algorithm::SentencePiece {
@@ -234,11 +234,11 @@ impl Slots {
         Slots { tokens: vec![None; size], kinds: vec![UNUSED; size] }
     }
 
-    fn set(&mut self, text: &str, id: u64, kind: i32) -> Result<(), MakeError> {
+    fn set(&mut self, text: &str, id: u64, kind: i32) -> Result<(), ConvertError> {
         let size = self.tokens.len();
         let slot = usize::try_from(id).ok().filter(|&id| id < size).ok_or_else(|| {
             let expected = format!("below {size}, the model's vocabulary");
-            MakeError::tokenizer(format!("id of {text:?}"), expected, id.to_string())
+            ConvertError::tokenizer(format!("id of {text:?}"), expected, id.to_string())
         })?;
         self.tokens[slot] = Some(text.to_owned());
         self.kinds[slot] = kind;
@@ -267,8 +267,8 @@ fn scores(tokens: &[String], kinds: &[i32], merges: &[(String, String)]) -> Vec<
     tokens.iter().enumerate().map(score).collect()
 }
 
-fn wrong(what: &str, expected: &str, found: &Json) -> MakeError {
-    MakeError::tokenizer(what, expected, found.to_string().chars().take(60).collect::<String>())
+fn wrong(what: &str, expected: &str, found: &Json) -> ConvertError {
+    ConvertError::tokenizer(what, expected, found.to_string().chars().take(60).collect::<String>())
 }
 
 /// The first component of a type in a (possibly nested) one.
@@ -290,20 +290,20 @@ fn adds_space(json: &Json) -> bool {
 }
 
 /// GGUF's name for the way a byte-level tokenizer cuts words.
-fn pre_tokenizer(json: &Json) -> Result<&'static str, MakeError> {
+fn pre_tokenizer(json: &Json) -> Result<&'static str, ConvertError> {
     let mut stages = Vec::new();
     let whole_words = json["model"]["ignore_merges"] == true;
     collect_stages(&json["pre_tokenizer"], &mut stages)?;
     preset_name(&stages, whole_words).ok_or_else(|| {
-        MakeError::tokenizer("pre_tokenizer", "one that GGUF has a name for", format!("{stages:?}"))
+        ConvertError::tokenizer("pre_tokenizer", "one that GGUF has a name for", format!("{stages:?}"))
     })
 }
 
 /// The expressions that a pre-tokenizer cuts with, one a stage.
-fn collect_stages(component: &Json, stages: &mut Vec<String>) -> Result<(), MakeError> {
+fn collect_stages(component: &Json, stages: &mut Vec<String>) -> Result<(), ConvertError> {
     let refuse = || {
         let found = component.to_string().chars().take(120).collect::<String>();
-        Err(MakeError::tokenizer("pre_tokenizer", "Sequence, Split, Digits or ByteLevel", found))
+        Err(ConvertError::tokenizer("pre_tokenizer", "Sequence, Split, Digits or ByteLevel", found))
     };
     match component["type"].as_str() {
         Some("Sequence") => {

@@ -1,20 +1,20 @@
 //! Random weights by counter: each value is a function of the seed, its tensor and its place, so that it is the same
 //! whoever computes it and in whatever order.
 
-use super::super::MakeError;
-use super::super::weights::{Rows, Weights};
-use crate::load::names::{self, Place};
-use crate::load::{LayerTensor, ModelSpec, TensorRole};
+use crate::error::ConvertError;
+use crate::weights::{Rows, Weights};
+use zonda_engine::load::names::{self, Place};
+use zonda_engine::load::{LayerTensor, ModelSpec, TensorRole};
 
 /// The weights of one seed: bell-shaped around 0 with the variance `1 / fan_in`, so that activations keep their size
 /// from layer to layer; norms around 1.
-pub(super) struct Random<'a> {
+pub(crate) struct Random<'a> {
     pub spec: &'a ModelSpec,
     pub seed: u64,
 }
 
 impl Weights for Random<'_> {
-    fn rows(&self, role: TensorRole) -> Result<Rows<'_>, MakeError> {
+    fn rows(&self, role: TensorRole) -> Result<Rows<'_>, ConvertError> {
         let cols = self.spec.shape(role).last().copied().unwrap_or(1);
         let (mean, deviation) = match role {
             TensorRole::OutputNorm => (1.0, 0.05),

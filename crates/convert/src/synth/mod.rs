@@ -10,12 +10,14 @@ mod vocabulary;
 
 pub use shapes::{SynthSpec, synth_archs};
 
-use super::output::{Pending, Progress};
-use super::safetensors_writer::write_json;
-use super::weights::{to_gguf, to_safetensors};
-use super::{MakeError, Mix, gguf_keys, hf_config, hf_tokenizer};
+use crate::error::ConvertError;
+use crate::output::{Pending, Progress};
+use crate::safetensors_writer::write_json;
+use crate::weights::{to_gguf, to_safetensors};
+use crate::{gguf_keys, hf_config, hf_tokenizer};
 use random::Random;
 use std::path::Path;
+use zonda_engine::quant::Mix;
 
 /// Writes a model to `out`: a GGUF file if it ends in `.gguf`, else a Hugging Face folder (f32, f16 or bf16).
 /// Returns the bytes of the file, or of the folder's weights.
@@ -28,7 +30,7 @@ pub fn synth(
     out: &Path,
     seed: u64,
     progress: Progress<'_>,
-) -> Result<u64, MakeError> {
+) -> Result<u64, ConvertError> {
     let mut spec = arch.spec.clone();
     spec.name = Some(format!("{} (random weights, seed {seed})", arch.name));
     let weights = Random { spec: &spec, seed };
@@ -41,7 +43,7 @@ pub fn synth(
     }
     let dtype = match mix {
         Mix::Plain(dtype) if !dtype.is_quantized() => dtype,
-        other => return Err(MakeError::FloatsOnly { found: other.to_string() }),
+        other => return Err(ConvertError::FloatsOnly { found: other.to_string() }),
     };
     let pending = Pending::folder(out)?;
     let (bos, eos) = hf_tokenizer::write(&tokenizer, pending.path())?;
