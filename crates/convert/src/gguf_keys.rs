@@ -2,7 +2,7 @@
 //! a GGUF file's tensors.
 
 use std::f64::consts::TAU;
-use zonda_engine::load::names::{self, Place};
+use zonda_engine::load::names::{self, TensorLocation};
 use zonda_engine::load::yarn_mscale;
 use zonda_engine::load::{Architecture, LayerTensor, Metadata, ModelSpec, RopeScaling, TensorRole, Value};
 
@@ -124,7 +124,7 @@ pub(crate) fn wavelengths(spec: &ModelSpec) -> impl Iterator<Item = f64> {
 
 /// A GGUF tensor: a role's own, or what all experts of a layer have of one.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct GgufTensor {
     pub name: String,
     /// The role; for a fused tensor that of expert 0.
     pub role: TensorRole,
@@ -133,7 +133,7 @@ pub(crate) struct Entry {
 }
 
 /// All tensors of a GGUF file in file order, without `rope_freqs.weight`.
-pub(crate) fn tensors(spec: &ModelSpec) -> Vec<Entry> {
+pub(crate) fn tensors(spec: &ModelSpec) -> Vec<GgufTensor> {
     let is_later_expert = |role: &TensorRole| {
         use LayerTensor::{ExpertDown, ExpertGate, ExpertUp};
         matches!(role, TensorRole::Layer(_, ExpertGate(1..) | ExpertUp(1..) | ExpertDown(1..)))
@@ -141,8 +141,10 @@ pub(crate) fn tensors(spec: &ModelSpec) -> Vec<Entry> {
     spec.roles()
         .filter(|role| !is_later_expert(role))
         .map(|role| match names::gguf(role).swap_remove(0) {
-            Place::Whole(name) => Entry { name, role, experts: None },
-            Place::Plane(name, _) => Entry { name, role, experts: spec.moe.as_ref().map(|moe| moe.experts) },
+            TensorLocation::Whole(name) => GgufTensor { name, role, experts: None },
+            TensorLocation::Plane(name, _) => {
+                GgufTensor { name, role, experts: spec.moe.as_ref().map(|moe| moe.experts) }
+            }
         })
         .collect()
 }

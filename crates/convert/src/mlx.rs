@@ -14,7 +14,7 @@ use serde_json::{Map, Value as Json, json};
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
-use zonda_engine::load::names::{self, Place};
+use zonda_engine::load::names::{self, TensorLocation};
 use zonda_engine::load::{Affine, LayerTensor, Model, ModelSpec, TensorRole};
 use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
@@ -160,8 +160,8 @@ fn matrices(spec: &ModelSpec, affine: Affine) -> Vec<Matrix> {
             Some((layer, of, 0)) => {
                 let mut places = names::folder(role, spec.architecture).into_iter();
                 let stacked = places.find_map(|place| match place {
-                    Place::Plane(name, _) => Some(name),
-                    Place::Whole(_) => None,
+                    TensorLocation::Plane(name, _) => Some(name),
+                    TensorLocation::Whole(_) => None,
                 });
                 shape.insert(0, experts);
                 (stacked?, (0..experts).map(|e| TensorRole::Layer(layer, of(e))).collect())

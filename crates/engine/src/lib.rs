@@ -18,11 +18,11 @@
 //! The mock backend needs no model. Any other is started the same way.
 //!
 //! ```
-//! use zonda_engine::forward::mock::{Mock, MockOptions};
-//! use zonda_engine::{Engine, EngineConfig, Event, FinishReason, Prompt, Request, SamplingParams, Text};
+//! use zonda_engine::mock::{Mock, MockOptions};
+//! use zonda_engine::{Engine, EngineConfig, Event, FinishReason, Prompt, Request, SamplingParams, TextProcessor};
 //!
 //! let open = || Ok(Box::new(Mock::new(MockOptions::default())) as _);
-//! let engine = Engine::start(open, Some(Text::mock()), EngineConfig::default())?;
+//! let engine = Engine::start(open, Some(TextProcessor::mock()), EngineConfig::default())?;
 //!
 //! let mut request = Request::new(Prompt::Text("What is warm and fast?".into()), 12);
 //! request.sampling = SamplingParams::greedy();
@@ -43,9 +43,11 @@
 //! # Ok::<(), zonda_engine::EngineError>(())
 //! ```
 
+mod batch;
 pub mod forward;
 mod hash;
 pub mod load;
+pub mod mock;
 pub mod prompt_cache;
 pub mod quant;
 pub mod request;
@@ -57,12 +59,15 @@ pub mod tokenize;
 pub mod worker;
 
 pub use prompt_cache::PromptCacheConfig;
-pub use request::{Keep, Prompt, Request, RequestError, Text};
+pub use request::{Keep, Prompt, Request, RequestError};
 pub use sample::{Grammar, SamplingParams};
 pub use schedule::Occupancy;
-pub use speculate::{DraftModel, Speculate};
+pub use speculate::Speculate;
 pub use stream::{Event, FinishReason, Outcome, Timing, Usage};
-pub use worker::{Canceller, Completion, Engine, EngineConfig, EngineError, Extras, Generation, Parallel};
+pub use tokenize::TextProcessor;
+pub use worker::{
+    Canceller, Completion, DraftModel, Engine, EngineConfig, EngineError, Extras, Generation, Parallel,
+};
 
 /// A token's number in the model's vocabulary.
 pub type TokenId = u32;

@@ -5,9 +5,8 @@ use crate::sample::{Grammar, GrammarError, ParamError, SamplingParams};
 use crate::schedule::common_prefix;
 use crate::speculate::Speculate;
 use crate::tokenize::{
-    ChatTemplate, Encode, Message, RenderOptions, TemplateError, TokenizeError, Tokenizer,
+    ChatError, Encode, Message, RenderOptions, TemplateError, TextProcessor, TokenizeError,
 };
-use std::sync::Arc;
 use std::time::Instant;
 
 /// What to generate after.
@@ -15,7 +14,7 @@ use std::time::Instant;
 pub enum Prompt {
     /// Token ids, taken as they are. Needs no tokenizer.
     Tokens(Vec<TokenId>),
-    /// Text, taken as it is but for a BOS in front if the model wants one. Control tokens written out in it
+    /// TextProcessor, taken as it is but for a BOS in front if the model wants one. Control tokens written out in it
     /// (`<|im_end|>`) count as such.
     Text(String),
     /// A conversation, rendered by the model's chat template.
@@ -37,7 +36,7 @@ impl Prompt {
     ///
     /// # Errors
     /// If it is text and there is no tokenizer, or templating or tokenising fails.
-    pub fn encode(self, text: Option<&Text>) -> Result<Vec<TokenId>, RequestError> {
+    pub fn encode(self, text: Option<&TextProcessor>) -> Result<Vec<TokenId>, RequestError> {
         match self {
             Prompt::Tokens(tokens) => Ok(tokens),
             Prompt::Text(prompt) => {
@@ -46,14 +45,14 @@ impl Prompt {
                 Ok(tokenizer.encode(&prompt, options)?)
             }
             Prompt::Chat { messages, options } => {
-                text.ok_or(RequestError::NoTokenizer)?.encode_chat(&messages, &options)
+                Ok(text.ok_or(RequestError::NoTokenizer)?.encode_chat(&messages, &options)?)
             }
         }
     }
 
     /// The token ids of a conversation's first system messages alone; none where there are none, or where the template
     /// renders no conversation that consists of them.
-    fn system(&self, text: Option<&Text>) -> Vec<TokenId> {
+    fn system(&self, text: Option<&TextProcessor>) -> Vec<TokenId> {
         let (Prompt::Chat { messages, options }, Some(text)) = (self, text) else { return Vec::new() };
         let is_system = |m: &&Message| matches!(m.role.as_str(), "system" | "developer");
         let system: Vec<Message> = messages.iter().take_while(is_system).cloned().collect();
@@ -145,15 +144,6 @@ impl Request {
     }
 }
 
-/// What turns text into a model's token ids and back.
-#[derive(Clone, Debug)]
-pub struct Text {
-    /// The model's tokenizer.
-    pub tokenizer: Arc<Tokenizer>,
-    /// The model's chat template, if it has one.
-    pub template: Option<Arc<ChatTemplate>>,
-}
-
 /// Why a request was not taken.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -203,12 +193,21 @@ pub enum RequestError {
     Schedule(#[from] crate::schedule::ScheduleError),
 }
 
+impl From<ChatError> for RequestError {
+    fn from(error: ChatError) -> RequestError {
+        match error {
+            ChatError::Template(error) => error.into(),
+            ChatError::Tokenize(error) => error.into(),
+        }
+    }
+}
+
 impl Request {
     /// Checks everything but the prompt's length. Gives the prompt's token ids, and how many of them stay when a context
     /// of `capacity` tokens is full, if any are to.
     pub(crate) fn prepare(
         &mut self,
-        text: Option<&Text>,
+        text: Option<&TextProcessor>,
         vocab: usize,
         capacity: usize,
     ) -> Result<(Vec<TokenId>, Option<usize>), RequestError> {
@@ -237,34 +236,5 @@ impl Request {
         let bos = text.and_then(|text| text.tokenizer.bos());
         let keep = self.context_shift.map(|keep| keep.count(&tokens, &system, bos, capacity));
         Ok((tokens, keep))
-    }
-}
-
-impl Text {
-    /// The mock backend's tokenizer and chat template.
-    pub fn mock() -> Text {
-        Text { tokenizer: Arc::new(Tokenizer::mock()), template: Some(Arc::new(ChatTemplate::mock())) }
-    }
-
-    /// The token ids of a conversation. The template writes BOS itself; where it does not and the model wants one,
-    /// it is put in front.
-    ///
-    /// # Errors
-    /// If the model has no template, or it fails on this conversation.
-    pub fn encode_chat(
-        &self,
-        messages: &[Message],
-        options: &RenderOptions,
-    ) -> Result<Vec<TokenId>, RequestError> {
-        let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
-        let prompt = template.render(messages, options)?;
-        let mut tokens = self.tokenizer.encode(&prompt, Encode { add_bos: false, parse_special: true })?;
-        if let Some(bos) = self.tokenizer.bos()
-            && self.tokenizer.adds_bos()
-            && tokens.first() != Some(&bos)
-        {
-            tokens.insert(0, bos);
-        }
-        Ok(tokens)
     }
 }

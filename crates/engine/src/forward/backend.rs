@@ -1,6 +1,7 @@
 //! The [`Backend`] trait: one loaded model that turns token ids into logits.
 
-use super::{Batch, BatchError, Logits, Slot};
+use super::logits::Logits;
+use crate::batch::{Batch, BatchError, Limits, Slot};
 use crate::load::ModelSpec;
 
 /// One loaded model. Synchronous, opened, used and dropped on one worker thread, so it need not be `Send`.
@@ -80,75 +81,6 @@ pub struct BackendInfo {
     pub weights: String,
     /// KV cache type: `f16`, `f32`.
     pub kv_type: String,
-}
-
-/// How much a backend holds. All are hard limits that the scheduler keeps to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Sequences held at once; slots are numbered `0..slots`.
-    pub slots: usize,
-    /// Tokens in one [`Batch`].
-    pub batch_tokens: usize,
-    /// Longest sequence of one slot, in tokens.
-    pub context: usize,
-    /// KV room of all slots together, in tokens. A slot's tokens occupy whole pages of `kv_page` tokens.
-    pub kv_tokens: usize,
-    /// Tokens per KV page; 1 where the backend doesn't page.
-    pub kv_page: usize,
-}
-
-impl Limits {
-    /// Context unless told: models that allow 128k tokens would otherwise claim gigabytes of KV cache.
-    pub const DEFAULT_CONTEXT: usize = 4096;
-
-    /// The context to open a model with: as asked, else the model's own up to [`Limits::DEFAULT_CONTEXT`].
-    ///
-    /// # Errors
-    /// If it is 0, or more than the model takes.
-    pub fn context_of(spec: &ModelSpec, asked: Option<usize>) -> Result<usize, BackendError> {
-        let context = asked.unwrap_or_else(|| spec.context_length.min(Self::DEFAULT_CONTEXT));
-        if context == 0 || context > spec.context_length {
-            return Err(BackendError::Unsupported(format!(
-                "a context of {context} tokens; this model takes 1 to {}",
-                spec.context_length
-            )));
-        }
-        Ok(context)
-    }
-
-    /// The limits of a backend whose KV cache comes in pages of `kv_page` tokens: room for `kv_tokens`, or for every slot's
-    /// whole context, in whole pages.
-    ///
-    /// # Errors
-    /// As [`Limits::context_of`], or if there are no slots or no tokens in a batch.
-    pub fn paged(
-        spec: &ModelSpec,
-        context: Option<usize>,
-        slots: usize,
-        batch_tokens: usize,
-        kv_tokens: Option<usize>,
-        kv_page: usize,
-    ) -> Result<Limits, BackendError> {
-        let context = Self::context_of(spec, context)?;
-        if slots == 0 || batch_tokens == 0 {
-            return Err(BackendError::Unsupported(
-                "0 slots or 0 tokens a batch; expected at least 1".to_owned(),
-            ));
-        }
-        let whole = context.next_multiple_of(kv_page).saturating_mul(slots);
-        let kv_tokens = kv_tokens.unwrap_or(whole);
-        let kv_tokens = kv_tokens.checked_next_multiple_of(kv_page).unwrap_or(usize::MAX / kv_page * kv_page);
-        Ok(Limits { slots, batch_tokens, context, kv_tokens, kv_page })
-    }
-
-    /// Refuses a slot that does not exist.
-    ///
-    /// # Errors
-    /// [`BackendError::NoSuchSlot`].
-    pub fn check_slot(&self, slot: Slot) -> Result<(), BackendError> {
-        let slots = self.slots;
-        if slot < slots { Ok(()) } else { Err(BackendError::NoSuchSlot { slot, slots }) }
-    }
 }
 
 /// Why a backend could not open or run.

@@ -36,21 +36,21 @@ pub enum CacheError {
     Foreign { path: PathBuf, expected: String, found: String },
 }
 
-/// An entry's file, mapped. Opening looks at its head, [`Entry::verify`] at all of it.
+/// An entry's file, mapped. Opening looks at its head, [`CacheEntry::verify`] at all of it.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct CacheEntry {
     path: PathBuf,
     map: Mmap,
     pub tokens: Vec<TokenId>,
     payload: Range<usize>,
 }
 
-impl Entry {
+impl CacheEntry {
     /// Maps a file and reads all but keys and values. `None`: there is no file, or an empty one.
     ///
     /// # Errors
     /// If it is no entry, not whole, or of something else than `identity`.
-    pub fn open(path: &Path, identity: &str) -> Result<Option<Entry>, CacheError> {
+    pub fn open(path: &Path, identity: &str) -> Result<Option<CacheEntry>, CacheError> {
         let io = |error| CacheError::Io { path: path.to_owned(), error };
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -99,7 +99,7 @@ impl Entry {
         if payload.end != map.len() {
             return Err(truncated(payload.end));
         }
-        Ok(Some(Entry { path: path.to_owned(), map, tokens, payload }))
+        Ok(Some(CacheEntry { path: path.to_owned(), map, tokens, payload }))
     }
 
     /// The keys and values, once the checksum is right.

@@ -12,7 +12,7 @@ pub use file::CacheError;
 use crate::TokenId;
 use crate::forward::{Backend, BackendError};
 use crate::schedule::common_prefix;
-use file::Entry;
+use file::CacheEntry;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -28,7 +28,7 @@ const STALE: Duration = Duration::from_secs(3600);
 
 /// Where entries lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum CacheLocation {
     /// One file for the last prompt.
     File(PathBuf),
     /// A folder; those used longest ago go when it holds more than so many bytes.
@@ -44,7 +44,7 @@ pub enum Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptCacheConfig {
     /// Where.
-    pub place: Place,
+    pub location: CacheLocation,
     /// Whose.
     pub model: String,
 }
@@ -52,9 +52,9 @@ pub struct PromptCacheConfig {
 /// Stored prompts, as far as this process knows them.
 #[derive(Debug)]
 pub(crate) struct PromptCache {
-    place: Place,
+    location: CacheLocation,
     identity: String,
-    known: Vec<Known>,
+    known: Vec<StoredPrompt>,
     /// The place is a file of something else, which is not written over.
     taken: bool,
     /// To the writing thread; `None` once the cache is being dropped.
@@ -65,7 +65,7 @@ pub(crate) struct PromptCache {
 
 /// An entry that can be used.
 #[derive(Debug)]
-struct Known {
+struct StoredPrompt {
     path: PathBuf,
     tokens: Vec<TokenId>,
 }
@@ -96,9 +96,9 @@ impl PromptCache {
         backend.export_kv(0, 0, &mut Vec::new())?;
         let info = backend.info();
         let identity = format!("{} · KV {} · {} · {}", info.name, info.kv_type, info.weights, config.model);
-        let paths = match &config.place {
-            Place::File(path) => vec![path.clone()],
-            Place::Folder { path, .. } => {
+        let paths = match &config.location {
+            CacheLocation::File(path) => vec![path.clone()],
+            CacheLocation::Folder { path, .. } => {
                 let failed = |e| BackendError::Failed(format!("the prompt cache {}: {e}", path.display()));
                 std::fs::create_dir_all(path).map_err(failed)?;
                 tidy(path);
@@ -112,7 +112,7 @@ impl PromptCache {
         let writer =
             writer.map_err(|e| BackendError::Failed(format!("a thread for the prompt cache: {e}")))?;
         let mut cache = PromptCache {
-            place: config.place.clone(),
+            location: config.location.clone(),
             identity,
             known: Vec::new(),
             taken: false,
@@ -120,10 +120,10 @@ impl PromptCache {
             done,
             writer: Some(writer),
         };
-        let foreign = matches!(config.place, Place::Folder { .. });
+        let foreign = matches!(config.location, CacheLocation::Folder { .. });
         for path in paths {
-            match Entry::open(&path, &cache.identity) {
-                Ok(Some(entry)) => cache.known.push(Known::of(&path, entry)),
+            match CacheEntry::open(&path, &cache.identity) {
+                Ok(Some(entry)) => cache.known.push(StoredPrompt::of(&path, entry)),
                 Ok(None) => {}
                 // a folder serves several models
                 Err(CacheError::Foreign { .. }) if foreign => {}
@@ -142,8 +142,8 @@ impl PromptCache {
         // what the writer has finished is there to be used
         for Written { path, gone } in self.done.try_iter().collect::<Vec<_>>() {
             self.known.retain(|known| known.path != path && !gone.contains(&known.path));
-            if let Ok(Some(entry)) = Entry::open(&path, &self.identity) {
-                self.known.push(Known::of(&path, entry));
+            if let Ok(Some(entry)) = CacheEntry::open(&path, &self.identity) {
+                self.known.push(StoredPrompt::of(&path, entry));
             }
         }
         let longest = self.known.iter().map(|known| common_prefix(&known.tokens, tokens)).max().unwrap_or(0);
@@ -166,7 +166,7 @@ impl PromptCache {
         let path = self.known[best].path.clone();
         let began = Instant::now();
         let mut checked = Duration::ZERO;
-        let imported = match Entry::open(&path, &self.identity) {
+        let imported = match CacheEntry::open(&path, &self.identity) {
             Ok(Some(entry)) => match entry.verify() {
                 Ok(payload) => {
                     checked = began.elapsed();
@@ -197,7 +197,7 @@ impl PromptCache {
         if self.taken {
             return false;
         }
-        let covered = |known: &Known| common_prefix(&known.tokens, tokens);
+        let covered = |known: &StoredPrompt| common_prefix(&known.tokens, tokens);
         let most = self.known.iter().map(covered).max().unwrap_or(0);
         tokens.len() >= FEWEST && tokens.len() - most >= FEWEST.min(tokens.len() / 2)
     }
@@ -206,14 +206,15 @@ impl PromptCache {
     pub fn store(&mut self, tokens: &[TokenId], payload: Vec<u8>) {
         let bytes = file::bytes(&self.identity, tokens.len(), payload.len());
         let mut remove = Vec::new();
-        let (path, folder) = match &self.place {
-            Place::File(path) => (path.clone(), None),
-            Place::Folder { path, most } => {
+        let (path, folder) = match &self.location {
+            CacheLocation::File(path) => (path.clone(), None),
+            CacheLocation::Folder { path, most } => {
                 if bytes > *most {
                     return;
                 }
                 // beginnings of this one are in it
-                let inside = |known: &Known| common_prefix(&known.tokens, tokens) == known.tokens.len();
+                let inside =
+                    |known: &StoredPrompt| common_prefix(&known.tokens, tokens) == known.tokens.len();
                 remove.extend(self.known.iter().filter(|k| inside(k)).map(|k| k.path.clone()));
                 self.known.retain(|known| !inside(known));
                 let file = path.join(format!("{}.{ENDING}", name(&self.identity, tokens)));
@@ -237,9 +238,9 @@ impl Drop for PromptCache {
     }
 }
 
-impl Known {
-    fn of(path: &Path, entry: Entry) -> Known {
-        Known { path: path.to_owned(), tokens: entry.tokens }
+impl StoredPrompt {
+    fn of(path: &Path, entry: CacheEntry) -> StoredPrompt {
+        StoredPrompt { path: path.to_owned(), tokens: entry.tokens }
     }
 }
 

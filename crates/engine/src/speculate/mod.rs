@@ -19,30 +19,24 @@
 //!
 //! # Where drafts come from
 //! * [`ngram`]: what followed the last time that these tokens stood in the prompt or the answer;
-//! * [`draft`]: a smaller model with the same tokenizer.
+//! * a draft model: a smaller model with the same tokenizer, which the worker runs.
 //!
 //! # How many
-//! [`pace`] chooses those lengths, over all sequences together, that promise most tokens per second: by what was accepted
-//! so far ([`pace::Acceptance`]) and by what a step costs ([`cost::Costs`]). Where nothing pays, nothing is drafted. n-gram
+//! [`draft_length`] chooses those lengths, over all sequences together, that promise most tokens per second: by what was accepted
+//! so far ([`draft_length::Acceptance`]) and by what a step costs ([`cost::Costs`]). Where nothing pays, nothing is drafted. n-gram
 //! guesses are compared with what comes even then, which costs nothing; a draft model is tried again now and then.
 //!
 //! Nothing in this room reads a clock: the worker does.
 
 pub mod cost;
-pub mod draft;
+pub mod draft_length;
 pub mod ngram;
-pub mod pace;
-
-pub use draft::{DraftModel, Drafter, TokenizerMismatch};
 
 use crate::TokenId;
-use crate::forward::BackendError;
-use crate::sample::Sampler;
 use crate::schedule::SeqId;
 use cost::Costs;
-use draft::Wish;
+use draft_length::{Acceptance, Candidate, choose};
 use ngram::Ngram;
-use pace::{Acceptance, Candidate, choose};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
@@ -94,7 +88,7 @@ fn class(matched: usize) -> usize {
 
 /// A sequence that will decode in the next step.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct DraftRequest<'a> {
     /// Which.
     pub id: SeqId,
     /// Its prompt and answer as the model has them.
@@ -111,7 +105,8 @@ pub struct Speculator {
     least: usize,
     most: usize,
     costs: Costs,
-    drafter: Option<Drafter>,
+    /// A draft model is there and has not failed.
+    has_draft_model: bool,
     /// Seconds that the draft model takes for a token of each sequence it drafts for.
     drafting: f64,
     /// What was right, over all sequences: what is thought of a new one.
@@ -134,17 +129,17 @@ struct Guesser {
 #[derive(Debug)]
 enum Source {
     Ngram { index: Ngram, seen: Acceptance<8> },
-    Draft { twin: Box<Sampler>, seen: Acceptance<1>, idle: u32, patience: u32 },
+    Draft { seen: Acceptance<1>, idle: u32, patience: u32 },
 }
 
 impl Speculator {
     /// Drafts of at most `most` tokens each, and at least `least` where so many are guessed, whether they pay or not.
-    pub fn new(least: usize, most: usize, costs: Costs, drafter: Option<Drafter>) -> Speculator {
+    pub fn new(least: usize, most: usize, costs: Costs, has_draft_model: bool) -> Speculator {
         Speculator {
             least,
             most,
             costs,
-            drafter,
+            has_draft_model,
             drafting: 0.0,
             matches: Acceptance::default(),
             drafts: Acceptance::default(),
@@ -152,9 +147,9 @@ impl Speculator {
         }
     }
 
-    /// A draft model was opened with it and has not failed.
-    pub fn has_drafter(&self) -> bool {
-        self.drafter.is_some()
+    /// A draft model is there and has not failed.
+    pub fn has_draft_model(&self) -> bool {
+        self.has_draft_model
     }
 
     /// What steps are thought to cost.
@@ -162,28 +157,19 @@ impl Speculator {
         &self.costs
     }
 
-    /// A sequence speculates from now on. `sampler` is the request's.
-    pub fn begin(&mut self, id: SeqId, how: Speculate, sampler: &Sampler) {
+    /// A sequence speculates from now on.
+    pub fn begin(&mut self, id: SeqId, how: Speculate) {
         let source = match how {
             Speculate::Off => return,
             Speculate::Ngram => Source::Ngram { index: Ngram::default(), seen: Acceptance::default() },
-            Speculate::Draft => Source::Draft {
-                twin: Box::new(sampler.twin()),
-                seen: Acceptance::default(),
-                idle: 0,
-                patience: PATIENCE,
-            },
+            Speculate::Draft => Source::Draft { seen: Acceptance::default(), idle: 0, patience: PATIENCE },
         };
         self.sequences.insert(id, Guesser { source, guess: VecDeque::new(), matched: 0, length: 0 });
     }
 
     /// A sequence has ended.
     pub fn end(&mut self, id: SeqId) {
-        if self.sequences.remove(&id).is_some()
-            && let Some(drafter) = &mut self.drafter
-        {
-            drafter.end(id);
-        }
+        self.sequences.remove(&id);
     }
 
     /// No sequence speculates.
@@ -197,21 +183,21 @@ impl Speculator {
     }
 
     /// Looks up what can be, and decides how many tokens of each sequence to verify in a step with `decoding` sequences.
-    /// True: the draft model has to make some of them ([`Speculator::draft`]).
-    pub fn plan(&mut self, asks: &[Ask<'_>], decoding: usize) -> bool {
-        let mut candidates = Vec::with_capacity(asks.len());
-        for ask in asks {
-            let Some(guesser) = self.sequences.get_mut(&ask.id) else {
+    /// True: the draft model has to make some of them ([`Speculator::wanted_drafts`]).
+    pub fn plan(&mut self, requests: &[DraftRequest<'_>], decoding: usize) -> bool {
+        let mut candidates = Vec::with_capacity(requests.len());
+        for request in requests {
+            let Some(guesser) = self.sequences.get_mut(&request.id) else {
                 candidates.push(Candidate { chances: Vec::new(), drafting: 0.0 });
                 continue;
             };
-            let most = ask.room.min(self.most);
+            let most = request.room.min(self.most);
             guesser.guess.clear();
             candidates.push(match &mut guesser.source {
                 Source::Ngram { index, seen } => {
                     let mut found = Vec::new();
                     // What can't be verified is still compared with what comes.
-                    guesser.matched = index.propose(ask.text, most.max(1), &mut found);
+                    guesser.matched = index.propose(request.text, most.max(1), &mut found);
                     guesser.guess.extend(found);
                     let matches = &self.matches;
                     let mut chance = 1.0;
@@ -223,7 +209,7 @@ impl Speculator {
                     Candidate { chances: chances.collect(), drafting: 0.0 }
                 }
                 Source::Draft { seen, .. } => {
-                    let most = if self.drafter.is_some() { most } else { 0 };
+                    let most = if self.has_draft_model { most } else { 0 };
                     let p = seen.of(0, self.drafts.of(0, DRAFT_PRIOR));
                     let chances = (1..=most).map(|i| p.powi(i as i32));
                     Candidate { chances: chances.collect(), drafting: self.drafting }
@@ -232,21 +218,21 @@ impl Speculator {
         }
         let lengths = choose(&self.costs, decoding, &candidates);
         let mut drafts = false;
-        for (ask, length) in asks.iter().zip(lengths) {
-            let Some(guesser) = self.sequences.get_mut(&ask.id) else { continue };
+        for (request, length) in requests.iter().zip(lengths) {
+            let Some(guesser) = self.sequences.get_mut(&request.id) else { continue };
             let guessed = match &guesser.source {
                 Source::Ngram { .. } => guesser.guess.len(),
-                Source::Draft { .. } if self.drafter.is_some() => self.most,
+                Source::Draft { .. } if self.has_draft_model => self.most,
                 Source::Draft { .. } => 0,
             };
-            guesser.length = length.max(self.least.min(guessed).min(ask.room).min(self.most));
+            guesser.length = length.max(self.least.min(guessed).min(request.room).min(self.most));
             if let Source::Draft { idle, patience, .. } = &mut guesser.source {
                 if guesser.length > 0 {
                     (*idle, *patience) = (0, PATIENCE);
                 } else {
                     *idle += 1;
-                    if *idle >= *patience && self.drafter.is_some() {
-                        guesser.length = TRIAL.min(ask.room).min(self.most);
+                    if *idle >= *patience && self.has_draft_model {
+                        guesser.length = TRIAL.min(request.room).min(self.most);
                         (*idle, *patience) = (0, (*patience * 2).min(MOST_PATIENCE));
                     }
                 }
@@ -256,42 +242,27 @@ impl Speculator {
         drafts
     }
 
-    /// Has the draft model make the drafts that [`Speculator::plan`] decided on. Returns how many forward calls that took
-    /// beyond reading what it had not seen.
-    ///
-    /// # Errors
-    /// What the draft model's backend says: then it is of no more use ([`Speculator::drop_drafter`]).
-    pub fn draft(&mut self, asks: &[Ask<'_>]) -> Result<usize, BackendError> {
-        let Some(drafter) = &mut self.drafter else { return Ok(0) };
-        let mut wishes: Vec<Wish<'_>> = Vec::new();
-        for (id, guesser) in &mut self.sequences {
-            let Some(ask) = asks.iter().find(|ask| ask.id == *id) else { continue };
-            if let (Source::Draft { twin, .. }, most @ 1..) = (&mut guesser.source, guesser.length) {
-                wishes.push(Wish {
-                    id: *id,
-                    tokens: ask.tokens.to_vec(),
-                    text: (ask.text.len() > ask.tokens.len()).then(|| ask.text.to_vec()),
-                    most,
-                    sampler: twin,
-                    made: Vec::new(),
-                });
-            }
+    /// The sequences for which the draft model has to make drafts, as [`Speculator::plan`] decided, and how many tokens of each;
+    /// oldest first.
+    pub fn wanted_drafts(&self) -> Vec<(SeqId, usize)> {
+        let wants = |g: &Guesser| matches!(g.source, Source::Draft { .. }) && g.length > 0;
+        let wanted = self.sequences.iter().filter(|(_, guesser)| wants(guesser));
+        let mut wanted: Vec<_> = wanted.map(|(&id, guesser)| (id, guesser.length)).collect();
+        wanted.sort_unstable();
+        wanted
+    }
+
+    /// The draft model has drafted these tokens for a sequence: as many as were wanted, or fewer.
+    pub fn drafted(&mut self, id: SeqId, tokens: Vec<TokenId>) {
+        if let Some(guesser) = self.sequences.get_mut(&id) {
+            guesser.length = tokens.len();
+            guesser.guess.extend(tokens);
         }
-        wishes.sort_by_key(|wish| wish.id);
-        let rounds = drafter.draft(&mut wishes)?;
-        let made: Vec<_> = wishes.into_iter().map(|wish| (wish.id, wish.made)).collect();
-        for (id, made) in made {
-            if let Some(guesser) = self.sequences.get_mut(&id) {
-                guesser.length = made.len();
-                guesser.guess.extend(made);
-            }
-        }
-        Ok(rounds)
     }
 
     /// The draft model failed: nothing more is drafted with it.
-    pub fn drop_drafter(&mut self) {
-        self.drafter = None;
+    pub fn draft_model_failed(&mut self) {
+        self.has_draft_model = false;
         for guesser in self.sequences.values_mut().filter(|g| matches!(g.source, Source::Draft { .. })) {
             guesser.length = 0;
         }

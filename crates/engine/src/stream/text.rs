@@ -1,8 +1,8 @@
 //! [`TextStream`]: one generation's tokens to text, up to a stop string.
 
-use super::{Detokenizer, StopStrings};
+use super::stop::StopStrings;
 use crate::TokenId;
-use crate::tokenize::Tokenizer;
+use crate::tokenize::{Detokenizer, Tokenizer};
 use std::sync::Arc;
 
 /// Detokenises a generation and watches for its stop strings.

@@ -1,9 +1,10 @@
 //! SentencePiece's `tokenizer.model`: a protobuf message with the vocabulary and two sets of options. The fields
 //! below are those of `sentencepiece_model.proto` that matter for BPE.
 
+use super::error::TokenizeError;
 use super::spm::{Spm, SpmOptions};
+use super::tokenizer::Algorithm;
 use super::vocab::{Kind, VocabBuilder};
-use super::{Algorithm, TokenizeError};
 use crate::TokenId;
 use prost::Message;
 

@@ -96,6 +96,12 @@ impl Active {
         self.usage.truncated_tokens = truncated;
     }
 
+    /// Tells the consumer if the prompt was cut to fit; false if that panicked.
+    pub fn tell_truncated(&mut self) -> bool {
+        let tokens = self.usage.truncated_tokens;
+        tokens == 0 || self.deliver(Event::Dropped { tokens, of_prompt: true })
+    }
+
     /// How many more tokens it wants.
     pub fn wants(&self) -> usize {
         self.max_tokens - self.usage.completion_tokens

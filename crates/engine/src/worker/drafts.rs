@@ -1,11 +1,12 @@
 //! The worker's part of speculation: the clock, the draft model's calls, and what goes to the scheduler.
 
+use super::draft_model::DraftTask;
 use super::run::{Worker, guard};
 use crate::TokenId;
 use crate::forward::Batch;
 use crate::forward::{Backend, BackendError, Logits, Span, Want};
-use crate::schedule::{Plan, SeqId};
-use crate::speculate::Ask;
+use crate::schedule::{SeqId, StepPlan};
+use crate::speculate::DraftRequest;
 use crate::speculate::cost::Costs;
 use std::time::{Duration, Instant};
 
@@ -23,33 +24,47 @@ impl Worker {
         if self.speculator.is_idle() {
             return;
         }
-        let Worker { scheduler, speculator, active, .. } = self;
+        let Worker { scheduler, speculator, drafter, active, .. } = self;
         let ids = scheduler.running().filter(|&id| speculator.knows(id));
-        let asks: Vec<Ask<'_>> = ids
+        let requests: Vec<DraftRequest<'_>> = ids
             .filter_map(|id| {
                 // The token after the last draft comes without being drafted.
-                let (request, tokens) = (active.get(&id)?, scheduler.tokens(id));
-                let room = scheduler.draft_room(id).min(request.wants().saturating_sub(1));
-                let ask = Ask { id, tokens, text: request.shift.text(tokens), room };
-                scheduler.decodes(id).then_some(ask)
+                let (active, tokens) = (active.get(&id)?, scheduler.tokens(id));
+                let room = scheduler.draft_room(id).min(active.wants().saturating_sub(1));
+                let request = DraftRequest { id, tokens, text: active.shift.text(tokens), room };
+                scheduler.decodes(id).then_some(request)
             })
             .collect();
         let decoding = scheduler.running().filter(|&id| scheduler.decodes(id)).count();
-        if asks.is_empty() {
+        if requests.is_empty() {
             return;
         }
-        if speculator.plan(&asks, decoding) {
+        if speculator.plan(&requests, decoding)
+            && let Some(draft_model) = drafter
+        {
+            let mut tasks: Vec<DraftTask> = Vec::new();
+            for (id, most) in speculator.wanted_drafts() {
+                let Some(DraftRequest { tokens, text, .. }) = requests.iter().find(|r| r.id == id) else {
+                    continue;
+                };
+                let text = (text.len() > tokens.len()).then(|| text.to_vec());
+                tasks.push(DraftTask { id, tokens: tokens.to_vec(), text, most, made: Vec::new() });
+            }
             let began = Instant::now();
-            match guard("drafting", || speculator.draft(&asks)) {
-                Ok(rounds) => speculator.drafting_took(rounds, began.elapsed()),
+            match guard("drafting", || draft_model.draft(&mut tasks)) {
+                Ok(rounds) => {
+                    tasks.into_iter().for_each(|task| speculator.drafted(task.id, task.made));
+                    speculator.drafting_took(rounds, began.elapsed());
+                }
                 Err(error) => {
-                    tracing::error!(%error, "the draft model failed: tokens come one by one from here on");
-                    speculator.drop_drafter();
+                    tracing::error!(%error, "the draft model failed: no more drafts are made with it");
+                    speculator.draft_model_failed();
+                    *drafter = None;
                 }
             }
         }
         let proposals: Vec<(SeqId, Vec<TokenId>)> =
-            asks.iter().map(|ask| (ask.id, speculator.proposal(ask.id).collect())).collect();
+            requests.iter().map(|request| (request.id, speculator.proposal(request.id).collect())).collect();
         for (id, tokens) in proposals {
             let drafted = scheduler.draft(id, &tokens);
             if let Some(active) = active.get_mut(&id) {
@@ -59,7 +74,7 @@ impl Worker {
     }
 
     /// A step took so long: what it says about the cost of one that decodes, if that is what it did.
-    pub(super) fn note_step(&mut self, plan: &Plan, took: Duration) {
+    pub(super) fn note_step(&mut self, plan: &StepPlan, took: Duration) {
         if !self.speculator.is_idle() && plan.spans.iter().all(|s| s.rows() == s.len) {
             self.speculator.step_took(plan.tokens(), took);
         }

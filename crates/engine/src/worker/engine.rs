@@ -1,6 +1,7 @@
 //! [`Engine`]: the handle to a worker, and [`Generation`]: the handle to a request.
 
 use super::active::{Active, Sink, Ticket};
+use super::draft_model::{DraftModel, Drafter, TokenizerMismatch, same_tokens};
 use super::drafts::measure_costs;
 use super::measure::best_parallel;
 use super::run::{Command, Worker};
@@ -9,13 +10,13 @@ use crate::TokenId;
 use crate::forward::{Backend, BackendError, BackendInfo, Limits};
 use crate::load::ModelSpec;
 use crate::prompt_cache::{PromptCache, PromptCacheConfig};
-use crate::request::{Request, RequestError, Text};
+use crate::request::{Request, RequestError};
 use crate::sample::{Constraint, Grammar, GrammarCompiler, GrammarError, TokenLogprobs};
 use crate::schedule::{Occupancy, ScheduleError, Scheduler, capacity};
 use crate::speculate::cost::Costs;
-use crate::speculate::draft::{DraftModel, Drafter, TokenizerMismatch, same_tokens};
 use crate::speculate::{DRAFT_MAX, Speculate, Speculator};
 use crate::stream::{Event, FinishReason, Outcome};
+use crate::tokenize::TextProcessor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender, TryRecvError};
@@ -97,7 +98,7 @@ pub enum EngineError {
     #[error("the draft model: {0}")]
     Draft(#[source] BackendError),
     /// Drafts are to come from a draft model, and there is none.
-    #[error("speculation with a draft model needs one")]
+    #[error("`speculate: draft` needs a draft model (`--draft`)")]
     NoDraftModel,
     /// The worker thread could not be started.
     #[error("could not start the worker thread: {0}")]
@@ -134,7 +135,7 @@ pub struct Engine {
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
     opened: Opened,
-    text: Option<Text>,
+    text: Option<TextProcessor>,
     config: EngineConfig,
     /// Requests that have not ended.
     in_flight: Arc<AtomicUsize>,
@@ -164,7 +165,7 @@ impl Engine {
     /// # Errors
     /// If the backend does not open, its limits allow nothing to run, or the tokenizer has more tokens than the
     /// model.
-    pub fn start<F>(open: F, text: Option<Text>, config: EngineConfig) -> Result<Engine, EngineError>
+    pub fn start<F>(open: F, text: Option<TextProcessor>, config: EngineConfig) -> Result<Engine, EngineError>
     where
         F: FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
     {
@@ -178,7 +179,7 @@ impl Engine {
     /// hand out its KV cache, or the cache's folder can't be made.
     pub fn start_with<F>(
         open: F,
-        text: Option<Text>,
+        text: Option<TextProcessor>,
         config: EngineConfig,
         Extras { draft, prompts }: Extras,
     ) -> Result<Engine, EngineError>
@@ -187,7 +188,7 @@ impl Engine {
     {
         match &draft {
             Some(draft) => {
-                let tokenizer = |text: Option<&Text>| text.map(|t| t.tokenizer.clone());
+                let tokenizer = |text: Option<&TextProcessor>| text.map(|t| t.tokenizer.clone());
                 same_tokens(tokenizer(text.as_ref()).as_deref(), tokenizer(draft.text.as_ref()).as_deref())?;
             }
             None if config.speculate == Speculate::Draft => return Err(EngineError::NoDraftModel),
@@ -200,15 +201,16 @@ impl Engine {
         let told = occupancy.clone();
         let vocab = text.as_ref().map_or(0, |t| t.tokenizer.vocab_size());
         let open_all = move || {
-            let (mut backend, scheduler, speculator, opened) = open_backend(open, vocab, config, draft)?;
+            let (mut backend, scheduler, speculator, drafter, opened) =
+                open_backend(open, vocab, config, draft)?;
             let stored = prompts.map(|prompts| PromptCache::open(&prompts, &mut *backend)).transpose()?;
-            Ok((backend, scheduler, speculator, opened, stored))
+            Ok((backend, scheduler, speculator, drafter, opened, stored))
         };
         let body = move || match open_all() {
-            Ok((backend, scheduler, speculator, opened, stored)) => {
+            Ok((backend, scheduler, speculator, drafter, opened, stored)) => {
                 // If nobody waits for the report, the inbox is closed too and the worker ends at once.
                 report.send(Ok(opened)).ok();
-                Worker::new(backend, scheduler, speculator, inbox, told, stored).run();
+                Worker::new(backend, scheduler, speculator, drafter, inbox, told, stored).run();
             }
             Err(error) => {
                 report.send(Err(error)).ok();
@@ -253,7 +255,7 @@ impl Engine {
     }
 
     /// The tokenizer and chat template, if the model has them.
-    pub fn text(&self) -> Option<&Text> {
+    pub fn text(&self) -> Option<&TextProcessor> {
         self.text.as_ref()
     }
 
@@ -363,7 +365,7 @@ fn open_backend(
     vocab: usize,
     config: EngineConfig,
     draft: Option<DraftModel>,
-) -> Result<(Box<dyn Backend>, Scheduler, Speculator, Opened), EngineError> {
+) -> Result<(Box<dyn Backend>, Scheduler, Speculator, Option<Drafter>, Opened), EngineError> {
     let mut backend = catch_unwind(AssertUnwindSafe(open))
         .map_err(|panic| EngineError::OpenPanicked(super::run::panic_message(&*panic)))??;
     let (limits, spec) = (backend.limits(), backend.spec().clone());
@@ -385,10 +387,10 @@ fn open_backend(
     let info = drafter.as_ref().map(|(_, info, _)| info.clone());
     let step = drafter.as_ref().map(|(_, _, step)| *step);
     let drafter = drafter.map(|(drafter, ..)| drafter);
-    let mut speculator = Speculator::new(config.draft_min, config.draft_max, costs, drafter);
+    let mut speculator = Speculator::new(config.draft_min, config.draft_max, costs, drafter.is_some());
     speculator.drafting_took(1, step.unwrap_or_default());
     let opened = Opened { info: backend.info(), spec, limits, parallel, draft: info };
-    Ok((backend, scheduler, speculator, opened))
+    Ok((backend, scheduler, speculator, drafter, opened))
 }
 
 /// Opens a draft model for a model with `vocab` tokens, and measures its step.

@@ -86,9 +86,9 @@ fn step(backend: &mut dyn Backend, count: usize) -> Result<Duration, BackendErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forward::mock::{Mock, MockOptions};
     use crate::forward::{BackendInfo, Limits, Slot};
     use crate::load::ModelSpec;
+    use crate::mock::{Mock, MockOptions};
 
     /// A mock whose steps cost `base` and something for each sequence beyond `free`.
     struct Costly(Mock, Duration, Duration, usize);

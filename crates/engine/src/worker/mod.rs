@@ -4,10 +4,12 @@
 //! itself is in `run`, one request's state in `active`, what becomes of a full context in `shift`.
 
 mod active;
+mod draft_model;
 mod drafts;
 mod engine;
 mod measure;
 mod run;
 mod shift;
 
+pub use draft_model::{DraftModel, TokenizerMismatch, same_tokens};
 pub use engine::{Canceller, Completion, Engine, EngineConfig, EngineError, Extras, Generation, Parallel};

@@ -1,12 +1,13 @@
 //! The loop: schedule → forward → sample → stream.
 
 use super::active::Active;
+use super::draft_model::Drafter;
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, Logits};
 use crate::prompt_cache::PromptCache;
-use crate::schedule::{Occupancy, Plan, PlannedSpan, Pushed, Scheduler, SeqId, SlotOp};
-use crate::speculate::Speculator;
-use crate::stream::FinishReason;
+use crate::schedule::{Occupancy, PlannedSpan, Pushed, Scheduler, SeqId, SlotOp, StepPlan};
+use crate::speculate::{Speculate, Speculator};
+use crate::stream::{Event, FinishReason};
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,10 +27,12 @@ pub(super) struct Worker {
     backend: Box<dyn Backend>,
     pub(super) scheduler: Scheduler,
     pub(super) speculator: Speculator,
+    /// Runs the draft model, if there is one and it has not failed.
+    pub(super) drafter: Option<Drafter>,
     inbox: Receiver<Command>,
     pub(super) active: HashMap<SeqId, Box<Active>>,
     ids: HashMap<u64, SeqId>,
-    plan: Plan,
+    plan: StepPlan,
     logits: Logits,
     /// Where the handles read how full it is.
     occupancy: Arc<Mutex<Occupancy>>,
@@ -42,6 +45,7 @@ impl Worker {
         backend: Box<dyn Backend>,
         scheduler: Scheduler,
         speculator: Speculator,
+        drafter: Option<Drafter>,
         inbox: Receiver<Command>,
         occupancy: Arc<Mutex<Occupancy>>,
         stored: Option<PromptCache>,
@@ -50,10 +54,11 @@ impl Worker {
             backend,
             scheduler,
             speculator,
+            drafter,
             inbox,
             active: HashMap::new(),
             ids: HashMap::new(),
-            plan: Plan::default(),
+            plan: StepPlan::default(),
             logits: Logits::new(),
             occupancy,
             stored,
@@ -97,7 +102,7 @@ impl Worker {
     }
 
     /// Runs the plan's batch; how long it took.
-    fn forward(&mut self, plan: &Plan) -> Result<Duration, BackendError> {
+    fn forward(&mut self, plan: &StepPlan) -> Result<Duration, BackendError> {
         let batch = self.scheduler.batch(plan);
         let started = Instant::now();
         guard("computing", || self.backend.forward(&batch, &mut self.logits))?;
@@ -113,7 +118,7 @@ impl Worker {
     }
 
     /// Samples tokens for each span that wanted logits, and delivers them.
-    fn advance(&mut self, plan: &Plan, took: Duration) {
+    fn advance(&mut self, plan: &StepPlan, took: Duration) {
         self.scheduler.commit(plan);
         let tokens = plan.tokens();
         let mut row = 0;
@@ -165,6 +170,26 @@ impl Worker {
         reason.or_else(|| self.make_room(span.id, refused?))
     }
 
+    /// The context is full and `token` was refused: drops what makes room for it, or says why the sequence ends.
+    pub(super) fn make_room(&mut self, id: SeqId, token: TokenId) -> Option<FinishReason> {
+        let Some(keep) = self.active.get(&id)?.shift.keep else { return Some(FinishReason::ContextFull) };
+        if self.active.get(&id)?.usage.context_shifts == 0 {
+            // Later its slot has no more than the front of it.
+            self.store(id);
+        }
+        let active = self.active.get_mut(&id)?;
+        active.shift.remember(self.scheduler.tokens(id));
+        let dropped = self.scheduler.shift(id, keep);
+        if dropped == 0 || self.scheduler.push(id, token) != Pushed::Next {
+            return Some(FinishReason::ContextFull);
+        }
+        active.shift.push(token);
+        active.usage.context_shifts += 1;
+        active.usage.dropped_tokens += dropped;
+        let told = active.deliver(Event::Dropped { tokens: dropped, of_prompt: false });
+        (!told).then_some(FinishReason::Cancelled)
+    }
+
     /// Ends one request. A failed one leaves nothing in the prefix cache.
     fn finish(&mut self, id: SeqId, reason: FinishReason) {
         let cached = self.scheduler.cached_tokens(id);
@@ -177,6 +202,9 @@ impl Worker {
             _ => self.scheduler.finish(id),
         }
         self.speculator.end(id);
+        if let Some(drafter) = &mut self.drafter {
+            drafter.end(id);
+        }
         // Whoever has the last event finds the place free.
         self.tell_occupancy();
         if let Some(mut active) = self.active.remove(&id) {
@@ -218,7 +246,10 @@ impl Worker {
         let stored = self.stored.as_mut().filter(|_| prefix_cache).map_or(0, |stored| stored.find(&prompt));
         match self.scheduler.submit_stored(prompt, prefix_cache, stored) {
             Ok(id) => {
-                self.speculator.begin(id, active.speculate, &active.sampler);
+                self.speculator.begin(id, active.speculate);
+                if let (Speculate::Draft, Some(drafter)) = (active.speculate, &mut self.drafter) {
+                    drafter.begin(id, &active.sampler);
+                }
                 self.ids.insert(active.key, id);
                 let told = active.tell_truncated();
                 self.active.insert(id, active);
@@ -260,7 +291,7 @@ impl Worker {
     }
 
     /// A forward call failed: ends the requests that were in it. The others go on.
-    fn fail(&mut self, plan: &Plan, error: &BackendError) {
+    fn fail(&mut self, plan: &StepPlan, error: &BackendError) {
         tracing::error!(%error, sequences = plan.spans.len(), "a forward call failed");
         for span in &plan.spans {
             self.finish(span.id, FinishReason::Error(error.to_string()));

@@ -1,4 +1,5 @@
-//! What goes into one forward call: spans of tokens that extend slots.
+//! What goes into one forward call: spans of tokens that extend slots, within a backend's [`Limits`]. The scheduler plans it,
+//! a backend computes it; [`forward`](crate::forward) re-exports all of it.
 
 use crate::TokenId;
 
@@ -66,7 +67,7 @@ impl Batch<'_> {
     /// The first rule that a span breaks.
     pub fn check(
         &self,
-        limits: &super::Limits,
+        limits: &Limits,
         vocab: usize,
         slot_len: impl Fn(Slot) -> usize,
     ) -> Result<(), BatchError> {
@@ -102,7 +103,28 @@ impl Batch<'_> {
     }
 }
 
-/// A batch that breaks the rules of [`super::Backend::forward`].
+/// How much a backend holds. All are hard limits that the scheduler keeps to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sequences held at once; slots are numbered `0..slots`.
+    pub slots: usize,
+    /// Tokens in one [`Batch`].
+    pub batch_tokens: usize,
+    /// Longest sequence of one slot, in tokens.
+    pub context: usize,
+    /// KV room of all slots together, in tokens. A slot's tokens occupy whole pages of `kv_page` tokens.
+    pub kv_tokens: usize,
+    /// Tokens per KV page; 1 where the backend doesn't page.
+    pub kv_page: usize,
+}
+
+impl Limits {
+    /// The context length of a backend that is given none: models that allow 128k tokens would otherwise claim gigabytes of KV
+    /// cache.
+    pub const DEFAULT_CONTEXT: usize = 4096;
+}
+
+/// A batch that breaks the rules of [`Backend::forward`](crate::forward::Backend::forward).
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs)] // each variant's message names its fields
 pub enum BatchError {

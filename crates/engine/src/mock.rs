@@ -7,8 +7,10 @@
 //! It is also the referee of the trait's rules: any batch that breaks one, or that finds no KV room, is refused, and
 //! so is a slot that was not emptied after a failed call.
 
-use super::{Backend, BackendError, BackendInfo, Batch, BatchError, Limits, Logits, Slot, Span, Want};
 use crate::TokenId;
+use crate::forward::{
+    Backend, BackendError, BackendInfo, Batch, BatchError, Limits, Logits, Slot, Span, Want,
+};
 use crate::load::{Architecture, ModelSpec, Rope, RopePairing, RopeScaling};
 use crate::tokenize::Tokenizer;
 use std::sync::LazyLock;

@@ -3,10 +3,10 @@
 
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, Batch, Logits, Slot, Span, Want};
-use crate::request::Text;
 use crate::sample::Sampler;
 use crate::schedule::{SeqId, common_prefix};
-use crate::tokenize::Tokenizer;
+use crate::tokenize::{TextProcessor, Tokenizer};
+use std::collections::HashMap;
 
 /// Most tokens that it reads in one step to catch up with a sequence: a long prompt doesn't hold up the others.
 const CATCH_UP: usize = 256;
@@ -16,7 +16,7 @@ pub struct DraftModel {
     /// Opens the backend.
     pub open: Box<dyn FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send>,
     /// Its tokenizer, which has to be the model's; `None` where the model has none.
-    pub text: Option<Text>,
+    pub text: Option<TextProcessor>,
 }
 
 impl std::fmt::Debug for DraftModel {
@@ -84,7 +84,7 @@ pub fn same_tokens(model: Option<&Tokenizer>, draft: Option<&Tokenizer>) -> Resu
 
 /// What one sequence wants drafted.
 #[derive(Debug)]
-pub struct Wish<'a> {
+pub(super) struct DraftTask {
     /// Which.
     pub id: SeqId,
     /// Its prompt and answer as the model has them; what is drafted is appended.
@@ -93,23 +93,23 @@ pub struct Wish<'a> {
     pub text: Option<Vec<TokenId>>,
     /// Most tokens to draft.
     pub most: usize,
-    /// Draws as the request does.
-    pub sampler: &'a mut Sampler,
     /// What was drafted; less than `most` where there is no room, or the model has to catch up first.
     pub made: Vec<TokenId>,
 }
 
 /// What a slot of the draft model holds, and for whom.
 #[derive(Clone, Debug, Default)]
-struct Held {
+struct DraftSlot {
     owner: Option<SeqId>,
     tokens: Vec<TokenId>,
 }
 
 /// An open draft model.
-pub struct Drafter {
+pub(super) struct Drafter {
     backend: Box<dyn Backend>,
-    slots: Vec<Held>,
+    slots: Vec<DraftSlot>,
+    /// A sampler for each sequence that draws as the request's own does.
+    samplers: HashMap<SeqId, Sampler>,
     logits: Logits,
     /// Tokens below this are the model's too.
     vocab: usize,
@@ -126,39 +126,41 @@ impl Drafter {
     pub fn new(backend: Box<dyn Backend>, vocab: usize) -> Drafter {
         let vocab = vocab.min(backend.spec().vocab_size);
         Drafter {
-            slots: vec![Held::default(); backend.limits().slots],
+            slots: vec![DraftSlot::default(); backend.limits().slots],
+            samplers: HashMap::new(),
             logits: Logits::new(),
             backend,
             vocab,
         }
     }
 
-    /// The backend, to measure it: its slots have to be empty again after that.
-    pub fn backend(&mut self) -> &mut dyn Backend {
-        &mut *self.backend
+    /// Drafts for a sequence from now on; `sampler` is its request's.
+    pub fn begin(&mut self, id: SeqId, sampler: &Sampler) {
+        self.samplers.insert(id, sampler.twin());
     }
 
     /// A sequence has ended: its slot may be taken by another, which reuses what both have in common.
     pub fn end(&mut self, id: SeqId) {
-        for held in self.slots.iter_mut().filter(|held| held.owner == Some(id)) {
-            held.owner = None;
+        self.samplers.remove(&id);
+        for slot in self.slots.iter_mut().filter(|slot| slot.owner == Some(id)) {
+            slot.owner = None;
         }
     }
 
-    /// Drafts for all wishes together, a token of each per forward call. Returns how many calls that were, or 0 if some
+    /// Drafts for all tasks together, a token of each per forward call. Returns how many calls that were, or 0 if some
     /// sequence had more to be read first than a step brings.
     ///
     /// # Errors
     /// What the backend says.
-    pub fn draft(&mut self, wishes: &mut [Wish<'_>]) -> Result<usize, BackendError> {
+    pub fn draft(&mut self, tasks: &mut [DraftTask]) -> Result<usize, BackendError> {
         let (mut budget, mut usual) = (CATCH_UP.min(self.backend.limits().batch_tokens), true);
-        // (wish, slot): who reads or drafts in the next call
+        // (task, slot): who reads or drafts in the next call
         let mut turns: Vec<(usize, Slot)> = Vec::new();
         let mut lens: Vec<usize> = Vec::new();
-        for (i, wish) in wishes.iter().enumerate() {
-            let Some(slot) = self.place(wish)? else { continue };
-            let pending = wish.tokens.len() - self.slots[slot].tokens.len();
-            usual &= pending <= wish.most + 2;
+        for (i, task) in tasks.iter().enumerate() {
+            let Some(slot) = self.place(task)? else { continue };
+            let pending = task.tokens.len() - self.slots[slot].tokens.len();
+            usual &= pending <= task.most + 2;
             let len = pending.min(budget);
             if len > 0 {
                 budget -= len;
@@ -168,26 +170,27 @@ impl Drafter {
         }
         let mut rounds = 0;
         while !turns.is_empty() {
-            self.forward(wishes, &turns, &lens)?;
+            self.forward(tasks, &turns, &lens)?;
             rounds += 1;
             let mut row = 0;
             let mut next = Vec::with_capacity(turns.len());
             for &(i, slot) in &turns {
-                let wish = &mut wishes[i];
-                if self.slots[slot].tokens.len() < wish.tokens.len() {
+                let task = &mut tasks[i];
+                if self.slots[slot].tokens.len() < task.tokens.len() {
                     continue;
                 }
-                let text = wish.text.as_ref().unwrap_or(&wish.tokens);
-                let sampled = wish.sampler.sample(self.logits.row_mut(row), text);
+                let text = task.text.as_ref().unwrap_or(&task.tokens);
+                let sampler = self.samplers.get_mut(&task.id);
+                let sampled = sampler.and_then(|s| s.sample(self.logits.row_mut(row), text).ok());
                 row += 1;
                 // A draft that can't be made is none; what is wrong with the model's own logits is told elsewhere.
-                let Some(token) = sampled.ok().map(|s| s.token).filter(|&t| (t as usize) < self.vocab) else {
+                let Some(token) = sampled.map(|s| s.token).filter(|&t| (t as usize) < self.vocab) else {
                     continue;
                 };
-                wish.tokens.push(token);
-                wish.text.iter_mut().for_each(|text| text.push(token));
-                wish.made.push(token);
-                if wish.made.len() < wish.most {
+                task.tokens.push(token);
+                task.text.iter_mut().for_each(|text| text.push(token));
+                task.made.push(token);
+                if task.made.len() < task.most {
                     next.push((i, slot));
                 }
             }
@@ -197,15 +200,15 @@ impl Drafter {
         Ok(if usual { rounds } else { 0 })
     }
 
-    /// One call: the next `lens` tokens of each turn's wish that its slot lacks. Logits where they reach its end.
+    /// One call: the next `lens` tokens of each turn's task that its slot lacks. Logits where they reach its end.
     fn forward(
         &mut self,
-        wishes: &[Wish<'_>],
+        tasks: &[DraftTask],
         turns: &[(usize, Slot)],
         lens: &[usize],
     ) -> Result<(), BackendError> {
         let spans = turns.iter().zip(lens).map(|(&(i, slot), &len)| {
-            let (start, tokens) = (self.slots[slot].tokens.len(), &wishes[i].tokens);
+            let (start, tokens) = (self.slots[slot].tokens.len(), &tasks[i].tokens);
             let want = if start + len == tokens.len() { Want::Last } else { Want::None };
             Span { slot, start, tokens: &tokens[start..start + len], want }
         });
@@ -213,34 +216,34 @@ impl Drafter {
         self.backend.forward(&batch, &mut self.logits)?;
         for (&(i, slot), &len) in turns.iter().zip(lens) {
             let start = self.slots[slot].tokens.len();
-            self.slots[slot].tokens.extend_from_slice(&wishes[i].tokens[start..start + len]);
+            self.slots[slot].tokens.extend_from_slice(&tasks[i].tokens[start..start + len]);
         }
         Ok(())
     }
 
     /// The slot of a sequence, shortened to what it has in common with it; `None` if there is no room.
-    fn place(&mut self, wish: &Wish<'_>) -> Result<Option<Slot>, BackendError> {
+    fn place(&mut self, task: &DraftTask) -> Result<Option<Slot>, BackendError> {
         let limits = self.backend.limits();
-        let end = wish.tokens.len() + wish.most;
-        if end > limits.context || wish.tokens.iter().any(|&t| t as usize >= self.backend.spec().vocab_size) {
+        let end = task.tokens.len() + task.most;
+        if end > limits.context || task.tokens.iter().any(|&t| t as usize >= self.backend.spec().vocab_size) {
             return Ok(None);
         }
-        let common = |held: &Held| common_prefix(&held.tokens, &wish.tokens);
-        let own = self.slots.iter().position(|held| held.owner == Some(wish.id));
+        let common = |slot: &DraftSlot| common_prefix(&slot.tokens, &task.tokens);
+        let own = self.slots.iter().position(|slot| slot.owner == Some(task.id));
         let free = || {
             let free = (0..self.slots.len()).filter(|&s| self.slots[s].owner.is_none());
             free.max_by_key(|&s| common(&self.slots[s]))
         };
         let Some(slot) = own.or_else(free) else { return Ok(None) };
         // The last token is computed even if the slot has it: its logits are wanted.
-        let keep = common(&self.slots[slot]).min(wish.tokens.len() - 1);
-        self.slots[slot].owner = Some(wish.id);
+        let keep = common(&self.slots[slot]).min(task.tokens.len() - 1);
+        self.slots[slot].owner = Some(task.id);
         self.shorten(slot, keep)?;
         // KV room: what nobody needs makes way.
         let pages = |tokens: usize| tokens.div_ceil(limits.kv_page);
         loop {
             let others = (0..self.slots.len()).filter(|&s| s != slot);
-            let used: usize = others.map(|s| pages(self.slots[s].tokens.len() + wish.most)).sum();
+            let used: usize = others.map(|s| pages(self.slots[s].tokens.len() + task.most)).sum();
             if used + pages(end) <= limits.kv_tokens / limits.kv_page {
                 return Ok(Some(slot));
             }

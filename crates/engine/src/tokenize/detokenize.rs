@@ -1,7 +1,7 @@
 //! [`Detokenizer`]: token ids to text, one at a time, holding back characters whose bytes are not all there yet.
 
+use super::tokenizer::Tokenizer;
 use crate::TokenId;
-use crate::tokenize::Tokenizer;
 
 /// Turns a stream of token ids into text. Whatever it gave out is final.
 ///
@@ -12,7 +12,7 @@ use crate::tokenize::Tokenizer;
 pub struct Detokenizer {
     /// Bytes of an unfinished character.
     held: Vec<u8>,
-    place: Place,
+    position: Position,
     keep_special: bool,
     /// Control tokens that appear by name even so.
     kept: Vec<TokenId>,
@@ -20,7 +20,7 @@ pub struct Detokenizer {
 
 /// Where the next token stands, for the space that SentencePiece puts in front of a text.
 #[derive(Clone, Copy, Debug, Default)]
-enum Place {
+enum Position {
     /// At the start of a text.
     #[default]
     Start,
@@ -37,8 +37,8 @@ impl Detokenizer {
     /// For the continuation of a prompt: a leading space is the text's own, unless the prompt ends with a control
     /// token (as chat prompts of SentencePiece models do).
     pub fn after(prompt: &[TokenId]) -> Detokenizer {
-        let place = prompt.last().map_or(Place::Start, |&id| Place::After(id));
-        Detokenizer { place, ..Detokenizer::default() }
+        let position = prompt.last().map_or(Position::Start, |&id| Position::After(id));
+        Detokenizer { position, ..Detokenizer::default() }
     }
 
     /// Whether control tokens appear by name; by default they are left out.
@@ -55,14 +55,14 @@ impl Detokenizer {
     /// vocabulary is ignored.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: TokenId) -> String {
         let Some(mut bytes) = tokenizer.token_bytes(id) else { return String::new() };
-        let before = match self.place {
-            Place::Start => None,
-            Place::After(id) => Some(id),
+        let before = match self.position {
+            Position::Start => None,
+            Position::After(id) => Some(id),
         };
         if tokenizer.is_text(id) && tokenizer.prefixes_space_after(before) {
             bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
         }
-        self.place = Place::After(id);
+        self.position = Position::After(id);
         if self.keep_special || !tokenizer.is_special(id) || self.kept.contains(&id) {
             self.held.extend_from_slice(bytes);
         }
@@ -73,7 +73,7 @@ impl Detokenizer {
     pub fn finish(&mut self) -> String {
         let text = String::from_utf8_lossy(&self.held).into_owned();
         self.held.clear();
-        self.place = Place::Start;
+        self.position = Position::Start;
         text
     }
 
@@ -97,6 +97,22 @@ impl Detokenizer {
             unfinished = 0;
         }
         self.held.drain(..self.held.len() - unfinished);
+        text
+    }
+}
+
+impl Tokenizer {
+    /// The text of a token sequence, bytes that are no UTF-8 replaced by U+FFFD.
+    ///
+    /// It inverts [`Tokenizer::encode`]: the space that SentencePiece puts in front of a text is taken away again.
+    /// With `skip_special`, control tokens are left out. Ids outside the vocabulary give nothing.
+    pub fn decode(&self, ids: &[TokenId], skip_special: bool) -> String {
+        let mut detokenizer = Detokenizer::new().keep_special(!skip_special);
+        let mut text = String::new();
+        for &id in ids {
+            text.push_str(&detokenizer.push(self, id));
+        }
+        text.push_str(&detokenizer.finish());
         text
     }
 }
