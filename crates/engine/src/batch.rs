@@ -2,6 +2,7 @@
 //! a backend computes it; [`forward`](crate::forward) re-exports all of it.
 
 use crate::TokenId;
+use std::ops::Range;
 
 /// The number of a sequence's place in a backend, `0..limits().slots`.
 pub type Slot = usize;
@@ -31,13 +32,19 @@ pub struct Span<'a> {
 }
 
 impl Span<'_> {
+    /// The indices of the tokens that want logits.
+    pub fn wanted(&self) -> Range<usize> {
+        let len = self.tokens.len();
+        match self.want {
+            Want::None => len..len,
+            Want::Last => len - 1..len,
+            Want::All => 0..len,
+        }
+    }
+
     /// How many logits rows this span asks for.
     pub fn rows(&self) -> usize {
-        match self.want {
-            Want::None => 0,
-            Want::Last => 1,
-            Want::All => self.tokens.len(),
-        }
+        self.wanted().len()
     }
 }
 
@@ -57,6 +64,17 @@ impl Batch<'_> {
     /// All logits rows asked for.
     pub fn rows(&self) -> usize {
         self.spans.iter().map(Span::rows).sum()
+    }
+
+    /// Which of the batch's tokens want logits, in order: indices into all spans' tokens one after another.
+    pub fn wanted_rows(&self) -> impl Iterator<Item = usize> {
+        let mut first = 0;
+        self.spans.iter().flat_map(move |span| {
+            let Range { start, end } = span.wanted();
+            let rows = first + start..first + end;
+            first += span.tokens.len();
+            rows
+        })
     }
 
     /// Checks what every backend demands, so that each need not write it again.

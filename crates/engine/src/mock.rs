@@ -185,7 +185,7 @@ impl Mock {
             let before = state.hashes.last().copied().unwrap_or(options.seed);
             let hash = mix(before ^ mix(u64::from(token)));
             state.hashes.push(hash);
-            if span.want == Want::All || (span.want == Want::Last && i + 1 == span.tokens.len()) {
+            if span.wanted().contains(&i) {
                 state.decodes_from.get_or_insert(span.start + i + 1);
                 if let Some(row) = rows.next() {
                     write_row(hash, options.end_every, row);
@@ -280,10 +280,8 @@ impl Backend for Mock {
         };
         let room = self.free_pages() * kv_page;
         let shared = self.slot_mut(from)?.hashes.iter().take(len.min(room)).copied().collect();
+        self.options.limits.check_empty(to, |to| self.held(to))?;
         let target = self.slot_mut(to)?;
-        if !target.hashes.is_empty() || target.broken {
-            return Err(BackendError::Failed(format!("slot {to} is not empty, so it can't share a prefix")));
-        }
         target.hashes = shared;
         Ok(target.hashes.len())
     }
@@ -303,10 +301,11 @@ impl Backend for Mock {
         let mut words =
             from.chunks_exact(8).map(|b| b.iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b)));
         let own = words.next() == Some(seed) && words.len() >= len && len <= room;
-        let target = self.slot_mut(slot)?;
-        if !own || !target.hashes.is_empty() || target.broken {
+        self.options.limits.check_empty(slot, |slot| self.held(slot))?;
+        if !own {
             return Err(BackendError::Failed(format!("slot {slot} can't take these keys and values")));
         }
+        let target = self.slot_mut(slot)?;
         target.hashes = words.take(len).collect();
         Ok(len)
     }

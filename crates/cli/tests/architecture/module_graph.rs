@@ -63,7 +63,8 @@ impl ModuleGraph {
             }
             modules.insert(path, Module { file, ..module });
         }
-        let uses = modules.iter().map(|(path, module)| (module.file.clone(), used_by(&modules, path, module)));
+        let uses =
+            modules.iter().map(|(path, module)| (module.file.clone(), used_by(&modules, path, module)));
         ModuleGraph { uses: uses.collect() }
     }
 

@@ -1,7 +1,7 @@
 //! How a backend derives its [`Limits`] from a model and the options it was given.
 
 use super::backend::BackendError;
-use crate::batch::{Limits, Slot};
+use crate::batch::{BatchError, Limits, Slot};
 use crate::load::ModelSpec;
 
 impl Limits {
@@ -52,5 +52,18 @@ impl Limits {
     pub fn check_slot(&self, slot: Slot) -> Result<(), BackendError> {
         let slots = self.slots;
         if slot < slots { Ok(()) } else { Err(BackendError::NoSuchSlot { slot, slots }) }
+    }
+
+    /// Refuses a slot that does not exist or holds tokens: prefixes are shared with empty slots only, and keys and values
+    /// imported into them. `len` gives the length a slot has now.
+    ///
+    /// # Errors
+    /// [`BackendError::NoSuchSlot`], [`BatchError::WrongStart`].
+    pub fn check_empty(&self, slot: Slot, len: impl FnOnce(Slot) -> usize) -> Result<(), BackendError> {
+        self.check_slot(slot)?;
+        match len(slot) {
+            0 => Ok(()),
+            len => Err(BatchError::WrongStart { slot, start: 0, len }.into()),
+        }
     }
 }
