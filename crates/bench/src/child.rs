@@ -241,11 +241,11 @@ impl Seen {
                 self.text.push_str(&text);
                 None
             }
-            Event::Dropped { .. } => None,
             Event::Finished(outcome) => Some(match outcome.reason {
                 FinishReason::Error(why) => Err(why),
                 _ => Ok(outcome),
             }),
+            _ => None,
         }
     }
 }

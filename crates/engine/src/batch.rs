@@ -4,7 +4,7 @@
 use crate::TokenId;
 use std::ops::Range;
 
-/// The number of a sequence's place in a backend, `0..limits().slots`.
+/// The number of a sequence's slot in a backend, `0..limits().slots`.
 pub type Slot = usize;
 
 /// Which positions of a span want logits.
@@ -21,7 +21,7 @@ pub enum Want {
 /// Tokens that extend one slot. `start` is the slot's length before the call.
 #[derive(Clone, Copy, Debug)]
 pub struct Span<'a> {
-    /// Which sequence.
+    /// The slot of the sequence.
     pub slot: Slot,
     /// How many tokens the slot holds already; the first token's position.
     pub start: usize,
@@ -77,7 +77,7 @@ impl Batch<'_> {
         })
     }
 
-    /// Checks what every backend demands, so that each need not write it again.
+    /// Checks the rules that hold for every backend.
     ///
     /// `slot_len(slot)` gives the length a slot has now.
     ///
@@ -145,6 +145,7 @@ impl Limits {
 /// A batch that breaks the rules of [`Backend::forward`](crate::forward::Backend::forward).
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs)] // each variant's message names its fields
+#[non_exhaustive]
 pub enum BatchError {
     #[error("{tokens} tokens in one batch; this backend takes at most {limit}")]
     TooManyTokens { tokens: usize, limit: usize },

@@ -1,21 +1,25 @@
-//! The engine: everything between a prompt and a stream of text that does not multiply matrices.
+//! The engine: everything between a prompt and a stream of text except the matrix products.
 //!
-//! One room per step, in the order a request walks through them:
+//! One module per step, in the order in which a request passes through them. A module uses earlier ones only:
 //!
-//! * [`load`] opens a model file or folder and says what it is ([`load::ModelSpec`]);
-//! * [`request`] is what a caller asks for: prompt, sampling, limits;
+//! * [`load`] opens a model file or folder and describes it ([`load::ModelSpec`]);
 //! * [`tokenize`] turns text and chats into token ids and back;
 //! * [`schedule`] decides which tokens of which sequences go into the next step (pure: no I/O, no clock);
-//! * [`speculate`] guesses what comes next, so that one step can compute several tokens;
-//! * [`forward`] is the cut: the [`forward::Backend`] trait turns tokens into logits;
+//! * [`speculate`] drafts the next tokens, so that one step can compute several;
+//! * [`forward`] is the boundary to the backends: the [`forward::Backend`] trait turns tokens into logits;
 //! * [`sample`] turns logits into the next token;
 //! * [`stream`] turns tokens into text events, stop strings and finish reasons;
 //! * [`worker`] is the loop that runs schedule → forward → sample → stream on one thread, behind an [`Engine`].
 //!
-//! The engine never multiplies a matrix: that is behind [`forward::Backend`].
+//! Beside them: [`request`] is what a caller asks for (prompt, sampling, limits), [`quant`] the types of a quantised model's
+//! tensors, [`prompt_cache`] stores prompts on disk, [`mock`] is a backend for tests.
+//!
+//! # Features
+//! * `grammar` (default): output that follows a JSON schema, a grammar or a regular expression;
+//! * `hf-tokenizers` (default): tokenizers in `tokenizer.json`.
 //!
 //! # Example
-//! The mock backend needs no model. Any other is started the same way.
+//! The mock backend needs no model. Other backends are started in the same way.
 //!
 //! ```
 //! use zonda_engine::mock::{Mock, MockOptions};
@@ -31,12 +35,12 @@
 //! for event in engine.submit(request)? {
 //!     match event {
 //!         Event::Tokens { text, .. } => answer.push_str(&text),
-//!         Event::Dropped { .. } => unreachable!("the request's context_shift is off"),
 //!         Event::Finished(outcome) => {
 //!             assert!(matches!(outcome.reason, FinishReason::Length | FinishReason::Stop));
 //!             // The mock's tokens are words.
 //!             assert_eq!(outcome.usage.completion_tokens, answer.split_whitespace().count());
 //!         }
+//!         _ => {}
 //!     }
 //! }
 //! assert!(!answer.is_empty());

@@ -1,11 +1,11 @@
-//! The mock backend: deterministic, for tests and as the harness's overhead floor.
+//! The mock backend: deterministic, for tests and for measuring the overhead of the engine itself.
 //!
-//! Its logits are a pure function of the seed and of the tokens that the slot holds: a few words stand out, which
-//! ones is a hash of the whole history. So its text never loops, does not depend on batching, and a token computed
-//! at the wrong position or in the wrong slot changes everything after it.
+//! Its logits are a pure function of the seed and of the tokens in the slot: a hash of the whole history picks a few words
+//! with high logits. So its text never loops and does not depend on batching, and a token computed at the wrong position or
+//! in the wrong slot changes everything after it.
 //!
-//! It is also the referee of the trait's rules: any batch that breaks one, or that finds no KV room, is refused, and
-//! so is a slot that was not emptied after a failed call.
+//! It also checks the trait's rules: it refuses a batch that breaks one or for which there is no KV memory left, and a slot
+//! that was not emptied after a failed call.
 
 use crate::TokenId;
 use crate::forward::{
@@ -16,22 +16,22 @@ use crate::tokenize::Tokenizer;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// What a mock is like. The default has no delays, no faults, and room for 8 sequences of 8192 tokens.
+/// The options of a mock. The default has no delays, no faults, and room for 8 sequences of 8192 tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MockOptions {
-    /// Picks the text.
+    /// The seed of the text.
     pub seed: u64,
-    /// Slept once in a step that ends a slot's first prefill.
+    /// Sleep in each step that ends a slot's first prefill.
     pub ttft: Duration,
-    /// Slept once in a step that decodes, however many slots do.
+    /// Sleep in each step that decodes, for any number of slots.
     pub per_token: Duration,
-    /// The end-of-sequence token is the most probable one once in so many tokens; 0: never.
+    /// The end-of-sequence token is the most probable one once in this many tokens; 0: never.
     pub end_every: u64,
-    /// How much it holds.
+    /// Its capacity.
     pub limits: Limits,
     /// How much of a prefix survives truncation and sharing.
     pub prefix: PrefixSupport,
-    /// Something to go wrong, for tests.
+    /// A fault to inject, for tests.
     pub fault: Option<Fault>,
 }
 
@@ -49,7 +49,7 @@ impl Default for MockOptions {
     }
 }
 
-/// What backends differ in: how finely a slot's past can be cut.
+/// How finely a slot's tokens can be cut; backends differ in this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrefixSupport {
     /// At any token.
@@ -62,21 +62,21 @@ pub enum PrefixSupport {
     Never,
 }
 
-/// Something to go wrong in a forward call.
+/// A fault in a forward call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// In which forward call, counted from 0.
+    /// The forward call, counted from 0.
     pub call: usize,
-    /// What.
+    /// The kind of fault.
     pub kind: FaultKind,
 }
 
-/// How a forward call goes wrong.
+/// How a forward call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
-    /// It returns an error after having changed the slots.
+    /// It returns an error after changing the slots.
     Error,
-    /// It panics after having changed the slots.
+    /// It panics after changing the slots.
     Panic,
     /// The first row of logits holds a NaN.
     Nan,
@@ -90,13 +90,13 @@ pub enum FaultKind {
 #[derive(Clone, Debug, Default)]
 struct SlotState {
     hashes: Vec<u64>,
-    /// The length at which it gave its first logits: decoding starts there.
+    /// The length at its first logits, where decoding starts.
     decodes_from: Option<usize>,
-    /// A call failed: it has to be emptied first.
+    /// A call failed: the slot has to be emptied before it is used again.
     broken: bool,
 }
 
-/// The tokens a mock makes text of.
+/// The tokens of a mock's text.
 struct Vocabulary {
     size: usize,
     /// Words with a space in front.
@@ -125,7 +125,7 @@ pub struct Mock {
 }
 
 impl Mock {
-    /// A mock that holds nothing yet.
+    /// A mock with empty slots.
     pub fn new(options: MockOptions) -> Mock {
         let slots = vec![SlotState::default(); options.limits.slots];
         Mock { spec: spec(options.limits.context), options, slots, calls: 0 }
@@ -195,7 +195,7 @@ impl Mock {
     }
 }
 
-/// Six words stand out, each by a random amount; the rest of the vocabulary is improbable. Sometimes the end wins.
+/// Six words get high logits of random height; the rest of the vocabulary is improbable. Sometimes the end token wins.
 fn write_row(hash: u64, end_every: u64, row: &mut [f32]) {
     let Vocabulary { words, end, .. } = &*VOCABULARY;
     row.fill(-12.0);
@@ -338,7 +338,7 @@ impl Mock {
     }
 }
 
-/// What a mock says its model is: the smallest shapes that are consistent.
+/// The spec of a mock's model: the smallest consistent shapes.
 fn spec(context: usize) -> ModelSpec {
     ModelSpec {
         architecture: Architecture::Llama,

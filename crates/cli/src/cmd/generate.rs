@@ -131,6 +131,7 @@ impl Session {
                     }
                     return Ok((tokens, outcome));
                 }
+                Some(_) => {}
             }
         }
         Err(anyhow::anyhow!("the engine stopped before the generation ended"))

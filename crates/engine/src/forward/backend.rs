@@ -6,13 +6,13 @@ use crate::load::ModelSpec;
 
 /// One loaded model. Synchronous, opened, used and dropped on one worker thread, so it need not be `Send`.
 pub trait Backend {
-    /// What runs the model: name, version, device, instruction set, threads.
+    /// The backend's name, version, device, instruction set and threads.
     fn info(&self) -> BackendInfo;
 
-    /// What the model is: shapes, context, options.
+    /// The model's shapes, context and options.
     fn spec(&self) -> &ModelSpec;
 
-    /// How much fits: slots, tokens a batch, KV tokens.
+    /// The backend's capacity: slots, tokens per batch, KV tokens.
     fn limits(&self) -> Limits;
 
     /// Extends each span's slot with its tokens and fills logits rows for the spans that want them.
@@ -25,7 +25,7 @@ pub trait Backend {
     /// and changes nothing. After any other error the slots in the batch must be truncated to 0 before reuse.
     fn forward(&mut self, batch: &Batch<'_>, out: &mut Logits) -> Result<(), BackendError>;
 
-    /// Keeps at most `len` tokens of a slot; returns how many survived (0 empties the slot and frees its KV room).
+    /// Keeps at most `len` tokens of a slot; returns how many are left. 0 empties the slot and frees its KV memory.
     ///
     /// # Errors
     /// If the slot does not exist.
@@ -38,20 +38,20 @@ pub trait Backend {
     /// If a slot does not exist or `to` is not empty.
     fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError>;
 
-    /// Appends the keys and values of a slot's first `len` tokens to `out`, in a layout of the backend's own that begins with
-    /// its version; returns of how many. 0 tokens of an empty slot ask whether it can.
+    /// Appends the keys and values of a slot's first `len` tokens to `out`, in the backend's own layout, which begins with its
+    /// version; returns the number of tokens exported. Exporting 0 tokens of an empty slot tests whether the backend can export.
     ///
     /// # Errors
-    /// [`BackendError::Unsupported`] where it can't; if the slot does not exist or holds less.
+    /// [`BackendError::Unsupported`] if the backend can't; an error if the slot does not exist or holds fewer tokens.
     fn export_kv(&mut self, _slot: Slot, _len: usize, _out: &mut Vec<u8>) -> Result<usize, BackendError> {
         Err(no_export(&self.info().name))
     }
 
-    /// Makes the empty slot start with the first `len` tokens of an export; returns how many it holds then.
+    /// Fills the empty slot with the first `len` tokens of an export; returns how many tokens it holds then.
     ///
     /// # Errors
-    /// As [`Backend::export_kv`]; if the slot is not empty, there is no KV room, or `from` is no export of this model and KV
-    /// type. Changes nothing then.
+    /// As [`Backend::export_kv`]; also if the slot is not empty, there is no KV memory left, or `from` is not an export of this
+    /// model and KV type. The slot is unchanged then.
     fn import_kv(&mut self, _slot: Slot, _len: usize, _from: &[u8]) -> Result<usize, BackendError> {
         Err(no_export(&self.info().name))
     }
@@ -59,12 +59,11 @@ pub trait Backend {
 
 fn no_export(backend: &str) -> BackendError {
     BackendError::Unsupported(format!(
-        "the {backend} backend does not hand out its KV cache, so prompts can't be kept on disk with it; native and \
-         llama-cpp do"
+        "the {backend} backend can't export its KV cache, so prompts can't be stored on disk with it"
     ))
 }
 
-/// What runs a model, for records and reports.
+/// The backend that runs a model, for records and reports.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BackendInfo {
     /// The backend's name on the command line: `native`, `llama-cpp`, `mlx`, `mock`.
@@ -73,7 +72,7 @@ pub struct BackendInfo {
     pub version: String,
     /// What it computes on: `cpu`, or a GPU's name.
     pub device: String,
-    /// The instruction set in use, such as `avx512`; empty where it means nothing.
+    /// The instruction set in use, such as `avx512`; empty if there is none to name.
     pub isa: String,
     /// Worker threads (1 for single-threaded backends).
     pub threads: usize,
@@ -85,8 +84,9 @@ pub struct BackendInfo {
 
 /// Why a backend could not open or run.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BackendError {
-    /// The batch breaks the trait's rules; nothing was changed.
+    /// The batch breaks the trait's rules; no slot was changed.
     #[error("invalid batch: {0}")]
     Batch(#[from] BatchError),
     /// A slot number outside `0..slots`.
@@ -100,7 +100,7 @@ pub enum BackendError {
     /// The model could not be read.
     #[error(transparent)]
     Load(#[from] crate::load::LoadError),
-    /// The backend can't run this model or these options; says what it was and what would work.
+    /// The backend can't run this model or these options; the message says what it found and what it supports.
     #[error("{0}")]
     Unsupported(String),
     /// Something failed while running: allocation, device, foreign library.

@@ -5,26 +5,26 @@ use crate::batch::{BatchError, Limits, Slot};
 use crate::load::ModelSpec;
 
 impl Limits {
-    /// The context to open a model with: as asked, else the model's own up to [`Limits::DEFAULT_CONTEXT`].
+    /// The context length to open a model with: `asked`, or else the model's own, at most [`Limits::DEFAULT_CONTEXT`].
     ///
     /// # Errors
-    /// If it is 0, or more than the model takes.
+    /// If it is 0 or longer than the model's.
     pub fn context_of(spec: &ModelSpec, asked: Option<usize>) -> Result<usize, BackendError> {
         let context = asked.unwrap_or_else(|| spec.context_length.min(Self::DEFAULT_CONTEXT));
         if context == 0 || context > spec.context_length {
             return Err(BackendError::Unsupported(format!(
-                "a context of {context} tokens; this model takes 1 to {}",
+                "a context of {context} tokens; this model supports 1 to {}",
                 spec.context_length
             )));
         }
         Ok(context)
     }
 
-    /// The limits of a backend whose KV cache comes in pages of `kv_page` tokens: room for `kv_tokens`, or for every slot's
-    /// whole context, in whole pages.
+    /// The limits of a backend whose KV cache has pages of `kv_page` tokens. The cache holds `kv_tokens`, or every slot's whole
+    /// context, rounded up to whole pages.
     ///
     /// # Errors
-    /// As [`Limits::context_of`], or if there are no slots or no tokens in a batch.
+    /// As [`Limits::context_of`]; also if `slots` or `batch_tokens` is 0.
     pub fn paged(
         spec: &ModelSpec,
         context: Option<usize>,

@@ -1,4 +1,4 @@
-//! The cut between the engine and the backends: tokens in, logits out.
+//! The boundary between the engine and the backends: tokens in, logits out.
 
 mod backend;
 mod limits;

@@ -23,6 +23,7 @@ pub(super) const TEMPORARY: &str = ".zonda-prompt-";
 /// Why an entry is not used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // each variant's message names its fields
+#[non_exhaustive]
 pub enum CacheError {
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },

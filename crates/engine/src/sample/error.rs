@@ -4,6 +4,7 @@ use crate::TokenId;
 
 /// Why no token could be chosen. The model's numbers are broken, or everything was forbidden.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SampleError {
     /// Every logit is NaN.
     #[error("the logits at position {position} are all NaN")]

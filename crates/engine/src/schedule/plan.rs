@@ -124,6 +124,7 @@ pub struct Occupancy {
 /// Why a sequence was not taken, or a scheduler could not be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs)] // each variant's message names its fields
+#[non_exhaustive]
 pub enum ScheduleError {
     #[error("the backend's limits allow nothing to run: {0:?}")]
     BadLimits(Limits),

@@ -1,15 +1,15 @@
-//! How many tokens to draft: as many as make tokens come fastest, by what was accepted and what steps cost so far.
+//! How many tokens to draft: the number with the highest expected throughput, given the acceptance and the costs so far.
 
 use super::cost::Costs;
 
-/// Drafting has to promise at least this much more speed than not to.
+/// Drafting has to be expected to be faster by at least this factor.
 const WORTH: f64 = 1.05;
-/// How much an observation fades with each one after it.
+/// The weight of an observation decays by this factor with each later one.
 const FADE: f64 = 0.97;
-/// Observations that a prior counts for.
+/// The weight of a prior, in observations.
 const PRIOR: f64 = 3.0;
 
-/// How often drafted tokens were right, by class: fading counts.
+/// How often drafted tokens were right, by class: counts that decay.
 #[derive(Clone, Debug)]
 pub struct Acceptance<const CLASSES: usize> {
     right: [f64; CLASSES],
@@ -23,32 +23,32 @@ impl<const CLASSES: usize> Default for Acceptance<CLASSES> {
 }
 
 impl<const CLASSES: usize> Acceptance<CLASSES> {
-    /// A drafted token of a class was compared with the one that came.
+    /// Records whether a drafted token of a class was right.
     pub fn saw(&mut self, class: usize, right: bool) {
         self.tried[class] = self.tried[class] * FADE + 1.0;
         self.right[class] = self.right[class] * FADE + f64::from(u8::from(right));
     }
 
-    /// The probability that a token of a class is right, with what was thought before.
+    /// The probability that a token of a class is right, given a prior.
     pub fn of(&self, class: usize, prior: f64) -> f64 {
         (self.right[class] + PRIOR * prior) / (self.tried[class] + PRIOR)
     }
 }
 
-/// A sequence that could have tokens verified in the next step.
+/// A sequence whose draft the next step could verify.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// By token of its draft: the probability that it and all before it are right. Descending.
+    /// For each token of its draft, the probability that it and all before it are right. Descending.
     pub chances: Vec<f64>,
-    /// What it costs to draft one token, in seconds.
+    /// Seconds to draft one token.
     pub drafting: f64,
 }
 
-/// How many tokens of each candidate's draft to verify in a step with `decoding` sequences (the candidates among them):
-/// those that make the expected tokens per second highest.
+/// How many tokens of each candidate's draft to verify in a step with `decoding` sequences (including the candidates), for the
+/// highest expected tokens per second.
 ///
-/// The next best token of all drafts is added until none is left; the best of these steps is taken, if it is worth
-/// it. `tokens(m) / time(m)`, with `tokens(m) = decoding + Σ chances` and `time(m) = cost(decoding + m) + Σ drafting`.
+/// Tokens are added in descending order of probability, over all drafts; the best of these steps is chosen if it pays.
+/// `tokens(m) / time(m)`, with `tokens(m) = decoding + Σ chances` and `time(m) = cost(decoding + m) + Σ drafting`.
 pub fn choose(costs: &Costs, decoding: usize, candidates: &[Candidate]) -> Vec<usize> {
     let mut lengths = vec![0; candidates.len()];
     let mut best = lengths.clone();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 /// One delivery. A generation is any number of `Tokens`, `Dropped` among them, then exactly one `Finished`.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Event {
     /// Generated tokens and the text that became certain with them.
     Tokens {

@@ -6,7 +6,7 @@ use super::tokenizer::{Encode, Tokenizer};
 use crate::TokenId;
 use std::sync::Arc;
 
-/// What turns text into a model's token ids and back.
+/// Turns text into a model's token ids and back.
 #[derive(Clone, Debug)]
 pub struct TextProcessor {
     /// The model's tokenizer.
@@ -36,11 +36,10 @@ impl TextProcessor {
         }
     }
 
-    /// The token ids of a conversation. The template writes BOS itself; where it does not and the model wants one,
-    /// it is put in front.
+    /// The token ids of a conversation. If the template writes no BOS and the model wants one, it is put in front.
     ///
     /// # Errors
-    /// If the model has no template, or it fails on this conversation.
+    /// If the model has no template, or the template fails on this conversation.
     pub fn encode_chat(
         &self,
         messages: &[Message],

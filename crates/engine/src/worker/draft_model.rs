@@ -27,6 +27,7 @@ impl std::fmt::Debug for DraftModel {
 
 /// A draft model whose tokens are not the model's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TokenizerMismatch {
     /// One has a tokenizer and the other has none.
     #[error("{with} has a tokenizer and {without} has none")]

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How an engine schedules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -376,7 +376,10 @@ fn open_backend(
     let parallel = match config.parallel {
         Parallel::All => limits.slots,
         Parallel::AtMost(n) => n.clamp(1, limits.slots),
-        Parallel::Measured(most) => best_parallel(&mut *backend, most)?,
+        Parallel::Measured(most) => {
+            let started = Instant::now();
+            best_parallel(&mut *backend, most, &|| started.elapsed())?
+        }
     };
     let scheduler = scheduler.with_max_running(parallel);
     let costs = match config.speculate {
