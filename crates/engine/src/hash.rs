@@ -1,4 +1,4 @@
-//! The hash that names files and tells models apart: FNV-1a of 64 bits. It guards against mistakes, not against attackers.
+//! The hash that names files and distinguishes models: 64-bit FNV-1a. It protects against mistakes, not attackers.
 
 /// Fowler, Noll and Vo's hash of 64 bits.
 pub(crate) fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {

@@ -14,8 +14,8 @@ use std::time::Instant;
 pub enum Prompt {
     /// Token ids, used as they are. Needs no tokenizer.
     Tokens(Vec<TokenId>),
-    /// TextProcessor, taken as it is but for a BOS in front if the model wants one. Control tokens written out in it
-    /// (`<|im_end|>`) count as such.
+    /// Text, used as it is, with a BOS in front if the model wants one. Names of control tokens in it (`<|im_end|>`) become
+    /// these tokens.
     Text(String),
     /// A conversation, rendered by the model's chat template.
     Chat {

@@ -1,4 +1,4 @@
-//! Tokens to text events: detokenising, stop strings, finish reasons.
+//! Tokens to text events: stop strings, finish reasons, times.
 
 mod event;
 mod figures;

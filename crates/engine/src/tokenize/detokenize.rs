@@ -1,24 +1,23 @@
-//! [`Detokenizer`]: token ids to text, one at a time, holding back characters whose bytes are not all there yet.
+//! [`Detokenizer`]: token ids to text, one at a time; incomplete characters are held back.
 
 use super::tokenizer::Tokenizer;
 use crate::TokenId;
 
-/// Turns a stream of token ids into text. Whatever it gave out is final.
+/// Turns a stream of token ids into text. Returned text is final.
 ///
-/// Tokens may end inside a character: bytes that could still become one are held back until the next token decides.
-/// Bytes that can't are U+FFFD, as in [`String::from_utf8_lossy`]. All pushes and the finish together are
-/// [`Tokenizer::decode`] of all ids.
+/// A token may end inside a character: its bytes are held back until the character is complete. Invalid bytes become U+FFFD, as
+/// in [`String::from_utf8_lossy`]. The results of all pushes and the finish together equal [`Tokenizer::decode`] of all ids.
 #[derive(Clone, Debug, Default)]
 pub struct Detokenizer {
     /// Bytes of an unfinished character.
     held: Vec<u8>,
     position: Position,
     keep_special: bool,
-    /// Control tokens that appear by name even so.
+    /// Control tokens that always appear by name.
     kept: Vec<TokenId>,
 }
 
-/// Where the next token stands, for the space that SentencePiece puts in front of a text.
+/// The position of the next token, for the space that SentencePiece puts in front of a text.
 #[derive(Clone, Copy, Debug, Default)]
 enum Position {
     /// At the start of a text.
@@ -29,30 +28,29 @@ enum Position {
 }
 
 impl Detokenizer {
-    /// For a text of its own.
+    /// For a new text.
     pub fn new() -> Detokenizer {
         Detokenizer::default()
     }
 
-    /// For the continuation of a prompt: a leading space is the text's own, unless the prompt ends with a control
-    /// token (as chat prompts of SentencePiece models do).
+    /// For the continuation of a prompt: a leading space belongs to the text, unless the prompt ends with a control token (as
+    /// chat prompts of SentencePiece models do).
     pub fn after(prompt: &[TokenId]) -> Detokenizer {
         let position = prompt.last().map_or(Position::Start, |&id| Position::After(id));
         Detokenizer { position, ..Detokenizer::default() }
     }
 
-    /// Whether control tokens appear by name; by default they are left out.
+    /// Sets whether control tokens appear by name; by default they are left out.
     pub fn keep_special(self, keep: bool) -> Detokenizer {
         Detokenizer { keep_special: keep, ..self }
     }
 
-    /// Lets these control tokens appear by name, whatever becomes of the others.
+    /// Sets control tokens that always appear by name.
     pub fn keep(self, kept: Vec<TokenId>) -> Detokenizer {
         Detokenizer { kept, ..self }
     }
 
-    /// Takes the next token and returns the text that became certain, which may be empty. An id outside the
-    /// vocabulary is ignored.
+    /// Takes the next token and returns the text that became final, which may be empty. An id outside the vocabulary is ignored.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: TokenId) -> String {
         let Some(mut bytes) = tokenizer.token_bytes(id) else { return String::new() };
         let before = match self.position {
@@ -77,7 +75,7 @@ impl Detokenizer {
         text
     }
 
-    /// Takes all but an unfinished character off the held bytes.
+    /// Removes and returns the held bytes except an incomplete character.
     fn certain(&mut self) -> String {
         let mut text = String::with_capacity(self.held.len());
         let mut unfinished = 0;
@@ -102,9 +100,9 @@ impl Detokenizer {
 }
 
 impl Tokenizer {
-    /// The text of a token sequence, bytes that are no UTF-8 replaced by U+FFFD.
+    /// The text of a token sequence; invalid UTF-8 becomes U+FFFD.
     ///
-    /// It inverts [`Tokenizer::encode`]: the space that SentencePiece puts in front of a text is taken away again.
+    /// It inverts [`Tokenizer::encode`]: the space that SentencePiece puts in front of a text is removed.
     /// With `skip_special`, control tokens are left out. Ids outside the vocabulary give nothing.
     pub fn decode(&self, ids: &[TokenId], skip_special: bool) -> String {
         let mut detokenizer = Detokenizer::new().keep_special(!skip_special);

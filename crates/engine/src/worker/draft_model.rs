@@ -1,5 +1,5 @@
-//! A draft model: a smaller model with the same tokenizer, on a backend and slots of its own, which says what the large one
-//! may say next.
+//! A draft model: a smaller model with the same tokenizer, on its own backend and slots, which drafts the large model's next
+//! tokens.
 
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, Batch, Logits, Slot, Span, Want};
@@ -8,14 +8,14 @@ use crate::schedule::{SeqId, common_prefix};
 use crate::tokenize::{TextProcessor, Tokenizer};
 use std::collections::HashMap;
 
-/// Most tokens that it reads in one step to catch up with a sequence: a long prompt doesn't hold up the others.
+/// Maximum number of prompt tokens it reads per step, so that a long prompt does not delay other sequences.
 const CATCH_UP: usize = 256;
 
-/// How a draft model's backend is opened, on the worker's thread, and its tokenizer.
+/// A draft model to open: its backend, opened on the worker's thread, and its tokenizer.
 pub struct DraftModel {
     /// Opens the backend.
     pub open: Box<dyn FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send>,
-    /// Its tokenizer, which has to be the model's; `None` where the model has none.
+    /// Its tokenizer, which must have the model's tokens; `None` if the model has no tokenizer.
     pub text: Option<TextProcessor>,
 }
 
@@ -25,39 +25,39 @@ impl std::fmt::Debug for DraftModel {
     }
 }
 
-/// A draft model whose tokens are not the model's.
+/// Why a draft model's tokens are not the model's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerMismatch {
-    /// One has a tokenizer and the other has none.
+    /// Only one of the two has a tokenizer.
     #[error("{with} has a tokenizer and {without} has none")]
     OneHasNone {
-        /// Which has one.
+        /// The model with a tokenizer.
         with: &'static str,
-        /// Which has not.
+        /// The model without one.
         without: &'static str,
     },
-    /// Different sizes.
+    /// The vocabularies differ in size.
     #[error("the draft model's tokenizer has {draft} tokens, the model's {model}")]
     Size {
-        /// The draft's.
+        /// The draft model's size.
         draft: usize,
-        /// The model's.
+        /// The model's size.
         model: usize,
     },
-    /// A token stands for something else.
+    /// A token stands for different bytes.
     #[error("token {id} is {draft:?} to the draft model and {model:?} to the model")]
     Token {
         /// The first such token.
         id: TokenId,
-        /// What it is to the draft model.
+        /// The token in the draft model.
         draft: String,
-        /// What it is to the model.
+        /// The token in the model.
         model: String,
     },
 }
 
-/// Whether two models' tokens are the same: as many, each with the same bytes.
+/// Checks that two models have the same tokens: as many, each with the same bytes.
 ///
 /// # Errors
 /// The first difference.
@@ -83,22 +83,22 @@ pub fn same_tokens(model: Option<&Tokenizer>, draft: Option<&Tokenizer>) -> Resu
     }
 }
 
-/// What one sequence wants drafted.
+/// A draft to make for one sequence.
 #[derive(Debug)]
 pub(super) struct DraftTask {
-    /// Which.
+    /// The sequence.
     pub id: SeqId,
-    /// Its prompt and answer as the model has them; what is drafted is appended.
+    /// Its prompt and answer as the model sees them; drafted tokens are appended.
     pub tokens: Vec<TokenId>,
-    /// The same with what a full context has dropped, if it has: what draws and penalties go by.
+    /// The same including tokens dropped by context shifts, if there are any; sampling uses this text.
     pub text: Option<Vec<TokenId>>,
-    /// Most tokens to draft.
+    /// The maximum number of tokens to draft.
     pub most: usize,
-    /// What was drafted; less than `most` where there is no room, or the model has to catch up first.
+    /// The drafted tokens; fewer than `most` if there is no room or the model has to read the prompt first.
     pub made: Vec<TokenId>,
 }
 
-/// What a slot of the draft model holds, and for whom.
+/// The tokens in a slot of the draft model, and the sequence they belong to.
 #[derive(Clone, Debug, Default)]
 struct DraftSlot {
     owner: Option<SeqId>,
@@ -112,7 +112,7 @@ pub(super) struct Drafter {
     /// A sampler for each sequence that draws as the request's own does.
     samplers: HashMap<SeqId, Sampler>,
     logits: Logits,
-    /// Tokens below this are the model's too.
+    /// Tokens below this exist in the model, too.
     vocab: usize,
 }
 
@@ -140,7 +140,7 @@ impl Drafter {
         self.samplers.insert(id, sampler.twin());
     }
 
-    /// A sequence has ended: its slot may be taken by another, which reuses what both have in common.
+    /// Ends a sequence. Another one may take its slot over and reuse a common prefix.
     pub fn end(&mut self, id: SeqId) {
         self.samplers.remove(&id);
         for slot in self.slots.iter_mut().filter(|slot| slot.owner == Some(id)) {
@@ -148,14 +148,14 @@ impl Drafter {
         }
     }
 
-    /// Drafts for all tasks together, a token of each per forward call. Returns how many calls that were, or 0 if some
-    /// sequence had more to be read first than a step brings.
+    /// Makes all drafts together, one token of each per forward call. Returns the number of calls, or 0 if some sequence had more
+    /// tokens to read first than a step adds.
     ///
     /// # Errors
-    /// What the backend says.
+    /// The backend's.
     pub fn draft(&mut self, tasks: &mut [DraftTask]) -> Result<usize, BackendError> {
         let (mut budget, mut usual) = (CATCH_UP.min(self.backend.limits().batch_tokens), true);
-        // (task, slot): who reads or drafts in the next call
+        // (task, slot) pairs that read or draft in the next call
         let mut turns: Vec<(usize, Slot)> = Vec::new();
         let mut lens: Vec<usize> = Vec::new();
         for (i, task) in tasks.iter().enumerate() {
@@ -184,7 +184,7 @@ impl Drafter {
                 let sampler = self.samplers.get_mut(&task.id);
                 let sampled = sampler.and_then(|s| s.sample(self.logits.row_mut(row), text).ok());
                 row += 1;
-                // A draft that can't be made is none; what is wrong with the model's own logits is told elsewhere.
+                // If sampling fails, nothing is drafted; errors in the model's own logits are reported elsewhere.
                 let Some(token) = sampled.map(|s| s.token).filter(|&t| (t as usize) < self.vocab) else {
                     continue;
                 };
@@ -201,7 +201,7 @@ impl Drafter {
         Ok(if usual { rounds } else { 0 })
     }
 
-    /// One call: the next `lens` tokens of each turn's task that its slot lacks. Logits where they reach its end.
+    /// One call: for each turn, the next `len` tokens that the slot lacks, with logits if they reach the end.
     fn forward(
         &mut self,
         tasks: &[DraftTask],
@@ -222,7 +222,7 @@ impl Drafter {
         Ok(())
     }
 
-    /// The slot of a sequence, shortened to what it has in common with it; `None` if there is no room.
+    /// The slot for a sequence, cut to their common prefix; `None` if there is no room.
     fn place(&mut self, task: &DraftTask) -> Result<Option<Slot>, BackendError> {
         let limits = self.backend.limits();
         let end = task.tokens.len() + task.most;
@@ -236,11 +236,11 @@ impl Drafter {
             free.max_by_key(|&s| common(&self.slots[s]))
         };
         let Some(slot) = own.or_else(free) else { return Ok(None) };
-        // The last token is computed even if the slot has it: its logits are wanted.
+        // The last token is always computed, for its logits.
         let keep = common(&self.slots[slot]).min(task.tokens.len() - 1);
         self.slots[slot].owner = Some(task.id);
         self.shorten(slot, keep)?;
-        // KV room: what nobody needs makes way.
+        // KV memory: idle slots are emptied if needed.
         let pages = |tokens: usize| tokens.div_ceil(limits.kv_page);
         loop {
             let others = (0..self.slots.len()).filter(|&s| s != slot);

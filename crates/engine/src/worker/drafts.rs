@@ -1,4 +1,4 @@
-//! The worker's part of speculation: the clock, the draft model's calls, and what goes to the scheduler.
+//! The worker's part in speculation: the clock, the draft model's calls, and handing drafts to the scheduler.
 
 use super::draft_model::DraftTask;
 use super::run::{Worker, guard};
@@ -10,16 +10,16 @@ use crate::speculate::DraftRequest;
 use crate::speculate::cost::Costs;
 use std::time::{Duration, Instant};
 
-/// How many tokens a step is measured with.
+/// The token counts of measured steps.
 const COUNTS: [usize; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 17, 24, 33, 64];
-/// Tokens that the sequence holds meanwhile.
+/// Tokens that the sequence holds during the measurement.
 const HELD: usize = 32;
-/// Each is measured so often, or until this time has passed.
+/// Each count is measured this often, or until this time has passed.
 const STEPS: usize = 5;
 const ENOUGH: Duration = Duration::from_millis(60);
 
 impl Worker {
-    /// Has the next step verify what may come next.
+    /// Hands drafts to the scheduler, for the next step to verify.
     pub(super) fn speculate(&mut self) {
         if self.speculator.is_idle() {
             return;
@@ -28,7 +28,7 @@ impl Worker {
         let ids = scheduler.running().filter(|&id| speculator.knows(id));
         let requests: Vec<DraftRequest<'_>> = ids
             .filter_map(|id| {
-                // The token after the last draft comes without being drafted.
+                // The step gives one more token than were drafted.
                 let (active, tokens) = (active.get(&id)?, scheduler.tokens(id));
                 let room = scheduler.draft_room(id).min(active.wants().saturating_sub(1));
                 let request = DraftRequest { id, tokens, text: active.shift.text(tokens), room };
@@ -73,7 +73,7 @@ impl Worker {
         }
     }
 
-    /// A step took so long: what it says about the cost of one that decodes, if that is what it did.
+    /// Updates the cost estimate from a step's time, if the step only decoded.
     pub(super) fn note_step(&mut self, plan: &StepPlan, took: Duration) {
         if !self.speculator.is_idle() && plan.spans.iter().all(|s| s.rows() == s.len) {
             self.speculator.step_took(plan.tokens(), took);
@@ -81,14 +81,14 @@ impl Worker {
     }
 }
 
-/// What a step costs by how many tokens of one sequence it verifies. Leaves slot 0 empty, as it has to be before.
+/// Measures the cost of a step by the number of tokens it verifies. Slot 0 must be empty, and is left empty.
 ///
 /// # Errors
-/// What the backend says.
+/// The backend's.
 pub(super) fn measure_costs(backend: &mut dyn Backend, most: usize) -> Result<Costs, BackendError> {
     let limits = backend.limits();
     let room = limits.context.min(limits.kv_tokens).min(limits.batch_tokens).saturating_sub(HELD);
-    // One more than can be verified, so that what lies between is interpolated.
+    // One count above the maximum, so that all counts up to it are interpolated.
     let enough = COUNTS.iter().position(|&n| n > most).unwrap_or(COUNTS.len() - 1);
     let counts = COUNTS.iter().take(enough + 1).take_while(|&&n| n <= room);
     let mut points = Vec::with_capacity(COUNTS.len());
@@ -106,7 +106,7 @@ pub(super) fn measure_costs(backend: &mut dyn Backend, most: usize) -> Result<Co
     for &count in counts {
         if points.is_empty() {
             step(backend, 0, HELD)?;
-            // The first step wakes threads and touches memory. A backend that can't shorten a slot verifies nothing anyway.
+            // The first step wakes threads and touches memory. A backend that can't shorten a slot verifies no drafts.
             if step(backend, HELD, 1)?.is_none() {
                 break;
             }

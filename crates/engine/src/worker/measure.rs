@@ -56,7 +56,7 @@ pub(super) fn best_parallel(
     Ok(best)
 }
 
-/// The fastest of some decode steps with `count` sequences.
+/// The fastest of several decode steps with `count` sequences.
 fn step(
     backend: &mut dyn Backend,
     count: usize,

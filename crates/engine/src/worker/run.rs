@@ -15,7 +15,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What the handles ask of the worker. `key` names a request across threads.
+/// Commands from the handles to the worker. `key` identifies a request across threads.
 pub(super) enum Command {
     Submit { prompt: Vec<TokenId>, prefix_cache: bool, active: Box<Active> },
     Cancel { key: u64 },
@@ -34,9 +34,9 @@ pub(super) struct Worker {
     ids: HashMap<u64, SeqId>,
     plan: StepPlan,
     logits: Logits,
-    /// Where the handles read how full it is.
+    /// The occupancy as the handles see it.
     occupancy: Arc<Mutex<Occupancy>>,
-    /// Prompts on disk, if they are kept there.
+    /// The prompts on disk, if they are stored.
     stored: Option<PromptCache>,
 }
 
@@ -65,7 +65,7 @@ impl Worker {
         }
     }
 
-    /// Runs until it is told to stop or the backend is beyond repair, then ends every request.
+    /// Runs until it is stopped or the backend fails for good, then ends every request.
     pub fn run(mut self) {
         let reason = loop {
             if !self.drain_commands() {
@@ -78,7 +78,7 @@ impl Worker {
         self.end_all(&reason);
     }
 
-    /// One step: guess, admit, compute, sample, deliver.
+    /// One step: draft, admit, compute, sample, deliver.
     fn step(&mut self) -> Result<(), BackendError> {
         self.speculate();
         while let Some(op) = self.scheduler.next_op() {
@@ -101,7 +101,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Runs the plan's batch; how long it took.
+    /// Runs the plan's batch and returns the time it took.
     fn forward(&mut self, plan: &StepPlan) -> Result<Duration, BackendError> {
         let batch = self.scheduler.batch(plan);
         let started = Instant::now();
@@ -133,8 +133,8 @@ impl Worker {
         }
     }
 
-    /// Samples one sequence's next tokens and delivers them: one, and one more for each draft that it confirms. Why the
-    /// sequence ends, if it does.
+    /// Samples one sequence's next tokens and delivers them: one, and one more for each confirmed draft. Returns the reason if
+    /// the sequence ends.
     fn sample(&mut self, span: &PlannedSpan, first: usize) -> Option<FinishReason> {
         let active = self.active.get_mut(&span.id)?;
         let (mut reason, mut refused) = (None, None);
@@ -170,11 +170,11 @@ impl Worker {
         reason.or_else(|| self.make_room(span.id, refused?))
     }
 
-    /// The context is full and `token` was refused: drops what makes room for it, or says why the sequence ends.
+    /// The context is full and `token` was refused: drops tokens to make room for it, or returns why the sequence ends.
     pub(super) fn make_room(&mut self, id: SeqId, token: TokenId) -> Option<FinishReason> {
         let Some(keep) = self.active.get(&id)?.shift.keep else { return Some(FinishReason::ContextFull) };
         if self.active.get(&id)?.usage.context_shifts == 0 {
-            // Later its slot has no more than the front of it.
+            // After the shift its slot holds only the start of the prompt.
             self.store(id);
         }
         let active = self.active.get_mut(&id)?;
@@ -205,7 +205,7 @@ impl Worker {
         if let Some(drafter) = &mut self.drafter {
             drafter.end(id);
         }
-        // Whoever has the last event finds the place free.
+        // The slot has to be free before the last event is delivered.
         self.tell_occupancy();
         if let Some(mut active) = self.active.remove(&id) {
             self.ids.remove(&active.key);
@@ -218,7 +218,7 @@ impl Worker {
         *self.occupancy.lock().unwrap_or_else(PoisonError::into_inner) = self.scheduler.occupancy();
     }
 
-    /// Takes what has come in, and waits for more if there is nothing to do. False: told to stop.
+    /// Handles all pending commands, and waits for one if there is nothing to do. False: stop.
     fn drain_commands(&mut self) -> bool {
         loop {
             let idle = self.scheduler.is_idle();
@@ -227,7 +227,7 @@ impl Worker {
             }
             let command = match if idle { self.inbox.recv().ok() } else { self.inbox.try_recv().ok() } {
                 Some(command) => command,
-                // The engine always says `Stop` before it goes; idle without a sender can't happen, but would end.
+                // The engine always sends `Stop` before it is dropped; without a sender an idle worker ends.
                 None => return !idle,
             };
             match command {
@@ -261,7 +261,7 @@ impl Worker {
         }
     }
 
-    /// Does to the backend's slots what the scheduler asks for; how many tokens were kept or shared.
+    /// Applies a slot operation to the backend; returns how many tokens were kept or shared.
     fn apply(&mut self, op: SlotOp) -> Result<usize, BackendError> {
         match op {
             SlotOp::Truncate { slot, len } => guard("truncating", || self.backend.truncate(slot, len)),
@@ -276,7 +276,7 @@ impl Worker {
         }
     }
 
-    /// Keeps an ending sequence's prompt on disk, if that would add anything to what is there.
+    /// Stores an ending sequence's prompt on disk, unless it is stored already.
     pub(super) fn store(&mut self, id: SeqId) {
         let Some(stored) = &mut self.stored else { return };
         let Some((slot, len)) = self.scheduler.kept_prompt(id) else { return };
@@ -290,7 +290,7 @@ impl Worker {
         }
     }
 
-    /// A forward call failed: ends the requests that were in it. The others go on.
+    /// Ends the requests of a failed forward call. The others continue.
     fn fail(&mut self, plan: &StepPlan, error: &BackendError) {
         tracing::error!(%error, sequences = plan.spans.len(), "a forward call failed");
         for span in &plan.spans {
@@ -298,7 +298,7 @@ impl Worker {
         }
     }
 
-    /// Ends every request there is; those that still come in see their `Active` dropped.
+    /// Ends every request; later ones end when their `Active` is dropped.
     fn end_all(&mut self, reason: &FinishReason) {
         for mut active in self.active.drain().map(|(_, active)| active) {
             active.finish(reason.clone());
@@ -306,7 +306,7 @@ impl Worker {
     }
 }
 
-/// Calls the backend; a panic in it becomes an error that says so.
+/// Calls the backend; a panic in it becomes an error.
 pub(super) fn guard<T>(
     doing: &str,
     call: impl FnOnce() -> Result<T, BackendError>,
@@ -317,7 +317,7 @@ pub(super) fn guard<T>(
     })
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
