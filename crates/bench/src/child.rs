@@ -20,7 +20,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 use zonda_engine::load::ModelSpec;
 use zonda_engine::tokenize::Message;
-use zonda_engine::{Engine, Event, FinishReason, Outcome, Prompt, Request, SamplingParams, Text, TokenId};
+use zonda_engine::{
+    Engine, Event, FinishReason, Outcome, Prompt, Request, SamplingParams, TextProcessor, TokenId,
+};
 
 /// How often the parent hears how far a run is.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -239,17 +241,17 @@ impl Seen {
                 self.text.push_str(&text);
                 None
             }
-            Event::Dropped { .. } => None,
             Event::Finished(outcome) => Some(match outcome.reason {
                 FinishReason::Error(why) => Err(why),
                 _ => Ok(outcome),
             }),
+            _ => None,
         }
     }
 }
 
 /// The prompt of a piece of work for a model. Random ids are below `vocab`.
-fn prompt(work: &Work, text: Option<&Text>, vocab: usize, seed: u64) -> Prompt {
+fn prompt(work: &Work, text: Option<&TextProcessor>, vocab: usize, seed: u64) -> Prompt {
     let mut rng = Rng::new(seed, 0x1d5);
     let mut random = |n: usize| Prompt::Tokens((0..n).map(|_| rng.below(vocab) as TokenId).collect());
     match (work, text) {
@@ -274,7 +276,7 @@ fn prompt(work: &Work, text: Option<&Text>, vocab: usize, seed: u64) -> Prompt {
 impl ChildSpec {
     /// The context, in tokens, that holds all the work to come: for whoever opens the backend, when its options name
     /// none. A multiple of 256. With the model's tokenizer it is counted, not guessed.
-    pub fn context_needed(&self, text: Option<&Text>) -> usize {
+    pub fn context_needed(&self, text: Option<&TextProcessor>) -> usize {
         let longest = self.work.iter().map(|work| {
             // A prompt that can't be tokenised fails in its run, which says why.
             let ids = prompt(work, text, 1, 0).encode(text);

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zonda_engine::forward::BackendInfo;
 use zonda_engine::load::{DType, LayerTensor, Model, ModelSpec, TensorRole};
-use zonda_engine::make::Mix;
+use zonda_engine::quant::Mix;
 
 /// What one token costs. Only matrices count: norms and biases are a ten-thousandth of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

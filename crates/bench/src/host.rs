@@ -5,7 +5,7 @@ use crate::plan::Subject;
 use crate::protocol::ChildSpec;
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
-use zonda_engine::{Engine, Text, TokenId};
+use zonda_engine::{Engine, TextProcessor, TokenId};
 
 /// An engine and what is known of its model.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub trait Host {
     ///
     /// # Errors
     /// Why not.
-    fn text(&self, subject: &Subject) -> Result<(Option<Text>, usize), String>;
+    fn text(&self, subject: &Subject) -> Result<(Option<TextProcessor>, usize), String>;
 
     /// Opens the bare backend of a subject for sequences of at most `context` tokens, with the options it is measured with.
     ///

@@ -5,7 +5,7 @@ use crate::rng::Rng;
 use serde::{Deserialize, Serialize};
 use zonda_engine::forward::{Backend, BackendError, Batch, Logits, Span, Want};
 use zonda_engine::tokenize::Message;
-use zonda_engine::{Prompt, RequestError, Text, TokenId};
+use zonda_engine::{Prompt, RequestError, TextProcessor, TokenId};
 
 /// Prompt tokens in one forward call: bounds the memory for their logits.
 const CHUNK: usize = 64;
@@ -55,7 +55,7 @@ impl Passage {
     ///
     /// # Errors
     /// If templating or tokenising fails.
-    pub fn prompts(text: Option<&Text>, vocab: usize) -> Result<Vec<Passage>, RequestError> {
+    pub fn prompts(text: Option<&TextProcessor>, vocab: usize) -> Result<Vec<Passage>, RequestError> {
         let file: File = toml::from_str(CONVERSATIONS).expect("a test reads the embedded file");
         let mut rng = Rng::new(0, 0x7e57);
         file.conversation
@@ -76,7 +76,7 @@ impl Passage {
     /// # Errors
     /// As [`Passage::prompts`].
     pub fn fixed(
-        text: Option<&Text>,
+        text: Option<&TextProcessor>,
         vocab: usize,
         positions: usize,
         answer: usize,
@@ -145,7 +145,7 @@ impl Passage {
 }
 
 impl Conversation {
-    fn prompt(self, text: &Text) -> Prompt {
+    fn prompt(self, text: &TextProcessor) -> Prompt {
         if text.template.is_none() {
             return Prompt::Text(self.system.into_iter().map(|s| s + "\n\n").chain([self.user]).collect());
         }
@@ -168,7 +168,7 @@ fn largest(row: &[f32]) -> TokenId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zonda_engine::forward::mock::{Mock, MockOptions};
+    use zonda_engine::mock::{Mock, MockOptions};
 
     fn rows(passage: &mut Passage, extend: Option<(usize, &[TokenId])>) -> Vec<TokenId> {
         let mut backend = Mock::new(MockOptions::default());
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_what_the_logits_said_and_is_walked_through_again() {
-        let text = Text::mock();
+        let text = TextProcessor::mock();
         let passages = Passage::prompts(Some(&text), 0).unwrap();
         assert!(passages.len() >= 20);
         let mut passage = passages[0].clone();

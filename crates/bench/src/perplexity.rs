@@ -186,7 +186,7 @@ fn surprise(row: &[f32], token: TokenId) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};
+    use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions};
     use zonda_engine::tokenize::Tokenizer;
 
     const TEXT: &str = "The warm wind that blows from the east is called zonda. It comes down from the mountains, \

@@ -21,7 +21,7 @@ use known::Costs;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use zonda_engine::load::{Format, LayerTensor, Model, ModelSpec, TensorRole};
-use zonda_engine::make::Mix;
+use zonda_engine::quant::Mix;
 
 /// Bytes of a value in the KV cache, which is f16 unless asked otherwise.
 const KV_VALUE_BYTES: u64 = 2;

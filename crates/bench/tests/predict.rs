@@ -10,7 +10,7 @@ use zonda_bench::predict::check::Check;
 use zonda_bench::predict::past::{Basis, Past, Source};
 use zonda_bench::predict::{Form, known};
 use zonda_bench::stats::Stats;
-use zonda_engine::make::SynthSpec;
+use zonda_convert::SynthSpec;
 
 /// SmolLM2's shapes, as a record of a machine whose ideal time is 1 ms a prompt token and 2 ms a generated one. Of prefill
 /// only `long`, with 1,472 tokens, counts: `short` has too few.

@@ -8,13 +8,13 @@ use clap::ValueEnum;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use zonda_engine::forward::mock::Mock;
 use zonda_engine::forward::{Backend, BackendError};
 use zonda_engine::load::Model;
-use zonda_engine::make::Importance;
-use zonda_engine::prompt_cache::Place;
+use zonda_engine::mock::Mock;
+use zonda_engine::prompt_cache::CacheLocation;
+use zonda_engine::quant::Importance;
 use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
-use zonda_engine::{Engine, EngineConfig, Extras, Parallel, PromptCacheConfig, Text, TokenId};
+use zonda_engine::{Engine, EngineConfig, Extras, Parallel, PromptCacheConfig, TextProcessor, TokenId};
 use zonda_kernels::Isa;
 #[cfg(feature = "llama-cpp")]
 use zonda_llama_cpp::LlamaCpp;
@@ -264,11 +264,11 @@ pub fn open_model(model: &Located) -> anyhow::Result<Option<Arc<Model>>> {
 ///
 /// # Errors
 /// If there is one and it can't be read.
-pub fn text_of(model: Option<&Model>) -> anyhow::Result<Option<Text>> {
-    let Some(model) = model else { return Ok(Some(Text::mock())) };
+pub fn text_of(model: Option<&Model>) -> anyhow::Result<Option<TextProcessor>> {
+    let Some(model) = model else { return Ok(Some(TextProcessor::mock())) };
     let Some(tokenizer) = Tokenizer::for_model(model)? else { return Ok(None) };
     let template = ChatTemplate::for_model(model, &tokenizer)?.map(Arc::new);
-    Ok(Some(Text { tokenizer: Arc::new(tokenizer), template }))
+    Ok(Some(TextProcessor { tokenizer: Arc::new(tokenizer), template }))
 }
 
 /// Opens a backend on the calling thread. `model` is `None` for the mock.
@@ -346,9 +346,9 @@ pub fn calibrate(
 pub fn start(
     kind: BackendKind,
     model: Option<Arc<Model>>,
-    text: Option<Text>,
+    text: Option<TextProcessor>,
     options: &OpenOptions,
-    prompts: Option<Place>,
+    prompts: Option<CacheLocation>,
 ) -> anyhow::Result<Engine> {
     let (draft, config) =
         (options.draft_model(kind)?, options.speculation.configure(EngineConfig::default()));
@@ -359,9 +359,9 @@ pub fn start(
 }
 
 /// Prompts on disk belong to a model's weights; the mock's to its seed.
-fn prompt_cache(place: Place, model: Option<&Model>, options: &OpenOptions) -> PromptCacheConfig {
+fn prompt_cache(location: CacheLocation, model: Option<&Model>, options: &OpenOptions) -> PromptCacheConfig {
     let mock = || format!("mock {}", options.seed.unwrap_or(0));
-    PromptCacheConfig { place, model: model.map_or_else(mock, Model::fingerprint) }
+    PromptCacheConfig { location, model: model.map_or_else(mock, Model::fingerprint) }
 }
 
 /// Most sequences that run at once unless told.
@@ -376,10 +376,10 @@ const MEASURED_CONTEXTS: usize = 4;
 pub fn start_shared(
     kind: BackendKind,
     model: Option<Arc<Model>>,
-    text: Option<Text>,
+    text: Option<TextProcessor>,
     options: &OpenOptions,
     sharing: Sharing,
-    prompts: Option<Place>,
+    prompts: Option<CacheLocation>,
 ) -> anyhow::Result<Engine> {
     let prompts = prompts.map(|place| prompt_cache(place, model.as_deref(), options));
     let alone = sharing.deterministic && !kind.batch_invariant();

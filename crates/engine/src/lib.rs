@@ -1,29 +1,32 @@
-//! The engine: everything between a prompt and a stream of text that does not multiply matrices.
+//! The engine: everything between a prompt and a stream of text except the matrix products.
 //!
-//! One room per step, in the order a request walks through them:
+//! One module per step, in the order in which a request passes through them. A module uses earlier ones only:
 //!
-//! * [`load`] opens a model file or folder and says what it is ([`load::ModelSpec`]);
-//! * [`request`] is what a caller asks for: prompt, sampling, limits;
+//! * [`load`] opens a model file or folder and describes it ([`load::ModelSpec`]);
 //! * [`tokenize`] turns text and chats into token ids and back;
 //! * [`schedule`] decides which tokens of which sequences go into the next step (pure: no I/O, no clock);
-//! * [`speculate`] guesses what comes next, so that one step can compute several tokens;
-//! * [`forward`] is the cut: the [`forward::Backend`] trait turns tokens into logits;
+//! * [`speculate`] drafts the next tokens, so that one step can compute several;
+//! * [`forward`] is the boundary to the backends: the [`forward::Backend`] trait turns tokens into logits;
 //! * [`sample`] turns logits into the next token;
 //! * [`stream`] turns tokens into text events, stop strings and finish reasons;
-//! * [`worker`] is the loop that runs schedule → forward → sample → stream on one thread, behind an [`Engine`];
-//! * [`make`] writes models: convert, synth.
+//! * [`worker`] is the loop that runs schedule → forward → sample → stream on one thread, behind an [`Engine`].
 //!
-//! The engine never multiplies a matrix: that is behind [`forward::Backend`].
+//! Beside them: [`request`] is what a caller asks for (prompt, sampling, limits), [`quant`] the types of a quantised model's
+//! tensors, [`prompt_cache`] stores prompts on disk, [`mock`] is a backend for tests.
+//!
+//! # Features
+//! * `grammar` (default): output that follows a JSON schema, a grammar or a regular expression;
+//! * `hf-tokenizers` (default): tokenizers in `tokenizer.json`.
 //!
 //! # Example
-//! The mock backend needs no model. Any other is started the same way.
+//! The mock backend needs no model. Other backends are started in the same way.
 //!
 //! ```
-//! use zonda_engine::forward::mock::{Mock, MockOptions};
-//! use zonda_engine::{Engine, EngineConfig, Event, FinishReason, Prompt, Request, SamplingParams, Text};
+//! use zonda_engine::mock::{Mock, MockOptions};
+//! use zonda_engine::{Engine, EngineConfig, Event, FinishReason, Prompt, Request, SamplingParams, TextProcessor};
 //!
 //! let open = || Ok(Box::new(Mock::new(MockOptions::default())) as _);
-//! let engine = Engine::start(open, Some(Text::mock()), EngineConfig::default())?;
+//! let engine = Engine::start(open, Some(TextProcessor::mock()), EngineConfig::default())?;
 //!
 //! let mut request = Request::new(Prompt::Text("What is warm and fast?".into()), 12);
 //! request.sampling = SamplingParams::greedy();
@@ -32,22 +35,25 @@
 //! for event in engine.submit(request)? {
 //!     match event {
 //!         Event::Tokens { text, .. } => answer.push_str(&text),
-//!         Event::Dropped { .. } => unreachable!("the request's context_shift is off"),
 //!         Event::Finished(outcome) => {
 //!             assert!(matches!(outcome.reason, FinishReason::Length | FinishReason::Stop));
 //!             // The mock's tokens are words.
 //!             assert_eq!(outcome.usage.completion_tokens, answer.split_whitespace().count());
 //!         }
+//!         _ => {}
 //!     }
 //! }
 //! assert!(!answer.is_empty());
 //! # Ok::<(), zonda_engine::EngineError>(())
 //! ```
 
+mod batch;
 pub mod forward;
+mod hash;
 pub mod load;
-pub mod make;
+pub mod mock;
 pub mod prompt_cache;
+pub mod quant;
 pub mod request;
 pub mod sample;
 pub mod schedule;
@@ -57,12 +63,15 @@ pub mod tokenize;
 pub mod worker;
 
 pub use prompt_cache::PromptCacheConfig;
-pub use request::{Keep, Prompt, Request, RequestError, Text};
+pub use request::{Keep, Prompt, Request, RequestError};
 pub use sample::{Grammar, SamplingParams};
 pub use schedule::Occupancy;
-pub use speculate::{DraftModel, Speculate};
+pub use speculate::Speculate;
 pub use stream::{Event, FinishReason, Outcome, Timing, Usage};
-pub use worker::{Canceller, Completion, Engine, EngineConfig, EngineError, Extras, Generation, Parallel};
+pub use tokenize::TextProcessor;
+pub use worker::{
+    Canceller, Completion, DraftModel, Engine, EngineConfig, EngineError, Extras, Generation, Parallel,
+};
 
 /// A token's number in the model's vocabulary.
 pub type TokenId = u32;

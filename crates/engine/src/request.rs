@@ -1,22 +1,21 @@
-//! [`Request`]: what to generate, and how its prompt becomes token ids.
+//! [`Request`]: what to generate; and how its prompt becomes token ids.
 
 use crate::TokenId;
 use crate::sample::{Grammar, GrammarError, ParamError, SamplingParams};
 use crate::schedule::common_prefix;
 use crate::speculate::Speculate;
 use crate::tokenize::{
-    ChatTemplate, Encode, Message, RenderOptions, TemplateError, TokenizeError, Tokenizer,
+    ChatError, Encode, Message, RenderOptions, TemplateError, TextProcessor, TokenizeError,
 };
-use std::sync::Arc;
 use std::time::Instant;
 
-/// What to generate after.
+/// The prompt.
 #[derive(Clone, Debug)]
 pub enum Prompt {
-    /// Token ids, taken as they are. Needs no tokenizer.
+    /// Token ids, used as they are. Needs no tokenizer.
     Tokens(Vec<TokenId>),
-    /// Text, taken as it is but for a BOS in front if the model wants one. Control tokens written out in it
-    /// (`<|im_end|>`) count as such.
+    /// Text, used as it is, with a BOS in front if the model wants one. Names of control tokens in it (`<|im_end|>`) become
+    /// these tokens.
     Text(String),
     /// A conversation, rendered by the model's chat template.
     Chat {
@@ -28,7 +27,7 @@ pub enum Prompt {
 }
 
 impl Prompt {
-    /// A conversation that the assistant is to answer.
+    /// A conversation for the assistant to answer.
     pub fn chat(messages: Vec<Message>) -> Prompt {
         Prompt::Chat { messages, options: RenderOptions::default() }
     }
@@ -37,7 +36,7 @@ impl Prompt {
     ///
     /// # Errors
     /// If it is text and there is no tokenizer, or templating or tokenising fails.
-    pub fn encode(self, text: Option<&Text>) -> Result<Vec<TokenId>, RequestError> {
+    pub fn encode(self, text: Option<&TextProcessor>) -> Result<Vec<TokenId>, RequestError> {
         match self {
             Prompt::Tokens(tokens) => Ok(tokens),
             Prompt::Text(prompt) => {
@@ -46,14 +45,14 @@ impl Prompt {
                 Ok(tokenizer.encode(&prompt, options)?)
             }
             Prompt::Chat { messages, options } => {
-                text.ok_or(RequestError::NoTokenizer)?.encode_chat(&messages, &options)
+                Ok(text.ok_or(RequestError::NoTokenizer)?.encode_chat(&messages, &options)?)
             }
         }
     }
 
-    /// The token ids of a conversation's first system messages alone; none where there are none, or where the template
-    /// renders no conversation that consists of them.
-    fn system(&self, text: Option<&Text>) -> Vec<TokenId> {
+    /// The token ids of a conversation's leading system messages alone; none if there are no such messages, or if the template
+    /// can't render them without a conversation.
+    fn system(&self, text: Option<&TextProcessor>) -> Vec<TokenId> {
         let (Prompt::Chat { messages, options }, Some(text)) = (self, text) else { return Vec::new() };
         let is_system = |m: &&Message| matches!(m.role.as_str(), "system" | "developer");
         let system: Vec<Message> = messages.iter().take_while(is_system).cloned().collect();
@@ -62,21 +61,21 @@ impl Prompt {
     }
 }
 
-/// Which tokens at a prompt's front stay when a full context is shifted. A BOS there always does.
+/// Which tokens at the start of a prompt are kept when a full context is shifted. A BOS there is always kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {
-    /// A conversation's system messages, where they take at most half of the context and the template renders them alone;
-    /// otherwise nothing but the BOS.
+    /// A conversation's system messages, if they take at most half of the context and the template renders them alone; else
+    /// only the BOS.
     #[default]
     System,
-    /// So many after the BOS.
+    /// This many tokens after the BOS.
     Tokens(usize),
     /// The whole prompt.
     Prompt,
 }
 
 impl Keep {
-    /// From a number as llama.cpp has it, where -1 is the whole prompt; `None` if it is lower.
+    /// From a number as in llama.cpp: -1 is the whole prompt; `None` for lower numbers.
     pub fn from_count(n: i64) -> Option<Keep> {
         match n {
             -1 => Some(Keep::Prompt),
@@ -84,7 +83,7 @@ impl Keep {
         }
     }
 
-    /// How many tokens of a prompt that is; `system` is a rendering of its system messages.
+    /// How many tokens of a prompt are kept; `system` is a rendering of its system messages.
     fn count(self, prompt: &[TokenId], system: &[TokenId], bos: Option<TokenId>, capacity: usize) -> usize {
         let bos = usize::from(bos.is_some() && prompt.first().copied() == bos);
         match self {
@@ -98,31 +97,32 @@ impl Keep {
     }
 }
 
-/// One generation that is asked for.
+/// A request for one generation.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What to generate after.
+    /// The prompt.
     pub prompt: Prompt,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
-    /// Most tokens to generate, at least 1; `usize::MAX`: until the context is full, without end if it is shifted.
+    /// The maximum number of tokens to generate, at least 1. `usize::MAX`: until the context is full, or endlessly if it is
+    /// shifted.
     pub max_tokens: usize,
-    /// What stays when the context is full: half of what lies behind is dropped then, from a prompt that does not fit as
-    /// well, and generation goes on. `None`: the generation ends there, and such a prompt is refused.
+    /// What is kept when the context is full. Half of the tokens after it are dropped then, and generation goes on; a prompt
+    /// that is too long is shortened in the same way. `None`: the generation ends, and such a prompt is refused.
     pub context_shift: Option<Keep>,
-    /// Strings that end the generation where they appear; they are not part of its text. None may be empty.
+    /// Strings that end the generation when they appear; they are not part of its text. None may be empty.
     pub stop: Vec<String>,
-    /// Goes on where the model wants to end: its end tokens are delivered like any other.
+    /// Generates past the model's end tokens, which are delivered like any other.
     pub ignore_eos: bool,
-    /// What the text has to be; `None`: whatever the model says.
+    /// What the text has to follow; `None`: nothing.
     pub grammar: Option<Grammar>,
-    /// Control tokens that appear in the text by name; the others are left out of it.
+    /// Control tokens that appear in the text by name; all others are left out.
     pub keep_special: Vec<TokenId>,
-    /// Reuses what earlier requests with the same beginning computed, and leaves this one's for later ones.
+    /// Reuses the KV cache of earlier requests with the same prefix, and keeps this one's for later requests.
     pub prefix_cache: bool,
-    /// Where drafts come from; `None`: from where the engine's configuration says.
+    /// The source of drafts; `None`: as in the engine's configuration.
     pub speculate: Option<Speculate>,
-    /// When the prompt was handed over; times are measured from here.
+    /// When the prompt was handed over: the start of all measured times.
     pub t0: Instant,
 }
 
@@ -145,20 +145,11 @@ impl Request {
     }
 }
 
-/// What turns text into a model's token ids and back.
-#[derive(Clone, Debug)]
-pub struct Text {
-    /// The model's tokenizer.
-    pub tokenizer: Arc<Tokenizer>,
-    /// The model's chat template, if it has one.
-    pub template: Option<Arc<ChatTemplate>>,
-}
-
-/// Why a request was not taken.
+/// Why a request was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// A text prompt or stop strings, but no tokenizer.
+    /// The request has a text prompt, stop strings or a grammar, and the model has no tokenizer.
     #[error("the model has no tokenizer: give the prompt as token ids, without stop strings or grammar")]
     NoTokenizer,
     /// The prompt could not be tokenised.
@@ -170,28 +161,28 @@ pub enum RequestError {
     /// A sampling parameter is out of range.
     #[error(transparent)]
     Sampling(#[from] ParamError),
-    /// The grammar is malformed or uses what is not supported.
+    /// The grammar is malformed or uses something unsupported.
     #[error("grammar: {0}")]
     Grammar(#[from] GrammarError),
-    /// A grammar says where the text ends, and the end is to be ignored.
-    #[error("ignore_eos: expected false with a grammar, which ends the text, found true")]
+    /// The grammar determines where the text ends, and `ignore_eos` is set.
+    #[error("ignore_eos: expected false with a grammar, which determines the end of the text, found true")]
     EndlessGrammar,
-    /// Drafts of a draft model, and there is none.
-    #[error("speculate: expected off or ngram, as no draft model was loaded, found draft")]
+    /// Drafts from a draft model are requested, and there is none.
+    #[error("speculate: expected off or ngram, since no draft model is loaded, found draft")]
     NoDraftModel,
     /// `max_tokens` is 0.
     #[error("max_tokens: expected at least 1, found 0")]
     NoTokensWanted,
-    /// A stop string is empty: it would stop everywhere.
+    /// A stop string is empty, which would match everywhere.
     #[error("stop: expected strings of at least 1 character, found an empty one at index {index}")]
     EmptyStop {
-        /// Which one.
+        /// Its index.
         index: usize,
     },
     /// A token id of the prompt is not in the vocabulary.
     #[error("prompt token {index} is {token}; the vocabulary has {vocab} tokens")]
     NoSuchToken {
-        /// Where in the prompt.
+        /// Its index in the prompt.
         index: usize,
         /// The id.
         token: TokenId,
@@ -203,12 +194,21 @@ pub enum RequestError {
     Schedule(#[from] crate::schedule::ScheduleError),
 }
 
+impl From<ChatError> for RequestError {
+    fn from(error: ChatError) -> RequestError {
+        match error {
+            ChatError::Template(error) => error.into(),
+            ChatError::Tokenize(error) => error.into(),
+        }
+    }
+}
+
 impl Request {
-    /// Checks everything but the prompt's length. Gives the prompt's token ids, and how many of them stay when a context
-    /// of `capacity` tokens is full, if any are to.
+    /// Checks everything except the prompt's length. Returns the prompt's token ids, and how many of them are kept when a
+    /// context of `capacity` tokens is shifted; `None` if it is not.
     pub(crate) fn prepare(
         &mut self,
-        text: Option<&Text>,
+        text: Option<&TextProcessor>,
         vocab: usize,
         capacity: usize,
     ) -> Result<(Vec<TokenId>, Option<usize>), RequestError> {
@@ -237,34 +237,5 @@ impl Request {
         let bos = text.and_then(|text| text.tokenizer.bos());
         let keep = self.context_shift.map(|keep| keep.count(&tokens, &system, bos, capacity));
         Ok((tokens, keep))
-    }
-}
-
-impl Text {
-    /// The mock backend's tokenizer and chat template.
-    pub fn mock() -> Text {
-        Text { tokenizer: Arc::new(Tokenizer::mock()), template: Some(Arc::new(ChatTemplate::mock())) }
-    }
-
-    /// The token ids of a conversation. The template writes BOS itself; where it does not and the model wants one,
-    /// it is put in front.
-    ///
-    /// # Errors
-    /// If the model has no template, or it fails on this conversation.
-    pub fn encode_chat(
-        &self,
-        messages: &[Message],
-        options: &RenderOptions,
-    ) -> Result<Vec<TokenId>, RequestError> {
-        let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
-        let prompt = template.render(messages, options)?;
-        let mut tokens = self.tokenizer.encode(&prompt, Encode { add_bos: false, parse_special: true })?;
-        if let Some(bos) = self.tokenizer.bos()
-            && self.tokenizer.adds_bos()
-            && tokens.first() != Some(&bos)
-        {
-            tokens.insert(0, bos);
-        }
-        Ok(tokens)
     }
 }

@@ -18,9 +18,7 @@ pub use options::{Device, KvType, LlamaCppOptions};
 pub use system::{DeviceInfo, devices, instruction_sets, no_gpu, version};
 
 use safe::{Context, ContextOptions, DecodeError, LoadOptions, Tokens, Weights};
-use zonda_engine::forward::{
-    Backend, BackendError, BackendInfo, Batch, BatchError, Limits, Logits, Slot, Want,
-};
+use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, BatchError, Limits, Logits, Slot};
 use zonda_engine::load::{Format, Model, ModelSpec, RopeScaling};
 
 /// A model opened by llama.cpp.
@@ -109,16 +107,11 @@ impl Backend for LlamaCpp {
         batch.check(&self.limits, self.spec.vocab_size, |slot| self.lengths[slot])?;
         self.tokens.clear();
         for span in &batch.spans {
-            let last = span.tokens.len() - 1;
             for (i, &token) in span.tokens.iter().enumerate() {
-                let wanted = match span.want {
-                    Want::None => false,
-                    Want::Last => i == last,
-                    Want::All => true,
-                };
-                self.tokens.push(token, span.start + i, span.slot, wanted);
+                self.tokens.push(token, span.start + i, span.slot);
             }
         }
+        batch.wanted_rows().for_each(|row| self.tokens.want(row));
         self.context.decode(&mut self.tokens).map_err(|error| match error {
             DecodeError::KvFull => self.kv_full(batch),
             DecodeError::Failed(why) => BackendError::Failed(why),
@@ -145,11 +138,7 @@ impl Backend for LlamaCpp {
 
     fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError> {
         self.limits.check_slot(from)?;
-        self.limits.check_slot(to)?;
-        if self.lengths[to] > 0 {
-            let (start, len) = (0, self.lengths[to]);
-            return Err(BatchError::WrongStart { slot: to, start, len }.into());
-        }
+        self.limits.check_empty(to, |to| self.lengths[to])?;
         let len = len.min(self.lengths[from]);
         if len > 0 {
             self.context.share(from, to, len);
@@ -169,10 +158,7 @@ impl Backend for LlamaCpp {
     }
 
     fn import_kv(&mut self, slot: Slot, len: usize, from: &[u8]) -> Result<usize, BackendError> {
-        self.limits.check_slot(slot)?;
-        if self.lengths[slot] > 0 {
-            return Err(BatchError::WrongStart { slot, start: 0, len: self.lengths[slot] }.into());
-        }
+        self.limits.check_empty(slot, |slot| self.lengths[slot])?;
         let state = from.strip_prefix(self.layout.as_bytes()).ok_or_else(|| self.foreign(from))?;
         if len > 0 {
             self.context.import(slot, len, state).map_err(BackendError::Failed)?;

@@ -388,12 +388,17 @@ impl Tokens {
         self.wanted.clear();
     }
 
-    /// Adds one token. Numbers beyond llama.cpp's become -1, which it refuses.
-    pub fn push(&mut self, id: u32, position: usize, slot: usize, wanted: bool) {
+    /// Adds one token, whose logits are not wanted. Numbers beyond llama.cpp's become -1, which it refuses.
+    pub fn push(&mut self, id: u32, position: usize, slot: usize) {
         self.ids.push(i32::try_from(id).unwrap_or(-1));
         self.positions.push(i32::try_from(position).unwrap_or(-1));
         self.slots.push(i32::try_from(slot).unwrap_or(-1));
-        self.wanted.push(i8::from(wanted));
+        self.wanted.push(0);
+    }
+
+    /// Asks for the logits of the `row`-th token.
+    pub fn want(&mut self, row: usize) {
+        self.wanted[row] = 1;
     }
 }
 

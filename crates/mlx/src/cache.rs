@@ -10,7 +10,7 @@ use zonda_engine::load::ModelSpec;
 /// Keys and values of all slots.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    slots: Vec<Held>,
+    slots: Vec<KvSlot>,
     limits: Limits,
     kv_heads: usize,
     head_dim: usize,
@@ -20,7 +20,7 @@ pub(crate) struct Cache {
 
 /// What one slot holds.
 #[derive(Debug, Default)]
-struct Held {
+struct KvSlot {
     /// Tokens that count; the arrays may hold more, which will be overwritten.
     len: usize,
     /// Per layer `[1, kv_heads, a multiple of KV_STEP, head_dim]`; empty before the first token.
@@ -37,7 +37,7 @@ pub(crate) struct KeysValues {
 impl Cache {
     pub fn new(spec: &ModelSpec, limits: Limits, dtype: Dtype) -> Cache {
         let mut slots = Vec::new();
-        slots.resize_with(limits.slots, Held::default);
+        slots.resize_with(limits.slots, KvSlot::default);
         let (layers, kv_heads, head_dim) = (spec.layers, spec.kv_heads, spec.head_dim);
         Cache { slots, limits, kv_heads, head_dim, layers, dtype }
     }
@@ -50,7 +50,7 @@ impl Cache {
     /// Refuses a batch whose tokens don't fit the room of all slots together.
     pub fn check_room(&self, batch: &Batch<'_>) -> std::result::Result<(), BatchError> {
         let pages = |tokens: usize| tokens.div_ceil(KV_STEP);
-        let used: usize = self.slots.iter().map(|held| pages(held.len)).sum();
+        let used: usize = self.slots.iter().map(|slot| pages(slot.len)).sum();
         let needed = batch.spans.iter().map(|s| pages(s.start + s.tokens.len()) - pages(s.start)).sum();
         let free = (self.limits.kv_tokens / KV_STEP).saturating_sub(used);
         if needed > free { Err(BatchError::KvFull { needed, free }) } else { Ok(()) }
@@ -66,10 +66,10 @@ impl Cache {
         new: &KeysValues,
     ) -> Result<KeysValues> {
         let tokens = new.keys.shape()[2];
-        let held = &mut self.slots[slot];
-        held.layers.resize(self.layers, None);
+        let slot = &mut self.slots[slot];
+        slot.layers.resize(self.layers, None);
         // taken out, so that nothing but the update holds the old arrays and they can be overwritten
-        let old = held.layers[layer].take();
+        let old = slot.layers[layer].take();
         let (heads, width) = (self.kv_heads, self.head_dim);
         let (from, to) = ([0, 0, start, 0], [1, heads, start + tokens, width]);
         let write = |old: Option<Array>, new: &Array| {
@@ -79,7 +79,7 @@ impl Cache {
         };
         let (keys, values) = old.map_or((None, None), |old| (Some(old.keys), Some(old.values)));
         let written = KeysValues { keys: write(keys, &new.keys)?, values: write(values, &new.values)? };
-        held.layers[layer] = Some(written.clone());
+        slot.layers[layer] = Some(written.clone());
         Ok(written)
     }
 
@@ -98,21 +98,21 @@ impl Cache {
 
     /// Keeps at most `len` tokens; an emptied slot gives its memory back.
     pub fn truncate(&mut self, slot: Slot, len: usize) -> usize {
-        let held = &mut self.slots[slot];
-        held.len = held.len.min(len);
-        if held.len == 0 {
-            held.layers.clear();
+        let slot = &mut self.slots[slot];
+        slot.len = slot.len.min(len);
+        if slot.len == 0 {
+            slot.layers.clear();
         }
-        held.len
+        slot.len
     }
 
     /// Lets the empty slot `to` begin with the first `len` tokens of `from`; fewer if there is no room.
     pub fn share(&mut self, from: Slot, to: Slot, len: usize) -> usize {
-        let used: usize = self.slots.iter().map(|held| held.len.div_ceil(KV_STEP)).sum();
+        let used: usize = self.slots.iter().map(|slot| slot.len.div_ceil(KV_STEP)).sum();
         let room = (self.limits.kv_tokens / KV_STEP).saturating_sub(used) * KV_STEP;
         let len = len.min(self.len(from)).min(room);
         if len > 0 {
-            self.slots[to] = Held { len, layers: self.slots[from].layers.clone() };
+            self.slots[to] = KvSlot { len, layers: self.slots[from].layers.clone() };
         }
         len
     }

@@ -6,10 +6,10 @@ use crate::safe::{Array, Dtype, List, Mask, Ops, Result};
 use crate::weights::{Ffn, Linear, Matrix};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use zonda_engine::forward::{Batch, Logits, Slot, Span, Want};
+use zonda_engine::forward::{Batch, Logits, Slot, Span};
 
 /// One span of a batch, as attention needs it.
-struct Place {
+struct AttendedSpan {
     slot: Slot,
     /// Its tokens' rows in the batch.
     rows: std::ops::Range<usize>,
@@ -34,12 +34,12 @@ impl Mlx {
             return Ok(());
         }
         let eps = self.spec.norm_eps;
-        let places = self.places(batch)?;
+        let spans = self.attended_spans(batch)?;
         let tokens = self.ops.indices(batch.spans.iter().flat_map(|s| s.tokens.iter().copied()))?;
         let mut x = self.weights.embedding.rows(&self.ops, &tokens, self.compute)?; // [tokens, hidden]
         for l in 0..self.weights.layers.len() {
             let normed = self.ops.rms_norm(&x, &self.weights.layers[l].attn_norm, eps)?;
-            let attended = self.attention(l, &normed, &places)?;
+            let attended = self.attention(l, &normed, &spans)?;
             x = self.ops.add(&x, &attended)?;
             let layer = &self.weights.layers[l];
             let normed = self.ops.rms_norm(&x, &layer.ffn_norm, eps)?;
@@ -60,12 +60,12 @@ impl Mlx {
     }
 
     /// Attention's output for normed rows, both `[tokens, hidden]`.
-    fn attention(&mut self, l: usize, normed: &Array, places: &[Place]) -> Result<Array> {
+    fn attention(&mut self, l: usize, normed: &Array, spans: &[AttendedSpan]) -> Result<Array> {
         let layer = &self.weights.layers[l];
         let q = self.heads(&layer.q, normed, layer.qk_norm.as_ref().map(|(q, _)| q))?;
         let k = self.heads(&layer.k, normed, layer.qk_norm.as_ref().map(|(_, k)| k))?;
         let v = self.heads(&layer.v, normed, None)?;
-        let outputs = places.iter().map(|place| self.attend(l, place, [&q, &k, &v]));
+        let outputs = spans.iter().map(|span| self.attend(l, span, [&q, &k, &v]));
         let outputs = outputs.collect::<Result<Vec<_>>>()?;
         let rows = match outputs.as_slice() {
             [only] => only.clone(),
@@ -89,22 +89,22 @@ impl Mlx {
     }
 
     /// One span's attention over its slot, `[its tokens, heads * head_dim]`; its keys and values join the cache.
-    fn attend(&mut self, l: usize, place: &Place, [q, k, v]: [&Array; 3]) -> Result<Array> {
+    fn attend(&mut self, l: usize, span: &AttendedSpan, [q, k, v]: [&Array; 3]) -> Result<Array> {
         let ops = &self.ops;
         let adjacent = self.spec.rope.pairing == zonda_engine::load::RopePairing::Adjacent;
-        let turned = |x: Array| ops.rope(&x, adjacent, place.start, &self.periods);
-        let q = turned(own(ops, q, place)?)?; // [1, heads, tokens, head_dim]
-        let new = KeysValues { keys: turned(own(ops, k, place)?)?, values: own(ops, v, place)? };
-        let all = self.cache.write(ops, place.slot, l, place.start, &new)?;
-        let view = &place.views[&self.spec.windows[l]];
-        let end = place.start + place.rows.len();
+        let turned = |x: Array| ops.rope(&x, adjacent, span.start, &self.periods);
+        let q = turned(own(ops, q, span)?)?; // [1, heads, tokens, head_dim]
+        let new = KeysValues { keys: turned(own(ops, k, span)?)?, values: own(ops, v, span)? };
+        let all = self.cache.write(ops, span.slot, l, span.start, &new)?;
+        let view = &span.views[&self.spec.windows[l]];
+        let end = span.start + span.rows.len();
         let seen = |a: &Array| {
             let (heads, width) = (self.spec.kv_heads, self.spec.head_dim);
             ops.as_type(&ops.slice(a, &[0, 0, view.first, 0], &[1, heads, end, width])?, self.compute)
         };
         let out = ops.attention(&q, &seen(&all.keys)?, &seen(&all.values)?, self.scale, &view.mask)?;
         let rows = ops.transpose(&out, &[0, 2, 1, 3])?;
-        ops.reshape(&rows, &[place.rows.len(), self.spec.heads * self.spec.head_dim])
+        ops.reshape(&rows, &[span.rows.len(), self.spec.heads * self.spec.head_dim])
     }
 
     /// Logits of the wanted rows, `[rows, vocab]` in f32; `None` if there are none.
@@ -114,14 +114,14 @@ impl Mlx {
         if rows == 0 {
             return Ok(None);
         }
-        let wanted = ops.indices(wanted_rows(batch))?;
+        let wanted = ops.indices(batch.wanted_rows().map(|row| row as u32))?;
         let x = if rows == tokens { x.clone() } else { ops.take(x, &wanted, 0)? };
         let normed = ops.rms_norm(&x, &self.weights.output_norm, self.spec.norm_eps)?;
         let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
         Ok(Some(ops.as_type(&head.linear(ops, &normed)?, Dtype::F32)?))
     }
 
-    fn places(&self, batch: &Batch<'_>) -> Result<Vec<Place>> {
+    fn attended_spans(&self, batch: &Batch<'_>) -> Result<Vec<AttendedSpan>> {
         let mut row = 0;
         batch
             .spans
@@ -131,25 +131,25 @@ impl Mlx {
                 row = rows.end;
                 let mut views = BTreeMap::new();
                 for &window in &self.spec.windows {
-                    if let Entry::Vacant(place) = views.entry(window) {
-                        place.insert(view(&self.ops, span, window)?);
+                    if let Entry::Vacant(free) = views.entry(window) {
+                        free.insert(view(&self.ops, span, window)?);
                     }
                 }
-                Ok(Place { slot: span.slot, rows, start: span.start, views })
+                Ok(AttendedSpan { slot: span.slot, rows, start: span.start, views })
             })
             .collect()
     }
 }
 
-/// A place's rows of `[tokens, heads, head_dim]`, as `[1, heads, its tokens, head_dim]`.
-fn own(ops: &Ops, x: &Array, place: &Place) -> Result<Array> {
+/// A span's own rows of `[tokens, heads, head_dim]`, as `[1, heads, its tokens, head_dim]`.
+fn own(ops: &Ops, x: &Array, span: &AttendedSpan) -> Result<Array> {
     let shape = x.shape();
     let (tokens, heads, width) = (shape[0], shape[1], shape[2]);
-    let own = match place.rows.len() == tokens {
+    let own = match span.rows.len() == tokens {
         true => x.clone(),
-        false => ops.slice(x, &[place.rows.start, 0, 0], &[place.rows.end, heads, width])?,
+        false => ops.slice(x, &[span.rows.start, 0, 0], &[span.rows.end, heads, width])?,
     };
-    let batched = ops.reshape(&own, &[1, place.rows.len(), heads, width])?;
+    let batched = ops.reshape(&own, &[1, span.rows.len(), heads, width])?;
     ops.transpose(&batched, &[0, 2, 1, 3])
 }
 
@@ -169,21 +169,6 @@ fn view(ops: &Ops, span: &Span<'_>, window: Option<usize>) -> Result<View> {
         _ => Mask::Causal,
     };
     Ok(View { first, mask })
-}
-
-/// The rows of the batch that want logits.
-fn wanted_rows(batch: &Batch<'_>) -> impl Iterator<Item = u32> {
-    let mut first = 0;
-    batch.spans.iter().flat_map(move |span| {
-        let last = first + span.tokens.len() as u32;
-        let rows = match span.want {
-            Want::None => last..last,
-            Want::Last => last - 1..last,
-            Want::All => first..last,
-        };
-        first = last;
-        rows
-    })
 }
 
 impl Matrix {

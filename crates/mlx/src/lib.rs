@@ -25,8 +25,8 @@ pub use options::{Compute, Device, KvType, MlxOptions, Quantization};
 
 use cache::Cache;
 use safe::{Array, Dtype, Ops};
-use weights::{Plan, Weights};
-use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, BatchError, Limits, Logits, Slot};
+use weights::{WeightFormat, Weights};
+use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot};
 use zonda_engine::load::{Model, ModelSpec};
 
 /// A model opened by MLX.
@@ -69,9 +69,9 @@ impl Mlx {
         };
         let ops = Ops::new(gpu)?;
         let (threads, blas) = safe::set_blas_threads(options.threads());
-        let plan = Plan::new(model, options, gpu);
-        let weights = Weights::load(model, &ops, &plan)?;
-        let kv_type = options.kv_type.map_or(plan.compute, |kv_type| match kv_type {
+        let format = WeightFormat::new(model, options, gpu);
+        let weights = Weights::load(model, &ops, &format)?;
+        let kv_type = options.kv_type.map_or(format.compute, |kv_type| match kv_type {
             KvType::F16 => Dtype::F16,
             KvType::F32 => Dtype::F32,
         });
@@ -90,7 +90,7 @@ impl Mlx {
             periods: ops.floats(&periods, &[periods.len()])?,
             // YaRN multiplies both sides of every score by its magnitude
             scale: magnitude * magnitude / (spec.head_dim as f32).sqrt(),
-            compute: plan.compute,
+            compute: format.compute,
             cache: Cache::new(&spec, limits, kv_type),
             spec,
             limits,
@@ -129,11 +129,7 @@ impl Backend for Mlx {
 
     fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError> {
         self.limits.check_slot(from)?;
-        self.limits.check_slot(to)?;
-        if self.cache.len(to) > 0 {
-            let (start, len) = (0, self.cache.len(to));
-            return Err(BatchError::WrongStart { slot: to, start, len }.into());
-        }
+        self.limits.check_empty(to, |to| self.cache.len(to))?;
         Ok(self.cache.share(from, to, len))
     }
 }

@@ -92,7 +92,7 @@ impl Matrix {
 
 /// How a model is to be held, decided once.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct WeightFormat {
     /// The type of activations, norms, scales, and of matrices that are not quantised.
     pub compute: Dtype,
     /// Quantised matrices become floats.
@@ -101,9 +101,9 @@ pub(crate) struct Plan {
     quantize: Option<Quantization>,
 }
 
-impl Plan {
+impl WeightFormat {
     /// As [`MlxOptions`] says.
-    pub fn new(model: &Model, options: &MlxOptions, gpu: bool) -> Plan {
+    pub fn new(model: &Model, options: &MlxOptions, gpu: bool) -> WeightFormat {
         let fits = model.parameters().saturating_mul(4) <= safe::memory_limit() as u64 / 3;
         let quantized =
             model.format == Format::Mlx || model.types().iter().any(|share| is_quantized(&share.dtype));
@@ -116,7 +116,7 @@ impl Plan {
             None => own_type(model),
         };
         let dequantize = options.dequantize.unwrap_or(!gpu && fits && options.quantize.is_none());
-        Plan { compute, dequantize, quantize: options.quantize }
+        WeightFormat { compute, dequantize, quantize: options.quantize }
     }
 }
 
@@ -144,8 +144,8 @@ fn float_type(dtype: DType) -> Option<Dtype> {
 
 impl Weights {
     /// Reads everything, layer by layer.
-    pub fn load(model: &Model, ops: &Ops, plan: &Plan) -> Result<Weights, BackendError> {
-        let loader = Loader { model, ops, plan };
+    pub fn load(model: &Model, ops: &Ops, format: &WeightFormat) -> Result<Weights, BackendError> {
+        let loader = Loader { model, ops, format };
         let embedding = loader.matrix(TensorRole::TokenEmbedding)?;
         let head = (!model.spec.tied_embeddings).then(|| loader.matrix(TensorRole::Output)).transpose()?;
         let output_norm = loader.vector(TensorRole::OutputNorm)?;
@@ -205,7 +205,7 @@ impl Matrix {
 struct Loader<'a> {
     model: &'a Model,
     ops: &'a Ops,
-    plan: &'a Plan,
+    format: &'a WeightFormat,
 }
 
 impl Loader<'_> {
@@ -250,7 +250,7 @@ impl Loader<'_> {
         Ok(vector)
     }
 
-    /// A matrix as the plan says, in memory.
+    /// A matrix as the format says, in memory.
     fn matrix(&self, role: TensorRole) -> Result<Matrix, BackendError> {
         let matrix = self.planned(role)?;
         self.ops.eval(&matrix.arrays().into_iter().collect())?;
@@ -301,21 +301,21 @@ impl Loader<'_> {
         ))
     }
 
-    /// A matrix as the plan says.
+    /// A matrix as the format says.
     fn planned(&self, role: TensorRole) -> Result<Matrix, BackendError> {
         if let Some(affine) = self.model.affine(role)? {
             return self.affine(&affine);
         }
         let tensor = self.model.tensor(role)?;
-        if tensor.dtype.is_quantized() && !self.plan.dequantize {
-            let exact = regroup(&tensor).filter(|regrouped| regrouped.fits(self.plan.compute));
+        if tensor.dtype.is_quantized() && !self.format.dequantize {
+            let exact = regroup(&tensor).filter(|regrouped| regrouped.fits(self.format.compute));
             if let Some(regrouped) = exact {
                 check_finite(&tensor)?;
                 return self.regrouped(&tensor, &regrouped);
             }
         }
         let matrix = self.floats(&tensor)?;
-        match self.plan.quantize {
+        match self.format.quantize {
             Some(to) if !tensor.dtype.is_quantized() && quantizes(role, &tensor, to) => {
                 let quantized = self.ops.quantize(&matrix, to.group_size, to.bits)?;
                 self.held(quantized)
@@ -325,7 +325,7 @@ impl Loader<'_> {
     }
 
     fn held(&self, quantized: Quantized) -> Result<Matrix, BackendError> {
-        match self.plan.dequantize {
+        match self.format.dequantize {
             true => Ok(Matrix::Dense(self.ops.dequantize(&quantized)?)),
             false => Ok(Matrix::Quantized(quantized)),
         }
@@ -352,7 +352,7 @@ impl Loader<'_> {
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let per_group = |values: &[f32]| {
             let shape = [rows, cols / crate::regroup::GROUP];
-            self.ops.as_type(&self.ops.floats(values, &shape)?, self.plan.compute)
+            self.ops.as_type(&self.ops.floats(values, &shape)?, self.format.compute)
         };
         Ok(Matrix::Quantized(Quantized {
             codes: self.ops.array(&regrouped.codes, &[rows, cols * regrouped.bits / 32], Dtype::U32)?,
@@ -370,7 +370,7 @@ impl Loader<'_> {
             Some(dtype) => self.ops.array(tensor.bytes(), &tensor.shape, dtype)?,
             None => self.ops.floats(&tensor.to_f32(), &tensor.shape)?,
         };
-        Ok(self.ops.as_type(&array, self.plan.compute)?)
+        Ok(self.ops.as_type(&array, self.format.compute)?)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::weights::Loader;
 use zonda_engine::TokenId;
 use zonda_engine::forward::{BackendError, Batch, Limits, Span, Want};
 use zonda_engine::load::{LayerTensor, Model, ModelSpec, TensorRole};
-use zonda_engine::make::Importance;
+use zonda_engine::quant::Importance;
 use zonda_kernels::attention::{KvType, PAGE};
 use zonda_kernels::{Isa, Job, Pool, cpus, matmul};
 

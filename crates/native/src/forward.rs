@@ -4,7 +4,7 @@ use crate::Native;
 use crate::attention::AttentionBuffers;
 use crate::ffn::FfnBuffers;
 use crate::weights::Matrix;
-use zonda_engine::forward::{Batch, Logits, Want};
+use zonda_engine::forward::{Batch, Logits};
 use zonda_kernels::acts::TILE;
 use zonda_kernels::memory::SharedPtr;
 use zonda_kernels::norm::RmsNorm;
@@ -56,19 +56,9 @@ impl Native {
         let (hidden, vocab) = (self.spec.hidden_size, self.spec.vocab_size);
         out.reset(batch.rows(), vocab);
         // move the wanted rows of the residual stream together, in place: a row only ever moves forward
-        let (mut first, mut rows) = (0, 0);
-        for span in &batch.spans {
-            let last = first + span.tokens.len();
-            let wanted = match span.want {
-                Want::None => last..last,
-                Want::Last => last - 1..last,
-                Want::All => first..last,
-            };
-            for row in wanted {
-                self.buffers.x.copy_within(row * hidden..(row + 1) * hidden, rows * hidden);
-                rows += 1;
-            }
-            first = last;
+        let rows = batch.rows();
+        for (to, row) in batch.wanted_rows().enumerate() {
+            self.buffers.x.copy_within(row * hidden..(row + 1) * hidden, to * hidden);
         }
         if rows == 0 {
             return;

@@ -25,7 +25,7 @@ use kv::KvCache;
 use rope::Angles;
 use std::sync::Arc;
 use weights::Weights;
-use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, BatchError, Limits, Logits, Slot};
+use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot};
 use zonda_engine::load::{Model, ModelSpec};
 use zonda_kernels::{Isa, Pool};
 
@@ -99,11 +99,7 @@ impl Backend for Native {
 
     fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError> {
         self.limits.check_slot(from)?;
-        self.limits.check_slot(to)?;
-        if self.kv.len(to) > 0 {
-            let (start, len) = (0, self.kv.len(to));
-            return Err(BatchError::WrongStart { slot: to, start, len }.into());
-        }
+        self.limits.check_empty(to, |to| self.kv.len(to))?;
         Ok(self.kv.share(from, to, len))
     }
 
@@ -113,10 +109,7 @@ impl Backend for Native {
     }
 
     fn import_kv(&mut self, slot: Slot, len: usize, from: &[u8]) -> Result<usize, BackendError> {
-        self.limits.check_slot(slot)?;
-        if self.kv.len(slot) > 0 {
-            return Err(BatchError::WrongStart { slot, start: 0, len: self.kv.len(slot) }.into());
-        }
+        self.limits.check_empty(slot, |slot| self.kv.len(slot))?;
         self.kv.import(slot, len, from).map_err(BackendError::Failed)
     }
 }

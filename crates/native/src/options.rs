@@ -2,7 +2,7 @@
 
 use zonda_engine::forward::{BackendError, Limits};
 use zonda_engine::load::ModelSpec;
-use zonda_engine::make::Mix;
+use zonda_engine::quant::Mix;
 use zonda_kernels::Isa;
 use zonda_kernels::attention::{KvType, PAGE};
 

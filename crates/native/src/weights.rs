@@ -7,7 +7,7 @@ use zonda_engine::forward::BackendError;
 use zonda_engine::load::{
     LayerTensor, LoadError, Model, ModelSpec, RopePairing, Tensor, TensorRole, check_finite, check_finite_row,
 };
-use zonda_engine::make::Mix;
+use zonda_engine::quant::Mix;
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::memory::{Arena, SharedPtr};
 use zonda_kernels::quantize::quantize;

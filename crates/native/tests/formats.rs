@@ -3,10 +3,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use zonda_convert::{SynthSpec, convert, synth, synth_archs};
 use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, Batch, Logits, Span, Want};
 use zonda_engine::load::{Architecture, Model, RopeScaling};
-use zonda_engine::make::{Mix, SynthSpec, convert, synth, synth_archs};
+use zonda_engine::quant::Mix;
 use zonda_kernels::DType;
 use zonda_native::{Native, NativeOptions};
 

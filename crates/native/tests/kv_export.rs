@@ -2,10 +2,10 @@
 //! for every KV type and any number of tokens. Nothing here knows how pages lie in memory.
 
 use std::sync::Arc;
+use zonda_convert::{SynthSpec, synth};
 use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, BackendError, Batch, BatchError, Logits, Slot, Span, Want};
 use zonda_engine::load::Model;
-use zonda_engine::make::{SynthSpec, synth};
 use zonda_kernels::attention::{KvType, PAGE};
 use zonda_native::{Native, NativeOptions};
 

@@ -131,7 +131,6 @@ impl Running {
                     Some(before) => self.series.next_token(*at - before),
                 }
             }
-            Event::Tokens { .. } | Event::Dropped { .. } => {}
             Event::Finished(outcome) => {
                 self.left -= 1;
                 self.series.finished(outcome);
@@ -142,6 +141,7 @@ impl Running {
                     _ => {}
                 }
             }
+            _ => {}
         }
         Ok((choice, event))
     }

@@ -17,14 +17,14 @@
 //! ```
 //! use axum::body::Body;
 //! use tower::ServiceExt as _;
-//! use zonda_engine::forward::mock::{Mock, MockOptions};
-//! use zonda_engine::{Engine, EngineConfig, Text};
+//! use zonda_engine::mock::{Mock, MockOptions};
+//! use zonda_engine::{Engine, EngineConfig, TextProcessor};
 //! use zonda_server::{Config, ModelSource, Server, app};
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
 //! let source = ModelSource::new("mock", 0, || {
 //!     let open = || Ok(Box::new(Mock::new(MockOptions::default())) as _);
-//!     Engine::start(open, Some(Text::mock()), EngineConfig::default()).map_err(|e| e.to_string())
+//!     Engine::start(open, Some(TextProcessor::mock()), EngineConfig::default()).map_err(|e| e.to_string())
 //! });
 //! let server = Server::new(Config::default(), vec![source])?;
 //! let request = axum::http::Request::post("/v1/completions")

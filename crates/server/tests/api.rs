@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use zonda_engine::EngineConfig;
 use zonda_engine::forward::Limits;
-use zonda_engine::forward::mock::{Fault, FaultKind, MockOptions};
+use zonda_engine::mock::{Fault, FaultKind, MockOptions};
 use zonda_server::{Config, Keys, Server, ServerError};
 
 #[tokio::test]

@@ -5,7 +5,7 @@ mod common;
 use common::{chat, complete, get, server_with};
 use serde_json::{Value, json};
 use zonda_engine::forward::Limits;
-use zonda_engine::forward::mock::MockOptions;
+use zonda_engine::mock::MockOptions;
 use zonda_engine::{EngineConfig, Keep};
 use zonda_server::Config;
 

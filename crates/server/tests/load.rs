@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use zonda_engine::EngineConfig;
 use zonda_engine::forward::Limits;
-use zonda_engine::forward::mock::MockOptions;
+use zonda_engine::mock::MockOptions;
 use zonda_server::listen::{Listen, serve};
 use zonda_server::{Config, Server};
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::time::Duration;
 use zonda_engine::EngineConfig;
-use zonda_engine::forward::mock::MockOptions;
+use zonda_engine::mock::MockOptions;
 use zonda_server::Config;
 
 const PATHS: [&str; 5] =

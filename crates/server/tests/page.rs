@@ -8,7 +8,7 @@ use common::{Answer, get, post, send, server, server_with};
 use serde_json::json;
 use std::sync::Arc;
 use zonda_engine::EngineConfig;
-use zonda_engine::forward::mock::MockOptions;
+use zonda_engine::mock::MockOptions;
 use zonda_server::{Config, Keys, Reports, Server};
 
 fn with(config: Config) -> Arc<Server> {

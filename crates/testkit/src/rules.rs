@@ -10,7 +10,8 @@ use std::sync::Arc;
 use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, BackendError, Batch, BatchError, Logits, Slot, Span, Want};
 use zonda_engine::load::Model;
-use zonda_engine::make::{Mix, SynthSpec, synth, synth_archs};
+use zonda_convert::{SynthSpec, synth, synth_archs};
+use zonda_engine::quant::Mix;
 
 /// Writes a tiny model with random weights and opens it.
 pub fn tiny(arch: &str, mix: Mix, dir: &Path) -> Model {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ceilings::{Rate, Reading};
-use zonda_engine::make::SynthSpec;
+use zonda_convert::SynthSpec;
 
 fn mistral(mix: &str) -> Form {
     Form::mixed(&SynthSpec::find("mistral-7b").unwrap().spec, "gguf", mix.parse().unwrap()).unwrap()

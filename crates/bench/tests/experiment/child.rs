@@ -3,10 +3,10 @@
 use zonda_bench::ceilings::{Peaks, Rate};
 use zonda_bench::host::{Look, Reader};
 use zonda_bench::{ChildSpec, Host, Opened, Subject};
-use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot, Span, Want};
 use zonda_engine::load::ModelSpec;
-use zonda_engine::{Engine, EngineConfig, Text, TokenId};
+use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions};
+use zonda_engine::{Engine, EngineConfig, TextProcessor, TokenId};
 
 /// Only the long scenario's sequences get this long, in tokens.
 const ONLY_LONG: usize = 1000;
@@ -19,9 +19,9 @@ impl Host for TestHost {
         open(spec).map(Opened::from)
     }
 
-    fn text(&self, _: &Subject) -> Result<(Option<Text>, usize), String> {
+    fn text(&self, _: &Subject) -> Result<(Option<TextProcessor>, usize), String> {
         let mock = Mock::new(MockOptions::default());
-        Ok((Some(Text::mock()), mock.spec().vocab_size))
+        Ok((Some(TextProcessor::mock()), mock.spec().vocab_size))
     }
 
     fn backend(&self, subject: &Subject, _: usize) -> Result<Box<dyn Backend>, String> {
@@ -87,7 +87,7 @@ fn open(spec: &ChildSpec) -> Result<Engine, String> {
     println!("loading {}, no offence meant", spec.subject.label());
     let option = spec.subject.options["child"].as_str();
     let mut mock = MockOptions::default();
-    let mut text = Some(Text::mock());
+    let mut text = Some(TextProcessor::mock());
     mock.limits.context = spec.context_needed(text.as_ref());
     let fault = |kind, call| Some(Fault { call, kind });
     match option {

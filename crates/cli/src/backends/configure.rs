@@ -3,10 +3,10 @@
 use super::{BackendKind, OpenOptions};
 #[cfg(any(feature = "llama-cpp", feature = "mlx"))]
 use crate::args::Device;
-use zonda_engine::forward::mock::MockOptions;
 use zonda_engine::forward::{BackendError, Limits};
 use zonda_engine::load::Model;
-use zonda_engine::make::Mix;
+use zonda_engine::mock::MockOptions;
+use zonda_engine::quant::Mix;
 use zonda_kernels::Isa;
 use zonda_kernels::attention::KvType;
 #[cfg(any(feature = "llama-cpp", feature = "mlx"))]

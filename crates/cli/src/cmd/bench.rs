@@ -20,9 +20,9 @@ use zonda_bench::homes::Homes;
 use zonda_bench::quality::QualityText;
 use zonda_bench::record::{Row, Status};
 use zonda_bench::{BenchConfig, Launcher, Plan, Progress, Runs, Scenario, Subject, Update, Work};
+use zonda_convert::convert;
 use zonda_engine::Speculate;
 use zonda_engine::load::{Format, Model};
-use zonda_engine::make::convert;
 use zonda_kernels::DType;
 
 /// The model that is measured unless one is named, and its SafeTensors form.

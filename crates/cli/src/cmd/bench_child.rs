@@ -12,7 +12,7 @@ use zonda_bench::host::{self, Host, Look, Opened, Reader};
 use zonda_bench::{ChildSpec, Subject};
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
-use zonda_engine::{Text, TokenId};
+use zonda_engine::{TextProcessor, TokenId};
 use zonda_kernels::pool::Pool;
 use zonda_kernels::{Isa, cpus, probe};
 
@@ -33,7 +33,7 @@ impl Host for Child {
         open(spec).map_err(said)
     }
 
-    fn text(&self, subject: &Subject) -> Result<(Option<Text>, usize), String> {
+    fn text(&self, subject: &Subject) -> Result<(Option<TextProcessor>, usize), String> {
         let model = model(subject).map_err(said)?;
         let text = backends::text_of(model.as_deref()).map_err(said)?;
         let vocab = model.map(|m| m.spec.vocab_size).or_else(|| Some(text.as_ref()?.tokenizer.vocab_size()));

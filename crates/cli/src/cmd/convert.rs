@@ -10,9 +10,8 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
+use zonda_convert::output::unfinished;
 use zonda_engine::load::{Affine, Format, Model};
-use zonda_engine::make;
-use zonda_engine::make::output::unfinished;
 use zonda_kernels::DType;
 
 /// Convert between GGUF and SafeTensors, or to MLX
@@ -75,9 +74,9 @@ impl Convert {
         let mut set = |done, total| progress.set(done, total);
         let bytes = if to_mlx {
             let affine = Affine { bits: self.bits.unwrap_or(4), group_size: self.group_size.unwrap_or(64) };
-            make::convert_to_mlx(&model, &self.out, affine, dtype, &mut set)?
+            zonda_convert::convert_to_mlx(&model, &self.out, affine, dtype, &mut set)?
         } else {
-            make::convert(&model, &self.out, dtype, &mut set)?
+            zonda_convert::convert(&model, &self.out, dtype, &mut set)?
         };
         progress.finish();
         if self.json.json {

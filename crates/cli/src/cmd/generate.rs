@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use zonda_engine::prompt_cache::Place;
+use zonda_engine::prompt_cache::CacheLocation;
 use zonda_engine::schedule::ScheduleError;
 pub use zonda_engine::stream::Figures;
 use zonda_engine::{
@@ -58,7 +58,7 @@ impl Session {
         let files = backends::open_model(&located)?;
         let text = backends::text_of(files.as_deref())?;
         let options = OpenOptions { speculation, ..open.options(seed) };
-        let prompts = prompts.map(|path| Place::File(path.to_owned()));
+        let prompts = prompts.map(|path| CacheLocation::File(path.to_owned()));
         let engine = backends::start(kind, files, text, &options, prompts)?;
         drop(spinner);
         Ok(Session {
@@ -131,6 +131,7 @@ impl Session {
                     }
                     return Ok((tokens, outcome));
                 }
+                Some(_) => {}
             }
         }
         Err(anyhow::anyhow!("the engine stopped before the generation ended"))

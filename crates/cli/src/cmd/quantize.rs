@@ -11,10 +11,11 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use zonda_convert::output::unfinished;
+use zonda_convert::{ConvertError, Fitted, QuantizeOptions, Quantized, quantize};
 use zonda_engine::TokenId;
 use zonda_engine::load::Model;
-use zonda_engine::make::output::unfinished;
-use zonda_engine::make::{Fitted, Importance, MakeError, Mix, QuantizeOptions, Quantized, quantize};
+use zonda_engine::quant::{Importance, Mix};
 use zonda_engine::tokenize::{Encode, Tokenizer};
 
 /// Tokens of calibration text that the model reads together.
@@ -84,7 +85,7 @@ impl Quantize {
         let written =
             quantize(&model, &self.out, mix, &options, &mut |done, total| progress.set(done, total));
         let written = match written {
-            Err(error @ MakeError::Quantized { .. }) => {
+            Err(error @ ConvertError::Quantized { .. }) => {
                 return Err(anyhow!(error)).advise(
                     "name the model in f32, f16 or bf16, or pass --allow-requantize and lose some accuracy twice",
                 );

@@ -14,7 +14,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use zonda_engine::prompt_cache::Place;
+use zonda_engine::prompt_cache::CacheLocation;
 use zonda_server::listen::{Listen, Tls, serve};
 use zonda_server::{Config, Keys, ModelSource, Reports, Server};
 
@@ -273,7 +273,8 @@ impl Serve {
                 ..self.open.options(self.load.seed)
             };
             let prompts = self.load.prompt_cache.clone();
-            let prompts = prompts.map(|path| Place::Folder { path, most: self.load.prompt_cache_size });
+            let prompts =
+                prompts.map(|path| CacheLocation::Folder { path, most: self.load.prompt_cache_size });
             let open = move || {
                 let start = || {
                     let files = backends::open_model(&located)?;

@@ -8,8 +8,9 @@ use clap::Args;
 use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use zonda_engine::make::output::unfinished;
-use zonda_engine::make::{Mix, SynthSpec, synth, synth_archs};
+use zonda_convert::output::unfinished;
+use zonda_convert::{SynthSpec, synth, synth_archs};
+use zonda_engine::quant::Mix;
 
 /// Make a model with random weights in the shape of a real one
 #[derive(Debug, Args)]
@@ -44,7 +45,7 @@ impl Synth {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let (Some(arch), Some(out)) = (&self.arch, &self.out) else { return self.print_list() };
         let mix: Mix =
-            self.quant.parse().map_err(|e: zonda_engine::make::UnknownMix| Usage(e.to_string()))?;
+            self.quant.parse().map_err(|e: zonda_engine::quant::UnknownMix| Usage(e.to_string()))?;
         let mut shape = SynthSpec::find(arch).map_err(|e| Usage(e.to_string()))?;
         if let Some(layers) = self.layers {
             shape = shape.with_layers(layers.get())?;

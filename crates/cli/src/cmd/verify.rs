@@ -18,10 +18,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use zonda_bench::agreement::{Agreement, AgreementError, Bounds, NEAR_TIE, Summary};
 use zonda_bench::passage::{Passage, WalkError};
+use zonda_convert::convert;
 use zonda_engine::forward::BackendInfo;
 use zonda_engine::load::{Model, check_finite};
-use zonda_engine::make::convert;
-use zonda_engine::{Text, TokenId};
+use zonda_engine::{TextProcessor, TokenId};
 use zonda_kernels::DType;
 
 /// Check a model's files, and backends against each other on real prompts
@@ -148,7 +148,7 @@ impl Verify {
         context: &Context,
         located: &Located,
         checks: &mut Vec<Check>,
-    ) -> Option<(Option<Arc<Model>>, Option<Text>)> {
+    ) -> Option<(Option<Arc<Model>>, Option<TextProcessor>)> {
         let mut check = |name: &str, result: anyhow::Result<String>| {
             let (ok, detail) = match result {
                 Ok(detail) => (true, detail),
@@ -157,7 +157,7 @@ impl Verify {
             checks.push(Check { name: name.to_owned(), ok, detail });
             ok
         };
-        let Some(path) = &located.path else { return Some((None, Some(Text::mock()))) };
+        let Some(path) = &located.path else { return Some((None, Some(TextProcessor::mock()))) };
         let spinner = Spinner::start(format!("reading {}", located.name), context.quiet);
         let sums = context.store().and_then(|store| store.check(&self.model.model));
         check("files", sums.map(|sums| sums.unwrap_or_else(|| "no checksum is known for a path".to_owned())));
@@ -188,7 +188,7 @@ impl Verify {
         &self,
         context: &Context,
         sides: &[Side],
-        text: Option<&Text>,
+        text: Option<&TextProcessor>,
         bounds: Bounds,
         checks: &mut Vec<Check>,
     ) -> anyhow::Result<(Vec<Pair>, usize)> {
@@ -268,7 +268,7 @@ impl Verify {
 /// One side's way through the passages.
 struct Walk<'a> {
     side: &'a Side,
-    text: Option<&'a Text>,
+    text: Option<&'a TextProcessor>,
     positions: usize,
     answer: usize,
 }
@@ -363,7 +363,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 /// What can be said of a tokenizer that fits its model.
-fn describe(text: Option<&Text>, vocab: usize) -> anyhow::Result<String> {
+fn describe(text: Option<&TextProcessor>, vocab: usize) -> anyhow::Result<String> {
     let Some(text) = text else { return Ok("none: the prompts are random token ids".to_owned()) };
     let tokens = text.tokenizer.vocab_size();
     if tokens > vocab {

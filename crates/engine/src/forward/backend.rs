@@ -1,17 +1,18 @@
 //! The [`Backend`] trait: one loaded model that turns token ids into logits.
 
-use super::{Batch, BatchError, Logits, Slot};
+use super::logits::Logits;
+use crate::batch::{Batch, BatchError, Limits, Slot};
 use crate::load::ModelSpec;
 
 /// One loaded model. Synchronous, opened, used and dropped on one worker thread, so it need not be `Send`.
 pub trait Backend {
-    /// What runs the model: name, version, device, instruction set, threads.
+    /// The backend's name, version, device, instruction set and threads.
     fn info(&self) -> BackendInfo;
 
-    /// What the model is: shapes, context, options.
+    /// The model's shapes, context and options.
     fn spec(&self) -> &ModelSpec;
 
-    /// How much fits: slots, tokens a batch, KV tokens.
+    /// The backend's capacity: slots, tokens per batch, KV tokens.
     fn limits(&self) -> Limits;
 
     /// Extends each span's slot with its tokens and fills logits rows for the spans that want them.
@@ -24,7 +25,7 @@ pub trait Backend {
     /// and changes nothing. After any other error the slots in the batch must be truncated to 0 before reuse.
     fn forward(&mut self, batch: &Batch<'_>, out: &mut Logits) -> Result<(), BackendError>;
 
-    /// Keeps at most `len` tokens of a slot; returns how many survived (0 empties the slot and frees its KV room).
+    /// Keeps at most `len` tokens of a slot; returns how many are left. 0 empties the slot and frees its KV memory.
     ///
     /// # Errors
     /// If the slot does not exist.
@@ -37,20 +38,20 @@ pub trait Backend {
     /// If a slot does not exist or `to` is not empty.
     fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError>;
 
-    /// Appends the keys and values of a slot's first `len` tokens to `out`, in a layout of the backend's own that begins with
-    /// its version; returns of how many. 0 tokens of an empty slot ask whether it can.
+    /// Appends the keys and values of a slot's first `len` tokens to `out`, in the backend's own layout, which begins with its
+    /// version; returns the number of tokens exported. Exporting 0 tokens of an empty slot tests whether the backend can export.
     ///
     /// # Errors
-    /// [`BackendError::Unsupported`] where it can't; if the slot does not exist or holds less.
+    /// [`BackendError::Unsupported`] if the backend can't; an error if the slot does not exist or holds fewer tokens.
     fn export_kv(&mut self, _slot: Slot, _len: usize, _out: &mut Vec<u8>) -> Result<usize, BackendError> {
         Err(no_export(&self.info().name))
     }
 
-    /// Makes the empty slot start with the first `len` tokens of an export; returns how many it holds then.
+    /// Fills the empty slot with the first `len` tokens of an export; returns how many tokens it holds then.
     ///
     /// # Errors
-    /// As [`Backend::export_kv`]; if the slot is not empty, there is no KV room, or `from` is no export of this model and KV
-    /// type. Changes nothing then.
+    /// As [`Backend::export_kv`]; also if the slot is not empty, there is no KV memory left, or `from` is not an export of this
+    /// model and KV type. The slot is unchanged then.
     fn import_kv(&mut self, _slot: Slot, _len: usize, _from: &[u8]) -> Result<usize, BackendError> {
         Err(no_export(&self.info().name))
     }
@@ -58,12 +59,11 @@ pub trait Backend {
 
 fn no_export(backend: &str) -> BackendError {
     BackendError::Unsupported(format!(
-        "the {backend} backend does not hand out its KV cache, so prompts can't be kept on disk with it; native and \
-         llama-cpp do"
+        "the {backend} backend can't export its KV cache, so prompts can't be stored on disk with it"
     ))
 }
 
-/// What runs a model, for records and reports.
+/// The backend that runs a model, for records and reports.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BackendInfo {
     /// The backend's name on the command line: `native`, `llama-cpp`, `mlx`, `mock`.
@@ -72,7 +72,7 @@ pub struct BackendInfo {
     pub version: String,
     /// What it computes on: `cpu`, or a GPU's name.
     pub device: String,
-    /// The instruction set in use, such as `avx512`; empty where it means nothing.
+    /// The instruction set in use, such as `avx512`; empty if there is none to name.
     pub isa: String,
     /// Worker threads (1 for single-threaded backends).
     pub threads: usize,
@@ -82,79 +82,11 @@ pub struct BackendInfo {
     pub kv_type: String,
 }
 
-/// How much a backend holds. All are hard limits that the scheduler keeps to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Sequences held at once; slots are numbered `0..slots`.
-    pub slots: usize,
-    /// Tokens in one [`Batch`].
-    pub batch_tokens: usize,
-    /// Longest sequence of one slot, in tokens.
-    pub context: usize,
-    /// KV room of all slots together, in tokens. A slot's tokens occupy whole pages of `kv_page` tokens.
-    pub kv_tokens: usize,
-    /// Tokens per KV page; 1 where the backend doesn't page.
-    pub kv_page: usize,
-}
-
-impl Limits {
-    /// Context unless told: models that allow 128k tokens would otherwise claim gigabytes of KV cache.
-    pub const DEFAULT_CONTEXT: usize = 4096;
-
-    /// The context to open a model with: as asked, else the model's own up to [`Limits::DEFAULT_CONTEXT`].
-    ///
-    /// # Errors
-    /// If it is 0, or more than the model takes.
-    pub fn context_of(spec: &ModelSpec, asked: Option<usize>) -> Result<usize, BackendError> {
-        let context = asked.unwrap_or_else(|| spec.context_length.min(Self::DEFAULT_CONTEXT));
-        if context == 0 || context > spec.context_length {
-            return Err(BackendError::Unsupported(format!(
-                "a context of {context} tokens; this model takes 1 to {}",
-                spec.context_length
-            )));
-        }
-        Ok(context)
-    }
-
-    /// The limits of a backend whose KV cache comes in pages of `kv_page` tokens: room for `kv_tokens`, or for every slot's
-    /// whole context, in whole pages.
-    ///
-    /// # Errors
-    /// As [`Limits::context_of`], or if there are no slots or no tokens in a batch.
-    pub fn paged(
-        spec: &ModelSpec,
-        context: Option<usize>,
-        slots: usize,
-        batch_tokens: usize,
-        kv_tokens: Option<usize>,
-        kv_page: usize,
-    ) -> Result<Limits, BackendError> {
-        let context = Self::context_of(spec, context)?;
-        if slots == 0 || batch_tokens == 0 {
-            return Err(BackendError::Unsupported(
-                "0 slots or 0 tokens a batch; expected at least 1".to_owned(),
-            ));
-        }
-        let whole = context.next_multiple_of(kv_page).saturating_mul(slots);
-        let kv_tokens = kv_tokens.unwrap_or(whole);
-        let kv_tokens = kv_tokens.checked_next_multiple_of(kv_page).unwrap_or(usize::MAX / kv_page * kv_page);
-        Ok(Limits { slots, batch_tokens, context, kv_tokens, kv_page })
-    }
-
-    /// Refuses a slot that does not exist.
-    ///
-    /// # Errors
-    /// [`BackendError::NoSuchSlot`].
-    pub fn check_slot(&self, slot: Slot) -> Result<(), BackendError> {
-        let slots = self.slots;
-        if slot < slots { Ok(()) } else { Err(BackendError::NoSuchSlot { slot, slots }) }
-    }
-}
-
 /// Why a backend could not open or run.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BackendError {
-    /// The batch breaks the trait's rules; nothing was changed.
+    /// The batch breaks the trait's rules; no slot was changed.
     #[error("invalid batch: {0}")]
     Batch(#[from] BatchError),
     /// A slot number outside `0..slots`.
@@ -168,7 +100,7 @@ pub enum BackendError {
     /// The model could not be read.
     #[error(transparent)]
     Load(#[from] crate::load::LoadError),
-    /// The backend can't run this model or these options; says what it was and what would work.
+    /// The backend can't run this model or these options; the message says what it found and what it supports.
     #[error("{0}")]
     Unsupported(String),
     /// Something failed while running: allocation, device, foreign library.

@@ -1,10 +1,9 @@
-//! The cut between the engine and the backends: tokens in, logits out.
+//! The boundary between the engine and the backends: tokens in, logits out.
 
-pub mod backend;
-pub mod batch;
-pub mod logits;
-pub mod mock;
+mod backend;
+mod limits;
+mod logits;
 
-pub use backend::{Backend, BackendError, BackendInfo, Limits};
-pub use batch::{Batch, BatchError, Slot, Span, Want};
+pub use crate::batch::{Batch, BatchError, Limits, Slot, Span, Want};
+pub use backend::{Backend, BackendError, BackendInfo};
 pub use logits::Logits;

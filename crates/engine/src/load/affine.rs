@@ -28,22 +28,6 @@ impl Affine {
     pub const BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
     /// The group sizes that MLX has.
     pub const GROUP_SIZES: [usize; 3] = [32, 64, 128];
-
-    /// Refuses bits or a group size that MLX doesn't have.
-    pub(crate) fn check(self) -> Result<(), crate::make::MakeError> {
-        let list = |all: &[usize]| all.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-        let checks = [
-            ("the number of bits", self.bits, &Affine::BITS[..]),
-            ("the group size", self.group_size, &Affine::GROUP_SIZES[..]),
-        ];
-        match checks.iter().find(|(_, found, all)| !all.contains(found)) {
-            None => Ok(()),
-            Some(&(what, found, all)) => {
-                let expected = format!("one of {}", list(all));
-                Err(crate::make::MakeError::Invalid { what, found: found.to_string(), expected })
-            }
-        }
-    }
 }
 
 impl std::fmt::Display for Affine {

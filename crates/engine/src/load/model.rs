@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::affine::Quantization;
-use super::names::{self, Place};
-use super::source::{Store, Stored};
+use super::names::{self, TensorLocation};
+use super::source::{Store, Stored, TensorInfo};
 use super::{
     AffineTensor, GgufFile, LoadError, Metadata, ModelSpec, StoredType, Tensor, TensorRole, gguf_spec, hf,
     safetensors,
@@ -60,41 +60,17 @@ pub struct Model {
     quantization: Option<Quantization>,
 }
 
-/// A stored tensor, for listing.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TensorInfo {
-    /// The name in the file.
-    pub name: String,
-    /// How values are stored.
-    pub dtype: StoredType,
-    /// Row-major, outermost dimension first.
-    pub shape: Vec<usize>,
-    /// Bytes in the file; `None` for types whose size is unknown.
-    pub bytes: Option<u64>,
-}
-
-impl From<&Stored> for TensorInfo {
-    fn from(t: &Stored) -> TensorInfo {
-        TensorInfo {
-            name: t.name.clone(),
-            dtype: t.kind.clone(),
-            shape: t.shape.clone(),
-            bytes: t.range.as_ref().map(|r| r.len() as u64),
-        }
-    }
-}
-
 /// A tensor as it is stored.
-enum Found {
+enum FoundTensor {
     Plain(Tensor),
     Affine(AffineTensor),
 }
 
-impl Found {
+impl FoundTensor {
     fn into_tensor(self) -> Tensor {
         match self {
-            Found::Plain(tensor) => tensor,
-            Found::Affine(affine) => affine.to_tensor(),
+            FoundTensor::Plain(tensor) => tensor,
+            FoundTensor::Affine(affine) => affine.to_tensor(),
         }
     }
 }
@@ -173,7 +149,7 @@ impl Model {
                 seen.extend(&bytes[at..at + piece]);
             }
         }
-        format!("{:016x}", crate::prompt_cache::fnv1a(seen.into_iter()))
+        format!("{:016x}", crate::hash::fnv1a(seen.into_iter()))
     }
 
     /// A tensor that the model must have. Of a matrix that MLX quantised, what [`AffineTensor::to_tensor`] makes.
@@ -189,7 +165,7 @@ impl Model {
     /// # Errors
     /// A tensor of another shape than [`ModelSpec::shape`] says, or of a type we don't run.
     pub fn find(&self, role: TensorRole) -> Result<Option<Tensor>, LoadError> {
-        Ok(self.locate(role)?.map(Found::into_tensor))
+        Ok(self.locate(role)?.map(FoundTensor::into_tensor))
     }
 
     /// A matrix that MLX quantised, as it is stored; `None` if it is not quantised so.
@@ -201,12 +177,12 @@ impl Model {
             return Ok(None);
         }
         Ok(match self.need(role)? {
-            Found::Affine(affine) => Some(affine),
-            Found::Plain(_) => None,
+            FoundTensor::Affine(affine) => Some(affine),
+            FoundTensor::Plain(_) => None,
         })
     }
 
-    fn need(&self, role: TensorRole) -> Result<Found, LoadError> {
+    fn need(&self, role: TensorRole) -> Result<FoundTensor, LoadError> {
         self.locate(role)?.ok_or_else(|| LoadError::MissingTensor {
             path: self.path.clone(),
             tensor: self.usual_name(role),
@@ -214,25 +190,25 @@ impl Model {
         })
     }
 
-    fn locate(&self, role: TensorRole) -> Result<Option<Found>, LoadError> {
+    fn locate(&self, role: TensorRole) -> Result<Option<FoundTensor>, LoadError> {
         if role == TensorRole::Output && self.spec.tied_embeddings {
             return Ok(None);
         }
         for place in self.places(role) {
             let (name, plane) = match &place {
-                Place::Whole(name) => (name, None),
-                Place::Plane(name, index) => (name, Some(*index)),
+                TensorLocation::Whole(name) => (name, None),
+                TensorLocation::Plane(name, index) => (name, Some(*index)),
             };
             let Some(stored) = self.store.get(name) else { continue };
             if let Some(affine) = self.locate_affine(role, stored, plane)? {
-                return Ok(Some(Found::Affine(affine)));
+                return Ok(Some(FoundTensor::Affine(affine)));
             }
             self.expect_shape(stored, plane, self.spec.shape(role))?;
             return match plane {
                 None => self.store.tensor(stored),
                 Some(index) => self.store.plane(stored, index),
             }
-            .map(|tensor| Some(Found::Plain(tensor)));
+            .map(|tensor| Some(FoundTensor::Plain(tensor)));
         }
         Ok(None)
     }
@@ -297,7 +273,7 @@ impl Model {
         }
     }
 
-    fn places(&self, role: TensorRole) -> Vec<Place> {
+    fn places(&self, role: TensorRole) -> Vec<TensorLocation> {
         match self.format {
             Format::Gguf => names::gguf(role),
             Format::SafeTensors | Format::Mlx => names::folder(role, self.spec.architecture),
@@ -306,8 +282,8 @@ impl Model {
 
     fn usual_name(&self, role: TensorRole) -> String {
         match self.places(role).swap_remove(0) {
-            Place::Whole(name) => name,
-            Place::Plane(name, index) => format!("{name}[{index}]"),
+            TensorLocation::Whole(name) => name,
+            TensorLocation::Plane(name, index) => format!("{name}[{index}]"),
         }
     }
 

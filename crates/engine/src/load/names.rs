@@ -5,7 +5,7 @@ use super::{LayerTensor, TensorRole};
 
 /// Where a tensor may be found.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub enum TensorLocation {
     /// Under a name of its own.
     Whole(String),
     /// As one plane of a tensor that holds all experts.
@@ -13,8 +13,8 @@ pub(crate) enum Place {
 }
 
 /// The GGUF names for a role, the usual one first. (llama.cpp once stored each expert by itself.)
-pub(crate) fn gguf(role: TensorRole) -> Vec<Place> {
-    let whole = |name: &str| vec![Place::Whole(name.to_owned())];
+pub fn gguf(role: TensorRole) -> Vec<TensorLocation> {
+    let whole = |name: &str| vec![TensorLocation::Whole(name.to_owned())];
     let (layer, tensor) = match role {
         TensorRole::TokenEmbedding => return whole("token_embd.weight"),
         TensorRole::OutputNorm => return whole("output_norm.weight"),
@@ -23,8 +23,8 @@ pub(crate) fn gguf(role: TensorRole) -> Vec<Place> {
     };
     let expert = |what: &str, e: usize| {
         vec![
-            Place::Plane(format!("blk.{layer}.{what}_exps.weight"), e),
-            Place::Whole(format!("blk.{layer}.{what}.{e}.weight")),
+            TensorLocation::Plane(format!("blk.{layer}.{what}_exps.weight"), e),
+            TensorLocation::Whole(format!("blk.{layer}.{what}.{e}.weight")),
         ]
     };
     let suffix = match tensor {
@@ -51,7 +51,7 @@ pub(crate) fn gguf(role: TensorRole) -> Vec<Place> {
 }
 
 /// The Hugging Face name for a role.
-pub(crate) fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
+pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
     let (layer, tensor) = match role {
         TensorRole::TokenEmbedding => return "model.embed_tokens.weight".to_owned(),
         TensorRole::OutputNorm => return "model.norm.weight".to_owned(),
@@ -89,11 +89,11 @@ pub(crate) fn hugging_face(role: TensorRole, architecture: Architecture) -> Stri
 
 /// Where a folder may have a role's tensor: under the Hugging Face name, or, for an expert, as a plane of the tensor that
 /// `mlx-lm` stacks all experts of a layer in.
-pub(crate) fn folder(role: TensorRole, architecture: Architecture) -> Vec<Place> {
-    let whole = Place::Whole(hugging_face(role, architecture));
+pub fn folder(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation> {
+    let whole = TensorLocation::Whole(hugging_face(role, architecture));
     let block = if architecture == Architecture::Mixtral { "block_sparse_moe" } else { "mlp" };
     let stacked = |layer: usize, name: &str, e: usize| {
-        Place::Plane(format!("model.layers.{layer}.{block}.switch_mlp.{name}.weight"), e)
+        TensorLocation::Plane(format!("model.layers.{layer}.{block}.switch_mlp.{name}.weight"), e)
     };
     match role {
         TensorRole::Layer(layer, LayerTensor::ExpertGate(e)) => vec![whole, stacked(layer, "gate_proj", e)],
@@ -118,7 +118,7 @@ fn expert_number(rest: &str) -> Option<usize> {
 pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
     let places = |role| {
         gguf(role).into_iter().any(|place| match place {
-            Place::Whole(n) | Place::Plane(n, _) => n == name,
+            TensorLocation::Whole(n) | TensorLocation::Plane(n, _) => n == name,
         })
     };
     let Some((layer, rest)) = split_layer(name, "blk.") else {
@@ -133,7 +133,7 @@ pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
 pub(super) fn knows_hugging_face(name: &str, spec: &ModelSpec) -> bool {
     let place = |role| {
         folder(role, spec.architecture).into_iter().any(|place| match place {
-            Place::Whole(n) | Place::Plane(n, _) => n == name,
+            TensorLocation::Whole(n) | TensorLocation::Plane(n, _) => n == name,
         })
     };
     let Some((layer, rest)) = split_layer(name, "model.layers.") else {

@@ -27,6 +27,30 @@ pub(super) struct Stored {
     pub range: Option<Range<usize>>,
 }
 
+/// A stored tensor, for listing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorInfo {
+    /// The name in the file.
+    pub name: String,
+    /// How values are stored.
+    pub dtype: StoredType,
+    /// Row-major, outermost dimension first.
+    pub shape: Vec<usize>,
+    /// Bytes in the file; `None` for types whose size is unknown.
+    pub bytes: Option<u64>,
+}
+
+impl From<&Stored> for TensorInfo {
+    fn from(t: &Stored) -> TensorInfo {
+        TensorInfo {
+            name: t.name.clone(),
+            dtype: t.kind.clone(),
+            shape: t.shape.clone(),
+            bytes: t.range.as_ref().map(|r| r.len() as u64),
+        }
+    }
+}
+
 /// One mapped file.
 #[derive(Debug)]
 pub(super) struct Part {

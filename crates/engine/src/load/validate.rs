@@ -57,6 +57,6 @@ pub(super) fn validate(fields: &impl Fields, names: &Names, spec: &ModelSpec) ->
 }
 
 /// YaRN's attention scale for a stretch by `factor`, as `transformers` computes it.
-pub(crate) fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
+pub fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
 }

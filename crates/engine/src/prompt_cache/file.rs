@@ -1,4 +1,4 @@
-//! One entry on disk: what it belongs to, the tokens, their keys and values as the backend wrote them.
+//! One entry on disk: its identity, the tokens, and their keys and values in the backend's layout.
 //!
 //! ```text
 //! "ZONDAKV1"             8 bytes
@@ -7,7 +7,7 @@
 //! tokens                 u64 count, u32 each
 //! keys and values        u64 length, bytes (the backend's own layout, which says its version)
 //! ```
-//! Integers are little-endian. A file is written beside its place and renamed into it, so that it is there whole or not at all.
+//! Integers are little-endian. A file is written under a temporary name and then renamed, so it is complete or absent.
 
 use crate::TokenId;
 use memmap2::Mmap;
@@ -17,18 +17,19 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"ZONDAKV1";
-/// Temporary files begin so.
+/// Prefix of temporary files.
 pub(super) const TEMPORARY: &str = ".zonda-prompt-";
 
 /// Why an entry is not used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // each variant's message names its fields
+#[non_exhaustive]
 pub enum CacheError {
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
     #[error("{path}: not a prompt cache: expected it to begin with ZONDAKV1")]
     NotACache { path: PathBuf },
-    #[error("{path}: the file is cut short or has bytes too many: expected {expected}, found {found}")]
+    #[error("{path}: the file has the wrong size: expected {expected} bytes, found {found}")]
     Truncated { path: PathBuf, expected: u64, found: u64 },
     #[error("{path}: the checksum is {found:08x}, expected {expected:08x}: the file is damaged")]
     Damaged { path: PathBuf, expected: u32, found: u32 },
@@ -36,21 +37,21 @@ pub enum CacheError {
     Foreign { path: PathBuf, expected: String, found: String },
 }
 
-/// An entry's file, mapped. Opening looks at its head, [`Entry::verify`] at all of it.
+/// An entry's mapped file. Opening reads its header; [`CacheEntry::verify`] checks all of it.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct CacheEntry {
     path: PathBuf,
     map: Mmap,
     pub tokens: Vec<TokenId>,
     payload: Range<usize>,
 }
 
-impl Entry {
-    /// Maps a file and reads all but keys and values. `None`: there is no file, or an empty one.
+impl CacheEntry {
+    /// Maps a file and reads everything except keys and values. `None`: the file is missing or empty.
     ///
     /// # Errors
-    /// If it is no entry, not whole, or of something else than `identity`.
-    pub fn open(path: &Path, identity: &str) -> Result<Option<Entry>, CacheError> {
+    /// If it is not an entry, is incomplete, or has another identity.
+    pub fn open(path: &Path, identity: &str) -> Result<Option<CacheEntry>, CacheError> {
         let io = |error| CacheError::Io { path: path.to_owned(), error };
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -63,8 +64,8 @@ impl Entry {
             }
             _ => {}
         }
-        // SAFETY: entries are replaced by renaming, never written in place; as with model files, whoever truncates one while
-        // it is mapped ends the process.
+        // SAFETY: this program replaces entries by renaming and never writes them in place. As with model files, another program
+        // that truncates a mapped file ends this process (SIGBUS).
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         let mut at = MAGIC.len() + 4;
         if !map.starts_with(MAGIC) {
@@ -99,10 +100,10 @@ impl Entry {
         if payload.end != map.len() {
             return Err(truncated(payload.end));
         }
-        Ok(Some(Entry { path: path.to_owned(), map, tokens, payload }))
+        Ok(Some(CacheEntry { path: path.to_owned(), map, tokens, payload }))
     }
 
-    /// The keys and values, once the checksum is right.
+    /// The keys and values, after checking the checksum.
     ///
     /// # Errors
     /// [`CacheError::Damaged`].
@@ -120,15 +121,15 @@ impl Entry {
     }
 }
 
-/// Bytes of an entry's file.
+/// Size of an entry's file in bytes.
 pub(super) fn bytes(identity: &str, tokens: usize, payload: usize) -> u64 {
     (MAGIC.len() + 4 + 4 + identity.len() + 8 + 4 * tokens + 8 + payload) as u64
 }
 
-/// Writes an entry: beside its place, then renamed into it.
+/// Writes an entry under a temporary name, then renames it.
 ///
 /// # Errors
-/// What the system says; nothing is left behind then.
+/// The system's; no temporary file is left.
 pub(super) fn write(path: &Path, identity: &str, tokens: &[TokenId], payload: &[u8]) -> io::Result<()> {
     let mut head = Vec::with_capacity(identity.len() + 4 * tokens.len() + 20);
     head.extend((identity.len() as u32).to_le_bytes());
@@ -140,7 +141,7 @@ pub(super) fn write(path: &Path, identity: &str, tokens: &[TokenId], payload: &[
     checksum.update(&head);
     checksum.update(payload);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // readable by its owner only: prompts are in it
+    // readable by its owner only, since it contains prompts
     let temporary = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder)?;
     let mut out = BufWriter::with_capacity(1 << 20, temporary);
     out.write_all(MAGIC)?;

@@ -1,9 +1,8 @@
-//! Prompts' keys and values on disk, for later processes: a file, or a folder of bounded size.
+//! The keys and values of prompts on disk, for later processes: in one file, or in a folder of bounded size.
 //!
-//! The worker asks for the longest stored beginning of a prompt when the prompt comes (`PromptCache::find`), has the backend
-//! import it when the sequence gets its slot (`PromptCache::load`), and stores what was computed when the sequence ends
-//! (`PromptCache::store`); writing is another thread's work, which is waited for when the cache is dropped. What can't be
-//! used is said in the log, once, and computed anew.
+//! The worker looks up the longest stored prefix of a new prompt (`PromptCache::find`), has the backend import it when the
+//! sequence gets its slot (`PromptCache::load`), and stores the computed prompt when the sequence ends (`PromptCache::store`).
+//! Another thread writes; dropping the cache waits for it. Unusable entries are logged once and skipped.
 
 mod file;
 
@@ -12,93 +11,93 @@ pub use file::CacheError;
 use crate::TokenId;
 use crate::forward::{Backend, BackendError};
 use crate::schedule::common_prefix;
-use file::Entry;
+use file::CacheEntry;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Fewer tokens than this are computed faster than they are found.
+/// Shorter prefixes are faster to compute than to load.
 const FEWEST: usize = 64;
-/// Ending of a folder's entries.
+/// File name extension of entries.
 const ENDING: &str = "kv";
-/// A temporary file this old belongs to a process that is gone.
+/// A temporary file of this age belongs to a process that has ended.
 const STALE: Duration = Duration::from_secs(3600);
 
-/// Where entries lie.
+/// Where entries are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// One file for the last prompt.
+pub enum CacheLocation {
+    /// In one file, which holds the last prompt.
     File(PathBuf),
-    /// A folder; those used longest ago go when it holds more than so many bytes.
+    /// In a folder; the least recently used entries are deleted when it grows too large.
     Folder {
-        /// The folder, made if it isn't there.
+        /// The folder; created if missing.
         path: PathBuf,
-        /// Most bytes of all entries together.
+        /// The maximum size of all entries together, in bytes.
         most: u64,
     },
 }
 
-/// What to keep where. `model` tells one model's weights from another's ([`crate::load::Model::fingerprint`]).
+/// Where to store prompts, and of which model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptCacheConfig {
-    /// Where.
-    pub place: Place,
-    /// Whose.
+    /// The file or folder.
+    pub location: CacheLocation,
+    /// Identifies the model's weights ([`crate::load::Model::fingerprint`]).
     pub model: String,
 }
 
 /// Stored prompts, as far as this process knows them.
 #[derive(Debug)]
 pub(crate) struct PromptCache {
-    place: Place,
+    location: CacheLocation,
     identity: String,
-    known: Vec<Known>,
-    /// The place is a file of something else, which is not written over.
+    known: Vec<StoredPrompt>,
+    /// The file is not a prompt cache and must not be overwritten.
     taken: bool,
-    /// To the writing thread; `None` once the cache is being dropped.
+    /// Jobs for the writing thread; `None` while the cache is being dropped.
     jobs: Option<Sender<Job>>,
     done: Receiver<Written>,
     writer: Option<JoinHandle<()>>,
 }
 
-/// An entry that can be used.
+/// A usable entry.
 #[derive(Debug)]
-struct Known {
+struct StoredPrompt {
     path: PathBuf,
     tokens: Vec<TokenId>,
 }
 
-/// An entry to write, and files that it makes superfluous.
+/// An entry to write, and files that it replaces.
 struct Job {
     path: PathBuf,
     identity: String,
     tokens: Vec<TokenId>,
     payload: Vec<u8>,
     remove: Vec<PathBuf>,
-    /// The folder that it goes to, and how many bytes that may hold.
+    /// The folder, and its maximum size in bytes.
     folder: Option<(PathBuf, u64)>,
 }
 
-/// What the writing thread has done: an entry is there, others are gone.
+/// A report of the writing thread: an entry was written, others were deleted.
 struct Written {
     path: PathBuf,
     gone: Vec<PathBuf>,
 }
 
 impl PromptCache {
-    /// Looks through what is there. Entries that can't be used are said and left alone.
+    /// Reads the existing entries. Unusable entries are logged and skipped.
     ///
     /// # Errors
-    /// If the backend can't hand out its keys and values, or the folder can't be made.
+    /// If the backend can't export its KV cache, or the folder can't be made.
     pub fn open(config: &PromptCacheConfig, backend: &mut dyn Backend) -> Result<PromptCache, BackendError> {
         backend.export_kv(0, 0, &mut Vec::new())?;
         let info = backend.info();
         let identity = format!("{} · KV {} · {} · {}", info.name, info.kv_type, info.weights, config.model);
-        let paths = match &config.place {
-            Place::File(path) => vec![path.clone()],
-            Place::Folder { path, .. } => {
+        let paths = match &config.location {
+            CacheLocation::File(path) => vec![path.clone()],
+            CacheLocation::Folder { path, .. } => {
                 let failed = |e| BackendError::Failed(format!("the prompt cache {}: {e}", path.display()));
                 std::fs::create_dir_all(path).map_err(failed)?;
                 tidy(path);
@@ -112,7 +111,7 @@ impl PromptCache {
         let writer =
             writer.map_err(|e| BackendError::Failed(format!("a thread for the prompt cache: {e}")))?;
         let mut cache = PromptCache {
-            place: config.place.clone(),
+            location: config.location.clone(),
             identity,
             known: Vec::new(),
             taken: false,
@@ -120,40 +119,40 @@ impl PromptCache {
             done,
             writer: Some(writer),
         };
-        let foreign = matches!(config.place, Place::Folder { .. });
+        let foreign = matches!(config.location, CacheLocation::Folder { .. });
         for path in paths {
-            match Entry::open(&path, &cache.identity) {
-                Ok(Some(entry)) => cache.known.push(Known::of(&path, entry)),
+            match CacheEntry::open(&path, &cache.identity) {
+                Ok(Some(entry)) => cache.known.push(StoredPrompt::of(&path, entry)),
                 Ok(None) => {}
                 // a folder serves several models
                 Err(CacheError::Foreign { .. }) if foreign => {}
                 Err(error @ CacheError::NotACache { .. }) if !foreign => {
                     cache.taken = true;
-                    tracing::warn!("the prompt is computed anew and not kept: {error}");
+                    tracing::warn!("prompts are not stored: {error}");
                 }
-                Err(error) => tracing::warn!("the prompt is computed anew: {error}"),
+                Err(error) => tracing::warn!("the stored prompt is not used: {error}"),
             }
         }
         Ok(cache)
     }
 
-    /// How many of the tokens some entry begins with; 0 if too few to be worth it.
+    /// The length of the longest stored prefix of `tokens`; 0 if it is too short to be worth loading.
     pub fn find(&mut self, tokens: &[TokenId]) -> usize {
-        // what the writer has finished is there to be used
+        // entries written in the meantime can be used
         for Written { path, gone } in self.done.try_iter().collect::<Vec<_>>() {
             self.known.retain(|known| known.path != path && !gone.contains(&known.path));
-            if let Ok(Some(entry)) = Entry::open(&path, &self.identity) {
-                self.known.push(Known::of(&path, entry));
+            if let Ok(Some(entry)) = CacheEntry::open(&path, &self.identity) {
+                self.known.push(StoredPrompt::of(&path, entry));
             }
         }
         let longest = self.known.iter().map(|known| common_prefix(&known.tokens, tokens)).max().unwrap_or(0);
         if longest < FEWEST { 0 } else { longest }
     }
 
-    /// Has the backend put the stored keys and values of `tokens` into an empty slot; how many tokens it holds then.
+    /// Imports the stored keys and values of `tokens` into an empty slot; returns how many tokens it holds then.
     ///
     /// # Errors
-    /// What the backend says of a slot that it could not empty again.
+    /// The backend's, if it can't empty the slot after a failed import.
     pub fn load(
         &mut self,
         backend: &mut dyn Backend,
@@ -166,7 +165,7 @@ impl PromptCache {
         let path = self.known[best].path.clone();
         let began = Instant::now();
         let mut checked = Duration::ZERO;
-        let imported = match Entry::open(&path, &self.identity) {
+        let imported = match CacheEntry::open(&path, &self.identity) {
             Ok(Some(entry)) => match entry.verify() {
                 Ok(payload) => {
                     checked = began.elapsed();
@@ -185,35 +184,36 @@ impl PromptCache {
                 Ok(kept)
             }
             Err(why) => {
-                tracing::warn!("the prompt is computed anew: {why}");
+                tracing::warn!("the stored prompt is not used: {why}");
                 self.known.remove(best);
                 backend.truncate(slot, 0)
             }
         }
     }
 
-    /// Whether storing these tokens would add anything.
+    /// Whether these tokens are worth storing: long enough, and mostly not stored yet.
     pub fn wants(&self, tokens: &[TokenId]) -> bool {
         if self.taken {
             return false;
         }
-        let covered = |known: &Known| common_prefix(&known.tokens, tokens);
+        let covered = |known: &StoredPrompt| common_prefix(&known.tokens, tokens);
         let most = self.known.iter().map(covered).max().unwrap_or(0);
         tokens.len() >= FEWEST && tokens.len() - most >= FEWEST.min(tokens.len() / 2)
     }
 
-    /// Stores tokens with what the backend exported of them. Returns at once; a failure to write is said in the log.
+    /// Stores tokens with their exported keys and values. Returns at once; write errors are logged.
     pub fn store(&mut self, tokens: &[TokenId], payload: Vec<u8>) {
         let bytes = file::bytes(&self.identity, tokens.len(), payload.len());
         let mut remove = Vec::new();
-        let (path, folder) = match &self.place {
-            Place::File(path) => (path.clone(), None),
-            Place::Folder { path, most } => {
+        let (path, folder) = match &self.location {
+            CacheLocation::File(path) => (path.clone(), None),
+            CacheLocation::Folder { path, most } => {
                 if bytes > *most {
                     return;
                 }
-                // beginnings of this one are in it
-                let inside = |known: &Known| common_prefix(&known.tokens, tokens) == known.tokens.len();
+                // its prefixes are contained in it
+                let inside =
+                    |known: &StoredPrompt| common_prefix(&known.tokens, tokens) == known.tokens.len();
                 remove.extend(self.known.iter().filter(|k| inside(k)).map(|k| k.path.clone()));
                 self.known.retain(|known| !inside(known));
                 let file = path.join(format!("{}.{ENDING}", name(&self.identity, tokens)));
@@ -237,14 +237,14 @@ impl Drop for PromptCache {
     }
 }
 
-impl Known {
-    fn of(path: &Path, entry: Entry) -> Known {
-        Known { path: path.to_owned(), tokens: entry.tokens }
+impl StoredPrompt {
+    fn of(path: &Path, entry: CacheEntry) -> StoredPrompt {
+        StoredPrompt { path: path.to_owned(), tokens: entry.tokens }
     }
 }
 
 impl Job {
-    /// What a folder may hold is reckoned here, when all entries before this one have been written.
+    /// The folder's size is checked here, when all earlier entries have been written.
     fn run(self, told: &Sender<Written>) {
         match file::write(&self.path, &self.identity, &self.tokens, &self.payload) {
             Ok(()) => {
@@ -261,7 +261,7 @@ impl Job {
     }
 }
 
-/// Says that an entry was used now: what was used last goes last. The time that writing leaves may lie some milliseconds back.
+/// Marks an entry as used now, for deletion in order of last use. The time set by writing can be some milliseconds earlier.
 fn touch(path: &Path) {
     let file = std::fs::File::options().append(true).open(path);
     let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
@@ -270,21 +270,16 @@ fn touch(path: &Path) {
 /// A file name for an entry: 64 bits of its identity and tokens (FNV-1a).
 fn name(identity: &str, tokens: &[TokenId]) -> String {
     let bytes = identity.bytes().chain(tokens.iter().flat_map(|t| t.to_le_bytes()));
-    format!("{:016x}", fnv1a(bytes))
+    format!("{:016x}", crate::hash::fnv1a(bytes))
 }
 
-/// Fowler, Noll and Vo's hash of 64 bits.
-pub(crate) fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
-}
-
-/// The entries of a folder, of whatever model.
+/// The entries of a folder, of all models.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
     files.filter(|path| path.extension() == Some(OsStr::new(ENDING))).collect()
 }
 
-/// Removes what processes that ended in the middle of writing have left.
+/// Deletes temporary files of processes that ended while writing.
 fn tidy(folder: &Path) {
     for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let ours = file.file_name().to_string_lossy().starts_with(file::TEMPORARY);
@@ -295,7 +290,7 @@ fn tidy(folder: &Path) {
     }
 }
 
-/// The entries to remove, used longest ago, so that those that stay take at most `most` bytes; `gone` go anyway.
+/// The least recently used entries, to be deleted so that the rest takes at most `most` bytes. `gone` are deleted in any case.
 fn too_many(folder: &Path, most: u64, gone: &[PathBuf]) -> Vec<PathBuf> {
     let about = |path: PathBuf| {
         let about = std::fs::metadata(&path).ok()?;

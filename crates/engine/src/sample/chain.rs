@@ -1,56 +1,14 @@
 //! [`Sampler`]: one request's way from a row of logits to a token.
 
+use super::Constraint;
 use super::candidates::Candidates;
-use super::grammar::Constraint;
+use super::error::SampleError;
 use super::logprobs::{TokenLogprobs, logprobs};
 use super::params::SamplingParams;
 use super::rng::{random_seed, uniform};
 use super::scan::{argmax, first_not_finite};
 use crate::TokenId;
 use std::collections::HashMap;
-
-/// Why no token could be chosen. The model's numbers are broken, or everything was forbidden.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum SampleError {
-    /// Every logit is NaN.
-    #[error("the logits at position {position} are all NaN")]
-    AllNan {
-        /// The generated token's position in the sequence.
-        position: usize,
-    },
-    /// A logit is not a number.
-    #[error("logits contain NaN at token {token} (position {position})")]
-    Nan {
-        /// The first such token.
-        token: TokenId,
-        /// The generated token's position in the sequence.
-        position: usize,
-    },
-    /// A logit is infinite.
-    #[error("logits contain {value} at token {token} (position {position})")]
-    Infinite {
-        /// The first such token.
-        token: TokenId,
-        /// `inf` or `-inf`.
-        value: f32,
-        /// The generated token's position in the sequence.
-        position: usize,
-    },
-    /// The logit bias, with the grammar if there is one, forbids every token.
-    #[error("no token is allowed at position {position}: logit bias and grammar forbid all")]
-    NothingAllowed {
-        /// The generated token's position in the sequence.
-        position: usize,
-    },
-    /// The grammar's parser gave up.
-    #[error("the grammar can't be followed at position {position}: {reason}")]
-    Grammar {
-        /// What the parser says.
-        reason: String,
-        /// The generated token's position in the sequence.
-        position: usize,
-    },
-}
 
 /// What was chosen.
 #[derive(Clone, Debug, PartialEq)]

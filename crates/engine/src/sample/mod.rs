@@ -13,15 +13,25 @@
 
 mod candidates;
 mod chain;
+#[cfg(feature = "grammar")]
+mod constraint;
+mod error;
 mod grammar;
 mod logprobs;
+#[cfg(not(feature = "grammar"))]
+mod no_constraint;
 mod params;
 mod rng;
 mod scan;
 mod softmax;
 
-pub use chain::{SampleError, Sampled, Sampler};
-pub use grammar::{Constraint, Grammar, GrammarCompiler, GrammarError};
+pub use chain::{Sampled, Sampler};
+#[cfg(feature = "grammar")]
+pub use constraint::{Constraint, GrammarCompiler};
+pub use error::SampleError;
+pub use grammar::{Grammar, GrammarError};
 pub use logprobs::{TokenLogprob, TokenLogprobs, logprobs};
+#[cfg(not(feature = "grammar"))]
+pub use no_constraint::{Constraint, GrammarCompiler};
 pub use params::{ParamError, SamplingParams};
 pub use rng::{random_seed, uniform};

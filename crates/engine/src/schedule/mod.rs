@@ -33,7 +33,7 @@ mod sequence;
 mod shift;
 mod slots;
 
-pub use plan::{Occupancy, Plan, PlannedSpan, Pushed, ScheduleError, SlotOp, capacity};
+pub use plan::{Occupancy, PlannedSpan, Pushed, ScheduleError, SlotOp, StepPlan, capacity};
 pub(crate) use prefix::common_prefix;
 pub use scheduler::Scheduler;
 pub use sequence::SeqId;

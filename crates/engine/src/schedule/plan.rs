@@ -1,7 +1,7 @@
 //! What goes between the scheduler and the worker: slot operations, plans, figures, errors.
 
 use super::sequence::{SeqId, Sequence};
-use crate::forward::{Limits, Slot, Want};
+use crate::batch::{Limits, Slot, Want};
 
 /// Something to do to the backend's slots before the next forward call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,12 +92,12 @@ pub enum Pushed {
 
 /// One step: at most one span per running sequence. Decodes come first, then prefill chunks.
 #[derive(Clone, Debug, Default)]
-pub struct Plan {
+pub struct StepPlan {
     /// The spans, in the order their logits rows come out.
     pub spans: Vec<PlannedSpan>,
 }
 
-impl Plan {
+impl StepPlan {
     /// All tokens together.
     pub fn tokens(&self) -> usize {
         self.spans.iter().map(|s| s.len).sum()
@@ -124,6 +124,7 @@ pub struct Occupancy {
 /// Why a sequence was not taken, or a scheduler could not be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs)] // each variant's message names its fields
+#[non_exhaustive]
 pub enum ScheduleError {
     #[error("the backend's limits allow nothing to run: {0:?}")]
     BadLimits(Limits),

@@ -3,7 +3,7 @@
 use super::sequence::Sequence;
 use super::slots::{Holder, Slots};
 use crate::TokenId;
-use crate::forward::Slot;
+use crate::batch::Slot;
 
 /// A slot whose first `len` tokens are also the new sequence's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) struct Hit {
 
 /// How a waiting sequence gets its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum SlotChoice {
     /// An empty slot, everything to compute.
     Fresh { slot: Slot },
     /// A cached slot, shortened to the common prefix.
@@ -65,7 +65,7 @@ pub(super) fn is_coming(running: &[Sequence], tokens: &[TokenId], len: usize, wo
 ///
 /// A prefix is shared into another slot, so that the conversation it belongs to stays cached, unless that would push
 /// out more cached tokens than are lost by taking its slot over.
-pub(super) fn place(slots: &Slots, hit: Option<Hit>, need: usize) -> Option<Place> {
+pub(super) fn place(slots: &Slots, hit: Option<Hit>, need: usize) -> Option<SlotChoice> {
     let room = |except| slots.free_pages + slots.cached_pages(except) >= need;
     let empty = |except| slots.first_free().or_else(|| slots.oldest_cached(except));
     if let Some(Hit { from, len, lost }) = hit {
@@ -74,11 +74,11 @@ pub(super) fn place(slots: &Slots, hit: Option<Hit>, need: usize) -> Option<Plac
             && let Some(to) = empty(keep)
             && lost.is_none_or(|lost| slots.cached(to).map_or(0, <[_]>::len) < lost)
         {
-            return Some(Place::Share { from, to, len });
+            return Some(SlotChoice::Share { from, to, len });
         }
         if lost.is_some() && room(None) {
-            return Some(Place::TakeOver { slot: from, len });
+            return Some(SlotChoice::TakeOver { slot: from, len });
         }
     }
-    if room(None) { empty(None).map(|slot| Place::Fresh { slot }) } else { None }
+    if room(None) { empty(None).map(|slot| SlotChoice::Fresh { slot }) } else { None }
 }

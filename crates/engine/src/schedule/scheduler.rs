@@ -1,11 +1,11 @@
 //! [`Scheduler`]: admission, KV room, and what each step computes. See the [room's page](super) for its promises.
 
-use super::plan::{Occupancy, Plan, PlannedSpan, Pushed, ScheduleError, SlotOp, capacity};
-use super::prefix::{self, Place};
+use super::plan::{Occupancy, PlannedSpan, Pushed, ScheduleError, SlotOp, StepPlan, capacity};
+use super::prefix::{self, SlotChoice};
 use super::sequence::{SeqId, Sequence};
 use super::slots::{Holder, Slots};
 use crate::TokenId;
-use crate::forward::{Batch, Limits, Slot, Span};
+use crate::batch::{Batch, Limits, Slot, Span};
 use std::collections::VecDeque;
 
 /// Decides which tokens of which sequences go into the next step.
@@ -207,7 +207,7 @@ impl Scheduler {
     ///
     /// # Panics
     /// If slot operations are outstanding.
-    pub fn plan(&mut self, plan: &mut Plan) {
+    pub fn plan(&mut self, plan: &mut StepPlan) {
         assert!(self.ops.is_empty(), "next_op has to be asked until it returns None");
         plan.spans.clear();
         let decodes = self.running.iter().filter(|s| s.pending() == 1);
@@ -233,7 +233,7 @@ impl Scheduler {
     }
 
     /// The planned step with its tokens, as the backend takes it. Valid until the scheduler changes.
-    pub fn batch(&self, plan: &Plan) -> Batch<'_> {
+    pub fn batch(&self, plan: &StepPlan) -> Batch<'_> {
         let span = |p: &PlannedSpan| Span {
             slot: p.slot,
             start: p.start,
@@ -244,7 +244,7 @@ impl Scheduler {
     }
 
     /// The backend has computed the plan.
-    pub fn commit(&mut self, plan: &Plan) {
+    pub fn commit(&mut self, plan: &StepPlan) {
         for p in &plan.spans {
             if let Some(i) = self.index(p.id) {
                 let seq = &mut self.running[i];
@@ -358,13 +358,13 @@ impl Scheduler {
         let Some(place) = prefix::place(&self.slots, hit, need) else { return false };
         let Some(mut seq) = self.waiting.pop_front() else { return false };
         let (slot, keep) = match place {
-            Place::Fresh { slot } => (slot, None),
-            Place::TakeOver { slot, len } => {
+            SlotChoice::Fresh { slot } => (slot, None),
+            SlotChoice::TakeOver { slot, len } => {
                 self.slots.drop_cached(slot);
                 self.ops.push_back(SlotOp::Truncate { slot, len });
                 (slot, None)
             }
-            Place::Share { from, to, .. } => (to, Some(from)),
+            SlotChoice::Share { from, to, .. } => (to, Some(from)),
         };
         self.evict(slot);
         seq.slot = slot;
@@ -378,11 +378,11 @@ impl Scheduler {
             }
         }
         self.slots.free_pages -= need;
-        if let Place::Share { from, to, len } = place {
+        if let SlotChoice::Share { from, to, len } = place {
             self.touch(from);
             self.ops.push_back(SlotOp::Share { from, to, len });
         }
-        if matches!(place, Place::Fresh { .. }) && seq.stored > 0 {
+        if matches!(place, SlotChoice::Fresh { .. }) && seq.stored > 0 {
             self.ops.push_back(SlotOp::Import { id: seq.id, slot, len: seq.stored });
         }
         self.running.push(seq);

@@ -1,7 +1,7 @@
 //! One sequence as the scheduler sees it: its tokens and how many of them the backend has computed.
 
 use crate::TokenId;
-use crate::forward::Slot;
+use crate::batch::Slot;
 
 /// A sequence's arrival number: lower is older.
 pub type SeqId = u64;

@@ -5,7 +5,7 @@
 
 use super::SeqId;
 use crate::TokenId;
-use crate::forward::{Limits, Slot};
+use crate::batch::{Limits, Slot};
 
 /// What a slot holds.
 #[derive(Clone, Debug)]

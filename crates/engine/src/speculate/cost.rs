@@ -1,24 +1,24 @@
-//! What a step costs by how many tokens it verifies: measured when the backend is opened, and corrected by every step.
+//! The cost of a step by the number of tokens it verifies: measured when the backend opens, and corrected by every step.
 
 use std::time::Duration;
 
-/// Token counts that a table holds; beyond, its slope goes on.
+/// Token counts in the table; larger counts follow its slope.
 const COUNTS: usize = 64;
-/// Before anything is measured, each further token is thought to cost this share of a step.
+/// Assumed cost of each further token before any measurement, as a share of a step.
 const UNKNOWN_SLOPE: f64 = 0.15;
-/// How fast what all counts have in common follows the steps: the machine's speed, the context's length.
+/// The rate at which the common level (machine speed, context length) follows the measured steps.
 const LEVEL_RATE: f64 = 0.1;
-/// How fast what is peculiar to a count does.
+/// The rate at which the cost of a single count follows them.
 const SHAPE_RATE: f64 = 0.03;
 
-/// The time of a step that computes so many tokens and wants logits for each.
+/// The time of a step by the number of tokens it computes, with logits for each.
 #[derive(Clone, Debug)]
 pub struct Costs {
-    /// By tokens − 1, relative to each other. `[COUNTS]`
+    /// Relative cost by tokens − 1. `[COUNTS]`
     shape: Vec<f64>,
     /// Seconds that a 1 in `shape` stands for.
     level: f64,
-    /// Some step has been measured.
+    /// A step has been measured.
     known: bool,
 }
 
@@ -30,8 +30,8 @@ impl Default for Costs {
 }
 
 impl Costs {
-    /// From measured `(tokens, time)`, in ascending order: what lies between is interpolated, what lies beyond follows the
-    /// last slope. A step with more tokens is never thought to be cheaper.
+    /// From measured `(tokens, time)`, in ascending order. Values between are interpolated, values beyond follow the overall
+    /// slope. The cost never falls with more tokens.
     pub fn measured(points: &[(usize, Duration)]) -> Costs {
         let mut points: Vec<(f64, f64)> =
             points.iter().map(|(n, took)| (*n as f64, took.as_secs_f64().max(1e-9))).collect();
@@ -46,7 +46,7 @@ impl Costs {
                 _ => first.1 * (1.0 + UNKNOWN_SLOPE * (n - first.0)),
             }
         };
-        // The last slope is that of the whole, not of two neighbours that differ by chance.
+        // The slope of the whole curve: two neighbours differ by chance.
         let slope = (last.1 - first.1) / (last.0 - first.0).max(1.0);
         let beyond =
             |n: f64| if n > last.0 && points.len() > 1 { last.1 + slope * (n - last.0) } else { at(n) };
@@ -54,7 +54,7 @@ impl Costs {
         Costs { shape, level: first.1, known: true }
     }
 
-    /// Seconds that a step with so many tokens takes.
+    /// Seconds of a step with this many tokens.
     pub fn of(&self, tokens: usize) -> f64 {
         let i = tokens.max(1) - 1;
         let shape = self.shape.get(i).copied().unwrap_or_else(|| {
@@ -64,7 +64,7 @@ impl Costs {
         shape * self.level
     }
 
-    /// A step of decodes took so long. One that was held up by something else counts for at most twice its time.
+    /// Records the time of a step of decodes. An outlier counts as at most twice the estimate.
     pub fn took(&mut self, tokens: usize, took: Duration) {
         let took = took.as_secs_f64();
         if !self.known {

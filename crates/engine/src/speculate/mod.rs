@@ -1,56 +1,49 @@
-//! Speculative decoding: several tokens a step, and exactly those that would have come one by one.
+//! Speculative decoding: several tokens per step, and exactly those that would have come one by one.
 //!
-//! A step that computes a few tokens costs little more than one that computes a single one: both read all weights. So the
-//! tokens that are expected next (a *draft*) go through the model with the last one, in one span that wants logits of every
-//! position, and each is then sampled as always. As long as the sampled token is the drafted one, the next row of logits
-//! is that of the true sequence; the first other one ends the step, and what was drafted beyond is cut from the slot
-//! (Leviathan et al. 2023 and Chen et al. 2023 had the idea).
+//! A step that computes a few tokens costs little more than a step with a single one: both read all weights. So the tokens
+//! that are expected next (a *draft*) are computed together with the last one, in one span that wants logits of every
+//! position, and each position is sampled as usual. While the sampled token equals the drafted one, the next row of logits
+//! belongs to the true sequence. The first difference ends the step, and the rest of the draft is cut from the slot (Leviathan
+//! et al. 2023, Chen et al. 2023).
 //!
 //! # Exactness
-//! Every token is drawn by the request's own sampler from the model's logits after the tokens before it; the draft
-//! decides only how many are drawn in one step. That needs no rejection sampling: where the papers accept a drafted token
-//! with a probability and repair the distribution after a refusal, here the token is drawn first and the draft is
-//! right or not. A draft that is certain (n-gram) is accepted as often either way: with the probability that the model
-//! gives it. And as a draw is a function of seed and position ([`crate::sample`]), not only the distribution is the same
-//! but the tokens are, wherever the backend's logits do not depend on the batch. Penalties, grammars, stop strings and
-//! log-probabilities work as ever, since nothing about sampling has changed.
-//! A draft model draws with the same seed at the same position, so that it guesses a sampled text nearly as well as a greedy
-//! one.
+//! The request's own sampler draws every token from the model's logits; the draft only decides how many are drawn in one step.
+//! So there is no rejection sampling: the papers accept a drafted token with a probability and correct the distribution after
+//! a rejection, while here the token is drawn first and the draft is right or wrong. A deterministic draft (n-gram) is
+//! accepted equally often in both schemes: with the probability that the model gives it. A draw is a function of seed and
+//! position ([`crate::sample`]), so not only the distribution but the tokens are the same, if the backend's logits do not
+//! depend on the batch. Penalties, grammars, stop strings and log-probabilities are unaffected.
+//! A draft model draws with the same seed at the same position, so it predicts sampled text nearly as well as greedy text.
 //!
 //! # Where drafts come from
-//! * [`ngram`]: what followed the last time that these tokens stood in the prompt or the answer;
-//! * [`draft`]: a smaller model with the same tokenizer.
+//! * [`ngram`]: the tokens that followed the last occurrence of the current ones in the prompt or the answer;
+//! * a draft model: a smaller model with the same tokenizer, which the worker runs.
 //!
 //! # How many
-//! [`pace`] chooses those lengths, over all sequences together, that promise most tokens per second: by what was accepted
-//! so far ([`pace::Acceptance`]) and by what a step costs ([`cost::Costs`]). Where nothing pays, nothing is drafted. n-gram
-//! guesses are compared with what comes even then, which costs nothing; a draft model is tried again now and then.
+//! [`draft_length`] chooses the lengths, over all sequences together, with the highest expected tokens per second, from the
+//! acceptance so far ([`draft_length::Acceptance`]) and the cost of a step ([`cost::Costs`]). If drafting does not pay, nothing is
+//! drafted. Even then n-gram guesses are compared with the sampled tokens, which costs nothing, and a draft model is tried
+//! again from time to time.
 //!
-//! Nothing in this room reads a clock: the worker does.
+//! Nothing in this module reads a clock: the worker does.
 
 pub mod cost;
-pub mod draft;
+pub mod draft_length;
 pub mod ngram;
-pub mod pace;
-
-pub use draft::{DraftModel, Drafter, TokenizerMismatch};
 
 use crate::TokenId;
-use crate::forward::BackendError;
-use crate::sample::Sampler;
 use crate::schedule::SeqId;
 use cost::Costs;
-use draft::Wish;
+use draft_length::{Acceptance, Candidate, choose};
 use ngram::Ngram;
-use pace::{Acceptance, Candidate, choose};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// Where a request's drafts come from.
+/// The source of a request's drafts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Speculate {
-    /// Nowhere: a token a step.
+    /// No drafts: one token per step.
     #[default]
     Off,
     /// From the request's own tokens.
@@ -70,22 +63,22 @@ impl Speculate {
     }
 }
 
-/// Most tokens of one draft unless told.
+/// The default maximum length of a draft, in tokens.
 pub const DRAFT_MAX: usize = 16;
 
-/// Match lengths up to each bound are a class: the longer a match, the likelier it goes on.
+/// Upper bounds of the classes of match lengths: the longer a match, the likelier it continues.
 const BOUNDS: [usize; 8] = [2, 3, 4, 6, 9, 15, 24, usize::MAX];
-/// How likely a match of each class goes on, before anything is known. Rather too low: that it is higher is found out for
-/// nothing, from guesses that were not verified.
+/// The prior probability that a match of each class continues. Rather too low: a higher value is found at no cost, from guesses
+/// that were not verified.
 const NGRAM_PRIOR: [f64; 8] = [0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.85];
-/// How likely a draft model is right, before anything is known.
+/// The prior probability that a draft model's token is right.
 const DRAFT_PRIOR: f64 = 0.7;
-/// Steps after which a draft model that didn't pay is tried again, at first; then twice as many, and so on.
+/// Steps after which a draft model that did not pay is tried again; doubled after each failure.
 const PATIENCE: u32 = 16;
 const MOST_PATIENCE: u32 = 1024;
-/// Tokens that it drafts then.
+/// Tokens that it drafts in such a trial.
 const TRIAL: usize = 2;
-/// How fast the cost of drafting follows what it took.
+/// The rate at which the estimated cost of drafting follows the measurements.
 const DRAFTING_RATE: f64 = 0.1;
 
 fn class(matched: usize) -> usize {
@@ -94,27 +87,28 @@ fn class(matched: usize) -> usize {
 
 /// A sequence that will decode in the next step.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
-    /// Which.
+pub struct DraftRequest<'a> {
+    /// The sequence.
     pub id: SeqId,
-    /// Its prompt and answer as the model has them.
+    /// Its prompt and answer as the model sees them.
     pub tokens: &'a [TokenId],
-    /// The same with what a full context has dropped.
+    /// The same including tokens dropped by context shifts.
     pub text: &'a [TokenId],
-    /// Most tokens that can be verified for it.
+    /// The maximum number of tokens that can be verified for it.
     pub room: usize,
 }
 
-/// All that is guessed for the sequences of one engine.
+/// The drafts of all sequences of one engine.
 #[derive(Debug)]
 pub struct Speculator {
     least: usize,
     most: usize,
     costs: Costs,
-    drafter: Option<Drafter>,
-    /// Seconds that the draft model takes for a token of each sequence it drafts for.
+    /// There is a draft model and it has not failed.
+    has_draft_model: bool,
+    /// Seconds that the draft model takes for one token of every sequence it drafts for.
     drafting: f64,
-    /// What was right, over all sequences: what is thought of a new one.
+    /// Acceptance over all sequences: the prior of a new one.
     matches: Acceptance<8>,
     drafts: Acceptance<1>,
     sequences: HashMap<SeqId, Guesser>,
@@ -123,28 +117,28 @@ pub struct Speculator {
 #[derive(Debug)]
 struct Guesser {
     source: Source,
-    /// What is expected next and was not yet compared with what came.
+    /// The tokens expected next, not yet compared with the sampled ones.
     guess: VecDeque<TokenId>,
-    /// How many tokens in front of the guess match.
+    /// How many tokens before the guess match.
     matched: usize,
-    /// How many tokens of the guess are to be verified.
+    /// How many tokens of the guess the next step verifies.
     length: usize,
 }
 
 #[derive(Debug)]
 enum Source {
     Ngram { index: Ngram, seen: Acceptance<8> },
-    Draft { twin: Box<Sampler>, seen: Acceptance<1>, idle: u32, patience: u32 },
+    Draft { seen: Acceptance<1>, idle: u32, patience: u32 },
 }
 
 impl Speculator {
-    /// Drafts of at most `most` tokens each, and at least `least` where so many are guessed, whether they pay or not.
-    pub fn new(least: usize, most: usize, costs: Costs, drafter: Option<Drafter>) -> Speculator {
+    /// Drafts of at most `most` tokens each, and of at least `least` if that many are guessed, even if they do not pay.
+    pub fn new(least: usize, most: usize, costs: Costs, has_draft_model: bool) -> Speculator {
         Speculator {
             least,
             most,
             costs,
-            drafter,
+            has_draft_model,
             drafting: 0.0,
             matches: Acceptance::default(),
             drafts: Acceptance::default(),
@@ -152,66 +146,57 @@ impl Speculator {
         }
     }
 
-    /// A draft model was opened with it and has not failed.
-    pub fn has_drafter(&self) -> bool {
-        self.drafter.is_some()
+    /// Whether there is a draft model that has not failed.
+    pub fn has_draft_model(&self) -> bool {
+        self.has_draft_model
     }
 
-    /// What steps are thought to cost.
+    /// The estimated cost of steps.
     pub fn costs(&self) -> &Costs {
         &self.costs
     }
 
-    /// A sequence speculates from now on. `sampler` is the request's.
-    pub fn begin(&mut self, id: SeqId, how: Speculate, sampler: &Sampler) {
+    /// A sequence begins and uses speculation.
+    pub fn begin(&mut self, id: SeqId, how: Speculate) {
         let source = match how {
             Speculate::Off => return,
             Speculate::Ngram => Source::Ngram { index: Ngram::default(), seen: Acceptance::default() },
-            Speculate::Draft => Source::Draft {
-                twin: Box::new(sampler.twin()),
-                seen: Acceptance::default(),
-                idle: 0,
-                patience: PATIENCE,
-            },
+            Speculate::Draft => Source::Draft { seen: Acceptance::default(), idle: 0, patience: PATIENCE },
         };
         self.sequences.insert(id, Guesser { source, guess: VecDeque::new(), matched: 0, length: 0 });
     }
 
     /// A sequence has ended.
     pub fn end(&mut self, id: SeqId) {
-        if self.sequences.remove(&id).is_some()
-            && let Some(drafter) = &mut self.drafter
-        {
-            drafter.end(id);
-        }
+        self.sequences.remove(&id);
     }
 
-    /// No sequence speculates.
+    /// Whether no sequence uses speculation.
     pub fn is_idle(&self) -> bool {
         self.sequences.is_empty()
     }
 
-    /// Whether a sequence does.
+    /// Whether a sequence uses speculation.
     pub fn knows(&self, id: SeqId) -> bool {
         self.sequences.contains_key(&id)
     }
 
-    /// Looks up what can be, and decides how many tokens of each sequence to verify in a step with `decoding` sequences.
-    /// True: the draft model has to make some of them ([`Speculator::draft`]).
-    pub fn plan(&mut self, asks: &[Ask<'_>], decoding: usize) -> bool {
-        let mut candidates = Vec::with_capacity(asks.len());
-        for ask in asks {
-            let Some(guesser) = self.sequences.get_mut(&ask.id) else {
+    /// Looks up n-gram drafts and decides how many tokens of each sequence to verify in a step with `decoding` sequences.
+    /// True: the draft model has to make some of them ([`Speculator::wanted_drafts`]).
+    pub fn plan(&mut self, requests: &[DraftRequest<'_>], decoding: usize) -> bool {
+        let mut candidates = Vec::with_capacity(requests.len());
+        for request in requests {
+            let Some(guesser) = self.sequences.get_mut(&request.id) else {
                 candidates.push(Candidate { chances: Vec::new(), drafting: 0.0 });
                 continue;
             };
-            let most = ask.room.min(self.most);
+            let most = request.room.min(self.most);
             guesser.guess.clear();
             candidates.push(match &mut guesser.source {
                 Source::Ngram { index, seen } => {
                     let mut found = Vec::new();
-                    // What can't be verified is still compared with what comes.
-                    guesser.matched = index.propose(ask.text, most.max(1), &mut found);
+                    // A guess that can't be verified is still compared with the sampled token.
+                    guesser.matched = index.propose(request.text, most.max(1), &mut found);
                     guesser.guess.extend(found);
                     let matches = &self.matches;
                     let mut chance = 1.0;
@@ -223,7 +208,7 @@ impl Speculator {
                     Candidate { chances: chances.collect(), drafting: 0.0 }
                 }
                 Source::Draft { seen, .. } => {
-                    let most = if self.drafter.is_some() { most } else { 0 };
+                    let most = if self.has_draft_model { most } else { 0 };
                     let p = seen.of(0, self.drafts.of(0, DRAFT_PRIOR));
                     let chances = (1..=most).map(|i| p.powi(i as i32));
                     Candidate { chances: chances.collect(), drafting: self.drafting }
@@ -232,21 +217,21 @@ impl Speculator {
         }
         let lengths = choose(&self.costs, decoding, &candidates);
         let mut drafts = false;
-        for (ask, length) in asks.iter().zip(lengths) {
-            let Some(guesser) = self.sequences.get_mut(&ask.id) else { continue };
+        for (request, length) in requests.iter().zip(lengths) {
+            let Some(guesser) = self.sequences.get_mut(&request.id) else { continue };
             let guessed = match &guesser.source {
                 Source::Ngram { .. } => guesser.guess.len(),
-                Source::Draft { .. } if self.drafter.is_some() => self.most,
+                Source::Draft { .. } if self.has_draft_model => self.most,
                 Source::Draft { .. } => 0,
             };
-            guesser.length = length.max(self.least.min(guessed).min(ask.room).min(self.most));
+            guesser.length = length.max(self.least.min(guessed).min(request.room).min(self.most));
             if let Source::Draft { idle, patience, .. } = &mut guesser.source {
                 if guesser.length > 0 {
                     (*idle, *patience) = (0, PATIENCE);
                 } else {
                     *idle += 1;
-                    if *idle >= *patience && self.drafter.is_some() {
-                        guesser.length = TRIAL.min(ask.room).min(self.most);
+                    if *idle >= *patience && self.has_draft_model {
+                        guesser.length = TRIAL.min(request.room).min(self.most);
                         (*idle, *patience) = (0, (*patience * 2).min(MOST_PATIENCE));
                     }
                 }
@@ -256,54 +241,39 @@ impl Speculator {
         drafts
     }
 
-    /// Has the draft model make the drafts that [`Speculator::plan`] decided on. Returns how many forward calls that took
-    /// beyond reading what it had not seen.
-    ///
-    /// # Errors
-    /// What the draft model's backend says: then it is of no more use ([`Speculator::drop_drafter`]).
-    pub fn draft(&mut self, asks: &[Ask<'_>]) -> Result<usize, BackendError> {
-        let Some(drafter) = &mut self.drafter else { return Ok(0) };
-        let mut wishes: Vec<Wish<'_>> = Vec::new();
-        for (id, guesser) in &mut self.sequences {
-            let Some(ask) = asks.iter().find(|ask| ask.id == *id) else { continue };
-            if let (Source::Draft { twin, .. }, most @ 1..) = (&mut guesser.source, guesser.length) {
-                wishes.push(Wish {
-                    id: *id,
-                    tokens: ask.tokens.to_vec(),
-                    text: (ask.text.len() > ask.tokens.len()).then(|| ask.text.to_vec()),
-                    most,
-                    sampler: twin,
-                    made: Vec::new(),
-                });
-            }
+    /// The sequences for which the draft model has to make drafts, as [`Speculator::plan`] decided, and how many tokens of each;
+    /// oldest first.
+    pub fn wanted_drafts(&self) -> Vec<(SeqId, usize)> {
+        let wants = |g: &Guesser| matches!(g.source, Source::Draft { .. }) && g.length > 0;
+        let wanted = self.sequences.iter().filter(|(_, guesser)| wants(guesser));
+        let mut wanted: Vec<_> = wanted.map(|(&id, guesser)| (id, guesser.length)).collect();
+        wanted.sort_unstable();
+        wanted
+    }
+
+    /// The draft model has drafted these tokens for a sequence: as many as were wanted, or fewer.
+    pub fn drafted(&mut self, id: SeqId, tokens: Vec<TokenId>) {
+        if let Some(guesser) = self.sequences.get_mut(&id) {
+            guesser.length = tokens.len();
+            guesser.guess.extend(tokens);
         }
-        wishes.sort_by_key(|wish| wish.id);
-        let rounds = drafter.draft(&mut wishes)?;
-        let made: Vec<_> = wishes.into_iter().map(|wish| (wish.id, wish.made)).collect();
-        for (id, made) in made {
-            if let Some(guesser) = self.sequences.get_mut(&id) {
-                guesser.length = made.len();
-                guesser.guess.extend(made);
-            }
-        }
-        Ok(rounds)
     }
 
     /// The draft model failed: nothing more is drafted with it.
-    pub fn drop_drafter(&mut self) {
-        self.drafter = None;
+    pub fn draft_model_failed(&mut self) {
+        self.has_draft_model = false;
         for guesser in self.sequences.values_mut().filter(|g| matches!(g.source, Source::Draft { .. })) {
             guesser.length = 0;
         }
     }
 
-    /// The tokens of a sequence that the next step is to verify.
+    /// The tokens of a sequence for the next step to verify.
     pub fn proposal(&self, id: SeqId) -> impl Iterator<Item = TokenId> {
         let guesser = self.sequences.get(&id);
         guesser.into_iter().flat_map(|g| g.guess.iter().copied().take(g.length))
     }
 
-    /// A token of a sequence was sampled.
+    /// Records a sampled token of a sequence.
     pub fn saw(&mut self, id: SeqId, token: TokenId) {
         let Some(guesser) = self.sequences.get_mut(&id) else { return };
         let Some(&expected) = guesser.guess.front() else { return };
@@ -327,17 +297,17 @@ impl Speculator {
         }
     }
 
-    /// A step of `tokens` tokens, all of them decodes or drafts, took so long.
+    /// Records the time of a step of `tokens` tokens, all of them decodes or drafts.
     pub fn step_took(&mut self, tokens: usize, took: Duration) {
         self.costs.took(tokens, took);
     }
 
-    /// So many forward calls of the draft model took so long.
+    /// Records the time of `rounds` forward calls of the draft model.
     pub fn drafting_took(&mut self, rounds: usize, took: Duration) {
         if rounds > 0 {
             let each = took.as_secs_f64() / rounds as f64;
             let rate = if self.drafting == 0.0 { 1.0 } else { DRAFTING_RATE };
-            // Being held up once by something else says little.
+            // One long delay has some other cause: it is capped.
             let each = if self.drafting > 0.0 { each.min(2.0 * self.drafting) } else { each };
             self.drafting += rate * (each - self.drafting);
         }

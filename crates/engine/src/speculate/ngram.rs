@@ -1,31 +1,31 @@
-//! Prompt lookup: what followed the last time that the sequence's last tokens stood in it.
+//! Prompt lookup: drafts the tokens that followed an earlier occurrence of the sequence's last tokens.
 //!
-//! Costs no model. Answers that repeat their prompt (edits, summaries, code) or themselves are guessed well. Saxena,
-//! *Prompt Lookup Decoding* (2023); here the longest match of several decides, and its length says how far to trust it.
+//! Needs no model. It predicts answers well that repeat their prompt (edits, summaries, code) or themselves. Saxena, *Prompt
+//! Lookup Decoding* (2023); here the longest of several matches is used, and its length determines the confidence.
 
 use crate::TokenId;
 use std::collections::HashMap;
 
-/// Shortest match that is looked for.
+/// Shortest match.
 const SHORTEST: usize = 2;
-/// A longer match says no more than this one.
+/// Longer matches count as this length.
 pub(super) const LONGEST: usize = 32;
-/// Places that are compared, latest first: bounds the time a lookup takes in a text of one repeated word.
+/// Maximum number of occurrences compared, latest first: bounds the time of a lookup in repetitive text.
 const PLACES: usize = 32;
 const NONE: u32 = u32::MAX;
 
-/// Where each pair of tokens has stood in one sequence. Grows with it.
+/// The positions of each pair of tokens in one sequence. Grows with it.
 #[derive(Clone, Debug, Default)]
 pub struct Ngram {
-    /// The latest end of each pair.
+    /// The end of each pair's latest occurrence.
     latest: HashMap<[TokenId; SHORTEST], u32>,
     /// By a pair's end: where the same pair ended before, or [`NONE`]. `[tokens + 1]`.
     before: Vec<u32>,
 }
 
 impl Ngram {
-    /// Appends to `out` up to `most` tokens that may follow `tokens` (prompt and answer), and returns how many tokens
-    /// before them match; 0: nothing was found. `tokens` begin with those of the last call.
+    /// Appends to `out` up to `most` tokens that may follow `tokens` (prompt and answer), and returns the length of the match;
+    /// 0: no match. `tokens` must begin with those of the previous call.
     pub fn propose(&mut self, tokens: &[TokenId], most: usize, out: &mut Vec<TokenId>) -> usize {
         self.index(tokens);
         let end = tokens.len();
@@ -43,7 +43,7 @@ impl Ngram {
         }
         if best > 0 {
             let first = out.len();
-            // Where the match runs into the end, the text repeats itself: so does the guess.
+            // If the match reaches the end, the text repeats itself, and so does the guess.
             for i in 0..most {
                 let token = tokens.get(from + i).copied().unwrap_or_else(|| out[first + from + i - end]);
                 out.push(token);

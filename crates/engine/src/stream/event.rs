@@ -1,30 +1,30 @@
-//! What a generation delivers: tokens as they come, then one outcome.
+//! The events of a generation: tokens as they come, then one outcome.
 
 use crate::TokenId;
 use crate::sample::TokenLogprobs;
 use std::time::{Duration, Instant};
 
-/// One delivery. A generation is any number of `Tokens`, `Dropped` among them, then exactly one `Finished`.
+/// One event. A generation is any number of `Tokens` and `Dropped`, then exactly one `Finished`.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Event {
-    /// Generated tokens and the text that became certain with them.
+    /// Generated tokens, and the text that became final with them.
     Tokens {
-        /// The tokens; empty only in a delivery of text that was held back until the end.
+        /// The tokens; empty only for text that was held back until the end.
         ids: Vec<TokenId>,
-        /// May be empty, while the tokens end inside a character or could be the beginning of a stop string. Always
-        /// empty without a tokenizer.
+        /// Empty while the tokens end inside a character or may begin a stop string. Always empty without a tokenizer.
         text: String,
-        /// One per token if the request asked for them, else empty.
+        /// One per token if requested, else empty.
         logprobs: Vec<TokenLogprobs>,
         /// When this was handed to the consumer.
         at: Instant,
     },
-    /// The context was full, or the prompt longer than it, and tokens behind the kept front were dropped
+    /// The context was full or the prompt too long, and tokens after the kept prefix were dropped
     /// ([`crate::Request::context_shift`]).
     Dropped {
         /// How many.
         tokens: usize,
-        /// They were cut from the prompt before it was computed.
+        /// Whether they were cut from the prompt before it was computed.
         of_prompt: bool,
     },
     /// The end.
@@ -38,16 +38,16 @@ pub struct Outcome {
     pub reason: FinishReason,
     /// Token counts.
     pub usage: Usage,
-    /// Points in time and durations.
+    /// Times.
     pub timing: Timing,
-    /// The seed that sampling used: the request's, or the random one chosen for it.
+    /// The seed of sampling: the request's, or the random one chosen for it.
     pub seed: u64,
 }
 
 /// Why a generation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model ended it: end of sequence, end of turn.
+    /// The model ended it: end of sequence or end of turn.
     Stop,
     /// A stop string appeared.
     StopString,
@@ -57,7 +57,7 @@ pub enum FinishReason {
     ContextFull,
     /// The caller cancelled it, or the engine was dropped.
     Cancelled,
-    /// It failed; says why.
+    /// It failed, with this message.
     Error(String),
 }
 
@@ -77,32 +77,31 @@ impl FinishReason {
 /// Token counts of a generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// The prompt's tokens, BOS and template included; of one that was cut to fit, those that stayed.
+    /// The prompt's tokens, including BOS and template; of a prompt that was cut, those that remained.
     pub prompt_tokens: usize,
     /// How many of them came from the prefix cache.
     pub cached_tokens: usize,
-    /// Generated tokens that were delivered; an end-of-sequence token is not.
+    /// Generated tokens that were delivered; end-of-sequence tokens are not.
     pub completion_tokens: usize,
     /// Tokens that were drafted and verified; 0 without speculation.
     pub drafted_tokens: usize,
     /// How many of them were right.
     pub accepted_tokens: usize,
-    /// Prompt tokens that were cut from its middle before it was computed, as it was longer than the context.
+    /// Tokens cut from the middle of a prompt that was longer than the context.
     pub truncated_tokens: usize,
-    /// How often the context was full and half of what lies behind the kept front was dropped.
+    /// How often the context was full and half of the tokens after the kept prefix were dropped.
     pub context_shifts: usize,
-    /// Tokens of prompt and answer that were dropped so.
+    /// Tokens of prompt and answer dropped by these shifts.
     pub dropped_tokens: usize,
 }
 
-/// Points in time and durations of a generation.
+/// The times of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// The prompt was handed over, as text or chat: before templating and tokenising.
     pub t0: Instant,
-    /// Compute time of the prompt's uncached tokens: forward calls that held some of them, each counted by the
-    /// share of its tokens that they were. Waiting, and computing again after a preemption or a context shift, are not in
-    /// it.
+    /// Compute time of the prompt's uncached tokens: the time of each forward call with some of them, times their share of the
+    /// call's tokens. Excludes waiting, and recomputation after a preemption or a context shift.
     pub prefill: Duration,
     /// The first delivery of a token.
     pub first: Option<Instant>,

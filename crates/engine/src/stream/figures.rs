@@ -1,13 +1,13 @@
-//! [`Figures`]: what a generation cost, in the units that people and records use.
+//! [`Figures`]: the measurements of a generation, in the units of reports and records.
 
 use super::Outcome;
 use serde::Serialize;
 use std::time::Duration;
 
-/// The figures of one generation, by the definitions in the README. Missing is `None`, never 0.
+/// The figures of one generation, as defined in the README. A missing figure is `None`, never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Figures {
-    /// Tokens of the prompt, template and BOS included; of one that was cut to fit, those that stayed.
+    /// Tokens of the prompt, including template and BOS; of a prompt that was cut, those that remained.
     pub prompt_tokens: usize,
     /// Those of them that the prefix cache held.
     pub cached_tokens: usize,
@@ -19,11 +19,11 @@ pub struct Figures {
     pub accepted_tokens: usize,
     /// Accepted / drafted.
     pub acceptance: Option<f64>,
-    /// Prompt tokens that were cut from its middle, as it was longer than the context.
+    /// Tokens cut from the middle of a prompt that was longer than the context.
     pub truncated_tokens: usize,
-    /// How often half of a full context was dropped.
+    /// Number of context shifts.
     pub context_shifts: usize,
-    /// Tokens that were dropped so.
+    /// Tokens dropped by context shifts.
     pub dropped_tokens: usize,
     /// First token delivered − t0.
     pub ttft_ms: Option<f64>,

@@ -1,14 +1,13 @@
-//! [`StopStrings`]: cuts a text where a stop string appears, wherever token borders fall.
+//! [`StopStrings`]: ends a text where a stop string appears, regardless of token boundaries.
 
-/// Watches a text that comes in pieces for the first stop string to be complete.
+/// Searches a text that comes in pieces for the first complete stop string.
 ///
-/// The text up to the stop string is given out, the string itself and all that follows are dropped. Text that may
-/// be the beginning of a stop string is held back until it is certain. If several stop strings are complete at the
-/// same character, the longest counts.
+/// The text before the stop string is returned; the string itself and everything after it is dropped. Text that may begin a
+/// stop string is held back until that is decided. If several stop strings end at the same character, the longest counts.
 #[derive(Clone, Debug, Default)]
 pub struct StopStrings {
     stops: Vec<String>,
-    /// The end of the text so far that is the beginning of some stop string.
+    /// The end of the text that may begin a stop string.
     held: String,
     stopped: bool,
 }
@@ -20,7 +19,7 @@ impl StopStrings {
         StopStrings { stops, held: String::new(), stopped: false }
     }
 
-    /// Takes the next piece and returns the text that became certain.
+    /// Takes the next piece and returns the text that became final.
     pub fn push(&mut self, piece: &str) -> String {
         if self.stopped {
             return String::new();
@@ -45,7 +44,7 @@ impl StopStrings {
         self.held.drain(..certain).collect()
     }
 
-    /// Ends the text: what was held back did not become a stop string.
+    /// Ends the text and returns what was held back.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
@@ -55,7 +54,7 @@ impl StopStrings {
         self.stopped
     }
 
-    /// Length of the longest end of the held text that is the beginning of a stop string, in bytes.
+    /// Length in bytes of the longest suffix of the held text that begins a stop string.
     fn unfinished(&self) -> usize {
         let text = self.held.as_bytes();
         let fits = |n: &usize| {

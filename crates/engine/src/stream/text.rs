@@ -1,11 +1,11 @@
-//! [`TextStream`]: one generation's tokens to text, up to a stop string.
+//! [`TextStream`]: the text of one generation, up to a stop string.
 
-use super::{Detokenizer, StopStrings};
+use super::stop::StopStrings;
 use crate::TokenId;
-use crate::tokenize::Tokenizer;
+use crate::tokenize::{Detokenizer, Tokenizer};
 use std::sync::Arc;
 
-/// Detokenises a generation and watches for its stop strings.
+/// Detokenises a generation and searches for its stop strings.
 #[derive(Debug)]
 pub struct TextStream {
     /// `None`: a model without a tokenizer, whose generations have no text.
@@ -14,7 +14,7 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// The stream of what is generated after `prompt`. The control tokens `kept` appear in it by name.
+    /// The text generated after `prompt`. The control tokens `kept` appear in it by name.
     pub fn new(
         tokenizer: Option<Arc<Tokenizer>>,
         prompt: &[TokenId],
@@ -27,7 +27,7 @@ impl TextStream {
         }
     }
 
-    /// Takes the next token and returns the text that became certain.
+    /// Takes the next token and returns the text that became final.
     pub fn push(&mut self, id: TokenId) -> String {
         match &mut self.detokenizer {
             Some((tokenizer, detokenizer)) => self.stops.push(&detokenizer.push(tokenizer, id)),
@@ -35,7 +35,7 @@ impl TextStream {
         }
     }
 
-    /// Ends the generation and returns the text that was held back. It may complete a stop string too.
+    /// Ends the generation and returns the text that was held back, which may still complete a stop string.
     pub fn finish(&mut self) -> String {
         let Some((_, detokenizer)) = &mut self.detokenizer else { return String::new() };
         let mut text = self.stops.push(&detokenizer.finish());

@@ -98,7 +98,7 @@ impl Bpe {
 
 /// The 256 characters that byte-level vocabularies write bytes with, in order of the bytes: printable Latin-1 stands
 /// for itself, the rest is numbered from U+0100 on (GPT-2's table).
-pub(crate) fn byte_alphabet() -> [char; 256] {
+pub fn byte_alphabet() -> [char; 256] {
     let mut next = 0x100;
     std::array::from_fn(|byte| match byte as u8 {
         b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => byte as u8 as char,

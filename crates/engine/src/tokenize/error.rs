@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// Longest text [`Tokenizer::encode`](super::Tokenizer::encode) takes, in bytes; no model's context holds a hundredth of it.
+pub const MAX_TEXT: usize = 256 << 20;
+
 /// Why a tokenizer could not be read, or a text not encoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -54,8 +57,16 @@ pub enum TokenizeError {
     /// The crate `tokenizers`, which runs `tokenizer.json`, failed.
     #[error("tokenizer.json: {0}")]
     Tokenizers(String),
-    /// The text is longer than [`super::MAX_TEXT`].
-    #[error("the text has {bytes} bytes; at most {} can be tokenised at once", super::MAX_TEXT)]
+    /// Reading this needs a feature of `zonda-engine` that is off.
+    #[error("{what} needs zonda-engine's feature `{feature}`, which this program was compiled without")]
+    NotCompiled {
+        /// What was to be read.
+        what: &'static str,
+        /// The feature's name.
+        feature: &'static str,
+    },
+    /// The text is longer than [`MAX_TEXT`].
+    #[error("the text has {bytes} bytes; at most {} can be tokenised at once", MAX_TEXT)]
     TextTooLong {
         /// Length of the text.
         bytes: usize,

@@ -1,14 +1,15 @@
 //! Finding tokenizer files and telling them apart.
 
+use super::error::TokenizeError;
+use super::read::read;
+use super::settings::Settings;
+use super::tokenizer::{Algorithm, Tokenizer};
 use super::vocab::VocabBuilder;
-use super::{Algorithm, TokenizeError, Tokenizer, gguf, hf, sentencepiece, tekken};
-use crate::load::GgufFile;
+use super::{gguf, sentencepiece, tekken};
+use crate::load::{Format, GgufFile, Metadata, Model};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// Largest tokenizer file that is read; the largest published are a tenth of it.
-const MAX_FILE: u64 = 512 << 20;
 
 /// What a tokenizer file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +22,38 @@ pub(super) enum FileKind {
     SentencePiece,
 }
 
+impl Tokenizer {
+    /// The tokenizer that a GGUF file's metadata describes (`tokenizer.ggml.*`).
+    pub fn from_gguf(metadata: &Metadata) -> Result<Tokenizer, TokenizeError> {
+        gguf::read(metadata)
+    }
+
+    /// The tokenizer in a file: a GGUF (one with nothing but a vocabulary, too), `tokenizer.json`, a SentencePiece
+    /// `tokenizer.model` or a `tekken.json`. Which it is shows in its content.
+    pub fn from_file(path: &Path) -> Result<Tokenizer, TokenizeError> {
+        open(path)
+    }
+
+    /// The tokenizer in a model's folder; `None` if there is none.
+    pub fn from_folder(folder: &Path) -> Result<Option<Tokenizer>, TokenizeError> {
+        open_folder(folder)
+    }
+
+    /// An opened model's tokenizer: its GGUF metadata's, or the one in its folder. `None` if it comes without one.
+    pub fn for_model(model: &Model) -> Result<Option<Tokenizer>, TokenizeError> {
+        match (model.format, model.folder()) {
+            (Format::Gguf, _) if gguf::has_vocabulary(&model.metadata) => {
+                gguf::read(&model.metadata).map(Some)
+            }
+            (_, None) => Ok(None),
+            (_, Some(folder)) => open_folder(folder),
+        }
+    }
+}
+
 /// Opens any tokenizer file by its content. Beside a Hugging Face file, the folder's `tokenizer_config.json` and
 /// others are read too.
-pub(super) fn open(path: &Path) -> Result<Tokenizer, TokenizeError> {
+fn open(path: &Path) -> Result<Tokenizer, TokenizeError> {
     let io = |source| TokenizeError::Io { path: path.to_owned(), source };
     let mut start = Vec::new();
     File::open(path).map_err(io)?.take(4).read_to_end(&mut start).map_err(io)?;
@@ -32,11 +62,11 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer, TokenizeError> {
     }
     let bytes = read(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    build(kind(&bytes), &bytes, &hf::Extras::read(folder)?).map_err(|e| in_file(path, e))
+    build(kind(&bytes), &bytes, &Settings::read(folder)?).map_err(|e| in_file(path, e))
 }
 
 /// Opens the tokenizer of a model's folder, if it has one.
-pub(super) fn open_folder(folder: &Path) -> Result<Option<Tokenizer>, TokenizeError> {
+fn open_folder(folder: &Path) -> Result<Option<Tokenizer>, TokenizeError> {
     let Some(path) = find(folder) else { return Ok(None) };
     open(&path).map(Some)
 }
@@ -46,18 +76,6 @@ pub(super) fn find(folder: &Path) -> Option<PathBuf> {
     let names =
         ["tokenizer.json", "tekken.json", "tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7"];
     names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
-}
-
-/// Reads a whole file, up to [`MAX_FILE`].
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, TokenizeError> {
-    let io = |source| TokenizeError::Io { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(io)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() as u64 > MAX_FILE {
-        let reason = format!("the file is larger than {} MiB", MAX_FILE >> 20);
-        return Err(TokenizeError::File { path: path.to_owned(), reason });
-    }
-    Ok(bytes)
 }
 
 /// JSON begins with a brace; of the two JSON formats, only tekken has a `config` at the top.
@@ -71,14 +89,24 @@ pub(super) fn kind(bytes: &[u8]) -> FileKind {
     }
 }
 
-fn build(kind: FileKind, bytes: &[u8], extras: &hf::Extras) -> Result<Tokenizer, TokenizeError> {
+fn build(kind: FileKind, bytes: &[u8], settings: &Settings) -> Result<Tokenizer, TokenizeError> {
     let (mut builder, algorithm): (VocabBuilder, Algorithm) = match kind {
-        FileKind::Hf => hf::read(bytes, extras)?,
+        FileKind::Hf => hugging_face(bytes, settings)?,
         FileKind::Tekken => tekken::read(bytes)?,
         FileKind::SentencePiece => sentencepiece::read(bytes)?,
     };
-    extras.apply(&mut builder)?;
+    settings.apply(&mut builder)?;
     Ok(Tokenizer { vocab: builder.build()?, algorithm })
+}
+
+#[cfg(feature = "hf-tokenizers")]
+fn hugging_face(bytes: &[u8], settings: &Settings) -> Result<(VocabBuilder, Algorithm), TokenizeError> {
+    super::hf::read(bytes, settings)
+}
+
+#[cfg(not(feature = "hf-tokenizers"))]
+fn hugging_face(_: &[u8], _: &Settings) -> Result<(VocabBuilder, Algorithm), TokenizeError> {
+    Err(TokenizeError::NotCompiled { what: "tokenizer.json", feature: "hf-tokenizers" })
 }
 
 /// Puts the file's path in front of what is wrong with it.

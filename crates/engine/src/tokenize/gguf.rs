@@ -1,11 +1,12 @@
 //! Tokenizers that GGUF files carry in their metadata (`tokenizer.ggml.*`). Rules as llama.cpp's.
 
 use super::bpe::{Bpe, ByteAlphabet};
-use super::error::shorten;
+use super::error::{TokenizeError, shorten};
 use super::pretokenize::preset;
 use super::spm::{Spm, SpmOptions, byte_token, not_a_byte};
+use super::tokenizer::{Algorithm, Tokenizer};
 use super::vocab::{Kind, VocabBuilder};
-use super::{Algorithm, TokenizeError, Tokenizer};
+
 use crate::TokenId;
 use crate::load::{Metadata, Value};
 use std::collections::HashMap;

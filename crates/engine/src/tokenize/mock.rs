@@ -2,9 +2,10 @@
 //! server can be tested without a model.
 
 use super::bpe::Bpe;
+use super::error::TokenizeError;
 use super::pretokenize::PreTokenizer;
+use super::tokenizer::{Algorithm, Tokenizer};
 use super::vocab::{Kind, VocabBuilder};
-use super::{Algorithm, Tokenizer};
 use crate::TokenId;
 use std::collections::HashSet;
 
@@ -29,8 +30,15 @@ const WORDS: &str = "\
     answer room sea against top turned learn point city play toward five using himself usually system user assistant \
     model token text code function wind fast warm";
 
+impl Tokenizer {
+    /// The mock backend's tokenizer: common English words, and bytes for the rest. Needs no file.
+    pub fn mock() -> Tokenizer {
+        tokenizer()
+    }
+}
+
 /// Builds the tokenizer: control tokens, 256 bytes, words.
-pub(super) fn tokenizer() -> Tokenizer {
+fn tokenizer() -> Tokenizer {
     let mut tokens: Vec<(Vec<u8>, Kind)> =
         CONTROL.iter().map(|name| (name.as_bytes().to_vec(), Kind::Control)).collect();
     tokens.extend((0..=u8::MAX).map(|byte| (vec![byte], Kind::Normal)));
@@ -54,7 +62,7 @@ pub(super) fn tokenizer() -> Tokenizer {
     };
     let build = || {
         let bpe = Bpe::new(PreTokenizer::gpt2()?, by_bytes, size, None, true);
-        Ok::<_, super::TokenizeError>(Tokenizer {
+        Ok::<_, TokenizeError>(Tokenizer {
             vocab: builder.build()?,
             algorithm: Algorithm::Bpe(Box::new(bpe)),
         })

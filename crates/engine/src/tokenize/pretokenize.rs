@@ -20,7 +20,8 @@ struct Stage {
 }
 
 /// A named pre-tokenizer of GGUF files.
-pub(crate) struct Preset {
+#[derive(Debug)]
+pub struct Preset {
     names: &'static [&'static str],
     /// One expression a stage.
     pub stages: &'static [&'static str],
@@ -174,7 +175,7 @@ const PRESETS: &[Preset] = &[
 ];
 
 /// The pre-tokenizer a GGUF file names.
-pub(crate) fn preset(name: &str) -> Result<&'static Preset, TokenizeError> {
+pub fn preset(name: &str) -> Result<&'static Preset, TokenizeError> {
     PRESETS.iter().find(|preset| preset.names.contains(&name)).ok_or_else(|| TokenizeError::Unsupported {
         what: "pre-tokenizer",
         found: name.to_owned(),
@@ -183,14 +184,14 @@ pub(crate) fn preset(name: &str) -> Result<&'static Preset, TokenizeError> {
 }
 
 /// GGUF's name for a pre-tokenizer of these stages; of several, the usual one.
-pub(crate) fn preset_name(stages: &[String], whole_words: bool) -> Option<&'static str> {
+pub fn preset_name(stages: &[String], whole_words: bool) -> Option<&'static str> {
     let same = |preset: &&Preset| preset.whole_words == whole_words && preset.stages == stages;
     PRESETS.iter().find(same).map(|preset| preset.names[0])
 }
 
 impl Preset {
     /// Compiles the preset's expressions.
-    pub fn compile(&self) -> Result<PreTokenizer, TokenizeError> {
+    pub(super) fn compile(&self) -> Result<PreTokenizer, TokenizeError> {
         PreTokenizer::new(self.stages)
     }
 }

@@ -1,9 +1,10 @@
 //! SentencePiece's `tokenizer.model`: a protobuf message with the vocabulary and two sets of options. The fields
 //! below are those of `sentencepiece_model.proto` that matter for BPE.
 
+use super::error::TokenizeError;
 use super::spm::{Spm, SpmOptions};
+use super::tokenizer::Algorithm;
 use super::vocab::{Kind, VocabBuilder};
-use super::{Algorithm, TokenizeError};
 use crate::TokenId;
 use prost::Message;
 
@@ -54,7 +55,8 @@ struct Normalizer {
 }
 
 /// The vocabulary of a `tokenizer.model` and how it treats spaces, for writing it in another format.
-pub(crate) struct Pieces {
+#[derive(Clone, Debug)]
+pub struct Pieces {
     /// Text, score, and type by SentencePiece's number (which GGUF took over).
     pub tokens: Vec<(String, f32, i32)>,
     /// A text gets a space in front.
@@ -64,7 +66,7 @@ pub(crate) struct Pieces {
 }
 
 /// Reads the vocabulary alone.
-pub(crate) fn pieces(bytes: &[u8]) -> Result<Pieces, TokenizeError> {
+pub fn pieces(bytes: &[u8]) -> Result<Pieces, TokenizeError> {
     let (pieces, trainer, normalizer) = decode(bytes)?;
     check(&trainer, &normalizer)?;
     Ok(Pieces {

@@ -2,9 +2,10 @@
 //! number of special tokens, which come first.
 
 use super::bpe::Bpe;
+use super::error::TokenizeError;
 use super::pretokenize::PreTokenizer;
+use super::tokenizer::Algorithm;
 use super::vocab::{Kind, VocabBuilder};
-use super::{Algorithm, TokenizeError};
 use crate::TokenId;
 use base64::Engine;
 use serde::Deserialize;
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 #[derive(Deserialize)]
 struct File {
     config: Config,
-    vocab: Vec<Entry>,
+    vocab: Vec<RankedToken>,
     special_tokens: Option<Vec<Special>>,
 }
 
@@ -27,7 +28,7 @@ struct Config {
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct RankedToken {
     rank: usize,
     /// Base64.
     token_bytes: String,

@@ -1,4 +1,4 @@
-//! One request inside the worker: its sampler, its text, and whom to tell.
+//! One request inside the worker: its sampler, its text and its consumer.
 
 use super::shift::Shift;
 use crate::TokenId;
@@ -15,34 +15,33 @@ use std::time::{Duration, Instant};
 /// Takes a generation's events, on the worker's thread.
 pub(super) type Sink = Box<dyn FnMut(Event) + Send>;
 
-/// A request that was taken and has not ended.
-/// Whatever becomes of it, its consumer gets exactly one [`Event::Finished`].
+/// A request that was accepted and has not ended. Its consumer gets exactly one [`Event::Finished`] in any case.
 pub(super) struct Active {
-    /// Names the request across threads.
+    /// Identifies the request across threads.
     pub key: u64,
     pub sampler: Sampler,
     text: TextStream,
     /// Tokens that end the generation; empty if they are ignored.
     end_tokens: Vec<TokenId>,
     max_tokens: usize,
-    /// What was taken since the last delivery.
+    /// Tokens, text and log-probabilities since the last delivery.
     taken: (Vec<TokenId>, String, Vec<TokenLogprobs>),
-    /// Where its drafts come from.
+    /// The source of its drafts.
     pub speculate: Speculate,
-    /// What becomes of it when the context is full.
+    /// How a full context is handled.
     pub shift: Shift,
     pub usage: Usage,
     timing: Timing,
     sink: Sink,
-    /// Its place among the requests in flight; `None` once it has ended.
+    /// Its ticket among the requests in flight; `None` once it has ended.
     ticket: Option<Ticket>,
 }
 
-/// A place among the requests in flight, given back when dropped.
+/// Counts as one request in flight until it is dropped.
 pub(super) struct Ticket(Arc<AtomicUsize>);
 
 impl Ticket {
-    /// Takes a place if fewer than `limit` are taken.
+    /// A ticket, if fewer than `limit` requests are in flight.
     pub fn take(in_flight: &Arc<AtomicUsize>, limit: usize) -> Option<Ticket> {
         let admit = |n: usize| (n < limit).then_some(n + 1);
         in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit).ok()?;
@@ -83,26 +82,31 @@ impl Active {
         }
     }
 
-    /// A forward call of `took` computed `tokens` tokens, `own` of which belong to this prompt.
+    /// Counts a forward call that took `took` and computed `tokens` tokens, `own` of which belong to this prompt.
     pub fn add_prefill(&mut self, took: Duration, own: usize, tokens: usize) {
         if own > 0 {
             self.timing.prefill += took.mul_f64(own as f64 / tokens as f64);
         }
     }
 
-    /// What becomes of it when the context is full; `truncated` tokens of its prompt were cut to fit.
+    /// Sets how a full context is handled; `truncated` tokens of the prompt were cut to make it fit.
     pub fn set_shift(&mut self, shift: Shift, truncated: usize) {
         self.shift = shift;
         self.usage.truncated_tokens = truncated;
     }
 
-    /// How many more tokens it wants.
+    /// Tells the consumer if the prompt was cut; false if the consumer panicked.
+    pub fn tell_truncated(&mut self) -> bool {
+        let tokens = self.usage.truncated_tokens;
+        tokens == 0 || self.deliver(Event::Dropped { tokens, of_prompt: true })
+    }
+
+    /// How many more tokens are wanted.
     pub fn wants(&self) -> usize {
         self.max_tokens - self.usage.completion_tokens
     }
 
-    /// Takes a sampled token, to be delivered with the others of the step, unless it is an end token. Returns why the
-    /// generation ends here, if it does.
+    /// Adds a sampled token to the step's delivery, unless it is an end token. Returns the reason if the generation ends here.
     pub fn take(&mut self, sampled: Sampled) -> Option<FinishReason> {
         if self.end_tokens.contains(&sampled.token) {
             return Some(FinishReason::Stop);
@@ -121,7 +125,7 @@ impl Active {
         }
     }
 
-    /// Delivers what a step has brought; false if the consumer panicked.
+    /// Delivers the tokens of a step; false if the consumer panicked.
     pub fn deliver_taken(&mut self) -> bool {
         let (ids, text, logprobs) = std::mem::take(&mut self.taken);
         if ids.is_empty() {
@@ -133,9 +137,9 @@ impl Active {
         self.deliver(Event::Tokens { ids, text, logprobs, at })
     }
 
-    /// Delivers text that was held back, then the outcome; nothing if that was done before.
+    /// Delivers the text held back so far, then the outcome; nothing if that was done before.
     pub fn finish(&mut self, reason: FinishReason) {
-        // The place is free before the end is told: whoever sees the end can submit the next.
+        // The ticket is returned before the end is delivered, so that a consumer can submit its next request at once.
         if self.ticket.take().is_none() {
             return;
         }
@@ -148,7 +152,7 @@ impl Active {
         self.deliver(Event::Finished(Outcome { reason, usage: self.usage, timing: self.timing, seed }));
     }
 
-    /// Forgets a request that was not taken after all: its consumer hears nothing.
+    /// Discards a request that could not be submitted, without telling its consumer.
     pub fn discard(mut self: Box<Self>) {
         self.ticket = None;
     }

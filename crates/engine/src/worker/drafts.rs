@@ -1,55 +1,70 @@
-//! The worker's part of speculation: the clock, the draft model's calls, and what goes to the scheduler.
+//! The worker's part in speculation: the clock, the draft model's calls, and handing drafts to the scheduler.
 
+use super::draft_model::DraftTask;
 use super::run::{Worker, guard};
 use crate::TokenId;
 use crate::forward::Batch;
 use crate::forward::{Backend, BackendError, Logits, Span, Want};
-use crate::schedule::{Plan, SeqId};
-use crate::speculate::Ask;
+use crate::schedule::{SeqId, StepPlan};
+use crate::speculate::DraftRequest;
 use crate::speculate::cost::Costs;
 use std::time::{Duration, Instant};
 
-/// How many tokens a step is measured with.
+/// The token counts of measured steps.
 const COUNTS: [usize; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 17, 24, 33, 64];
-/// Tokens that the sequence holds meanwhile.
+/// Tokens that the sequence holds during the measurement.
 const HELD: usize = 32;
-/// Each is measured so often, or until this time has passed.
+/// Each count is measured this often, or until this time has passed.
 const STEPS: usize = 5;
 const ENOUGH: Duration = Duration::from_millis(60);
 
 impl Worker {
-    /// Has the next step verify what may come next.
+    /// Hands drafts to the scheduler, for the next step to verify.
     pub(super) fn speculate(&mut self) {
         if self.speculator.is_idle() {
             return;
         }
-        let Worker { scheduler, speculator, active, .. } = self;
+        let Worker { scheduler, speculator, drafter, active, .. } = self;
         let ids = scheduler.running().filter(|&id| speculator.knows(id));
-        let asks: Vec<Ask<'_>> = ids
+        let requests: Vec<DraftRequest<'_>> = ids
             .filter_map(|id| {
-                // The token after the last draft comes without being drafted.
-                let (request, tokens) = (active.get(&id)?, scheduler.tokens(id));
-                let room = scheduler.draft_room(id).min(request.wants().saturating_sub(1));
-                let ask = Ask { id, tokens, text: request.shift.text(tokens), room };
-                scheduler.decodes(id).then_some(ask)
+                // The step gives one more token than were drafted.
+                let (active, tokens) = (active.get(&id)?, scheduler.tokens(id));
+                let room = scheduler.draft_room(id).min(active.wants().saturating_sub(1));
+                let request = DraftRequest { id, tokens, text: active.shift.text(tokens), room };
+                scheduler.decodes(id).then_some(request)
             })
             .collect();
         let decoding = scheduler.running().filter(|&id| scheduler.decodes(id)).count();
-        if asks.is_empty() {
+        if requests.is_empty() {
             return;
         }
-        if speculator.plan(&asks, decoding) {
+        if speculator.plan(&requests, decoding)
+            && let Some(draft_model) = drafter
+        {
+            let mut tasks: Vec<DraftTask> = Vec::new();
+            for (id, most) in speculator.wanted_drafts() {
+                let Some(DraftRequest { tokens, text, .. }) = requests.iter().find(|r| r.id == id) else {
+                    continue;
+                };
+                let text = (text.len() > tokens.len()).then(|| text.to_vec());
+                tasks.push(DraftTask { id, tokens: tokens.to_vec(), text, most, made: Vec::new() });
+            }
             let began = Instant::now();
-            match guard("drafting", || speculator.draft(&asks)) {
-                Ok(rounds) => speculator.drafting_took(rounds, began.elapsed()),
+            match guard("drafting", || draft_model.draft(&mut tasks)) {
+                Ok(rounds) => {
+                    tasks.into_iter().for_each(|task| speculator.drafted(task.id, task.made));
+                    speculator.drafting_took(rounds, began.elapsed());
+                }
                 Err(error) => {
-                    tracing::error!(%error, "the draft model failed: tokens come one by one from here on");
-                    speculator.drop_drafter();
+                    tracing::error!(%error, "the draft model failed: no more drafts are made with it");
+                    speculator.draft_model_failed();
+                    *drafter = None;
                 }
             }
         }
         let proposals: Vec<(SeqId, Vec<TokenId>)> =
-            asks.iter().map(|ask| (ask.id, speculator.proposal(ask.id).collect())).collect();
+            requests.iter().map(|request| (request.id, speculator.proposal(request.id).collect())).collect();
         for (id, tokens) in proposals {
             let drafted = scheduler.draft(id, &tokens);
             if let Some(active) = active.get_mut(&id) {
@@ -58,22 +73,22 @@ impl Worker {
         }
     }
 
-    /// A step took so long: what it says about the cost of one that decodes, if that is what it did.
-    pub(super) fn note_step(&mut self, plan: &Plan, took: Duration) {
+    /// Updates the cost estimate from a step's time, if the step only decoded.
+    pub(super) fn note_step(&mut self, plan: &StepPlan, took: Duration) {
         if !self.speculator.is_idle() && plan.spans.iter().all(|s| s.rows() == s.len) {
             self.speculator.step_took(plan.tokens(), took);
         }
     }
 }
 
-/// What a step costs by how many tokens of one sequence it verifies. Leaves slot 0 empty, as it has to be before.
+/// Measures the cost of a step by the number of tokens it verifies. Slot 0 must be empty, and is left empty.
 ///
 /// # Errors
-/// What the backend says.
+/// The backend's.
 pub(super) fn measure_costs(backend: &mut dyn Backend, most: usize) -> Result<Costs, BackendError> {
     let limits = backend.limits();
     let room = limits.context.min(limits.kv_tokens).min(limits.batch_tokens).saturating_sub(HELD);
-    // One more than can be verified, so that what lies between is interpolated.
+    // One count above the maximum, so that all counts up to it are interpolated.
     let enough = COUNTS.iter().position(|&n| n > most).unwrap_or(COUNTS.len() - 1);
     let counts = COUNTS.iter().take(enough + 1).take_while(|&&n| n <= room);
     let mut points = Vec::with_capacity(COUNTS.len());
@@ -91,7 +106,7 @@ pub(super) fn measure_costs(backend: &mut dyn Backend, most: usize) -> Result<Co
     for &count in counts {
         if points.is_empty() {
             step(backend, 0, HELD)?;
-            // The first step wakes threads and touches memory. A backend that can't shorten a slot verifies nothing anyway.
+            // The first step wakes threads and touches memory. A backend that can't shorten a slot verifies no drafts.
             if step(backend, HELD, 1)?.is_none() {
                 break;
             }

@@ -1,6 +1,7 @@
 //! [`Engine`]: the handle to a worker, and [`Generation`]: the handle to a request.
 
 use super::active::{Active, Sink, Ticket};
+use super::draft_model::{DraftModel, Drafter, TokenizerMismatch, same_tokens};
 use super::drafts::measure_costs;
 use super::measure::best_parallel;
 use super::run::{Command, Worker};
@@ -9,38 +10,38 @@ use crate::TokenId;
 use crate::forward::{Backend, BackendError, BackendInfo, Limits};
 use crate::load::ModelSpec;
 use crate::prompt_cache::{PromptCache, PromptCacheConfig};
-use crate::request::{Request, RequestError, Text};
+use crate::request::{Request, RequestError};
 use crate::sample::{Constraint, Grammar, GrammarCompiler, GrammarError, TokenLogprobs};
 use crate::schedule::{Occupancy, ScheduleError, Scheduler, capacity};
 use crate::speculate::cost::Costs;
-use crate::speculate::draft::{DraftModel, Drafter, TokenizerMismatch, same_tokens};
 use crate::speculate::{DRAFT_MAX, Speculate, Speculator};
 use crate::stream::{Event, FinishReason, Outcome};
+use crate::tokenize::TextProcessor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How an engine schedules.
+/// How an engine schedules requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// Most prefill tokens in a step in which other sequences decode: bounds how long those wait for a long prompt.
-    /// Without decodes, a step takes as many as the backend's batch.
+    /// The maximum number of prefill tokens in a step in which other sequences decode, which bounds their delay by a long
+    /// prompt. A step without decodes takes a full batch.
     pub prefill_chunk: usize,
-    /// How many sequences run at once. Slots beyond them keep prefixes for reuse.
+    /// How many sequences run at once. Further slots keep prefixes for reuse.
     pub parallel: Parallel,
-    /// Most requests that wait beyond those that can run; more are refused.
+    /// The maximum number of waiting requests; more are refused.
     pub max_waiting: usize,
-    /// Sequences may reuse what others computed, where their requests allow it too.
+    /// Whether sequences reuse the KV cache of others with the same prefix, if their requests allow it.
     pub prefix_cache: bool,
-    /// Where the drafts of requests that don't say come from. If anywhere, the cost of verifying is measured when the
-    /// backend is opened; otherwise it is learnt from the requests that do say.
+    /// The source of drafts for requests that set none. Unless it is `Off`, the cost of verifying is measured when the backend
+    /// opens; otherwise it is learnt from the requests that use speculation.
     pub speculate: Speculate,
-    /// Most tokens of one draft.
+    /// The maximum number of tokens of one draft.
     pub draft_max: usize,
-    /// Fewest, where so many are guessed, whether that pays or not; 0: as many as pay.
+    /// The minimum number, if that many are guessed, even if they do not pay; 0: as many as pay.
     pub draft_min: usize,
 }
 
@@ -49,9 +50,9 @@ pub struct EngineConfig {
 pub enum Parallel {
     /// As many as the backend has slots.
     All,
-    /// So many at most.
+    /// At most this many.
     AtMost(usize),
-    /// The number, up to this one, with which the backend decodes most tokens per second: measured when it is opened.
+    /// The number, up to this one, with the highest decode throughput, measured when the backend opens.
     Measured(usize),
 }
 
@@ -69,35 +70,35 @@ impl Default for EngineConfig {
     }
 }
 
-/// Why an engine did not start or did not take a request.
+/// Why an engine did not start or refused a request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The backend could not open.
+    /// The backend could not be opened.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// The backend panicked while it opened.
+    /// The backend panicked while opening.
     #[error("the backend panicked while opening: {0}")]
     OpenPanicked(String),
-    /// The backend's limits make no sense.
+    /// The backend's limits allow nothing to run.
     #[error(transparent)]
     Limits(ScheduleError),
-    /// The tokenizer has tokens that the model lacks.
-    #[error("the tokenizer has {tokenizer} tokens, the model {model}: they do not belong together")]
+    /// The tokenizer has more tokens than the model.
+    #[error("the tokenizer has {tokenizer} tokens, the model only {model}: they do not belong together")]
     VocabMismatch {
         /// The tokenizer's vocabulary.
         tokenizer: usize,
         /// The model's.
         model: usize,
     },
-    /// The draft model is of no use to this model.
+    /// The draft model does not have this model's tokens.
     #[error("the draft model's tokens are not the model's: {0}")]
     DraftMismatch(#[from] TokenizerMismatch),
-    /// The draft model could not open.
+    /// The draft model could not be opened.
     #[error("the draft model: {0}")]
     Draft(#[source] BackendError),
-    /// Drafts are to come from a draft model, and there is none.
-    #[error("speculation with a draft model needs one")]
+    /// `speculate` is `Draft`, and there is no draft model.
+    #[error("`speculate: draft` needs a draft model (`--draft`)")]
     NoDraftModel,
     /// The worker thread could not be started.
     #[error("could not start the worker thread: {0}")]
@@ -105,7 +106,7 @@ pub enum EngineError {
     /// The request is malformed or does not fit.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// All slots are taken and the queue is full.
+    /// All slots are in use and the queue is full.
     #[error("the queue is full: {running} requests can run and {waiting} wait; try again later")]
     QueueFull {
         /// Sequences that can run at once.
@@ -113,39 +114,39 @@ pub enum EngineError {
         /// [`EngineConfig::max_waiting`].
         waiting: usize,
     },
-    /// The backend failed beyond repair.
+    /// The backend failed for good.
     #[error("the engine has stopped after its backend failed")]
     Stopped,
 }
 
-/// What an engine may have beside its backend.
+/// Optional parts of an engine.
 #[derive(Debug, Default)]
 pub struct Extras {
-    /// A smaller model that guesses.
+    /// A draft model.
     pub draft: Option<DraftModel>,
-    /// Where prompts are kept.
+    /// Where prompts are stored on disk.
     pub prompts: Option<PromptCacheConfig>,
 }
 
-/// A running backend. Share it by reference or in an `Arc`; dropping it cancels what runs, and waits for the
-/// forward call in progress and for the backend to close.
+/// A running backend. Share it by reference or in an `Arc`. Dropping it cancels all requests, and waits for the forward call in
+/// progress and for the backend to close.
 #[derive(Debug)]
 pub struct Engine {
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
     opened: Opened,
-    text: Option<Text>,
+    text: Option<TextProcessor>,
     config: EngineConfig,
     /// Requests that have not ended.
     in_flight: Arc<AtomicUsize>,
-    /// What the worker last said of its slots and pages.
+    /// The worker's last report on its slots and pages.
     occupancy: Arc<Mutex<Occupancy>>,
-    /// Built when the first grammar comes.
+    /// Built for the first grammar.
     grammars: OnceLock<Result<GrammarCompiler, GrammarError>>,
     next_key: AtomicU64,
 }
 
-/// What a backend says about itself once it is open.
+/// The properties of an open backend.
 #[derive(Clone, Debug)]
 struct Opened {
     info: BackendInfo,
@@ -153,32 +154,31 @@ struct Opened {
     limits: Limits,
     /// Sequences that run at once.
     parallel: usize,
-    /// What runs the draft model.
+    /// The draft model's backend.
     draft: Option<BackendInfo>,
 }
 
 impl Engine {
-    /// Starts a worker thread, opens the backend on it, and returns when it is open. Without `text`, prompts have to
-    /// be token ids and generations have no text.
+    /// Starts a worker thread, opens the backend on it, and returns when it is open. Without `text`, prompts must be token ids
+    /// and generations have no text.
     ///
     /// # Errors
-    /// If the backend does not open, its limits allow nothing to run, or the tokenizer has more tokens than the
-    /// model.
-    pub fn start<F>(open: F, text: Option<Text>, config: EngineConfig) -> Result<Engine, EngineError>
+    /// If the backend can't be opened, its limits allow nothing to run, or the tokenizer has more tokens than the model.
+    pub fn start<F>(open: F, text: Option<TextProcessor>, config: EngineConfig) -> Result<Engine, EngineError>
     where
         F: FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
     {
         Engine::start_with(open, text, config, Extras::default())
     }
 
-    /// As [`Engine::start`], with a draft model, which is opened on the same thread, and with prompts kept on disk.
+    /// As [`Engine::start`], with a draft model, which is opened on the same thread, and with prompts stored on disk.
     ///
     /// # Errors
-    /// As [`Engine::start`]; if the two models' tokens differ, or the draft model does not open; if the backend does not
-    /// hand out its KV cache, or the cache's folder can't be made.
+    /// As [`Engine::start`]; also if the two models' tokens differ, the draft model can't be opened, the backend can't export its
+    /// KV cache, or the prompt cache's folder can't be made.
     pub fn start_with<F>(
         open: F,
-        text: Option<Text>,
+        text: Option<TextProcessor>,
         config: EngineConfig,
         Extras { draft, prompts }: Extras,
     ) -> Result<Engine, EngineError>
@@ -187,7 +187,7 @@ impl Engine {
     {
         match &draft {
             Some(draft) => {
-                let tokenizer = |text: Option<&Text>| text.map(|t| t.tokenizer.clone());
+                let tokenizer = |text: Option<&TextProcessor>| text.map(|t| t.tokenizer.clone());
                 same_tokens(tokenizer(text.as_ref()).as_deref(), tokenizer(draft.text.as_ref()).as_deref())?;
             }
             None if config.speculate == Speculate::Draft => return Err(EngineError::NoDraftModel),
@@ -200,15 +200,16 @@ impl Engine {
         let told = occupancy.clone();
         let vocab = text.as_ref().map_or(0, |t| t.tokenizer.vocab_size());
         let open_all = move || {
-            let (mut backend, scheduler, speculator, opened) = open_backend(open, vocab, config, draft)?;
+            let (mut backend, scheduler, speculator, drafter, opened) =
+                open_backend(open, vocab, config, draft)?;
             let stored = prompts.map(|prompts| PromptCache::open(&prompts, &mut *backend)).transpose()?;
-            Ok((backend, scheduler, speculator, opened, stored))
+            Ok((backend, scheduler, speculator, drafter, opened, stored))
         };
         let body = move || match open_all() {
-            Ok((backend, scheduler, speculator, opened, stored)) => {
+            Ok((backend, scheduler, speculator, drafter, opened, stored)) => {
                 // If nobody waits for the report, the inbox is closed too and the worker ends at once.
                 report.send(Ok(opened)).ok();
-                Worker::new(backend, scheduler, speculator, inbox, told, stored).run();
+                Worker::new(backend, scheduler, speculator, drafter, inbox, told, stored).run();
             }
             Err(error) => {
                 report.send(Err(error)).ok();
@@ -232,37 +233,37 @@ impl Engine {
         }
     }
 
-    /// What runs the model.
+    /// The model's backend.
     pub fn info(&self) -> &BackendInfo {
         &self.opened.info
     }
 
-    /// What runs the draft model, if there is one.
+    /// The draft model's backend, if there is one.
     pub fn draft_info(&self) -> Option<&BackendInfo> {
         self.opened.draft.as_ref()
     }
 
-    /// What the model is.
+    /// The model's spec.
     pub fn spec(&self) -> &ModelSpec {
         &self.opened.spec
     }
 
-    /// How much the backend holds.
+    /// The backend's capacity.
     pub fn limits(&self) -> Limits {
         self.opened.limits
     }
 
     /// The tokenizer and chat template, if the model has them.
-    pub fn text(&self) -> Option<&Text> {
+    pub fn text(&self) -> Option<&TextProcessor> {
         self.text.as_ref()
     }
 
-    /// Requests that have been taken and have not ended.
+    /// The number of requests that have been accepted and have not ended.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// How many sequences run and wait, and how full the KV room is, as of the last step.
+    /// How many sequences run and wait, and how full the KV cache is, as of the last step.
     pub fn occupancy(&self) -> Occupancy {
         *self.occupancy.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -272,39 +273,39 @@ impl Engine {
         self.opened.parallel
     }
 
-    /// The longest sequence that fits, prompt and answer together, in tokens.
+    /// The longest sequence, prompt and answer together, in tokens.
     pub fn capacity(&self) -> usize {
         capacity(&self.opened.limits)
     }
 
-    /// The backend failed beyond repair: no request is taken any more.
+    /// Whether the backend has failed for good: no more requests are accepted.
     pub fn stopped(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Checks a grammar, and readies it for one generation.
+    /// Compiles a grammar for one generation.
     fn constraint(&self, grammar: &Grammar) -> Result<Constraint, RequestError> {
         let text = self.text.as_ref().ok_or(RequestError::NoTokenizer)?;
         let compiler = self.grammars.get_or_init(|| GrammarCompiler::new(&text.tokenizer));
         Ok(compiler.as_ref().map_err(Clone::clone)?.compile(grammar)?)
     }
 
-    /// Takes a request; its events come out of the [`Generation`]. The prompt is rendered and tokenised here, on the
-    /// caller's thread.
+    /// Submits a request; its events come from the [`Generation`]. The prompt is rendered and tokenised here, on the caller's
+    /// thread.
     ///
     /// # Errors
     /// If the request is malformed or does not fit, the queue is full, or the engine has stopped.
     pub fn submit(&self, request: Request) -> Result<Generation, EngineError> {
         let (sender, events) = mpsc::channel();
         let canceller = self.submit_with(request, move |event| {
-            // Whoever drops the receiver has cancelled.
+            // Dropping the receiver cancels the request.
             sender.send(event).ok();
         })?;
         Ok(Generation { events, canceller, ended: false })
     }
 
-    /// Takes a request and calls `sink` with each event, on the worker's thread: it must not block. This is how an
-    /// async consumer is served: `sink` puts the events into a channel of its runtime.
+    /// Submits a request and calls `sink` with each event, on the worker's thread, so it must not block. An async consumer puts
+    /// the events into a channel of its runtime.
     ///
     /// Dropping the [`Canceller`] does not cancel. If `sink` panics, its request is cancelled.
     ///
@@ -350,7 +351,7 @@ impl Drop for Engine {
         // Either fails only if the worker has ended already.
         self.commands.send(Command::Stop).ok();
         if let Some(thread) = self.thread.take()
-            // A sink may hold the last reference: then this is the worker itself, which ends on its own.
+            // If a sink holds the last reference, this is the worker itself, which ends on its own.
             && thread.thread().id() != std::thread::current().id()
         {
             thread.join().ok();
@@ -363,7 +364,7 @@ fn open_backend(
     vocab: usize,
     config: EngineConfig,
     draft: Option<DraftModel>,
-) -> Result<(Box<dyn Backend>, Scheduler, Speculator, Opened), EngineError> {
+) -> Result<(Box<dyn Backend>, Scheduler, Speculator, Option<Drafter>, Opened), EngineError> {
     let mut backend = catch_unwind(AssertUnwindSafe(open))
         .map_err(|panic| EngineError::OpenPanicked(super::run::panic_message(&*panic)))??;
     let (limits, spec) = (backend.limits(), backend.spec().clone());
@@ -374,7 +375,10 @@ fn open_backend(
     let parallel = match config.parallel {
         Parallel::All => limits.slots,
         Parallel::AtMost(n) => n.clamp(1, limits.slots),
-        Parallel::Measured(most) => best_parallel(&mut *backend, most)?,
+        Parallel::Measured(most) => {
+            let started = Instant::now();
+            best_parallel(&mut *backend, most, &|| started.elapsed())?
+        }
     };
     let scheduler = scheduler.with_max_running(parallel);
     let costs = match config.speculate {
@@ -385,10 +389,10 @@ fn open_backend(
     let info = drafter.as_ref().map(|(_, info, _)| info.clone());
     let step = drafter.as_ref().map(|(_, _, step)| *step);
     let drafter = drafter.map(|(drafter, ..)| drafter);
-    let mut speculator = Speculator::new(config.draft_min, config.draft_max, costs, drafter);
+    let mut speculator = Speculator::new(config.draft_min, config.draft_max, costs, drafter.is_some());
     speculator.drafting_took(1, step.unwrap_or_default());
     let opened = Opened { info: backend.info(), spec, limits, parallel, draft: info };
-    Ok((backend, scheduler, speculator, opened))
+    Ok((backend, scheduler, speculator, drafter, opened))
 }
 
 /// Opens a draft model for a model with `vocab` tokens, and measures its step.
@@ -409,7 +413,7 @@ pub struct Canceller {
 }
 
 impl Canceller {
-    /// Ends the request with [`FinishReason::Cancelled`] before the next forward call; nothing if it has ended.
+    /// Ends the request with [`FinishReason::Cancelled`] before the next forward call. No effect if it has ended.
     pub fn cancel(&self) {
         self.commands.send(Command::Cancel { key: self.key }).ok();
     }
@@ -429,7 +433,7 @@ impl Generation {
         if self.ended {
             return None;
         }
-        // The worker finishes every request it took, so the channel closes after `Finished` only.
+        // The worker finishes every request, so the channel closes only after `Finished`.
         let event = self.events.recv().ok();
         self.note(event)
     }
@@ -457,17 +461,17 @@ impl Generation {
         self.ended
     }
 
-    /// Ends the request; its [`Event::Finished`] still comes.
+    /// Cancels the request; its [`Event::Finished`] is still delivered.
     pub fn cancel(&self) {
         self.canceller.cancel();
     }
 
-    /// A handle that cancels this request from elsewhere, such as a signal handler's thread.
+    /// A handle to cancel this request from elsewhere, such as another thread.
     pub fn canceller(&self) -> Canceller {
         self.canceller.clone()
     }
 
-    /// Waits for the end and gives everything at once; `None` if the end has been received before.
+    /// Waits for the end and returns everything at once; `None` if the end was received before.
     pub fn wait(mut self) -> Option<Completion> {
         let (mut ids, mut text, mut logprobs) = (Vec::new(), String::new(), Vec::new());
         loop {

@@ -1,22 +1,27 @@
-//! How many sequences should run at once: the backend is asked, by decoding with more and more of them.
+//! How many sequences to run at once: measured by decoding with more and more of them.
 
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, Batch, Logits, Span, Want};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Tokens that each sequence holds while it is measured.
+/// Tokens that each sequence holds during the measurement.
 const HELD: usize = 8;
-/// Steps with each number of sequences; the fastest counts, as nothing makes a step faster than it is.
+/// Steps with each number of sequences; the fastest counts, since disturbances only make a step slower.
 const STEPS: usize = 3;
-/// Below this a step costs nothing that could be shared.
+/// Steps faster than this have no cost that sequences could share.
 const TRIVIAL: Duration = Duration::from_micros(100);
 
-/// Decode steps with 1, 2, 4, … sequences, up to `most`: the number that gave most tokens per second. So batching never
-/// loses to one after another. Empties the slots it used.
+/// The number of sequences, up to `most`, with the highest decode throughput, found by steps with 1, 2, 4, … of them. So
+/// batching is never slower than one sequence at a time. `clock` gives the time since some fixed moment. Empties the slots it
+/// used.
 ///
 /// # Errors
-/// What the backend says.
-pub(super) fn best_parallel(backend: &mut dyn Backend, most: usize) -> Result<usize, BackendError> {
+/// The backend's.
+pub(super) fn best_parallel(
+    backend: &mut dyn Backend,
+    most: usize,
+    clock: &dyn Fn() -> Duration,
+) -> Result<usize, BackendError> {
     let limits = backend.limits();
     let pages = limits.kv_tokens / limits.kv_page.max(1);
     let room = (pages / (HELD + STEPS + 1).div_ceil(limits.kv_page.max(1))).max(1);
@@ -29,7 +34,7 @@ pub(super) fn best_parallel(backend: &mut dyn Backend, most: usize) -> Result<us
     let mut curve: Vec<(usize, Duration)> = Vec::new();
     let mut measured = Ok(());
     for count in counts {
-        match step(backend, count) {
+        match step(backend, count, clock) {
             Ok(took) => curve.push((count, took)),
             Err(error) => {
                 measured = Err(error);
@@ -51,8 +56,12 @@ pub(super) fn best_parallel(backend: &mut dyn Backend, most: usize) -> Result<us
     Ok(best)
 }
 
-/// The fastest of some decode steps with `count` sequences.
-fn step(backend: &mut dyn Backend, count: usize) -> Result<Duration, BackendError> {
+/// The fastest of several decode steps with `count` sequences.
+fn step(
+    backend: &mut dyn Backend,
+    count: usize,
+    clock: &dyn Fn() -> Duration,
+) -> Result<Duration, BackendError> {
     let vocab = backend.spec().vocab_size.max(1);
     let token = |slot: usize, i: usize| ((slot * 31 + i * 7 + 1) % vocab) as TokenId;
     let mut logits = Logits::new();
@@ -74,10 +83,10 @@ fn step(backend: &mut dyn Backend, count: usize) -> Result<Duration, BackendErro
             want: Want::Last,
         });
         let batch = Batch { spans: spans.collect() };
-        let began = Instant::now();
+        let began = clock();
         backend.forward(&batch, &mut logits)?;
         if i > 0 {
-            fastest = fastest.min(began.elapsed());
+            fastest = fastest.min(clock() - began);
         }
     }
     Ok(fastest)
@@ -86,33 +95,54 @@ fn step(backend: &mut dyn Backend, count: usize) -> Result<Duration, BackendErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forward::mock::{Mock, MockOptions};
     use crate::forward::{BackendInfo, Limits, Slot};
     use crate::load::ModelSpec;
+    use crate::mock::{Mock, MockOptions};
+    use std::cell::Cell;
+    use std::rc::Rc;
 
-    /// A mock whose steps cost `base` and something for each sequence beyond `free`.
-    struct Costly(Mock, Duration, Duration, usize);
+    /// A mock whose steps advance a fake clock: by `base`, and more for each sequence beyond `free`.
+    struct Costly {
+        mock: Mock,
+        base: Duration,
+        extra: Duration,
+        free: usize,
+        now: Rc<Cell<Duration>>,
+    }
+
+    impl Costly {
+        /// A mock with 16 slots.
+        fn new(base: u64, extra: u64, free: usize) -> Costly {
+            let (base, extra) = (Duration::from_millis(base), Duration::from_millis(extra));
+            Costly { mock: mock(16), base, extra, free, now: Rc::default() }
+        }
+
+        fn best_parallel(&mut self, most: usize) -> usize {
+            let now = self.now.clone();
+            best_parallel(self, most, &|| now.get()).unwrap()
+        }
+    }
 
     impl Backend for Costly {
         fn info(&self) -> BackendInfo {
-            self.0.info()
+            self.mock.info()
         }
         fn spec(&self) -> &ModelSpec {
-            self.0.spec()
+            self.mock.spec()
         }
         fn limits(&self) -> Limits {
-            self.0.limits()
+            self.mock.limits()
         }
         fn forward(&mut self, batch: &Batch<'_>, out: &mut Logits) -> Result<(), BackendError> {
-            let extra = batch.spans.len().saturating_sub(self.3) as u32;
-            std::thread::sleep(self.1 + self.2 * extra * extra);
-            self.0.forward(batch, out)
+            let beyond = batch.spans.len().saturating_sub(self.free) as u32;
+            self.now.set(self.now.get() + self.base + self.extra * beyond * beyond);
+            self.mock.forward(batch, out)
         }
         fn truncate(&mut self, slot: Slot, len: usize) -> Result<usize, BackendError> {
-            self.0.truncate(slot, len)
+            self.mock.truncate(slot, len)
         }
         fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError> {
-            self.0.share_prefix(from, to, len)
+            self.mock.share_prefix(from, to, len)
         }
     }
 
@@ -123,24 +153,23 @@ mod tests {
 
     #[test]
     fn more_run_as_long_as_that_pays() {
-        let ms = Duration::from_millis;
-        let cheap = &mut Costly(mock(16), ms(2), Duration::ZERO, 16);
-        assert_eq!(best_parallel(cheap, 16).unwrap(), 16);
-        let steep = &mut Costly(mock(16), ms(2), ms(4), 4);
-        assert_eq!(best_parallel(steep, 8).unwrap(), 4);
-        let none = &mut Costly(mock(16), ms(2), ms(20), 1);
-        assert_eq!(best_parallel(none, 3).unwrap(), 1);
+        let mut cheap = Costly::new(2, 0, 16);
+        assert_eq!(cheap.best_parallel(16), 16);
+        let mut steep = Costly::new(2, 4, 4);
+        assert_eq!(steep.best_parallel(8), 4);
+        assert_eq!(Costly::new(2, 20, 1).best_parallel(3), 1);
         for slot in 0..16 {
-            assert_eq!((cheap.0.held(slot), steep.0.held(slot)), (0, 0), "slots are left empty");
+            assert_eq!((cheap.mock.held(slot), steep.mock.held(slot)), (0, 0), "slots are left empty");
         }
     }
 
     #[test]
     fn what_costs_nothing_or_has_no_room_is_not_measured() {
-        assert_eq!(best_parallel(&mut mock(8), 8).unwrap(), 8);
-        assert_eq!(best_parallel(&mut mock(1), 8).unwrap(), 1);
+        let stopped = &|| Duration::ZERO;
+        assert_eq!(best_parallel(&mut mock(8), 8, stopped).unwrap(), 8);
+        assert_eq!(best_parallel(&mut mock(1), 8, stopped).unwrap(), 1);
         let limits = Limits { slots: 8, batch_tokens: 4, context: 16, kv_tokens: 64, kv_page: 16 };
         let small = &mut Mock::new(MockOptions { limits, ..MockOptions::default() });
-        assert_eq!(best_parallel(small, 8).unwrap(), 1);
+        assert_eq!(best_parallel(small, 8, stopped).unwrap(), 1);
     }
 }

@@ -1,13 +1,15 @@
 //! The worker: schedule → forward → sample → stream, on the one thread that owns the backend.
 //!
-//! [`Engine`] is the handle that everyone else holds: requests go in, a [`Generation`] of events comes out. The loop
-//! itself is in `run`, one request's state in `active`, what becomes of a full context in `shift`.
+//! [`Engine`] is the handle to it: requests go in, a [`Generation`] of events comes out. The loop is in `run`, one request's
+//! state in `active`, the handling of a full context in `shift`, the draft model in `draft_model`.
 
 mod active;
+mod draft_model;
 mod drafts;
 mod engine;
 mod measure;
 mod run;
 mod shift;
 
+pub use draft_model::{DraftModel, TokenizerMismatch, same_tokens};
 pub use engine::{Canceller, Completion, Engine, EngineConfig, EngineError, Extras, Generation, Parallel};

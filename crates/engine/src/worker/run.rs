@@ -1,12 +1,13 @@
 //! The loop: schedule → forward → sample → stream.
 
 use super::active::Active;
+use super::draft_model::Drafter;
 use crate::TokenId;
 use crate::forward::{Backend, BackendError, Logits};
 use crate::prompt_cache::PromptCache;
-use crate::schedule::{Occupancy, Plan, PlannedSpan, Pushed, Scheduler, SeqId, SlotOp};
-use crate::speculate::Speculator;
-use crate::stream::FinishReason;
+use crate::schedule::{Occupancy, PlannedSpan, Pushed, Scheduler, SeqId, SlotOp, StepPlan};
+use crate::speculate::{Speculate, Speculator};
+use crate::stream::{Event, FinishReason};
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +15,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What the handles ask of the worker. `key` names a request across threads.
+/// Commands from the handles to the worker. `key` identifies a request across threads.
 pub(super) enum Command {
     Submit { prompt: Vec<TokenId>, prefix_cache: bool, active: Box<Active> },
     Cancel { key: u64 },
@@ -26,14 +27,16 @@ pub(super) struct Worker {
     backend: Box<dyn Backend>,
     pub(super) scheduler: Scheduler,
     pub(super) speculator: Speculator,
+    /// Runs the draft model, if there is one and it has not failed.
+    pub(super) drafter: Option<Drafter>,
     inbox: Receiver<Command>,
     pub(super) active: HashMap<SeqId, Box<Active>>,
     ids: HashMap<u64, SeqId>,
-    plan: Plan,
+    plan: StepPlan,
     logits: Logits,
-    /// Where the handles read how full it is.
+    /// The occupancy as the handles see it.
     occupancy: Arc<Mutex<Occupancy>>,
-    /// Prompts on disk, if they are kept there.
+    /// The prompts on disk, if they are stored.
     stored: Option<PromptCache>,
 }
 
@@ -42,6 +45,7 @@ impl Worker {
         backend: Box<dyn Backend>,
         scheduler: Scheduler,
         speculator: Speculator,
+        drafter: Option<Drafter>,
         inbox: Receiver<Command>,
         occupancy: Arc<Mutex<Occupancy>>,
         stored: Option<PromptCache>,
@@ -50,17 +54,18 @@ impl Worker {
             backend,
             scheduler,
             speculator,
+            drafter,
             inbox,
             active: HashMap::new(),
             ids: HashMap::new(),
-            plan: Plan::default(),
+            plan: StepPlan::default(),
             logits: Logits::new(),
             occupancy,
             stored,
         }
     }
 
-    /// Runs until it is told to stop or the backend is beyond repair, then ends every request.
+    /// Runs until it is stopped or the backend fails for good, then ends every request.
     pub fn run(mut self) {
         let reason = loop {
             if !self.drain_commands() {
@@ -73,7 +78,7 @@ impl Worker {
         self.end_all(&reason);
     }
 
-    /// One step: guess, admit, compute, sample, deliver.
+    /// One step: draft, admit, compute, sample, deliver.
     fn step(&mut self) -> Result<(), BackendError> {
         self.speculate();
         while let Some(op) = self.scheduler.next_op() {
@@ -96,8 +101,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Runs the plan's batch; how long it took.
-    fn forward(&mut self, plan: &Plan) -> Result<Duration, BackendError> {
+    /// Runs the plan's batch and returns the time it took.
+    fn forward(&mut self, plan: &StepPlan) -> Result<Duration, BackendError> {
         let batch = self.scheduler.batch(plan);
         let started = Instant::now();
         guard("computing", || self.backend.forward(&batch, &mut self.logits))?;
@@ -113,7 +118,7 @@ impl Worker {
     }
 
     /// Samples tokens for each span that wanted logits, and delivers them.
-    fn advance(&mut self, plan: &Plan, took: Duration) {
+    fn advance(&mut self, plan: &StepPlan, took: Duration) {
         self.scheduler.commit(plan);
         let tokens = plan.tokens();
         let mut row = 0;
@@ -128,8 +133,8 @@ impl Worker {
         }
     }
 
-    /// Samples one sequence's next tokens and delivers them: one, and one more for each draft that it confirms. Why the
-    /// sequence ends, if it does.
+    /// Samples one sequence's next tokens and delivers them: one, and one more for each confirmed draft. Returns the reason if
+    /// the sequence ends.
     fn sample(&mut self, span: &PlannedSpan, first: usize) -> Option<FinishReason> {
         let active = self.active.get_mut(&span.id)?;
         let (mut reason, mut refused) = (None, None);
@@ -165,6 +170,26 @@ impl Worker {
         reason.or_else(|| self.make_room(span.id, refused?))
     }
 
+    /// The context is full and `token` was refused: drops tokens to make room for it, or returns why the sequence ends.
+    pub(super) fn make_room(&mut self, id: SeqId, token: TokenId) -> Option<FinishReason> {
+        let Some(keep) = self.active.get(&id)?.shift.keep else { return Some(FinishReason::ContextFull) };
+        if self.active.get(&id)?.usage.context_shifts == 0 {
+            // After the shift its slot holds only the start of the prompt.
+            self.store(id);
+        }
+        let active = self.active.get_mut(&id)?;
+        active.shift.remember(self.scheduler.tokens(id));
+        let dropped = self.scheduler.shift(id, keep);
+        if dropped == 0 || self.scheduler.push(id, token) != Pushed::Next {
+            return Some(FinishReason::ContextFull);
+        }
+        active.shift.push(token);
+        active.usage.context_shifts += 1;
+        active.usage.dropped_tokens += dropped;
+        let told = active.deliver(Event::Dropped { tokens: dropped, of_prompt: false });
+        (!told).then_some(FinishReason::Cancelled)
+    }
+
     /// Ends one request. A failed one leaves nothing in the prefix cache.
     fn finish(&mut self, id: SeqId, reason: FinishReason) {
         let cached = self.scheduler.cached_tokens(id);
@@ -177,7 +202,10 @@ impl Worker {
             _ => self.scheduler.finish(id),
         }
         self.speculator.end(id);
-        // Whoever has the last event finds the place free.
+        if let Some(drafter) = &mut self.drafter {
+            drafter.end(id);
+        }
+        // The slot has to be free before the last event is delivered.
         self.tell_occupancy();
         if let Some(mut active) = self.active.remove(&id) {
             self.ids.remove(&active.key);
@@ -190,7 +218,7 @@ impl Worker {
         *self.occupancy.lock().unwrap_or_else(PoisonError::into_inner) = self.scheduler.occupancy();
     }
 
-    /// Takes what has come in, and waits for more if there is nothing to do. False: told to stop.
+    /// Handles all pending commands, and waits for one if there is nothing to do. False: stop.
     fn drain_commands(&mut self) -> bool {
         loop {
             let idle = self.scheduler.is_idle();
@@ -199,7 +227,7 @@ impl Worker {
             }
             let command = match if idle { self.inbox.recv().ok() } else { self.inbox.try_recv().ok() } {
                 Some(command) => command,
-                // The engine always says `Stop` before it goes; idle without a sender can't happen, but would end.
+                // The engine always sends `Stop` before it is dropped; without a sender an idle worker ends.
                 None => return !idle,
             };
             match command {
@@ -218,7 +246,10 @@ impl Worker {
         let stored = self.stored.as_mut().filter(|_| prefix_cache).map_or(0, |stored| stored.find(&prompt));
         match self.scheduler.submit_stored(prompt, prefix_cache, stored) {
             Ok(id) => {
-                self.speculator.begin(id, active.speculate, &active.sampler);
+                self.speculator.begin(id, active.speculate);
+                if let (Speculate::Draft, Some(drafter)) = (active.speculate, &mut self.drafter) {
+                    drafter.begin(id, &active.sampler);
+                }
                 self.ids.insert(active.key, id);
                 let told = active.tell_truncated();
                 self.active.insert(id, active);
@@ -230,7 +261,7 @@ impl Worker {
         }
     }
 
-    /// Does to the backend's slots what the scheduler asks for; how many tokens were kept or shared.
+    /// Applies a slot operation to the backend; returns how many tokens were kept or shared.
     fn apply(&mut self, op: SlotOp) -> Result<usize, BackendError> {
         match op {
             SlotOp::Truncate { slot, len } => guard("truncating", || self.backend.truncate(slot, len)),
@@ -245,7 +276,7 @@ impl Worker {
         }
     }
 
-    /// Keeps an ending sequence's prompt on disk, if that would add anything to what is there.
+    /// Stores an ending sequence's prompt on disk, unless it is stored already.
     pub(super) fn store(&mut self, id: SeqId) {
         let Some(stored) = &mut self.stored else { return };
         let Some((slot, len)) = self.scheduler.kept_prompt(id) else { return };
@@ -259,15 +290,15 @@ impl Worker {
         }
     }
 
-    /// A forward call failed: ends the requests that were in it. The others go on.
-    fn fail(&mut self, plan: &Plan, error: &BackendError) {
+    /// Ends the requests of a failed forward call. The others continue.
+    fn fail(&mut self, plan: &StepPlan, error: &BackendError) {
         tracing::error!(%error, sequences = plan.spans.len(), "a forward call failed");
         for span in &plan.spans {
             self.finish(span.id, FinishReason::Error(error.to_string()));
         }
     }
 
-    /// Ends every request there is; those that still come in see their `Active` dropped.
+    /// Ends every request; later ones end when their `Active` is dropped.
     fn end_all(&mut self, reason: &FinishReason) {
         for mut active in self.active.drain().map(|(_, active)| active) {
             active.finish(reason.clone());
@@ -275,7 +306,7 @@ impl Worker {
     }
 }
 
-/// Calls the backend; a panic in it becomes an error that says so.
+/// Calls the backend; a panic in it becomes an error.
 pub(super) fn guard<T>(
     doing: &str,
     call: impl FnOnce() -> Result<T, BackendError>,
@@ -286,7 +317,7 @@ pub(super) fn guard<T>(
     })
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())

@@ -2,14 +2,14 @@
 //! goes on as that of the shortened text.
 
 use std::sync::Arc;
-use zonda_engine::forward::mock::{Mock, MockOptions, PrefixSupport};
 use zonda_engine::forward::{Backend, Limits};
-use zonda_engine::prompt_cache::Place;
+use zonda_engine::mock::{Mock, MockOptions, PrefixSupport};
+use zonda_engine::prompt_cache::CacheLocation;
 use zonda_engine::schedule::cut;
 use zonda_engine::tokenize::{ChatTemplate, Message, Tokenizer};
 use zonda_engine::{
     Completion, DraftModel, Engine, EngineConfig, Event, Extras, FinishReason, Grammar, Keep, Prompt,
-    PromptCacheConfig, Request, SamplingParams, Speculate, Text, TokenId,
+    PromptCacheConfig, Request, SamplingParams, Speculate, TextProcessor, TokenId,
 };
 
 const CONTEXT: usize = 64;
@@ -23,7 +23,7 @@ fn start(options: MockOptions, extras: Extras) -> Engine {
     let open = move || Ok(Box::new(Mock::new(options)) as _);
     // What pays depends on the machine: drafts are made all the same.
     let config = EngineConfig { draft_min: 3, prefill_chunk: 8, ..EngineConfig::default() };
-    Engine::start_with(open, Some(Text::mock()), config, extras).expect("a mock opens")
+    Engine::start_with(open, Some(TextProcessor::mock()), config, extras).expect("a mock opens")
 }
 
 fn engine() -> Engine {
@@ -96,7 +96,7 @@ fn every_way_to_run_it_gives_the_same() {
             let limits = Limits { context: CONTEXT - 9, ..options().limits };
             let open =
                 move || Ok(Box::new(Mock::new(MockOptions { limits, ..options() })) as Box<dyn Backend>);
-            DraftModel { open: Box::new(open), text: Some(Text::mock()) }
+            DraftModel { open: Box::new(open), text: Some(TextProcessor::mock()) }
         };
         let engine = start(options(), Extras { draft: Some(draft()), ..Extras::default() });
         let all = [Speculate::Off, Speculate::Ngram, Speculate::Draft];
@@ -169,7 +169,7 @@ fn what_is_kept_has_to_leave_room() {
 
 #[test]
 fn what_is_kept_is_a_bos_and_the_system_message_unless_told() {
-    let text = Text::mock();
+    let text = TextProcessor::mock();
     let engine = engine();
     let messages =
         |system: &str| vec![Message::new("system", system), Message::new("user", "the wind ".repeat(60))];
@@ -196,7 +196,7 @@ fn what_is_kept_is_a_bos_and_the_system_message_unless_told() {
     let strict = "{{ bos_token }}{% if messages|length < 2 %}{{ raise_exception('no') }}{% endif %}\
                   {% for m in messages %}{{ m.content }}{% endfor %}";
     let template = Arc::new(ChatTemplate::new(strict, &Tokenizer::mock()).unwrap());
-    let text = Text { template: Some(template), ..text };
+    let text = TextProcessor { template: Some(template), ..text };
     let tokens = text.encode_chat(&messages("you"), &Default::default()).unwrap();
     let open = || Ok(Box::new(Mock::new(self::options())) as _);
     let engine = Engine::start(open, Some(text), EngineConfig::default()).unwrap();
@@ -228,7 +228,8 @@ fn a_prompt_on_disk_is_stored_whole() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits { slots: 1, batch_tokens: 64, context: 256, kv_tokens: 256, kv_page: 4 };
     let ask = |path: &str| {
-        let prompts = PromptCacheConfig { place: Place::File(folder.path().join(path)), model: "m".into() };
+        let prompts =
+            PromptCacheConfig { location: CacheLocation::File(folder.path().join(path)), model: "m".into() };
         let engine =
             start(MockOptions { limits, ..options() }, Extras { prompts: Some(prompts), draft: None });
         run(&engine, request(prompt(200), 400, Keep::Tokens(80)))

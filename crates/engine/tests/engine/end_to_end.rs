@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
-use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot};
 use zonda_engine::load::ModelSpec;
+use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::tokenize::Message;
 use zonda_engine::{
     Engine, EngineConfig, EngineError, Event, Extras, FinishReason, Prompt, Request, RequestError,
-    SamplingParams, Text, TokenId,
+    SamplingParams, TextProcessor, TokenId,
 };
 
 fn start(options: MockOptions) -> Engine {
@@ -16,7 +16,7 @@ fn start(options: MockOptions) -> Engine {
 }
 
 fn start_with(options: MockOptions, config: EngineConfig) -> Engine {
-    Engine::start(move || Ok(Box::new(Mock::new(options)) as _), Some(Text::mock()), config)
+    Engine::start(move || Ok(Box::new(Mock::new(options)) as _), Some(TextProcessor::mock()), config)
         .expect("a mock opens")
 }
 
@@ -454,8 +454,8 @@ fn a_stored_prompt_saves_work_in_another_engine_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("p.kv");
     let cache = || {
-        let place = zonda_engine::prompt_cache::Place::File(path.clone());
-        Some(zonda_engine::PromptCacheConfig { place, model: "m".into() })
+        let location = zonda_engine::prompt_cache::CacheLocation::File(path.clone());
+        Some(zonda_engine::PromptCacheConfig { location, model: "m".into() })
     };
     let prompt: Vec<TokenId> = (0..300).map(|i| 260 + i % 97).collect();
     let answer = |options: MockOptions, prompt: &[TokenId]| {

@@ -1,8 +1,8 @@
 //! The mock backend: a strict referee with deterministic text.
 
 use zonda_engine::TokenId;
-use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions, PrefixSupport};
 use zonda_engine::forward::{Backend, BackendError, Batch, BatchError, Limits, Logits, Span, Want};
+use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions, PrefixSupport};
 
 fn mock(prefix: PrefixSupport) -> Mock {
     let limits = Limits { slots: 3, batch_tokens: 8, context: 12, kv_tokens: 20, kv_page: 4 };

@@ -7,10 +7,10 @@ use super::scheduling::{
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::collections::{HashMap, HashSet};
-use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions, PrefixSupport};
 use zonda_engine::forward::{Backend, BackendError, Batch, Limits, Logits, Span, Want};
+use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions, PrefixSupport};
 use zonda_engine::sample::Sampler;
-use zonda_engine::schedule::{Plan, PlannedSpan, Pushed, ScheduleError, Scheduler, SeqId, capacity};
+use zonda_engine::schedule::{PlannedSpan, Pushed, ScheduleError, Scheduler, SeqId, StepPlan, capacity};
 use zonda_engine::{SamplingParams, TokenId};
 
 /// What one sequence wants.
@@ -170,7 +170,7 @@ impl Harness {
     fn step(&mut self) {
         let running: Vec<SeqId> = self.scheduler.running().collect();
         self.running_are_the_oldest(&running);
-        let mut plan = Plan::default();
+        let mut plan = StepPlan::default();
         self.scheduler.plan(&mut plan);
         self.plan_is_fair(&plan, &running);
         if plan.spans.is_empty() {
@@ -204,7 +204,7 @@ impl Harness {
         assert_eq!(running, oldest);
     }
 
-    fn plan_is_fair(&mut self, plan: &Plan, running: &[SeqId]) {
+    fn plan_is_fair(&mut self, plan: &StepPlan, running: &[SeqId]) {
         let decodes = |s: &&PlannedSpan| (s.len == 1 && s.want == Want::Last) || s.want == Want::All;
         let prefill = plan.tokens() - plan.spans.iter().filter(decodes).map(|s| s.len).sum::<usize>();
         let decodes = plan.spans.iter().filter(decodes).count();
@@ -216,7 +216,7 @@ impl Harness {
         self.decoding.clear();
     }
 
-    fn advance(&mut self, plan: &Plan) {
+    fn advance(&mut self, plan: &StepPlan) {
         self.scheduler.commit(plan);
         let capacity = capacity(&self.limits);
         let mut row = 0;

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::collections::HashMap;
 use zonda_engine::TokenId;
-use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::forward::{Backend, BackendError, Batch, Limits, Logits, Span, Want};
-use zonda_engine::schedule::{Plan, Pushed, Scheduler, SeqId, capacity};
+use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions};
+use zonda_engine::schedule::{Pushed, Scheduler, SeqId, StepPlan, capacity};
 
 /// What one sequence wants.
 #[derive(Clone, Debug)]
@@ -144,7 +144,7 @@ impl Harness {
 
     fn step(&mut self) {
         let running: Vec<SeqId> = self.scheduler.running().collect();
-        let mut plan = Plan::default();
+        let mut plan = StepPlan::default();
         self.scheduler.plan(&mut plan);
         let decodes = |id| self.scheduler.decodes(id);
         watch_idle(&mut self.idle, &running, &plan, self.limits.slots, decodes);
@@ -164,7 +164,7 @@ impl Harness {
         self.idle.retain(|id, _| left.contains(id));
     }
 
-    fn advance(&mut self, plan: &Plan, logits: &Logits) {
+    fn advance(&mut self, plan: &StepPlan, logits: &Logits) {
         self.scheduler.commit(plan);
         let mut row = 0;
         for span in &plan.spans {

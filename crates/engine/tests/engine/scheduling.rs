@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::ops::Range;
-use zonda_engine::forward::mock::{Mock, PrefixSupport};
 use zonda_engine::forward::{Backend, BackendError, Limits, Slot};
-use zonda_engine::schedule::{Plan, Scheduler, SeqId, SlotOp};
+use zonda_engine::mock::{Mock, PrefixSupport};
+use zonda_engine::schedule::{Scheduler, SeqId, SlotOp, StepPlan};
 use zonda_engine::{SamplingParams, TokenId};
 
 prop_compose! {
@@ -81,7 +81,7 @@ pub fn no_import(_: &Scheduler, _: &mut Mock, id: SeqId, _: Slot, _: usize) -> R
 pub fn watch_idle(
     idle: &mut HashMap<SeqId, usize>,
     running: &[SeqId],
-    plan: &Plan,
+    plan: &StepPlan,
     slots: usize,
     decodes: impl Fn(SeqId) -> bool,
 ) {

@@ -5,10 +5,10 @@ use super::scheduling::{limits, no_import, nothing_leaked, prefix_support, sampl
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::collections::HashMap;
-use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::forward::{Backend, BackendError, Batch, Limits, Logits, Span, Want};
+use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::sample::Sampler;
-use zonda_engine::schedule::{LEAST_BEHIND, Plan, PlannedSpan, Pushed, Scheduler, SeqId, capacity};
+use zonda_engine::schedule::{LEAST_BEHIND, PlannedSpan, Pushed, Scheduler, SeqId, StepPlan, capacity};
 use zonda_engine::{SamplingParams, TokenId};
 
 /// What one sequence wants.
@@ -175,7 +175,7 @@ impl Harness {
     }
 
     fn step(&mut self) {
-        let mut plan = Plan::default();
+        let mut plan = StepPlan::default();
         self.scheduler.plan(&mut plan);
         let running: Vec<SeqId> = self.scheduler.running().collect();
         let decodes = |s: &&PlannedSpan| (s.len == 1 && s.want == Want::Last) || s.want == Want::All;
@@ -200,7 +200,7 @@ impl Harness {
         self.idle.retain(|id, _| left.contains(id));
     }
 
-    fn advance(&mut self, plan: &Plan) {
+    fn advance(&mut self, plan: &StepPlan) {
         self.scheduler.commit(plan);
         let mut first = 0;
         for span in &plan.spans {

@@ -3,14 +3,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
-use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions, PrefixSupport};
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot, Want};
 use zonda_engine::load::ModelSpec;
-use zonda_engine::speculate::draft::{TokenizerMismatch, same_tokens};
+use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions, PrefixSupport};
 use zonda_engine::tokenize::Tokenizer;
+use zonda_engine::worker::{TokenizerMismatch, same_tokens};
 use zonda_engine::{
     Completion, DraftModel, Engine, EngineConfig, EngineError, Extras, FinishReason, Grammar, Prompt,
-    Request, RequestError, SamplingParams, Speculate, Text, TokenId,
+    Request, RequestError, SamplingParams, Speculate, TextProcessor, TokenId,
 };
 
 fn drafted(draft: DraftModel) -> Extras {
@@ -187,7 +187,7 @@ fn the_same_tokens_come_greedy_and_sampled() {
     }
 }
 
-static MOCK: LazyLock<Text> = LazyLock::new(Text::mock);
+static MOCK: LazyLock<TextProcessor> = LazyLock::new(TextProcessor::mock);
 
 /// An engine on the mock with the mock of another seed, or the same, as its draft model.
 fn mock(options: MockOptions, draft: MockOptions, config: EngineConfig) -> Engine {
@@ -286,13 +286,13 @@ fn a_draft_model_that_fails_costs_nothing_but_speed() {
 #[test]
 fn what_cannot_be_is_refused_by_name() {
     let open = || Ok(Box::new(Mock::new(MockOptions::default())) as Box<dyn Backend>);
-    let engine = Engine::start(open, Some(Text::mock()), EngineConfig::default()).unwrap();
+    let engine = Engine::start(open, Some(TextProcessor::mock()), EngineConfig::default()).unwrap();
     let refused = engine.submit(text_request(Speculate::Draft, 5)).unwrap_err();
     assert!(matches!(refused, EngineError::Request(RequestError::NoDraftModel)), "{refused}");
     let config = EngineConfig { speculate: Speculate::Draft, ..EngineConfig::default() };
     assert!(matches!(Engine::start(open, None, config), Err(EngineError::NoDraftModel)));
     let draft = DraftModel { open: Box::new(open), text: None };
-    let error = Engine::start_with(open, Some(Text::mock()), config, drafted(draft)).unwrap_err();
+    let error = Engine::start_with(open, Some(TextProcessor::mock()), config, drafted(draft)).unwrap_err();
     assert!(matches!(error, EngineError::DraftMismatch(TokenizerMismatch::OneHasNone { .. })), "{error}");
     let mock = Tokenizer::mock();
     assert_eq!(same_tokens(Some(&mock), Some(&mock)), Ok(()));

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use zonda_engine::TokenId;
-use zonda_engine::stream::Detokenizer;
+use zonda_engine::tokenize::Detokenizer;
 use zonda_engine::tokenize::{ChatTemplate, Encode, Message, RenderOptions, TemplateError, Tokenizer};
 use zonda_testkit::models;
 

@@ -2,9 +2,9 @@
 //! conversion to GGUF: both the backend and the files it is given are held against the oracle.
 
 use crate::common::{all, difference, forward, options};
+use zonda_convert::convert;
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
-use zonda_engine::make::convert;
 use zonda_llama_cpp::{LlamaCpp, LlamaCppOptions};
 use zonda_testkit::goldens::{cases, folders};
 

@@ -4,10 +4,10 @@
 use crate::common::{all, difference, forward, options, testdata};
 use safetensors::SafeTensors;
 use std::path::Path;
+use zonda_convert::{convert, convert_to_mlx};
 use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, Span, Want};
 use zonda_engine::load::{Affine, DType, Format, Model};
-use zonda_engine::make::{convert, convert_to_mlx};
 use zonda_mlx::{Mlx, MlxOptions};
 
 /// What mlx-lm gave for a folder.

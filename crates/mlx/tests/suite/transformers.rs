@@ -3,9 +3,9 @@
 
 use crate::common::{all, difference, forward, options};
 use std::path::Path;
+use zonda_convert::convert;
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
-use zonda_engine::make::convert;
 use zonda_mlx::Mlx;
 use zonda_testkit::goldens::{cases, folders};
 

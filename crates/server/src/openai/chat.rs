@@ -319,7 +319,6 @@ impl Turn {
                 };
                 Step { logprobs: probabilities, ..choice.step(pieces) }
             }
-            Event::Dropped { .. } => Step::default(),
             Event::Finished(outcome) => {
                 let pieces = choice.parser.as_mut().map(Parser::finish).unwrap_or_default();
                 let mut step = choice.step(pieces);
@@ -328,6 +327,7 @@ impl Turn {
                 self.usage.add(&outcome, index == 0);
                 step
             }
+            _ => Step::default(),
         }
     }
 

@@ -205,12 +205,12 @@ impl Turn {
                 }
                 (choice(text, self.logprobs.then_some(found), None), None)
             }
-            Event::Dropped { .. } => (choice(String::new(), None, None), None),
             Event::Finished(outcome) => {
                 self.usage.add(&outcome, index.is_multiple_of(self.per_prompt));
                 let reason = answer::finish_reason(&outcome.reason);
                 (choice(String::new(), None, Some(reason)), Some(Timings::of(&outcome)))
             }
+            _ => (choice(String::new(), None, None), None),
         }
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
 use zonda_engine::tokenize::{Encode, RenderOptions};
-use zonda_engine::{RequestError, Text, TokenId};
+use zonda_engine::{RequestError, TextProcessor, TokenId};
 
 /// What to tokenise: a text or a conversation.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -69,7 +69,8 @@ fn encode(loaded: &Loaded, request: TokenizeRequest) -> Result<TokenizeResponse,
             text.tokenizer.encode(&content, options).map_err(RequestError::from)?
         }
         (None, Some(messages)) => {
-            text.encode_chat(&messages::convert(messages)?, &RenderOptions::default())?
+            let messages = messages::convert(messages)?;
+            text.encode_chat(&messages, &RenderOptions::default()).map_err(RequestError::from)?
         }
         (None, None) => return Err(ApiError::field("content", "expected a text or messages, found neither")),
         (Some(_), Some(_)) => {
@@ -125,7 +126,7 @@ pub async fn detokenize(
 }
 
 /// The model's tokenizer and template.
-fn text(loaded: &Loaded) -> Result<&Text, ApiError> {
+fn text(loaded: &Loaded) -> Result<&TextProcessor, ApiError> {
     let missing = || ApiError::bad_request(format!("the model {} comes without a tokenizer", loaded.name));
     loaded.engine.text().ok_or_else(missing)
 }

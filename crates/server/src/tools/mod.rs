@@ -17,7 +17,7 @@ pub(crate) use choice::{Choice, ToolChoice, Tools};
 pub(crate) use parse::{Call, Parser, Piece};
 
 use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
-use zonda_engine::{Text, TokenId};
+use zonda_engine::{TextProcessor, TokenId};
 
 /// How calls are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(crate) struct Style {
 
 impl Style {
     /// The style of a model, by its template's words.
-    pub fn of(text: Option<&Text>) -> Style {
+    pub fn of(text: Option<&TextProcessor>) -> Style {
         Style::of_template(text.and_then(|t| t.template.as_deref()).map_or("", ChatTemplate::source))
     }
 

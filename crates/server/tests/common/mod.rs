@@ -8,8 +8,8 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 use std::sync::Arc;
 use tower::ServiceExt as _;
-use zonda_engine::forward::mock::{Mock, MockOptions};
-use zonda_engine::{Engine, EngineConfig, Text};
+use zonda_engine::mock::{Mock, MockOptions};
+use zonda_engine::{Engine, EngineConfig, TextProcessor};
 use zonda_server::{Config, ModelSource, Server, app};
 
 /// What was answered.
@@ -62,7 +62,7 @@ impl Answer {
 }
 
 pub fn engine(options: MockOptions, config: EngineConfig) -> Engine {
-    Engine::start(move || Ok(Box::new(Mock::new(options)) as _), Some(Text::mock()), config).unwrap()
+    Engine::start(move || Ok(Box::new(Mock::new(options)) as _), Some(TextProcessor::mock()), config).unwrap()
 }
 
 /// A source of mocks.

@@ -7,8 +7,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zonda_bench::predict::{Form, QUALITY};
+use zonda_convert::{SynthSpec, synth_archs};
 use zonda_engine::load::{Format, Model, ModelSpec};
-use zonda_engine::make::{SynthSpec, synth_archs};
 
 /// A model, or its description alone.
 pub(super) struct Subject {

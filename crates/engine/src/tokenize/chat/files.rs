@@ -1,13 +1,45 @@
 //! Where a model's folder keeps its chat template.
 
-use super::{ChatTemplate, DEFAULT, TOOL_USE, TemplateError};
-use crate::tokenize::{TokenizeError, Tokenizer, files, hf, tekken};
+use super::template::{ChatTemplate, DEFAULT, TOOL_USE, TemplateError};
+use crate::load::{Format, Metadata, Model};
+use crate::tokenize::{TokenizeError, Tokenizer, files, read, tekken};
 use serde_json::Value;
 use std::path::Path;
 
+impl ChatTemplate {
+    /// The template in a GGUF file's metadata (`tokenizer.chat_template`); `None` if there is none.
+    pub fn from_gguf(
+        metadata: &Metadata,
+        tokenizer: &Tokenizer,
+    ) -> Result<Option<ChatTemplate>, TemplateError> {
+        let Some(source) = metadata.str("tokenizer.chat_template") else { return Ok(None) };
+        let mut sources = vec![(DEFAULT, source)];
+        let tool_use = metadata.str("tokenizer.chat_template.tool_use");
+        sources.extend(tool_use.map(|source| (TOOL_USE, source)));
+        ChatTemplate::named(&sources, tokenizer).map(Some)
+    }
+
+    /// An opened model's template; `None` if it comes without one. Where a template is needed, that is
+    /// [`TemplateError::Missing`].
+    pub fn for_model(model: &Model, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, TemplateError> {
+        match (model.format, model.folder()) {
+            (Format::Gguf, _) => ChatTemplate::from_gguf(&model.metadata, tokenizer),
+            (_, Some(folder)) => ChatTemplate::from_folder(folder, tokenizer),
+            (_, None) => Ok(None),
+        }
+    }
+
+    /// The template in a model's folder: `chat_template.jinja`, `chat_template.json` or in `tokenizer_config.json`;
+    /// for Mistral's own tokenizer files from v2 on, which come without, the one that goes with their version. `None`
+    /// if there is none.
+    pub fn from_folder(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, TemplateError> {
+        in_folder(folder, tokenizer)
+    }
+}
+
 /// The template of a folder: `chat_template.jinja`, `chat_template.json`, or `tokenizer_config.json`; else the
 /// built-in one that goes with Mistral's own tokenizer files.
-pub(super) fn read(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, TemplateError> {
+fn in_folder(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, TemplateError> {
     let mut sources = sources(folder)?;
     if let Some(tool_use) = text(&folder.join("additional_chat_templates").join("tool_use.jinja"))? {
         sources.push((TOOL_USE.to_owned(), tool_use));
@@ -34,7 +66,7 @@ fn sources(folder: &Path) -> Result<Vec<(String, String)>, TemplateError> {
     }
     for file in ["chat_template.json", "tokenizer_config.json"] {
         let path = folder.join(file);
-        let sources = match &hf::json(&path).map_err(read_error)?["chat_template"] {
+        let sources = match &read::json(&path).map_err(read_error)?["chat_template"] {
             Value::Null => continue,
             Value::String(source) => vec![(DEFAULT.to_owned(), source.clone())],
             // Several, by name.
@@ -58,7 +90,7 @@ fn sources(folder: &Path) -> Result<Vec<(String, String)>, TemplateError> {
 /// the control tokens they have.
 fn mistral(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<&'static str>, TemplateError> {
     let Some(path) = files::find(folder) else { return Ok(None) };
-    let bytes = files::read(&path).map_err(read_error)?;
+    let bytes = read::read(&path).map_err(read_error)?;
     Ok(match files::kind(&bytes) {
         files::FileKind::Hf => None,
         files::FileKind::Tekken => match tekken::version(&bytes).as_deref() {
@@ -81,7 +113,7 @@ fn text(path: &Path) -> Result<Option<String>, TemplateError> {
     if !path.is_file() {
         return Ok(None);
     }
-    let bytes = files::read(path).map_err(read_error)?;
+    let bytes = read::read(path).map_err(read_error)?;
     let reason =
         |_| TemplateError::File { path: path.to_owned(), reason: "the template is not UTF-8".to_owned() };
     String::from_utf8(bytes).map(Some).map_err(reason)

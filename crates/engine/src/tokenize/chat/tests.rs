@@ -1,6 +1,7 @@
 //! Tests of the template engine's settings and of where templates are found.
 
 use super::*;
+use crate::tokenize::Tokenizer;
 
 fn template(source: &str) -> ChatTemplate {
     ChatTemplate::new(source, &Tokenizer::mock()).unwrap()

@@ -1,0 +1,109 @@
+//! [`Fitting`]: streams tensors in fewer bits and measures how far the result is from the values.
+
+use crate::error::ConvertError;
+use crate::output::{Planned, Sink};
+use crate::rows::{RawRow, RowSource, Source, stream_measured};
+use zonda_engine::load::TensorRole;
+use zonda_engine::quant::Importance;
+use zonda_kernels::DType;
+
+/// How to quantise.
+#[derive(Debug, Default)]
+pub struct QuantizeOptions<'a> {
+    /// Quantise tensors that are quantised already. Those that have the type they would get are copied as they are.
+    pub requantize: bool,
+    /// What columns' errors count, and the name of the text that says so.
+    pub importance: Option<(&'a Importance, String)>,
+    /// Threads; one per CPU if `None`.
+    pub threads: Option<usize>,
+}
+
+/// What became of one tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fitted {
+    /// Its name in the file.
+    pub name: String,
+    /// Outermost dimension first.
+    pub shape: Vec<usize>,
+    /// The type it was stored in before; `None` if it was not stored in one.
+    pub from: Option<DType>,
+    /// Its type in the file.
+    pub to: DType,
+    /// The type that the mix has for it, where its rows don't divide into that type's blocks.
+    pub wanted: Option<DType>,
+    /// Its bytes in the file.
+    pub bytes: u64,
+    /// Root mean square of the errors relative to that of the values.
+    pub error: f64,
+    /// The same with columns weighted by their importance, where that is known.
+    pub weighted_error: Option<f64>,
+}
+
+impl Fitted {
+    /// Values it has.
+    pub fn values(&self) -> u64 {
+        self.shape.iter().map(|&d| d as u64).product()
+    }
+
+    /// Bits a value.
+    pub fn bits_per_weight(&self) -> f64 {
+        8.0 * self.bytes as f64 / self.values() as f64
+    }
+}
+
+/// For whoever wants to know how well the types fit the values.
+pub(crate) struct Fitting<'a> {
+    pub options: &'a QuantizeOptions<'a>,
+    pub fitted: &'a mut Vec<Fitted>,
+}
+
+impl Fitting<'_> {
+    /// Streams a tensor, made of those of `roles` one after another, and remembers how it came out.
+    #[allow(clippy::too_many_arguments)] // one call; a struct would only rename them
+    pub(crate) fn stream(
+        &mut self,
+        tensor: &Planned,
+        roles: &[TensorRole],
+        raw: Option<Vec<(DType, RawRow<'_>)>>,
+        (wanted, dtype): (DType, DType),
+        rows: RowSource<'_>,
+        place: &(dyn Fn(usize) -> (usize, usize) + Sync),
+        sink: &mut Sink<'_>,
+    ) -> Result<(), ConvertError> {
+        let importance = self.options.importance.as_ref();
+        let importance: Option<Vec<_>> =
+            importance.map(|(known, _)| roles.iter().map(|&r| known.of(r)).collect());
+        let importance =
+            importance.filter(|_| dtype.is_quantized()).unwrap_or_else(|| vec![None; roles.len()]);
+        let same = raw.as_ref().is_some_and(|parts| parts.iter().all(|(stored, _)| *stored == dtype));
+        let copy = |row: usize, out: &mut Vec<u8>| {
+            let (part, row) = place(row);
+            if let Some(parts) = &raw {
+                parts[part].1(row, out);
+            }
+        };
+        let source = Source {
+            rows,
+            raw: if same { Some(&copy) } else { None },
+            importance: &|row| importance[place(row).0].as_deref(),
+        };
+        let squares = stream_measured(tensor, dtype, &source, self.options.threads, sink)?;
+        if !squares.value.is_finite() || !squares.error.is_finite() {
+            let overflow = squares.value.is_finite();
+            return Err(ConvertError::NotFinite { tensor: tensor.name.clone(), dtype, overflow });
+        }
+        let relative = |error: f64, value: f64| if value > 0.0 { (error / value).sqrt() } else { 0.0 };
+        let weighed = importance.iter().any(Option::is_some);
+        self.fitted.push(Fitted {
+            name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
+            from: raw.and_then(|parts| parts.first().map(|(stored, _)| *stored)),
+            to: dtype,
+            wanted: (wanted != dtype).then_some(wanted),
+            bytes: tensor.bytes()?,
+            error: relative(squares.error, squares.value),
+            weighted_error: weighed.then(|| relative(squares.weighted_error, squares.weighted_value)),
+        });
+        Ok(())
+    }
+}

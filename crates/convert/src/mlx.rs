@@ -1,0 +1,342 @@
+//! Writes a folder as `mlx-lm` does and `mlx-community` publishes: SafeTensors with matrices in MLX's affine quantisation,
+//! experts stacked, and a `config.json` that says so.
+//!
+//! The rule for a group's scale and bias is that of MLX's `quantize`: the extreme value that is farther from zero is met
+//! exactly, and so is zero.
+
+use crate::error::ConvertError;
+use crate::output::{Holds, Pending, Planned, Progress, Sink};
+use crate::rows::{in_chunks, stream};
+use crate::safetensors_writer::{SHARD_BYTES, write_json, write_safetensors};
+use crate::weights::{Rows, Weights};
+use crate::{hf_config, hf_tokenizer};
+use serde_json::{Map, Value as Json, json};
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use zonda_engine::load::names::{self, TensorLocation};
+use zonda_engine::load::{Affine, LayerTensor, Model, ModelSpec, TensorRole};
+use zonda_kernels::DType;
+use zonda_kernels::dequantize::dequantize;
+use zonda_kernels::quantize::quantize;
+
+/// Files of a folder's tokenizer and generation settings, which go along as they are.
+const COPIED: [&str; 10] = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+];
+
+/// Writes a model as an MLX folder: matrices quantised, everything else (norms, biases, routers, rows that are no whole
+/// groups) and all scales in the float type `dtype`. Returns the bytes of its weights.
+///
+/// # Errors
+/// Bits or a group size that MLX doesn't have, an input that is incomplete or has what the folder can't say, and what the
+/// file system says.
+pub fn convert_to_mlx(
+    input: &Model,
+    out: &Path,
+    affine: Affine,
+    dtype: DType,
+    progress: Progress<'_>,
+) -> Result<u64, ConvertError> {
+    check(affine)?;
+    if dtype.is_quantized() {
+        return Err(ConvertError::FloatsOnly { found: dtype.to_string() });
+    }
+    input.check()?;
+    let pending = Pending::folder(out)?;
+    let folder = pending.path();
+    let mut config = match input.folder() {
+        Some(from) => {
+            copy_beside_weights(from, folder)?;
+            own_config(input, from, dtype)?
+        }
+        None => {
+            let has_tokenizer = input.metadata.get("tokenizer.ggml.tokens").is_some();
+            let (bos, eos) = match has_tokenizer {
+                true => hf_tokenizer::write(&input.metadata, folder)?,
+                false => (None, Vec::new()),
+            };
+            hf_config::config(&input.spec, dtype, bos, &eos)?
+        }
+    };
+    let quantization = json!({ "group_size": affine.group_size, "bits": affine.bits, "mode": "affine" });
+    config["quantization"] = quantization.clone();
+    config["quantization_config"] = quantization; // where the Hub looks
+    write_json(&folder.join("config.json"), &config)?;
+
+    let matrices = matrices(&input.spec, affine);
+    let planned: Vec<Planned> = matrices.iter().flat_map(|m| m.planned(affine, dtype)).collect();
+    let parts: Vec<(usize, usize)> =
+        matrices.iter().enumerate().flat_map(|(i, m)| (0..m.parts()).map(move |part| (i, part))).collect();
+    let weights = crate::convert::Stored(input);
+    // made with a matrix's codes, written after them
+    let mut rest = [Vec::new(), Vec::new()];
+    let mut fill = |i: usize, sink: &mut Sink<'_>| match (&matrices[parts[i].0], parts[i].1) {
+        (matrix, 0) if matrix.quantized => {
+            rest = matrix.write_codes(&weights, &input.spec, affine, dtype, sink)?;
+            Ok(())
+        }
+        (_, part @ 1..) => sink.write(&std::mem::take(&mut rest[part - 1])),
+        (matrix, _) => {
+            let rows = matrix.rows(&weights)?;
+            stream(&planned[i], dtype, &|row, out| rows(row, out), sink)
+        }
+    };
+    let bytes = write_safetensors(folder, &planned, SHARD_BYTES, &mut fill, progress)?;
+    pending.commit()?;
+    Ok(bytes)
+}
+
+/// Refuses bits or a group size that MLX doesn't have.
+fn check(affine: Affine) -> Result<(), ConvertError> {
+    let list = |all: &[usize]| all.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let checks = [
+        ("the number of bits", affine.bits, &Affine::BITS[..]),
+        ("the group size", affine.group_size, &Affine::GROUP_SIZES[..]),
+    ];
+    match checks.iter().find(|(_, found, all)| !all.contains(found)) {
+        None => Ok(()),
+        Some(&(what, found, all)) => {
+            let expected = format!("one of {}", list(all));
+            Err(ConvertError::Invalid { what, found: found.to_string(), expected })
+        }
+    }
+}
+
+/// The input folder's own `config.json`, with the spec's hyperparameters in the spelling that every reader knows.
+fn own_config(input: &Model, from: &Path, dtype: DType) -> Result<Json, ConvertError> {
+    let path = from.join("config.json");
+    let text = fs::read(&path).map_err(ConvertError::read(&path))?;
+    // it has been read once, as the model was opened
+    let mut config: Map<String, Json> = serde_json::from_slice(&text).unwrap_or_default();
+    if let Json::Object(spec) = hf_config::config(&input.spec, dtype, None, &[])? {
+        config.extend(spec);
+    }
+    config.remove("dtype"); // the newer spelling of `torch_dtype`
+    config.remove("rope_parameters"); // of `rope_theta` and `rope_scaling`
+    Ok(Json::Object(config))
+}
+
+fn copy_beside_weights(from: &Path, to: &Path) -> Result<(), ConvertError> {
+    for name in COPIED {
+        let path = from.join(name);
+        if path.is_file() {
+            let bytes = fs::read(&path).map_err(ConvertError::read(&path))?;
+            fs::write(to.join(name), bytes).map_err(ConvertError::write(&to.join(name)))?;
+        }
+    }
+    Ok(())
+}
+
+/// A tensor of the folder: a matrix, all experts' matrices, or a vector.
+struct Matrix {
+    /// Without `.weight` for a quantised one.
+    name: String,
+    /// Of all experts, or the one.
+    roles: Vec<TensorRole>,
+    /// With the experts' dimension, if there is one.
+    shape: Vec<usize>,
+    quantized: bool,
+}
+
+/// All tensors, in the order of the forward pass.
+fn matrices(spec: &ModelSpec, affine: Affine) -> Vec<Matrix> {
+    let experts = spec.moe.as_ref().map_or(0, |moe| moe.experts);
+    let all = spec.roles().filter_map(|role| {
+        let mut shape = spec.shape(role);
+        let quantized = is_quantized(role, &shape, affine);
+        let (name, roles) = match expert_role(role) {
+            None => (names::hugging_face(role, spec.architecture), vec![role]),
+            // one tensor for all, in the first one's place
+            Some((layer, of, 0)) => {
+                let mut places = names::folder(role, spec.architecture).into_iter();
+                let stacked = places.find_map(|place| match place {
+                    TensorLocation::Plane(name, _) => Some(name),
+                    TensorLocation::Whole(_) => None,
+                });
+                shape.insert(0, experts);
+                (stacked?, (0..experts).map(|e| TensorRole::Layer(layer, of(e))).collect())
+            }
+            Some(_) => return None,
+        };
+        let name = if quantized { name.trim_end_matches(".weight").to_owned() } else { name };
+        Some(Matrix { name, roles, shape, quantized })
+    });
+    all.collect()
+}
+
+/// One of an expert's matrices, by the expert's number.
+type OfExpert = fn(usize) -> LayerTensor;
+
+/// For an expert's matrix: its layer, which one of any expert it is, and its expert.
+fn expert_role(role: TensorRole) -> Option<(usize, OfExpert, usize)> {
+    let TensorRole::Layer(layer, tensor) = role else { return None };
+    match tensor {
+        LayerTensor::ExpertGate(e) => Some((layer, LayerTensor::ExpertGate, e)),
+        LayerTensor::ExpertUp(e) => Some((layer, LayerTensor::ExpertUp, e)),
+        LayerTensor::ExpertDown(e) => Some((layer, LayerTensor::ExpertDown, e)),
+        _ => None,
+    }
+}
+
+/// Matrices with rows of whole groups, but for the router, whose few values decide too much.
+fn is_quantized(role: TensorRole, shape: &[usize], affine: Affine) -> bool {
+    let router = matches!(role, TensorRole::Layer(_, LayerTensor::Router));
+    shape.len() == 2 && !router && shape[1].is_multiple_of(affine.group_size)
+}
+
+impl Matrix {
+    /// Tensors it takes.
+    fn parts(&self) -> usize {
+        if self.quantized { 3 } else { 1 }
+    }
+
+    fn planned(&self, affine: Affine, dtype: DType) -> Vec<Planned> {
+        let with = |name: String, holds: Holds, cols: usize| {
+            let mut shape = self.shape.clone();
+            shape.last_mut().into_iter().for_each(|last| *last = cols);
+            Planned { name, holds, shape }
+        };
+        let cols = self.shape.last().copied().unwrap_or(1);
+        if !self.quantized {
+            return vec![with(self.name.clone(), dtype.into(), cols)];
+        }
+        let name = |part: &str| format!("{}.{part}", self.name);
+        let groups = cols / affine.group_size;
+        vec![
+            with(name("weight"), Holds::Words, cols * affine.bits / 32),
+            with(name("scales"), dtype.into(), groups),
+            with(name("biases"), dtype.into(), groups),
+        ]
+    }
+
+    /// The rows of all experts, one after another.
+    fn rows<'a>(&self, weights: &'a dyn Weights) -> Result<Rows<'a>, ConvertError> {
+        let parts = self.roles.iter().map(|&role| weights.rows(role)).collect::<Result<Vec<_>, _>>()?;
+        let stacked = parts.len() > 1;
+        let rows = if stacked { self.shape[1] } else { usize::MAX };
+        Ok(Box::new(move |row, out| parts[row / rows](row % rows, out)))
+    }
+
+    /// Quantises and writes the codes; returns the bytes of scales and biases.
+    fn write_codes(
+        &self,
+        weights: &dyn Weights,
+        spec: &ModelSpec,
+        affine: Affine,
+        dtype: DType,
+        sink: &mut Sink<'_>,
+    ) -> Result<[Vec<u8>; 2], ConvertError> {
+        let source = self.rows(weights)?;
+        let cols = spec.shape(self.roles[0])[1];
+        let rows = self.shape.iter().rev().skip(1).product();
+        let mut rest = [Vec::new(), Vec::new()];
+        let make = |range: Range<usize>| {
+            let mut made = Groups::default();
+            let mut values = vec![0.0; cols];
+            for row in range {
+                source(row, &mut values);
+                values.chunks_exact(affine.group_size).for_each(|g| made.quantize(g, affine.bits, dtype));
+            }
+            made
+        };
+        in_chunks(rows, cols, make, |made: Groups| {
+            rest[0].extend(made.scales);
+            rest[1].extend(made.biases);
+            sink.write(&made.codes)
+        })?;
+        Ok(rest)
+    }
+}
+
+/// Quantised groups, as bytes.
+#[derive(Default)]
+struct Groups {
+    codes: Vec<u8>,
+    scales: Vec<u8>,
+    biases: Vec<u8>,
+}
+
+impl Groups {
+    /// Adds one group. Codes are those for the scale and bias as `dtype` rounds them.
+    fn quantize(&mut self, values: &[f32], bits: usize, dtype: DType) {
+        let most = ((1u32 << bits) - 1) as f32;
+        let (scale, bias) = scale_and_bias(values, most);
+        let mut stored = |value: f32, to: fn(&mut Groups) -> &mut Vec<u8>| {
+            let (mut bytes, mut rounded) = (Vec::with_capacity(4), [0.0]);
+            quantize(dtype, &[value], &mut bytes);
+            dequantize(dtype, &bytes, &mut rounded);
+            to(self).extend(bytes);
+            rounded[0]
+        };
+        let (scale, bias) = (stored(scale, |g| &mut g.scales), stored(bias, |g| &mut g.biases));
+        let code = |value: f32| match scale == 0.0 {
+            true => 0,
+            false => ((value - bias) / scale).round_ties_even().clamp(0.0, most) as u8,
+        };
+        // a stream of bits, low ones first
+        let (mut open, mut filled) = (0u32, 0);
+        for &value in values {
+            open |= u32::from(code(value)) << filled;
+            filled += bits;
+            while filled >= 8 {
+                self.codes.push(open as u8);
+                open >>= 8;
+                filled -= 8;
+            }
+        }
+    }
+}
+
+/// `value ≈ scale · code + bias`, with codes up to `most`. The bias is the extreme value that is farther from zero, and the
+/// scale leads from there to the other one in steps that meet zero.
+fn scale_and_bias(values: &[f32], most: f32) -> (f32, f32) {
+    let low = values.iter().copied().fold(f32::INFINITY, f32::min);
+    let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let step = ((high - low) / most).max(1e-7);
+    let (edge, step) = if low.abs() > high.abs() { (low, step) } else { (high, -step) };
+    match (edge / step).round_ties_even() {
+        0.0 => (step, 0.0),
+        steps => (edge / steps, edge),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extremes_and_zero_are_met_and_the_rest_within_half_a_step() {
+        let values: Vec<f32> = (0..64).map(|i| ((i * 37 % 64) as f32 - 20.0) / 7.0).collect();
+        for bits in [2usize, 3, 4, 5, 6, 8] {
+            let most = ((1u32 << bits) - 1) as f32;
+            let (scale, bias) = scale_and_bias(&values, most);
+            let mut made = Groups::default();
+            made.quantize(&values, bits, DType::F32);
+            assert_eq!(made.codes.len(), 64 * bits / 8);
+            let zero = (0.0 - bias) / scale;
+            assert!((zero - zero.round()).abs() < 1e-4, "{bits} bits: zero is code {zero}");
+            for (i, &value) in values.iter().enumerate() {
+                let at = i * bits;
+                let two = u16::from_le_bytes([made.codes[at / 8], *made.codes.get(at / 8 + 1).unwrap_or(&0)]);
+                let code = f32::from(two >> (at % 8) & ((1 << bits) - 1));
+                let error = (scale * code + bias - value).abs();
+                // the last step is wider, where zero had to be met
+                assert!(error <= scale.abs(), "{bits} bits: {value} is {error} off, a step is {scale}");
+            }
+        }
+        assert_eq!(scale_and_bias(&[0.0; 32], 15.0).1, 0.0);
+        let mut made = Groups::default();
+        made.quantize(&[0.0; 32], 4, DType::F16);
+        assert_eq!((made.codes.len(), made.scales.len(), made.biases.len()), (16, 2, 2));
+    }
+}

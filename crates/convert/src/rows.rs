@@ -1,0 +1,192 @@
+//! From rows of `f32` to a tensor's stored bytes, on all cores.
+
+use crate::error::ConvertError;
+use crate::output::{Planned, Sink};
+use std::ops::Range;
+use std::thread;
+use zonda_kernels::DType;
+use zonda_kernels::dequantize::dequantize;
+use zonda_kernels::quantize::{quantize, quantize_weighted};
+
+/// Appends the bytes of row `r` of a matrix as they are stored, in Hugging Face's order of rows.
+pub(crate) type RawRow<'a> = Box<dyn Fn(usize, &mut Vec<u8>) + Sync + 'a>;
+
+/// Values that one thread makes at a time: large enough to outweigh the start of a thread, small enough for memory.
+const CHUNK: usize = 1 << 20;
+
+/// Gives row `r` of a matrix as `f32`.
+pub(crate) type RowSource<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
+
+/// Streams a tensor of the type `dtype` whose rows `source` gives, in order.
+pub(crate) fn stream(
+    tensor: &Planned,
+    dtype: DType,
+    source: RowSource<'_>,
+    sink: &mut Sink<'_>,
+) -> Result<(), ConvertError> {
+    let cols = tensor.shape.last().copied().unwrap_or(1);
+    let rows: usize = tensor.shape.iter().rev().skip(1).product();
+    let make = |range: Range<usize>| {
+        let mut values = vec![0.0; cols];
+        let mut bytes = Vec::new();
+        for row in range {
+            source(row, &mut values);
+            quantize(dtype, &values, &mut bytes);
+        }
+        bytes
+    };
+    in_chunks(rows, cols, make, |bytes| sink.write(&bytes))
+}
+
+/// Values that one thread quantises at a time: that takes it far longer than to start.
+const QUANTIZED_CHUNK: usize = 1 << 17;
+
+/// Appends the bytes of row `r` of a matrix as they are stored.
+pub(crate) type RawSource<'a> = &'a (dyn Fn(usize, &mut Vec<u8>) + Sync);
+
+/// A matrix to be quantised.
+pub(crate) struct Source<'a> {
+    /// Its rows' values.
+    pub rows: RowSource<'a>,
+    /// Its rows as they are stored, where they have the type that is asked for already.
+    pub raw: Option<RawSource<'a>>,
+    /// What a row's columns count, if that is known.
+    pub importance: &'a (dyn Fn(usize) -> Option<&'a [f32]> + Sync),
+}
+
+/// Sums of squares over a tensor: of errors and of values, as they are and weighted by importance.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Squares {
+    pub error: f64,
+    pub value: f64,
+    pub weighted_error: f64,
+    pub weighted_value: f64,
+}
+
+impl Squares {
+    fn add_row(&mut self, values: &[f32], back: &[f32], importance: Option<&[f32]>) {
+        let square = |v: f32| f64::from(v) * f64::from(v);
+        let mut errors = (0.0, 0.0);
+        for (i, (&value, &back)) in values.iter().zip(back).enumerate() {
+            let (error, value) = (square(value - back), square(value));
+            errors = (errors.0 + error, errors.1 + value);
+            if let Some(importance) = importance {
+                self.weighted_error += f64::from(importance[i]) * error;
+                self.weighted_value += f64::from(importance[i]) * value;
+            }
+        }
+        self.error += errors.0;
+        self.value += errors.1;
+    }
+
+    fn add(&mut self, other: Squares) {
+        self.error += other.error;
+        self.value += other.value;
+        self.weighted_error += other.weighted_error;
+        self.weighted_value += other.weighted_value;
+    }
+}
+
+/// As [`stream`], with columns weighted; says how large the errors are.
+pub(crate) fn stream_measured(
+    tensor: &Planned,
+    dtype: DType,
+    source: &Source<'_>,
+    threads: Option<usize>,
+    sink: &mut Sink<'_>,
+) -> Result<Squares, ConvertError> {
+    let cols = tensor.shape.last().copied().unwrap_or(1);
+    let rows: usize = tensor.shape.iter().rev().skip(1).product();
+    let make = |range: Range<usize>| {
+        let (mut values, mut back) = (vec![0.0; cols], vec![0.0; cols]);
+        let mut squares = Squares::default();
+        let mut bytes = Vec::new();
+        for row in range {
+            (source.rows)(row, &mut values);
+            let importance = (source.importance)(row);
+            let start = bytes.len();
+            match source.raw {
+                Some(raw) => raw(row, &mut bytes),
+                None => quantize_weighted(dtype, &values, importance, &mut bytes),
+            }
+            dequantize(dtype, &bytes[start..], &mut back);
+            squares.add_row(&values, &back, importance);
+        }
+        (bytes, squares)
+    };
+    let mut total = Squares::default();
+    in_chunks_of(QUANTIZED_CHUNK, threads, rows, cols, make, |(bytes, squares)| {
+        total.add(squares);
+        sink.write(&bytes)
+    })?;
+    Ok(total)
+}
+
+/// Makes a matrix in chunks of rows, each given to `take` in order.
+///
+/// Several chunks are made at once, each by a thread of its own, while the ones before are taken. What is made does not
+/// depend on the number of threads.
+pub(crate) fn in_chunks<T: Send>(
+    rows: usize,
+    cols: usize,
+    make: impl Fn(Range<usize>) -> T + Sync,
+    take: impl FnMut(T) -> Result<(), ConvertError>,
+) -> Result<(), ConvertError> {
+    in_chunks_of(CHUNK, None, rows, cols, make, take)
+}
+
+/// As [`in_chunks`], in chunks of about so many values, on so many threads: one per CPU if `None`.
+fn in_chunks_of<T: Send>(
+    chunk: usize,
+    threads: Option<usize>,
+    rows: usize,
+    cols: usize,
+    make: impl Fn(Range<usize>) -> T + Sync,
+    mut take: impl FnMut(T) -> Result<(), ConvertError>,
+) -> Result<(), ConvertError> {
+    let rows_per_chunk = chunk.div_ceil(cols.max(1));
+    let mut chunks = (0..rows).step_by(rows_per_chunk).map(|r| r..(r + rows_per_chunk).min(rows));
+    let threads = threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+    if rows <= rows_per_chunk || threads == 1 {
+        return chunks.try_for_each(|range| take(make(range)));
+    }
+    let mut finished: Vec<T> = Vec::new();
+    let make = &make;
+    loop {
+        let batch: Vec<_> = chunks.by_ref().take(threads).collect();
+        finished = thread::scope(|scope| {
+            let workers: Vec<_> = batch.into_iter().map(|range| scope.spawn(move || make(range))).collect();
+            finished.drain(..).try_for_each(&mut take)?;
+            let join = |w: thread::ScopedJoinHandle<'_, _>| w.join().expect("row sources don't panic");
+            Ok::<_, ConvertError>(workers.into_iter().map(join).collect())
+        })?;
+        if finished.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn many_chunks_are_written_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows");
+        // Rows of 1024: five chunks and a bit.
+        let rows = 5 * (CHUNK / 1024) + 3;
+        let tensor = Planned { name: "t".to_owned(), holds: DType::F32.into(), shape: vec![rows, 1024] };
+        let mut written = 0;
+        let mut wrote = |bytes| written += bytes;
+        let mut sink = Sink::create(&path, &mut wrote).unwrap();
+        stream(&tensor, DType::F32, &|row, out| out.fill(row as f32), &mut sink).unwrap();
+        sink.finish().unwrap();
+        assert_eq!(written, tensor.bytes().unwrap());
+        let bytes = fs::read(&path).unwrap();
+        for (row, values) in bytes.chunks_exact(4096).enumerate() {
+            assert!(values.chunks_exact(4).all(|v| v == (row as f32).to_le_bytes()), "row {row}");
+        }
+    }
+}

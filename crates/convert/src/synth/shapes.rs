@@ -1,0 +1,293 @@
+//! The shapes that can be made: those of published models, from their `config.json`, and tiny ones for tests.
+
+use crate::error::ConvertError;
+use zonda_engine::load::{Architecture, ModelSpec, Moe, Rope, RopePairing, RopeScaling};
+
+/// A model to make.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SynthSpec {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Whose shape it is.
+    pub about: &'static str,
+    /// The shape.
+    pub spec: ModelSpec,
+}
+
+impl SynthSpec {
+    /// The shape of this name.
+    ///
+    /// # Errors
+    /// If there is none; the message lists those there are.
+    pub fn find(name: &str) -> Result<SynthSpec, ConvertError> {
+        let all = synth_archs();
+        let known = all.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
+        all.into_iter()
+            .find(|s| s.name == name)
+            .ok_or_else(|| ConvertError::UnknownArch { name: name.to_owned(), known })
+    }
+
+    /// The same with another number of layers.
+    ///
+    /// # Errors
+    /// If it is zero or beyond any real model's.
+    pub fn with_layers(mut self, layers: usize) -> Result<SynthSpec, ConvertError> {
+        if layers == 0 || layers > 1000 {
+            return Err(ConvertError::Invalid {
+                what: "the number of layers",
+                found: layers.to_string(),
+                expected: "1 to 1000".to_owned(),
+            });
+        }
+        self.spec.windows = vec![self.spec.windows[0]; layers];
+        self.spec.layers = layers;
+        Ok(self)
+    }
+}
+
+/// The numbers that differ between models, in the order of a `config.json`.
+struct Shape {
+    architecture: Architecture,
+    vocab: usize,
+    context: usize,
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    ffn: usize,
+    eps: f32,
+    theta: f32,
+}
+
+impl Shape {
+    fn spec(self) -> ModelSpec {
+        ModelSpec {
+            architecture: self.architecture,
+            name: None,
+            vocab_size: self.vocab,
+            context_length: self.context,
+            hidden_size: self.hidden,
+            layers: self.layers,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            ffn_size: self.ffn,
+            norm_eps: self.eps,
+            rope: Rope { theta: self.theta, pairing: RopePairing::Halves, scaling: RopeScaling::None },
+            windows: vec![None; self.layers],
+            qkv_bias: self.architecture == Architecture::Qwen2,
+            qk_norm: matches!(self.architecture, Architecture::Qwen3 | Architecture::Qwen3Moe),
+            tied_embeddings: false,
+            moe: None,
+        }
+    }
+}
+
+fn llama3(factor: f32) -> RopeScaling {
+    RopeScaling::Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192 }
+}
+
+fn experts(mut spec: ModelSpec, experts: usize, used: usize, ffn_size: usize) -> ModelSpec {
+    spec.moe = Some(Moe { experts, used, ffn_size, normalize: true });
+    spec
+}
+
+/// Two layers, one row of 256 so that every type of block fits: under two million weights.
+fn tiny(architecture: Architecture) -> ModelSpec {
+    Shape {
+        architecture,
+        vocab: 512,
+        context: 2048,
+        hidden: 256,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 64,
+        ffn: 512,
+        eps: 1e-5,
+        theta: 1e4,
+    }
+    .spec()
+}
+
+/// All shapes by name.
+pub fn synth_archs() -> Vec<SynthSpec> {
+    use Architecture::{Llama, Mistral, Mixtral, Qwen2, Qwen3, Qwen3Moe};
+    let mistral_7b = Shape {
+        architecture: Mistral,
+        vocab: 32_768,
+        context: 32_768,
+        hidden: 4096,
+        layers: 32,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 128,
+        ffn: 14_336,
+        eps: 1e-5,
+        theta: 1e6,
+    };
+    let mut llama_8b = Shape {
+        architecture: Llama,
+        vocab: 128_256,
+        context: 131_072,
+        hidden: 4096,
+        layers: 32,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 128,
+        ffn: 14_336,
+        eps: 1e-5,
+        theta: 5e5,
+    }
+    .spec();
+    llama_8b.rope.scaling = llama3(8.0);
+    let mut llama_1b = Shape {
+        architecture: Llama,
+        vocab: 128_256,
+        context: 131_072,
+        hidden: 2048,
+        layers: 16,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 64,
+        ffn: 8192,
+        eps: 1e-5,
+        theta: 5e5,
+    }
+    .spec();
+    llama_1b.rope.scaling = llama3(32.0);
+    let smollm2 = Shape {
+        architecture: Llama,
+        vocab: 49_152,
+        context: 8192,
+        hidden: 576,
+        layers: 30,
+        heads: 9,
+        kv_heads: 3,
+        head_dim: 64,
+        ffn: 1536,
+        eps: 1e-5,
+        theta: 1e5,
+    };
+    let qwen2 = Shape {
+        architecture: Qwen2,
+        vocab: 151_936,
+        context: 32_768,
+        hidden: 896,
+        layers: 24,
+        heads: 14,
+        kv_heads: 2,
+        head_dim: 64,
+        ffn: 4864,
+        eps: 1e-6,
+        theta: 1e6,
+    };
+    let qwen3 = Shape {
+        architecture: Qwen3,
+        vocab: 151_936,
+        context: 40_960,
+        hidden: 1024,
+        layers: 28,
+        heads: 16,
+        kv_heads: 8,
+        head_dim: 128,
+        ffn: 3072,
+        eps: 1e-6,
+        theta: 1e6,
+    };
+    let qwen3_moe = Shape {
+        architecture: Qwen3Moe,
+        vocab: 151_936,
+        context: 40_960,
+        hidden: 2048,
+        layers: 48,
+        heads: 32,
+        kv_heads: 4,
+        head_dim: 128,
+        ffn: 6144,
+        eps: 1e-6,
+        theta: 1e6,
+    };
+    let mixtral = Shape {
+        architecture: Mixtral,
+        vocab: 32_000,
+        context: 32_768,
+        hidden: 4096,
+        layers: 32,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 128,
+        ffn: 14_336,
+        eps: 1e-5,
+        theta: 1e6,
+    };
+    let tied = |mut spec: ModelSpec| {
+        spec.tied_embeddings = true;
+        spec
+    };
+    let row = |name, about, spec| SynthSpec { name, about, spec };
+    vec![
+        row("mistral-7b", "Mistral 7B v0.3", mistral_7b.spec()),
+        row("llama-3.1-8b", "Llama 3.1 8B", llama_8b),
+        row("llama-3.2-1b", "Llama 3.2 1B", tied(llama_1b)),
+        row("smollm2-135m", "SmolLM2 135M", tied(smollm2.spec())),
+        row("qwen2.5-0.5b", "Qwen2.5 0.5B", tied(qwen2.spec())),
+        row("qwen3-0.6b", "Qwen3 0.6B", tied(qwen3.spec())),
+        row("qwen3-30b-a3b", "Qwen3 30B-A3B", experts(qwen3_moe.spec(), 128, 8, 768)),
+        row("mixtral-8x7b", "Mixtral 8x7B", experts(mixtral.spec(), 8, 2, 14_336)),
+        row("tiny-mistral", "Mistral with a window of 64, for tests", {
+            let mut spec = tiny(Mistral);
+            spec.windows = vec![Some(64); 2];
+            spec
+        }),
+        row("tiny-llama", "Llama 3 with tied embeddings, for tests", {
+            let mut spec = tied(tiny(Llama));
+            spec.rope.theta = 5e5;
+            spec.rope.scaling = RopeScaling::Llama3 {
+                factor: 8.0,
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_context: 256,
+            };
+            spec
+        }),
+        row("tiny-qwen2", "Qwen2, for tests", tiny(Qwen2)),
+        row("tiny-qwen3", "Qwen3, for tests", tiny(Qwen3)),
+        row("tiny-mixtral", "Mixtral with 4 experts, for tests", experts(tiny(Mixtral), 4, 2, 512)),
+        row("tiny-qwen3moe", "Qwen3-MoE with 4 experts, for tests", experts(tiny(Qwen3Moe), 4, 2, 256)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_have_the_published_numbers_of_parameters() {
+        for (name, expected) in [
+            ("mistral-7b", 7_248_023_552u64),
+            ("llama-3.1-8b", 8_030_261_248),
+            ("llama-3.2-1b", 1_235_814_400),
+            ("smollm2-135m", 134_515_008),
+            ("qwen2.5-0.5b", 494_032_768),
+            ("qwen3-0.6b", 596_049_920),
+            ("qwen3-30b-a3b", 30_532_122_624),
+            ("mixtral-8x7b", 46_702_792_704),
+        ] {
+            let spec = SynthSpec::find(name).unwrap().spec;
+            let parameters: u64 =
+                spec.roles().map(|r| spec.shape(r).iter().map(|&d| d as u64).product::<u64>()).sum();
+            assert_eq!(parameters, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn unknown_names_and_impossible_depths_are_refused() {
+        let error = SynthSpec::find("gpt-5").unwrap_err().to_string();
+        assert!(error.contains("gpt-5") && error.contains("mistral-7b"), "{error}");
+        let tiny = SynthSpec::find("tiny-mistral").unwrap();
+        assert!(tiny.clone().with_layers(0).is_err());
+        assert_eq!(tiny.with_layers(5).unwrap().spec.windows, vec![Some(64); 5]);
+    }
+}

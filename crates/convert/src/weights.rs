@@ -1,0 +1,153 @@
+//! A whole model's tensors, streamed into either format from one source of rows.
+
+use crate::error::ConvertError;
+use crate::fitting::Fitting;
+use crate::gguf_keys::{self, of_expert};
+use crate::gguf_writer::write_gguf;
+use crate::output::{Planned, Progress, Sink};
+use crate::rows::{RawRow, stream};
+use crate::safetensors_writer::{SHARD_BYTES, write_safetensors};
+use std::path::Path;
+use zonda_engine::load::{LayerTensor, Metadata, ModelSpec, TensorRole, names};
+use zonda_engine::quant::Mix;
+use zonda_kernels::DType;
+
+/// Gives row `r` of a matrix as `f32`, in Hugging Face's order of rows.
+pub(crate) type Rows<'a> = Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>;
+
+/// Where weights come from: another file, or a random generator.
+pub(crate) trait Weights {
+    /// The rows of a role's tensor. A vector is one row.
+    fn rows(&self, role: TensorRole) -> Result<Rows<'_>, ConvertError>;
+
+    /// A role's tensor as it is stored, if it is.
+    fn raw(&self, _role: TensorRole) -> Result<Option<(DType, RawRow<'_>)>, ConvertError> {
+        Ok(None)
+    }
+
+    /// A role's tensor has been read.
+    fn release(&self, _role: TensorRole) {}
+}
+
+/// Writes a GGUF file. Q and K are permuted where the family's files have them so. Returns the file's size.
+pub(crate) fn to_gguf(
+    path: &Path,
+    spec: &ModelSpec,
+    metadata: &Metadata,
+    mix: Mix,
+    weights: &dyn Weights,
+    mut fitting: Option<Fitting<'_>>,
+    progress: Progress<'_>,
+) -> Result<u64, ConvertError> {
+    let entries = gguf_keys::tensors(spec);
+    let cols = |role| spec.shape(role).last().copied().unwrap_or(1);
+    let dtypes: Vec<DType> = entries.iter().map(|e| mix.dtype(spec, e.role, cols(e.role))).collect();
+    let mut planned: Vec<Planned> = entries
+        .iter()
+        .zip(&dtypes)
+        .map(|(entry, &dtype)| {
+            let mut shape = spec.shape(entry.role);
+            shape.splice(..0, entry.experts);
+            Planned { name: entry.name.clone(), holds: dtype.into(), shape }
+        })
+        .collect();
+    let factors = gguf_keys::frequency_factors(spec);
+    if let Some(factors) = &factors {
+        let name = "rope_freqs.weight".to_owned();
+        planned.push(Planned { name, holds: DType::F32.into(), shape: vec![factors.len()] });
+    }
+
+    let mut fill = |i: usize, sink: &mut Sink<'_>| {
+        let Some(entry) = entries.get(i) else {
+            let factors = factors.as_deref().unwrap_or_default();
+            return stream(&planned[i], DType::F32, &|_, out| out.copy_from_slice(factors), sink);
+        };
+        let roles: Vec<TensorRole> = match entry.experts {
+            None => vec![entry.role],
+            Some(n) => (0..n).map(|e| of_expert(entry.role, e)).collect(),
+        };
+        let parts = roles.iter().map(|&role| weights.rows(role)).collect::<Result<Vec<_>, _>>()?;
+        let rows_of_one = matrix_rows(&spec.shape(entry.role));
+        let permuted = gguf_keys::permutes(spec) && is_rotated(entry.role);
+        // A row of the file: whose it is, and which of its rows.
+        let place = |row: usize| {
+            let (part, row) = (row / rows_of_one, row % rows_of_one);
+            (part, if permuted { halves_row(row, spec.head_dim) } else { row })
+        };
+        let rows = |row: usize, out: &mut [f32]| {
+            let (part, row) = place(row);
+            parts[part](row, out);
+        };
+        let (tensor, dtype) = (&planned[i], dtypes[i]);
+        match &mut fitting {
+            None => stream(tensor, dtype, &rows, sink)?,
+            Some(fitting) => {
+                let raw = roles.iter().map(|&role| weights.raw(role)).collect::<Result<Option<Vec<_>>, _>>();
+                let wanted = mix.wanted(spec, entry.role);
+                fitting.stream(tensor, &roles, raw?, (wanted, dtype), &rows, &place, sink)?;
+            }
+        }
+        roles.iter().for_each(|&role| weights.release(role));
+        Ok(())
+    };
+    write_gguf(path, metadata, &planned, &mut fill, progress)
+}
+
+/// Writes `model.safetensors`, or shards and an index, into a folder. Returns the bytes written.
+pub(crate) fn to_safetensors(
+    folder: &Path,
+    spec: &ModelSpec,
+    dtype: DType,
+    weights: &dyn Weights,
+    progress: Progress<'_>,
+) -> Result<u64, ConvertError> {
+    let roles: Vec<TensorRole> = spec.roles().collect();
+    let planned: Vec<Planned> = roles
+        .iter()
+        .map(|&role| Planned {
+            name: names::hugging_face(role, spec.architecture),
+            holds: dtype.into(),
+            shape: spec.shape(role),
+        })
+        .collect();
+    let mut fill =
+        |i: usize, sink: &mut Sink<'_>| stream(&planned[i], dtype, &*weights.rows(roles[i])?, sink);
+    write_safetensors(folder, &planned, SHARD_BYTES, &mut fill, progress)
+}
+
+fn matrix_rows(shape: &[usize]) -> usize {
+    shape.iter().rev().skip(1).product()
+}
+
+/// Whether RoPE turns this tensor's rows.
+pub(crate) fn is_rotated(role: TensorRole) -> bool {
+    matches!(role, TensorRole::Layer(_, LayerTensor::Q | LayerTensor::K))
+}
+
+/// Where a row of a matrix permuted for adjacent pairs lies in one for pairs of halves. Per head, rows
+/// `(2i, 2i + 1)` are rows `(i, i + head_dim/2)` there.
+pub(crate) fn halves_row(adjacent: usize, head_dim: usize) -> usize {
+    let (head, within) = (adjacent / head_dim, adjacent % head_dim);
+    head * head_dim + within % 2 * (head_dim / 2) + within / 2
+}
+
+/// The inverse of [`halves_row`].
+pub(crate) fn adjacent_row(halves: usize, head_dim: usize) -> usize {
+    let (head, within) = (halves / head_dim, halves % head_dim);
+    let half = head_dim / 2;
+    head * head_dim + within % half * 2 + within / half
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permutations_are_each_others_inverse() {
+        let permuted: Vec<usize> = (0..8).map(|row| halves_row(row, 8)).collect();
+        assert_eq!(permuted, [0, 4, 1, 5, 2, 6, 3, 7]);
+        for row in 0..64 {
+            assert_eq!(adjacent_row(halves_row(row, 16), 16), row);
+        }
+    }
+}

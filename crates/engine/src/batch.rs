@@ -1,0 +1,166 @@
+//! What goes into one forward call: spans of tokens that extend slots, within a backend's [`Limits`]. The scheduler plans it,
+//! a backend computes it; [`forward`](crate::forward) re-exports all of it.
+
+use crate::TokenId;
+use std::ops::Range;
+
+/// The number of a sequence's slot in a backend, `0..limits().slots`.
+pub type Slot = usize;
+
+/// Which positions of a span want logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// None: the middle of a chunked prefill.
+    None,
+    /// The last one: the end of a prefill, or a decode step.
+    Last,
+    /// Every one: speculative verification, perplexity.
+    All,
+}
+
+/// Tokens that extend one slot. `start` is the slot's length before the call.
+#[derive(Clone, Copy, Debug)]
+pub struct Span<'a> {
+    /// The slot of the sequence.
+    pub slot: Slot,
+    /// How many tokens the slot holds already; the first token's position.
+    pub start: usize,
+    /// The tokens to append, `[tokens]`; never empty.
+    pub tokens: &'a [TokenId],
+    /// Which positions want logits.
+    pub want: Want,
+}
+
+impl Span<'_> {
+    /// The indices of the tokens that want logits.
+    pub fn wanted(&self) -> Range<usize> {
+        let len = self.tokens.len();
+        match self.want {
+            Want::None => len..len,
+            Want::Last => len - 1..len,
+            Want::All => 0..len,
+        }
+    }
+
+    /// How many logits rows this span asks for.
+    pub fn rows(&self) -> usize {
+        self.wanted().len()
+    }
+}
+
+/// One step's work: at most one span per slot.
+#[derive(Clone, Debug, Default)]
+pub struct Batch<'a> {
+    /// The spans, in the order their logits rows come out.
+    pub spans: Vec<Span<'a>>,
+}
+
+impl Batch<'_> {
+    /// All tokens together.
+    pub fn tokens(&self) -> usize {
+        self.spans.iter().map(|s| s.tokens.len()).sum()
+    }
+
+    /// All logits rows asked for.
+    pub fn rows(&self) -> usize {
+        self.spans.iter().map(Span::rows).sum()
+    }
+
+    /// Which of the batch's tokens want logits, in order: indices into all spans' tokens one after another.
+    pub fn wanted_rows(&self) -> impl Iterator<Item = usize> {
+        let mut first = 0;
+        self.spans.iter().flat_map(move |span| {
+            let Range { start, end } = span.wanted();
+            let rows = first + start..first + end;
+            first += span.tokens.len();
+            rows
+        })
+    }
+
+    /// Checks the rules that hold for every backend.
+    ///
+    /// `slot_len(slot)` gives the length a slot has now.
+    ///
+    /// # Errors
+    /// The first rule that a span breaks.
+    pub fn check(
+        &self,
+        limits: &Limits,
+        vocab: usize,
+        slot_len: impl Fn(Slot) -> usize,
+    ) -> Result<(), BatchError> {
+        let tokens = self.tokens();
+        if tokens > limits.batch_tokens {
+            return Err(BatchError::TooManyTokens { tokens, limit: limits.batch_tokens });
+        }
+        for (i, s) in self.spans.iter().enumerate() {
+            let slot = s.slot;
+            if slot >= limits.slots {
+                return Err(BatchError::NoSuchSlot { slot, slots: limits.slots });
+            }
+            // few spans: comparing them all is cheaper than a set, and allocates nothing
+            if self.spans[..i].iter().any(|earlier| earlier.slot == slot) {
+                return Err(BatchError::SlotTwice { slot });
+            }
+            if s.tokens.is_empty() {
+                return Err(BatchError::EmptySpan { slot });
+            }
+            let len = slot_len(slot);
+            if s.start != len {
+                return Err(BatchError::WrongStart { slot, start: s.start, len });
+            }
+            let end = s.start.saturating_add(s.tokens.len());
+            if end > limits.context {
+                return Err(BatchError::ContextFull { slot, end, limit: limits.context });
+            }
+            if let Some(&token) = s.tokens.iter().find(|&&t| t as usize >= vocab) {
+                return Err(BatchError::NoSuchToken { token, vocab });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How much a backend holds. All are hard limits that the scheduler keeps to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sequences held at once; slots are numbered `0..slots`.
+    pub slots: usize,
+    /// Tokens in one [`Batch`].
+    pub batch_tokens: usize,
+    /// Longest sequence of one slot, in tokens.
+    pub context: usize,
+    /// KV room of all slots together, in tokens. A slot's tokens occupy whole pages of `kv_page` tokens.
+    pub kv_tokens: usize,
+    /// Tokens per KV page; 1 where the backend doesn't page.
+    pub kv_page: usize,
+}
+
+impl Limits {
+    /// The context length of a backend that is given none: models that allow 128k tokens would otherwise claim gigabytes of KV
+    /// cache.
+    pub const DEFAULT_CONTEXT: usize = 4096;
+}
+
+/// A batch that breaks the rules of [`Backend::forward`](crate::forward::Backend::forward).
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[allow(missing_docs)] // each variant's message names its fields
+#[non_exhaustive]
+pub enum BatchError {
+    #[error("{tokens} tokens in one batch; this backend takes at most {limit}")]
+    TooManyTokens { tokens: usize, limit: usize },
+    #[error("slot {slot} does not exist; this backend has {slots} slots")]
+    NoSuchSlot { slot: Slot, slots: usize },
+    #[error("slot {slot} appears twice in one batch")]
+    SlotTwice { slot: Slot },
+    #[error("the span of slot {slot} has no tokens")]
+    EmptySpan { slot: Slot },
+    #[error("the span of slot {slot} starts at {start}, but the slot holds {len} tokens")]
+    WrongStart { slot: Slot, start: usize, len: usize },
+    #[error("slot {slot} would hold {end} tokens; the context is {limit}")]
+    ContextFull { slot: Slot, end: usize, limit: usize },
+    #[error("no KV room: {needed} pages needed, {free} free")]
+    KvFull { needed: usize, free: usize },
+    #[error("token id {token} is outside the vocabulary of {vocab}")]
+    NoSuchToken { token: TokenId, vocab: usize },
+}

@@ -1,0 +1,168 @@
+//! [`Mix`]: which type each tensor of a GGUF file gets.
+//!
+//! The rules are llama.cpp's (its `quantize` tool without importance weights), so that files are of the kind people
+//! have: the output head is kept in more bits, and the `_m` mixes keep more bits in part of the layers.
+
+use crate::load::{LayerTensor, ModelSpec, TensorRole};
+use std::fmt;
+use std::str::FromStr;
+use zonda_kernels::DType;
+
+/// A quantisation scheme for a whole model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mix {
+    /// One type for all matrices, but for the head of quantised models.
+    Plain(DType),
+    /// Q4_K, with Q6_K for part of the V and down projections.
+    Q4KM,
+    /// Q5_K, with Q6_K for part of the V and down projections.
+    Q5KM,
+}
+
+impl Mix {
+    /// Every scheme.
+    pub fn all() -> impl Iterator<Item = Mix> {
+        DType::ALL.into_iter().map(Mix::Plain).chain([Mix::Q4KM, Mix::Q5KM])
+    }
+
+    /// The type of most matrices.
+    pub fn base(self) -> DType {
+        match self {
+            Mix::Plain(dtype) => dtype,
+            Mix::Q4KM => DType::Q4_K,
+            Mix::Q5KM => DType::Q5_K,
+        }
+    }
+
+    /// The number for GGUF's `general.file_type`, as llama.cpp counts them.
+    pub fn file_type(self) -> u32 {
+        match self {
+            Mix::Q4KM => 15,
+            Mix::Q5KM => 17,
+            Mix::Plain(dtype) => match dtype {
+                DType::F32 => 0,
+                DType::F16 => 1,
+                DType::Q4_0 => 2,
+                DType::Q4_1 => 3,
+                DType::Q8_0 => 7,
+                DType::Q5_0 => 8,
+                DType::Q5_1 => 9,
+                DType::Q2_K => 10,
+                DType::Q3_K => 11,
+                DType::Q4_K => 14,
+                DType::Q5_K => 16,
+                DType::Q6_K => 18,
+                DType::BF16 => 32,
+            },
+        }
+    }
+
+    /// The type of one tensor with rows of `cols` values.
+    pub fn dtype(self, spec: &ModelSpec, role: TensorRole, cols: usize) -> DType {
+        fit(self.wanted(spec, role), cols)
+    }
+
+    /// The type of one tensor, if its rows divide into that type's blocks.
+    pub fn wanted(self, spec: &ModelSpec, role: TensorRole) -> DType {
+        let base = self.base();
+        let (layer, tensor) = match role {
+            TensorRole::OutputNorm => return DType::F32,
+            TensorRole::Output => return head(base),
+            TensorRole::TokenEmbedding if spec.tied_embeddings => return head(base),
+            TensorRole::TokenEmbedding => return base,
+            TensorRole::Layer(layer, tensor) => (layer, tensor),
+        };
+        let mixed = matches!(self, Mix::Q4KM | Mix::Q5KM);
+        let eight_experts = spec.moe.as_ref().is_some_and(|moe| moe.experts == 8);
+        match tensor {
+            // Vectors, and the router, whose choices hang on small differences.
+            LayerTensor::AttnNorm
+            | LayerTensor::FfnNorm
+            | LayerTensor::QNorm
+            | LayerTensor::KNorm
+            | LayerTensor::QBias
+            | LayerTensor::KBias
+            | LayerTensor::VBias
+            | LayerTensor::Router => DType::F32,
+            // Small tensors of a large model: they cost little.
+            LayerTensor::K | LayerTensor::V if base.is_quantized() && eight_experts => DType::Q8_0,
+            LayerTensor::AttnOut
+                if matches!(base, DType::Q2_K | DType::Q3_K | DType::Q4_K) && eight_experts =>
+            {
+                DType::Q5_K
+            }
+            LayerTensor::V | LayerTensor::FfnDown | LayerTensor::ExpertDown(_)
+                if mixed && more_bits(layer, spec.layers) =>
+            {
+                DType::Q6_K
+            }
+            _ => base,
+        }
+    }
+}
+
+/// The output head's type: of the quantised types only Q8_0 is better than Q6_K.
+fn head(base: DType) -> DType {
+    if base.is_quantized() && base != DType::Q8_0 { DType::Q6_K } else { base }
+}
+
+/// Layers whose V and down projections get more bits: the first and last eighth, and every third between.
+fn more_bits(layer: usize, layers: usize) -> bool {
+    layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2
+}
+
+/// `dtype`, or the type of blocks of 32 with as many bits or more where rows are no multiple of 256; F16 where they
+/// are no multiple of 32 either. (llama.cpp puts IQ4_NL where this puts Q4_0.)
+fn fit(dtype: DType, cols: usize) -> DType {
+    if cols.is_multiple_of(dtype.block_len()) {
+        return dtype;
+    }
+    let smaller = match dtype {
+        DType::Q2_K | DType::Q3_K => DType::Q4_0,
+        DType::Q4_K => DType::Q5_0,
+        DType::Q5_K => DType::Q5_1,
+        _ => DType::Q8_0,
+    };
+    if cols.is_multiple_of(smaller.block_len()) { smaller } else { DType::F16 }
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mix::Plain(dtype) => dtype.fmt(f),
+            Mix::Q4KM => f.pad("q4_k_m"),
+            Mix::Q5KM => f.pad("q5_k_m"),
+        }
+    }
+}
+
+/// A name that is no [`Mix`]'s.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown quantisation {found:?}; expected one of {}", Mix::all().map(|m| m.to_string()).collect::<Vec<_>>().join(", "))]
+pub struct UnknownMix {
+    /// What was asked for.
+    pub found: String,
+}
+
+impl FromStr for Mix {
+    type Err = UnknownMix;
+
+    fn from_str(s: &str) -> Result<Mix, UnknownMix> {
+        Mix::all()
+            .find(|mix| mix.to_string().eq_ignore_ascii_case(s))
+            .ok_or_else(|| UnknownMix { found: s.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for mix in Mix::all() {
+            assert_eq!(mix.to_string().parse(), Ok(mix));
+        }
+        assert!("q4_k_s".parse::<Mix>().is_err());
+    }
+}

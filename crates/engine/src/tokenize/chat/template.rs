@@ -1,0 +1,202 @@
+//! [`ChatTemplate`]: a conversation rendered as the prompt text that its model was trained on.
+
+use super::builtin::{self, NAMES as BUILTIN_TEMPLATES};
+use super::functions;
+use crate::tokenize::Tokenizer;
+use minijinja::value::{Serde, Value};
+use minijinja::{Environment, ErrorKind, context};
+use serde::{Deserialize, Serialize};
+
+/// One message of a conversation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant` or `tool`; templates may know others.
+    pub role: String,
+    /// The text; empty where there is none (`null` in JSON), as in messages that only call tools.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub content: String,
+    /// Whatever else templates read: `tool_calls`, `tool_call_id`, `name`, `reasoning_content`.
+    #[serde(flatten)]
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Message {
+    /// A message of text alone.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
+        Message { role: role.into(), content: content.into(), extra: serde_json::Map::new() }
+    }
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// What a template is given besides the messages.
+#[derive(Clone, Debug)]
+pub struct RenderOptions {
+    /// End the prompt where the assistant's answer begins.
+    pub add_generation_prompt: bool,
+    /// Functions the model may call, in the form of OpenAI's API.
+    pub tools: Vec<serde_json::Value>,
+    /// Documents for retrieval-augmented templates.
+    pub documents: Vec<serde_json::Value>,
+    /// Further variables, such as `enable_thinking`.
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Default for RenderOptions {
+    fn default() -> RenderOptions {
+        RenderOptions {
+            add_generation_prompt: true,
+            tools: Vec::new(),
+            documents: Vec::new(),
+            extra: serde_json::Map::new(),
+        }
+    }
+}
+
+/// Why a template could not be read or did not render.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TemplateError {
+    /// The template is no valid Jinja.
+    #[error("the chat template has an error in line {line}: {reason}")]
+    Syntax {
+        /// Counted from 1; 0 if unknown.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The template failed on this conversation.
+    #[error("the chat template failed in line {line}: {reason}")]
+    Render {
+        /// Counted from 1; 0 if unknown.
+        line: usize,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The template refuses this conversation (`raise_exception`), with its own words.
+    #[error("the chat template refuses this conversation: {0}")]
+    Refused(String),
+    /// The model comes without a template.
+    #[error(
+        "the model has no chat template; use `--raw` to give the prompt as it is, or name a template: {}",
+        BUILTIN_TEMPLATES.join(", ")
+    )]
+    Missing,
+    /// There is no built-in template of that name.
+    #[error("there is no chat template {name:?}; there are: {}", BUILTIN_TEMPLATES.join(", "))]
+    Unknown {
+        /// The name asked for.
+        name: String,
+    },
+    /// A file of the model that should hold the template is malformed.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A model's chat template, ready to render. Share it in an `Arc`.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    /// The template to use when tools are given, if the model has one of its own.
+    has_tool_use: bool,
+    source: String,
+    bos: String,
+    eos: String,
+}
+
+pub(super) const DEFAULT: &str = "chat_template";
+pub(super) const TOOL_USE: &str = "tool_use";
+
+impl ChatTemplate {
+    /// A template from its source; `tokenizer` tells it `bos_token` and `eos_token`.
+    pub fn new(source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, TemplateError> {
+        ChatTemplate::named(&[(DEFAULT, source)], tokenizer)
+    }
+
+    /// A template that Zonda knows, by name; see [`BUILTIN_TEMPLATES`].
+    pub fn builtin(name: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, TemplateError> {
+        let source = builtin::source(name).ok_or_else(|| TemplateError::Unknown { name: name.to_owned() })?;
+        ChatTemplate::new(source, tokenizer)
+    }
+
+    /// The mock backend's template.
+    pub fn mock() -> ChatTemplate {
+        ChatTemplate::builtin("chatml", &Tokenizer::mock()).expect("the built-in template parses")
+    }
+
+    /// From `(name, source)` pairs, of which `DEFAULT` must be one and `TOOL_USE` may be.
+    pub(super) fn named(
+        sources: &[(&str, &str)],
+        tokenizer: &Tokenizer,
+    ) -> Result<ChatTemplate, TemplateError> {
+        let mut environment = functions::environment();
+        for (name, source) in sources {
+            environment
+                .add_template_owned((*name).to_owned(), functions::prepare(source))
+                .map_err(|e| TemplateError::Syntax { line: e.line().unwrap_or(0), reason: reason(&e) })?;
+        }
+        let token = |id: Option<crate::TokenId>| id.map(|id| tokenizer.piece(id)).unwrap_or_default();
+        Ok(ChatTemplate {
+            environment,
+            has_tool_use: sources.iter().any(|(name, _)| *name == TOOL_USE),
+            source: sources.iter().find(|(name, _)| *name == DEFAULT).map_or("", |(_, s)| s).to_owned(),
+            bos: token(tokenizer.bos()),
+            eos: token(tokenizer.eos()),
+        })
+    }
+
+    /// The template's source.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The prompt text of a conversation. Encode it with `parse_special` and without `add_bos`: the template writes
+    /// BOS itself where the model wants it.
+    pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String, TemplateError> {
+        let name = if self.has_tool_use && !options.tools.is_empty() { TOOL_USE } else { DEFAULT };
+        // `none` and not an empty list: templates ask `if tools is not none`.
+        let list = |items: &[serde_json::Value]| match items {
+            [] => Value::from(()),
+            items => Value::from(Serde(items)),
+        };
+        let given = context! {
+            messages => Value::from(Serde(messages)),
+            add_generation_prompt => options.add_generation_prompt,
+            bos_token => self.bos.as_str(),
+            eos_token => self.eos.as_str(),
+            tools => list(&options.tools),
+            documents => list(&options.documents),
+        };
+        let variables = context! { ..given, ..Value::from(Serde(&options.extra)) };
+        let template = self.environment.get_template(name);
+        template.and_then(|template| template.render(variables)).map_err(|e| render_error(&e))
+    }
+}
+
+/// Tells a template's own refusal from a failure.
+fn render_error(error: &minijinja::Error) -> TemplateError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(e) = cause {
+        if let Some(functions::Raised(message)) = e.downcast_ref() {
+            return TemplateError::Refused(message.clone());
+        }
+        cause = e.source();
+    }
+    TemplateError::Render { line: error.line().unwrap_or(0), reason: reason(error) }
+}
+
+/// An error's words without its place, which we report ourselves.
+fn reason(error: &minijinja::Error) -> String {
+    match (error.kind(), error.detail()) {
+        (ErrorKind::SyntaxError, Some(detail)) => detail.to_owned(),
+        (kind, Some(detail)) => format!("{kind}: {detail}"),
+        (kind, None) => kind.to_string(),
+    }
+}

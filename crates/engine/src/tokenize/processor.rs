@@ -1,0 +1,59 @@
+//! [`TextProcessor`]: a model's tokenizer and chat template together.
+
+use super::chat::{ChatTemplate, Message, RenderOptions, TemplateError};
+use super::error::TokenizeError;
+use super::tokenizer::{Encode, Tokenizer};
+use crate::TokenId;
+use std::sync::Arc;
+
+/// Turns text into a model's token ids and back.
+#[derive(Clone, Debug)]
+pub struct TextProcessor {
+    /// The model's tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The model's chat template, if it has one.
+    pub template: Option<Arc<ChatTemplate>>,
+}
+
+/// Why a conversation could not be turned into token ids.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChatError {
+    /// The chat template is missing or failed.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The rendered text could not be tokenised.
+    #[error(transparent)]
+    Tokenize(#[from] TokenizeError),
+}
+
+impl TextProcessor {
+    /// The mock backend's tokenizer and chat template.
+    pub fn mock() -> TextProcessor {
+        TextProcessor {
+            tokenizer: Arc::new(Tokenizer::mock()),
+            template: Some(Arc::new(ChatTemplate::mock())),
+        }
+    }
+
+    /// The token ids of a conversation. If the template writes no BOS and the model wants one, it is put in front.
+    ///
+    /// # Errors
+    /// If the model has no template, or the template fails on this conversation.
+    pub fn encode_chat(
+        &self,
+        messages: &[Message],
+        options: &RenderOptions,
+    ) -> Result<Vec<TokenId>, ChatError> {
+        let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
+        let prompt = template.render(messages, options)?;
+        let mut tokens = self.tokenizer.encode(&prompt, Encode { add_bos: false, parse_special: true })?;
+        if let Some(bos) = self.tokenizer.bos()
+            && self.tokenizer.adds_bos()
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens)
+    }
+}

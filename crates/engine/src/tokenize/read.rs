@@ -1,0 +1,31 @@
+//! Reads a tokenizer's files, none of them larger than 512 MiB.
+
+use super::error::TokenizeError;
+use serde_json::Value;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Largest tokenizer file that is read; the largest published are a tenth of it.
+const MAX_FILE: u64 = 512 << 20;
+
+/// Reads a whole file, up to [`MAX_FILE`].
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, TokenizeError> {
+    let io = |source| TokenizeError::Io { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).map_err(io)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() as u64 > MAX_FILE {
+        let reason = format!("the file is larger than {} MiB", MAX_FILE >> 20);
+        return Err(TokenizeError::File { path: path.to_owned(), reason });
+    }
+    Ok(bytes)
+}
+
+/// A JSON file's content; null if it is absent.
+pub(super) fn json(path: &Path) -> Result<Value, TokenizeError> {
+    if !path.is_file() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&read(path)?)
+        .map_err(|e| TokenizeError::File { path: path.to_owned(), reason: format!("not valid JSON: {e}") })
+}

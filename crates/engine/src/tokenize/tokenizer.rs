@@ -1,0 +1,166 @@
+//! [`Tokenizer`]: one vocabulary and the algorithm that splits text into its tokens.
+
+use super::bpe::Bpe;
+use super::error::{MAX_TEXT, TokenizeError};
+#[cfg(feature = "hf-tokenizers")]
+use super::hf_encode::Hf;
+use super::spm::Spm;
+use super::vocab::{Fragment, Vocab};
+use crate::TokenId;
+
+/// How to encode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Encode {
+    /// Put the BOS token in front. Nothing is added if the vocabulary has none.
+    pub add_bos: bool,
+    /// Control tokens written out in the text (`<|im_end|>`, `[INST]`) become their ids. Leave it off for text
+    /// that comes from a user: there they are plain characters.
+    pub parse_special: bool,
+}
+
+/// A model's tokenizer. Immutable; share it in an `Arc`.
+pub struct Tokenizer {
+    pub(super) vocab: Vocab,
+    pub(super) algorithm: Algorithm,
+}
+
+/// How text between special tokens becomes ids.
+pub(super) enum Algorithm {
+    Bpe(Box<Bpe>),
+    Spm(Box<Spm>),
+    #[cfg(feature = "hf-tokenizers")]
+    Hf(Box<Hf>, SpacePrefix),
+}
+
+/// Where a text gets a space in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SpacePrefix {
+    Never,
+    /// At the start of a text only.
+    #[cfg(feature = "hf-tokenizers")]
+    Start,
+    /// After each special token, too.
+    EveryFragment,
+}
+
+impl Tokenizer {
+    /// The ids of a text. What the vocabulary has neither tokens nor bytes for is the unknown token, or left out.
+    ///
+    /// # Errors
+    /// If the text is longer than [`MAX_TEXT`].
+    pub fn encode(&self, text: &str, options: Encode) -> Result<Vec<TokenId>, TokenizeError> {
+        if text.len() > MAX_TEXT {
+            return Err(TokenizeError::TextTooLong { bytes: text.len() });
+        }
+        let mut ids = Vec::with_capacity(text.len() / 4 + 1);
+        if options.add_bos {
+            ids.extend(self.vocab.bos);
+        }
+        #[cfg(feature = "hf-tokenizers")]
+        if let Algorithm::Hf(hf, _) = &self.algorithm {
+            hf.encode(text, options.parse_special, &mut ids)?;
+            return Ok(ids);
+        }
+        // What stands before the fragment: nothing, or a token that was matched in the text.
+        let mut before = None;
+        for fragment in self.vocab.fragments(text, options.parse_special) {
+            match (fragment, &self.algorithm) {
+                (Fragment::Token(id), _) => {
+                    ids.push(id);
+                    before = Some(id);
+                }
+                (Fragment::Text(text), Algorithm::Bpe(bpe)) => bpe.encode(text, &mut ids),
+                (Fragment::Text(text), Algorithm::Spm(spm)) => {
+                    spm.encode(text, self.prefixes_space_after(before), &mut ids);
+                }
+                #[cfg(feature = "hf-tokenizers")]
+                (Fragment::Text(_), Algorithm::Hf(..)) => unreachable!("encoded above"),
+            }
+        }
+        Ok(ids)
+    }
+
+    /// One token for display: its text, control tokens by name, stray bytes as U+FFFD; empty for an unknown id.
+    pub fn piece(&self, id: TokenId) -> String {
+        String::from_utf8_lossy(self.vocab.bytes(id).unwrap_or_default()).into_owned()
+    }
+
+    /// The bytes a token stands for, control tokens' names included; `None` outside the vocabulary.
+    pub fn token_bytes(&self, id: TokenId) -> Option<&[u8]> {
+        self.vocab.bytes(id)
+    }
+
+    /// True for tokens that stand for text, as opposed to a byte or a name.
+    pub(crate) fn is_text(&self, id: TokenId) -> bool {
+        self.vocab.is_text(id)
+    }
+
+    /// True if text that begins here (`None`: at the very start; else after this token) was given a space in front
+    /// when it was encoded, which is not part of the text: SentencePiece models do so.
+    pub(crate) fn prefixes_space_after(&self, before: Option<TokenId>) -> bool {
+        let prefix = match &self.algorithm {
+            Algorithm::Bpe(_) => SpacePrefix::Never,
+            Algorithm::Spm(spm) if spm.space_prefix() => SpacePrefix::EveryFragment,
+            Algorithm::Spm(_) => SpacePrefix::Never,
+            #[cfg(feature = "hf-tokenizers")]
+            Algorithm::Hf(_, prefix) => *prefix,
+        };
+        match (prefix, before) {
+            (SpacePrefix::Never, _) => false,
+            (_, None) => true,
+            #[cfg(feature = "hf-tokenizers")]
+            (SpacePrefix::Start, before) => before == self.vocab.bos,
+            (SpacePrefix::EveryFragment, Some(id)) => self.vocab.is_fragment_border(id),
+        }
+    }
+
+    /// Number of ids. A model's embedding may have more rows, never fewer.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab.len()
+    }
+
+    /// The id whose token is exactly this text: how control tokens are looked up by name.
+    pub fn token_id(&self, text: &str) -> Option<TokenId> {
+        self.vocab.find(text.as_bytes())
+    }
+
+    /// Beginning of sequence.
+    pub fn bos(&self) -> Option<TokenId> {
+        self.vocab.bos
+    }
+
+    /// End of sequence.
+    pub fn eos(&self) -> Option<TokenId> {
+        self.vocab.eos
+    }
+
+    /// Whether the model wants a BOS in front of raw text.
+    pub fn adds_bos(&self) -> bool {
+        self.vocab.adds_bos && self.vocab.bos.is_some()
+    }
+
+    /// Tokens that end a generation (EOS, end of turn, end of message), sorted.
+    pub fn end_tokens(&self) -> &[TokenId] {
+        &self.vocab.end_tokens
+    }
+
+    /// True for control and unknown tokens: those [`Tokenizer::decode`] can skip.
+    pub fn is_special(&self, id: TokenId) -> bool {
+        self.vocab.is_special(id)
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let algorithm = match &self.algorithm {
+            Algorithm::Bpe(_) => "byte-level BPE",
+            Algorithm::Spm(_) => "SentencePiece BPE",
+            #[cfg(feature = "hf-tokenizers")]
+            Algorithm::Hf(..) => "tokenizer.json",
+        };
+        f.debug_struct("Tokenizer")
+            .field("algorithm", &algorithm)
+            .field("vocab_size", &self.vocab_size())
+            .finish_non_exhaustive()
+    }
+}
