@@ -62,7 +62,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("llama-cpp-sys-2", &["zonda-llama-cpp"]),
     ("cxx", &["zonda-mlx"]),
     ("cxx-build", &["zonda-mlx"]),
-    ("libc", &["zonda-kernels", "zonda-native", "zonda-bench"]),
+    ("libc", &["zonda-machine", "zonda-kernels", "zonda-bench"]),
 ];
 
 /// Backend crates are named in the CLI's `backends.rs` and nowhere else.

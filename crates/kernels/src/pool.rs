@@ -3,7 +3,6 @@
 //! Work is numbered, and threads take it from a shared counter, much at first and little at the end, so that a slow core
 //! doesn't stall a step. The caller is worker 0.
 
-use crate::cpus;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::ops::Range;
@@ -11,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
+use zonda_machine::cpus;
 
 /// How often a worker looks for work before it sleeps: a few hundred µs, longer than the gap between two tokens.
 const SPINS_BEFORE_SLEEP: u32 = 20_000;

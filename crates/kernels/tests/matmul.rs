@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::memory::Arena;
 use zonda_kernels::quantize::quantize;
-use zonda_kernels::{ActKind, Acts, DType, Isa, Job, Packed, Pool, act_kind, matmul};
+use zonda_kernels::{ActivationKind, Activations, DType, Isa, Job, Packed, Pool, activation_kind, matmul};
 
 /// A small reproducible generator of values in −1..1, with an outlier now and then.
 fn values(n: usize, seed: u64) -> Vec<f32> {
@@ -20,29 +20,29 @@ fn values(n: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-fn filled(isa: Isa, x: &[f32], cols: usize, kinds: &[ActKind]) -> Acts {
+fn filled(isa: Isa, x: &[f32], cols: usize, kinds: &[ActivationKind]) -> Activations {
     let tokens = x.len() / cols;
-    let mut acts = Acts::new();
-    acts.reset(tokens, cols, kinds);
-    let rows = acts.rows();
+    let mut activations = Activations::new();
+    activations.reset(tokens, cols, kinds);
+    let rows = activations.rows();
     for t in 0..tokens {
-        // SAFETY: one thread, each row once, `acts` alive.
+        // SAFETY: one thread, and no slice of a row is kept.
         unsafe {
             rows.row(t).copy_from_slice(&x[t * cols..][..cols]);
-            rows.convert(isa, t, kinds);
+            rows.convert(isa, t);
         }
     }
-    acts
+    activations
 }
 
 /// What the activations become before they are multiplied, as plain `f32`.
-fn seen(kind: ActKind, x: &[f32], cols: usize) -> Vec<f32> {
+fn seen(kind: ActivationKind, x: &[f32], cols: usize) -> Vec<f32> {
     match kind {
-        ActKind::F32 => x.to_vec(),
-        ActKind::Bf16 => x.iter().map(|&v| half::bf16::from_f32(v).to_f32()).collect(),
-        ActKind::Quant => x
+        ActivationKind::F32 => x.to_vec(),
+        ActivationKind::Bf16 => x.iter().map(|&v| half::bf16::from_f32(v).to_f32()).collect(),
+        ActivationKind::Quant => x
             .chunks(cols)
-            .flat_map(|row| row.chunks(zonda_kernels::acts::GROUP))
+            .flat_map(|row| row.chunks(zonda_kernels::activations::GROUP))
             .flat_map(|group| {
                 let amax = group.iter().fold(0.0f32, |m, v| m.max(v.abs()));
                 let (scale, inverse) = (amax / 127.0, if amax > 0.0 { 127.0 / amax } else { 0.0 });
@@ -64,13 +64,13 @@ fn check(dtype: DType, rows: usize, cols: usize, tokens: usize, threads: usize, 
         Packed::pack(&pool, &Arena::new(), dtype, rows, cols, |r| &stored[r * row_bytes..][..row_bytes])
             .unwrap();
     for isa in Isa::all() {
-        let kind = act_kind(isa, dtype);
-        let acts = filled(isa, &x, cols, &[kind]);
+        let kind = activation_kind(isa, dtype);
+        let activations = filled(isa, &x, cols, &[kind]);
         let stride = rows + 3;
         let base = values(tokens * stride, seed + 2);
         for add in [false, true] {
             let mut out = base.clone();
-            matmul(isa, &pool, &acts, &mut [Job { weights: &packed, out: &mut out, stride, add }]);
+            matmul(isa, &pool, &activations, &mut [Job { weights: &packed, out: &mut out, stride, add }]);
             let a = seen(kind, &x, cols);
             for t in 0..tokens {
                 for r in 0..rows {
@@ -133,14 +133,14 @@ fn a_token_does_not_depend_on_its_batch() {
             Packed::pack(&pool, &Arena::new(), dtype, rows, cols, |r| &stored[r * row_bytes..][..row_bytes])
                 .unwrap();
         for isa in Isa::all() {
-            let kinds = [act_kind(isa, dtype)];
+            let kinds = [activation_kind(isa, dtype)];
             let run = |x: &[f32]| {
-                let acts = filled(isa, x, cols, &kinds);
-                let mut out = vec![0.0; acts.tokens() * rows];
+                let activations = filled(isa, x, cols, &kinds);
+                let mut out = vec![0.0; activations.tokens() * rows];
                 matmul(
                     isa,
                     &pool,
-                    &acts,
+                    &activations,
                     &mut [Job { weights: &packed, out: &mut out, stride: rows, add: false }],
                 );
                 out
@@ -166,12 +166,12 @@ fn nan_and_infinity_in_activations_show() {
                 Packed::pack(&pool, &Arena::new(), dtype, 16, 256, |r| &stored[r * row_bytes..][..row_bytes])
                     .unwrap();
             for isa in Isa::all() {
-                let acts = filled(isa, &x, 256, &[act_kind(isa, dtype)]);
+                let activations = filled(isa, &x, 256, &[activation_kind(isa, dtype)]);
                 let mut out = vec![0.0; 16];
                 matmul(
                     isa,
                     &pool,
-                    &acts,
+                    &activations,
                     &mut [Job { weights: &packed, out: &mut out, stride: 16, add: false }],
                 );
                 let lost = out.iter().filter(|v| v.is_finite()).count();

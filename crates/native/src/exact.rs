@@ -5,7 +5,7 @@
 //! machine that its f32 form would not fit.
 
 use crate::Native;
-use crate::forward::{Buffers, Run};
+use crate::forward::{Buffers, Run, Step};
 use crate::kv::KvCache;
 use crate::rope::Angles;
 use crate::weights::Loader;
@@ -14,7 +14,8 @@ use zonda_engine::forward::{BackendError, Batch, Limits, Span, Want};
 use zonda_engine::load::{LayerTensor, Model, ModelSpec, TensorRole};
 use zonda_engine::make::Importance;
 use zonda_kernels::attention::{KvType, PAGE};
-use zonda_kernels::{Isa, Job, Pool, cpus, matmul};
+use zonda_kernels::{Isa, Job, Pool, matmul};
+use zonda_machine::cpus;
 
 /// Rows of logits that are computed at once: bounds their memory.
 const ROWS: usize = 32;
@@ -132,7 +133,7 @@ impl<'a> Exact<'a> {
             embedding.row(token, row);
         }
         let run = self.run;
-        for (l, &window) in spec.windows.iter().enumerate() {
+        for l in 0..spec.layers {
             let layer = self.loader.layer(l)?;
             let mut rest = &mut x[..];
             for batch in &batches {
@@ -140,10 +141,11 @@ impl<'a> Exact<'a> {
                 angles.set(batch.spans.iter().flat_map(|s| 0..s.tokens.len()));
                 let Buffers { normed, attention, .. } = &mut self.buffers;
                 run.norm(x, &layer.attn_norm, normed, &[&layer.q.matrix, &layer.k.matrix, &layer.v.matrix]);
-                attention.run(run, &one, &layer, 0, window, batch, &angles, &mut kv, normed, x);
+                let step = Step { run, spec: &one, batch, angles: &angles };
+                attention.run(step, &layer, 0, &mut kv, normed, x);
                 seen(l, Half::Attention, &mut self.buffers);
                 let Buffers { normed, ffn, .. } = &mut self.buffers;
-                ffn.run(run, &one, &layer, normed, x);
+                ffn.run(step, &layer, normed, x);
                 seen(l, Half::FeedForward, &mut self.buffers);
             }
         }

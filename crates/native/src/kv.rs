@@ -264,23 +264,23 @@ impl<'a> KvWriter<'a> {
     /// The page that holds `position`, to write.
     ///
     /// # Safety
-    /// No other thread touches this slot, layer and KV head while the slice lives.
+    /// Nothing else reads or writes this page of this layer and KV head while the slice is in use.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn page_mut(&self, slot: Slot, position: usize, layer: usize, head: usize) -> &'a mut [u8] {
         let page = self.kv.slots[slot].pages[position / PAGE];
-        debug_assert_eq!(self.kv.refs[page as usize], 1, "a shared page is copied before it is written");
+        assert_eq!(self.kv.refs[page as usize], 1, "a shared page is copied before it is written");
         let at = self.kv.offset(layer, page, head);
-        // SAFETY: offsets of pages lie within the cache; the caller's word for the rest.
+        // SAFETY: offsets of pages lie within the cache, which is borrowed; the caller guarantees that nothing else touches it.
         unsafe { std::slice::from_raw_parts_mut(self.data.at(at), self.kv.page_bytes) }
     }
 
     /// The page from position `index · PAGE` on, to read.
     ///
     /// # Safety
-    /// No thread writes this slot, layer and KV head while the slice lives.
+    /// Nothing writes to this page of this layer and KV head while the slice is in use.
     pub unsafe fn page(&self, slot: Slot, index: usize, layer: usize, head: usize) -> &'a [u8] {
         let at = self.kv.offset(layer, self.kv.slots[slot].pages[index], head);
-        // SAFETY: as for `page_mut`.
+        // SAFETY: offsets of pages lie within the cache, which is borrowed; the caller guarantees that nothing writes there.
         unsafe { std::slice::from_raw_parts(self.data.at(at), self.kv.page_bytes) }
     }
 }

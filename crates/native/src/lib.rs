@@ -52,7 +52,7 @@ impl Native {
     pub fn open(model: &Arc<Model>, options: &NativeOptions) -> Result<Native, BackendError> {
         let spec = model.spec.clone();
         let isa = options.isa.unwrap_or_else(Isa::best);
-        let pool = Pool::new(options.threads.unwrap_or_else(zonda_kernels::cpus::default_threads));
+        let pool = Pool::new(options.threads.unwrap_or_else(zonda_machine::cpus::default_threads));
         let limits = options.limits(&spec)?;
         let weights = Weights::load(model, isa, &pool, options.quantize)?;
         let kv = KvCache::new(&spec, &limits, options.kv_type)?;

@@ -11,7 +11,7 @@ use zonda_engine::make::Mix;
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::memory::{Arena, SharedPtr};
 use zonda_kernels::quantize::quantize;
-use zonda_kernels::{ActKind, DType, Isa, Packed, Pool, act_kind};
+use zonda_kernels::{ActivationKind, DType, Isa, Packed, Pool, activation_kind};
 
 /// All weights of a model.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub(crate) struct Layer {
     /// `[hidden]`
     pub ffn_norm: Vec<f32>,
     pub ffn: Ffn,
+    /// Positions that a token sees, itself included; `None`: all.
+    pub window: Option<usize>,
 }
 
 /// The feed-forward half of a layer.
@@ -68,11 +70,11 @@ pub(crate) struct Linear {
     pub bias: Option<Vec<f32>>,
 }
 
-/// A packed matrix and the form of activations it wants.
+/// A packed matrix and the form of activations that it is multiplied with.
 #[derive(Debug)]
 pub(crate) struct Matrix {
     pub packed: Packed,
-    pub acts: ActKind,
+    pub reads: ActivationKind,
 }
 
 impl Weights {
@@ -192,6 +194,7 @@ impl<'a> Loader<'a> {
             qk_norm: qk_norm.transpose()?,
             attn_out: self.matrix(role(AttnOut))?,
             ffn_norm: vector(FfnNorm)?,
+            window: self.spec.windows[l],
             ffn: match &self.spec.moe {
                 None => Ffn::Dense(expert(FfnGate, FfnUp, FfnDown)?),
                 Some(moe) => Ffn::Moe {
@@ -233,7 +236,7 @@ impl<'a> Loader<'a> {
         .map_err(|e| BackendError::Failed(format!("weights of {}: {e}", tensor.name)))?;
         check.finish()?;
         tensor.release();
-        Ok(Matrix { packed, acts: act_kind(self.isa, dtype) })
+        Ok(Matrix { packed, reads: activation_kind(self.isa, dtype) })
     }
 
     /// A tensor's rows in another type, in parallel.

@@ -11,7 +11,7 @@ use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, Batch, Logits, Slot, Span, Want};
 use zonda_engine::load::Model;
 use zonda_kernels::attention::KvType;
-use zonda_kernels::{Isa, act_kind};
+use zonda_kernels::{Isa, activation_kind};
 use zonda_native::{Native, NativeOptions};
 
 fn open(folder: &Path, isa: Isa, threads: usize, slots: usize) -> Native {
@@ -56,7 +56,7 @@ fn transformers() {
             let mut native = open(&folder, isa, 2, 1);
             // bf16 weights on a set that multiplies bf16 pairs: activations are rounded to 8 bits
             let rounds = name == "smollm2"
-                && act_kind(isa, zonda_kernels::DType::BF16) == zonda_kernels::ActKind::Bf16;
+                && activation_kind(isa, zonda_kernels::DType::BF16) == zonda_kernels::ActivationKind::Bf16;
             let mut worst = 0.0f32;
             for (ids, expected) in cases(&folder) {
                 native.truncate(0, 0).unwrap();
