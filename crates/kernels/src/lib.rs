@@ -36,6 +36,7 @@ pub mod quantize;
 pub mod rope;
 pub mod scalar;
 pub mod simd;
+mod sync;
 mod sys;
 pub mod table;
 mod tile;

@@ -349,6 +349,15 @@ fn a_nan_in_the_cache_shows() {
     }
 }
 
+#[test]
+#[should_panic(expected = "queries and outputs of one head")]
+fn a_query_of_another_length_is_refused() {
+    let page = vec![0u32; KvType::F32.page_bytes(64) / 4];
+    let (q, mut out) = ([1.0f32; 32], [0.0f32; 32]);
+    let work = queries(&q, &mut out, 32, 32, &[(0, 3)]);
+    attend(Isa::best(), &work, 64, 1.0, KvType::F32, std::slice::from_ref(&page), None);
+}
+
 /// Runs one method of every instruction set on 16 lanes.
 struct Lanewise<F>(F, [f32; LANES]);
 

@@ -1,6 +1,7 @@
 //! Every matmul kernel on every instruction set this machine has, against `f64` sums over dequantised values.
 
 use proptest::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::memory::Arena;
 use zonda_kernels::quantize::quantize;
@@ -179,4 +180,61 @@ fn nan_and_infinity_in_activations_show() {
             }
         }
     }
+}
+
+/// 16 rows of 32 columns.
+fn small(pool: &Pool, dtype: DType) -> Packed {
+    let mut stored = Vec::new();
+    quantize(dtype, &values(16 * 32, 9), &mut stored);
+    let row_bytes = stored.len() / 16;
+    Packed::pack(pool, &Arena::new(), dtype, 16, 32, |r| &stored[r * row_bytes..][..row_bytes]).unwrap()
+}
+
+#[test]
+fn activations_without_the_form_that_weights_read_are_refused() {
+    let pool = Pool::new(1);
+    for dtype in DType::ALL.into_iter().filter(|t| t.block_len() <= 32) {
+        let packed = small(&pool, dtype);
+        for isa in Isa::all() {
+            let mut activations = Activations::new();
+            activations.reset(1, 32, &[]);
+            let needed = activation_kind(isa, dtype);
+            let multiply = |activations: &Activations| {
+                let mut out = vec![0.0; 16];
+                let job = Job { weights: &packed, out: &mut out, stride: 16, add: false };
+                catch_unwind(AssertUnwindSafe(|| matmul(isa, &pool, activations, &mut [job])))
+            };
+            assert_eq!(multiply(&activations).is_ok(), needed == ActivationKind::F32, "{dtype}");
+            activations.reset(1, 32, &[needed]);
+            assert!(multiply(&activations).is_ok(), "{dtype}");
+            // room of an earlier shape is no form of this one
+            activations.reset(1, 32, &[]);
+            assert_eq!(activations.holds(needed), needed == ActivationKind::F32);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "room for the product")]
+fn a_stride_that_overflows_is_refused() {
+    let pool = Pool::new(1);
+    let mut activations = Activations::new();
+    activations.reset(3, 32, &[]);
+    let (weights, mut out) = (small(&pool, DType::F32), vec![0.0; 16]);
+    // twice the stride is 0 in a `usize`
+    let job = Job { weights: &weights, out: &mut out, stride: 1 << (usize::BITS - 1), add: false };
+    matmul(Isa::best(), &pool, &activations, &mut [job]);
+}
+
+#[test]
+#[should_panic(expected = "that an address can reach")]
+fn activations_whose_size_overflows_are_refused() {
+    Activations::new().reset(1 << (usize::BITS / 2), 1 << (usize::BITS / 2), &[]);
+}
+
+#[test]
+fn a_matrix_whose_size_overflows_is_an_error() {
+    // a group of 64 rows takes 256 bytes
+    let rows = 64 << (usize::BITS - 8);
+    assert!(Packed::pack(&Pool::new(1), &Arena::new(), DType::F32, rows, 1, |_| &[0; 4]).is_err());
 }

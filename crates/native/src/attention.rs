@@ -1,7 +1,7 @@
 //! The attention half of a layer: Q, K, V → bias, QK norm, RoPE → KV cache → attention → output projection.
 //!
 //! Work is cut by KV head and, within a prompt, by page; a decode step over a long context also by [`SPLIT`], so that few KV
-//! heads still keep all threads busy. How it is cut changes no bit of the result.
+//! heads still keep all threads busy. The way it is cut changes no bit of the result.
 
 use crate::forward::{Rows, Run, Step, kinds};
 use crate::kv::{KvCache, KvWriter};
@@ -17,7 +17,7 @@ use zonda_kernels::norm::RmsNormInPlace;
 use zonda_kernels::rope::Rotate;
 use zonda_kernels::{Activations, Job, matmul};
 
-/// What attention writes between its projections.
+/// Buffers between the projections of attention.
 #[derive(Debug, Default)]
 pub(crate) struct AttentionBuffers {
     /// `[tokens, heads · head_dim]`
@@ -44,8 +44,8 @@ struct Piece<'a> {
 }
 
 impl AttentionBuffers {
-    /// Makes room for the splits of everything that the cache can hold, so that decode steps never allocate. Memory that
-    /// is not reached is not touched.
+    /// Makes room for the splits of everything that the cache can hold, so that decode steps never allocate. Memory that is
+    /// never used is never touched.
     pub fn reserve(&mut self, spec: &ModelSpec, limits: &Limits) {
         let splits = limits.kv_tokens.div_ceil(SPLIT) + 2 * limits.slots;
         self.parts.reserve(splits * spec.heads * (spec.head_dim + 2));
@@ -210,7 +210,7 @@ impl Heads<'_> {
         self.layer.window.map_or(0, |w| to.saturating_sub(w)) / SPLIT..to.div_ceil(SPLIT)
     }
 
-    /// Values that a split leaves behind: of every head its sums, its maximum and its total.
+    /// Values of one split: of every head its sums, its maximum and its total.
     fn part_len(&self) -> usize {
         self.step.spec.heads * (self.step.spec.head_dim + 2)
     }
@@ -223,7 +223,7 @@ impl Heads<'_> {
         }
     }
 
-    /// Undoes in a row of outputs, `[heads · head_dim]`, what was done to the values that it is a mixture of.
+    /// Undoes, in a row of outputs, `[heads · head_dim]`, the rotation of the values that it is a mixture of.
     fn turn_back(&self, row: &mut [f32]) {
         if self.kv.kv_type().rotated() {
             let heads = row.chunks_exact_mut(self.step.spec.head_dim);
@@ -261,7 +261,7 @@ impl Heads<'_> {
         }
     }
 
-    /// Bias, norm and RoPE of one head of token `t`, and the rotation that the cache's type wants.
+    /// Bias, norm and RoPE of one head of token `t`, and the rotation that the cache's type needs.
     fn turn(&self, head: &mut [f32], bias: Option<&[f32]>, norm: Option<&[f32]>, t: usize) {
         let Run { isa, eps, .. } = self.step.run;
         if let Some(bias) = bias {

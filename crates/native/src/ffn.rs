@@ -6,7 +6,7 @@ use zonda_engine::load::{ModelSpec, Moe};
 use zonda_kernels::elementwise::{AddScaled, SiluMul};
 use zonda_kernels::{Activations, Job, matmul};
 
-/// What the feed-forward half writes between its projections.
+/// Buffers between the projections of the feed-forward half.
 #[derive(Debug, Default)]
 pub(crate) struct FfnBuffers {
     /// `[tokens, ffn]` each
@@ -22,7 +22,7 @@ pub(crate) struct FfnBuffers {
     inputs: Activations,
     /// One expert's outputs, `[its tokens, hidden]`
     outputs: Vec<f32>,
-    /// If some, what each expert's down projection gets is added to it, `[its tokens, ffn]`: for calibration
+    /// If set, the inputs of each expert's down projection are appended here, `[its tokens, ffn]`: for calibration
     pub kept: Option<Vec<Vec<f32>>>,
 }
 
@@ -81,8 +81,8 @@ impl FfnBuffers {
         }
     }
 
-    /// Softmax over all experts, the best `used` per token (ties: the lower number), weights normalised if the model
-    /// says so. A NaN route picks some experts with NaN weights, so that it shows in the logits.
+    /// Softmax over all experts, the best `used` per token (ties: the lower number), weights normalised if the model asks for
+    /// it. A NaN route picks some experts with NaN weights, so that it shows in the logits.
     fn pick(&mut self, moe: &Moe) {
         self.picked.resize_with(moe.experts, Vec::new);
         self.picked.iter_mut().for_each(Vec::clear);

@@ -12,12 +12,12 @@ use zonda_kernels::memory::SharedPtr;
 use zonda_kernels::norm::RmsNorm;
 use zonda_kernels::{ActivationKind, Activations, Isa, Job, Pool, matmul};
 
-/// Everything a step writes between tokens and logits. Grows to the largest batch seen, then never allocates.
+/// Buffers between tokens and logits. They grow to the largest batch seen; after that a step never allocates.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     /// The residual stream, `[tokens, hidden]`
     pub x: Vec<f32>,
-    /// Normalised rows in the forms matmuls read, `[tokens, hidden]`
+    /// Normalised rows in the forms that matmuls read, `[tokens, hidden]`
     pub normed: Activations,
     pub attention: AttentionBuffers,
     pub ffn: FfnBuffers,
@@ -94,7 +94,7 @@ impl Native {
 }
 
 impl Run<'_> {
-    /// RMSNorm of every row of `x` into `out`, in each form that one of `readers` wants.
+    /// RMSNorm of every row of `x` into `out`, in each form that one of `readers` reads.
     pub fn norm(&self, x: &[f32], weight: &[f32], out: &mut Activations, readers: &[&Matrix]) {
         let hidden = weight.len();
         self.fill(out, x.len() / hidden, hidden, readers, |t, row| {
@@ -126,7 +126,7 @@ impl Run<'_> {
     }
 }
 
-/// The forms of activations that some matrices want.
+/// The forms of activations that some matrices read.
 pub(crate) fn kinds(readers: &[&Matrix]) -> [ActivationKind; 2] {
     let has = |kind| readers.iter().any(|m| m.reads == kind);
     let kinds = [

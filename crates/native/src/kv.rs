@@ -14,7 +14,7 @@ use zonda_engine::load::ModelSpec;
 use zonda_kernels::attention::{KvType, PAGE, SPLIT};
 use zonda_kernels::memory::{Buffer, SharedPtr};
 
-/// Of the layout of exports and of the pages in them. A change of either makes older files foreign.
+/// Version of the layout of exports and of the pages in them. After a change of either, older files are refused.
 const EXPORT_VERSION: u32 = 2;
 
 /// Pages in a chunk: a split of positions.
@@ -90,7 +90,7 @@ impl KvCache {
         let shared_tail = |kv: &KvCache, table: &Table| {
             !table.len.is_multiple_of(PAGE) && kv.refs[table.pages[table.len / PAGE] as usize] > 1
         };
-        // Who copies a page leaves it to the others: the last of its holders to write has it alone and copies nothing.
+        // A slot that copies a page leaves the original to the others: the last one to write has it alone and copies nothing.
         let copies = |kv: &KvCache, before: &[Span<'_>], table: &Table| {
             let Some(&tail) = table.pages.get(table.len / PAGE).filter(|_| shared_tail(kv, table)) else {
                 return false;
@@ -125,7 +125,7 @@ impl KvCache {
         Ok(())
     }
 
-    /// The batch's tokens are written: slots have their new lengths.
+    /// Records that the batch's tokens are written: slots get their new lengths.
     pub fn commit(&mut self, batch: &Batch<'_>) {
         for span in &batch.spans {
             self.slots[span.slot].len = span.start + span.tokens.len();
@@ -156,7 +156,7 @@ impl KvCache {
         len
     }
 
-    /// The line that an export begins with: what its bytes are.
+    /// The first line of an export: what its bytes are.
     fn layout(&self) -> String {
         let KvCache { kv_type, layers, kv_heads, page_bytes, .. } = self;
         let kv_type = kv_type.name();
@@ -166,7 +166,7 @@ impl KvCache {
     }
 
     /// Appends the pages of a slot's first `len` tokens as `[layers, kv_heads, pages, page_bytes]` behind [`KvCache::layout`];
-    /// returns how many tokens those are. What the last page holds beyond them means nothing.
+    /// returns how many tokens those are. The rest of the last page is undefined.
     pub fn export(&self, slot: Slot, len: usize, out: &mut Vec<u8>) -> usize {
         let len = len.min(self.slots[slot].len);
         let pages = &self.slots[slot].pages[..len.div_ceil(PAGE)];
@@ -221,7 +221,7 @@ impl KvCache {
         (((chunk * self.layers + layer) * self.kv_heads + head) * self.chunk + page) * self.page_bytes
     }
 
-    /// A view for several threads to write new positions, each thread its own KV heads.
+    /// A view through which several threads write new positions, each thread its own KV heads.
     pub fn writer(&mut self) -> KvWriter<'_> {
         let data = SharedPtr::new(self.data.bytes_mut());
         KvWriter { kv: self, data }
