@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 FFI := $$(scripts/setup.sh ffi-args)
 
 .DEFAULT_GOAL := help
-.PHONY: help build bench record test test-vulkan test-neon check check-windows check-macos audit fetch-test-models clients fmt
+.PHONY: help build bench record test test-vulkan test-neon test-loom test-asan check check-windows check-macos audit fetch-test-models clients fmt
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,14 @@ check-macos: ## Type-check for macOS (needs rustup and the network, once)
 audit: ## Look for security advisories on our dependencies (needs the network)
 	@scripts/setup.sh rust cargo-deny
 	$(CARGO) deny check advisories
+
+test-loom: ## Check the worker pool's protocol in every order of its threads' steps (loom)
+	@scripts/setup.sh rust
+	scripts/test-loom.sh $(ARGS)
+
+test-asan: ## Test the kernels under AddressSanitizer
+	@scripts/setup.sh rust
+	scripts/test-asan.sh $(ARGS)
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

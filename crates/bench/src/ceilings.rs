@@ -5,40 +5,12 @@ use crate::record::{Process, Row};
 use crate::warning::Warning;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use zonda_machine::{Peaks, Rate};
 
 /// Peaks before and after that differ by more than this, in percent, are warned of.
 const DIFFER_PCT: f64 = 15.0;
 /// Models of more bytes than this are held against the peak of reading large memory.
 pub const LARGE: u64 = 1 << 30;
-
-/// A rate with one core working, and with all threads.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Rate {
-    /// One core, the others idle.
-    pub one_core: f64,
-    /// All threads together.
-    pub all_threads: f64,
-}
-
-/// What the machine reached in one measurement. The same keys as `zonda doctor --json` has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Peaks {
-    /// Threads behind [`Rate::all_threads`].
-    pub threads: usize,
-    /// The instruction set that it was measured with.
-    pub instruction_set: String,
-    /// Memory read, in bytes a second, out of half a GiB.
-    pub read_bytes_per_s: Rate,
-    /// Likewise out of 4 GiB, as large models are read; `None` if there was none to measure for.
-    #[serde(default)]
-    pub read_large_bytes_per_s: Option<Rate>,
-    /// Bytes times bytes into 32 bits, in operations a second: a multiply-add is two.
-    pub int8_ops_per_s: Rate,
-    /// `bf16` pairs into `f32`, likewise; `None` where no instruction does that.
-    pub bf16_ops_per_s: Option<Rate>,
-    /// `f32`, likewise.
-    pub f32_ops_per_s: Rate,
-}
 
 /// How fast memory can be read, in bytes a second. Where the cores share a path to memory with others, what they get together
 /// changes from minute to minute, while each by itself reads as ever.
@@ -87,7 +59,7 @@ impl Ceilings {
     /// A warning for every peak that changed between the two measurements.
     pub fn warnings(&self) -> Vec<Warning> {
         let (Some(a), Some(b)) = (&self.before, &self.after) else { return Vec::new() };
-        let changed = a.named().into_iter().zip(b.named()).filter_map(|((what, before), (_, after))| {
+        let changed = named(a).into_iter().zip(named(b)).filter_map(|((what, before), (_, after))| {
             let pct = 100.0 * (after / before - 1.0);
             (pct.abs() > DIFFER_PCT).then(|| Warning::PeaksDiffer { what: what.into(), pct })
         });
@@ -95,9 +67,24 @@ impl Ceilings {
     }
 }
 
-impl Peaks {
+/// The limits that a machine's peaks set for a model.
+pub trait Limits {
     /// The peak for a type of arithmetic, in operations a second with all threads.
-    pub fn ops_per_s(&self, arithmetic: Arithmetic) -> f64 {
+    fn ops_per_s(&self, arithmetic: Arithmetic) -> f64;
+
+    /// Prompt tokens a second if nothing but the weights' products took time, at the peak of their arithmetic.
+    fn prefill_limit(&self, facts: &Facts) -> f64;
+
+    /// Generated tokens a second if weights and the keys and values of `position` tokens were read as fast as memory can be;
+    /// `now` as in [`Limits::reading`].
+    fn decode_limit(&self, facts: &Facts, position: f64, now: Option<f64>) -> f64;
+
+    /// How fast the weights of a model can be read; `now` is what all threads read around a run, out of half a GiB.
+    fn reading(&self, facts: &Facts, now: Option<f64>) -> Reading;
+}
+
+impl Limits for Peaks {
+    fn ops_per_s(&self, arithmetic: Arithmetic) -> f64 {
         let rate = match arithmetic {
             Arithmetic::Int8 => self.int8_ops_per_s,
             Arithmetic::Bf16 => self.bf16_ops_per_s.unwrap_or(self.f32_ops_per_s),
@@ -106,19 +93,15 @@ impl Peaks {
         rate.all_threads
     }
 
-    /// Prompt tokens a second if nothing but the weights' products took time, at the peak of their arithmetic.
-    pub fn prefill_limit(&self, facts: &Facts) -> f64 {
+    fn prefill_limit(&self, facts: &Facts) -> f64 {
         self.ops_per_s(facts.arithmetic) / facts.prefill_ops()
     }
 
-    /// Generated tokens a second if weights and the keys and values of `position` tokens were read as fast as memory can be;
-    /// `now` as in [`Peaks::reading`].
-    pub fn decode_limit(&self, facts: &Facts, position: f64, now: Option<f64>) -> f64 {
+    fn decode_limit(&self, facts: &Facts, position: f64, now: Option<f64>) -> f64 {
         self.reading(facts, now).together / facts.decode_bytes_at(position)
     }
 
-    /// How fast the weights of a model can be read; `now` is what all threads read around a run, out of half a GiB.
-    pub fn reading(&self, facts: &Facts, now: Option<f64>) -> Reading {
+    fn reading(&self, facts: &Facts, now: Option<f64>) -> Reading {
         let large = self.read_large_bytes_per_s.filter(|_| facts.decode_bytes > LARGE);
         let rate = large.unwrap_or(self.read_bytes_per_s);
         let cores = rate.all_threads.max(rate.one_core * self.threads as f64);
@@ -126,18 +109,18 @@ impl Peaks {
         let together = now.map_or(rate.all_threads, |now| if large.is_some() { now.min(cores) } else { now });
         Reading { cores: cores.max(together), together }
     }
+}
 
-    /// The peaks with all threads, by name.
-    fn named(&self) -> Vec<(&'static str, f64)> {
-        let bf16 = self.bf16_ops_per_s.map(|rate| ("bf16 arithmetic", rate.all_threads));
-        let large = self.read_large_bytes_per_s.map(|rate| ("read bandwidth of 4 GiB", rate.all_threads));
-        let fixed = [
-            ("read bandwidth", self.read_bytes_per_s.all_threads),
-            ("int8 arithmetic", self.int8_ops_per_s.all_threads),
-            ("f32 arithmetic", self.f32_ops_per_s.all_threads),
-        ];
-        fixed.into_iter().chain(bf16).chain(large).collect()
-    }
+/// The peaks with all threads, by name.
+fn named(peaks: &Peaks) -> Vec<(&'static str, f64)> {
+    let bf16 = peaks.bf16_ops_per_s.map(|rate| ("bf16 arithmetic", rate.all_threads));
+    let large = peaks.read_large_bytes_per_s.map(|rate| ("read bandwidth of 4 GiB", rate.all_threads));
+    let fixed = [
+        ("read bandwidth", peaks.read_bytes_per_s.all_threads),
+        ("int8 arithmetic", peaks.int8_ops_per_s.all_threads),
+        ("f32 arithmetic", peaks.f32_ops_per_s.all_threads),
+    ];
+    fixed.into_iter().chain(bf16).chain(large).collect()
 }
 
 /// Gives every row the share of its limits that it came to. Only what ran on the processor has any here, and a model that

@@ -9,7 +9,6 @@ use crate::plan::{WARM_PROMPT, WARM_TOKENS, Work};
 use crate::protocol::{self, ChildSpec, FrameError, FromChild, RunSpec, ToChild};
 use crate::record::{LoadReport, RunReport};
 use crate::rng::Rng;
-use crate::usage::Span;
 use crate::{compare_child as compare, isolate, quality};
 use std::io::Write;
 use std::process::ExitCode;
@@ -23,6 +22,7 @@ use zonda_engine::tokenize::Message;
 use zonda_engine::{
     Engine, Event, FinishReason, Outcome, Prompt, Request, SamplingParams, TextProcessor, TokenId,
 };
+use zonda_machine::usage::Span;
 
 /// How often the parent hears how far a run is.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -128,7 +128,7 @@ fn load(host: &dyn Host, spec: &ChildSpec) -> Result<(Engine, LoadReport), Strin
         facts,
         kept_to: kept.clone().and_then(Result::ok),
         not_kept: kept.and_then(Result::err),
-        usage: span.end(),
+        usage: span.end().into(),
     };
     Ok((engine, report))
 }

@@ -5,6 +5,8 @@ use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use zonda_machine::page_cache;
+pub use zonda_machine::page_cache::cached_share;
 
 /// Files larger than this are hashed at both ends only: a hash of 14 GB would take longer than the measurement.
 const HASH_ALL: u64 = 1 << 30;
@@ -101,72 +103,12 @@ impl io::Write for HashWriter<'_> {
     }
 }
 
-/// The share of the files' bytes that the page cache holds, 0 to 1; `None` where it can't be known.
-pub fn cached_share(files: &[PathBuf]) -> Option<f64> {
-    let (mut resident, mut all) = (0usize, 0usize);
-    for path in files {
-        let (r, a) = page_cache::resident(path).ok()?;
-        resident += r;
-        all += a;
-    }
-    (all > 0).then(|| resident as f64 / all as f64)
-}
-
-/// Asks the system to drop the files from the page cache. A request: [`cached_share`] tells what came of it.
+/// Asks the system to drop the files from the page cache. It need not comply: [`cached_share`] tells the result.
 pub fn drop_from_cache(files: &[PathBuf]) {
     for path in files {
-        if let Err(error) = page_cache::drop(path) {
+        if let Err(error) = page_cache::evict(path) {
             tracing::debug!(path = %path.display(), %error, "could not drop a file from the page cache");
         }
-    }
-}
-
-#[cfg(target_os = "linux")]
-mod page_cache {
-    //! Linux's page cache: `mincore` to look, `posix_fadvise(DONTNEED)` to drop.
-    use std::fs::File;
-    use std::io;
-    use std::path::Path;
-
-    pub fn drop(path: &Path) -> io::Result<()> {
-        let file = File::open(path)?;
-        Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
-    }
-
-    /// `(pages resident, pages)`.
-    pub fn resident(path: &Path) -> io::Result<(usize, usize)> {
-        let file = File::open(path)?;
-        if file.metadata()?.len() == 0 {
-            return Ok((0, 0));
-        }
-        // SAFETY: the mapping is read-only and none of its bytes is ever read, so another process that changes or
-        // truncates the file can't be noticed through it.
-        let map = unsafe { memmap2::Mmap::map(&file)? };
-        // SAFETY: sysconf has no preconditions.
-        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1);
-        let mut pages = vec![0u8; map.len().div_ceil(page)];
-        // SAFETY: the address is the start of a live mapping of `map.len()` bytes, and `pages` has a byte for each of
-        // its pages, which is all that mincore writes.
-        let failed = unsafe { libc::mincore(map.as_ptr() as *mut _, map.len(), pages.as_mut_ptr()) };
-        if failed != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok((pages.iter().filter(|&&p| p & 1 == 1).count(), pages.len()))
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod page_cache {
-    //! Other systems: not known.
-    use std::io::{Error, ErrorKind, Result};
-    use std::path::Path;
-
-    pub fn drop(_: &Path) -> Result<()> {
-        Err(Error::from(ErrorKind::Unsupported))
-    }
-
-    pub fn resident(_: &Path) -> Result<(usize, usize)> {
-        Err(Error::from(ErrorKind::Unsupported))
     }
 }
 
@@ -229,17 +171,5 @@ mod tests {
         let last = write(HASH_ALL);
         assert_ne!(last, zeros.sha256);
         assert_ne!(write(0), last);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_file_just_read_is_cached() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("w.gguf");
-        fs::write(&path, vec![7u8; 100_000]).unwrap();
-        let _ = fs::read(&path).unwrap();
-        assert_eq!(cached_share(std::slice::from_ref(&path)), Some(1.0));
-        drop_from_cache(&[path, dir.path().join("missing")]);
-        assert_eq!(cached_share(&[]), None);
     }
 }

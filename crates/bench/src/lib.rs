@@ -11,7 +11,7 @@
 //! * [`clock`]: the time line of a run and the figures defined on it; [`row`]: a run's line in the record;
 //! * [`stats`], [`summary`], [`recommend`]: from runs to medians, a ranking and a recommendation;
 //! * [`compare`]: two records, or the subjects of one, held against each other;
-//! * [`machine`], [`files`], [`usage`], [`warning`]: where it was measured and what may have disturbed it;
+//! * [`machine`], [`files`], [`warning`]: where it was measured and what may have disturbed it;
 //! * [`facts`], [`ceilings`]: what a token costs, what the machine can do at most, and the shares of it that speeds are;
 //! * [`predict`]: what they allow to say of a model that was never run here;
 //! * [`agreement`], [`passage`]: whether two backends compute the same function: their logits at the same positions;
@@ -38,7 +38,6 @@ pub mod homes;
 pub mod host;
 mod isolate;
 pub mod machine;
-pub mod memory;
 pub mod passage;
 pub mod perplexity;
 pub mod plan;
@@ -58,7 +57,7 @@ pub mod serve_load;
 pub mod stats;
 mod student;
 pub mod summary;
-pub mod usage;
+mod usage;
 pub mod warning;
 
 pub use child::child_main;

@@ -13,7 +13,7 @@ pub mod check;
 pub mod known;
 pub mod past;
 
-use crate::ceilings::{Peaks, Reading};
+use crate::ceilings::{Limits as _, Peaks, Reading};
 use crate::child;
 use crate::facts::{Arithmetic, Facts, share};
 use crate::machine::Machine;

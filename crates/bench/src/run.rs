@@ -11,7 +11,7 @@ use crate::conditions::Watch;
 use crate::files;
 use crate::gate;
 use crate::isolate;
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use crate::plan::{BenchConfig, Plan, Runs};
 use crate::process::{ChildError, ChildProcess, Launcher};
 use crate::progress::{Progress, Update, Watcher};
@@ -53,7 +53,7 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
         agreement: Vec::new(),
         quality: Vec::new(),
     };
-    machine.check().into_iter().for_each(|warning| x.warn(warning));
+    machine::check(&machine).into_iter().for_each(|warning| x.warn(warning));
     let models = x.look_at_models();
     let watch = Watch::begin();
     watch.warning().into_iter().for_each(|warning| x.warn(warning));

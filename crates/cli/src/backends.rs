@@ -316,7 +316,7 @@ pub fn exact(
     look: &mut dyn FnMut(&[f32]) -> Result<(), String>,
 ) -> Result<(), String> {
     let mut refused = None;
-    let walked = Native::exact(model, threads, sequences, &mut |row| {
+    let walked = Native::reference(model, threads, sequences, &mut |row| {
         look(row).map_err(|why| {
             refused = Some(why);
             BackendError::Failed("refused".to_owned())

@@ -69,7 +69,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("llama-cpp-sys-2", &["zonda-llama-cpp"]),
     ("cxx", &["zonda-mlx"]),
     ("cxx-build", &["zonda-mlx"]),
-    ("libc", &["zonda-kernels", "zonda-native", "zonda-bench"]),
+    ("libc", &["zonda-machine", "zonda-kernels", "zonda-bench"]),
 ];
 
 /// Crates, by folder, in which no files use each other in a circle.

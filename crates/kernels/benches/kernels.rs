@@ -10,9 +10,10 @@
 use std::time::{Duration, Instant};
 use zonda_kernels::attention::{Attend, KvType, PAGE, Query, SPLIT, Scratch, StoreKv};
 use zonda_kernels::memory::Arena;
-use zonda_kernels::probe::Peaks;
+use zonda_kernels::probe;
 use zonda_kernels::quantize::quantize;
-use zonda_kernels::{ActKind, Acts, DType, Isa, Job, Packed, Pool, act_kind, cpus, matmul};
+use zonda_kernels::{ActivationKind, Activations, DType, Isa, Job, Packed, Pool, activation_kind, matmul};
+use zonda_machine::{Peaks, cpus};
 
 /// `[rows, cols]` of a 7B layer's products: Q and O, gate and up, down, K and V.
 const SHAPES: [(usize, usize); 4] = [(4096, 4096), (14336, 4096), (4096, 14336), (1024, 4096)];
@@ -99,26 +100,26 @@ fn weights(pool: &Pool, dtype: DType, rows: usize, cols: usize) -> Vec<Packed> {
         .collect()
 }
 
-fn activations(isa: Isa, tokens: usize, cols: usize, kind: ActKind) -> Acts {
-    let mut acts = Acts::new();
-    acts.reset(tokens, cols, &[kind]);
-    let (rows, x) = (acts.rows(), noise(cols));
+fn activations(isa: Isa, tokens: usize, cols: usize, kind: ActivationKind) -> Activations {
+    let mut activations = Activations::new();
+    activations.reset(tokens, cols, &[kind]);
+    let (rows, x) = (activations.rows(), noise(cols));
     for t in 0..tokens {
-        // SAFETY: one thread, each row once, `acts` alive.
+        // SAFETY: one thread, and no slice of a row is kept.
         unsafe {
             rows.row(t).copy_from_slice(&x);
-            rows.convert(isa, t, &[kind]);
+            rows.convert(isa, t);
         }
     }
-    acts
+    activations
 }
 
 /// What limits products of many tokens.
-fn peak(peaks: &Peaks, kind: ActKind) -> f64 {
+fn peak(peaks: &Peaks, kind: ActivationKind) -> f64 {
     match kind {
-        ActKind::Quant => peaks.int8.all,
-        ActKind::Bf16 => peaks.bf16.unwrap_or(peaks.f32).all,
-        ActKind::F32 => peaks.f32.all,
+        ActivationKind::Quant => peaks.int8_ops_per_s.all_threads,
+        ActivationKind::Bf16 => peaks.bf16_ops_per_s.unwrap_or(peaks.f32_ops_per_s).all_threads,
+        ActivationKind::F32 => peaks.f32_ops_per_s.all_threads,
     }
 }
 
@@ -137,19 +138,19 @@ fn matmuls(options: &Options, pool: &Pool, sets: &[Isa]) {
             }
             let weights = weights(pool, dtype, rows, cols);
             for (isa, tokens) in wanted {
-                let kind = act_kind(isa, dtype);
-                let acts = activations(isa, tokens, cols, kind);
-                let peaks = Peaks::measure(isa, options.threads, options.time / 2, false)
+                let kind = activation_kind(isa, dtype);
+                let activations = activations(isa, tokens, cols, kind);
+                let peaks = probe::measure(isa, options.threads, options.time / 2, false)
                     .expect("memory to read through");
                 let mut out = vec![0.0; tokens * rows];
                 let mut next = weights.iter().cycle();
                 let seconds = options.time(|| {
                     let weights = next.next().expect("an endless walk");
                     let job = Job { weights, out: &mut out, stride: rows, add: false };
-                    matmul(isa, pool, &acts, &mut [job]);
+                    matmul(isa, pool, &activations, &mut [job]);
                 });
                 let (rate, unit, peak) = if tokens == 1 {
-                    (weights[0].bytes() as f64 / seconds, "GB/s", peaks.read.all)
+                    (weights[0].bytes() as f64 / seconds, "GB/s", peaks.read_bytes_per_s.all_threads)
                 } else {
                     (2.0 * (rows * cols * tokens) as f64 / seconds, "GOPS", peak(&peaks, kind))
                 };
@@ -179,13 +180,12 @@ impl Item {
     fn new(tokens: usize, before: usize) -> Item {
         let n = tokens * GROUP;
         let (q, mut out) = (noise(n * HEAD_DIM), vec![0.0; n * (HEAD_DIM + 2)]);
-        let query = |i: usize| Query {
-            q: q[i * HEAD_DIM..].as_ptr(),
-            out: out[i * (HEAD_DIM + 2)..].as_mut_ptr(),
-            from: 0,
-            to: before + i / GROUP + 1,
-        };
-        let queries = (0..n).map(query).collect();
+        // a split's outputs have room for its maximum and sum
+        let width = if tokens == 1 { HEAD_DIM + 2 } else { HEAD_DIM };
+        let rows = q.chunks(HEAD_DIM).zip(out.chunks_mut(width)).take(n).enumerate();
+        // SAFETY: the item keeps both vectors, which don't move on the heap, and nothing else uses them.
+        let query = |(i, (q, out)): (usize, _)| unsafe { Query::new(q, out, 0, before + i / GROUP + 1) };
+        let queries = rows.map(query).collect();
         Item { queries, _q: q, _out: out }
     }
 }
@@ -197,7 +197,7 @@ fn pages(isa: Isa, kv: KvType, bytes: usize) -> Vec<u8> {
     let row = noise(HEAD_DIM);
     let (first, rest) = pages.split_at_mut(page_bytes);
     for at in 0..PAGE {
-        isa.run(StoreKv { page: first, kv, at, key: &row, value: &row });
+        StoreKv { page: first, kv, at, key: &row, value: &row }.on(isa);
     }
     rest.chunks_mut(page_bytes).for_each(|page| page.copy_from_slice(first));
     pages
@@ -221,7 +221,7 @@ fn attentions(options: &Options, pool: &Pool, sets: &[Isa]) {
                 // a token's splits are work for several threads, a prompt's page goes through all before it
                 let splits = if tokens == 1 { (before + 1) / SPLIT } else { 1 };
                 let items: Vec<Item> = (0..heads * splits).map(|_| Item::new(tokens, before)).collect();
-                let peaks = Peaks::measure(isa, options.threads, options.time / 2, false)
+                let peaks = probe::measure(isa, options.threads, options.time / 2, false)
                     .expect("memory to read through");
                 let seconds = options.time(|| {
                     pool.split(items.len(), 1, &|range| {
@@ -231,23 +231,24 @@ fn attentions(options: &Options, pool: &Pool, sets: &[Isa]) {
                             let page = |index: usize| {
                                 &memory[(head * in_context + index) * page_bytes..][..page_bytes]
                             };
-                            isa.run(Attend {
+                            Attend {
                                 queries: &items[i].queries,
                                 split: (tokens == 1).then_some(split),
                                 head_dim: HEAD_DIM,
                                 scale: 0.1,
                                 kv,
-                                page,
+                                page: &page,
                                 scratch: &mut scratch,
-                            });
+                            }
+                            .on(isa);
                         }
                     });
                 });
-                let seen: usize = items[0].queries.iter().map(|q| q.to).sum();
+                let seen: usize = (0..items[0].queries.len()).map(|i| before + i / GROUP + 1).sum();
                 let (rate, unit, peak) = if tokens == 1 {
-                    ((heads * kv_bytes) as f64 / seconds, "GB/s", peaks.read.all)
+                    ((heads * kv_bytes) as f64 / seconds, "GB/s", peaks.read_bytes_per_s.all_threads)
                 } else {
-                    ((heads * 4 * seen * HEAD_DIM) as f64 / seconds, "GOPS", peaks.f32.all)
+                    ((heads * 4 * seen * HEAD_DIM) as f64 / seconds, "GOPS", peaks.f32_ops_per_s.all_threads)
                 };
                 let (ms, share) = (seconds * 1e3, 100.0 * rate / peak);
                 println!("{label:60} {ms:9.3} ms {:8.1} {unit} {share:4.0}%", rate / 1e9);

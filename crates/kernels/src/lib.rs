@@ -9,9 +9,9 @@
 //! Kernels:
 //! * [`simd`] is the vocabulary they are written in, [`scalar`] its portable meaning, [`table`] the one list of instruction
 //!   sets and the choice at run time ([`Isa`]);
-//! * [`pack`] interleaves weights into panels, [`acts`] prepares activations, [`matmul`](mod@matmul) multiplies them;
-//! * [`attention`] reads a paged KV cache with an online softmax; [`norm`], [`rope`] and [`activation`] are the rest;
-//! * [`pool`] runs them on pinned threads ([`cpus`]); [`memory`] is where weights live;
+//! * [`pack`] interleaves weights into panels, [`activations`] prepares activations, [`matmul`](mod@matmul) multiplies them;
+//! * [`attention`] reads a paged KV cache with an online softmax; [`norm`], [`rope`] and [`elementwise`] are the rest;
+//! * [`pool`] runs them on pinned threads; [`memory`] is where weights live;
 //! * [`probe`] measures what the machine can do at most.
 
 // Loops over a tile's registers index several arrays at once, with constant bounds.
@@ -19,13 +19,12 @@
 
 #[cfg(target_arch = "aarch64")]
 pub mod aarch64;
-pub mod activation;
-pub mod acts;
+pub mod activations;
 pub mod attention;
 pub mod blocks;
-pub mod cpus;
 pub mod dequantize;
 pub mod dtype;
+pub mod elementwise;
 pub mod format;
 pub mod matmul;
 pub mod memory;
@@ -37,15 +36,17 @@ pub mod quantize;
 pub mod rope;
 pub mod scalar;
 pub mod simd;
+mod sync;
+mod sys;
 pub mod table;
 mod tile;
 mod unpack;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 
-pub use acts::{ActKind, Acts};
+pub use activations::{ActivationKind, Activations};
 pub use dtype::DType;
-pub use matmul::{Job, act_kind, matmul};
+pub use matmul::{Job, activation_kind, matmul};
 pub use pack::Packed;
 pub use pool::Pool;
 pub use table::{Isa, IsaError};

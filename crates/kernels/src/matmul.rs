@@ -7,7 +7,7 @@
 //! The arithmetic of one token and row is the same whatever the tile, the batch or the thread count: results
 //! do not depend on what else is in a batch.
 
-use crate::acts::{self, ActKind, Acts};
+use crate::activations::{self, ActivationKind, Activations};
 use crate::format::with_format;
 use crate::pack::{GROUP, Packed};
 use crate::pool::Pool;
@@ -18,11 +18,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Tokens whose activations are kept in the L2 cache while panels stream past: whole tiles.
-const TOKEN_BLOCK: usize = 10 * acts::TILE;
+const TOKEN_BLOCK: usize = 10 * activations::TILE;
 /// Most products that share one loop: Q, K and V.
 const MAX_JOBS: usize = 4;
 
-/// One product of a [`matmul`]: `out[t, r] = Σ_k acts[t, k] · weights[r, k]`.
+/// One product of a [`matmul`]: `out[t, r] = Σ_k activations[t, k] · weights[r, k]`.
 #[derive(Debug)]
 pub struct Job<'a> {
     /// The weights, `[rows, cols]`.
@@ -36,21 +36,22 @@ pub struct Job<'a> {
 }
 
 /// The form of activations that weights of this type want.
-pub fn act_kind(isa: Isa, dtype: DType) -> ActKind {
+pub fn activation_kind(isa: Isa, dtype: DType) -> ActivationKind {
     match dtype {
-        DType::F32 | DType::F16 => ActKind::F32,
-        DType::BF16 if isa.bf16_dot() => ActKind::Bf16,
-        DType::BF16 => ActKind::F32,
-        _ => ActKind::Quant,
+        DType::F32 | DType::F16 => ActivationKind::F32,
+        DType::BF16 if isa.bf16_dot() => ActivationKind::Bf16,
+        DType::BF16 => ActivationKind::F32,
+        _ => ActivationKind::Quant,
     }
 }
 
 /// Runs several products of the same activations as one parallel loop (Q, K and V; gate and up).
 ///
 /// # Panics
-/// If there are more than four, or shapes don't fit: `weights.cols() == acts.cols()`, and `out` holds `tokens` rows.
-pub fn matmul(isa: Isa, pool: &Pool, acts: &Acts, jobs: &mut [Job<'_>]) {
-    let tokens = acts.tokens();
+/// If there are more than four products, if shapes don't fit (`weights.cols() == activations.cols()`, and `out` holds `tokens`
+/// rows), or if the activations lack the form that the weights read ([`activation_kind`]).
+pub fn matmul(isa: Isa, pool: &Pool, activations: &Activations, jobs: &mut [Job<'_>]) {
+    let tokens = activations.tokens();
     if tokens == 0 {
         return;
     }
@@ -59,11 +60,12 @@ pub fn matmul(isa: Isa, pool: &Pool, acts: &Acts, jobs: &mut [Job<'_>]) {
     let mut panels = 0;
     for (part, job) in parts.iter_mut().zip(jobs) {
         let Job { weights, out, stride, add } = job;
-        assert_eq!(weights.cols(), acts.cols(), "columns of weights and activations");
-        assert!(
-            *stride >= weights.rows() && out.len() >= (tokens - 1) * *stride + weights.rows(),
-            "room for the product"
-        );
+        assert_eq!(weights.cols(), activations.cols(), "columns of weights and activations");
+        let kind = activation_kind(isa, weights.dtype());
+        assert!(activations.holds(kind), "activations in the form {kind:?}, which {} reads", weights.dtype());
+        let needed = (tokens - 1).checked_mul(*stride).and_then(|before| before.checked_add(weights.rows()));
+        let room = needed.is_some_and(|needed| needed <= out.len());
+        assert!(*stride >= weights.rows() && room, "room for the product");
         let first = panels;
         panels += weights.panels();
         *part = Some(Part { weights, out: out.as_mut_ptr(), stride: *stride, add: *add, first });
@@ -75,7 +77,7 @@ pub fn matmul(isa: Isa, pool: &Pool, acts: &Acts, jobs: &mut [Job<'_>]) {
             let end = part.first + part.weights.panels();
             let (from, to) = (range.start.max(part.first), range.end.min(end));
             if from < to {
-                part.run(isa, acts, from - part.first..to - part.first);
+                part.run(isa, activations, from - part.first..to - part.first);
             }
         }
     });
@@ -95,14 +97,14 @@ struct Part<'a> {
 unsafe impl Sync for Part<'_> {}
 
 impl Part<'_> {
-    fn run(&self, isa: Isa, acts: &Acts, panels: Range<usize>) {
+    fn run(&self, isa: Isa, activations: &Activations, panels: Range<usize>) {
         match self.weights.dtype() {
-            DType::F32 => isa.run(Columns::<F32>::new(self, acts, panels)),
-            DType::F16 => isa.run(Columns::<F16>::new(self, acts, panels)),
-            DType::BF16 if isa.bf16_dot() => isa.run(Columns::<Bf16Dot>::new(self, acts, panels)),
-            DType::BF16 => isa.run(Columns::<Bf16>::new(self, acts, panels)),
+            DType::F32 => isa.run_floats(Columns::<F32>::new(self, activations, panels)),
+            DType::F16 => isa.run_floats(Columns::<F16>::new(self, activations, panels)),
+            DType::BF16 if isa.bf16_dot() => isa.run(Columns::<Bf16Dot>::new(self, activations, panels)),
+            DType::BF16 => isa.run_floats(Columns::<Bf16>::new(self, activations, panels)),
             quantized => {
-                with_format!(quantized, F => isa.run(Columns::<Quant<F>>::new(self, acts, panels)))
+                with_format!(quantized, F => isa.run_bytes(Columns::<Quant<F>>::new(self, activations, panels)))
             }
         }
     }
@@ -111,14 +113,14 @@ impl Part<'_> {
 /// A run of panels times all tokens.
 struct Columns<'a, K> {
     part: &'a Part<'a>,
-    acts: &'a Acts,
+    activations: &'a Activations,
     panels: Range<usize>,
     tile: PhantomData<K>,
 }
 
 impl<'a, K> Columns<'a, K> {
-    fn new(part: &'a Part<'a>, acts: &'a Acts, panels: Range<usize>) -> Self {
-        Columns { part, acts, panels, tile: PhantomData }
+    fn new(part: &'a Part<'a>, activations: &'a Activations, panels: Range<usize>) -> Self {
+        Columns { part, activations, panels, tile: PhantomData }
     }
 }
 
@@ -127,7 +129,10 @@ impl<K: Tile> Op for Columns<'_, K> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let tokens = self.acts.tokens();
+        if K::BF16_DOT && !S::BF16_DOT {
+            unreachable!("chosen only where the set has the instruction");
+        }
+        let tokens = self.activations.tokens();
         // the last group's panels may hold no rows
         let end = self.panels.end.min(self.part.weights.rows().div_ceil(LANES));
         let mut block = 0;
@@ -166,8 +171,8 @@ impl<K: Tile> Columns<'_, K> {
         let mut t = tokens.start;
         while t < tokens.end {
             let cold = t == tokens.start;
-            let room = (tokens.end - t).min(acts::TILE - t % acts::TILE);
-            // SAFETY: the caller's word; `room` tokens are left.
+            let room = (tokens.end - t).min(activations::TILE - t % activations::TILE);
+            // SAFETY: `room` tokens are left in the batch and in their tile; the caller guarantees the rest for all of `tokens`.
             t += unsafe {
                 if K::most_tokens::<S>() >= 6 && room >= 6 {
                     self.tile::<S, 6, P>(s, panel, t, cold)
@@ -201,7 +206,7 @@ impl<K: Tile> Columns<'_, K> {
         let panels = Panels::<P> { group: part.weights.group(panel / GROUP), first: panel % GROUP, cold };
         // SAFETY: the panels are these weights'; `matmul` checked the columns and that `out` has room.
         unsafe {
-            let sums = K::tile::<S, T, P>(s, panels, self.acts, t);
+            let sums = K::tile::<S, T, P>(s, panels, self.activations, t);
             for i in 0..T {
                 for p in 0..P {
                     let row = (panel + p) * LANES;

@@ -1,8 +1,12 @@
 //! Large zeroed buffers in anonymous memory, advised to huge pages: weights and the KV cache live here.
 
+#[cfg(target_os = "linux")]
+use crate::sys;
 use memmap2::MmapMut;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+#[cfg(target_os = "linux")]
+use zonda_machine::memory::Available;
 
 /// Bytes that buffers of an [`Arena`] start at multiples of: a cache line.
 const LINE: usize = 64;
@@ -20,7 +24,7 @@ pub struct Buffer {
 
 // SAFETY: a buffer's range of its mapping is its own; only `&mut self` writes it.
 unsafe impl Send for Buffer {}
-// SAFETY: as above.
+// SAFETY: shared access only reads, since only `&mut self` writes the range, which is this buffer's own.
 unsafe impl Sync for Buffer {}
 
 /// Anonymous memory could not be had.
@@ -66,7 +70,7 @@ impl Buffer {
 
     /// The bytes, to write.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`.
+        // SAFETY: `len` bytes at `at` lie in the mapping that `_map` keeps, and are this buffer's alone; it is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
     }
 
@@ -149,10 +153,8 @@ impl Arena {
             for slab in self.slabs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
                 let Some(_map) = slab.map.upgrade() else { continue };
                 for from in (0..slab.taken).step_by(PIECE_BYTES) {
-                    // SAFETY: what was taken of a mapping that `_map` keeps.
-                    let done =
-                        unsafe { collapse_piece(slab.at.add(from), PIECE_BYTES.min(slab.taken - from)) };
-                    refused += usize::from(!done);
+                    let bytes = PIECE_BYTES.min(slab.taken - from);
+                    refused += usize::from(!collapse_piece(slab.at.as_ptr().wrapping_add(from), bytes));
                     if refused > MOST_REFUSED {
                         return;
                     }
@@ -172,24 +174,23 @@ const MOST_REFUSED: usize = 8;
 
 /// Asks for huge pages for a piece of memory, and once more after making room, unless the system doesn't know the request.
 /// False if it was refused.
-///
-/// # Safety
-/// `bytes` at `at` are mapped.
 #[cfg(target_os = "linux")]
-unsafe fn collapse_piece(at: NonNull<u8>, bytes: usize) -> bool {
-    // SAFETY: the caller's word; what the bytes hold does not change.
-    let collapse = || unsafe { libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_COLLAPSE) == 0 };
-    let known = || std::io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL);
-    collapse() || known() && make_room() && collapse()
+fn collapse_piece(at: *const u8, bytes: usize) -> bool {
+    use std::io::ErrorKind::InvalidInput;
+    match sys::collapse(at, bytes) {
+        Ok(()) => true,
+        Err(error) if error.kind() == InvalidInput => false,
+        Err(_) => make_room() && sys::collapse(at, bytes).is_ok(),
+    }
 }
 
-/// Has the system drop what it used least of its cached files, as much as a piece needs: asked for huge pages it doesn't go that
-/// far, asked for memory it does. False if memory is too short for that.
+/// Has the system drop the cached files that it used least, as much as a piece needs: it does so for memory, not for huge
+/// pages. False if memory is too short for that.
 #[cfg(target_os = "linux")]
 fn make_room() -> bool {
     const SMALL_PAGE: usize = 4096;
     let room = 2 * PIECE_BYTES;
-    if crate::cpus::available_bytes().is_none_or(|available| available < 8 * room) {
+    if Available::now().bytes().is_none_or(|available| available < 8 * room as u64) {
         return false;
     }
     let Ok(mut map) = MmapMut::map_anon(room) else { return false };
@@ -210,7 +211,7 @@ impl<T> Copy for SharedPtr<T> {}
 
 // SAFETY: a pointer is only an address; dereferencing it is the user's own unsafe code.
 unsafe impl<T> Send for SharedPtr<T> {}
-// SAFETY: as above.
+// SAFETY: shared access gives no more than a copy of the address does, which may be sent.
 unsafe impl<T> Sync for SharedPtr<T> {}
 
 impl<T> SharedPtr<T> {
@@ -224,7 +225,7 @@ impl<T> SharedPtr<T> {
     /// # Safety
     /// `i` lies within the slice this was made from.
     pub unsafe fn at(self, i: usize) -> *mut T {
-        // SAFETY: the caller vouches for `i`.
+        // SAFETY: the caller guarantees that `i` is within the slice.
         unsafe { self.0.add(i) }
     }
 }

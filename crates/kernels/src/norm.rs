@@ -1,5 +1,6 @@
 //! RMSNorm (arXiv 1910.07467): `out = x / sqrt(mean(x²) + eps) · weight`.
 
+use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
 
 /// One row's RMSNorm; `out` may not overlap `x`. All three are `[n]`.
@@ -26,6 +27,14 @@ pub struct RmsNormInPlace<'a> {
     pub eps: f32,
 }
 
+impl RmsNorm<'_> {
+    /// Runs the kernel on an instruction set.
+    #[inline(never)]
+    pub fn on(self, isa: Isa) {
+        isa.run_floats(self);
+    }
+}
+
 impl Op for RmsNorm<'_> {
     type Out = ();
 
@@ -35,6 +44,14 @@ impl Op for RmsNorm<'_> {
         assert!(self.weight.len() == n && self.out.len() == n, "one gain and one result per value");
         // SAFETY: all three slices are `n` long.
         unsafe { normalise(s, self.x.as_ptr(), self.weight.as_ptr(), self.eps, self.out.as_mut_ptr(), n) }
+    }
+}
+
+impl RmsNormInPlace<'_> {
+    /// Runs the kernel on an instruction set.
+    #[inline(never)]
+    pub fn on(self, isa: Isa) {
+        isa.run_floats(self);
     }
 }
 

@@ -25,6 +25,7 @@ use crate::memory::{AllocError, Arena, Buffer, SharedPtr};
 use crate::pool::Pool;
 use crate::simd::LANES;
 use crate::unpack::{Block, unpack};
+use std::io::ErrorKind;
 
 /// Panels in a group.
 pub(crate) const GROUP: usize = 4;
@@ -64,13 +65,17 @@ impl Packed {
         row: impl Fn(usize) -> &'a [u8] + Sync,
     ) -> Result<Packed, AllocError> {
         let group_bytes = match dtype {
-            DType::F32 => cols * 4 * ROWS,
-            DType::F16 => cols * 2 * ROWS,
-            DType::BF16 => cols.div_ceil(2) * 4 * ROWS,
-            quantized => with_format!(quantized, F => cols / F::BLOCK * chunk_bytes::<F>()),
+            DType::F32 => cols.checked_mul(4 * ROWS),
+            DType::F16 => cols.checked_mul(2 * ROWS),
+            DType::BF16 => cols.div_ceil(2).checked_mul(4 * ROWS),
+            quantized => with_format!(quantized, F => (cols / F::BLOCK).checked_mul(chunk_bytes::<F>())),
         };
         let groups = rows.div_ceil(ROWS);
-        let mut data = arena.zeroed(groups * group_bytes)?;
+        let bytes = group_bytes.and_then(|group| groups.checked_mul(group));
+        let (Some(group_bytes), Some(bytes)) = (group_bytes, bytes) else {
+            return Err(AllocError { bytes: usize::MAX, source: ErrorKind::OutOfMemory.into() });
+        };
+        let mut data = arena.zeroed(bytes)?;
         let base = SharedPtr::new(data.bytes_mut());
         pool.for_each(groups, &|group| {
             // SAFETY: groups are disjoint ranges of `data`, which outlives the call.

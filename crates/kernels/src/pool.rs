@@ -3,17 +3,17 @@
 //! Work is numbered, and threads take it from a shared counter, much at first and little at the end, so that a slow core
 //! doesn't stall a step. The caller is worker 0.
 
-use crate::cpus;
+use crate::sync::{
+    Arc, AtomicBool, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering,
+    UnsafeCell, spin_loop, yield_now,
+};
 use std::any::Any;
-use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
+use zonda_machine::cpus;
 
 /// How often a worker looks for work before it sleeps: a few hundred µs, longer than the gap between two tokens.
-const SPINS_BEFORE_SLEEP: u32 = 20_000;
+const SPINS_BEFORE_SLEEP: u32 = if cfg!(loom) { 1 } else { 20_000 };
 /// Of what is left of a loop a thread takes one in so many parts per thread: threads end together, yet few ranges are cut.
 const PARTS: usize = 2;
 /// How often a thread looks before it offers its core to others between looks.
@@ -67,14 +67,14 @@ struct Shared {
 // SAFETY: `task` is written only while no worker reads it (see the field), and points to a `Sync` closure that `split` keeps
 // alive until every worker is done with it.
 unsafe impl Sync for Shared {}
-// SAFETY: as above.
+// SAFETY: nothing in it belongs to a thread; `task` is used as said for `Sync`.
 unsafe impl Send for Shared {}
 
 impl Pool {
     /// A pool of `threads` threads, the caller included, pinned one per core where that many cores are allowed.
     pub fn new(threads: usize) -> Pool {
         let threads = threads.max(1);
-        let pins = cpus::pins(threads);
+        let pins = if cfg!(loom) { Vec::new() } else { cpus::pins(threads) };
         let pinned = !pins.is_empty();
         let shared = Arc::new(Shared {
             epoch: AtomicU64::new(0),
@@ -95,7 +95,7 @@ impl Pool {
             .map(|i| {
                 let shared = Arc::clone(&shared);
                 let core = pins.get(i).copied();
-                std::thread::Builder::new()
+                Builder::new()
                     .name(format!("zonda-worker-{i}"))
                     .spawn(move || {
                         if let Some(core) = core {
@@ -140,11 +140,11 @@ impl Pool {
             return;
         }
         assert!(!shared.busy.swap(true, Ordering::Acquire), "a pool runs one loop at a time");
-        // SAFETY: only the lifetime is erased; this function doesn't return before every worker is done with `body`.
+        // SAFETY: only the lifetime is erased; this function returns only after every worker is done with `body`.
         let body: &'static (dyn Fn(Range<usize>) + Sync) = unsafe { std::mem::transmute(body) };
         let task = Task { body, items, grain, parts: guided.then(|| PARTS * self.threads()) };
         // SAFETY: `busy` keeps other loops out, and the last one ended with no worker left in it.
-        unsafe { *shared.task.get() = Some(task) };
+        shared.task.with_mut(|at| unsafe { *at = Some(task) });
         shared.next.store(0, Ordering::Relaxed);
         shared.running.store(self.workers.len(), Ordering::Relaxed);
         shared.epoch.fetch_add(1, Ordering::SeqCst);
@@ -192,7 +192,7 @@ impl Shared {
                 return;
             }
             // SAFETY: written before the epoch moved, and not again until this worker has counted itself out.
-            let task = unsafe { *self.task.get() };
+            let task = self.task.with(|at| unsafe { *at });
             if let Some(task) = task {
                 self.run(task);
             }
@@ -250,18 +250,18 @@ impl Shared {
 fn pause(spins: &mut u32) {
     *spins += 1;
     if *spins < SPINS_BEFORE_YIELD {
-        std::hint::spin_loop();
+        spin_loop();
     } else {
-        std::thread::yield_now();
+        yield_now();
     }
 }
 
 /// Locks; a panic elsewhere leaves the data as good as it was.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -294,5 +294,84 @@ mod tests {
             sum.fetch_add(i, Ordering::Relaxed);
         });
         assert_eq!(sum.into_inner(), 45);
+    }
+}
+
+/// The protocol in a model that tries every order of the threads' steps, up to some number of preemptions: `make test-loom`.
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+
+    /// Runs `test` in every order with at most `preemptions` preemptions.
+    fn in_every_order(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(preemptions);
+        model.check(test);
+    }
+
+    /// Loops over cells that are written without synchronisation: `loom` fails if an item runs twice, if two threads have
+    /// it at once, or if the caller reads before a worker's write has reached it.
+    fn loops(threads: usize, lens: &[usize]) {
+        let pool = Pool::new(threads);
+        for &items in lens {
+            let cells: Vec<_> = (0..items).map(|_| UnsafeCell::new(0)).collect();
+            let cells = Cells(&cells);
+            pool.for_each(items, &|i| {
+                // SAFETY: each item is one thread's: what the model checks.
+                cells.get(i).with_mut(|at| unsafe { *at += 1 });
+            });
+            for i in 0..items {
+                // SAFETY: the loop has ended: what the model checks.
+                assert_eq!(cells.get(i).with(|at| unsafe { *at }), 1);
+            }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    struct Cells<'a>(&'a [UnsafeCell<u32>]);
+
+    // SAFETY: every access is checked by the model.
+    unsafe impl Sync for Cells<'_> {}
+
+    impl<'a> Cells<'a> {
+        fn get(self, i: usize) -> &'a UnsafeCell<u32> {
+            &self.0[i]
+        }
+    }
+
+    #[test]
+    fn two_loops_and_the_end_with_a_worker() {
+        in_every_order(3, || loops(2, &[2, 3]));
+    }
+
+    #[test]
+    fn a_loop_and_the_end_with_two_workers() {
+        in_every_order(2, || loops(3, &[2]));
+    }
+
+    #[test]
+    fn a_pool_that_never_ran_ends() {
+        in_every_order(4, || drop(Pool::new(2)));
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_next_loop_runs() {
+        in_every_order(2, || {
+            let pool = Pool::new(2);
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                pool.for_each(2, &|i| {
+                    if i == 1 {
+                        // `resume_unwind` prints nothing, thousands of times
+                        resume_unwind(Box::new("item 1"));
+                    }
+                });
+            }));
+            assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"item 1"));
+            let done = AtomicUsize::new(0);
+            pool.for_each(2, &|_| {
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(done.load(Ordering::Relaxed), 2);
+        });
     }
 }

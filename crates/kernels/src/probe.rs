@@ -4,7 +4,6 @@
 //! Arithmetic runs from registers in chains that don't wait for each other; reading streams through memory far larger
 //! than any cache. Both are best passes: what was disturbed says nothing about a limit.
 
-use crate::cpus;
 use crate::memory::{AllocError, Buffer, SharedPtr};
 use crate::pool::Pool;
 use crate::simd::{Op, Simd};
@@ -13,6 +12,7 @@ use half::bf16;
 use std::hint::black_box;
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use zonda_machine::{Peaks, Rate, cpus};
 
 /// Bytes of a vector.
 const VECTOR: usize = 64;
@@ -28,52 +28,23 @@ const STRETCH: usize = 1 << 20;
 /// Memory that is streamed through: at least this much, eight times the last cache, and a share for every thread.
 const READ_BYTES: usize = 512 << 20;
 const READ_BYTES_A_THREAD: usize = 32 << 20;
-/// A large model's weights: see [`Peaks::read_large`].
+/// A large model's weights: see [`Peaks::read_large_bytes_per_s`].
 pub const LARGE_BYTES: usize = 4 << 30;
 
-/// A rate with one core working, and with all.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rate {
-    /// One core, the others idle.
-    pub one: f64,
-    /// All threads together.
-    pub all: f64,
-}
-
-/// What a machine reaches on the instructions of one set.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Peaks {
-    /// Threads behind [`Rate::all`].
-    pub threads: usize,
-    /// Memory read, in bytes a second, out of half a GiB: as much as a small model has weights.
-    pub read: Rate,
-    /// Likewise out of [`LARGE_BYTES`]; `None` if that wasn't asked for. More memory is read more slowly where looking up
-    /// where pages lie no longer stays in a cache, as in virtual machines, whose pages are looked up twice.
-    pub read_large: Option<Rate>,
-    /// Bytes times bytes into 32 bits, in operations a second: a multiply-add is two.
-    pub int8: Rate,
-    /// `bf16` pairs into `f32`, likewise; `None` where no instruction does that and kernels compute with `f32`.
-    pub bf16: Option<Rate>,
-    /// `f32`, likewise.
-    pub f32: Rate,
-}
-
-/// How long [`Peaks::measure`] spends on each of its eight figures.
+/// How long [`measure`] spends on each of its eight figures.
 pub const EACH: Duration = Duration::from_millis(300);
 
-impl Peaks {
-    /// Measures with `threads` threads, pinned as the kernels' are, spending about `each` on every figure. `large` takes
-    /// [`LARGE_BYTES`] of memory, and the time to fill them. The calling thread stays where it is.
-    ///
-    /// # Errors
-    /// If there is no memory to read through.
-    pub fn measure(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<Peaks, AllocError> {
-        // a pool pins its caller, who may have other plans
-        std::thread::scope(|scope| {
-            let measured = scope.spawn(|| measure(isa, threads.max(1), each, large)).join();
-            measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
+/// Measures with `threads` threads, pinned as the kernels' are, spending about `each` on every figure. `large` also measures
+/// reading from [`LARGE_BYTES`] of memory, which takes that memory and the time to fill it. The calling thread is not pinned.
+///
+/// # Errors
+/// If the memory to read can't be had.
+pub fn measure(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<Peaks, AllocError> {
+    // a pool pins its caller, which may have other plans
+    std::thread::scope(|scope| {
+        let measured = scope.spawn(|| measure_here(isa, threads.max(1), each, large)).join();
+        measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Memory that is read through in pieces, to learn how fast that is *now*: between the steps of something whose speed is to
@@ -152,7 +123,7 @@ fn passes(isa: Isa, large: bool) -> Vec<Pass> {
 
 /// One parallel region for everything: each thread keeps the part of memory that it touched first, and those that a
 /// pass doesn't need sleep at the barrier.
-fn measure(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<Peaks, AllocError> {
+fn measure_here(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<Peaks, AllocError> {
     let small = (READ_BYTES.max(8 * cpus::last_cache_bytes()) / threads).max(READ_BYTES_A_THREAD);
     let small = small.next_multiple_of(STRETCH);
     let part = if large { small.max((LARGE_BYTES / threads).next_multiple_of(STRETCH)) } else { small };
@@ -186,16 +157,17 @@ fn measure(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<Peak
         let these = passes.iter().zip(&rates).filter(|(p, _)| p.what == what && p.all == all);
         these.map(|(_, &rate)| rate).fold(0.0, f64::max)
     };
-    let rate = |what| Rate { one: best(what, false), all: best(what, true) };
+    let rate = |what| Rate { one_core: best(what, false), all_threads: best(what, true) };
     let bf16 = isa.bf16_dot().then(|| rate(What::Bf16));
     let read_large = large.then(|| rate(What::ReadLarge));
     Ok(Peaks {
         threads,
-        read: rate(What::Read),
-        read_large,
-        int8: rate(What::Int8),
-        bf16,
-        f32: rate(What::F32),
+        instruction_set: isa.describe().to_owned(),
+        read_bytes_per_s: rate(What::Read),
+        read_large_bytes_per_s: read_large,
+        int8_ops_per_s: rate(What::Int8),
+        bf16_ops_per_s: bf16,
+        f32_ops_per_s: rate(What::F32),
     })
 }
 
@@ -392,13 +364,12 @@ mod tests {
     #[test]
     fn every_figure_is_there() {
         for (isa, threads) in [(Isa::best(), 2), (Isa::named("scalar").unwrap(), 1)] {
-            let peaks = Peaks::measure(isa, threads, Duration::from_millis(6), false).unwrap();
-            assert_eq!(peaks.read_large, None);
-            assert_eq!((peaks.threads, peaks.bf16.is_some()), (threads, isa.bf16_dot()));
-            for rate in
-                [Some(peaks.read), Some(peaks.int8), peaks.bf16, Some(peaks.f32)].into_iter().flatten()
-            {
-                assert!(rate.one.is_normal() && rate.all.is_normal() && rate.one > 0.0 && rate.all > 0.0);
+            let peaks = measure(isa, threads, Duration::from_millis(6), false).unwrap();
+            assert_eq!((peaks.read_large_bytes_per_s, &peaks.instruction_set[..]), (None, isa.describe()));
+            assert_eq!((peaks.threads, peaks.bf16_ops_per_s.is_some()), (threads, isa.bf16_dot()));
+            let always = [peaks.read_bytes_per_s, peaks.int8_ops_per_s, peaks.f32_ops_per_s];
+            for rate in always.into_iter().chain(peaks.bf16_ops_per_s) {
+                assert!([rate.one_core, rate.all_threads].iter().all(|r| r.is_normal() && *r > 0.0));
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Models stored for adjacent pairs have their Q and K rows reordered at load, so that one kernel serves both.
 
+use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
 
 /// Turns one head in place.
@@ -13,6 +14,14 @@ pub struct Rotate<'a> {
     pub cos: &'a [f32],
     /// Sines, `[head_dim / 2]`.
     pub sin: &'a [f32],
+}
+
+impl Rotate<'_> {
+    /// Runs the kernel on an instruction set.
+    #[inline(never)]
+    pub fn on(self, isa: Isa) {
+        isa.run_floats(self);
+    }
 }
 
 impl Op for Rotate<'_> {

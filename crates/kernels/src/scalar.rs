@@ -35,17 +35,35 @@ fn dot4(acc: i32, w: i32, a: i32) -> i32 {
     (0..4).fold(acc, |sum, j| sum + i32::from(w[j]) * i32::from(a[j] as i8))
 }
 
+#[inline(never)]
+fn run<O: Op>(op: O) -> O::Out {
+    op.run(Scalar)
+}
+
 // SAFETY: no CPU feature is used.
 unsafe impl Simd for Scalar {
     type F = F;
     type I = I;
     type Dots = I;
     const TILE: usize = 2;
+    const QUERIES: usize = 2;
     const BF16_DOT: bool = false;
+
+    type Floats = Self;
+    type Bytes = Self;
+
+    #[inline(always)]
+    fn floats(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn bytes(self) -> Self {
+        self
+    }
 
     #[inline(always)]
     fn vectorize<O: Op>(self, op: O) -> O::Out {
-        op.run(self)
+        run(op)
     }
 
     #[inline(always)]

@@ -39,7 +39,7 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// 16 bits where one doesn't and widening each product would cost more than the product.
     type Dots: Copy;
 
-    /// Most tokens in a register tile of quantised weights (tokens × panels of 16 rows); at most [`crate::acts::TILE`].
+    /// Most tokens in a register tile of quantised weights (tokens × panels of 16 rows); at most [`crate::activations::TILE`].
     const TILE: usize;
     /// As [`Simd::TILE`], of float weights, whose sums take half the registers.
     const FLOAT_TILE: usize = Self::TILE;
@@ -50,10 +50,24 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// [`Simd::dot8`] takes 128 off every `w`, since this set multiplies signed bytes with signed ones: a zero point that
     /// costs nothing.
     const DOT8_CENTRES: bool = false;
+    /// Most queries in a tile of attention.
+    const QUERIES: usize;
     /// [`Simd::dot_bf16`] is one instruction here.
     const BF16_DOT: bool;
 
-    /// Runs `op` in a function that has this instruction set enabled.
+    /// The smallest set that computes with `f32` and converts as this one does: kernels without dot products are compiled for
+    /// it only.
+    type Floats: Simd;
+    /// The smallest set that has the byte dot products of this one.
+    type Bytes: Simd;
+
+    /// This CPU's [`Simd::Floats`].
+    fn floats(self) -> Self::Floats;
+    /// This CPU's [`Simd::Bytes`].
+    fn bytes(self) -> Self::Bytes;
+
+    /// Runs `op` in a function that has this instruction set enabled. The function is never inlined, so that a kernel can be
+    /// cut into parts that compile by themselves.
     fn vectorize<O: Op>(self, op: O) -> O::Out;
 
     /// Every lane `x`.

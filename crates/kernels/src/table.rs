@@ -47,11 +47,28 @@ macro_rules! sets {
                 }
             }
 
-            /// Runs a kernel compiled for this set.
+            /// Runs a kernel compiled for this set. It is compiled where this is called, once for every set: other crates
+            /// use the kernels' own functions, such as [`crate::norm::RmsNorm::on`].
             #[inline]
             pub fn run<O: Op>(self, op: O) -> O::Out {
                 match self.0 {
                     $($(#[$arch])? Kind::$kind(s) => s.vectorize(op),)*
+                }
+            }
+
+            /// As [`Isa::run`], of a kernel without dot products: sets that differ only in those share its code.
+            #[inline]
+            pub(crate) fn run_floats<O: Op>(self, op: O) -> O::Out {
+                match self.0 {
+                    $($(#[$arch])? Kind::$kind(s) => s.floats().vectorize(op),)*
+                }
+            }
+
+            /// As [`Isa::run`], of a kernel without `bf16` dot products.
+            #[inline]
+            pub(crate) fn run_bytes<O: Op>(self, op: O) -> O::Out {
+                match self.0 {
+                    $($(#[$arch])? Kind::$kind(s) => s.bytes().vectorize(op),)*
                 }
             }
         }

@@ -3,8 +3,8 @@
 use half::f16;
 use proptest::prelude::*;
 use zonda_kernels::Isa;
-use zonda_kernels::activation::{AddScaled, SiluMul};
 use zonda_kernels::attention::{Attend, Hadamard, KvType, Merge, PAGE, Query, SPLIT, Scratch, StoreKv};
+use zonda_kernels::elementwise::{AddScaled, SiluMul};
 use zonda_kernels::norm::{RmsNorm, RmsNormInPlace};
 use zonda_kernels::rope::Rotate;
 use zonda_kernels::simd::{LANES, Op, Simd};
@@ -112,8 +112,19 @@ fn close(got: &[f32], want: &[f64], tolerance: f64, what: &str) {
     }
 }
 
-/// One place that calls the kernel: it is compiled once per instruction set for each.
-#[allow(clippy::too_many_arguments)] // the kernel's
+/// Queries `[ranges, head_dim]` that see these positions, and their rows of `out`, `[ranges, width]`.
+fn queries(
+    q: &[f32],
+    out: &mut [f32],
+    head_dim: usize,
+    width: usize,
+    ranges: &[(usize, usize)],
+) -> Vec<Query> {
+    let rows = q.chunks(head_dim).zip(out.chunks_mut(width)).zip(ranges);
+    // SAFETY: every test here keeps both slices, and looks at `out` only after it has attended.
+    rows.map(|((q, out), &(from, to))| unsafe { Query::new(q, out, from, to) }).collect()
+}
+
 fn attend(
     isa: Isa,
     queries: &[Query],
@@ -124,29 +135,30 @@ fn attend(
     split: Option<usize>,
 ) {
     let page = |i: usize| bytemuck::cast_slice::<u32, u8>(&pages[i]);
-    isa.run(Attend { queries, head_dim, scale, kv, page, scratch: &mut Scratch::default(), split });
+    Attend { queries, head_dim, scale, kv, page: &page, scratch: &mut Scratch::default(), split }.on(isa);
 }
 
 fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(usize, usize)], seed: u64) {
     let keys = decided(kv, positions * head_dim, head_dim, seed, 1.0);
     let vals = decided(kv, positions * head_dim, head_dim, seed + 1, 2.0);
-    let queries = values(windows.len() * head_dim, seed + 2, 3.0);
+    let q = values(windows.len() * head_dim, seed + 2, 3.0);
     let mut pages = vec![vec![0u32; kv.page_bytes(head_dim) / 4]; positions.div_ceil(PAGE)];
     for p in 0..positions {
         // every set writes the same bits
         let isa = Isa::all()[p % Isa::all().len()];
-        isa.run(StoreKv {
+        StoreKv {
             page: bytemuck::cast_slice_mut(&mut pages[p / PAGE]),
             kv,
             at: p % PAGE,
             key: &keys[p * head_dim..][..head_dim],
             value: &vals[p * head_dim..][..head_dim],
-        });
+        }
+        .on(isa);
     }
     let (stored_keys, stored_vals) = (as_stored(kv, &keys, head_dim), as_stored(kv, &vals, head_dim));
     let scale = 1.0 / (head_dim as f32).sqrt();
     let mut want = Vec::new();
-    for (q, &(from, to)) in queries.chunks(head_dim).zip(windows) {
+    for (q, &(from, to)) in q.chunks(head_dim).zip(windows) {
         let score = |p: usize| -> f64 {
             let key = &stored_keys[p * head_dim..][..head_dim];
             q.iter().zip(key).map(|(&q, &k)| f64::from(q) * k).sum::<f64>() * f64::from(scale)
@@ -160,20 +172,11 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
     }
     for isa in Isa::all() {
         let mut out = vec![f32::NAN; want.len()];
-        let work: Vec<Query> = windows
-            .iter()
-            .enumerate()
-            .map(|(i, &(from, to))| Query {
-                q: queries[i * head_dim..].as_ptr(),
-                out: out[i * head_dim..].as_mut_ptr(),
-                from,
-                to,
-            })
-            .collect();
+        let work = queries(&q, &mut out, head_dim, head_dim, windows);
         attend(isa, &work, head_dim, scale, kv, &pages, None);
         close(&out, &want, 2e-5, &format!("attention on {} ({})", isa.describe(), kv.name()));
         assert_eq!(
-            by_splits(isa, &work, head_dim, scale, kv, &pages),
+            by_splits(isa, &q, windows, head_dim, scale, kv, &pages),
             out,
             "in splits on {}",
             isa.describe()
@@ -184,24 +187,24 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
 /// What several threads do with a long context: every split on its own, then merged.
 fn by_splits(
     isa: Isa,
-    work: &[Query],
+    q: &[f32],
+    windows: &[(usize, usize)],
     head_dim: usize,
     scale: f32,
     kv: KvType,
     pages: &[Vec<u32>],
 ) -> Vec<f32> {
-    let (from, to) = work.iter().fold((usize::MAX, 0), |(from, to), q| (from.min(q.from), to.max(q.to)));
+    let (from, to) = windows.iter().fold((usize::MAX, 0), |(from, to), w| (from.min(w.0), to.max(w.1)));
     let splits = from / SPLIT..to.div_ceil(SPLIT);
-    let stride = work.len() * (head_dim + 2);
+    let stride = windows.len() * (head_dim + 2);
     let mut parts = vec![f32::NAN; splits.len() * stride];
     for (split, part) in splits.zip(parts.chunks_mut(stride)) {
-        let row = |i: usize, q: &Query| Query { out: part[i * (head_dim + 2)..].as_ptr().cast_mut(), ..*q };
-        let queries: Vec<Query> = work.iter().enumerate().map(|(i, q)| row(i, q)).collect();
-        attend(isa, &queries, head_dim, scale, kv, pages, Some(split));
+        let work = queries(q, part, head_dim, head_dim + 2, windows);
+        attend(isa, &work, head_dim, scale, kv, pages, Some(split));
     }
-    let mut out = vec![f32::NAN; work.len() * head_dim];
+    let mut out = vec![f32::NAN; windows.len() * head_dim];
     for (i, out) in out.chunks_mut(head_dim).enumerate() {
-        isa.run(Merge { parts: &parts[i * (head_dim + 2)..], stride, out });
+        Merge { parts: &parts[i * (head_dim + 2)..], stride, out }.on(isa);
     }
     out
 }
@@ -241,19 +244,19 @@ proptest! {
         for isa in Isa::all() {
             let on = isa.describe();
             let mut out = vec![f32::NAN; n];
-            isa.run(RmsNorm { x: &x, weight: &w, eps: 1e-5, out: &mut out });
+            RmsNorm { x: &x, weight: &w, eps: 1e-5, out: &mut out }.on(isa);
             close(&out, &normed, 2e-6, &format!("norm on {on}"));
             let mut out = x.clone();
-            isa.run(RmsNormInPlace { x: &mut out, weight: &w, eps: 1e-5 });
+            RmsNormInPlace { x: &mut out, weight: &w, eps: 1e-5 }.on(isa);
             close(&out, &normed, 2e-6, &format!("norm in place on {on}"));
             let mut out = vec![f32::NAN; n];
-            isa.run(SiluMul { gate: &x, up: &w, out: &mut out });
+            SiluMul { gate: &x, up: &w, out: &mut out }.on(isa);
             close(&out, &silu, 2e-6, &format!("silu on {on}"));
             let mut out = x.clone();
-            isa.run(AddScaled { x: &mut out, y: &w, scale: 0.25 });
+            AddScaled { x: &mut out, y: &w, scale: 0.25 }.on(isa);
             close(&out, &added, 1e-6, &format!("sum on {on}"));
             let mut out = head.clone();
-            isa.run(Rotate { head: &mut out, cos: &cos, sin: &sin });
+            Rotate { head: &mut out, cos: &cos, sin: &sin }.on(isa);
             close(&out, &turned, 2e-6, &format!("rope on {on}"));
         }
     }
@@ -279,20 +282,15 @@ fn the_bits_do_not_depend_on_how_many_queries_there_are() {
         let mut pages = vec![vec![0u32; kv.page_bytes(head_dim) / 4]; positions.div_ceil(PAGE)];
         for (p, (key, value)) in keys.chunks(head_dim).zip(vals.chunks(head_dim)).enumerate() {
             let page = bytemuck::cast_slice_mut(&mut pages[p / PAGE]);
-            Isa::best().run(StoreKv { page, kv, at: p % PAGE, key, value });
+            StoreKv { page, kv, at: p % PAGE, key, value }.on(Isa::best());
         }
         for isa in Isa::all() {
             let run = |queries: usize| {
                 let mut out = vec![f32::NAN; queries * head_dim];
-                let at = out.as_mut_ptr();
-                let of = |i: usize| Query {
-                    q: q.as_ptr(),
-                    out: at.wrapping_add(i * head_dim),
-                    from: 0,
-                    to: positions,
-                };
-                let queries: Vec<Query> = (0..queries).map(of).collect();
-                attend(isa, &queries, head_dim, 0.125, kv, &pages, None);
+                let rows = out.chunks_mut(head_dim);
+                // SAFETY: `q` and `out` live, and `out` is looked at only afterwards.
+                let work: Vec<Query> = rows.map(|row| unsafe { Query::new(&q, row, 0, positions) }).collect();
+                attend(isa, &work, head_dim, 0.125, kv, &pages, None);
                 out
             };
             let one = run(1);
@@ -319,7 +317,7 @@ fn hadamard_is_its_own_inverse_and_keeps_scores() {
         for isa in Isa::all() {
             let turned = |x: &[f32]| {
                 let mut head = x.to_vec();
-                isa.run(Hadamard { head: &mut head });
+                Hadamard { head: &mut head }.on(isa);
                 head
             };
             let what = format!("{head_dim} on {}", isa.describe());
@@ -340,15 +338,24 @@ fn a_nan_in_the_cache_shows() {
         for at in 0..3 {
             let (k, v) = if at == 1 { (key, value) } else { (0.5, 0.5) };
             let page = bytemuck::cast_slice_mut(&mut page);
-            Isa::best().run(StoreKv { page, kv, at, key: &[k; 32], value: &[v; 32] });
+            StoreKv { page, kv, at, key: &[k; 32], value: &[v; 32] }.on(Isa::best());
         }
         for isa in Isa::all() {
             let (q, mut out) = ([1.0f32; 32], [0.0f32; 32]);
-            let queries = [Query { q: q.as_ptr(), out: out.as_mut_ptr(), from: 0, to: 3 }];
-            attend(isa, &queries, 32, 1.0, kv, std::slice::from_ref(&page), None);
+            let work = queries(&q, &mut out, 32, 32, &[(0, 3)]);
+            attend(isa, &work, 32, 1.0, kv, std::slice::from_ref(&page), None);
             assert!(out.iter().all(|v| v.is_nan()), "{out:?} on {}", isa.describe());
         }
     }
+}
+
+#[test]
+#[should_panic(expected = "queries and outputs of one head")]
+fn a_query_of_another_length_is_refused() {
+    let page = vec![0u32; KvType::F32.page_bytes(64) / 4];
+    let (q, mut out) = ([1.0f32; 32], [0.0f32; 32]);
+    let work = queries(&q, &mut out, 32, 32, &[(0, 3)]);
+    attend(Isa::best(), &work, 64, 1.0, KvType::F32, std::slice::from_ref(&page), None);
 }
 
 /// Runs one method of every instruction set on 16 lanes.

@@ -1,10 +1,11 @@
 //! Every matmul kernel on every instruction set this machine has, against `f64` sums over dequantised values.
 
 use proptest::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::memory::Arena;
 use zonda_kernels::quantize::quantize;
-use zonda_kernels::{ActKind, Acts, DType, Isa, Job, Packed, Pool, act_kind, matmul};
+use zonda_kernels::{ActivationKind, Activations, DType, Isa, Job, Packed, Pool, activation_kind, matmul};
 
 /// A small reproducible generator of values in −1..1, with an outlier now and then.
 fn values(n: usize, seed: u64) -> Vec<f32> {
@@ -20,29 +21,29 @@ fn values(n: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-fn filled(isa: Isa, x: &[f32], cols: usize, kinds: &[ActKind]) -> Acts {
+fn filled(isa: Isa, x: &[f32], cols: usize, kinds: &[ActivationKind]) -> Activations {
     let tokens = x.len() / cols;
-    let mut acts = Acts::new();
-    acts.reset(tokens, cols, kinds);
-    let rows = acts.rows();
+    let mut activations = Activations::new();
+    activations.reset(tokens, cols, kinds);
+    let rows = activations.rows();
     for t in 0..tokens {
-        // SAFETY: one thread, each row once, `acts` alive.
+        // SAFETY: one thread, and no slice of a row is kept.
         unsafe {
             rows.row(t).copy_from_slice(&x[t * cols..][..cols]);
-            rows.convert(isa, t, kinds);
+            rows.convert(isa, t);
         }
     }
-    acts
+    activations
 }
 
 /// What the activations become before they are multiplied, as plain `f32`.
-fn seen(kind: ActKind, x: &[f32], cols: usize) -> Vec<f32> {
+fn seen(kind: ActivationKind, x: &[f32], cols: usize) -> Vec<f32> {
     match kind {
-        ActKind::F32 => x.to_vec(),
-        ActKind::Bf16 => x.iter().map(|&v| half::bf16::from_f32(v).to_f32()).collect(),
-        ActKind::Quant => x
+        ActivationKind::F32 => x.to_vec(),
+        ActivationKind::Bf16 => x.iter().map(|&v| half::bf16::from_f32(v).to_f32()).collect(),
+        ActivationKind::Quant => x
             .chunks(cols)
-            .flat_map(|row| row.chunks(zonda_kernels::acts::GROUP))
+            .flat_map(|row| row.chunks(zonda_kernels::activations::GROUP))
             .flat_map(|group| {
                 let amax = group.iter().fold(0.0f32, |m, v| m.max(v.abs()));
                 let (scale, inverse) = (amax / 127.0, if amax > 0.0 { 127.0 / amax } else { 0.0 });
@@ -64,13 +65,13 @@ fn check(dtype: DType, rows: usize, cols: usize, tokens: usize, threads: usize, 
         Packed::pack(&pool, &Arena::new(), dtype, rows, cols, |r| &stored[r * row_bytes..][..row_bytes])
             .unwrap();
     for isa in Isa::all() {
-        let kind = act_kind(isa, dtype);
-        let acts = filled(isa, &x, cols, &[kind]);
+        let kind = activation_kind(isa, dtype);
+        let activations = filled(isa, &x, cols, &[kind]);
         let stride = rows + 3;
         let base = values(tokens * stride, seed + 2);
         for add in [false, true] {
             let mut out = base.clone();
-            matmul(isa, &pool, &acts, &mut [Job { weights: &packed, out: &mut out, stride, add }]);
+            matmul(isa, &pool, &activations, &mut [Job { weights: &packed, out: &mut out, stride, add }]);
             let a = seen(kind, &x, cols);
             for t in 0..tokens {
                 for r in 0..rows {
@@ -133,14 +134,14 @@ fn a_token_does_not_depend_on_its_batch() {
             Packed::pack(&pool, &Arena::new(), dtype, rows, cols, |r| &stored[r * row_bytes..][..row_bytes])
                 .unwrap();
         for isa in Isa::all() {
-            let kinds = [act_kind(isa, dtype)];
+            let kinds = [activation_kind(isa, dtype)];
             let run = |x: &[f32]| {
-                let acts = filled(isa, x, cols, &kinds);
-                let mut out = vec![0.0; acts.tokens() * rows];
+                let activations = filled(isa, x, cols, &kinds);
+                let mut out = vec![0.0; activations.tokens() * rows];
                 matmul(
                     isa,
                     &pool,
-                    &acts,
+                    &activations,
                     &mut [Job { weights: &packed, out: &mut out, stride: rows, add: false }],
                 );
                 out
@@ -166,12 +167,12 @@ fn nan_and_infinity_in_activations_show() {
                 Packed::pack(&pool, &Arena::new(), dtype, 16, 256, |r| &stored[r * row_bytes..][..row_bytes])
                     .unwrap();
             for isa in Isa::all() {
-                let acts = filled(isa, &x, 256, &[act_kind(isa, dtype)]);
+                let activations = filled(isa, &x, 256, &[activation_kind(isa, dtype)]);
                 let mut out = vec![0.0; 16];
                 matmul(
                     isa,
                     &pool,
-                    &acts,
+                    &activations,
                     &mut [Job { weights: &packed, out: &mut out, stride: 16, add: false }],
                 );
                 let lost = out.iter().filter(|v| v.is_finite()).count();
@@ -179,4 +180,61 @@ fn nan_and_infinity_in_activations_show() {
             }
         }
     }
+}
+
+/// 16 rows of 32 columns.
+fn small(pool: &Pool, dtype: DType) -> Packed {
+    let mut stored = Vec::new();
+    quantize(dtype, &values(16 * 32, 9), &mut stored);
+    let row_bytes = stored.len() / 16;
+    Packed::pack(pool, &Arena::new(), dtype, 16, 32, |r| &stored[r * row_bytes..][..row_bytes]).unwrap()
+}
+
+#[test]
+fn activations_without_the_form_that_weights_read_are_refused() {
+    let pool = Pool::new(1);
+    for dtype in DType::ALL.into_iter().filter(|t| t.block_len() <= 32) {
+        let packed = small(&pool, dtype);
+        for isa in Isa::all() {
+            let mut activations = Activations::new();
+            activations.reset(1, 32, &[]);
+            let needed = activation_kind(isa, dtype);
+            let multiply = |activations: &Activations| {
+                let mut out = vec![0.0; 16];
+                let job = Job { weights: &packed, out: &mut out, stride: 16, add: false };
+                catch_unwind(AssertUnwindSafe(|| matmul(isa, &pool, activations, &mut [job])))
+            };
+            assert_eq!(multiply(&activations).is_ok(), needed == ActivationKind::F32, "{dtype}");
+            activations.reset(1, 32, &[needed]);
+            assert!(multiply(&activations).is_ok(), "{dtype}");
+            // room of an earlier shape is no form of this one
+            activations.reset(1, 32, &[]);
+            assert_eq!(activations.holds(needed), needed == ActivationKind::F32);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "room for the product")]
+fn a_stride_that_overflows_is_refused() {
+    let pool = Pool::new(1);
+    let mut activations = Activations::new();
+    activations.reset(3, 32, &[]);
+    let (weights, mut out) = (small(&pool, DType::F32), vec![0.0; 16]);
+    // twice the stride is 0 in a `usize`
+    let job = Job { weights: &weights, out: &mut out, stride: 1 << (usize::BITS - 1), add: false };
+    matmul(Isa::best(), &pool, &activations, &mut [job]);
+}
+
+#[test]
+#[should_panic(expected = "that an address can reach")]
+fn activations_whose_size_overflows_are_refused() {
+    Activations::new().reset(1 << (usize::BITS / 2), 1 << (usize::BITS / 2), &[]);
+}
+
+#[test]
+fn a_matrix_whose_size_overflows_is_an_error() {
+    // a group of 64 rows takes 256 bytes
+    let rows = 64 << (usize::BITS - 8);
+    assert!(Packed::pack(&Pool::new(1), &Arena::new(), DType::F32, rows, 1, |_| &[0; 4]).is_err());
 }

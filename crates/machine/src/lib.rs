@@ -1,1 +1,29 @@
-//! The computer: cores and affinity, memory and control groups, load, throttling, energy; it knows no models.
+//! The computer that a model runs on: facts and a few settings. It knows no models, and it judges nothing: warnings are made
+//! of these facts elsewhere.
+//!
+//! * [`cpus`]: which CPUs and cores this process may use, pinning threads to them, the default number of threads;
+//! * [`memory`]: how much memory this process can get, by the machine and its control groups;
+//! * [`page_cache`]: how much of a file the system keeps in memory;
+//! * [`load`]: other work on the machine, and time taken by a hypervisor;
+//! * [`heat`]: temperature and throttling;
+//! * [`usage`]: CPU time, memory and context switches of this process;
+//! * [`energy`]: joules used by the processor packages (RAPL);
+//! * [`Machine`]: what the machine is, as records have it;
+//! * [`Peaks`] and [`Rate`]: what the machine can do at most.
+//!
+//! Linux tells all of it. Elsewhere the functions return `None`, an empty list or an error, as each one says.
+
+pub mod cpus;
+pub mod energy;
+mod files;
+pub mod heat;
+pub mod load;
+mod machine;
+pub mod memory;
+pub mod page_cache;
+mod peaks;
+mod sys;
+pub mod usage;
+
+pub use machine::Machine;
+pub use peaks::{Peaks, Rate};

@@ -1,24 +1,23 @@
 //! The attention half of a layer: Q, K, V → bias, QK norm, RoPE → KV cache → attention → output projection.
 //!
 //! Work is cut by KV head and, within a prompt, by page; a decode step over a long context also by [`SPLIT`], so that few KV
-//! heads still keep all threads busy. How it is cut changes no bit of the result.
+//! heads still keep all threads busy. The way it is cut changes no bit of the result.
 
-use crate::forward::{Rows, Run, kinds};
+use crate::forward::{Rows, Run, Step, kinds};
 use crate::kv::{KvCache, KvWriter};
-use crate::rope::Angles;
 use crate::weights::{Layer, Linear};
 use std::cell::RefCell;
 use std::ops::Range;
 use zonda_engine::forward::{Batch, Limits, Span};
 use zonda_engine::load::ModelSpec;
-use zonda_kernels::activation::AddScaled;
-use zonda_kernels::acts::TILE;
+use zonda_kernels::activations::TILE;
 use zonda_kernels::attention::{Attend, Hadamard, Merge, PAGE, Query, SPLIT, Scratch, StoreKv};
+use zonda_kernels::elementwise::AddScaled;
 use zonda_kernels::norm::RmsNormInPlace;
 use zonda_kernels::rope::Rotate;
-use zonda_kernels::{Acts, Job, matmul};
+use zonda_kernels::{Activations, Job, matmul};
 
-/// What attention writes between its projections.
+/// Buffers between the projections of attention.
 #[derive(Debug, Default)]
 pub(crate) struct AttentionBuffers {
     /// `[tokens, heads · head_dim]`
@@ -30,7 +29,7 @@ pub(crate) struct AttentionBuffers {
     /// Of a decode step, `[splits of all spans, heads · (head_dim + 2)]`
     parts: Vec<f32>,
     /// `[tokens, heads · head_dim]`, written by attention, read by the output projection
-    pub mixed: Acts,
+    pub mixed: Activations,
 }
 
 /// Some tokens of one span.
@@ -45,29 +44,26 @@ struct Piece<'a> {
 }
 
 impl AttentionBuffers {
-    /// Makes room for the splits of everything that the cache can hold, so that decode steps never allocate. Memory that
-    /// is not reached is not touched.
+    /// Makes room for the splits of everything that the cache can hold, so that decode steps never allocate. Memory that is
+    /// never used is never touched.
     pub fn reserve(&mut self, spec: &ModelSpec, limits: &Limits) {
         let splits = limits.kv_tokens.div_ceil(SPLIT) + 2 * limits.slots;
         self.parts.reserve(splits * spec.heads * (spec.head_dim + 2));
     }
 
-    /// Adds the attention block's output to the residual stream `x`, `[tokens, hidden]`.
-    #[allow(clippy::too_many_arguments)] // one call; a struct would only rename them
+    /// Adds the attention block's output to the residual stream `x`, `[tokens, hidden]`. `l` is the layer's number in the cache.
     pub fn run(
         &mut self,
-        run: Run<'_>,
-        spec: &ModelSpec,
+        step: Step<'_>,
         layer: &Layer,
         l: usize,
-        window: Option<usize>,
-        batch: &Batch<'_>,
-        angles: &Angles,
         kv: &mut KvCache,
-        normed: &Acts,
+        normed: &Activations,
         x: &mut [f32],
     ) {
+        let Step { run, spec, batch, .. } = step;
         let tokens = normed.tokens();
+        assert_eq!(tokens, batch.tokens(), "a row for every token of the batch");
         let (q_cols, kv_cols) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         self.q.resize(tokens * q_cols, 0.0);
         self.k.resize(tokens * kv_cols, 0.0);
@@ -78,46 +74,44 @@ impl AttentionBuffers {
         self.mixed.reset(tokens, q_cols, &kinds);
         let mixed = self.mixed.rows();
         let heads = Heads {
-            run,
-            spec,
+            step,
             layer,
             l,
-            window,
-            angles,
             kv: kv.writer(),
             q: Rows::new(&mut self.q, q_cols),
             k: Rows::new(&mut self.k, kv_cols),
             v: Rows::new(&mut self.v, kv_cols),
         };
         if batch.spans.iter().all(|s| s.tokens.len() == 1) {
-            heads.decode(batch, &mut self.parts);
+            heads.decode(&mut self.parts);
             let (parts, stride) = (&self.parts, heads.part_len());
             run.pool.split(tokens, TILE, &|rows| {
                 for t in rows {
                     let first: usize = batch.spans[..t].iter().map(|s| heads.splits(s).len()).sum();
                     let parts = &parts[first * stride..][..heads.splits(&batch.spans[t]).len() * stride];
-                    // SAFETY: each row belongs to one range, and `mixed` stays borrowed until the loop ends.
+                    // SAFETY: each row belongs to one range, so to one thread; the slice is not used beyond `turn_back`.
                     unsafe {
-                        heads.merge(parts, mixed.row(t));
-                        heads.turn_back(mixed.row(t));
-                        mixed.convert(run.isa, t, &kinds);
+                        let row = mixed.row(t);
+                        heads.merge(parts, row);
+                        heads.turn_back(row);
+                        mixed.convert(run.isa, t);
                     }
                 }
             });
         } else {
-            heads.rotate_all(batch);
+            heads.rotate_all();
             // later pieces see more and take longer: they are handed out first
             each_piece(run, batch, spec.kv_heads, &|piece, head| {
-                // SAFETY: these columns of these rows belong to this piece and KV head alone.
-                let out = |t: usize, h: usize| unsafe { mixed.row(t).as_mut_ptr().add(h * spec.head_dim) };
+                // SAFETY: these columns of these rows belong to this piece and KV head alone, and each is asked for once.
+                let out = |t: usize, h: usize| unsafe { mixed.part(t, h * spec.head_dim, spec.head_dim) };
                 heads.attend(piece, head, &out, None);
             });
             run.pool.split(tokens, TILE, &|rows| {
                 for t in rows {
-                    // SAFETY: as above.
+                    // SAFETY: each row belongs to one range, so to one thread; the slice is not used beyond `turn_back`.
                     unsafe {
                         heads.turn_back(mixed.row(t));
-                        mixed.convert(run.isa, t, &kinds);
+                        mixed.convert(run.isa, t);
                     }
                 }
             });
@@ -149,7 +143,7 @@ fn each_piece(run: Run<'_>, batch: &Batch<'_>, kv_heads: usize, body: &(dyn Fn(P
 }
 
 /// Q, K and V in one parallel loop.
-fn project(run: Run<'_>, normed: &Acts, outputs: [(&Linear, &mut Vec<f32>); 3]) {
+fn project(run: Run<'_>, normed: &Activations, outputs: [(&Linear, &mut Vec<f32>); 3]) {
     let mut jobs = outputs.map(|(linear, out)| {
         let weights = &linear.matrix.packed;
         Job { weights, out, stride: weights.rows(), add: false }
@@ -159,12 +153,9 @@ fn project(run: Run<'_>, normed: &Acts, outputs: [(&Linear, &mut Vec<f32>); 3]) 
 
 /// What the work on one KV head (and its group of query heads) needs; heads are independent of each other.
 struct Heads<'a> {
-    run: Run<'a>,
-    spec: &'a ModelSpec,
+    step: Step<'a>,
     layer: &'a Layer,
     l: usize,
-    window: Option<usize>,
-    angles: &'a Angles,
     kv: KvWriter<'a>,
     q: Rows,
     k: Rows,
@@ -173,23 +164,25 @@ struct Heads<'a> {
 
 impl Heads<'_> {
     /// Rotates and stores every span's queries, keys and values.
-    fn rotate_all(&self, batch: &Batch<'_>) {
-        each_piece(self.run, batch, self.spec.kv_heads, &|piece, head| self.rotate_and_store(piece, head));
+    fn rotate_all(&self) {
+        let Step { run, spec, batch, .. } = self.step;
+        each_piece(run, batch, spec.kv_heads, &|piece, head| self.rotate_and_store(piece, head));
     }
 
     /// Attention of spans of one token, cut by KV head and split, into `parts`.
-    fn decode(&self, batch: &Batch<'_>, parts: &mut Vec<f32>) {
-        let (kv_heads, stride) = (self.spec.kv_heads, self.part_len());
+    fn decode(&self, parts: &mut Vec<f32>) {
+        let batch = self.step.batch;
+        let (kv_heads, stride) = (self.step.spec.kv_heads, self.part_len());
         let splits: usize = batch.spans.iter().map(|s| self.splits(s).len()).sum();
         parts.resize(splits * stride, 0.0);
         let parts = Rows::new(parts, stride);
         // where no span has several splits, the thread that rotates a head goes on to attend
         let short = splits == batch.spans.len();
         if !short {
-            self.rotate_all(batch);
+            self.rotate_all();
         }
         // a head's splits follow each other, and a thread takes runs of them: it reads on where it stopped
-        self.run.pool.split(splits * kv_heads, 1, &|items| {
+        self.step.run.pool.split(splits * kv_heads, 1, &|items| {
             for i in items {
                 let (part, head) = (i % splits, i / splits);
                 let (mut first, mut row) = (0, 0);
@@ -203,9 +196,9 @@ impl Heads<'_> {
                     self.rotate_and_store(piece, head);
                 }
                 let split = self.splits(span).start + part - first;
-                let width = self.spec.head_dim + 2;
-                // SAFETY: the row is this split's, its columns this head's.
-                let out = |_: usize, h: usize| unsafe { parts.part(part, h * width, width).as_mut_ptr() };
+                let width = self.step.spec.head_dim + 2;
+                // SAFETY: the row is this split's, its columns this head's, and each is asked for once.
+                let out = |_: usize, h: usize| unsafe { parts.part(part, h * width, width) };
                 self.attend(piece, head, &out, Some(split));
             }
         });
@@ -214,32 +207,34 @@ impl Heads<'_> {
     /// The splits that a span of one token sees.
     fn splits(&self, span: &Span<'_>) -> Range<usize> {
         let to = span.start + 1;
-        self.window.map_or(0, |w| to.saturating_sub(w)) / SPLIT..to.div_ceil(SPLIT)
+        self.layer.window.map_or(0, |w| to.saturating_sub(w)) / SPLIT..to.div_ceil(SPLIT)
     }
 
-    /// Values that a split leaves behind: of every head its sums, its maximum and its total.
+    /// Values of one split: of every head its sums, its maximum and its total.
     fn part_len(&self) -> usize {
-        self.spec.heads * (self.spec.head_dim + 2)
+        self.step.spec.heads * (self.step.spec.head_dim + 2)
     }
 
     /// One token's splits, `[splits, heads · (head_dim + 2)]`, into its row, `[heads · head_dim]`.
     fn merge(&self, parts: &[f32], row: &mut [f32]) {
-        let (dim, stride) = (self.spec.head_dim, self.part_len());
+        let (dim, stride) = (self.step.spec.head_dim, self.part_len());
         for (h, out) in row.chunks_exact_mut(dim).enumerate() {
-            self.run.isa.run(Merge { parts: &parts[h * (dim + 2)..], stride, out });
+            Merge { parts: &parts[h * (dim + 2)..], stride, out }.on(self.step.run.isa);
         }
     }
 
-    /// Undoes in a row of outputs, `[heads · head_dim]`, what was done to the values that it is a mixture of.
+    /// Undoes, in a row of outputs, `[heads · head_dim]`, the rotation of the values that it is a mixture of.
     fn turn_back(&self, row: &mut [f32]) {
         if self.kv.kv_type().rotated() {
-            row.chunks_exact_mut(self.spec.head_dim).for_each(|head| self.run.isa.run(Hadamard { head }));
+            let heads = row.chunks_exact_mut(self.step.spec.head_dim);
+            heads.for_each(|head| Hadamard { head }.on(self.step.run.isa));
         }
     }
 
     /// Bias, norm and RoPE for the queries and keys of one KV head; keys and values go to the cache.
     fn rotate_and_store(&self, piece: Piece<'_>, head: usize) {
-        let (dim, group) = (self.spec.head_dim, self.spec.group());
+        let Step { run, spec, .. } = self.step;
+        let (dim, group) = (spec.head_dim, spec.group());
         let (q_norm, k_norm) = self.layer.qk_norm.as_ref().map(|(q, k)| (&q[..], &k[..])).unzip();
         for i in piece.from..piece.to {
             let t = piece.row + i;
@@ -248,78 +243,79 @@ impl Heads<'_> {
                 let q = unsafe { self.q.part(t, h * dim, dim) };
                 self.turn(q, self.layer.q.bias.as_deref().map(|b| &b[h * dim..][..dim]), q_norm, t);
             }
-            // SAFETY: as above; of this KV head the page is written by this piece alone, which ends where the page does.
+            // SAFETY: these columns belong to this piece and KV head, too; of this KV head the page is written by this piece
+            // alone, which ends where the page does.
             unsafe {
                 let (key, value) = (self.k.part(t, head * dim, dim), self.v.part(t, head * dim, dim));
                 self.turn(key, self.layer.k.bias.as_deref().map(|b| &b[head * dim..][..dim]), k_norm, t);
                 if let Some(bias) = &self.layer.v.bias {
-                    self.run.isa.run(AddScaled { x: value, y: &bias[head * dim..][..dim], scale: 1.0 });
+                    AddScaled { x: value, y: &bias[head * dim..][..dim], scale: 1.0 }.on(run.isa);
                 }
                 if self.kv.kv_type().rotated() {
-                    self.run.isa.run(Hadamard { head: value });
+                    Hadamard { head: value }.on(run.isa);
                 }
                 let position = piece.span.start + i;
                 let page = self.kv.page_mut(piece.span.slot, position, self.l, head);
-                self.run.isa.run(StoreKv { page, kv: self.kv.kv_type(), at: position % PAGE, key, value });
+                StoreKv { page, kv: self.kv.kv_type(), at: position % PAGE, key, value }.on(run.isa);
             }
         }
     }
 
-    /// Bias, norm and RoPE of one head of token `t`, and the rotation that the cache's type wants.
+    /// Bias, norm and RoPE of one head of token `t`, and the rotation that the cache's type needs.
     fn turn(&self, head: &mut [f32], bias: Option<&[f32]>, norm: Option<&[f32]>, t: usize) {
-        let isa = self.run.isa;
+        let Run { isa, eps, .. } = self.step.run;
         if let Some(bias) = bias {
-            isa.run(AddScaled { x: head, y: bias, scale: 1.0 });
+            AddScaled { x: head, y: bias, scale: 1.0 }.on(isa);
         }
         if let Some(weight) = norm {
-            isa.run(RmsNormInPlace { x: head, weight, eps: self.run.eps });
+            RmsNormInPlace { x: head, weight, eps }.on(isa);
         }
-        let (cos, sin) = self.angles.row(t);
-        isa.run(Rotate { head, cos, sin });
+        let (cos, sin) = self.step.angles.row(t);
+        Rotate { head, cos, sin }.on(isa);
         if self.kv.kv_type().rotated() {
-            isa.run(Hadamard { head });
+            Hadamard { head }.on(isa);
         }
     }
 
     /// Attention of some tokens for the query heads of one KV head: of all they see, or of one split of it.
     /// `out(t, h)` is where head `h` of the batch's token `t` goes.
-    fn attend(
+    fn attend<'o>(
         &self,
         piece: Piece<'_>,
         head: usize,
-        out: &dyn Fn(usize, usize) -> *mut f32,
+        out: &dyn Fn(usize, usize) -> &'o mut [f32],
         split: Option<usize>,
     ) {
         thread_local! {
             static WORK: RefCell<(Vec<Query>, Scratch)> = RefCell::default();
         }
-        let (dim, group) = (self.spec.head_dim, self.spec.group());
+        let (dim, group) = (self.step.spec.head_dim, self.step.spec.group());
         WORK.with_borrow_mut(|(queries, scratch)| {
             queries.clear();
             for i in piece.from..piece.to {
                 let to = piece.span.start + i + 1;
-                let from = self.window.map_or(0, |w| to.saturating_sub(w));
+                let from = self.layer.window.map_or(0, |w| to.saturating_sub(w));
                 for h in head * group..(head + 1) * group {
                     let t = piece.row + i;
-                    // SAFETY: these columns belong to this KV head, and each token to one piece; splits only read them.
-                    let q = unsafe { self.q.part(t, h * dim, dim) };
-                    queries.push(Query { q: q.as_ptr(), out: out(t, h), from, to });
+                    // SAFETY: these columns belong to this KV head, and each token to one piece; splits only read them. Both
+                    // slices are used by nothing else before the queries have been attended to, below.
+                    queries.push(unsafe { Query::new(self.q.read(t, h * dim, dim), out(t, h), from, to) });
                 }
             }
-            let attend = Attend {
+            Attend {
                 queries,
                 head_dim: dim,
                 scale: 1.0 / (dim as f32).sqrt(),
                 kv: self.kv.kv_type(),
                 // SAFETY: this head's keys and values are all written: by this thread, or before the loop began.
-                page: |index| unsafe { self.kv.page(piece.span.slot, index, self.l, head) },
+                page: &|index| unsafe { self.kv.page(piece.span.slot, index, self.l, head) },
                 scratch,
                 split,
-            };
-            self.run.isa.run(attend);
+            }
+            .on(self.step.run.isa);
         });
     }
 }
 
-// SAFETY: `Rows` and `KvWriter` are addresses whose users keep to one KV head and token per thread, as said at each use.
+// SAFETY: `Rows` and `KvWriter` are addresses; each use says why no other thread touches the same place.
 unsafe impl Sync for Heads<'_> {}

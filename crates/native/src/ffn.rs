@@ -1,34 +1,35 @@
 //! The feed-forward half of a layer: SwiGLU (`down(silu(gate(x)) · up(x))`), dense or as a mixture of experts.
 
-use crate::forward::Run;
+use crate::forward::{Run, Step};
 use crate::weights::{Expert, Ffn, Layer, Matrix};
 use zonda_engine::load::{ModelSpec, Moe};
-use zonda_kernels::activation::{AddScaled, SiluMul};
-use zonda_kernels::{Acts, Job, matmul};
+use zonda_kernels::elementwise::{AddScaled, SiluMul};
+use zonda_kernels::{Activations, Job, matmul};
 
-/// What the feed-forward half writes between its projections.
+/// Buffers between the projections of the feed-forward half.
 #[derive(Debug, Default)]
 pub(crate) struct FfnBuffers {
     /// `[tokens, ffn]` each
     gate: Vec<f32>,
     up: Vec<f32>,
-    pub activated: Acts,
+    pub activated: Activations,
     /// Router logits, then probabilities, `[tokens, experts]`
     routes: Vec<f32>,
     /// Per expert the tokens it was picked for, with their weights
     pub picked: Vec<Vec<(usize, f32)>>,
     order: Vec<usize>,
     /// One expert's inputs, `[its tokens, hidden]`
-    inputs: Acts,
+    inputs: Activations,
     /// One expert's outputs, `[its tokens, hidden]`
     outputs: Vec<f32>,
-    /// If some, what each expert's down projection gets is added to it, `[its tokens, ffn]`: for calibration
+    /// If set, the inputs of each expert's down projection are appended here, `[its tokens, ffn]`: for calibration
     pub kept: Option<Vec<Vec<f32>>>,
 }
 
 impl FfnBuffers {
     /// Adds the feed-forward block's output to the residual stream `x`, `[tokens, hidden]`.
-    pub fn run(&mut self, run: Run<'_>, spec: &ModelSpec, layer: &Layer, normed: &mut Acts, x: &mut [f32]) {
+    pub fn run(&mut self, step: Step<'_>, layer: &Layer, normed: &mut Activations, x: &mut [f32]) {
+        let Step { run, spec, .. } = step;
         match (&layer.ffn, &spec.moe) {
             (Ffn::Moe { router, experts }, Some(moe)) => {
                 self.mixture(run, spec, moe, router, experts, &layer.ffn_norm, normed, x);
@@ -51,7 +52,7 @@ impl FfnBuffers {
         router: &Matrix,
         experts: &[Expert],
         norm: &[f32],
-        normed: &mut Acts,
+        normed: &mut Activations,
         x: &mut [f32],
     ) {
         let hidden = spec.hidden_size;
@@ -75,13 +76,13 @@ impl FfnBuffers {
                 kept[e].extend_from_slice(self.activated.f32());
             }
             for (&(t, scale), y) in picked.iter().zip(out.chunks_exact(hidden)) {
-                run.isa.run(AddScaled { x: &mut x[t * hidden..][..hidden], y, scale });
+                AddScaled { x: &mut x[t * hidden..][..hidden], y, scale }.on(run.isa);
             }
         }
     }
 
-    /// Softmax over all experts, the best `used` per token (ties: the lower number), weights normalised if the model
-    /// says so. A NaN route picks some experts with NaN weights, so that it shows in the logits.
+    /// Softmax over all experts, the best `used` per token (ties: the lower number), weights normalised if the model asks for
+    /// it. A NaN route picks some experts with NaN weights, so that it shows in the logits.
     fn pick(&mut self, moe: &Moe) {
         self.picked.resize_with(moe.experts, Vec::new);
         self.picked.iter_mut().for_each(Vec::clear);
@@ -106,10 +107,10 @@ impl FfnBuffers {
 fn swiglu(
     run: Run<'_>,
     weights: &Expert,
-    input: &Acts,
+    input: &Activations,
     gate: &mut Vec<f32>,
     up: &mut Vec<f32>,
-    activated: &mut Acts,
+    activated: &mut Activations,
     out: &mut [f32],
     add: bool,
 ) {
@@ -120,7 +121,7 @@ fn swiglu(
     let up_job = Job { weights: &weights.up.packed, out: up, stride: ffn, add: false };
     matmul(run.isa, run.pool, input, &mut [gate_job, up_job]);
     run.fill(activated, tokens, ffn, &[&weights.down], |t, row| {
-        run.isa.run(SiluMul { gate: &gate[t * ffn..][..ffn], up: &up[t * ffn..][..ffn], out: row });
+        SiluMul { gate: &gate[t * ffn..][..ffn], up: &up[t * ffn..][..ffn], out: row }.on(run.isa);
     });
     let stride = weights.down.packed.rows();
     matmul(run.isa, run.pool, activated, &mut [Job { weights: &weights.down.packed, out, stride, add }]);

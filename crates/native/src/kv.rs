@@ -14,7 +14,7 @@ use zonda_engine::load::ModelSpec;
 use zonda_kernels::attention::{KvType, PAGE, SPLIT};
 use zonda_kernels::memory::{Buffer, SharedPtr};
 
-/// Of the layout of exports and of the pages in them. A change of either makes older files foreign.
+/// Version of the layout of exports and of the pages in them. After a change of either, older files are refused.
 const EXPORT_VERSION: u32 = 2;
 
 /// Pages in a chunk: a split of positions.
@@ -90,7 +90,7 @@ impl KvCache {
         let shared_tail = |kv: &KvCache, table: &Table| {
             !table.len.is_multiple_of(PAGE) && kv.refs[table.pages[table.len / PAGE] as usize] > 1
         };
-        // Who copies a page leaves it to the others: the last of its holders to write has it alone and copies nothing.
+        // A slot that copies a page leaves the original to the others: the last one to write has it alone and copies nothing.
         let copies = |kv: &KvCache, before: &[Span<'_>], table: &Table| {
             let Some(&tail) = table.pages.get(table.len / PAGE).filter(|_| shared_tail(kv, table)) else {
                 return false;
@@ -125,7 +125,7 @@ impl KvCache {
         Ok(())
     }
 
-    /// The batch's tokens are written: slots have their new lengths.
+    /// Records that the batch's tokens are written: slots get their new lengths.
     pub fn commit(&mut self, batch: &Batch<'_>) {
         for span in &batch.spans {
             self.slots[span.slot].len = span.start + span.tokens.len();
@@ -156,7 +156,7 @@ impl KvCache {
         len
     }
 
-    /// The line that an export begins with: what its bytes are.
+    /// The first line of an export: what its bytes are.
     fn layout(&self) -> String {
         let KvCache { kv_type, layers, kv_heads, page_bytes, .. } = self;
         let kv_type = kv_type.name();
@@ -166,7 +166,7 @@ impl KvCache {
     }
 
     /// Appends the pages of a slot's first `len` tokens as `[layers, kv_heads, pages, page_bytes]` behind [`KvCache::layout`];
-    /// returns how many tokens those are. What the last page holds beyond them means nothing.
+    /// returns how many tokens those are. The rest of the last page is undefined.
     pub fn export(&self, slot: Slot, len: usize, out: &mut Vec<u8>) -> usize {
         let len = len.min(self.slots[slot].len);
         let pages = &self.slots[slot].pages[..len.div_ceil(PAGE)];
@@ -221,7 +221,7 @@ impl KvCache {
         (((chunk * self.layers + layer) * self.kv_heads + head) * self.chunk + page) * self.page_bytes
     }
 
-    /// A view for several threads to write new positions, each thread its own KV heads.
+    /// A view through which several threads write new positions, each thread its own KV heads.
     pub fn writer(&mut self) -> KvWriter<'_> {
         let data = SharedPtr::new(self.data.bytes_mut());
         KvWriter { kv: self, data }
@@ -264,23 +264,23 @@ impl<'a> KvWriter<'a> {
     /// The page that holds `position`, to write.
     ///
     /// # Safety
-    /// No other thread touches this slot, layer and KV head while the slice lives.
+    /// Nothing else reads or writes this page of this layer and KV head while the slice is in use.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn page_mut(&self, slot: Slot, position: usize, layer: usize, head: usize) -> &'a mut [u8] {
         let page = self.kv.slots[slot].pages[position / PAGE];
-        debug_assert_eq!(self.kv.refs[page as usize], 1, "a shared page is copied before it is written");
+        assert_eq!(self.kv.refs[page as usize], 1, "a shared page is copied before it is written");
         let at = self.kv.offset(layer, page, head);
-        // SAFETY: offsets of pages lie within the cache; the caller's word for the rest.
+        // SAFETY: offsets of pages lie within the cache, which is borrowed; the caller guarantees that nothing else touches it.
         unsafe { std::slice::from_raw_parts_mut(self.data.at(at), self.kv.page_bytes) }
     }
 
     /// The page from position `index · PAGE` on, to read.
     ///
     /// # Safety
-    /// No thread writes this slot, layer and KV head while the slice lives.
+    /// Nothing writes to this page of this layer and KV head while the slice is in use.
     pub unsafe fn page(&self, slot: Slot, index: usize, layer: usize, head: usize) -> &'a [u8] {
         let at = self.kv.offset(layer, self.kv.slots[slot].pages[index], head);
-        // SAFETY: as for `page_mut`.
+        // SAFETY: offsets of pages lie within the cache, which is borrowed; the caller guarantees that nothing writes there.
         unsafe { std::slice::from_raw_parts(self.data.at(at), self.kv.page_bytes) }
     }
 }

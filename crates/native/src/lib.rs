@@ -1,20 +1,20 @@
 //! The pure-Rust CPU backend: packed weights, a paged KV cache, and one forward pass whose options are data.
 //!
-//! * [`options`] is what can be chosen at opening;
+//! * [`options`] are the options of opening a model;
 //! * `weights` reads a model's tensors into panels (one row order, whatever pairing the file uses);
 //! * `kv` is the cache: pages shared between slots by reference count;
 //! * `rope` turns positions into angles;
 //! * `forward` is the main path: embed → layers → head; `attention` and `ffn` are its two halves;
-//! * `exact` is the same path in f32, one layer in memory at a time: what others are compared with.
+//! * `reference` is the same path in f32, one layer in memory at a time: its logits are what others are compared with.
 //!
 //! A token's logits do not depend on what else is in the batch, nor on the number of threads.
 
 mod attention;
-mod exact;
 mod ffn;
 mod forward;
 mod kv;
 pub mod options;
+mod reference;
 mod rope;
 mod weights;
 
@@ -47,12 +47,12 @@ impl Native {
     /// becomes one of the pool's, so this is called on the thread that will run the model.
     ///
     /// # Errors
-    /// If the model's tensors don't fit its spec, hold NaN or infinity, or don't fit into memory; or if the options
-    /// ask for what this CPU lacks.
+    /// If the model's tensors don't fit its spec, hold NaN or infinity, or don't fit into memory; or if the options don't fit the
+    /// model.
     pub fn open(model: &Arc<Model>, options: &NativeOptions) -> Result<Native, BackendError> {
         let spec = model.spec.clone();
         let isa = options.isa.unwrap_or_else(Isa::best);
-        let pool = Pool::new(options.threads.unwrap_or_else(zonda_kernels::cpus::default_threads));
+        let pool = Pool::new(options.threads.unwrap_or_else(zonda_machine::cpus::default_threads));
         let limits = options.limits(&spec)?;
         let weights = Weights::load(model, isa, &pool, options.quantize)?;
         let kv = KvCache::new(&spec, &limits, options.kv_type)?;

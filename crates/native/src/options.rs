@@ -1,4 +1,4 @@
-//! What can be chosen when a model is opened.
+//! The options of opening a model.
 
 use zonda_engine::forward::{BackendError, Limits};
 use zonda_engine::load::ModelSpec;

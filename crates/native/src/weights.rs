@@ -1,5 +1,5 @@
-//! A model's tensors as the forward pass wants them: matrices packed, norms and biases as `f32`, Q and K rows in the one
-//! order that [`zonda_kernels::rope`] turns.
+//! A model's tensors in the form that the forward pass reads: matrices packed, norms and biases as `f32`, Q and K rows in the
+//! one order that [`zonda_kernels::rope`] rotates.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -11,12 +11,12 @@ use zonda_engine::quant::Mix;
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::memory::{Arena, SharedPtr};
 use zonda_kernels::quantize::quantize;
-use zonda_kernels::{ActKind, DType, Isa, Packed, Pool, act_kind};
+use zonda_kernels::{ActivationKind, DType, Isa, Packed, Pool, activation_kind};
 
 /// All weights of a model.
 #[derive(Debug)]
 pub(crate) struct Weights {
-    /// `[vocab, hidden]`, as stored: rows are dequantised as tokens come.
+    /// `[vocab, hidden]`, as stored: rows are dequantised when their tokens come.
     embedding: Embedding,
     pub layers: Vec<Layer>,
     /// `[hidden]`
@@ -40,6 +40,8 @@ pub(crate) struct Layer {
     /// `[hidden]`
     pub ffn_norm: Vec<f32>,
     pub ffn: Ffn,
+    /// Positions that a token sees, itself included; `None`: all.
+    pub window: Option<usize>,
 }
 
 /// The feed-forward half of a layer.
@@ -68,11 +70,11 @@ pub(crate) struct Linear {
     pub bias: Option<Vec<f32>>,
 }
 
-/// A packed matrix and the form of activations it wants.
+/// A packed matrix and the form of activations that it is multiplied with.
 #[derive(Debug)]
 pub(crate) struct Matrix {
     pub packed: Packed,
-    pub acts: ActKind,
+    pub reads: ActivationKind,
 }
 
 impl Weights {
@@ -96,7 +98,7 @@ impl Weights {
         self.embedding.row(token, out);
     }
 
-    /// The types the matrices are held in, those with most bytes first: `q4_k+q6_k`.
+    /// The types of the matrices, those with most bytes first: `q4_k+q6_k`.
     pub fn describe(&self) -> String {
         let mut bytes: BTreeMap<DType, usize> = BTreeMap::new();
         let mut add = |m: &Matrix| *bytes.entry(m.packed.dtype()).or_default() += m.packed.bytes();
@@ -135,17 +137,17 @@ impl Embedding {
 /// How matrices are held.
 #[derive(Clone, Copy, Debug)]
 enum Held {
-    /// Float ones quantised, if that was asked for; all others as they are stored.
+    /// Float matrices quantised, if that was asked for; all others as they are stored.
     Quantized(Option<Mix>),
     /// As f32.
-    Exact,
+    F32,
 }
 
-/// What reading one tensor needs to know.
+/// What is needed to read one tensor.
 pub(crate) struct Loader<'a> {
     model: &'a Model,
     spec: &'a ModelSpec,
-    /// Where all matrices lie, in the order they are read.
+    /// The memory of all matrices, in the order they are read.
     arena: Arena,
     isa: Isa,
     pool: &'a Pool,
@@ -154,8 +156,8 @@ pub(crate) struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     /// Reads every matrix as f32.
-    pub fn exact(model: &'a Model, isa: Isa, pool: &'a Pool) -> Loader<'a> {
-        Loader::new(model, isa, pool, Held::Exact)
+    pub fn reference(model: &'a Model, isa: Isa, pool: &'a Pool) -> Loader<'a> {
+        Loader::new(model, isa, pool, Held::F32)
     }
 
     fn new(model: &'a Model, isa: Isa, pool: &'a Pool, held: Held) -> Loader<'a> {
@@ -192,6 +194,7 @@ impl<'a> Loader<'a> {
             qk_norm: qk_norm.transpose()?,
             attn_out: self.matrix(role(AttnOut))?,
             ffn_norm: vector(FfnNorm)?,
+            window: self.spec.windows[l],
             ffn: match &self.spec.moe {
                 None => Ffn::Dense(expert(FfnGate, FfnUp, FfnDown)?),
                 Some(moe) => Ffn::Moe {
@@ -204,13 +207,13 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// A matrix, quantised if that was asked for, packed. The file's pages are given back, so that what is in memory is the
-    /// packed form alone.
+    /// A packed matrix, quantised if that was asked for. The file's pages are given back, so that only the packed form stays in
+    /// memory.
     fn matrix(&self, role: TensorRole) -> Result<Matrix, BackendError> {
         let tensor = self.model.tensor(role)?;
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let dtype = match self.held {
-            Held::Exact => DType::F32,
+            Held::F32 => DType::F32,
             Held::Quantized(Some(mix)) if !tensor.dtype.is_quantized() => mix.dtype(self.spec, role, cols),
             Held::Quantized(_) => tensor.dtype,
         };
@@ -233,7 +236,7 @@ impl<'a> Loader<'a> {
         .map_err(|e| BackendError::Failed(format!("weights of {}: {e}", tensor.name)))?;
         check.finish()?;
         tensor.release();
-        Ok(Matrix { packed, acts: act_kind(self.isa, dtype) })
+        Ok(Matrix { packed, reads: activation_kind(self.isa, dtype) })
     }
 
     /// A tensor's rows in another type, in parallel.
@@ -256,7 +259,7 @@ impl<'a> Loader<'a> {
         out
     }
 
-    /// The embedding as it is stored, checked; only the rows of tokens that come are read later.
+    /// The embedding as it is stored, checked; later only the rows of tokens that come are read.
     pub fn embedding(&self) -> Result<Embedding, BackendError> {
         let tensor = self.model.tensor(TensorRole::TokenEmbedding)?;
         let check = Check::new(&tensor);

@@ -17,16 +17,16 @@ static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's word.
+        // SAFETY: the caller keeps to `alloc`'s contract, which is the system allocator's.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's word.
+        // SAFETY: `at` came from the system allocator, by `alloc` or `realloc` above.
         unsafe { System.dealloc(at, layout) }
     }
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's word.
+        // SAFETY: `at` came from the system allocator, by `alloc` or `realloc` above.
         unsafe { System.realloc(at, layout, size) }
     }
 }

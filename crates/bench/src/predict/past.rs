@@ -3,7 +3,7 @@
 
 use super::known::{self, Costs};
 use super::{Dims, Efficiency, Form, Speed, Work, base};
-use crate::ceilings::{LARGE, Peaks, Reading};
+use crate::ceilings::{LARGE, Limits as _, Peaks, Reading};
 use crate::machine::Machine;
 use crate::quality::Quality;
 use crate::record::{Cell, LoadReport, Record};

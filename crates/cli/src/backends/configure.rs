@@ -9,10 +9,10 @@ use zonda_engine::mock::MockOptions;
 use zonda_engine::quant::Mix;
 use zonda_kernels::Isa;
 use zonda_kernels::attention::KvType;
-#[cfg(any(feature = "llama-cpp", feature = "mlx"))]
-use zonda_kernels::cpus;
 #[cfg(feature = "llama-cpp")]
 use zonda_llama_cpp::LlamaCppOptions;
+#[cfg(any(feature = "llama-cpp", feature = "mlx"))]
+use zonda_machine::cpus;
 #[cfg(feature = "mlx")]
 use zonda_mlx::MlxOptions;
 use zonda_native::NativeOptions;

@@ -4,10 +4,10 @@
 use super::{BackendKind, OpenOptions};
 use crate::args::Device;
 use crate::output::human_bytes;
-use zonda_bench::memory::Left;
 use zonda_engine::forward::{BackendError, Limits};
 use zonda_engine::load::{Model, ModelSpec};
 use zonda_kernels::attention::{KvType, PAGE};
+use zonda_machine::memory::Available;
 
 /// Prompt tokens that are in work at once.
 const BATCH: u64 = 512;
@@ -108,7 +108,7 @@ pub(super) fn check(kind: BackendKind, model: &Model, options: &OpenOptions) -> 
     if options.no_memory_check || kind == BackendKind::Mock || options.device == Device::Gpu {
         return Ok(());
     }
-    let Some(available) = Left::now().bytes() else { return Ok(()) };
+    let Some(available) = Available::now().bytes() else { return Ok(()) };
     match refusal(&Plan::of(model, options), model, options, available) {
         None => Ok(()),
         Some(why) => Err(BackendError::Unsupported(why)),

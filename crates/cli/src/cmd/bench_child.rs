@@ -2,7 +2,6 @@
 //! asked is the crate `zonda-bench`'s; here is how it is done with the backends there are.
 
 use crate::backends::{self, BackendKind, OpenOptions};
-use crate::cmd::doctor;
 use crate::store::Located;
 use anyhow::Context as _;
 use std::process::ExitCode;
@@ -14,7 +13,8 @@ use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
 use zonda_engine::{TextProcessor, TokenId};
 use zonda_kernels::pool::Pool;
-use zonda_kernels::{Isa, cpus, probe};
+use zonda_kernels::{Isa, probe};
+use zonda_machine::cpus;
 
 /// Memory that is read before and after runs, in bytes: far more than any cache.
 const READ: usize = 512 << 20;
@@ -68,9 +68,7 @@ impl Host for Child {
     fn peaks(&self, subject: &Subject, large: bool) -> Result<Peaks, String> {
         let options = OpenOptions::from_map(&subject.options).map_err(said)?;
         let threads = options.threads.unwrap_or_else(cpus::default_threads);
-        let isa = Isa::best();
-        let peaks = probe::Peaks::measure(isa, threads, probe::EACH, large).map_err(|e| e.to_string())?;
-        Ok(doctor::peaks(isa, peaks))
+        probe::measure(Isa::best(), threads, probe::EACH, large).map_err(|e| e.to_string())
     }
 
     fn reader(&self, subject: &Subject) -> Result<Reader, String> {

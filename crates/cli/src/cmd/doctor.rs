@@ -10,11 +10,11 @@ use clap::{Args, ValueEnum as _};
 use serde_json::{Value as Json, json};
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
-use zonda_bench::ceilings;
-use zonda_bench::machine::Machine;
+use zonda_bench::machine::{self, Machine};
 use zonda_bench::warning::{Noted, Warning};
-use zonda_kernels::probe::{EACH, LARGE_BYTES, Peaks, Rate};
-use zonda_kernels::{Isa, cpus};
+use zonda_kernels::Isa;
+use zonda_kernels::probe::{self, EACH, LARGE_BYTES};
+use zonda_machine::{Peaks, Rate, cpus};
 
 /// Show this machine, what it can do at most, and which backends are usable
 #[derive(Debug, Args)]
@@ -64,10 +64,10 @@ impl Doctor {
         let mut peaks = None;
         // before the backends: their libraries start threads
         if !self.quick {
-            warnings = machine.check();
+            warnings = machine::check(&machine);
             let _spinner = Spinner::start("measuring", quiet);
             let large = machine.room().0 > 2 * LARGE_BYTES as u64;
-            let measured = Peaks::measure(isa, threads, EACH, large);
+            let measured = probe::measure(isa, threads, EACH, large);
             peaks = Some(measured.context("measuring the memory's speed")?);
         }
         let backends: Vec<_> = BackendKind::value_variants().iter().map(|kind| kind.status()).collect();
@@ -75,20 +75,6 @@ impl Doctor {
         let gpus = backends.iter().flat_map(|status| &status.devices).filter(|d| d.gpu).cloned();
         let gpus = lists.then(|| gpus.collect());
         Ok(Found { machine, isas: Isa::all(), isa, threads, gpus, peaks, warnings, backends })
-    }
-}
-
-/// What was measured, as records have it.
-pub fn peaks(isa: Isa, found: Peaks) -> ceilings::Peaks {
-    let rate = |rate: Rate| ceilings::Rate { one_core: rate.one, all_threads: rate.all };
-    ceilings::Peaks {
-        threads: found.threads,
-        instruction_set: isa.describe().to_owned(),
-        read_bytes_per_s: rate(found.read),
-        read_large_bytes_per_s: found.read_large.map(rate),
-        int8_ops_per_s: rate(found.int8),
-        bf16_ops_per_s: found.bf16.map(rate),
-        f32_ops_per_s: rate(found.f32),
     }
 }
 
@@ -104,7 +90,7 @@ fn document(found: &Found) -> Json {
         "quota_cpus": cpus::quota(),
         "why": placement(found.threads),
     });
-    machine["peaks"] = json!(found.peaks.map(|found_peaks| peaks(found.isa, found_peaks)));
+    machine["peaks"] = json!(found.peaks);
     let warnings: Vec<Noted> = found.warnings.iter().cloned().map(Noted::from).collect();
     json!({ "machine": machine, "backends": found.backends, "warnings": warnings })
 }
@@ -142,21 +128,21 @@ fn text(found: &Found) -> String {
     }
     if let Some(peaks) = &found.peaks {
         let figure = |rate: Rate, unit: f64, name: &str| {
-            let one = format!("{:.2} {name} with one core", rate.one / unit);
+            let one = format!("{:.2} {name} with one core", rate.one_core / unit);
             if peaks.threads == 1 {
                 one
             } else {
-                format!("{one}, {:.2} with {}", rate.all / unit, peaks.threads)
+                format!("{one}, {:.2} with {}", rate.all_threads / unit, peaks.threads)
             }
         };
-        line("read", figure(peaks.read, 1e9, "GB/s"));
-        if let Some(large) = peaks.read_large {
+        line("read", figure(peaks.read_bytes_per_s, 1e9, "GB/s"));
+        if let Some(large) = peaks.read_large_bytes_per_s {
             line("read 4 GiB", figure(large, 1e9, "GB/s"));
         }
-        line("int8", figure(peaks.int8, 1e12, "TOPS"));
+        line("int8", figure(peaks.int8_ops_per_s, 1e12, "TOPS"));
         let by_f32 = || "no instruction for it: computed as f32".to_owned();
-        line("bf16", peaks.bf16.map_or_else(by_f32, |rate| figure(rate, 1e12, "TFLOPS")));
-        line("f32", figure(peaks.f32, 1e12, "TFLOPS"));
+        line("bf16", peaks.bf16_ops_per_s.map_or_else(by_f32, |rate| figure(rate, 1e12, "TFLOPS")));
+        line("f32", figure(peaks.f32_ops_per_s, 1e12, "TFLOPS"));
     }
     for warning in &found.warnings {
         line("warning", warning.to_string());

@@ -9,7 +9,6 @@ mod text;
 use crate::Context;
 use crate::args::JsonArg;
 use crate::backends::BackendKind;
-use crate::cmd::doctor;
 use crate::error::{Advice as _, Usage, advised};
 use crate::output::{self, Spinner};
 use anyhow::Context as _;
@@ -29,8 +28,9 @@ use zonda_bench::machine::Machine;
 use zonda_bench::predict::past::{Basis, Measured, MeasuredQuality, PROMPT, Past};
 use zonda_bench::predict::{Efficiency, Form, QUALITY};
 use zonda_engine::load::ModelSpec;
-use zonda_kernels::probe::{EACH, LARGE_BYTES, Peaks as Probed};
-use zonda_kernels::{Isa, cpus};
+use zonda_kernels::Isa;
+use zonda_kernels::probe::{self, EACH, LARGE_BYTES};
+use zonda_machine::cpus;
 
 /// Where records are looked for, below the current folder.
 const RECORDS: [&str; 2] = ["results", "benchmarks/record"];
@@ -241,11 +241,10 @@ fn read(path: &Path) -> anyhow::Result<Record> {
 /// The machine's ceilings as measured now or in the newest record, whichever is higher: what was disturbed says nothing
 /// about a limit.
 fn peaks(machine: &Machine, past: &Past, large: bool, quiet: bool) -> anyhow::Result<Peaks> {
-    let isa = Isa::best();
     let _spinner = Spinner::start("measuring what the machine can do", quiet);
     let large = large && machine.room().0 > 2 * LARGE_BYTES as u64;
-    let probed = Probed::measure(isa, cpus::default_threads(), EACH, large);
-    let mut now = doctor::peaks(isa, probed.context("measuring the memory's speed")?);
+    let measured = probe::measure(Isa::best(), cpus::default_threads(), EACH, large);
+    let mut now = measured.context("measuring the memory's speed")?;
     let Some(mut before) =
         past.peaks().filter(|p| p.threads == now.threads && p.instruction_set == now.instruction_set)
     else {

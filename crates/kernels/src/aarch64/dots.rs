@@ -20,7 +20,7 @@ macro_rules! inst {
     }};
     ($text:literal, v = $v:expr) => {{
         let out;
-        // SAFETY: as above.
+        // SAFETY: registers only; NEON, which every function here enables, has the instruction.
         unsafe {
             asm!($text, out = lateout(vreg) out, v = in(vreg) $v,
                 options(pure, nomem, nostack, preserves_flags));

@@ -29,13 +29,21 @@ impl<const LEVEL: u8> Neon<LEVEL> {
     }
 }
 
+#[target_feature(enable = "neon")]
+#[inline(never)]
+fn run_plain<const LEVEL: u8, O: Op>(s: Neon<LEVEL>, op: O) -> O::Out {
+    op.run(s)
+}
+
 #[target_feature(enable = "neon,dotprod")]
-fn run_dotprod<O: Op>(s: Neon<DOTPROD>, op: O) -> O::Out {
+#[inline(never)]
+fn run_dotprod<const LEVEL: u8, O: Op>(s: Neon<LEVEL>, op: O) -> O::Out {
     op.run(s)
 }
 
 #[target_feature(enable = "neon,dotprod,i8mm,bf16")]
-fn run_i8mm<O: Op>(s: Neon<I8MM>, op: O) -> O::Out {
+#[inline(never)]
+fn run_i8mm<const LEVEL: u8, O: Op>(s: Neon<LEVEL>, op: O) -> O::Out {
     op.run(s)
 }
 
@@ -78,16 +86,30 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
     const FLOAT_TILE: usize = 6;
     const STREAMS: usize = 4;
     const DOT8_CENTRES: bool = LEVEL < I8MM;
+    const QUERIES: usize = 3;
     const BF16_DOT: bool = LEVEL >= I8MM;
+
+    type Floats = Neon<PLAIN>;
+    type Bytes = Self;
+
+    #[inline(always)]
+    fn floats(self) -> Neon<PLAIN> {
+        // `detect` asks for no less on a higher level than on this one
+        Neon(())
+    }
+    #[inline(always)]
+    fn bytes(self) -> Self {
+        self
+    }
 
     #[inline(always)]
     fn vectorize<O: Op>(self, op: O) -> O::Out {
-        // SAFETY: `self` is the proof.
+        // SAFETY: `self` exists, so `detect` found the features that the function enables.
         unsafe {
             match LEVEL {
-                PLAIN => op.run(self),
-                DOTPROD => run_dotprod(Neon(()), op),
-                _ => run_i8mm(Neon(()), op),
+                PLAIN => run_plain(self, op),
+                DOTPROD => run_dotprod(self, op),
+                _ => run_i8mm(self, op),
             }
         }
     }

@@ -9,7 +9,7 @@
 
 use super::PAGE;
 use super::codes::TABLE;
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Op, Simd};
 use half::f16;
 use std::marker::PhantomData;
 
@@ -41,7 +41,7 @@ impl Entry for f32 {
     const SCALED: bool = false;
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::F {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees 16 readable values at `p`.
         unsafe { s.load(p) }
     }
     #[inline(always)]
@@ -53,7 +53,7 @@ impl Entry for f32 {
 impl Element for f32 {
     #[inline(always)]
     unsafe fn store<S: Simd>(s: S, p: *mut f32, v: S::F) {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees room for 16 values at `p`.
         unsafe { s.store(p, v) }
     }
 }
@@ -62,7 +62,7 @@ impl Entry for f16 {
     const SCALED: bool = false;
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, p: *const f16) -> S::F {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees 16 readable values at `p`.
         unsafe { s.load_f16(p) }
     }
     #[inline(always)]
@@ -74,7 +74,7 @@ impl Entry for f16 {
 impl Element for f16 {
     #[inline(always)]
     unsafe fn store<S: Simd>(s: S, p: *mut f16, v: S::F) {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees room for 16 values at `p`.
         unsafe { s.store_f16(p, v) }
     }
 }
@@ -83,7 +83,7 @@ impl Entry for i8 {
     const SCALED: bool = true;
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, p: *const i8) -> S::F {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees 16 readable values at `p`.
         unsafe { s.load_i8(p) }
     }
     #[inline(always)]
@@ -92,7 +92,7 @@ impl Entry for i8 {
     }
 }
 
-/// A code as `f32`, still to be scaled: what [`widen`] makes of bytes and halves.
+/// A code as `f32`, still to be scaled: what [`Widen`] makes of bytes and halves.
 #[derive(Clone, Copy)]
 pub(super) struct Code(f32);
 
@@ -100,7 +100,7 @@ impl Entry for Code {
     const SCALED: bool = true;
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, p: *const Code) -> S::F {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees 16 readable values at `p`.
         unsafe { s.load(p.cast()) }
     }
     #[inline(always)]
@@ -141,6 +141,12 @@ pub(super) trait Form {
     /// Bytes of a page's codes; scales, if there are any, stand behind them.
     fn code_bytes(head_dim: usize) -> usize;
 
+    /// Bytes of a page.
+    fn page_bytes(head_dim: usize) -> usize {
+        let codes = Self::code_bytes(head_dim);
+        if Self::SCALED { scale_at(codes, head_dim, 2, 0, 0) } else { codes }
+    }
+
     /// The scales of block `block` at 16 positions from `at` on, of keys (0) or values (1); 1 where there are none.
     ///
     /// # Safety
@@ -157,7 +163,7 @@ pub(super) trait Form {
         if !Self::SCALED {
             return s.splat(1.0);
         }
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees a page of this form and head size, and places within it.
         unsafe { s.load_f16(page.add(scale_at(Self::code_bytes(head_dim), head_dim, of, block, at)).cast()) }
     }
 }
@@ -180,19 +186,19 @@ impl<E: Entry> Form for Whole<E> {
 
     #[inline(always)]
     unsafe fn key<S: Simd>(s: S, page: *const u8, d: usize, at: usize) -> S::F {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees a page of this form and head size, and places within it.
         unsafe { E::load(s, page.add(Self::key_at(d)).cast::<E>().add(at)) }
     }
 
     #[inline(always)]
     unsafe fn value<S: Simd>(s: S, page: *const u8, head_dim: usize, t: usize, d: usize) -> S::F {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees a page of this form and head size, and places within it.
         unsafe { E::load(s, page.add(Self::value_at(head_dim, t, d)).cast()) }
     }
 
     #[inline(always)]
     unsafe fn one(page: *const u8, head_dim: usize, t: usize, d: usize) -> f32 {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees a page of this form and head size, and places within it.
         unsafe { page.add(Self::value_at(head_dim, t, d)).cast::<E>().read_unaligned().to_f32() }
     }
 
@@ -220,7 +226,7 @@ impl Form for Halves {
 
     #[inline(always)]
     unsafe fn key<S: Simd>(s: S, page: *const u8, d: usize, at: usize) -> S::F {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees a page of this form and head size, and places within it.
         unsafe {
             let line = page.add(Self::key_at(d));
             if at == 0 { s.look_up::<false>(&TABLE, line) } else { s.look_up::<true>(&TABLE, line) }
@@ -229,7 +235,8 @@ impl Form for Halves {
 
     #[inline(always)]
     unsafe fn value<S: Simd>(s: S, page: *const u8, head_dim: usize, t: usize, d: usize) -> S::F {
-        // SAFETY: the caller's word; a line holds a whole block, even where the head ends within it.
+        // SAFETY: the caller guarantees a page of this form and head size, and places within it. A line holds a whole block,
+        // even where the head ends within it.
         unsafe {
             let line = page.add(Self::value_at(head_dim, t, d));
             if d.is_multiple_of(BLOCK) {
@@ -242,7 +249,7 @@ impl Form for Halves {
 
     #[inline(always)]
     unsafe fn one(page: *const u8, head_dim: usize, t: usize, d: usize) -> f32 {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees a page of this form and head size, and places within it.
         let byte = unsafe { *page.add(Self::value_at(head_dim, t, d) + d % LANES) };
         f32::from(TABLE[usize::from(byte >> (d % BLOCK / LANES * 4) & 15)])
     }
@@ -264,31 +271,53 @@ pub(super) const fn scale_at(codes: usize, head_dim: usize, of: usize, block: us
     codes + ((of * head_dim.div_ceil(BLOCK) + block) * PAGE + at) * size_of::<f16>()
 }
 
-/// A page with entries of four bytes, as [`Whole`] lays them out, scales left as they are: what is computed from it has the bits
-/// of what is computed from the page.
-#[inline(always)]
-pub(super) fn widen<S: Simd, F: Form>(s: S, page: &[u8], head_dim: usize, to: &mut Vec<f32>) {
-    let codes = 2 * PAGE * head_dim;
-    let scales = if F::SCALED { scale_at(0, head_dim, 2, 0, 0) } else { 0 };
-    to.resize(codes + scales / size_of::<f32>(), 0.0);
-    bytemuck::cast_slice_mut(&mut to[codes..]).copy_from_slice(&page[page.len() - scales..]);
-    let (page, to) = (page.as_ptr(), to.as_mut_ptr());
-    // SAFETY: the page is of this form; positions and values are within it, and within `to`.
-    unsafe {
-        for d in 0..head_dim {
-            s.store(to.add(d * PAGE), F::key(s, page, d, 0));
-            s.store(to.add(d * PAGE + LANES), F::key(s, page, d, LANES));
-        }
-        for t in 0..PAGE {
-            let value = to.add((PAGE + t) * head_dim);
-            let mut d = 0;
-            while d + LANES <= head_dim {
-                s.store(value.add(d), F::value(s, page, head_dim, t, d));
-                d += LANES;
+/// Makes of a page one with entries of four bytes, as [`Whole`] lays them out, with the scales left as they are: what is
+/// computed from it has the bits of what is computed from the page.
+pub(super) struct Widen<'a, F> {
+    page: &'a [u8],
+    head_dim: usize,
+    to: &'a mut Vec<f32>,
+    form: PhantomData<F>,
+}
+
+impl<'a, F: Form> Widen<'a, F> {
+    /// # Panics
+    /// If the page has another length than the form wants.
+    pub fn new(page: &'a [u8], head_dim: usize, to: &'a mut Vec<f32>) -> Widen<'a, F> {
+        assert_eq!(page.len(), F::page_bytes(head_dim));
+        Widen { page, head_dim, to, form: PhantomData }
+    }
+}
+
+impl<F: Form> Op for Widen<'_, F> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Widen { page, head_dim, to, .. } = self;
+        let codes = 2 * PAGE * head_dim;
+        let scales = F::page_bytes(head_dim) - F::code_bytes(head_dim);
+        to.resize(codes + scales / size_of::<f32>(), 0.0);
+        bytemuck::cast_slice_mut(&mut to[codes..]).copy_from_slice(&page[page.len() - scales..]);
+        let (page, to) = (page.as_ptr(), to.as_mut_ptr());
+        // SAFETY: `new` checked that the page is one of this form; positions and values are within it, and within the
+        // `codes` values of `to`.
+        unsafe {
+            for d in 0..head_dim {
+                s.store(to.add(d * PAGE), F::key(s, page, d, 0));
+                s.store(to.add(d * PAGE + LANES), F::key(s, page, d, LANES));
             }
-            while d < head_dim {
-                value.add(d).write(F::one(page, head_dim, t, d));
-                d += 1;
+            for t in 0..PAGE {
+                let value = to.add((PAGE + t) * head_dim);
+                let mut d = 0;
+                while d + LANES <= head_dim {
+                    s.store(value.add(d), F::value(s, page, head_dim, t, d));
+                    d += LANES;
+                }
+                while d < head_dim {
+                    value.add(d).write(F::one(page, head_dim, t, d));
+                    d += 1;
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Mixing the values of a head, so that none stands out: what four bits need.
 
+use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
 
 /// Rotates a head in place by a Walsh–Hadamard transform, which is its own inverse: each value becomes a sum of all of them with
@@ -23,6 +24,14 @@ const SIGNS: [[f32; LANES]; LANES] = {
     }
     signs
 };
+
+impl Hadamard<'_> {
+    /// Runs the kernel on an instruction set.
+    #[inline(never)]
+    pub fn on(self, isa: Isa) {
+        isa.run_floats(self);
+    }
+}
 
 impl Op for Hadamard<'_> {
     type Out = ();

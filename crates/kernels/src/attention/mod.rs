@@ -16,8 +16,9 @@ mod store;
 pub use hadamard::Hadamard;
 pub use store::StoreKv;
 
+use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
-use form::{Code, Halves, Whole, widen};
+use form::{Code, Halves, Whole, Widen};
 use half::f16;
 use page::Walk;
 
@@ -77,17 +78,31 @@ impl KvType {
     }
 }
 
-/// One query of [`Attend`]: a head of a token.
+/// One query of [`Attend`]: a head of a token. It borrows nothing, so that a thread can keep its list of queries between uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
-    /// `[head_dim]`, RoPE applied.
-    pub q: *const f32,
-    /// `[head_dim]`, written; `[head_dim + 2]` for one split.
-    pub out: *mut f32,
+    /// `[head_dim]`, RoPE applied
+    q: *const f32,
+    /// `[head_dim]`, or `[head_dim + 2]` for one split; written
+    out: *mut f32,
+    /// Values at `q` and at `out`.
+    lens: (usize, usize),
     /// First position it sees.
-    pub from: usize,
+    from: usize,
     /// One past the last position it sees; more than `from`.
-    pub to: usize,
+    to: usize,
+}
+
+impl Query {
+    /// A query that sees positions `from..to`. `q` is `[head_dim]`, RoPE applied; `out` is `[head_dim]`, or `[head_dim + 2]` for
+    /// [`Attend::split`].
+    ///
+    /// # Safety
+    /// The caller guarantees that until the last [`Attend::on`] that is given this query or a copy of it has returned, both slices
+    /// stay valid, nothing writes to `q`, and nothing else reads or writes `out`. [`Attend`] checks the lengths.
+    pub unsafe fn new(q: &[f32], out: &mut [f32], from: usize, to: usize) -> Query {
+        Query { q: q.as_ptr(), out: out.as_mut_ptr(), lens: (q.len(), out.len()), from, to }
+    }
 }
 
 /// Working memory of [`Attend`]; reused, grows to `2 · queries · (head_dim + 2)` and one page of `f32`.
@@ -123,8 +138,7 @@ impl Sums {
 }
 
 /// Attention of some queries that share one KV head (of one sequence).
-#[derive(Debug)]
-pub struct Attend<'a, P> {
+pub struct Attend<'a> {
     /// The queries; those of the same token and of later ones together.
     pub queries: &'a [Query],
     /// Values in a head.
@@ -134,7 +148,7 @@ pub struct Attend<'a, P> {
     /// How the pages store keys and values.
     pub kv: KvType,
     /// The bytes of the page that holds position `i · PAGE`, for this KV head.
-    pub page: P,
+    pub page: &'a dyn Fn(usize) -> &'a [u8],
     /// Working memory.
     pub scratch: &'a mut Scratch,
     /// `None`: all that the queries see. Otherwise positions `split · SPLIT ..` alone: of every query the unnormalised output, the
@@ -153,21 +167,33 @@ pub struct Merge<'a> {
     pub out: &'a mut [f32],
 }
 
-/// From so many tiles of queries on a page is widened to `f32` once; fewer convert as they load.
+/// From so many tiles of queries on, a page is widened to `f32` once; fewer convert as they load.
 const WIDEN_FROM: usize = 3;
 
-impl<'p, P: Fn(usize) -> &'p [u8]> Op for Attend<'_, P> {
+impl Attend<'_> {
+    /// Runs the kernel on an instruction set.
+    ///
+    /// # Panics
+    /// If a query or an output has another length than `head_dim` wants, or a page another than its type wants.
+    #[inline(never)]
+    pub fn on(self, isa: Isa) {
+        isa.run_floats(self);
+    }
+}
+
+impl Op for Attend<'_> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let (queries, head_dim) = (self.queries, self.head_dim);
+        let lens = (head_dim, if self.split.is_some() { head_dim + 2 } else { head_dim });
+        assert!(queries.iter().all(|q| q.lens == lens), "queries and outputs of one head");
         let Some(first) = queries.iter().map(|q| q.from).min() else { return };
         let last = queries.iter().map(|q| q.to).max().unwrap_or(0);
         self.scratch.total.clear(queries.len(), head_dim);
         let splits = self.split.map_or(first / SPLIT..last.div_ceil(SPLIT), |split| split..split + 1);
         for split in splits {
-            // called in one place: all of the inner loops are inlined here
             self.split(s, split, first, last);
             let Scratch { total, part, .. } = &mut *self.scratch;
             for (i, &state) in part.state.iter().enumerate() {
@@ -178,7 +204,7 @@ impl<'p, P: Fn(usize) -> &'p [u8]> Op for Attend<'_, P> {
         let Sums { acc, state } = &self.scratch.total;
         for (i, query) in queries.iter().enumerate() {
             let acc = &acc[i * head_dim..][..head_dim];
-            // SAFETY: `out` is writable for so many values.
+            // SAFETY: the length of `out` was checked; whoever made the query guarantees that it is valid and ours alone.
             unsafe {
                 if self.split.is_some() {
                     let out = std::slice::from_raw_parts_mut(query.out, head_dim + 2);
@@ -189,6 +215,14 @@ impl<'p, P: Fn(usize) -> &'p [u8]> Op for Attend<'_, P> {
                 }
             }
         }
+    }
+}
+
+impl Merge<'_> {
+    /// Runs the kernel on an instruction set.
+    #[inline(never)]
+    pub fn on(self, isa: Isa) {
+        isa.run_floats(self);
     }
 }
 
@@ -244,7 +278,7 @@ fn normalise(acc: &[f32], sum: f32, out: &mut [f32]) {
     }
 }
 
-impl<'p, P: Fn(usize) -> &'p [u8]> Attend<'_, P> {
+impl Attend<'_> {
     /// The softmax of one split, into `scratch.part`; no query sees positions outside `first..last`.
     #[inline(always)]
     fn split<S: Simd>(&mut self, s: S, split: usize, first: usize, last: usize) {
@@ -260,8 +294,9 @@ impl<'p, P: Fn(usize) -> &'p [u8]> Attend<'_, P> {
             let ahead = (self.page)(if index + 1 < last.div_ceil(PAGE) { index + 1 } else { index }).as_ptr();
             let Sums { acc, state } = &mut *part;
             let walk = Walk { queries, acc, state, head_dim, scale: self.scale, index, ahead };
-            let wide = queries.len() >= WIDEN_FROM * S::TILE;
-            // SAFETY: the page's length was checked, and its type is what this attention was told.
+            let wide = queries.len() >= WIDEN_FROM * S::QUERIES;
+            // SAFETY: the page has the length of this type and head size, as was just checked, and any bytes of that length are
+            // a page; a widened page is `Whole`. The queries' lengths were checked, too.
             unsafe {
                 match self.kv {
                     KvType::F32 => walk.run::<S, Whole<f32>>(s, bytes.as_ptr()),
@@ -270,9 +305,9 @@ impl<'p, P: Fn(usize) -> &'p [u8]> Attend<'_, P> {
                     KvType::Q4_0 if !wide => walk.run::<S, Halves>(s, bytes.as_ptr()),
                     kv => {
                         match kv {
-                            KvType::Q4_0 => widen::<S, Halves>(s, bytes, head_dim, widened),
-                            KvType::Q8_0 => widen::<S, Whole<i8>>(s, bytes, head_dim, widened),
-                            _ => widen::<S, Whole<f16>>(s, bytes, head_dim, widened),
+                            KvType::Q4_0 => s.vectorize(Widen::<Halves>::new(bytes, head_dim, widened)),
+                            KvType::Q8_0 => s.vectorize(Widen::<Whole<i8>>::new(bytes, head_dim, widened)),
+                            _ => s.vectorize(Widen::<Whole<f16>>::new(bytes, head_dim, widened)),
                         }
                         let page = widened.as_ptr().cast();
                         let walk = Walk { ahead: page, ..walk };

@@ -2,7 +2,8 @@
 
 use super::form::{BLOCK, Form};
 use super::{PAGE, Query};
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Op, Simd};
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// All queries' way over one page, a tile of queries at a time: a key or value is loaded once for all of a tile.
@@ -22,31 +23,50 @@ pub(super) struct Walk<'a> {
 
 impl Walk<'_> {
     /// # Safety
-    /// `page` is one of form `F` and this head size.
+    /// `page` is one of form `F` and this head size. The queries are `[head_dim]`, and whoever made them keeps them valid.
     #[inline(always)]
     pub unsafe fn run<S: Simd, F: Form>(self, s: S, page: *const u8) {
-        let tiles = self.queries.chunks(S::TILE).zip(self.acc.chunks_mut(S::TILE * self.head_dim));
+        let tiles = self.queries.chunks(S::QUERIES).zip(self.acc.chunks_mut(S::QUERIES * self.head_dim));
         let mut ahead = self.ahead;
-        for ((queries, acc), state) in tiles.zip(self.state.chunks_mut(S::TILE)) {
+        for ((queries, acc), state) in tiles.zip(self.state.chunks_mut(S::QUERIES)) {
             let tile = Tile { queries, head_dim: self.head_dim, scale: self.scale, index: self.index, ahead };
             ahead = page;
-            // SAFETY: the caller's word.
-            unsafe {
-                if S::TILE >= 6 && queries.len() == 6 {
-                    tile.fold::<S, F, 6>(s, page, acc, state);
-                } else if S::TILE >= 5 && queries.len() == 5 {
-                    tile.fold::<S, F, 5>(s, page, acc, state);
-                } else if S::TILE >= 4 && queries.len() == 4 {
-                    tile.fold::<S, F, 4>(s, page, acc, state);
-                } else if S::TILE >= 3 && queries.len() == 3 {
-                    tile.fold::<S, F, 3>(s, page, acc, state);
-                } else if S::TILE >= 2 && queries.len() == 2 {
-                    tile.fold::<S, F, 2>(s, page, acc, state);
-                } else {
-                    tile.fold::<S, F, 1>(s, page, acc, state);
-                }
+            // each size of tile is a function of its own, so that they compile by themselves
+            if S::QUERIES >= 6 && queries.len() == 6 {
+                s.vectorize(Fold::<F, 6> { tile, page, acc, state, form: PhantomData });
+            } else if S::QUERIES >= 5 && queries.len() == 5 {
+                s.vectorize(Fold::<F, 5> { tile, page, acc, state, form: PhantomData });
+            } else if S::QUERIES >= 4 && queries.len() == 4 {
+                s.vectorize(Fold::<F, 4> { tile, page, acc, state, form: PhantomData });
+            } else if S::QUERIES >= 3 && queries.len() == 3 {
+                s.vectorize(Fold::<F, 3> { tile, page, acc, state, form: PhantomData });
+            } else if S::QUERIES >= 2 && queries.len() == 2 {
+                s.vectorize(Fold::<F, 2> { tile, page, acc, state, form: PhantomData });
+            } else {
+                s.vectorize(Fold::<F, 1> { tile, page, acc, state, form: PhantomData });
             }
         }
+    }
+}
+
+/// Folds a page into the running softmax of a tile of `N` queries. Whoever makes one guarantees what [`Walk::run`] demands.
+struct Fold<'a, F, const N: usize> {
+    tile: Tile<'a>,
+    page: *const u8,
+    /// `[N, head_dim]`
+    acc: &'a mut [f32],
+    /// `[N]`
+    state: &'a mut [(f32, f32)],
+    form: PhantomData<F>,
+}
+
+impl<F: Form, const N: usize> Op for Fold<'_, F, N> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: whoever made this guarantees page and queries.
+        unsafe { self.tile.fold::<S, F, N>(s, self.page, self.acc, self.state) }
     }
 }
 
@@ -63,7 +83,7 @@ impl Tile<'_> {
     /// Folds the page into the running softmax of `N` queries: `acc` is `[N, head_dim]`, `state` `[N]`.
     ///
     /// # Safety
-    /// `page` is one of form `F` and this head size.
+    /// `page` is one of form `F` and this head size. The queries are `[head_dim]`, and whoever made them keeps them valid.
     #[inline(always)]
     unsafe fn fold<S: Simd, F: Form, const N: usize>(
         &self,
@@ -72,6 +92,7 @@ impl Tile<'_> {
         acc: &mut [f32],
         state: &mut [(f32, f32)],
     ) {
+        assert!(self.queries.len() == N && acc.len() == N * self.head_dim && state.len() == N);
         let seen: [Range<usize>; N] = std::array::from_fn(|i| {
             let (start, query) = (self.index * PAGE, &self.queries[i]);
             let from = query.from.clamp(start, start + PAGE) - start;
@@ -83,7 +104,7 @@ impl Tile<'_> {
         if from == to {
             return;
         }
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees page and queries.
         let mut weights = unsafe { self.scores::<S, F, N>(s, page) };
         // loops, not closures: a closure that isn't inlined would lose the instruction set
         let mut shrink = [0.0; N];
@@ -93,7 +114,8 @@ impl Tile<'_> {
         let (mut d, mut scaled) = (0, [[0.0; PAGE]; N]);
         // two vectors of each value, a block, at a time where there are two: a weight is broadcast once for both
         while d + 2 * LANES <= self.head_dim {
-            // SAFETY: the caller's word; 2 · LANES values from `d` on are there in each query's `acc` and in every value.
+            // SAFETY: the caller guarantees the page; 2 · LANES values from `d` on are there in each query's `acc`, whose length was
+            // checked, and in every value.
             unsafe {
                 let weights = self.weigh::<S, F, N>(s, page, d / BLOCK, &weights, &mut scaled);
                 let (mut low, mut high) = ([s.splat(0.0); N], [s.splat(0.0); N]);
@@ -122,7 +144,8 @@ impl Tile<'_> {
         }
         while d < self.head_dim {
             let left = self.head_dim - d;
-            // SAFETY: the caller's word; `left` values are there in each query's `acc` and in every value.
+            // SAFETY: the caller guarantees the page; `left` values are there in each query's `acc`, whose length was checked, and
+            // in every value.
             unsafe {
                 let weights = self.weigh::<S, F, N>(s, page, d / BLOCK, &weights, &mut scaled);
                 let mut sums = [s.splat(0.0); N];
@@ -167,7 +190,7 @@ impl Tile<'_> {
             return weights;
         }
         for at in [0, LANES] {
-            // SAFETY: the caller's word; a row is 2 · LANES long.
+            // SAFETY: the caller guarantees the page; a row of weights is 2 · LANES long.
             unsafe {
                 let scale = F::scale(s, page, self.head_dim, 1, block, at);
                 for i in 0..N {
@@ -190,7 +213,7 @@ impl Tile<'_> {
         for first in (0..self.head_dim).step_by(block) {
             let (mut sum, mut sum_high) =
                 if F::SCALED { ([s.splat(0.0); N], [s.splat(0.0); N]) } else { (low, high) };
-            // SAFETY: the caller's word; each query points to `head_dim` values.
+            // SAFETY: the caller guarantees the page, and `head_dim` values of each query.
             unsafe {
                 for d in first..(first + block).min(self.head_dim) {
                     let k0 = F::key(s, page, d, 0);
@@ -234,7 +257,7 @@ impl Tile<'_> {
 unsafe fn short<S: Simd, F: Form>(s: S, page: *const u8, head_dim: usize, t: usize, d: usize) -> S::F {
     let mut lanes = [0.0; LANES];
     for (lane, d) in lanes.iter_mut().zip(d..head_dim) {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees a page of this form and head size, and positions within it.
         *lane = unsafe { F::one(page, head_dim, t, d) };
     }
     // SAFETY: 16 values.

@@ -3,6 +3,7 @@
 use super::codes::encode;
 use super::form::{BLOCK, Element, Form, Halves, halves_bytes, scale_at};
 use super::{KvType, PAGE};
+use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
 use half::f16;
 
@@ -19,6 +20,14 @@ pub struct StoreKv<'a> {
     pub key: &'a [f32],
     /// The value.
     pub value: &'a [f32],
+}
+
+impl StoreKv<'_> {
+    /// Runs the kernel on an instruction set.
+    #[inline(never)]
+    pub fn on(self, isa: Isa) {
+        isa.run_floats(self);
+    }
 }
 
 impl Op for StoreKv<'_> {

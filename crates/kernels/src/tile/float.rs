@@ -1,7 +1,7 @@
 //! Tiles of float weights: `f32`, `f16` and `bf16`, with `f32` activations or `bf16` pairs.
 
 use super::{AHEAD, Panels, Tile};
-use crate::acts::Acts;
+use crate::activations::Activations;
 use crate::pack::GROUP;
 use crate::simd::Simd;
 use half::f16;
@@ -69,14 +69,14 @@ impl<L: Line> Tile for L {
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(
         s: S,
         panels: Panels<P>,
-        acts: &Acts,
+        activations: &Activations,
         t: usize,
     ) -> [[S::F; P]; T] {
-        let cols = acts.cols();
+        let cols = activations.cols();
         let mut sums = [[s.splat(0.0); P]; T];
         // SAFETY: the caller vouches for panels and tokens; `k` stays below `cols`.
         unsafe {
-            let rows: [*const f32; T] = std::array::from_fn(|i| acts.f32.as_ptr().add((t + i) * cols));
+            let rows: [*const f32; T] = std::array::from_fn(|i| activations.f32.as_ptr().add((t + i) * cols));
             let first = panels.group.add(panels.first * L::BYTES);
             let mut k = 0;
             while k < cols {
@@ -107,7 +107,7 @@ unsafe fn add_column<S: Simd, L: Line, const T: usize, const P: usize, const K: 
     k: usize,
     sums: &mut [[S::F; P]; T],
 ) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees readable lines and rows.
     unsafe {
         let mut w = [s.splat(0.0); P];
         for p in 0..P {
@@ -123,6 +123,8 @@ unsafe fn add_column<S: Simd, L: Line, const T: usize, const P: usize, const K: 
 }
 
 impl Tile for Bf16Dot {
+    const BF16_DOT: bool = true;
+
     #[inline(always)]
     fn most_tokens<S: Simd>() -> usize {
         S::FLOAT_TILE
@@ -132,14 +134,15 @@ impl Tile for Bf16Dot {
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(
         s: S,
         panels: Panels<P>,
-        acts: &Acts,
+        activations: &Activations,
         t: usize,
     ) -> [[S::F; P]; T] {
-        let pairs = acts.cols().div_ceil(2);
+        let pairs = activations.cols().div_ceil(2);
         let mut sums = [[s.splat(0.0); P]; T];
         // SAFETY: the caller vouches for panels and tokens; both hold `pairs` pairs.
         unsafe {
-            let rows: [*const u32; T] = std::array::from_fn(|i| acts.bf16.as_ptr().add((t + i) * pairs));
+            let rows: [*const u32; T] =
+                std::array::from_fn(|i| activations.bf16.as_ptr().add((t + i) * pairs));
             let first = panels.group.add(panels.first * 64);
             for k in 0..pairs {
                 let lines = first.add(k * GROUP * 64);

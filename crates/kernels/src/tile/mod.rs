@@ -9,7 +9,7 @@ mod quant;
 pub(crate) use float::{Bf16, Bf16Dot, F16, F32};
 pub(crate) use quant::Quant;
 
-use crate::acts::Acts;
+use crate::activations::Activations;
 use crate::simd::Simd;
 
 /// `P` panels of a group, side by side.
@@ -25,18 +25,21 @@ pub(crate) struct Panels<const P: usize> {
 
 /// The inner loop of one weight type.
 pub(crate) trait Tile {
+    /// It multiplies with [`Simd::dot_bf16`], so it runs only where that is an instruction.
+    const BF16_DOT: bool = false;
+
     /// Most tokens of a tile on this instruction set.
     fn most_tokens<S: Simd>() -> usize;
 
     /// `T` tokens from `t` on × `P` panels: 16 sums for each.
     ///
     /// # Safety
-    /// The panels are of this tile's type with `acts.cols()` columns; the `T` tokens exist in the form that
-    /// [`crate::act_kind`] names and lie in one tile of [`crate::acts::TILE`].
+    /// The panels are of this tile's type with `activations.cols()` columns; the `T` tokens exist in the form that
+    /// [`crate::activation_kind`] names and lie in one tile of [`crate::activations::TILE`].
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(
         s: S,
         panels: Panels<P>,
-        acts: &Acts,
+        activations: &Activations,
         t: usize,
     ) -> [[S::F; P]; T];
 }

@@ -5,7 +5,7 @@
 //! rows' scale and the token's.
 
 use super::{AHEAD, Panels, Tile};
-use crate::acts::{ActBlock, Acts, TILE};
+use crate::activations::{ActivationBlock, Activations, TILE};
 use crate::format::Format;
 use crate::pack::{self, chunk_bytes};
 use crate::simd::{Simd, dots_between};
@@ -25,15 +25,15 @@ impl<F: Format> Tile for Quant<F> {
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(
         s: S,
         panels: Panels<P>,
-        acts: &Acts,
+        activations: &Activations,
         t: usize,
     ) -> [[S::F; P]; T] {
-        let (chunks, lane) = (acts.cols() / F::BLOCK, t % TILE);
+        let (chunks, lane) = (activations.cols() / F::BLOCK, t % TILE);
         let mut sums = [[s.splat(0.0); P]; T];
         // SAFETY: the caller vouches for panels and tokens; offsets stay within a group's chunks ([`crate::pack`]) and
         // within one tile's blocks.
         unsafe {
-            let tile = acts.tile(t);
+            let tile = activations.tile(t);
             for b in 0..chunks * F::BLOCK / 32 {
                 let (chunk, b_in) = (b / (F::BLOCK / 32), b % (F::BLOCK / 32));
                 let chunk = panels.group.add(chunk * chunk_bytes::<F>());
@@ -43,11 +43,11 @@ impl<F: Format> Tile for Quant<F> {
                 if panels.cold {
                     ask_ahead::<S, F, P>(s, chunk, panels.first, b_in);
                 }
-                let block = Block::<F, T, P> { codes, acts: &*tile.add(b), lane, format: PhantomData };
+                let block = Block::<F, T, P> { codes, activations: &*tile.add(b), lane, format: PhantomData };
                 let header = |p: usize| headers.add(p * F::HEADER_BYTES);
                 if F::SUB == 32 {
                     // both values of a nibble pair, one after the other
-                    let mut open = block.open(s, &block.acts.neg32);
+                    let mut open = block.open(s, &block.activations.neg32);
                     block.dot::<S, 0>(s, &mut open);
                     block.dot::<S, 4>(s, &mut open);
                     block.fold::<S, 2>(s, &mut open);
@@ -62,10 +62,10 @@ impl<F: Format> Tile for Quant<F> {
                     let dots = block.close(s, open);
                     for p in 0..P {
                         let scales = scales::<S, F>(s, header(p), b_in, 0);
-                        block.scale(s, p, scales, &block.acts.neg32, &dots, &mut sums);
+                        block.scale(s, p, scales, &block.activations.neg32, &dots, &mut sums);
                     }
                 } else {
-                    let mut open = block.open(s, &block.acts.neg16[0]);
+                    let mut open = block.open(s, &block.activations.neg16[0]);
                     block.dot::<S, 0>(s, &mut open);
                     block.dot::<S, 1>(s, &mut open);
                     block.fold::<S, 2>(s, &mut open);
@@ -74,9 +74,9 @@ impl<F: Format> Tile for Quant<F> {
                     let dots = block.close(s, open);
                     for p in 0..P {
                         let scales = scales::<S, F>(s, header(p), b_in, 0);
-                        block.scale(s, p, scales, &block.acts.neg16[0], &dots, &mut sums);
+                        block.scale(s, p, scales, &block.activations.neg16[0], &dots, &mut sums);
                     }
-                    let mut open = block.open(s, &block.acts.neg16[1]);
+                    let mut open = block.open(s, &block.activations.neg16[1]);
                     block.dot::<S, 4>(s, &mut open);
                     block.dot::<S, 5>(s, &mut open);
                     block.fold::<S, 2>(s, &mut open);
@@ -85,7 +85,7 @@ impl<F: Format> Tile for Quant<F> {
                     let dots = block.close(s, open);
                     for p in 0..P {
                         let scales = scales::<S, F>(s, header(p), b_in, 1);
-                        block.scale(s, p, scales, &block.acts.neg16[1], &dots, &mut sums);
+                        block.scale(s, p, scales, &block.activations.neg16[1], &dots, &mut sums);
                     }
                 }
             }
@@ -98,7 +98,7 @@ impl<F: Format> Tile for Quant<F> {
 struct Block<'a, F, const T: usize, const P: usize> {
     /// The first panel's planes; the others' follow.
     codes: *const u8,
-    acts: &'a ActBlock,
+    activations: &'a ActivationBlock,
     /// The tile's first token among the block's.
     lane: usize,
     format: PhantomData<F>,
@@ -143,14 +143,14 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
     /// `codes` are blocks in format `F`.
     #[inline(always)]
     unsafe fn dot<S: Simd, const FOUR: usize>(&self, s: S, open: &mut Open<S, T, P>) {
-        // SAFETY: the caller's word; four codes at a multiple of 4 within a block.
+        // SAFETY: the caller guarantees blocks in format `F`; four codes at a multiple of 4 are within a block.
         unsafe {
             let mut w = [s.isplat(0); P];
             for p in 0..P {
                 w[p] = codes::<S, F, FOUR>(s, self.codes.add(p * F::CODE_BYTES));
             }
             for i in 0..T {
-                let bytes = self.acts.codes[self.lane + i].as_ptr().add(4 * FOUR);
+                let bytes = self.activations.codes[self.lane + i].as_ptr().add(4 * FOUR);
                 let x = s.isplat(bytes.cast::<i32>().read_unaligned());
                 for p in 0..P {
                     if F::LOW == 8 {
@@ -208,7 +208,7 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
                 product =
                     if F::MIN_SIGN > 0.0 { s.fnma(min, neg, product) } else { s.fma(min, neg, product) };
             }
-            sums[i][p] = s.fma(product, s.splat(self.acts.scales[self.lane + i]), sums[i][p]);
+            sums[i][p] = s.fma(product, s.splat(self.activations.scales[self.lane + i]), sums[i][p]);
         }
     }
 }
@@ -289,7 +289,7 @@ const fn high_or_one<F: Format>() -> usize {
 /// `header` is the stored block's of one panel, as [`crate::pack`] lays it out.
 #[inline(always)]
 unsafe fn scales<S: Simd, F: Format>(s: S, header: *const u8, b: usize, half: usize) -> (S::F, S::F) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees a header in format `F`; `b` and `half` are of its stored block.
     unsafe {
         let mut scale = s.load_f16(header.cast::<f16>());
         let mut min = if F::HAS_MIN { s.load_f16(header.add(32).cast::<f16>()) } else { s.splat(0.0) };

@@ -20,12 +20,14 @@ impl<const VNNI: bool> Avx2<VNNI> {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run_base<O: Op>(s: Avx2<false>, op: O) -> O::Out {
+#[inline(never)]
+unsafe fn run_base<const VNNI: bool, O: Op>(s: Avx2<VNNI>, op: O) -> O::Out {
     op.run(s)
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-unsafe fn run_vnni<O: Op>(s: Avx2<true>, op: O) -> O::Out {
+#[inline(never)]
+unsafe fn run_vnni<const VNNI: bool, O: Op>(s: Avx2<VNNI>, op: O) -> O::Out {
     op.run(s)
 }
 
@@ -84,12 +86,27 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const FLOAT_TILE: usize = 6;
     const STREAMS: usize = 4;
     const DOT8_CENTRES: bool = !VNNI;
+    // a key and three queries' sums take 8 of the 16 registers, six queries' more than there are
+    const QUERIES: usize = 3;
     const BF16_DOT: bool = false;
+
+    type Floats = Avx2<false>;
+    type Bytes = Self;
+
+    #[inline(always)]
+    fn floats(self) -> Avx2<false> {
+        // `detect` asks for no less with `VNNI` than without
+        Avx2(())
+    }
+    #[inline(always)]
+    fn bytes(self) -> Self {
+        self
+    }
 
     #[inline(always)]
     fn vectorize<O: Op>(self, op: O) -> O::Out {
-        // SAFETY: `self` is the proof.
-        unsafe { if VNNI { run_vnni(Avx2(()), op) } else { run_base(Avx2(()), op) } }
+        // SAFETY: `self` exists, so `detect` found the features that the function enables.
+        unsafe { if VNNI { run_vnni(self, op) } else { run_base(self, op) } }
     }
 
     #[inline(always)]

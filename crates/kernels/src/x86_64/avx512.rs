@@ -24,12 +24,14 @@ impl<const BF16: bool> Avx512<BF16> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn run_base<O: Op>(s: Avx512<false>, op: O) -> O::Out {
+#[inline(never)]
+unsafe fn run_base<const BF16: bool, O: Op>(s: Avx512<BF16>, op: O) -> O::Out {
     op.run(s)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
-unsafe fn run_bf16<O: Op>(s: Avx512<true>, op: O) -> O::Out {
+#[inline(never)]
+unsafe fn run_bf16<const BF16: bool, O: Op>(s: Avx512<BF16>, op: O) -> O::Out {
     op.run(s)
 }
 
@@ -43,12 +45,26 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
     const TILE: usize = 6;
     const PANELS: usize = 2;
     const STREAMS: usize = 4;
+    const QUERIES: usize = 6;
     const BF16_DOT: bool = BF16;
+
+    type Floats = Avx512<false>;
+    type Bytes = Avx512<false>;
+
+    #[inline(always)]
+    fn floats(self) -> Avx512<false> {
+        // `detect` asks for no less with `BF16` than without
+        Avx512(())
+    }
+    #[inline(always)]
+    fn bytes(self) -> Avx512<false> {
+        Avx512(())
+    }
 
     #[inline(always)]
     fn vectorize<O: Op>(self, op: O) -> O::Out {
-        // SAFETY: `self` is the proof.
-        unsafe { if BF16 { run_bf16(Avx512(()), op) } else { run_base(Avx512(()), op) } }
+        // SAFETY: `self` exists, so `detect` found the features that the function enables.
+        unsafe { if BF16 { run_bf16(self, op) } else { run_base(self, op) } }
     }
 
     #[inline(always)]

@@ -1,14 +1,14 @@
-//! How much memory a process of this user could get: what the machine has left and what its control groups leave it. The
-//! one answer behind the plan of a load, `doctor`, `recommend` and the machine's line in a record.
+//! How much memory this process can get: what the machine has available, and what its control groups leave it. The one
+//! answer for every part of Zonda that plans with memory.
 
 use std::fs;
 use std::path::Path;
 use sysinfo::System;
 
-/// Memory that could be had without swapping, in bytes.
+/// Memory that this process can get without swapping, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Left {
-    /// What the machine has; `None` where the system doesn't say.
+pub struct Available {
+    /// What the machine has available; `None` if the system doesn't say.
     pub machine: Option<u64>,
     /// What the tightest control group leaves, of this process's own and all above it; `None` if none has a limit.
     pub group: Option<u64>,
@@ -16,43 +16,43 @@ pub struct Left {
     pub group_limit: Option<u64>,
 }
 
-impl Left {
-    /// Looks now.
-    pub fn now() -> Left {
+impl Available {
+    /// Reads the figures of this moment.
+    pub fn now() -> Available {
         let mut system = System::new();
         system.refresh_memory();
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        Left {
+        Available {
             machine: Some(system.available_memory()).filter(|&bytes| bytes > 0),
-            ..Left::in_groups(Path::new("/sys/fs/cgroup"), &groups)
+            ..Available::in_groups(Path::new("/sys/fs/cgroup"), &groups)
         }
     }
 
-    /// What control groups say, by the lines of `/proc/self/cgroup`.
-    fn in_groups(root: &Path, lines: &str) -> Left {
+    /// What the control groups leave, by the lines of `/proc/self/cgroup`.
+    fn in_groups(root: &Path, lines: &str) -> Available {
         let found: Vec<Group> = lines.lines().flat_map(|line| in_group(root, line)).collect();
-        Left {
+        Available {
             machine: None,
             group: found.iter().map(|g| g.left).min(),
             group_limit: found.iter().map(|g| g.limit).min(),
         }
     }
 
-    /// The tighter of both, in bytes; `None` where the system doesn't say what the machine has.
+    /// The smaller of both, in bytes; `None` if the system doesn't say what the machine has.
     pub fn bytes(&self) -> Option<u64> {
         self.machine.map(|machine| machine.min(self.group.unwrap_or(u64::MAX)))
     }
 }
 
-/// A control group with a limit.
+/// A control group with a limit, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Group {
     left: u64,
     limit: u64,
 }
 
-/// What the memory controller (version 1 or 2) says, by a line of `/proc/self/cgroup`: of the group and all above it. In a
-/// container the files are at the root though the line names a path outside it.
+/// The limits of a group and of all above it, by a line of `/proc/self/cgroup` (memory controller, version 1 or 2). In a
+/// container the files are at the root, although the line names a path outside it.
 fn in_group(root: &Path, line: &str) -> Vec<Group> {
     let mut fields = line.splitn(3, ':');
     let (_, controllers, path) = (fields.next(), fields.next(), fields.next().unwrap_or("/"));
@@ -71,7 +71,7 @@ fn in_group(root: &Path, line: &str) -> Vec<Group> {
             // `max`, or version 1's largest number, is no limit
             let limit: u64 = read(names[0])?.trim().parse().ok().filter(|&limit| limit < 1 << 60)?;
             let used: u64 = read(names[1])?.trim().parse().ok()?;
-            // cached files that the system would drop first
+            // cached files, which the system would drop first
             let stat = read("memory.stat").unwrap_or_default();
             let cached =
                 stat.lines().find_map(|l| l.strip_prefix(names[2])?.trim().parse().ok()).unwrap_or(0);
@@ -98,30 +98,30 @@ mod tests {
         put("a/memory.stat", "anon 1\ninactive_file 100000\n");
         put("a/b/memory.max", "800000\n");
         put("a/b/memory.current", "50000\n");
-        let of = |lines| Left::in_groups(folder.path(), lines);
+        let of = |lines| Available::in_groups(folder.path(), lines);
         // 800,000 less 50,000 in its own, 1,000,000 less 300,000 in the one above
-        let two = Left { machine: None, group: Some(700_000), group_limit: Some(800_000) };
+        let two = Available { machine: None, group: Some(700_000), group_limit: Some(800_000) };
         assert_eq!(of("0::/a/b"), two);
         put("memory/x/memory.limit_in_bytes", "5000\n");
         put("memory/x/memory.usage_in_bytes", "6000\n");
         put("memory/x/memory.stat", "total_inactive_file 1500\n");
         put("memory/memory.limit_in_bytes", "9223372036854771712\n");
         put("memory/memory.usage_in_bytes", "1\n");
-        let one = Left { machine: None, group: Some(500), group_limit: Some(5000) };
+        let one = Available { machine: None, group: Some(500), group_limit: Some(5000) };
         assert_eq!(of("4:memory,hugetlb:/x\n3:cpuset:/"), one);
         for none in ["", "3:cpuset:/", "nonsense", "0::/"] {
-            assert_eq!(of(none), Left::default(), "{none:?}");
+            assert_eq!(of(none), Available::default(), "{none:?}");
         }
     }
 
     #[test]
-    fn the_tighter_of_machine_and_group_counts() {
-        let left = |machine, group| Left { machine, group, group_limit: None }.bytes();
+    fn the_smaller_of_machine_and_group_counts() {
+        let left = |machine, group| Available { machine, group, group_limit: None }.bytes();
         assert_eq!(
             (left(Some(5), Some(3)), left(Some(2), Some(3)), left(Some(2), None)),
             (Some(3), Some(2), Some(2))
         );
         assert_eq!(left(None, Some(3)), None);
-        assert!(Left::now().bytes().is_none_or(|bytes| bytes > 0));
+        assert!(Available::now().bytes().is_none_or(|bytes| bytes > 0));
     }
 }

@@ -1,4 +1,4 @@
-//! Exact logits against Hugging Face `transformers`: every architecture, weights stored as bf16 too, many sequences at once.
+//! Reference logits against Hugging Face `transformers`: every architecture, weights stored as bf16 too, many sequences at once.
 
 use std::path::Path;
 use zonda_engine::TokenId;
@@ -7,9 +7,9 @@ use zonda_engine::load::Model;
 use zonda_native::Native;
 use zonda_testkit::goldens::{cases, folders};
 
-fn exact(model: &Path, sequences: &[Vec<TokenId>]) -> Result<Vec<Vec<f32>>, BackendError> {
+fn reference(model: &Path, sequences: &[Vec<TokenId>]) -> Result<Vec<Vec<f32>>, BackendError> {
     let mut rows = Vec::new();
-    Native::exact(&Model::open(model).unwrap(), Some(2), sequences, &mut |row| {
+    Native::reference(&Model::open(model).unwrap(), Some(2), sequences, &mut |row| {
         rows.push(row.to_vec());
         Ok::<_, BackendError>(())
     })?;
@@ -17,11 +17,11 @@ fn exact(model: &Path, sequences: &[Vec<TokenId>]) -> Result<Vec<Vec<f32>>, Back
 }
 
 #[test]
-fn exact_logits_are_those_of_transformers() {
+fn reference_logits_are_those_of_transformers() {
     for folder in folders() {
         let name = folder.file_name().unwrap().to_str().unwrap();
         let (sequences, expected): (Vec<_>, Vec<_>) = cases(&folder).into_iter().unzip();
-        let rows = exact(&folder, &sequences).unwrap();
+        let rows = reference(&folder, &sequences).unwrap();
         let mut rows = rows.iter();
         for (ids, expected) in sequences.iter().zip(expected) {
             let vocab = expected.len() / ids.len();
@@ -40,7 +40,7 @@ fn sequences_that_can_not_be_run_are_errors() {
     let folder = folders().remove(0);
     let model = Model::open(&folder).unwrap();
     for wrong in [vec![], vec![model.spec.vocab_size as TokenId], vec![0; model.spec.context_length + 1]] {
-        assert!(exact(&folder, &[vec![1, 2], wrong]).is_err());
+        assert!(reference(&folder, &[vec![1, 2], wrong]).is_err());
     }
-    assert!(exact(&folder, &[]).is_err());
+    assert!(reference(&folder, &[]).is_err());
 }

@@ -1,5 +1,6 @@
 //! The feed-forward layer's activation: `silu(gate) · up`, with `silu(x) = x / (1 + e^−x)`; and plain addition.
 
+use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
 
 /// `out = silu(gate) · up`, all `[n]`.
@@ -11,6 +12,14 @@ pub struct SiluMul<'a> {
     pub up: &'a [f32],
     /// Where the result goes.
     pub out: &'a mut [f32],
+}
+
+impl SiluMul<'_> {
+    /// Runs the kernel on an instruction set.
+    #[inline(never)]
+    pub fn on(self, isa: Isa) {
+        isa.run_floats(self);
+    }
 }
 
 impl Op for SiluMul<'_> {
@@ -50,6 +59,14 @@ pub struct AddScaled<'a> {
     pub y: &'a [f32],
     /// times this.
     pub scale: f32,
+}
+
+impl AddScaled<'_> {
+    /// Runs the kernel on an instruction set.
+    #[inline(never)]
+    pub fn on(self, isa: Isa) {
+        isa.run_floats(self);
+    }
 }
 
 impl Op for AddScaled<'_> {

@@ -1,11 +1,12 @@
-//! A model's exact logits: its weights, whatever their type, as f32, with f32 activations, keys and values. What other
-//! computations of the same weights are held against, and where calibration sees what each matrix is multiplied with.
+//! The reference path: a model's weights, whatever their type, as f32, with f32 activations, keys and values. Other
+//! computations of the same weights are compared with its logits, and calibration sees here what each matrix is multiplied
+//! with.
 //!
-//! Layer by layer, all tokens at once: no more than one layer's weights are in memory as f32, so a model is compared on a
-//! machine that its f32 form would not fit.
+//! It goes layer by layer, all tokens at once: at most one layer's weights are in memory as f32, so that a model can be compared
+//! on a machine too small for its f32 form.
 
 use crate::Native;
-use crate::forward::{Buffers, Run};
+use crate::forward::{Buffers, Run, Step};
 use crate::kv::KvCache;
 use crate::rope::Angles;
 use crate::weights::Loader;
@@ -14,7 +15,8 @@ use zonda_engine::forward::{BackendError, Batch, Limits, Span, Want};
 use zonda_engine::load::{LayerTensor, Model, ModelSpec, TensorRole};
 use zonda_engine::quant::Importance;
 use zonda_kernels::attention::{KvType, PAGE};
-use zonda_kernels::{Isa, Job, Pool, cpus, matmul};
+use zonda_kernels::{Isa, Job, Pool, matmul};
+use zonda_machine::cpus;
 
 /// Rows of logits that are computed at once: bounds their memory.
 const ROWS: usize = 32;
@@ -22,23 +24,23 @@ const ROWS: usize = 32;
 const GROUP: usize = 8;
 
 impl Native {
-    /// Hands the exact logits of every position of every sequence to `look`, in order, `[vocab]` each. The calling thread
+    /// Hands the reference logits of every position of every sequence to `look`, in order, `[vocab]` each. The calling thread
     /// becomes one of the pool's, as with [`Native::open`].
     ///
     /// # Errors
     /// As [`Native::open`]; if a sequence is empty, longer than the model's context or has an id beyond its vocabulary; and
-    /// what `look` says.
-    pub fn exact<E: From<BackendError>>(
+    /// the errors of `look`.
+    pub fn reference<E: From<BackendError>>(
         model: &Model,
         threads: Option<usize>,
         sequences: &[Vec<TokenId>],
         look: &mut dyn FnMut(&[f32]) -> Result<(), E>,
     ) -> Result<(), E> {
         let pool = Pool::new(threads.unwrap_or_else(cpus::default_threads));
-        let mut exact = Exact::new(model, &pool);
+        let mut reference = Reference::new(model, &pool);
         let mut x = Vec::new();
-        exact.layers(&[sequences], &mut x, &mut |_, _, _| ())?;
-        let Exact { run, loader, buffers, .. } = &mut exact;
+        reference.layers(&[sequences], &mut x, &mut |_, _, _| ())?;
+        let Reference { run, loader, buffers, .. } = &mut reference;
         let (hidden, vocab) = (model.spec.hidden_size, model.spec.vocab_size);
         let (norm, head) = loader.head()?;
         let mut logits = vec![0.0; ROWS * vocab];
@@ -52,11 +54,11 @@ impl Native {
         Ok(())
     }
 
-    /// How much the columns of the matrices in the layers matter on a text, cut into sequences. `progress` is told how many
-    /// passes of some sequences through a layer are done, and of how many.
+    /// How much the columns of the layers' matrices matter on a text, which is cut into sequences. `progress(done, total)` counts
+    /// passes of a group of sequences through a layer.
     ///
     /// # Errors
-    /// As [`Native::exact`], and if what the model computes is not finite.
+    /// As [`Native::reference`], and if what the model computes is not finite.
     pub fn calibrate(
         model: &Model,
         threads: Option<usize>,
@@ -64,13 +66,13 @@ impl Native {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Importance, BackendError> {
         let pool = Pool::new(threads.unwrap_or_else(cpus::default_threads));
-        let mut exact = Exact::new(model, &pool);
-        exact.buffers.ffn.kept = model.spec.moe.as_ref().map(|moe| vec![Vec::new(); moe.experts]);
+        let mut reference = Reference::new(model, &pool);
+        reference.buffers.ffn.kept = model.spec.moe.as_ref().map(|moe| vec![Vec::new(); moe.experts]);
         let groups: Vec<_> = sequences.chunks(GROUP).collect();
         let (mut done, total) = (0, groups.len() * model.spec.layers);
         let mut importance = Importance::default();
         let mut x = Vec::new();
-        exact.layers(&groups, &mut x, &mut |layer, half, buffers| {
+        reference.layers(&groups, &mut x, &mut |layer, half, buffers| {
             add(&mut importance, layer, half, buffers);
             if half == Half::FeedForward {
                 done += 1;
@@ -86,22 +88,22 @@ impl Native {
     }
 }
 
-/// A model on its way through one layer at a time.
-struct Exact<'a> {
+/// A model of which one layer at a time is in memory.
+struct Reference<'a> {
     model: &'a Model,
     run: Run<'a>,
     loader: Loader<'a>,
     buffers: Buffers,
 }
 
-impl<'a> Exact<'a> {
-    fn new(model: &'a Model, pool: &'a Pool) -> Exact<'a> {
+impl<'a> Reference<'a> {
+    fn new(model: &'a Model, pool: &'a Pool) -> Reference<'a> {
         let isa = Isa::best();
         let run = Run { isa, pool, eps: model.spec.norm_eps };
-        Exact { model, run, loader: Loader::exact(model, isa, pool), buffers: Buffers::default() }
+        Reference { model, run, loader: Loader::reference(model, isa, pool), buffers: Buffers::default() }
     }
 
-    /// Takes groups of sequences through all layers. What leaves the last one is in `x`, `[tokens of all groups, hidden]`;
+    /// Runs groups of sequences through all layers. The output of the last one is in `x`, `[tokens of all groups, hidden]`;
     /// `seen(layer, half, buffers)` is called when a group has gone through a half of a layer.
     fn layers(
         &mut self,
@@ -132,7 +134,7 @@ impl<'a> Exact<'a> {
             embedding.row(token, row);
         }
         let run = self.run;
-        for (l, &window) in spec.windows.iter().enumerate() {
+        for l in 0..spec.layers {
             let layer = self.loader.layer(l)?;
             let mut rest = &mut x[..];
             for batch in &batches {
@@ -140,10 +142,11 @@ impl<'a> Exact<'a> {
                 angles.set(batch.spans.iter().flat_map(|s| 0..s.tokens.len()));
                 let Buffers { normed, attention, .. } = &mut self.buffers;
                 run.norm(x, &layer.attn_norm, normed, &[&layer.q.matrix, &layer.k.matrix, &layer.v.matrix]);
-                attention.run(run, &one, &layer, 0, window, batch, &angles, &mut kv, normed, x);
+                let step = Step { run, spec: &one, batch, angles: &angles };
+                attention.run(step, &layer, 0, &mut kv, normed, x);
                 seen(l, Half::Attention, &mut self.buffers);
                 let Buffers { normed, ffn, .. } = &mut self.buffers;
-                ffn.run(run, &one, &layer, normed, x);
+                ffn.run(step, &layer, normed, x);
                 seen(l, Half::FeedForward, &mut self.buffers);
             }
         }
@@ -158,7 +161,7 @@ enum Half {
     FeedForward,
 }
 
-/// Adds what the matrices of half a layer were multiplied with.
+/// Adds the inputs of the matrices of half a layer.
 fn add(importance: &mut Importance, layer: usize, half: Half, buffers: &mut Buffers) {
     use LayerTensor::{AttnOut, ExpertDown, ExpertGate, FfnDown, FfnGate, Q};
     let Buffers { normed, attention, ffn, .. } = buffers;
