@@ -127,6 +127,20 @@ impl Error {
         }
     }
 
+    /// The message and those of its causes that it does not quote, in one line.
+    pub fn sentence(&self) -> String {
+        let mut out = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !out.ends_with(&text) {
+                out = format!("{out}: {text}");
+            }
+            cause = error.source();
+        }
+        out
+    }
+
     pub(crate) fn download(message: impl Into<String>) -> Error {
         Error::Download(Detail::new(message))
     }

@@ -74,6 +74,22 @@ impl Model {
         Ok(Model { name: engine.info().name.clone(), backend: None, engine, load: began.elapsed() })
     }
 
+    /// A model whose files are open already; both are `None` for the mock's files and a model without a tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] with what the backend says; [`Error::Draft`].
+    pub fn from_files(
+        kind: BackendKind,
+        files: Option<Arc<ModelFiles>>,
+        text: Option<Text>,
+        options: OpenOptions,
+    ) -> Result<Model> {
+        let began = Instant::now();
+        let path = files.as_ref().map_or_else(Located::mock, |files| Located::at(&files.path));
+        let start = Start { kind, files, text, options, sharing: None, prompt_cache: None };
+        Ok(Model { name: path.name, backend: Some(kind), engine: start.engine()?, load: began.elapsed() })
+    }
+
     /// An answer to a conversation, whose form the model's chat template defines.
     pub fn chat(&self, messages: impl IntoIterator<Item = Message>) -> Generate<'_> {
         self.request(Prompt::chat(messages.into_iter().collect()))
@@ -191,8 +207,8 @@ impl ModelBuilder {
     }
 
     /// Runs the model on this backend; otherwise the best in this build that reads it.
-    pub fn backend(mut self, backend: BackendKind) -> ModelBuilder {
-        self.backend = Some(backend);
+    pub fn backend(mut self, backend: impl Into<Option<BackendKind>>) -> ModelBuilder {
+        self.backend = backend.into();
         self
     }
 
@@ -215,14 +231,14 @@ impl ModelBuilder {
     }
 
     /// Prepares the engine for many requests at once.
-    pub fn sharing(mut self, sharing: Sharing) -> ModelBuilder {
-        self.sharing = Some(sharing);
+    pub fn sharing(mut self, sharing: impl Into<Option<Sharing>>) -> ModelBuilder {
+        self.sharing = sharing.into();
         self
     }
 
     /// Keeps prompts' keys and values on disk, and starts from those that are there.
-    pub fn prompt_cache(mut self, place: Place) -> ModelBuilder {
-        self.prompt_cache = Some(place);
+    pub fn prompt_cache(mut self, place: impl Into<Option<Place>>) -> ModelBuilder {
+        self.prompt_cache = place.into();
         self
     }
 

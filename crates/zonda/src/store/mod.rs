@@ -13,6 +13,7 @@
 #[cfg(feature = "hub")]
 mod cache;
 mod checksum;
+mod folder;
 #[cfg(feature = "hub")]
 pub mod http;
 #[cfg(feature = "hub")]
@@ -31,7 +32,12 @@ pub use name::ModelName;
 pub use progress::Progress;
 
 use crate::error::{At as _, Detail, Error, Result};
-use progress::{Fetch, Silent};
+#[cfg(feature = "hub")]
+use cache::{cached, cached_models};
+use folder::{bytes_at, remove_file, split_bytes, subfolders};
+#[cfg(feature = "hub")]
+use {folder::{is_undamaged, remove_if_empty}, progress::Fetch};
+use progress::Silent;
 use serde::Serialize;
 use std::ffi::OsStr;
 use std::fmt;
@@ -401,10 +407,6 @@ impl Store {
     }
 }
 
-/// Models in the Hub's own cache folder.
-#[cfg(feature = "hub")]
-use cache::{cached, cached_models};
-
 /// Without the feature `hub`, the Hub's own cache folder is not read.
 #[cfg(not(feature = "hub"))]
 fn cached(_repo: &str, _file: Option<&str>) -> Vec<PathBuf> {
@@ -417,117 +419,5 @@ fn cached_models() -> Vec<(String, Vec<PathBuf>)> {
     Vec::new()
 }
 
-#[cfg(feature = "hub")]
-fn is_undamaged(manifest: &Manifest, dir: &Path, progress: &dyn Progress) -> bool {
-    let whole =
-        |f: &StoredFile| checksum::sha256_of(&dir.join(&f.path), progress).is_ok_and(|s| s == f.sha256);
-    manifest.complete(dir) && manifest.files.iter().all(whole)
-}
-
-/// Bytes of the GGUF model whose first part is `file`.
-fn split_bytes(manifest: &Manifest, file: &str) -> u64 {
-    let models = manifest::gguf_models(manifest.files.iter().map(|f| f.path.as_str()));
-    let parts = models.into_iter().find(|parts| parts[0] == file).unwrap_or_default();
-    manifest.files.iter().filter(|f| parts.contains(&f.path)).map(|f| f.bytes).sum()
-}
-
-/// Size of a file, or of the files below a folder (symbolic links followed one level: the Hub's cache uses them).
-fn bytes_at(path: &Path) -> u64 {
-    if !path.is_dir() {
-        return path.metadata().map_or(0, |m| m.len());
-    }
-    let entries = std::fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
-    entries
-        .map(|e| {
-            let is_real_dir = e.file_type().is_ok_and(|t| t.is_dir());
-            if is_real_dir { bytes_at(&e.path()) } else { e.path().metadata().map_or(0, |m| m.len()) }
-        })
-        .sum()
-}
-
-fn subfolders(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-    let mut dirs: Vec<_> = entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
-    dirs.sort();
-    dirs
-}
-
-/// Removes a folder that contains nothing but the lock, and its parent if that is empty then. A failed pull leaves partial
-/// files, to continue with, or nothing.
-#[cfg(feature = "hub")]
-fn remove_if_empty(dir: &Path) {
-    let holds = |e: std::io::Result<std::fs::DirEntry>| e.is_ok_and(|e| e.file_name() != ".lock");
-    if std::fs::read_dir(dir).is_ok_and(|mut entries| !entries.any(holds)) {
-        let _ = std::fs::remove_dir_all(dir);
-        let _ = dir.parent().map(std::fs::remove_dir); // fails, as it should, on a parent that contains others
-    }
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).at(path),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn store(home: &Path) -> Store {
-        Store::at(home).offline(true)
-    }
-
-    #[test]
-    fn what_is_made_once_is_found_again_and_removed() {
-        let home = tempfile::tempdir().unwrap();
-        let store = store(home.path());
-        let failed = store.made("thing", |_| Err("no"));
-        assert!(failed.is_err());
-        assert!(store.list().unwrap().iter().all(|e| e.name != "thing"));
-
-        let make = |dir: &Path| -> std::io::Result<String> {
-            std::fs::create_dir(dir)?;
-            std::fs::write(dir.join("config.json"), "{}")?;
-            std::fs::write(dir.join("model.safetensors"), "xyz")?;
-            Ok("converted from nothing".to_owned())
-        };
-        let dir = store.made("thing", make).unwrap();
-        let again = store.made("thing", |_| Err("made twice")).unwrap();
-        assert_eq!(dir, again);
-        assert_eq!(store.locate("thing").unwrap().path, Some(dir.clone()));
-        let entries = store.list().unwrap();
-        let entry = entries.iter().find(|e| e.name == "thing").unwrap();
-        assert_eq!((entry.bytes, entry.source.as_str()), (5, "converted from nothing"));
-
-        std::fs::remove_file(dir.join("model.safetensors")).unwrap();
-        let error = store.locate("thing").unwrap_err().to_string();
-        assert!(error.contains("ZONDA_OFFLINE"), "an incomplete model is not one: {error}");
-
-        store.remove(&ModelName::Plain("thing".into())).unwrap();
-        assert!(!dir.exists());
-        assert!(store.remove(&ModelName::Plain("thing".into())).is_err());
-    }
-
-    #[test]
-    fn one_of_several_files_goes_alone() {
-        let home = tempfile::tempdir().unwrap();
-        let store = store(home.path());
-        let name = |file: Option<&str>| ModelName::Hub { repo: "o/r".into(), file: file.map(str::to_owned) };
-        let dir = store.dir_of(&name(None)).unwrap();
-        std::fs::create_dir_all(&dir).unwrap();
-        let mut manifest = Manifest { name: "o/r".into(), source: "hub".into(), ..Manifest::default() };
-        for file in ["a.gguf", "b.gguf"] {
-            std::fs::write(dir.join(file), "12").unwrap();
-            manifest.add(StoredFile { path: file.into(), bytes: 2, sha256: String::new() });
-        }
-        manifest.write(&dir).unwrap();
-
-        let both = store.locate("o/r").unwrap_err().to_string();
-        assert!(both.contains("a.gguf, b.gguf"), "{both}");
-        assert_eq!(store.locate("o/r:b.gguf").unwrap().path, Some(dir.join("b.gguf")));
-        assert_eq!(store.remove(&name(Some("a.gguf"))).unwrap(), 2);
-        assert!(!dir.join("a.gguf").exists());
-        assert_eq!(store.locate("o/r").unwrap().path, Some(dir.join("b.gguf")));
-    }
-}
+mod tests;
