@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use zonda_engine::{
-    Engine, Event, FinishReason, Generation, Grammar, Keep, Outcome, Prompt, Request, SamplingParams, Speculate,
-    Timing, TokenId, Usage,
+    Engine, Event, FinishReason, Generation, Grammar, Keep, Outcome, Prompt, Request, SamplingParams,
+    Speculate, Timing, TokenId, Usage,
 };
 
 /// A generation that is being described; [`Generate::send`] or [`Generate::stream`] starts it.

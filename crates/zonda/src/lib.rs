@@ -18,9 +18,9 @@ mod async_stream;
 
 #[cfg(feature = "async")]
 pub use async_stream::AsyncStream;
+pub use backend::{BackendKind, DeviceStatus, Status, choose, open as open_backend};
 #[cfg(feature = "native")]
 pub use backend::{calibrate, exact};
-pub use backend::{BackendKind, DeviceStatus, Status, choose, open as open_backend};
 pub use error::{Detail, Error, Result};
 pub use generate::{Answer, Generate, Stream};
 pub use located::Located;
@@ -38,8 +38,8 @@ pub use zonda_engine::load::{Model as ModelFiles, ModelSpec};
 pub use zonda_engine::prompt_cache::Place;
 pub use zonda_engine::tokenize::{ChatTemplate, Message, Tokenizer};
 pub use zonda_engine::{
-    Engine, Event, FinishReason, Generation, Grammar, Keep, Outcome, Prompt, Request, SamplingParams, Speculate, Text,
-    Timing, TokenId, Usage,
+    Engine, Event, FinishReason, Generation, Grammar, Keep, Outcome, Prompt, Request, SamplingParams,
+    Speculate, Text, Timing, TokenId, Usage,
 };
 pub use zonda_kernels::attention::KvType;
 

@@ -283,7 +283,8 @@ impl ModelBuilder {
     pub fn open(mut self) -> Result<Model> {
         let located = self.locate()?;
         let began = Instant::now();
-        let (located, kind, files) = ModelBuilder { model: Named::Located(located), ..self.clone() }.inspect()?;
+        let (located, kind, files) =
+            ModelBuilder { model: Named::Located(located), ..self.clone() }.inspect()?;
         let text = text_of(files.as_deref())?;
         let ModelBuilder { options, sharing, prompt_cache, .. } = self;
         let engine = Start { kind, files, text, options, sharing, prompt_cache }.engine()?;

@@ -148,13 +148,8 @@ pub enum Quantization {
 
 impl Quantization {
     /// All of them.
-    pub const ALL: [Quantization; 5] = [
-        Quantization::Q8_0,
-        Quantization::Q4_0,
-        Quantization::Q4KM,
-        Quantization::Q8,
-        Quantization::Q4,
-    ];
+    pub const ALL: [Quantization; 5] =
+        [Quantization::Q8_0, Quantization::Q4_0, Quantization::Q4KM, Quantization::Q8, Quantization::Q4];
     /// Those that a backend of this build has: the last two are MLX's.
     pub const AVAILABLE: &[Quantization] =
         Quantization::ALL.split_at(if cfg!(feature = "mlx") { 5 } else { 3 }).0;
@@ -221,7 +216,9 @@ mod kv_type {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<KvType>, D::Error> {
         let Some(name) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
         let known = KvType::named(&name).map(Some);
-        known.ok_or_else(|| D::Error::custom(format!("kv_type: expected f16, q8_0, q4_0 or f32, found {name:?}")))
+        known.ok_or_else(|| {
+            D::Error::custom(format!("kv_type: expected f16, q8_0, q4_0 or f32, found {name:?}"))
+        })
     }
 }
 
@@ -261,7 +258,9 @@ mod tests {
         let json = serde_json::to_string(&options).unwrap();
         assert_eq!(serde_json::from_str::<OpenOptions>(&json).unwrap(), options);
         assert_eq!(OpenOptions::default().to_map(), BTreeMap::new());
-        for (name, value) in [("threads", "two"), ("device", "tpu"), ("speed", "max"), ("speculate", "always")] {
+        for (name, value) in
+            [("threads", "two"), ("device", "tpu"), ("speed", "max"), ("speculate", "always")]
+        {
             let error = OpenOptions::from_map(&BTreeMap::from([(name.into(), value.into())])).unwrap_err();
             assert!(error.to_string().contains(name) || error.to_string().contains(value), "{error}");
         }

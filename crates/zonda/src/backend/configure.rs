@@ -1,11 +1,11 @@
 //! The common options as each backend's own; an option that a backend does not have is refused by name.
 
 use super::BackendKind;
-use crate::options::OpenOptions;
 #[cfg(any(feature = "llama-cpp", feature = "mlx"))]
 use crate::options::Device;
-use zonda_engine::forward::mock::MockOptions;
+use crate::options::OpenOptions;
 use zonda_engine::forward::BackendError;
+use zonda_engine::forward::mock::MockOptions;
 #[cfg(any(feature = "native", feature = "llama-cpp", feature = "mlx"))]
 use zonda_engine::{forward::Limits, load::Model};
 #[cfg(any(feature = "llama-cpp", feature = "mlx"))]

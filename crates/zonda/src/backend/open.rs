@@ -1,27 +1,28 @@
 //! Opening a bare backend on the calling thread.
 
 use super::BackendKind;
-use super::configure::{mock_options, refuse, unsupported};
 #[cfg(feature = "llama-cpp")]
 use super::configure::llama_cpp_options;
 #[cfg(feature = "mlx")]
 use super::configure::mlx_options;
 #[cfg(feature = "native")]
 use super::configure::native_options;
+use super::configure::{mock_options, refuse, unsupported};
 use crate::options::{Device, OpenOptions};
 use crate::plan;
 use std::sync::Arc;
 use zonda_engine::forward::mock::Mock;
 use zonda_engine::forward::{Backend, BackendError};
 use zonda_engine::load::Model;
-#[cfg(feature = "native")]
-use {
-    crate::error::Result as ZondaResult, zonda_engine::TokenId, zonda_engine::make::Importance, zonda_native::Native,
-};
 #[cfg(feature = "llama-cpp")]
 use zonda_llama_cpp::LlamaCpp;
 #[cfg(feature = "mlx")]
 use zonda_mlx::Mlx;
+#[cfg(feature = "native")]
+use {
+    crate::error::Result as ZondaResult, zonda_engine::TokenId, zonda_engine::make::Importance,
+    zonda_native::Native,
+};
 
 /// Opens a backend on the calling thread. `model` is `None` for the mock.
 ///

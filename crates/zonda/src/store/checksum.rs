@@ -47,13 +47,8 @@ impl Partial {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).at(dir)?;
         }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .at(&path)?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).at(&path)?;
         let mut hasher = Sha256::new();
         let len = hash_into(&mut file, &path, &mut hasher, progress)?;
         Ok(Partial { file, path, dest: dest.to_owned(), hasher, len })

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "hub")]
 pub(super) fn is_undamaged(manifest: &Manifest, dir: &Path, progress: &dyn Progress) -> bool {
-    let whole =
-        |f: &StoredFile| sha256_of(&dir.join(&f.path), progress).is_ok_and(|s| s == f.sha256);
+    let whole = |f: &StoredFile| sha256_of(&dir.join(&f.path), progress).is_ok_and(|s| s == f.sha256);
     manifest.complete(dir) && manifest.files.iter().all(whole)
 }
 

@@ -268,9 +268,7 @@ fn refusal(response: &Response<Body>, url: &str, has_token: bool) -> Failure {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
             Failure::Passing { error: message, after: retry_after(response) }
         }
-        s if s.is_server_error() => {
-            Failure::Passing { error: message, after: retry_after(response) }
-        }
+        s if s.is_server_error() => Failure::Passing { error: message, after: retry_after(response) },
         _ => Failure::Final(Error::download(message)),
     }
 }

@@ -134,7 +134,8 @@ fn info(client: &Client, repo: &str, progress: &dyn Progress) -> Result<Info> {
         }
     };
     let mut body = answer.response.into_body();
-    let text = body.with_config().limit(MAX_LISTING).read_to_string().map_err(|why| failed(why.to_string()))?;
+    let text =
+        body.with_config().limit(MAX_LISTING).read_to_string().map_err(|why| failed(why.to_string()))?;
     let info: Info = serde_json::from_str(&text).map_err(|why| failed(format!("not a listing: {why}")))?;
     let commit = &info.sha;
     if !(7..=64).contains(&commit.len()) || !commit.bytes().all(|b| b.is_ascii_alphanumeric()) {
@@ -186,10 +187,9 @@ fn choose<'a>(repo: &str, file: Option<&str>, all: &'a [Sibling]) -> Result<Vec<
             "Zonda reads these two formats; look for a repository that has the model in one of them",
         )),
         [parts] => Ok(pick(&|name| parts.iter().any(|p| p == name))),
-        _ => Err(advised(
-            format!("{repo} has {} GGUF models", models.len()),
-            format!("name one:{}", offers()),
-        )),
+        _ => {
+            Err(advised(format!("{repo} has {} GGUF models", models.len()), format!("name one:{}", offers())))
+        }
     }
 }
 

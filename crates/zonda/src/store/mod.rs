@@ -35,8 +35,6 @@ use crate::error::{At as _, Detail, Error, Result};
 #[cfg(feature = "hub")]
 use cache::{cached, cached_models};
 use folder::{bytes_at, remove_file, split_bytes, subfolders};
-#[cfg(feature = "hub")]
-use {folder::{is_undamaged, remove_if_empty}, progress::Fetch};
 use progress::Silent;
 use serde::Serialize;
 use std::ffi::OsStr;
@@ -45,6 +43,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+#[cfg(feature = "hub")]
+use {
+    folder::{is_undamaged, remove_if_empty},
+    progress::Fetch,
+};
 
 /// The folder that holds models, and whether models may be downloaded into it.
 #[derive(Clone)]
@@ -56,7 +59,10 @@ pub struct Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("home", &self.home).field("offline", &self.offline).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("home", &self.home)
+            .field("offline", &self.offline)
+            .finish_non_exhaustive()
     }
 }
 
@@ -194,7 +200,8 @@ impl Store {
     pub fn pull(&self, name: &ModelName) -> Result<(PathBuf, Manifest)> {
         let dir = self.dir_for(name)?;
         if self.offline {
-            let message = format!("{name} is not in {} and ZONDA_OFFLINE forbids downloads", self.home.display());
+            let message =
+                format!("{name} is not in {} and ZONDA_OFFLINE forbids downloads", self.home.display());
             return Err(Error::Offline(
                 Detail::new(message)
                     .advise("unset ZONDA_OFFLINE, or give the path of a model that is on this machine"),

@@ -3,8 +3,8 @@
 #[cfg(feature = "hub")]
 use super::wheel::{KNOWN, Known};
 use crate::error::{Detail, Error, Result};
-use std::fmt;
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 /// A model as a person names it.

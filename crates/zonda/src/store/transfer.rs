@@ -33,7 +33,9 @@ impl Patience {
         self.fruitless = if progressed { 0 } else { self.fruitless + 1 };
         if self.fruitless >= TRIES {
             let detail = Detail::new(format!("gave up after {TRIES} attempts: {error}"));
-            return Err(Error::Download(detail.advise("try again later: a download continues where it stopped")));
+            return Err(Error::Download(
+                detail.advise("try again later: a download continues where it stopped"),
+            ));
         }
         tracing::warn!("{error}; trying again");
         let time = after.unwrap_or(Duration::from_secs(u64::from(self.fruitless.pow(2))));
@@ -72,7 +74,9 @@ pub fn fetch(
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::BadRange) if before > 0 => partial.reset()?,
             Err(Failure::BadRange) => {
-                return Err(Error::download(format!("{url}: the server refused a request for the whole file as a range")));
+                return Err(Error::download(format!(
+                    "{url}: the server refused a request for the whole file as a range"
+                )));
             }
             Err(Failure::Passing { error, after }) => {
                 patience.wait(error, after, partial.len() > before, progress)?;
@@ -159,7 +163,9 @@ fn merge(expected: &mut Expected, said: &Expected, total: Option<u64>, url: &str
     for bytes in [said.bytes, total].into_iter().flatten() {
         let before = *expected.bytes.get_or_insert(bytes);
         if before != bytes {
-            return Err(Error::download(format!("{url}: expected {before} bytes, the server offers {bytes}")));
+            return Err(Error::download(format!(
+                "{url}: expected {before} bytes, the server offers {bytes}"
+            )));
         }
     }
     if let Some(sha256) = &said.sha256 {

