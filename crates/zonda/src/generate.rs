@@ -114,19 +114,7 @@ impl<'m> Generate<'m> {
     /// # Errors
     /// As [`Generate::stream`]; [`Error::Generation`] if the backend fails on the way.
     pub fn send(self) -> Result<Answer> {
-        let mut tokens = Vec::new();
-        let mut text = String::new();
-        for event in self.stream()? {
-            match event? {
-                Event::Tokens { ids, text: piece, .. } => {
-                    tokens.extend(ids);
-                    text.push_str(&piece);
-                }
-                Event::Dropped { .. } => {}
-                Event::Finished(outcome) => return Ok(Answer::new(text, tokens, outcome)),
-            }
-        }
-        Err(Error::Generation("the engine stopped before the answer ended".to_owned()))
+        self.stream()?.wait()
     }
 
     /// Starts the generation; its events come as they happen.
@@ -179,6 +167,26 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Waits for the end of the generation.
+    ///
+    /// # Errors
+    /// [`Error::Generation`] if the backend fails on the way.
+    pub fn wait(self) -> Result<Answer> {
+        let mut tokens = Vec::new();
+        let mut text = String::new();
+        for event in self {
+            match event? {
+                Event::Tokens { ids, text: piece, .. } => {
+                    tokens.extend(ids);
+                    text.push_str(&piece);
+                }
+                Event::Dropped { .. } => {}
+                Event::Finished(outcome) => return Ok(Answer::new(text, tokens, outcome)),
+            }
+        }
+        Err(Error::Generation("the engine stopped before the answer ended".to_owned()))
+    }
+
     /// Cancels the generation; [`Event::Finished`] still comes.
     pub fn cancel(&self) {
         self.generation.cancel();

@@ -1,5 +1,6 @@
 //! [`Located`]: a model that is on this machine.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// A model that is on this machine.
@@ -24,6 +25,14 @@ impl Located {
         let stem = if path.is_dir() { real.file_name() } else { path.file_stem() };
         let name = stem.unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         Located { name, path: Some(path) }
+    }
+
+    /// A name that needs no store: `mock`, or a file or folder that exists.
+    pub(crate) fn without_store(name: &OsStr) -> Option<Located> {
+        if name == "mock" {
+            return Some(Located::mock());
+        }
+        Path::new(name).exists().then(|| Located::at(name))
     }
 
     /// The file or folder; `None` for the mock model.

@@ -255,9 +255,10 @@ impl ModelBuilder {
     pub fn locate(&mut self) -> Result<Located> {
         let located = match &self.model {
             Named::Located(located) => return Ok(located.clone()),
-            Named::Name(name) => match &self.store {
-                Some(store) => store.locate(name)?,
-                None => Store::from_env()?.locate(name)?,
+            Named::Name(name) => match (Located::without_store(name), &self.store) {
+                (Some(located), _) => located,
+                (None, Some(store)) => store.locate(name)?,
+                (None, None) => Store::from_env()?.locate(name)?,
             },
         };
         self.model = Named::Located(located.clone());
