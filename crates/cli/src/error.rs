@@ -1,11 +1,12 @@
-//! How commands end: exit codes, errors with advice, and the two ends that are not failures.
+//! How commands end: exit codes, errors with advice, and the two endings that are not failures.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
+use crate::note;
 use std::fmt;
 use std::process::ExitCode;
 
-/// The command line itself was wrong in a way that only the command could see: exit code 2.
+/// The command line was wrong in a way that only the command could see: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
@@ -15,12 +16,12 @@ pub struct Usage(pub String);
 #[error("interrupted")]
 pub struct Interrupted;
 
-/// Whoever read our standard output has gone (`zonda … | head`): not a failure, nothing printed.
+/// The reader of standard output has gone (`zonda … | head`): not a failure, nothing printed.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output was closed")]
 pub struct OutputClosed;
 
-/// An error with a line that says what to do about it.
+/// An error with advice on what to do about it.
 #[derive(Debug)]
 struct Advised {
     advice: String,
@@ -58,19 +59,30 @@ pub fn advised(message: impl fmt::Display, advice: impl Into<String>) -> anyhow:
 
 /// Prints what went wrong to standard error and gives the exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    if holds::<Interrupted>(error) {
+    if holds::<Interrupted>(error) || library(error).any(|e| matches!(e, zonda::Error::Cancelled)) {
         return ExitCode::from(130);
     }
     if holds::<OutputClosed>(error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {}", sentence(error));
+    note!("error: {}", sentence(error));
     for e in error.chain() {
         if let Some(Advised { advice, .. }) = e.downcast_ref() {
-            eprintln!("help: {advice}");
+            note!("help: {advice}");
         }
     }
+    if let Some(advice) = library(error).find_map(zonda::Error::advice) {
+        note!("help: {advice}");
+    }
     if holds::<Usage>(error) { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// The library's errors in the chain, advised or not.
+fn library(error: &anyhow::Error) -> impl Iterator<Item = &zonda::Error> {
+    error.chain().filter_map(|e| match e.downcast_ref::<Advised>() {
+        Some(advised) => advised.source.downcast_ref(),
+        None => e.downcast_ref(),
+    })
 }
 
 /// True if a `T` is anywhere in the chain, advised or not.
@@ -78,7 +90,7 @@ fn holds<T: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error) ->
     error.chain().any(|e| e.is::<T>() || e.downcast_ref().is_some_and(|a: &Advised| holds::<T>(&a.source)))
 }
 
-/// The chain as one line, outermost first. A cause that its parent's message already quotes is left out.
+/// The chain as one line, outermost first, without causes that the message before already quotes.
 fn sentence(error: &anyhow::Error) -> String {
     let mut out = String::new();
     for e in error.chain() {

@@ -1,7 +1,6 @@
-//! Ctrl-C: ends the process at once with exit code 130, except where a command said that it looks for itself
-//! ([`graceful`]) because it has something to finish: an answer's statistics, a temporary file.
+//! Ctrl-C ends the process at once with exit code 130, except while a command checks for it itself ([`graceful`]) because it
+//! has something to finish: an answer's statistics, a temporary file.
 
-use crate::error::Interrupted;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -51,7 +50,7 @@ fn remove(path: &Path) {
     }
 }
 
-/// While this lives, a first Ctrl-C only sets the flag that [`pressed`] and [`check`] read; a second one ends the
+/// While this lives, a first Ctrl-C only sets the flag that [`pressed`] reads; a second one ends the
 /// process. Dropping it forgets the press.
 pub struct Graceful(());
 
@@ -72,12 +71,4 @@ impl Drop for Graceful {
 /// True once Ctrl-C was pressed.
 pub fn pressed() -> bool {
     PRESSED.load(Ordering::SeqCst)
-}
-
-/// For the middle of long work: an error once Ctrl-C was pressed.
-///
-/// # Errors
-/// [`Interrupted`].
-pub fn check() -> Result<(), Interrupted> {
-    if pressed() { Err(Interrupted) } else { Ok(()) }
 }

@@ -1,39 +1,24 @@
 //! The `zonda` command: reads the command line, runs one command, turns its result into an exit code.
 
 mod args;
-mod backends;
+mod cli;
 mod cmd;
+mod console;
+mod context;
 mod error;
 mod interrupt;
 mod npy;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod output;
-mod store;
 
-use args::{Cli, Command};
 use clap::Parser as _;
+use cli::{Cli, Command};
 use cmd::serve::LogFormat;
+use context::Context;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use store::Store;
 use tracing::Level;
-
-/// What every command gets.
-pub struct Context {
-    /// No progress and no statistics on standard error.
-    pub quiet: bool,
-}
-
-impl Context {
-    /// The model store.
-    ///
-    /// # Errors
-    /// As [`Store::from_env`].
-    pub fn store(&self) -> anyhow::Result<Store> {
-        Store::from_env(self.quiet)
-    }
-}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -80,7 +65,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// The log goes to standard error, coloured on a terminal unless `NO_COLOR` is set. A server's says what happens, and when.
+/// Starts the log on standard error, coloured on a terminal unless `NO_COLOR` is set. A server's log has the info level and
+/// times.
 fn start_log(verbose: u8, quiet: bool, serving: Option<LogFormat>) {
     let level = match (quiet, verbose) {
         (true, _) => Level::ERROR,
@@ -92,7 +78,8 @@ fn start_log(verbose: u8, quiet: bool, serving: Option<LogFormat>) {
     };
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| console::Stderr)
+        .log_internal_errors(false)
         .with_ansi(colour)
         .with_max_level(level)
         .with_target(verbose > 1);
@@ -103,7 +90,7 @@ fn start_log(verbose: u8, quiet: bool, serving: Option<LogFormat>) {
     }
 }
 
-/// Starts a server's log, and the export of its spans where this build has that and a collector is named.
+/// Starts a server's log, and the export of its spans if this build has that and the environment names a collector.
 fn start<S>(log: S)
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a> + Send + Sync,
@@ -113,7 +100,7 @@ where
     match otlp::layer() {
         Ok(Some(layer)) => return tracing_subscriber::layer::SubscriberExt::with(log, layer).init(),
         Ok(None) => {}
-        Err(error) => eprintln!("warning: spans are not exported: {error:#}"),
+        Err(error) => note!("warning: spans are not exported: {error:#}"),
     }
     log.init();
 }

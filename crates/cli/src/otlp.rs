@@ -1,5 +1,5 @@
 //! Spans over OTLP (feature `otlp`): requests and generations, sent to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT`
-//! names. The transfer is the HTTP client that downloads use too.
+//! names. They are sent with the HTTP client that downloads use too.
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
@@ -13,7 +13,7 @@ static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 /// The layer that exports spans; `None` if no collector is named.
 ///
 /// # Errors
-/// If the address or another of OpenTelemetry's variables makes no sense.
+/// If the address or another of OpenTelemetry's variables is malformed.
 pub fn layer<S>() -> anyhow::Result<Option<OpenTelemetryLayer<S, Tracer>>>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
@@ -36,7 +36,7 @@ pub fn flush() {
     if let Some(provider) = PROVIDER.get()
         && let Err(error) = provider.shutdown()
     {
-        eprintln!("warning: the last spans were not sent: {error}");
+        crate::note!("warning: the last spans were not sent: {error}");
     }
 }
 

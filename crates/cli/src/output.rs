@@ -1,17 +1,19 @@
 //! Standard output (the result) and progress on standard error.
 
 use crate::error::OutputClosed;
+use crate::note;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+pub use zonda::human_bytes;
 
 /// Writes text to standard output and flushes, so that streamed text shows as it arrives.
 ///
 /// # Errors
-/// [`OutputClosed`] if the reader has gone, or what the system said.
+/// [`OutputClosed`] if the reader has gone, else what the system says.
 pub fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
@@ -34,8 +36,8 @@ fn closed(result: io::Result<()>) -> anyhow::Result<()> {
     })
 }
 
-/// Shows on a terminal that something is going on whose end is not known: loading, reading a prompt. Nothing is seen
-/// of what takes less than half a second, nor anything elsewhere than on a terminal.
+/// Shows on a terminal that work of unknown length is going on: loading, reading a prompt. It appears after half a second,
+/// and on a terminal only.
 pub struct Spinner {
     bar: ProgressBar,
     done: Arc<AtomicBool>,
@@ -58,7 +60,7 @@ impl Spinner {
                     later.set_draw_target(ProgressDrawTarget::stderr());
                     later.enable_steady_tick(Duration::from_millis(100));
                 }
-                // It ended while it was being shown.
+                // It ended while it was about to appear.
                 if over.load(Ordering::SeqCst) {
                     later.finish_and_clear();
                 }
@@ -75,7 +77,7 @@ impl Drop for Spinner {
     }
 }
 
-/// A progress bar over bytes. Elsewhere than on a terminal it says once what is going on.
+/// A progress bar. Where standard error is not a terminal, a line says what is going on.
 pub struct Progress {
     bar: ProgressBar,
     plain: bool,
@@ -90,8 +92,8 @@ impl Progress {
         Progress::new(what.into(), total, if total > 0 { bytes } else { "{msg} {bytes}" }, quiet)
     }
 
-    /// A bar over steps of equal size, 0 if their number is not known yet. Elsewhere than on a terminal
-    /// [`Progress::step`]'s words come as lines.
+    /// A bar over steps of equal size, 0 if their number is not known yet. Where standard error is not a terminal,
+    /// [`Progress::step`] prints lines.
     pub fn steps(what: impl Into<String>, total: u64, quiet: bool) -> Progress {
         Progress::new(what.into(), total, "{msg} [{wide_bar}] {pos}/{len}, {eta} left", quiet)
     }
@@ -106,23 +108,23 @@ impl Progress {
         bar.set_message(what.clone());
         bar.enable_steady_tick(Duration::from_millis(500));
         if plain && !quiet {
-            eprintln!("{what}…");
+            note!("{what}…");
         }
         Progress { bar, plain, what, quiet }
     }
 
-    /// Where the work stands, and what it comes to so far; on lines, at every tenth of the work.
+    /// Shows how many steps are done, and the result so far; as lines, at every tenth of the work.
     pub fn step(&self, done: u64, so_far: &str) {
         let total = self.bar.length().unwrap_or(0).max(1);
         let tenth = |n: u64| n * 10 / total;
         if self.plain && !self.quiet && tenth(done) > tenth(done.saturating_sub(1)) {
-            eprintln!("{}: {done}/{total}, {so_far}", self.what);
+            note!("{}: {done}/{total}, {so_far}", self.what);
         }
         self.bar.set_message(format!("{}, {so_far}", self.what));
         self.bar.set_position(done);
     }
 
-    /// Where the work stands, in bytes; also corrects the total.
+    /// Shows how many bytes are done; also corrects the total.
     pub fn set(&self, done: u64, total: u64) {
         if total > 0 && self.bar.length() != Some(total) {
             self.bar.set_length(total);
@@ -130,11 +132,11 @@ impl Progress {
         self.bar.set_position(done);
     }
 
-    /// The work is done: the bar goes, one line stays.
+    /// The work is done: the bar disappears, and a line stays.
     pub fn finish(self) {
         self.bar.finish_and_clear();
         if !self.quiet && !self.plain {
-            eprintln!("{}: done", self.what);
+            note!("{}: done", self.what);
         }
     }
 }
@@ -145,15 +147,10 @@ impl Drop for Progress {
     }
 }
 
-/// Columns of the terminal on standard output, and whether to colour: 120 and no where it is none.
+/// Columns of the terminal on standard output, and whether to use colour; 120 and no if it is not a terminal.
 pub fn terminal() -> (u16, bool) {
     let out = io::stdout();
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let width = terminal_size::terminal_size_of(&out).map_or(120, |(width, _)| width.0);
     (width, colour)
-}
-
-/// `1536` → `1.5 KiB`.
-pub fn human_bytes(bytes: u64) -> String {
-    indicatif::BinaryBytes(bytes).to_string()
 }

@@ -44,9 +44,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "zonda-machine",
             "zonda-kernels",
             "zonda-engine",
-            "zonda-native",
-            "zonda-llama-cpp",
-            "zonda-mlx",
             "zonda-convert",
             "zonda",
             "zonda-bench",
@@ -65,7 +62,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("axum", &["zonda-server"]),
     ("anyhow", &["zonda-cli"]),
     ("clap", &["zonda-cli"]),
-    ("ureq", &["zonda-cli"]),
+    ("ureq", &["zonda-cli", "zonda"]),
     ("llama-cpp-sys-2", &["zonda-llama-cpp"]),
     ("cxx", &["zonda-mlx"]),
     ("cxx-build", &["zonda-mlx"]),
@@ -100,7 +97,7 @@ const ROOMS: &[&str] = &[
 const CALLERS: &[(&str, &str)] =
     &[("llama_cpp_sys_2", "crates/llama-cpp/src/safe.rs"), ("sys::ffi", "crates/mlx/src/safe.rs")];
 
-/// Backend crates are named in the CLI's `backends.rs` and nowhere else.
+/// Backend crates are named in `crates/zonda/src/backend` and nowhere else.
 const BACKEND_CRATES: &[&str] = &["zonda_native", "zonda_llama_cpp", "zonda_mlx"];
 
 fn root() -> PathBuf {
@@ -324,11 +321,11 @@ fn the_engine_multiplies_no_matrices() {
 #[test]
 fn backends_are_named_in_one_place() {
     let own = |name: &str| {
-        name.starts_with("crates/cli/src/backends")
+        name.starts_with("crates/zonda/src/backend")
             || BACKEND_CRATES.iter().any(|b| name.contains(&b.replace("zonda_", "crates/").replace('_', "-")))
     };
     let breaches = lines_with(&sources(), own, |line| BACKEND_CRATES.iter().any(|b| line.contains(b)));
-    no_breaches("backend crates are used through crates/cli/src/backends.rs", breaches);
+    no_breaches("backend crates are used through crates/zonda/src/backend.rs", breaches);
 }
 
 #[test]
@@ -395,8 +392,8 @@ fn no_package_registry_is_named() {
 fn the_hub_is_named_once() {
     let host = concat!("https://hugging", "face.co");
     let breaches =
-        lines_with(&sources(), |name| name == "crates/cli/src/store/http.rs", |line| line.contains(host));
-    no_breaches("the Hub's address is in crates/cli/src/store/http.rs", breaches);
+        lines_with(&sources(), |name| name == "crates/zonda/src/store/http.rs", |line| line.contains(host));
+    no_breaches("the Hub's address is in crates/zonda/src/store/http.rs", breaches);
 }
 
 #[test]

@@ -33,6 +33,20 @@ impl ModelSource {
         ModelSource { root: name.clone(), backend: None, name, bytes, open: Arc::new(open) }
     }
 
+    /// A model as [`zonda::ModelBuilder`] opens it. It is located and inspected here, and loaded when it is needed.
+    ///
+    /// # Errors
+    /// As [`zonda::ModelBuilder::inspect`].
+    pub fn of(mut builder: zonda::ModelBuilder) -> zonda::Result<ModelSource> {
+        let (located, backend, files) = builder.inspect()?;
+        let bytes = files.map_or(0, |files| files.weight_bytes());
+        let open = move || {
+            let opened = builder.clone().open().map(zonda::Model::into_engine);
+            opened.map_err(|error| error.sentence())
+        };
+        Ok(ModelSource::new(located.name, bytes, open).on(backend.name()))
+    }
+
     /// Says which backend will run the model.
     #[must_use]
     pub fn on(mut self, backend: impl Into<String>) -> ModelSource {

@@ -1,1 +1,121 @@
-//! Opens a language model on a backend and generates text, chats and JSON: the front door of Zonda.
+//! Runs Mistral-class language models on your own hardware: opens a model by its name and generates text, chats and JSON.
+//!
+//! ```
+//! use zonda::{Event, Message, Model};
+//!
+//! # fn main() -> zonda::Result<()> {
+//! // "mock" is a built-in model that needs no file. A real one is "smollm2-135m", a path or "ORG/NAME".
+//! let model = Model::open("mock")?;
+//!
+//! // A whole answer, with its token counts and times.
+//! let question = Message::user("Why is the sky blue?");
+//! let answer = model.chat([question]).max_tokens(64).temperature(0.7).seed(1).send()?;
+//! println!("{} ({} tokens)", answer.text, answer.usage.completion_tokens);
+//!
+//! // A continuation, piece by piece. Dropping the stream cancels it.
+//! for event in model.generate("Once upon a time").max_tokens(16).stream()? {
+//!     if let Event::Tokens { text, .. } = event? {
+//!         print!("{text}");
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Models
+//! [`Model::open`] takes
+//!
+//! * the path of a `.gguf` file, or of a folder with `config.json` and SafeTensors;
+//! * a name: `smollm2-135m`, a Hugging Face repository as `ORG/NAME`, or one GGUF file of it as `ORG/NAME:FILE.gguf`. Models
+//!   are kept in the [`Store`], at `$ZONDA_HOME`; with the feature `hub`, missing ones are downloaded and verified;
+//! * `mock`, which answers with random words.
+//!
+//! [`Model::builder`] chooses the backend, its [`OpenOptions`] (threads, context length, KV cache type, speculative
+//! decoding, …), how many requests share the model ([`Sharing`]), and where prompts are kept on disk. A model that does not fit
+//! into memory is refused before it is loaded, with what would fit.
+//!
+//! # Answers
+//! [`Model::chat`] answers a conversation with the model's own chat template; [`Model::generate`] continues a text. Both give a
+//! [`Generate`], which takes sampling parameters, stop strings, a JSON schema or a grammar, and ends with
+//! [`send`](Generate::send) for the whole [`Answer`] or [`stream`](Generate::stream) for its [`Event`]s. With the feature
+//! `async`, `stream_async` gives a `futures_core::Stream` that runs on any runtime.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let model = zonda::Model::open("mock")?;
+//! let schema = serde_json::json!({
+//!     "type": "object",
+//!     "properties": {"celsius": {"type": "integer", "minimum": -50, "maximum": 50}},
+//!     "required": ["celsius"],
+//! });
+//! let answer = model.generate("The weather as JSON: ").json_schema(schema).seed(1).send()?;
+//! let weather: serde_json::Value = serde_json::from_str(&answer.text)?;
+//! assert!(weather["celsius"].is_i64());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Model`] is shared by reference: requests from several threads are computed together, in batches.
+//!
+//! # Errors
+//! [`Error`] says what went wrong; [`Error::advice`] says what to do about it, where that is known.
+//!
+//! # Features
+//!
+//! | Feature | What it adds |
+//! |---|---|
+//! | `native` (default) | the pure-Rust backend, on the processor |
+//! | `hub` (default) | downloads by name |
+//! | `llama-cpp` | the llama.cpp backend; with `cuda`, `metal`, `rocm` or `vulkan` on GPUs |
+//! | `mlx` | the MLX backend |
+//! | `async` | answers as async streams |
+//!
+//! # Further
+//! * [`Model::from_backend`] runs a backend of your own behind the same engine: see `examples/custom_backend`.
+//! * [`Model::engine`] is the engine underneath, and [`engine`] its crate: scheduling, sampling, tokenizers, model files.
+
+mod backend;
+mod error;
+mod generate;
+mod located;
+mod model;
+mod options;
+mod plan;
+mod start;
+pub mod store;
+mod text;
+mod text_map;
+mod units;
+
+#[cfg(feature = "async")]
+mod async_stream;
+
+#[cfg(feature = "async")]
+pub use async_stream::AsyncStream;
+pub use backend::{BackendKind, DeviceStatus, Status, choose, open as open_backend};
+#[cfg(feature = "native")]
+pub use backend::{calibrate, exact};
+pub use error::{Detail, Error, Result};
+pub use generate::{Answer, Generate, Stream};
+pub use located::Located;
+pub use model::{Model, ModelBuilder};
+pub use options::{Device, OpenOptions, Quantization};
+pub use plan::per_token as kv_bytes_per_token;
+pub use start::Sharing;
+pub use store::Store;
+pub use text::{open_files, open_tokenizer, text_of};
+pub use units::human_bytes;
+
+pub use zonda_engine as engine;
+pub use zonda_engine::forward::{Backend, BackendError, BackendInfo, Limits};
+pub use zonda_engine::load::{Model as ModelFiles, ModelSpec};
+pub use zonda_engine::prompt_cache::CacheLocation;
+pub use zonda_engine::tokenize::{ChatTemplate, Message, Tokenizer};
+pub use zonda_engine::{
+    Engine, Event, FinishReason, Generation, Grammar, Keep, Outcome, Prompt, Request, SamplingParams,
+    Speculate, TextProcessor, Timing, TokenId, Usage,
+};
+pub use zonda_kernels::attention::KvType;
+
+/// The names of the native backend's instruction sets.
+pub const ISAS: [&str; 4] = zonda_kernels::Isa::NAMES;

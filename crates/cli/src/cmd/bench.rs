@@ -1,13 +1,13 @@
 //! `zonda bench`: measures backends over scenarios. What to measure is decided here; how, in the crate `zonda-bench`.
 
+use crate::args::Speculation;
 use crate::args::{DraftArgs, How, JsonArg, OpenArgs};
-use crate::backends::{BackendKind, OpenOptions, Speculation};
 use crate::cmd::bench_compare::Compare;
 use crate::cmd::bench_report::Report;
 use crate::cmd::bench_serve::BenchServe;
 use crate::error::{Interrupted, Usage, advised};
+use crate::note;
 use crate::output::{self, Progress as Bar};
-use crate::store::{Located, Store};
 use crate::{Context, interrupt};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -16,6 +16,8 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use zonda::BackendKind;
+use zonda::{Located, Store};
 use zonda_bench::homes::Homes;
 use zonda_bench::quality::QualityText;
 use zonda_bench::record::{Row, Status};
@@ -48,7 +50,7 @@ pub struct Bench {
     #[arg(short, long = "model", value_name = "MODEL")]
     models: Vec<OsString>,
     /// Backends, separated by commas [default: all in this build].
-    #[arg(long, value_delimiter = ',', value_name = "A,B")]
+    #[arg(long, value_delimiter = ',', value_name = "A,B", value_parser = crate::args::values::backend())]
     backend: Vec<BackendKind>,
     /// Scenarios: short, medium, code, long, edit, or paths of .toml files, separated by commas [default: the first four].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
@@ -149,8 +151,8 @@ impl Bench {
         }
         if !context.quiet {
             let files: Vec<_> = written.iter().map(|p| p.display().to_string()).collect();
-            eprintln!("written: {}", files.join(", "));
-            eprintln!("report: {}", out.join("report.html").display());
+            note!("written: {}", files.join(", "));
+            note!("report: {}", out.join("report.html").display());
         }
         let failed = record.rows.iter().filter(|row| row.status != Status::Ok).count();
         match failed {
@@ -193,7 +195,7 @@ impl Bench {
         }
         let wanted = |kind: BackendKind| self.backend.is_empty() || self.backend.contains(&kind);
         let mock_only = self.backend == [BackendKind::Mock];
-        let mut models = self.models.iter().map(|m| store.locate(m)).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut models = self.models.iter().map(|m| store.locate(m)).collect::<zonda::Result<Vec<_>>>()?;
         if models.is_empty() && !mock_only {
             models = default_models(store, quiet)?;
         }
@@ -207,11 +209,7 @@ impl Bench {
                 if named || kind.reads(model) {
                     subjects.extend(self.in_forms(kind, model, &speculations));
                 } else if !quiet {
-                    eprintln!(
-                        "not measured: {} on {}, which does not read its format",
-                        model.name,
-                        kind.name()
-                    );
+                    note!("not measured: {} on {}, which does not read its format", model.name, kind.name());
                 }
             }
         }
@@ -257,7 +255,7 @@ impl Bench {
     fn subject(&self, kind: BackendKind, model: &Located, speculation: &Speculation) -> Subject {
         let options = match kind {
             BackendKind::Mock => Default::default(),
-            _ => OpenOptions { speculation: speculation.clone(), ..self.open.options(None) }.to_map(),
+            _ => speculation.apply(self.open.options(None)).to_map(),
         };
         // Children are started in this folder, but a record is read elsewhere.
         let path = model.path.as_ref().map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone()));
@@ -285,13 +283,14 @@ fn homes(store: &Store) -> Homes {
 
 /// The default model and, converted at the first use and kept, the same weights as SafeTensors.
 fn default_models(store: &Store, quiet: bool) -> anyhow::Result<Vec<Located>> {
-    let gguf = store.locate(DEFAULT_MODEL.as_ref())?;
+    let gguf = store.locate(DEFAULT_MODEL)?;
     let source = gguf.path.clone().context("a model in a file")?;
     let folder = store.made(DEFAULT_F32, |out| {
+        let _scratch = out.parent().map(|work| interrupt::scratch(work.to_owned()));
         let bar = Bar::bytes(format!("converting {DEFAULT_MODEL} to SafeTensors"), 0, quiet);
         convert(&Model::open(&source)?, out, DType::F32, &mut |done, total| bar.set(done, total))?;
         bar.finish();
-        Ok(format!("converted from {DEFAULT_MODEL}"))
+        anyhow::Ok(format!("converted from {DEFAULT_MODEL}"))
     })?;
     Ok(vec![gguf, Located { name: DEFAULT_F32.to_owned(), path: Some(folder) }])
 }
@@ -320,7 +319,7 @@ impl Follower {
     fn say(&self, line: &str) {
         match (self.quiet, self.plain) {
             (true, _) => {}
-            (false, true) => eprintln!("{line}"),
+            (false, true) => note!("{line}"),
             (false, false) => self.bar.println(line),
         }
     }

@@ -1,16 +1,15 @@
-//! One backend of `zonda bench`, in a process of its own: the hidden subcommand that the bench starts. What a child is
-//! asked is the crate `zonda-bench`'s; here is how it is done with the backends there are.
+//! One backend of `zonda bench`, in its own process: the hidden subcommand that the bench starts. The crate `zonda-bench`
+//! defines what a child does; this file does it with the crate `zonda`.
 
-use crate::backends::{self, BackendKind, OpenOptions};
-use crate::store::Located;
 use anyhow::Context as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use zonda::Located;
+use zonda::{BackendKind, Model, ModelFiles, OpenOptions};
 use zonda_bench::ceilings::Peaks;
 use zonda_bench::host::{self, Host, Look, Opened, Reader};
 use zonda_bench::{ChildSpec, Subject};
 use zonda_engine::forward::Backend;
-use zonda_engine::load::Model;
 use zonda_engine::{TextProcessor, TokenId};
 use zonda_kernels::pool::Pool;
 use zonda_kernels::{Isa, probe};
@@ -35,7 +34,7 @@ impl Host for Child {
 
     fn text(&self, subject: &Subject) -> Result<(Option<TextProcessor>, usize), String> {
         let model = model(subject).map_err(said)?;
-        let text = backends::text_of(model.as_deref()).map_err(said)?;
+        let text = zonda::text_of(model.as_deref()).map_err(|e| e.sentence())?;
         let vocab = model.map(|m| m.spec.vocab_size).or_else(|| Some(text.as_ref()?.tokenizer.vocab_size()));
         Ok((text, vocab.unwrap_or(0)))
     }
@@ -45,7 +44,7 @@ impl Host for Child {
             let model = model(subject)?;
             let mut options = OpenOptions::from_map(&subject.options)?;
             options.ctx = Some(context);
-            Ok(backends::open(kind, model.as_ref(), &options)?)
+            Ok(zonda::open_backend(kind, model.as_ref(), &options)?)
         });
         opened.map_err(said)
     }
@@ -61,18 +60,18 @@ impl Host for Child {
                 Ok((model.context("a model in a file")?, OpenOptions::from_map(&subject.options)?))
             })
             .map_err(said)?;
-        backends::exact(&model, options.threads, sequences, look)?;
+        zonda::exact(&model, options.threads, sequences, look)?;
         Ok("the file's weights as f32, with f32 activations, keys and values".to_owned())
     }
 
     fn peaks(&self, subject: &Subject, large: bool) -> Result<Peaks, String> {
-        let options = OpenOptions::from_map(&subject.options).map_err(said)?;
+        let options = OpenOptions::from_map(&subject.options).map_err(|e| e.sentence())?;
         let threads = options.threads.unwrap_or_else(cpus::default_threads);
         probe::measure(Isa::best(), threads, probe::EACH, large).map_err(|e| e.to_string())
     }
 
     fn reader(&self, subject: &Subject) -> Result<Reader, String> {
-        let options = OpenOptions::from_map(&subject.options).map_err(said)?;
+        let options = OpenOptions::from_map(&subject.options).map_err(|e| e.sentence())?;
         let threads = options.threads.unwrap_or_else(cpus::default_threads);
         let mut stream =
             probe::Stream::new(Isa::best(), &Pool::new(threads), READ).map_err(|e| e.to_string())?;
@@ -95,13 +94,13 @@ fn open(spec: &ChildSpec) -> anyhow::Result<Opened> {
     let subject = &spec.subject;
     let kind = kind(subject)?;
     let model = model(subject)?;
-    let text = backends::text_of(model.as_deref())?;
+    let text = zonda::text_of(model.as_deref())?;
     let mut options = OpenOptions::from_map(&subject.options)?;
     if options.ctx.is_none() {
         let most = model.as_ref().map_or(usize::MAX, |m| m.spec.context_length);
         options.ctx = Some(spec.context_needed(text.as_ref()).min(most));
     }
-    let engine = backends::start(kind, model.clone(), text, &options, None)?;
+    let engine = Model::from_files(kind, model.clone(), text, options)?.into_engine();
     let facts = model.and_then(|model| host::facts(&model, &engine, subject));
     Ok(Opened { engine, facts })
 }
@@ -110,8 +109,8 @@ fn kind(subject: &Subject) -> anyhow::Result<BackendKind> {
     BackendKind::named(&subject.backend).with_context(|| format!("no backend {}", subject.backend))
 }
 
-fn model(subject: &Subject) -> anyhow::Result<Option<Arc<Model>>> {
-    backends::open_model(&Located { name: subject.model.clone(), path: subject.path.clone() })
+fn model(subject: &Subject) -> anyhow::Result<Option<Arc<ModelFiles>>> {
+    Ok(zonda::open_files(&Located { name: subject.model.clone(), path: subject.path.clone() })?)
 }
 
 fn said(error: anyhow::Error) -> String {

@@ -2,7 +2,7 @@
 
 use crate::args::JsonArg;
 use crate::error::{Advice as _, Interrupted, Usage, advised};
-use crate::store::{agent_settings, install_tls};
+use crate::note;
 use crate::{Context, interrupt, output};
 use anyhow::Context as _;
 use clap::Args;
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use ureq::http::{Response, Uri};
 use ureq::{Agent, Body};
+use zonda::store::http::{agent_settings, install_tls};
 use zonda_bench::export::default_out;
 use zonda_bench::serve_load::{
     Api, Arrivals, Bounds, End, LoadPlan, LoadReport, Outcome, Refusal, Transport, request, run,
@@ -120,7 +121,7 @@ impl BenchServe {
         }
         if !context.quiet {
             let files: Vec<_> = written.iter().map(|p| p.display().to_string()).collect();
-            eprintln!("written: {}", files.join(", "));
+            note!("written: {}", files.join(", "));
         }
         match report.summary.complete {
             _ if report.partial => Err(Interrupted.into()),

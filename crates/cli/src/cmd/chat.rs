@@ -3,6 +3,7 @@
 use super::generate::{Figures, Session, advise_if_too_long, request};
 use crate::args::{BackendArgs, ModelArg, SamplingArgs, ShiftArgs, SpeculateArgs, token_limit};
 use crate::error::Advice as _;
+use crate::note;
 use crate::{Context, output};
 use anyhow::Context as _;
 use clap::Args;
@@ -10,34 +11,32 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use zonda_engine::tokenize::Message;
-use zonda_engine::{FinishReason, Prompt};
+use zonda::{FinishReason, Message, Prompt, Store};
 
 const HELP: &str = "\
 /reset        forget the conversation (the system message stays)
 /save FILE    write the conversation to a file
-/load FILE    go on with a saved conversation
-/stats        figures of the last answer
-/help         this text
-/exit         end; so does Ctrl-D
-Ctrl-C stops an answer. A line that ends in \\ goes on in the next one.
+/load FILE    continue a saved conversation
+/stats        statistics of the last answer
+/help         show this list
+/exit         end the chat; so does Ctrl-D
+Ctrl-C stops an answer. A line that ends in \\ continues in the next one.
 ";
 
-/// Talk with a model on the terminal
+/// Chat with a model on the terminal
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  zonda chat -m smollm2-135m --system 'You are brief.'\n\n\
-    Ctrl-C stops an answer, Ctrl-D ends. /help lists the commands.")]
+    Ctrl-C stops an answer, Ctrl-D ends the chat. /help lists the commands.")]
 pub struct Chat {
     #[command(flatten)]
     model: ModelArg,
     /// System message.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Most tokens in one answer; -1: no limit [default: until the model ends or the context is full].
+    /// Most tokens of an answer; -1: no limit [default: until the model ends or the context is full].
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = token_limit)]
     max_tokens: Option<usize>,
-    /// Keep the prompt's keys and values in this file, and start from those that are there: a beginning that both have is not
-    /// computed again.
+    /// Keep the prompt's KV cache in this file, and reuse the file's: a prefix that both prompts share is not computed again.
     #[arg(long, value_name = "FILE")]
     prompt_cache: Option<PathBuf>,
     #[command(flatten)]
@@ -50,7 +49,7 @@ pub struct Chat {
     speculate: SpeculateArgs,
 }
 
-/// What `/save` writes and `/load` reads: the messages in the form of OpenAI's API.
+/// The file of `/save` and `/load`: messages in the form of OpenAI's API.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     model: String,
@@ -65,7 +64,7 @@ struct Conversation {
     last: Option<(Figures, &'static str)>,
 }
 
-/// What a line of input asks for.
+/// A line of input.
 #[derive(Debug, PartialEq, Eq)]
 enum Input<'a> {
     Nothing,
@@ -83,27 +82,27 @@ impl Chat {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let seed = self.sampling.seed;
         let (backend, open, prompts) =
-            (self.backend.backend, &self.backend.open, self.prompt_cache.as_deref());
-        let session = Session::start(context, &self.model, backend, open, &self.speculate, seed, prompts)?;
+            (self.backend.backend, self.backend.open.options(seed), self.prompt_cache.as_deref());
+        let session = Session::start(context, &self.model, backend, open, &self.speculate, prompts)?;
         session.check_text(true)?;
         if !context.quiet {
-            let info = session.engine.info();
-            let (model, limit) = (&session.model, session.engine.limits().context);
+            let info = session.model.info();
+            let (model, limit) = (session.model.name(), session.model.limits().context);
             let isa = if info.isa.is_empty() { String::new() } else { format!(" ({})", info.isa) };
-            eprintln!("{model} on {}{isa}, context of {limit} tokens; /help lists the commands", info.name);
+            note!("{model} on {}{isa}, context of {limit} tokens; /help lists the commands", info.name);
         }
         let mut conversation = Conversation { session, messages: Vec::new(), last: None, chat: self };
         conversation.reset();
 
         let mut editor = DefaultEditor::new().context("the terminal")?;
-        let history = context.store()?.history();
+        let history = history(&context.store()?);
         let _ = editor.load_history(&history); // there is none the first time
         while let Some(line) = read(&mut editor)? {
             let _ = editor.add_history_entry(line.as_str());
             match conversation.take(&line) {
                 Ok(true) => {}
                 Ok(false) => break,
-                // Nothing that goes wrong with one answer or one file ends the conversation.
+                // A failed answer or file does not end the conversation.
                 Err(error) if error.is::<crate::error::OutputClosed>() => return Err(error),
                 Err(error) => drop(crate::error::report(&error)),
             }
@@ -118,7 +117,7 @@ impl Chat {
     }
 }
 
-/// Reads one input, over several lines if they end in `\`. `None`: the end. Ctrl-C at the prompt drops the line.
+/// Reads one input, over several lines if they end in `\`. `None`: the end. Ctrl-C at the prompt discards the line.
 fn read(editor: &mut DefaultEditor) -> anyhow::Result<Option<String>> {
     let mut text = String::new();
     loop {
@@ -141,7 +140,7 @@ fn parse(line: &str) -> Input<'_> {
     let argument = argument.trim();
     let file = |input: fn(&Path) -> Input<'_>| {
         if argument.is_empty() {
-            Input::Wrong(format!("{command} needs a file's name"))
+            Input::Wrong(format!("{command} needs a file name"))
         } else {
             input(Path::new(argument))
         }
@@ -155,14 +154,14 @@ fn parse(line: &str) -> Input<'_> {
         "/help" | "/?" => Input::Help,
         "/exit" | "/quit" | "/bye" => Input::Exit,
         _ if command.starts_with('/') && command[1..].chars().all(|c| c.is_ascii_alphabetic()) => {
-            Input::Wrong(format!("{command} is no command; /help lists them"))
+            Input::Wrong(format!("{command} is not a command; /help lists the commands"))
         }
         _ => Input::Say(line),
     }
 }
 
 impl Conversation {
-    /// Does what a line asks for; `false`: to end.
+    /// Executes a line; `false`: the end.
     fn take(&mut self, line: &str) -> anyhow::Result<bool> {
         match parse(line) {
             Input::Nothing => {}
@@ -171,23 +170,23 @@ impl Conversation {
             Input::Save(path) => self.save(path)?,
             Input::Load(path) => self.load(path)?,
             Input::Stats => match &self.last {
-                Some((figures, reason)) => eprintln!("{} · ended by {reason}", figures.line()),
-                None => eprintln!("no answer yet"),
+                Some((figures, reason)) => note!("{} · finish reason: {reason}", figures.line()),
+                None => note!("no answer yet"),
             },
-            Input::Help => eprint!("{HELP}"),
-            Input::Wrong(message) => eprintln!("{message}"),
+            Input::Help => crate::console::write(HELP),
+            Input::Wrong(message) => note!("{message}"),
             Input::Exit => return Ok(false),
         }
         Ok(true)
     }
 
     fn reset(&mut self) {
-        self.messages = self.chat.system.iter().map(|s| Message::new("system", s.as_str())).collect();
+        self.messages = self.chat.system.iter().map(|s| Message::system(s.as_str())).collect();
         self.last = None;
     }
 
     fn answer(&mut self, text: &str) -> anyhow::Result<()> {
-        self.messages.push(Message::new("user", text));
+        self.messages.push(Message::user(text));
         let mut request = request(Prompt::chat(self.messages.clone()), self.chat.max_tokens, self.chat.shift);
         request.sampling = self.chat.sampling.params();
         let mut answer = String::new();
@@ -201,23 +200,23 @@ impl Conversation {
                 self.messages.pop();
                 return Err(advise_if_too_long(
                     error,
-                    "/reset starts over; at the start, a larger --ctx holds more and --context-shift drops the middle",
+                    "/reset starts over; `zonda chat` with a larger --ctx holds more, and with --context-shift it discards the middle",
                 ));
             }
         };
         output::print("\n")?;
-        // What was said stays said, also of an answer that was stopped. An empty one never was.
+        // A stopped answer stays in the conversation, unless it is empty.
         if answer.is_empty() {
             self.messages.pop();
         } else {
-            self.messages.push(Message::new("assistant", answer));
+            self.messages.push(Message::assistant(answer));
         }
         match outcome.reason {
-            FinishReason::Cancelled => eprintln!("(stopped)"),
-            FinishReason::ContextFull => eprintln!(
-                "(the context of {} tokens is full, so the answer was cut; /reset starts over, --ctx makes it larger, \
-                 --context-shift goes on in it)",
-                self.session.engine.limits().context
+            FinishReason::Cancelled => note!("(stopped)"),
+            FinishReason::ContextFull => note!(
+                "(the context of {} tokens is full, so the answer was cut off; /reset starts over, --ctx makes the context larger, \
+                 --context-shift continues in it)",
+                self.session.model.limits().context
             ),
             _ => {}
         }
@@ -226,10 +225,10 @@ impl Conversation {
     }
 
     fn save(&self, path: &Path) -> anyhow::Result<()> {
-        let saved = Saved { model: self.session.model.clone(), messages: self.messages.clone() };
+        let saved = Saved { model: self.session.model.name().to_owned(), messages: self.messages.clone() };
         let text = serde_json::to_string_pretty(&saved)? + "\n";
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
-        eprintln!("{} messages saved to {}", self.messages.len(), path.display());
+        note!("{} messages saved to {}", self.messages.len(), path.display());
         Ok(())
     }
 
@@ -240,16 +239,14 @@ impl Conversation {
         )?;
         self.messages = saved.messages;
         self.last = None;
-        eprintln!("{} messages loaded from {}", self.messages.len(), path.display());
+        note!("{} messages loaded from {}", self.messages.len(), path.display());
         Ok(())
     }
 }
 
-impl crate::store::Store {
-    /// Where `chat` keeps the lines that were typed.
-    fn history(&self) -> PathBuf {
-        self.home().join("chat_history.txt")
-    }
+/// Where the lines that were typed are kept.
+fn history(store: &Store) -> PathBuf {
+    store.home().join("chat_history.txt")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `zonda completions`: shell completions.
 
-use crate::{args::Cli, output};
+use crate::{cli::Cli, output};
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 

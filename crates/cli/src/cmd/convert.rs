@@ -2,8 +2,9 @@
 
 use crate::args::JsonArg;
 use crate::error::Usage;
+use crate::note;
 use crate::output::{self, Progress};
-use crate::{Context, backends, interrupt};
+use crate::{Context, interrupt};
 use clap::Args;
 use serde_json::json;
 use std::ffi::OsString;
@@ -52,7 +53,7 @@ impl Convert {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let to_mlx = self.checked_format()?;
         let located = context.store()?.locate(&self.input)?;
-        let model = backends::open_model(&located)?;
+        let model = zonda::open_files(&located)?;
         let mut model = model.ok_or_else(|| Usage("the mock model has no file to convert".to_owned()))?;
         if let Some(layers) = self.layers.map(NonZeroUsize::get) {
             let all = model.spec.layers;
@@ -63,7 +64,7 @@ impl Convert {
         let dtype: DType = self.dtype.as_deref().unwrap_or(if to_mlx { "bf16" } else { "f32" }).parse()?;
         let again = to_mlx && (model.format == Format::Mlx || has_quantized(&model));
         if again && !context.quiet {
-            eprintln!(
+            note!(
                 "note: {} is quantised already ({}); its values are quantised again, which costs accuracy",
                 located.name,
                 model.type_label()

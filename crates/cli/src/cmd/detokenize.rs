@@ -1,6 +1,5 @@
 //! `zonda detokenize`: token ids to text.
 
-use super::tokenize;
 use crate::args::{JsonArg, ModelArg, token_ids};
 use crate::error::{Usage, advised};
 use crate::{Context, output};
@@ -32,7 +31,7 @@ impl Detokenize {
             std::io::stdin().read_to_string(&mut text).context("standard input")?;
         }
         let ids = token_ids(&text).map_err(Usage)?;
-        let tokenizer = tokenize::open(&context.store()?.locate(&self.model.model)?)?;
+        let tokenizer = zonda::open_tokenizer(&context.store()?.locate(&self.model.model)?)?;
         let size = tokenizer.vocab_size();
         if let Some(id) = ids.iter().find(|&&id| id as usize >= size) {
             return Err(advised(

@@ -2,14 +2,14 @@
 
 use crate::Context;
 use crate::args::JsonArg;
-use crate::backends::{self, BackendKind, DeviceStatus, Status};
 use crate::error::Usage;
 use crate::output::{self, Spinner, human_bytes};
 use anyhow::Context as _;
-use clap::{Args, ValueEnum as _};
+use clap::Args;
 use serde_json::{Value as Json, json};
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
+use zonda::{BackendKind, DeviceStatus, Status};
 use zonda_bench::machine::{self, Machine};
 use zonda_bench::warning::{Noted, Warning};
 use zonda_kernels::Isa;
@@ -29,7 +29,7 @@ pub struct Doctor {
     #[arg(short, long, value_name = "N")]
     threads: Option<NonZeroUsize>,
     /// Instruction set to measure [default: the best].
-    #[arg(long, value_parser = backends::ISAS)]
+    #[arg(long, value_parser = zonda::ISAS)]
     isa: Option<String>,
     #[command(flatten)]
     json: JsonArg,
@@ -70,7 +70,7 @@ impl Doctor {
             let measured = probe::measure(isa, threads, EACH, large);
             peaks = Some(measured.context("measuring the memory's speed")?);
         }
-        let backends: Vec<_> = BackendKind::value_variants().iter().map(|kind| kind.status()).collect();
+        let backends: Vec<_> = BackendKind::ALL.iter().map(|kind| kind.status()).collect();
         let lists = backends.iter().any(|status| !status.devices.is_empty());
         let gpus = backends.iter().flat_map(|status| &status.devices).filter(|d| d.gpu).cloned();
         let gpus = lists.then(|| gpus.collect());

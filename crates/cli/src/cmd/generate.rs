@@ -1,36 +1,26 @@
-//! What `run` and `chat` share: opening an engine for a model, streaming a generation, its figures.
+//! What `run` and `chat` share: opening a model, streaming an answer, its statistics.
 
-use crate::Context;
-use crate::args::{ModelArg, OpenArgs, ShiftArgs, SpeculateArgs};
-use crate::backends::{self, BackendKind, OpenOptions};
+use crate::args::{ModelArg, ShiftArgs, SpeculateArgs};
 use crate::error::{Advice as _, Usage, advised};
-use crate::interrupt;
 use crate::output::Spinner;
+use crate::{Context, interrupt, note};
 use std::cell::Cell;
 use std::io::IsTerminal as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
-use zonda_engine::prompt_cache::CacheLocation;
-use zonda_engine::schedule::ScheduleError;
-pub use zonda_engine::stream::Figures;
-use zonda_engine::{
-    Engine, EngineError, Event, FinishReason, Outcome, Prompt, Request, RequestError, TokenId,
-};
+use std::time::Duration;
+use zonda::engine::schedule::ScheduleError;
+pub use zonda::engine::stream::Figures;
+use zonda::engine::{EngineError, RequestError};
+use zonda::{BackendKind, Event, FinishReason, Model, OpenOptions, Outcome, CacheLocation, Prompt, Request, TokenId};
 
-/// How often Ctrl-C is looked for while no token comes.
+/// How often Ctrl-C is checked while no token comes.
 const POLL: Duration = Duration::from_millis(50);
 
-/// An engine and what it was started for.
+/// A model that `run` or `chat` talks to.
 pub struct Session {
-    /// The running backend.
-    pub engine: Engine,
-    /// The backend's name.
-    pub backend: BackendKind,
-    /// The model as the user named it.
-    pub model: String,
-    /// From the model's name to an engine that takes requests.
-    pub load: Duration,
-    /// It has said that tokens are dropped.
+    /// The model.
+    pub model: Model,
+    /// The user was told that tokens were discarded.
     told: Cell<bool>,
     quiet: bool,
 }
@@ -44,31 +34,20 @@ impl Session {
         context: &Context,
         model: &ModelArg,
         backend: Option<BackendKind>,
-        open: &OpenArgs,
+        options: OpenOptions,
         speculate: &SpeculateArgs,
-        seed: Option<u64>,
         prompts: Option<&Path>,
     ) -> anyhow::Result<Session> {
         let store = context.store()?;
         let located = store.locate(&model.model)?;
-        let speculation = speculate.speculation(&store)?;
-        let kind = backends::choose(backend, &located)?;
-        let began = Instant::now();
-        let spinner = Spinner::start(format!("loading {}", located.name), context.quiet);
-        let files = backends::open_model(&located)?;
-        let text = backends::text_of(files.as_deref())?;
-        let options = OpenOptions { speculation, ..open.options(seed) };
-        let prompts = prompts.map(|path| CacheLocation::File(path.to_owned()));
-        let engine = backends::start(kind, files, text, &options, prompts)?;
-        drop(spinner);
-        Ok(Session {
-            engine,
-            backend: kind,
-            model: located.name,
-            load: began.elapsed(),
-            told: Cell::new(false),
-            quiet: context.quiet,
-        })
+        let options = speculate.speculation(&store)?.apply(options);
+        let _spinner = Spinner::start(format!("loading {}", located.name), context.quiet);
+        let model = Model::builder_at(located)
+            .backend(backend)
+            .options(options)
+            .prompt_cache(prompts.map(|path| CacheLocation::File(path.to_owned())))
+            .open()?;
+        Ok(Session { model, told: Cell::new(false), quiet: context.quiet })
     }
 
     /// Refuses a model without tokenizer, or without the chat template that a conversation needs.
@@ -76,15 +55,15 @@ impl Session {
     /// # Errors
     /// Says which is missing.
     pub fn check_text(&self, chat: bool) -> anyhow::Result<()> {
-        match self.engine.text() {
+        match self.model.text() {
             None => Err(advised(
-                format!("{} comes without a tokenizer", self.model),
+                format!("{} comes without a tokenizer", self.model.name()),
                 "put tokenizer.json, tokenizer.model or tekken.json into its folder; \
                  `zonda logits` and `zonda bench` take token ids",
             )),
             Some(text) if chat && text.template.is_none() => Err(advised(
-                format!("{} comes without a chat template", self.model),
-                "use `zonda run --raw`, which continues the text as it is",
+                format!("{} comes without a chat template", self.model.name()),
+                "use `zonda run --raw`, which continues a text without a template",
             )),
             Some(_) => Ok(()),
         }
@@ -101,7 +80,7 @@ impl Session {
         mut show: impl FnMut(&str) -> anyhow::Result<()>,
     ) -> anyhow::Result<(Vec<TokenId>, Outcome)> {
         let _graceful = interrupt::graceful();
-        let mut generation = self.engine.submit(request).map_err(refusal)?;
+        let mut generation = self.model.engine().submit(request).map_err(refusal)?;
         let mut tokens = Vec::new();
         let mut cancelled = false;
         let mut waiting = Some(Spinner::start("reading the prompt", self.quiet));
@@ -137,23 +116,23 @@ impl Session {
         Err(anyhow::anyhow!("the engine stopped before the generation ended"))
     }
 
-    /// Says, the first time, that a full context has lost something.
+    /// Says once that tokens of a full context were discarded.
     fn tell_dropped(&self, tokens: usize, of_prompt: bool) {
         if self.quiet || self.told.replace(true) {
             return;
         }
         let what = if of_prompt { "too small for the prompt" } else { "full" };
-        // The answer is in the middle of a line.
+        // The cursor is in the middle of the answer.
         let newline = if std::io::stdout().is_terminal() && !of_prompt { "\n" } else { "" };
-        eprintln!(
-            "{newline}(the context of {} tokens is {what}: {tokens} tokens behind the kept front were dropped; this is \
-             said once)",
-            self.engine.capacity()
+        note!(
+            "{newline}(the context of {} tokens is {what}: {tokens} tokens after the kept prefix were discarded; this message \
+             comes once)",
+            self.model.engine().capacity()
         );
     }
 }
 
-/// A request that makes no sense is wrong usage; any other is refused for what is in it.
+/// A malformed request is wrong usage; any other refusal is a failure.
 fn refusal(error: EngineError) -> anyhow::Error {
     match error {
         EngineError::Request(

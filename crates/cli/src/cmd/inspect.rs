@@ -3,7 +3,7 @@
 use crate::args::JsonArg;
 use crate::error::Usage;
 use crate::output::human_bytes;
-use crate::{Context, backends, output};
+use crate::{Context, output};
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 use std::ffi::OsString;
@@ -164,7 +164,7 @@ impl Inspect {
                     format!("{weights} weights + {kv} KV cache (f16, {context} tokens) = {total}"),
                 );
                 let per_token = KvType::ALL
-                    .map(|kv| format!("{} {}", kv.name(), human_bytes(backends::per_token(spec, kv))));
+                    .map(|kv| format!("{} {}", kv.name(), human_bytes(zonda::kv_bytes_per_token(spec, kv))));
                 line("KV a token", per_token.join(", "));
             }
         }
@@ -293,7 +293,7 @@ fn with_template(
 
 /// Bytes of a token's keys and values, by KV type.
 fn per_token(model: &Model) -> Map<String, Json> {
-    let of = |kv: KvType| (kv.name().to_owned(), backends::per_token(&model.spec, kv).into());
+    let of = |kv: KvType| (kv.name().to_owned(), zonda::kv_bytes_per_token(&model.spec, kv).into());
     KvType::ALL.into_iter().map(of).collect()
 }
 

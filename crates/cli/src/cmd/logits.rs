@@ -3,7 +3,7 @@
 use crate::args::{BackendArgs, JsonArg, ModelArg, token_ids};
 use crate::error::Advice as _;
 use crate::output::{self, Progress, Spinner};
-use crate::{Context, backends, npy};
+use crate::{Context, npy};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
@@ -47,12 +47,12 @@ fn ids(text: &str) -> Result<Ids, String> {
 impl Logits {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let located = context.store()?.locate(&self.model.model)?;
-        let kind = backends::choose(self.backend.backend, &located)?;
-        let model = backends::open_model(&located)?;
+        let kind = zonda::choose(self.backend.backend, &located)?;
+        let model = zonda::open_files(&located)?;
         let mut options = self.backend.open.options(None);
         options.ctx = options.ctx.or(Some(self.ids.0.len()));
         let spinner = Spinner::start(format!("loading {}", located.name), context.quiet);
-        let mut backend = backends::open(kind, model.as_ref(), &options)?;
+        let mut backend = zonda::open_backend(kind, model.as_ref(), &options)?;
         drop(spinner);
         let vocab = backend.spec().vocab_size;
         let shape = [self.ids.0.len(), vocab];

@@ -1,9 +1,9 @@
 //! `zonda perplexity`: how well a model predicts a text. The figure is `zonda_bench::perplexity`'s.
 
+use crate::Context;
 use crate::args::{BackendArgs, JsonArg, ModelArg};
 use crate::error::{Advice as _, Usage, advised};
 use crate::output::{self, Progress, Spinner};
-use crate::{Context, backends};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
@@ -39,11 +39,11 @@ impl Perplexity {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let text = read(&self.file)?;
         let located = context.store()?.locate(&self.model.model)?;
-        let kind = backends::choose(self.backend.backend, &located)?;
+        let kind = zonda::choose(self.backend.backend, &located)?;
         let mut options = self.backend.open.options(None);
         let length = *options.ctx.get_or_insert(WINDOW);
-        let model = backends::open_model(&located)?;
-        let Some(words) = backends::text_of(model.as_deref())? else {
+        let model = zonda::open_files(&located)?;
+        let Some(words) = zonda::text_of(model.as_deref())? else {
             return Err(advised(
                 format!("{} comes without a tokenizer", located.name),
                 "put tokenizer.json, tokenizer.model or tekken.json into its folder",
@@ -58,7 +58,7 @@ impl Perplexity {
             error => error.into(),
         })?;
         let spinner = Spinner::start(format!("loading {}", located.name), context.quiet);
-        let mut backend = backends::open(kind, model.as_ref(), &options)?;
+        let mut backend = zonda::open_backend(kind, model.as_ref(), &options)?;
         drop(spinner);
 
         let count = windows.tokens().len();

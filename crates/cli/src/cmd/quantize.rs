@@ -3,7 +3,7 @@
 use crate::args::JsonArg;
 use crate::error::{Advice as _, Usage};
 use crate::output::{self, Progress};
-use crate::{Context, backends, interrupt};
+use crate::{Context, interrupt};
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde_json::{Value, json};
@@ -63,7 +63,7 @@ impl Quantize {
             return Err(Usage(format!("OUT is {out}; expected a name that ends in .gguf")).into());
         }
         let located = context.store()?.locate(&self.input)?;
-        let model = backends::open_model(&located)?;
+        let model = zonda::open_files(&located)?;
         let model = model.ok_or_else(|| Usage("the mock model has no weights to quantise".to_owned()))?;
         let same =
             |file: &Path| file.canonicalize().ok().is_some_and(|f| self.out.canonicalize().ok() == Some(f));
@@ -94,7 +94,7 @@ impl Quantize {
         };
         progress.finish();
         if !context.quiet {
-            eprint!("{}", table(&written.tensors));
+            crate::console::write(&table(&written.tensors));
         }
         if self.json.json {
             return output::json(&self.document(mix, &written));
@@ -125,7 +125,7 @@ impl Quantize {
         let progress =
             Progress::steps(format!("reading {tokens} tokens of {}", path.display()), 0, context.quiet);
         let threads = self.threads.map(NonZeroUsize::get);
-        let importance = backends::calibrate(model, threads, &pieces, &mut |done, total| {
+        let importance = zonda::calibrate(model, threads, &pieces, &mut |done, total| {
             progress.set(done as u64, total as u64)
         })?;
         progress.finish();

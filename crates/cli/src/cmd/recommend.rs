@@ -8,7 +8,6 @@ mod text;
 
 use crate::Context;
 use crate::args::JsonArg;
-use crate::backends::BackendKind;
 use crate::error::{Advice as _, Usage, advised};
 use crate::output::{self, Spinner};
 use anyhow::Context as _;
@@ -22,6 +21,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use subject::{Subject, Way};
 use text::text;
+use zonda::BackendKind;
 use zonda_bench::Record;
 use zonda_bench::ceilings::{Ceilings, LARGE, Peaks};
 use zonda_bench::machine::Machine;

@@ -2,10 +2,10 @@
 
 use crate::args::JsonArg;
 use crate::error::Usage;
-use crate::store::ModelName;
 use crate::{Context, output};
 use clap::Args;
 use serde_json::json;
+use zonda::store::ModelName;
 
 /// Delete models from the store
 #[derive(Debug, Args)]

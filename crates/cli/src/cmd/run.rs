@@ -1,16 +1,16 @@
-//! `zonda run`: generates once, streaming.
+//! `zonda run`: one answer, printed as it is generated.
 
 use super::generate::{Figures, Session, advise_if_too_long, request};
 use crate::args::{BackendArgs, JsonArg, ModelArg, SamplingArgs, ShiftArgs, SpeculateArgs, token_limit};
 use crate::error::{Interrupted, Usage};
+use crate::note;
 use crate::{Context, output};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
-use zonda_engine::tokenize::Message;
-use zonda_engine::{FinishReason, Prompt};
+use zonda::{FinishReason, Message, Prompt};
 
 /// Generate an answer to a prompt
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ use zonda_engine::{FinishReason, Prompt};
 pub struct Run {
     #[command(flatten)]
     model: ModelArg,
-    /// The prompt; from standard input if absent or `-`.
+    /// The prompt; if absent or `-`, it is read from standard input.
     prompt: Option<String>,
     /// Most tokens to generate; -1: no limit [default: until the model ends or the context is full].
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = token_limit)]
@@ -32,14 +32,13 @@ pub struct Run {
     /// System message.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// End where this text appears; it is not printed. May be repeated.
+    /// End the answer where this text appears; the text is not printed. May be repeated.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Go on where the model wants to end.
+    /// Continue where the model wants to end.
     #[arg(long)]
     ignore_eos: bool,
-    /// Keep the prompt's keys and values in this file, and start from those that are there: a beginning that both have is not
-    /// computed again.
+    /// Keep the prompt's KV cache in this file, and reuse the file's: a prefix that both prompts share is not computed again.
     #[arg(long, value_name = "FILE")]
     prompt_cache: Option<PathBuf>,
     #[command(flatten)]
@@ -59,14 +58,15 @@ impl Run {
         let prompt = prompt_text(self.prompt)?;
         let seed = self.sampling.seed;
         let (backend, open, prompts) =
-            (self.backend.backend, &self.backend.open, self.prompt_cache.as_deref());
-        let session = Session::start(context, &self.model, backend, open, &self.speculate, seed, prompts)?;
+            (self.backend.backend, self.backend.open.options(seed), self.prompt_cache.as_deref());
+        let session = Session::start(context, &self.model, backend, open, &self.speculate, prompts)?;
+        let model = &session.model;
         session.check_text(!self.raw)?;
         let prompt = if self.raw {
             Prompt::Text(prompt)
         } else {
-            let system = self.system.into_iter().map(|s| Message::new("system", s));
-            Prompt::chat(system.chain([Message::new("user", prompt)]).collect())
+            let system = self.system.into_iter().map(|s| Message::system(s));
+            Prompt::chat(system.chain([Message::user(prompt)]).collect())
         };
         let mut request = request(prompt, self.max_tokens, self.shift);
         request.sampling = self.sampling.params();
@@ -81,7 +81,7 @@ impl Run {
         let (tokens, outcome) = result.map_err(|e| {
             advise_if_too_long(
                 e,
-                "shorten the prompt, give a larger --ctx, or have its middle dropped with --context-shift",
+                "shorten the prompt, give a larger --ctx, or let --context-shift discard its middle",
             )
         })?;
         let figures = Figures::of(&outcome);
@@ -91,12 +91,12 @@ impl Run {
                 serde_json::to_value(figures)?,
                 json!({
                     "finish_reason": outcome.reason.as_str(),
-                    "backend": session.backend.name(),
-                    "backend_info": session.engine.info(),
-                    "model": session.model,
-                    "load_ms": session.load.as_secs_f64() * 1e3,
+                    "backend": model.backend(),
+                    "backend_info": model.info(),
+                    "model": model.name(),
+                    "load_ms": model.load_time().as_secs_f64() * 1e3,
                     "seed": outcome.seed,
-                    "draft_model": session.engine.draft_info(),
+                    "draft_model": model.engine().draft_info(),
                 }),
             ];
             for object in more {
@@ -111,17 +111,17 @@ impl Run {
                 output::print("\n")?;
             }
             if !context.quiet {
-                let info = session.engine.info();
+                let info = model.info();
                 let isa = if info.isa.is_empty() { String::new() } else { format!(" {}", info.isa) };
-                eprintln!("{} · {}{isa}, {} threads", figures.line(), info.name, info.threads);
+                note!("{} · {}{isa}, {} threads", figures.line(), info.name, info.threads);
             }
         }
         match outcome.reason {
             FinishReason::Cancelled => Err(Interrupted.into()),
             FinishReason::ContextFull => {
-                let limit = session.engine.limits().context;
+                let limit = model.limits().context;
                 tracing::warn!(
-                    "the context of {limit} tokens is full: the answer was cut; --ctx makes it larger, --context-shift goes on in it"
+                    "the context of {limit} tokens is full, so the answer was cut off; --ctx makes the context larger, --context-shift continues in it"
                 );
                 Ok(())
             }
@@ -141,6 +141,6 @@ fn prompt_text(argument: Option<String>) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     std::io::stdin().read_to_end(&mut bytes).context("standard input")?;
     let text = String::from_utf8(bytes).context("the prompt on standard input: expected UTF-8")?;
-    // A shell's pipe ends a text with a newline that nobody typed as part of it.
+    // A pipe's last newline is not part of the prompt.
     Ok(text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t)).to_owned())
 }

@@ -1,9 +1,7 @@
-//! `zonda serve`: models behind an HTTP API. What it serves is in the crate `zonda-server`; this reads the flags.
+//! `zonda serve`: the flags of the HTTP server, which is the crate `zonda-server`.
 
 use crate::args::{JsonArg, OpenArgs, ShiftArgs, SpeculateArgs};
-use crate::backends::{self, BackendKind, OpenOptions, Sharing};
 use crate::error::{Advice as _, Interrupted, Usage};
-use crate::store::Located;
 use crate::{Context, interrupt, output};
 use anyhow::Context as _;
 use clap::Args;
@@ -14,11 +12,11 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use zonda_engine::prompt_cache::CacheLocation;
+use zonda::{BackendKind, Located, Model, OpenOptions, CacheLocation, Sharing};
 use zonda_server::listen::{Listen, Tls, serve};
 use zonda_server::{Config, Keys, ModelSource, Reports, Server};
 
-/// Serve models behind OpenAI's API
+/// Serve models over HTTP with OpenAI's API
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     zonda serve -m smollm2-135m\n  \
@@ -27,22 +25,22 @@ use zonda_server::{Config, Keys, ModelSource, Reports, Server};
     zonda serve -m model.gguf --host 0.0.0.0 --api-key-file keys.txt --tls-cert cert.pem --tls-key key.pem\n\n\
     Then: curl http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' \
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'\n\n\
-    SIGTERM or Ctrl-C ends it once the running requests are done. Environment: ZONDA_API_KEY (keys, separated by commas).")]
+    SIGTERM or Ctrl-C ends the server once the running requests are done. Environment: ZONDA_API_KEY (keys, separated by commas).")]
 pub struct Serve {
     /// A model; may be repeated.
     #[arg(short, long = "model", value_name = "MODEL", required = true)]
     models: Vec<OsString>,
-    /// The backend; by default the best that can load the model. Several, separated by commas, each run every model that
-    /// they read: the first under the model's name, the others as MODEL@BACKEND.
-    #[arg(long, value_delimiter = ',')]
+    /// The backend; by default the best that can load the model. With several, separated by commas, each runs every model
+    /// that it reads: the first under the model's name, the others as MODEL@BACKEND.
+    #[arg(long, value_delimiter = ',', value_parser = crate::args::values::backend())]
     backend: Vec<BackendKind>,
-    /// The address to listen at.
+    /// The address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
-    /// The port to listen at; 0: any free one.
+    /// The port to listen on; 0: any free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// A key that requests have to carry; may be repeated. Other users of this machine can see it: prefer a file.
+    /// A key that requests must have; may be repeated. Other users of this machine can see it, so prefer --api-key-file.
     #[arg(long, value_name = "KEY")]
     api_key: Vec<String>,
     /// A file with one key per line.
@@ -66,57 +64,57 @@ pub struct Serve {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Load")]
 struct LoadArgs {
-    /// Sequences that run at once [default: measured, at most 16: as many as give the most tokens per second].
+    /// Sequences that run at once [default: the number, up to 16, that is measured to give the most tokens per second].
     #[arg(long, value_name = "N")]
     parallel: Option<NonZeroUsize>,
-    /// Requests that wait when all slots are taken; more are told to come back later.
+    /// Requests that may wait when all slots are taken; further ones are refused with status 429.
     #[arg(long, value_name = "N", default_value_t = 64)]
     queue: usize,
-    /// Most prompt tokens computed in a step in which other requests wait for their next token.
+    /// Most prompt tokens in a step in which other requests decode.
     #[arg(long, value_name = "N", default_value = "256")]
     prefill_chunk: NonZeroUsize,
-    /// The same tokens for a request with a seed, whatever runs beside it. Backends whose results depend on the batch
-    /// run one request at a time.
+    /// Give a request with a seed the same tokens whatever runs at the same time. Backends whose results depend on the batch
+    /// then run one request at a time.
     #[arg(long)]
     deterministic: bool,
-    /// Compute every prompt anew.
+    /// Compute every prompt from its start.
     #[arg(long)]
     no_prefix_cache: bool,
-    /// Keep prompts' keys and values in this folder, also for later processes; for every loaded model.
+    /// Keep the KV cache of prompts in this folder, for later processes too; for every loaded model.
     #[arg(long, value_name = "DIR", conflicts_with = "no_prefix_cache")]
     prompt_cache: Option<PathBuf>,
-    /// Most that the folder holds, in GiB: what was used longest ago goes first.
+    /// Largest size of that folder, in GiB; the least recently used entries are deleted first.
     #[arg(long, value_name = "GIB", value_parser = gibibytes, default_value = "4", requires = "prompt_cache")]
     prompt_cache_size: u64,
-    /// Most memory for weights, in GiB: models are loaded when they are asked for, and unloaded to make room.
+    /// Most memory for weights, in GiB: models are loaded when a request needs them, and unloaded to make room.
     #[arg(long, value_name = "GIB", value_parser = gibibytes)]
     max_memory: Option<u64>,
-    /// Most tokens of one answer [default: what the context holds; with --context-shift, if the request doesn't say, as
-    /// many as the context holds in all].
+    /// Most tokens of an answer [default: what fits into the context; with --context-shift, for requests without a limit, as
+    /// many as the whole context].
     #[arg(long, value_name = "N")]
     max_tokens: Option<NonZeroUsize>,
-    /// Seconds that a request may take [default: as long as it takes].
+    /// Most seconds for a request [default: no limit].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
-    /// Seconds that running requests may go on after SIGTERM.
+    /// Most seconds that running requests may continue after SIGTERM.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     drain_timeout: Duration,
-    /// Picks the mock's text.
+    /// Seed of the mock's text.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Milliseconds that the mock takes for a step, to try how a client bears a slow model.
+    /// Milliseconds that the mock takes for a step, to test clients with a slow model.
     #[arg(long, value_name = "MS")]
     mock_step: Option<u64>,
 }
 
-/// What may reach the server, and what it tells.
+/// Who may reach the server, and what it shows.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Web")]
 struct WebArgs {
     /// An origin whose web pages may use the API, or `*`; may be repeated [default: none].
     #[arg(long, value_name = "ORIGIN")]
     cors: Vec<String>,
-    /// A further name in the Host header that is answered; may be repeated [default, without keys: local names].
+    /// A further name to accept in the Host header; may be repeated [default, without keys: local names].
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
     /// A certificate chain in PEM, for TLS.
@@ -125,7 +123,7 @@ struct WebArgs {
     /// The certificate's private key in PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Most bytes of a request's body.
+    /// Largest request body, in bytes.
     #[arg(long, value_name = "BYTES", default_value = "8388608")]
     max_body: NonZeroUsize,
     /// The bench report that the web page shows [default: the newest in results/].
@@ -134,7 +132,7 @@ struct WebArgs {
     /// Write prompts and answers into the log.
     #[arg(long)]
     log_prompts: bool,
-    /// How the log is written.
+    /// Format of the log.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }
@@ -142,14 +140,14 @@ struct WebArgs {
 /// `--log-format`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Lines for people
     Text,
-    /// One JSON object per line.
+    /// One JSON object per line
     Json,
 }
 
 impl Serve {
-    /// How the log is to be written.
+    /// The format of the log.
     pub fn log_format(&self) -> LogFormat {
         self.web.log_format
     }
@@ -166,11 +164,11 @@ impl Serve {
             let address = (self.host, self.port);
             let listener = TcpListener::bind(address)
                 .await
-                .with_context(|| format!("listening at {}:{}", self.host, self.port))
-                .advise("name another --port, or end the program that has this one")?;
+                .with_context(|| format!("listening on {}:{}", self.host, self.port))
+                .advise("choose another --port, or end the program that uses this one")?;
             let url = format!("{scheme}://{}", listener.local_addr()?);
             let serving = tokio::spawn(serve(listener, server.clone(), listen, interrupted()));
-            // It answers from here on: `/ready` tells when the models are there.
+            // It answers from here on: `/ready` tells when the models are loaded.
             tokio::select! {
                 loaded = server.models().load_first() => loaded?,
                 () = interrupted() => return Err(Interrupted.into()),
@@ -186,7 +184,7 @@ impl Serve {
             }
             Ok(())
         });
-        // A model that is being loaded, or a request that was cut off, is not waited for.
+        // Neither a model that is being loaded nor a request that was cut off is waited for.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
     }
@@ -195,7 +193,7 @@ impl Serve {
         let keys = self.keys()?;
         let local = self.host.is_loopback();
         if keys.is_empty() && !local {
-            tracing::warn!("{} is open to everyone who can reach it: give it an --api-key", self.host);
+            tracing::warn!("{} is open to everyone who can reach it: set an --api-key", self.host);
         }
         let defaults = Config::default();
         let hosts = match (&self.web.allow_host[..], defaults.hosts) {
@@ -250,10 +248,12 @@ impl Serve {
     fn tls(&self) -> anyhow::Result<Option<Tls>> {
         let (Some(certificate), Some(key)) = (&self.web.tls_cert, &self.web.tls_key) else { return Ok(None) };
         let tls = Tls::from_files(certificate, key);
-        Ok(Some(tls.advise("--tls-cert takes a chain of certificates, --tls-key its private key, both PEM")?))
+        Ok(Some(
+            tls.advise("--tls-cert takes a chain of certificates, --tls-key its private key, both in PEM")?,
+        ))
     }
 
-    /// The models, found and looked into, not loaded.
+    /// The models, located and inspected but not loaded.
     fn sources(&self, context: &Context) -> anyhow::Result<Vec<ModelSource>> {
         let store = context.store()?;
         let sharing = Sharing {
@@ -262,34 +262,20 @@ impl Serve {
             prefill_chunk: self.load.prefill_chunk.get(),
             deterministic: self.load.deterministic,
         };
-        let speculation = self.speculate.speculation(&store)?;
-        let source = |located: &Located, kind: BackendKind| {
-            let located = located.clone();
-            let name = located.name.clone();
-            let bytes = backends::open_model(&located)?.map_or(0, |m| m.weight_bytes());
-            let options = OpenOptions {
-                mock_step: self.load.mock_step,
-                speculation: speculation.clone(),
-                ..self.open.options(self.load.seed)
-            };
-            let prompts = self.load.prompt_cache.clone();
-            let prompts =
-                prompts.map(|path| CacheLocation::Folder { path, most: self.load.prompt_cache_size });
-            let open = move || {
-                let start = || {
-                    let files = backends::open_model(&located)?;
-                    let text = backends::text_of(files.as_deref())?;
-                    backends::start_shared(kind, files, text, &options, sharing, prompts.clone())
-                };
-                start().map_err(|e: anyhow::Error| format!("{e:#}"))
-            };
-            anyhow::Ok(ModelSource::new(name, bytes, open).on(kind.name()))
-        };
+        let options = OpenOptions { mock_step: self.load.mock_step, ..self.open.options(self.load.seed) };
+        let options = self.speculate.speculation(&store)?.apply(options);
+        let prompts = self.load.prompt_cache.clone();
+        let prompts = prompts.map(|path| CacheLocation::Folder { path, most: self.load.prompt_cache_size });
         let mut sources = Vec::new();
         for name in &self.models {
             let located = store.locate(name)?;
             for (i, kind) in self.kinds(&located)?.into_iter().enumerate() {
-                let source = source(&located, kind)?;
+                let builder = Model::builder_at(located.clone())
+                    .backend(kind)
+                    .options(options.clone())
+                    .sharing(sharing)
+                    .prompt_cache(prompts.clone());
+                let source = ModelSource::of(builder)?;
                 sources.push(if i == 0 { source } else { source.beside() });
             }
         }
@@ -299,8 +285,8 @@ impl Serve {
     /// The backends that run a model.
     fn kinds(&self, model: &Located) -> anyhow::Result<Vec<BackendKind>> {
         let mut kinds = match self.backend[..] {
-            [] => return Ok(vec![backends::choose(None, model)?]),
-            [one] => return Ok(vec![backends::choose(Some(one), model)?]),
+            [] => return Ok(vec![zonda::choose(None, model)?]),
+            [one] => return Ok(vec![zonda::choose(Some(one), model)?]),
             ref several => several.to_vec(),
         };
         for (i, kind) in kinds.iter().enumerate() {
@@ -311,13 +297,13 @@ impl Serve {
         }
         kinds.retain(|kind| kind.reads(model));
         match kinds[..] {
-            [] => Err(Usage(format!("--backend: none of these runs {}", model.name)).into()),
+            [] => Err(Usage(format!("--backend: none of these backends runs {}", model.name)).into()),
             _ => Ok(kinds),
         }
     }
 }
 
-/// Resolves once Ctrl-C or SIGTERM came.
+/// Resolves after Ctrl-C or SIGTERM.
 async fn interrupted() {
     while !interrupt::pressed() {
         tokio::time::sleep(Duration::from_millis(50)).await;

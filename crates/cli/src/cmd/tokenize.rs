@@ -2,14 +2,13 @@
 
 use crate::args::{JsonArg, ModelArg};
 use crate::error::{Usage, advised};
-use crate::store::Located;
 use crate::{Context, output};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
-use zonda_engine::tokenize::{Encode, Tokenizer};
+use zonda_engine::tokenize::Encode;
 
 /// Turn text into token ids
 #[derive(Debug, Args)]
@@ -53,7 +52,7 @@ impl Tokenize {
                 utf8(bytes).context("standard input")?
             }
         };
-        let tokenizer = open(&context.store()?.locate(&self.model.model)?)?;
+        let tokenizer = zonda::open_tokenizer(&context.store()?.locate(&self.model.model)?)?;
         if self.bos && tokenizer.bos().is_none() {
             return Err(advised("this vocabulary has no BOS token", "leave --bos out"));
         }
@@ -69,21 +68,4 @@ impl Tokenize {
 
 fn utf8(bytes: Vec<u8>) -> anyhow::Result<String> {
     String::from_utf8(bytes).context("expected UTF-8")
-}
-
-/// The tokenizer of a model, or in a file of its own.
-///
-/// # Errors
-/// If there is none, or it can't be read.
-pub fn open(model: &Located) -> anyhow::Result<Tokenizer> {
-    match &model.path {
-        None => Ok(Tokenizer::mock()),
-        Some(path) if path.is_dir() => Tokenizer::from_folder(path)?.ok_or_else(|| {
-            advised(
-                format!("{} holds no tokenizer", path.display()),
-                "expected tokenizer.json, tokenizer.model or tekken.json in the folder",
-            )
-        }),
-        Some(path) => Ok(Tokenizer::from_file(path)?),
-    }
 }

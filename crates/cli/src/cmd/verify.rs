@@ -2,10 +2,8 @@
 //! `zonda_bench::agreement`, its text `zonda_bench::passage`; here is who is compared with whom, and what is reported.
 
 use crate::args::{JsonArg, ModelArg, OpenArgs};
-use crate::backends::{self, BackendKind, OpenOptions};
 use crate::error::{Usage, advised};
 use crate::output::{self, Progress, Spinner};
-use crate::store::Located;
 use crate::{Context, interrupt};
 use anyhow::Context as _;
 use clap::Args;
@@ -16,6 +14,8 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use zonda::Located;
+use zonda::{BackendKind, OpenOptions};
 use zonda_bench::agreement::{Agreement, AgreementError, Bounds, NEAR_TIE, Summary};
 use zonda_bench::passage::{Passage, WalkError};
 use zonda_convert::convert;
@@ -36,7 +36,7 @@ pub struct Verify {
     #[command(flatten)]
     model: ModelArg,
     /// Backends, separated by commas; all are compared with the first [default: all in this build that read the model].
-    #[arg(long, value_delimiter = ',', value_name = "A,B")]
+    #[arg(long, value_delimiter = ',', value_name = "A,B", value_parser = crate::args::values::backend())]
     backend: Vec<BackendKind>,
     /// Compare also with the same weights as f32 under f32 activations: says how much of a difference is whose rounding.
     #[arg(long)]
@@ -111,7 +111,11 @@ impl Verify {
             let all = BackendKind::AVAILABLE.iter().copied();
             return Ok(all.filter(|kind| kind.reads(located)).collect());
         }
-        self.backend.iter().map(|&kind| backends::choose(Some(kind), located)).collect()
+        Ok(self
+            .backend
+            .iter()
+            .map(|&kind| zonda::choose(Some(kind), located))
+            .collect::<zonda::Result<_>>()?)
     }
 
     fn bounds(&self) -> anyhow::Result<Bounds> {
@@ -136,7 +140,7 @@ impl Verify {
         convert(model, &path, DType::F32, &mut |done, total| bar.set(done, total))?;
         bar.finish();
         let threads = self.open.threads.map(NonZeroUsize::get);
-        let options = OpenOptions { threads, kv_type: Some("f32".to_owned()), ..OpenOptions::default() };
+        let options = OpenOptions { threads, kv_type: Some(zonda::KvType::F32), ..OpenOptions::default() };
         let model = Some(Arc::new(Model::open(&path)?));
         Ok(Side { name: "exact".to_owned(), kind: BackendKind::Native, model, options })
     }
@@ -159,7 +163,7 @@ impl Verify {
         };
         let Some(path) = &located.path else { return Some((None, Some(TextProcessor::mock()))) };
         let spinner = Spinner::start(format!("reading {}", located.name), context.quiet);
-        let sums = context.store().and_then(|store| store.check(&self.model.model));
+        let sums = context.store().and_then(|store| Ok(store.check(&self.model.model)?));
         check("files", sums.map(|sums| sums.unwrap_or_else(|| "no checksum is known for a path".to_owned())));
         let model = match Model::open(path) {
             Ok(model) => model,
@@ -176,9 +180,9 @@ impl Verify {
         let finite = model.spec.roles().try_for_each(|role| check_finite(&model.tensor(role)?));
         check("weights", finite.map(|()| "no NaN, no infinity".to_owned()).map_err(Into::into));
         drop(spinner);
-        let text = backends::text_of(Some(&model));
+        let text = zonda::text_of(Some(&model));
         let (vocab, said) = (model.spec.vocab_size, text.as_ref().ok().cloned().flatten());
-        check("tokenizer", text.and_then(|text| describe(text.as_ref(), vocab)));
+        check("tokenizer", text.map_err(Into::into).and_then(|text| describe(text.as_ref(), vocab)));
         Some((Some(Arc::new(model)), said))
     }
 
@@ -310,7 +314,7 @@ impl Walk<'_> {
         let mut options = self.side.options.clone();
         options.ctx =
             options.ctx.or_else(|| Some(longest.min(self.side.model.as_ref()?.spec.context_length)));
-        let mut backend = backends::open(self.side.kind, self.side.model.as_ref(), &options)?;
+        let mut backend = zonda::open_backend(self.side.kind, self.side.model.as_ref(), &options)?;
         let mut walked = Walked {
             info: backend.info(),
             vocab: backend.spec().vocab_size,

@@ -1,11 +1,11 @@
 //! What is to be recommended for: a model, or its shapes alone, and the ways there are to run it.
 
-use crate::backends::{self, BackendKind};
 use crate::error::{Usage, advised};
-use crate::store::{Located, Store};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zonda::BackendKind;
+use zonda::{Located, Store};
 use zonda_bench::predict::{Form, QUALITY};
 use zonda_convert::{SynthSpec, synth_archs};
 use zonda_engine::load::{Format, Model, ModelSpec};
@@ -44,7 +44,7 @@ impl Subject {
             return Subject::of_config(name, &stem.to_string_lossy(), config);
         }
         if let Some(located) = store.find(name)? {
-            let model = backends::open_model(&located)?
+            let model = zonda::open_files(&located)?
                 .ok_or_else(|| Usage("the mock model has no weights to predict speeds of".to_owned()))?;
             model.check()?;
             return Ok(Subject::new(name, located, model.spec.clone(), Some(model)));
@@ -90,8 +90,9 @@ impl Subject {
             let backends = real().filter(|kind| kind.reads(&self.located)).filter(exact).collect();
             ways.push(Way { form, backends, file: self.given.clone(), quantize: None, needs: None });
             if model.format == Format::SafeTensors {
-                let mixes =
-                    backends::QUANTIZATIONS.iter().filter_map(|name| Some((*name, name.parse().ok()?)));
+                let mixes = zonda::Quantization::AVAILABLE
+                    .iter()
+                    .filter_map(|q| Some((q.name(), q.name().parse().ok()?)));
                 ways.extend(mixes.filter_map(|(name, mix)| {
                     Some(Way {
                         form: Form::at_load(model, mix)?,

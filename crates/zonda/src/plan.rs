@@ -1,24 +1,23 @@
-//! The memory plan: what a model will take, against what the machine and its control group have left, before anything is
-//! loaded. What doesn't fit is refused with the figures and with what would fit.
+//! The memory plan: how much memory a model needs, compared with what the machine and its control group have available,
+//! before anything is loaded. A model that does not fit is refused, with the figures and with what would fit.
 
-use super::{BackendKind, OpenOptions};
-use crate::args::Device;
-use crate::output::human_bytes;
+use crate::options::{Device, OpenOptions};
+use crate::units::human_bytes;
 use zonda_engine::forward::{BackendError, Limits};
 use zonda_engine::load::{Model, ModelSpec};
 use zonda_kernels::attention::{KvType, PAGE};
 use zonda_machine::memory::Available;
 
-/// Prompt tokens that are in work at once.
+/// Prompt tokens that are computed at once.
 const BATCH: u64 = 512;
 
-/// What a model takes, in bytes.
+/// How much memory a model needs, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Plan {
     weights: u64,
     /// Keys and values of one token.
     per_token: u64,
-    /// Tokens that there is KV room for.
+    /// Tokens that the KV cache has room for.
     tokens: u64,
     /// Activations of a batch and its logits.
     working: u64,
@@ -29,16 +28,11 @@ impl Plan {
         let spec = &model.spec;
         let context = options.ctx.unwrap_or(spec.context_length.min(Limits::DEFAULT_CONTEXT));
         let contexts = options.kv_contexts.or(options.parallel).unwrap_or(1);
-        let bits = options.quantize.as_deref().map(|quantize| match quantize {
-            "q8_0" | "q8" => 8.5,
-            "q4_k_m" => 4.85,
-            _ => 4.5,
-        });
-        let quantized = bits.map(|bits| (model.parameters() as f64 * bits / 8.0) as u64);
-        let name = options.kv_type.as_deref().unwrap_or("f16");
+        let quantized =
+            options.quantize.map(|quantize| (model.parameters() as f64 * quantize.bits() / 8.0) as u64);
         Plan {
             weights: quantized.unwrap_or(u64::MAX).min(model.weight_bytes()),
-            per_token: per_token(spec, KvType::named(name).unwrap_or(KvType::F16)),
+            per_token: per_token(spec, options.kv_type.unwrap_or(KvType::F16)),
             tokens: (context.next_multiple_of(PAGE) as u64).saturating_mul(contexts as u64),
             working: working(spec),
         }
@@ -52,13 +46,13 @@ impl Plan {
         self.per_token.saturating_mul(self.tokens)
     }
 
-    /// What could be asked for instead, so that it fits into `available` bytes.
+    /// Options with which it would fit into `available` bytes.
     fn instead(&self, model: &Model, options: &OpenOptions, available: u64) -> Vec<String> {
         let fixed = self.weights + self.working;
         let Some(left) = available.checked_sub(fixed) else {
             let bits = available.saturating_sub(self.working) as f64 * 8.0 / model.parameters() as f64;
             return match bits {
-                2.0.. => vec![format!("a smaller quantisation: at most {bits:.1} bits a weight")],
+                2.0.. => vec![format!("a smaller quantisation: at most {bits:.1} bits per weight")],
                 _ => vec!["a smaller model".to_owned()],
             };
         };
@@ -91,21 +85,21 @@ pub fn per_token(spec: &ModelSpec, kv: KvType) -> u64 {
     (spec.layers * spec.kv_heads * kv.page_bytes(spec.head_dim) / PAGE) as u64
 }
 
-/// What a batch's activations take: the residual stream and its normalised forms, queries, keys and values, the feed-forward's
-/// halves, as `f32`; and a batch's worth of logits of one sequence.
+/// Bytes of a batch's activations (the residual stream and its normalised forms, queries, keys and values, the two halves of
+/// the feed-forward layer, as `f32`), and of the logits of 64 positions.
 fn working(spec: &ModelSpec) -> u64 {
     let heads = (2 * spec.heads + 2 * spec.kv_heads) * spec.head_dim;
     let row = 4 * spec.hidden_size + heads + 3 * spec.ffn_size;
     BATCH * 4 * row as u64 + 64 * 4 * spec.vocab_size as u64
 }
 
-/// Refuses what doesn't fit into memory, unless the options say not to look.
+/// Refuses a model that does not fit into memory, unless the options skip the check.
 ///
 /// # Errors
-/// The figures and what would fit.
-pub(super) fn check(kind: BackendKind, model: &Model, options: &OpenOptions) -> Result<(), BackendError> {
-    // a GPU's memory is its own
-    if options.no_memory_check || kind == BackendKind::Mock || options.device == Device::Gpu {
+/// [`BackendError::Unsupported`], with the figures and with what would fit.
+pub(crate) fn check(model: &Model, options: &OpenOptions) -> Result<(), BackendError> {
+    // a GPU has its own memory
+    if options.no_memory_check || options.device == Device::Gpu {
         return Ok(());
     }
     let Some(available) = Available::now().bytes() else { return Ok(()) };
@@ -119,7 +113,7 @@ fn refusal(plan: &Plan, model: &Model, options: &OpenOptions, available: u64) ->
     (plan.total() > available).then(|| {
         format!(
             "not enough memory: {} weights + {} KV cache ({} tokens of {}) + {} working memory = {}, and {} are available; \
-             what would fit: {}; --no-memory-check tries it all the same",
+             what would fit: {}; --no-memory-check skips this check",
             human_bytes(plan.weights),
             human_bytes(plan.kv()),
             plan.tokens,

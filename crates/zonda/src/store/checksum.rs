@@ -1,14 +1,21 @@
 //! Files written while their SHA-256 is computed, and moved into place only when size and checksum are right.
 
-use crate::error::advised;
-use crate::interrupt;
-use anyhow::Context as _;
+use super::progress::{Progress, check};
+use crate::error::{At as _, Result};
 use sha2::{Digest as _, Sha256};
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+#[cfg(feature = "hub")]
+use {
+    crate::error::{Detail, Error},
+    std::fs::OpenOptions,
+    std::io::{Seek as _, SeekFrom, Write as _},
+    std::path::PathBuf,
+};
 
 /// What a file is known to be before it is read.
+#[cfg(feature = "hub")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
     /// Its size.
@@ -17,7 +24,8 @@ pub struct Expected {
     pub sha256: Option<String>,
 }
 
-/// A file that grows beside its destination, `NAME.KEY.part`. What is there from an earlier try is kept.
+/// A file that grows beside its destination, as `NAME.KEY.part`. The bytes of an earlier attempt are kept.
+#[cfg(feature = "hub")]
 pub struct Partial {
     file: File,
     path: PathBuf,
@@ -26,28 +34,23 @@ pub struct Partial {
     len: u64,
 }
 
+#[cfg(feature = "hub")]
 impl Partial {
-    /// Opens or creates the partial file of `dest`. `key` tells versions of the file apart, so that two are never
-    /// stitched together.
+    /// Opens or creates the partial file of `dest`. `key` tells versions of the file apart, so that two are never mixed.
     ///
     /// # Errors
-    /// What the file system says; [`interrupt::check`].
-    pub fn open(dest: &Path, key: &str) -> anyhow::Result<Partial> {
-        let mut name = dest.file_name().context("a file name is needed")?.to_owned();
+    /// What the file system says; [`Error::Cancelled`].
+    pub fn open(dest: &Path, key: &str, progress: &dyn Progress) -> Result<Partial> {
+        let mut name = dest.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{key}.part"));
         let path = dest.with_file_name(name);
         if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+            std::fs::create_dir_all(dir).at(dir)?;
         }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .with_context(|| path.display().to_string())?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).at(&path)?;
         let mut hasher = Sha256::new();
-        let len = hash_into(&mut file, &mut hasher).with_context(|| path.display().to_string())?;
+        let len = hash_into(&mut file, &path, &mut hasher, progress)?;
         Ok(Partial { file, path, dest: dest.to_owned(), hasher, len })
     }
 
@@ -60,9 +63,9 @@ impl Partial {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn reset(&mut self) -> anyhow::Result<()> {
-        self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0))?;
+    pub fn reset(&mut self) -> Result<()> {
+        self.file.set_len(0).at(&self.path)?;
+        self.file.seek(SeekFrom::Start(0)).at(&self.path)?;
         self.hasher = Sha256::new();
         self.len = 0;
         Ok(())
@@ -72,8 +75,8 @@ impl Partial {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn append(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        self.file.write_all(bytes).with_context(|| self.path.display().to_string())?;
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).at(&self.path)?;
         self.hasher.update(bytes);
         self.len += bytes.len() as u64;
         Ok(())
@@ -82,8 +85,8 @@ impl Partial {
     /// Checks what was written and moves it into place. Returns the SHA-256. A wrong file is deleted.
     ///
     /// # Errors
-    /// If size or checksum differ from what was expected, or the file system says no.
-    pub fn finish(self, expected: &Expected) -> anyhow::Result<String> {
+    /// [`Error::Damaged`] if size or checksum differ from what was expected; what the file system says.
+    pub fn finish(self, expected: &Expected) -> Result<String> {
         let Partial { file, path, dest, hasher, len } = self;
         let sha256 = hex(&hasher.finalize());
         let name = dest.display();
@@ -98,36 +101,35 @@ impl Partial {
         };
         if let Some(wrong) = wrong {
             drop(file);
-            std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
-            return Err(advised(
-                wrong,
+            std::fs::remove_file(&path).at(&path)?;
+            return Err(Error::Damaged(Detail::new(wrong).advise(
                 "the bad file was deleted; pull again, and if it happens twice the source itself is damaged",
-            ));
+            )));
         }
-        file.sync_all().with_context(|| path.display().to_string())?;
+        file.sync_all().at(&path)?;
         drop(file);
-        std::fs::rename(&path, &dest).with_context(|| dest.display().to_string())?;
+        std::fs::rename(&path, &dest).at(&dest)?;
         Ok(sha256)
     }
 }
 
-/// The SHA-256 of a file.
+/// The SHA-256 of a file, in lower-case hex.
 ///
 /// # Errors
-/// What the file system says; [`interrupt::check`].
-pub fn sha256_of(path: &Path) -> anyhow::Result<String> {
+/// What the file system says; [`Error::Cancelled`](crate::Error::Cancelled).
+pub fn sha256_of(path: &Path, progress: &dyn Progress) -> Result<String> {
     let mut hasher = Sha256::new();
-    let mut file = File::open(path).with_context(|| path.display().to_string())?;
-    hash_into(&mut file, &mut hasher).with_context(|| path.display().to_string())?;
+    let mut file = File::open(path).at(path)?;
+    hash_into(&mut file, path, &mut hasher, progress)?;
     Ok(hex(&hasher.finalize()))
 }
 
-fn hash_into(from: &mut impl Read, hasher: &mut Sha256) -> anyhow::Result<u64> {
+fn hash_into(file: &mut File, path: &Path, hasher: &mut Sha256, progress: &dyn Progress) -> Result<u64> {
     let mut buffer = vec![0; 1 << 18];
     let mut len = 0;
     loop {
-        interrupt::check()?;
-        let n = from.read(&mut buffer)?;
+        check(progress)?;
+        let n = file.read(&mut buffer).at(path)?;
         if n == 0 {
             return Ok(len);
         }
@@ -140,8 +142,9 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "hub"))]
 mod tests {
+    use super::super::progress::Silent;
     use super::*;
 
     /// SHA-256 of `abc`, from FIPS 180-2.
@@ -155,17 +158,17 @@ mod tests {
     fn a_file_written_in_two_sittings_is_checked_as_one() {
         let dir = tempfile::tempdir().unwrap();
         let dest = dir.path().join("deep/er/file");
-        let mut partial = Partial::open(&dest, "k").unwrap();
+        let mut partial = Partial::open(&dest, "k", &Silent).unwrap();
         partial.append(b"ab").unwrap();
         drop(partial);
         assert!(!dest.exists());
 
-        let mut partial = Partial::open(&dest, "k").unwrap();
+        let mut partial = Partial::open(&dest, "k", &Silent).unwrap();
         assert_eq!(partial.len(), 2);
         partial.append(b"c").unwrap();
         assert_eq!(partial.finish(&expected(3, ABC)).unwrap(), ABC);
         assert_eq!(std::fs::read(&dest).unwrap(), b"abc");
-        assert_eq!(sha256_of(&dest).unwrap(), ABC);
+        assert_eq!(sha256_of(&dest, &Silent).unwrap(), ABC);
         assert_eq!(std::fs::read_dir(dest.parent().unwrap()).unwrap().count(), 1, "no partial file stays");
     }
 
@@ -173,8 +176,8 @@ mod tests {
     fn another_version_does_not_reuse_the_partial_file() {
         let dir = tempfile::tempdir().unwrap();
         let dest = dir.path().join("file");
-        Partial::open(&dest, "one").unwrap().append(b"xx").unwrap();
-        assert_eq!(Partial::open(&dest, "two").unwrap().len(), 0);
+        Partial::open(&dest, "one", &Silent).unwrap().append(b"xx").unwrap();
+        assert_eq!(Partial::open(&dest, "two", &Silent).unwrap().len(), 0);
     }
 
     #[test]
@@ -185,7 +188,7 @@ mod tests {
         for (bytes, sha256, says) in
             [(4, ABC, "expected 4 bytes, found 3"), (3, "00", "expected SHA-256 00, found ba78")]
         {
-            let mut partial = Partial::open(&dest, "k").unwrap();
+            let mut partial = Partial::open(&dest, "k", &Silent).unwrap();
             partial.append(b"abc").unwrap();
             let error = partial.finish(&expected(bytes, sha256)).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
@@ -197,7 +200,7 @@ mod tests {
     #[test]
     fn starting_over_forgets() {
         let dir = tempfile::tempdir().unwrap();
-        let mut partial = Partial::open(&dir.path().join("file"), "k").unwrap();
+        let mut partial = Partial::open(&dir.path().join("file"), "k", &Silent).unwrap();
         partial.append(b"something else, longer").unwrap();
         partial.reset().unwrap();
         partial.append(b"abc").unwrap();

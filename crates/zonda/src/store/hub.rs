@@ -1,27 +1,25 @@
-//! Hub repositories: which files a model needs, and getting them. What `huggingface_hub` left in the Hub's own cache
-//! folder is used as it is.
+//! Hub repositories: which files a model needs, and fetching them.
 
+use super::cache::cache;
 use super::checksum::{Expected, sha256_of};
 use super::http::{Client, Failure, is_sha256};
 use super::manifest::{Manifest, StoredFile, gguf_models};
 use super::name::safe_relative;
+use super::progress::Progress;
 use super::transfer;
-use crate::error::advised;
-use crate::interrupt;
-use crate::output::human_bytes;
-use anyhow::Context as _;
-use hf_hub::Cache;
+use crate::error::{Detail, Error, Result};
+use crate::units::human_bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// A listing larger than this is not one.
+/// Most bytes of a repository's listing.
 const MAX_LISTING: u64 = 64 << 20;
 
-/// What stays as it is in a path part of an address.
+/// Characters that are not escaped in the path of an address.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
-/// The files beside the weights of a Hugging Face model that say something we use.
+/// The files beside the weights of a Hugging Face model that Zonda reads.
 const SIDE_FILES: &[&str] = &[
     "config.json",
     "generation_config.json",
@@ -57,15 +55,14 @@ struct Lfs {
     sha256: Option<String>,
 }
 
-/// Gets a repository's model (or one GGUF file of it) into `dir`. Files that are there already, whole, stay.
+/// Fetches a repository's model (or one GGUF file of it) into `dir`. Complete files that are there already stay.
 ///
 /// # Errors
-/// If the repository does not exist, may not be read, holds nothing we run or several GGUF files of which none was
-/// named, or a transfer fails.
-pub fn pull(repo: &str, file: Option<&str>, dir: &Path, quiet: bool) -> anyhow::Result<Manifest> {
-    let _graceful = interrupt::graceful();
+/// If the repository does not exist, may not be read, has no model in a format that Zonda reads, or several GGUF files of
+/// which none was named; if a transfer fails.
+pub fn pull(repo: &str, file: Option<&str>, dir: &Path, progress: &dyn Progress) -> Result<Manifest> {
     let client = Client::from_env(token())?;
-    let info = info(&client, repo)?;
+    let info = info(&client, repo, progress)?;
     let wanted = choose(repo, file, &info.siblings)?;
     let old = Manifest::read(dir)?.unwrap_or_default();
     let same_commit = old.commit.as_ref() == Some(&info.sha);
@@ -79,15 +76,15 @@ pub fn pull(repo: &str, file: Option<&str>, dir: &Path, quiet: bool) -> anyhow::
     };
     for sibling in wanted {
         let path = &sibling.rfilename;
-        let relative =
-            safe_relative(path).with_context(|| format!("{repo}: refused the file name {path:?}"))?;
+        let relative = safe_relative(path)
+            .ok_or_else(|| Error::download(format!("{repo}: refused the file name {path:?}")))?;
         let dest = dir.join(relative);
         let expected = Expected {
             bytes: sibling.size,
             sha256: sibling.lfs.as_ref().and_then(|l| l.sha256.clone()).filter(|s| is_sha256(s)),
         };
         let known = old.files.iter().find(|f| f.path == *path);
-        let stored = match known.filter(|f| is_whole(f, &dest, &expected, same_commit)) {
+        let stored = match known.filter(|f| is_whole(f, &dest, &expected, same_commit, progress)) {
             Some(file) => file.clone(),
             None => {
                 let url = format!(
@@ -96,7 +93,7 @@ pub fn pull(repo: &str, file: Option<&str>, dir: &Path, quiet: bool) -> anyhow::
                     info.sha,
                     utf8_percent_encode(path, PATH)
                 );
-                let (bytes, sha256) = transfer::fetch(&client, &url, &dest, expected, &info.sha, quiet)?;
+                let (bytes, sha256) = transfer::fetch(&client, &url, &dest, expected, &info.sha, progress)?;
                 StoredFile { path: path.clone(), bytes, sha256 }
             }
         };
@@ -107,39 +104,52 @@ pub fn pull(repo: &str, file: Option<&str>, dir: &Path, quiet: bool) -> anyhow::
 
 /// True if the stored file is the published one and undamaged. Without a published checksum only a file of the same
 /// commit is.
-fn is_whole(file: &StoredFile, path: &Path, expected: &Expected, same_commit: bool) -> bool {
+fn is_whole(
+    file: &StoredFile,
+    path: &Path,
+    expected: &Expected,
+    same_commit: bool,
+    progress: &dyn Progress,
+) -> bool {
     let published = match (&expected.sha256, expected.bytes) {
         (Some(sha256), _) => *sha256 == file.sha256,
         (None, bytes) => same_commit && bytes.is_none_or(|b| b == file.bytes),
     };
-    published && sha256_of(path).is_ok_and(|sha256| sha256 == file.sha256)
+    published && sha256_of(path, progress).is_ok_and(|sha256| sha256 == file.sha256)
 }
 
 /// The repository's commit and files.
-fn info(client: &Client, repo: &str) -> anyhow::Result<Info> {
+fn info(client: &Client, repo: &str, progress: &dyn Progress) -> Result<Info> {
     let url = format!("{}/api/models/{repo}/revision/main?blobs=true", client.endpoint());
+    let failed = |why: String| Error::download(format!("{url}: {why}"));
     let mut patience = transfer::Patience::default();
     let answer = loop {
         match client.get(&url, 0) {
             Ok(answer) => break answer,
-            Err(Failure::Passing { error, after }) => patience.wait(error, after, false)?,
+            Err(Failure::Passing { error, after }) => patience.wait(error, after, false, progress)?,
             Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::BadRange) => anyhow::bail!("{url}: the server refused a whole answer as a range"),
+            Err(Failure::BadRange) => {
+                return Err(failed("the server refused a request without a range as a bad range".to_owned()));
+            }
         }
     };
     let mut body = answer.response.into_body();
-    let text = body.with_config().limit(MAX_LISTING).read_to_string().with_context(|| url.clone())?;
-    let info: Info = serde_json::from_str(&text).with_context(|| format!("{url}: not a listing"))?;
-    anyhow::ensure!(
-        (7..=64).contains(&info.sha.len()) && info.sha.bytes().all(|b| b.is_ascii_alphanumeric()),
-        "{url}: expected a commit, found {:?}",
-        info.sha
-    );
+    let text =
+        body.with_config().limit(MAX_LISTING).read_to_string().map_err(|why| failed(why.to_string()))?;
+    let info: Info = serde_json::from_str(&text).map_err(|why| failed(format!("not a listing: {why}")))?;
+    let commit = &info.sha;
+    if !(7..=64).contains(&commit.len()) || !commit.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Err(failed(format!("expected a commit, found {commit:?}")));
+    }
     Ok(info)
 }
 
-/// The files to get.
-fn choose<'a>(repo: &str, file: Option<&str>, all: &'a [Sibling]) -> anyhow::Result<Vec<&'a Sibling>> {
+fn advised(message: String, advice: impl Into<String>) -> Error {
+    Error::Download(Detail::new(message).advise(advice))
+}
+
+/// The files to fetch.
+fn choose<'a>(repo: &str, file: Option<&str>, all: &'a [Sibling]) -> Result<Vec<&'a Sibling>> {
     let names = || all.iter().map(|s| s.rfilename.as_str());
     let pick =
         |wanted: &dyn Fn(&str) -> bool| all.iter().filter(|s| wanted(&s.rfilename)).collect::<Vec<_>>();
@@ -163,7 +173,7 @@ fn choose<'a>(repo: &str, file: Option<&str>, all: &'a [Sibling]) -> anyhow::Res
     }
     let weights = |name: &str| !name.contains('/') && name.ends_with(".safetensors");
     if names().any(|n| n == "config.json") && names().any(weights) {
-        // Some repositories hold the same weights twice, once in Mistral's own naming.
+        // Some repositories have the same weights twice, once with Mistral's own names.
         let published = names().any(|n| weights(n) && n.starts_with("model"));
         return Ok(pick(&|name| {
             SIDE_FILES.contains(&name)
@@ -173,78 +183,20 @@ fn choose<'a>(repo: &str, file: Option<&str>, all: &'a [Sibling]) -> anyhow::Res
     }
     match models.as_slice() {
         [] => Err(advised(
-            format!("{repo} holds neither config.json with SafeTensors nor a GGUF file"),
-            "Zonda runs these two formats; look for a repository that has the model in one of them",
+            format!("{repo} has neither config.json with SafeTensors nor a GGUF file"),
+            "Zonda reads these two formats; look for a repository that has the model in one of them",
         )),
         [parts] => Ok(pick(&|name| parts.iter().any(|p| p == name))),
-        _ => Err(advised(
-            format!("{repo} holds {} GGUF models", models.len()),
-            format!("name one:{}", offers()),
-        )),
+        _ => {
+            Err(advised(format!("{repo} has {} GGUF models", models.len()), format!("name one:{}", offers())))
+        }
     }
-}
-
-/// The Hub's own cache folder, if this machine can have one.
-pub fn cache() -> Option<Cache> {
-    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let path = set("HF_HUB_CACHE")
-        .or_else(|| Some(set("HF_HOME")?.join("hub")))
-        .or_else(|| Some(dirs::home_dir()?.join(".cache/huggingface/hub")))?;
-    Some(Cache::new(path))
 }
 
 /// `HF_TOKEN`, or what `hf auth login` stored.
 fn token() -> Option<String> {
     let set = std::env::var("HF_TOKEN").ok().map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
     set.or_else(|| cache()?.token())
-}
-
-/// The model in the Hub's own cache folder: the snapshot's folder, or its GGUF files.
-pub fn cached(repo: &str, file: Option<&str>) -> Vec<PathBuf> {
-    let Some(snapshot) = cache().and_then(|cache| snapshot(&cache, repo)) else { return Vec::new() };
-    if let Some(file) = file {
-        return Some(snapshot.join(file)).filter(|p| p.is_file()).into_iter().collect();
-    }
-    let names: Vec<String> = std::fs::read_dir(&snapshot)
-        .into_iter()
-        .flatten()
-        .filter_map(|e| e.ok().filter(|e| e.path().is_file())?.file_name().into_string().ok())
-        .collect();
-    let has = |name: &str| names.iter().any(|n| n == name);
-    if has("config.json") && has_all_weights(&snapshot, &names) {
-        return vec![snapshot];
-    }
-    gguf_models(names.iter().map(String::as_str)).into_iter().map(|parts| snapshot.join(&parts[0])).collect()
-}
-
-/// The folder of the cached repository's `main`.
-fn snapshot(cache: &Cache, repo: &str) -> Option<PathBuf> {
-    let repo = hf_hub::Repo::model(repo.to_owned());
-    let commit = std::fs::read_to_string(cache.path().join(repo.folder_name()).join("refs/main")).ok()?;
-    let dir = cache.repo(repo).pointer_path(commit.trim());
-    dir.is_dir().then_some(dir)
-}
-
-/// True if the snapshot has every SafeTensors file that its index names, or one file without an index.
-fn has_all_weights(dir: &Path, names: &[String]) -> bool {
-    let Ok(index) = std::fs::read_to_string(dir.join("model.safetensors.index.json")) else {
-        return names.iter().any(|n| n.ends_with(".safetensors"));
-    };
-    let Ok(index) = serde_json::from_str::<serde_json::Value>(&index) else { return false };
-    let Some(map) = index["weight_map"].as_object() else { return false };
-    map.values().all(|file| file.as_str().is_some_and(|f| names.iter().any(|n| n == f)))
-}
-
-/// Every repository in the Hub's own cache folder that holds a model we could open, with what to open.
-pub fn cached_models() -> Vec<(String, Vec<PathBuf>)> {
-    let Some(cache) = cache() else { return Vec::new() };
-    let dirs = std::fs::read_dir(cache.path()).into_iter().flatten().filter_map(Result::ok);
-    let names =
-        dirs.filter_map(|d| Some(d.file_name().to_str()?.strip_prefix("models--")?.replace("--", "/")));
-    let mut models: Vec<_> =
-        names.map(|name| (name.clone(), cached(&name, None))).filter(|(_, e)| !e.is_empty()).collect();
-    models.sort();
-    models
 }
 
 #[cfg(test)]
@@ -259,7 +211,7 @@ mod tests {
         let all = listing(names);
         choose("o/r", file, &all)
             .map(|v| v.into_iter().map(|s| s.rfilename.clone()).collect())
-            .map_err(|e| format!("{e:#}"))
+            .map_err(|e| e.to_string())
     }
 
     #[test]

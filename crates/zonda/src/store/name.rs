@@ -1,11 +1,13 @@
-//! What `-m` may say: a path, `mock`, a name in the store, or a Hub repository.
+//! [`ModelName`]: a path, `mock`, a name in the store, or a Hub repository.
 
+#[cfg(feature = "hub")]
 use super::wheel::{KNOWN, Known};
-use crate::error::advised;
+use crate::error::{Detail, Error, Result};
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-/// A model as the command line names it.
+/// A model as a person names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelName {
     /// The mock backend's model.
@@ -27,8 +29,8 @@ impl ModelName {
     /// Reads a model argument. A path that exists wins over a name.
     ///
     /// # Errors
-    /// If it is neither a path nor could be a name.
-    pub fn parse(text: &OsStr) -> anyhow::Result<ModelName> {
+    /// [`Error::NoSuchModel`] if it is neither a path nor has the form of a name.
+    pub fn parse(text: &OsStr) -> Result<ModelName> {
         if text == "mock" {
             return Ok(ModelName::Mock);
         }
@@ -37,12 +39,14 @@ impl ModelName {
             return Ok(ModelName::Path(path.to_owned()));
         }
         text.to_str().and_then(ModelName::parse_name).ok_or_else(|| {
-            advised(
-                format!(
-                    "no model `{}`: no such file or folder, and not a name of the form NAME, ORG/NAME or ORG/NAME:FILE.gguf",
-                    path.display()
+            let path = path.display();
+            Error::NoSuchModel(
+                Detail::new(format!(
+                    "no model `{path}`: it is neither a file or folder nor a name of the form NAME, ORG/NAME or ORG/NAME:FILE.gguf"
+                ))
+                .advise(
+                    "give a .gguf file, a folder with config.json and SafeTensors, or a name (`zonda list` shows those here)",
                 ),
-                "give a .gguf file, a folder with config.json and SafeTensors, or a name (`zonda list` shows those here)",
             )
         })
     }
@@ -63,11 +67,24 @@ impl ModelName {
             .then(|| ModelName::Hub { repo: format!("{org}/{name}"), file: file.map(str::to_owned) })
     }
 
-    /// The entry of the table of models that `zonda pull` gets from elsewhere than the Hub.
-    pub fn known(&self) -> Option<&'static Known> {
+    /// The entry of the table of models that are fetched from elsewhere than the Hub.
+    #[cfg(feature = "hub")]
+    pub(super) fn known(&self) -> Option<&'static Known> {
         match self {
             ModelName::Plain(name) => KNOWN.iter().find(|k| k.name == name),
             _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ModelName::Mock => f.write_str("mock"),
+            ModelName::Path(path) => path.display().fmt(f),
+            ModelName::Plain(name) => f.write_str(name),
+            ModelName::Hub { repo, file: None } => f.write_str(repo),
+            ModelName::Hub { repo, file: Some(file) } => write!(f, "{repo}:{file}"),
         }
     }
 }
@@ -86,7 +103,7 @@ pub fn safe_relative(text: &str) -> Option<PathBuf> {
     }
     let path = Path::new(text);
     let normal = path.components().all(|c| matches!(c, Component::Normal(_)));
-    // `components` forgives `a//b`, `a/./b` and `a/`: a listing that writes those is not trusted.
+    // `components` accepts `a//b`, `a/./b` and `a/`: a listing that has those is not trusted.
     let plain = text.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     (normal && plain).then(|| path.to_owned())
 }

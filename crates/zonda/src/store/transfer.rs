@@ -1,43 +1,50 @@
-//! Downloads one file: resumed where an earlier try stopped, retried while it gets somewhere, verified.
+//! Downloads one file: resumed where an earlier attempt stopped, retried while bytes arrive, verified.
 
 use super::checksum::{Expected, Partial};
 use super::http::{Client, Failure};
-use crate::error::Advice as _;
-use crate::interrupt;
-use crate::output::Progress;
-use anyhow::Context as _;
+use super::progress::{Piece, Progress, check};
+use crate::error::{Detail, Error, Result};
 use std::io::Read as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::http::{StatusCode, header};
 
-/// Tries in a row that bring not one byte before we give up.
+/// Attempts in a row without a single byte before the download is given up.
 const TRIES: u32 = 5;
 
-/// Counts tries that bring nothing, and waits longer after each.
+/// Counts attempts that bring nothing, and waits longer after each.
 #[derive(Default)]
 pub struct Patience {
     fruitless: u32,
 }
 
 impl Patience {
-    /// After a failure that may pass: waits, or gives up. `progressed`: the try brought something.
+    /// After a temporary failure: waits, or gives up. `progressed`: the attempt brought some bytes.
     ///
     /// # Errors
-    /// The last error once there were too many; [`interrupt::check`].
+    /// The last error once there were too many; [`Error::Cancelled`].
     pub fn wait(
         &mut self,
-        error: anyhow::Error,
+        error: String,
         after: Option<Duration>,
         progressed: bool,
-    ) -> anyhow::Result<()> {
+        progress: &dyn Progress,
+    ) -> Result<()> {
         self.fruitless = if progressed { 0 } else { self.fruitless + 1 };
         if self.fruitless >= TRIES {
-            return Err(error.context(format!("gave up after {TRIES} tries")))
-                .advise("try again later: a download goes on where it stopped");
+            let detail = Detail::new(format!("gave up after {TRIES} attempts: {error}"));
+            return Err(Error::Download(
+                detail.advise("try again later: a download continues where it stopped"),
+            ));
         }
-        tracing::warn!("{error:#}; trying again");
-        wait(after.unwrap_or(Duration::from_secs(u64::from(self.fruitless.pow(2)))))
+        tracing::warn!("{error}; trying again");
+        let time = after.unwrap_or(Duration::from_secs(u64::from(self.fruitless.pow(2))));
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            check(progress)?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 }
 
@@ -52,31 +59,33 @@ pub fn fetch(
     dest: &Path,
     expected: Expected,
     version: &str,
-    quiet: bool,
-) -> anyhow::Result<(u64, String)> {
+    progress: &dyn Progress,
+) -> Result<(u64, String)> {
     let key = expected.sha256.as_deref().unwrap_or(version);
-    let mut partial = Partial::open(dest, &key[..key.len().min(12)])?;
+    let mut partial = Partial::open(dest, &key[..key.len().min(12)], progress)?;
     let name = dest.file_name().unwrap_or_default().to_string_lossy();
-    let progress = Progress::bytes(format!("downloading {name}"), expected.bytes.unwrap_or(0), quiet);
+    let piece = Piece::begin(progress, &format!("downloading {name}"), expected.bytes.unwrap_or(0));
     let mut expected = expected;
     let mut patience = Patience::default();
     while expected.bytes != Some(partial.len()) {
         let before = partial.len();
-        match attempt(client, url, &mut partial, &mut expected, &progress) {
+        match attempt(client, url, &mut partial, &mut expected, &piece) {
             Ok(()) => break,
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::BadRange) if before > 0 => partial.reset()?,
             Err(Failure::BadRange) => {
-                anyhow::bail!("{url}: the server refused a whole-file request as a range")
+                return Err(Error::download(format!(
+                    "{url}: the server refused a request for the whole file as a range"
+                )));
             }
             Err(Failure::Passing { error, after }) => {
-                patience.wait(error, after, partial.len() > before)?;
+                patience.wait(error, after, partial.len() > before, progress)?;
             }
         }
     }
     let bytes = partial.len();
     let sha256 = partial.finish(&expected)?;
-    progress.finish();
+    piece.complete();
     Ok((bytes, sha256))
 }
 
@@ -86,7 +95,7 @@ fn attempt(
     url: &str,
     partial: &mut Partial,
     expected: &mut Expected,
-    progress: &Progress,
+    piece: &Piece<'_>,
 ) -> Result<(), Failure> {
     let answer = client.get(url, partial.len())?;
     if answer.response.status() == StatusCode::OK && partial.len() > 0 {
@@ -97,10 +106,9 @@ fn attempt(
     let mut body = answer.response.into_body().into_reader();
     let mut buffer = vec![0; 1 << 17];
     loop {
-        interrupt::check().map_err(anyhow::Error::new)?;
+        piece.check()?;
         let n = body.read(&mut buffer).map_err(|e| Failure::Passing {
-            error: anyhow::Error::new(e)
-                .context(format!("{url}: connection lost after {} bytes", partial.len())),
+            error: format!("{url}: connection lost after {} bytes: {e}", partial.len()),
             after: None,
         })?;
         if n == 0 {
@@ -109,16 +117,16 @@ fn attempt(
         partial.append(&buffer[..n])?;
         if expected.bytes.is_some_and(|bytes| partial.len() > bytes) {
             partial.reset()?;
-            return Err(Failure::Final(anyhow::anyhow!(
+            return Err(Failure::Final(Error::download(format!(
                 "{url}: expected {} bytes, the server sends more",
                 expected.bytes.unwrap_or(0)
-            )));
+            ))));
         }
-        progress.set(partial.len(), expected.bytes.unwrap_or(0));
+        piece.advance(partial.len(), expected.bytes.unwrap_or(0));
     }
     match expected.bytes {
         Some(bytes) if partial.len() < bytes => Err(Failure::Passing {
-            error: anyhow::anyhow!("{url}: the connection ended after {} of {bytes} bytes", partial.len()),
+            error: format!("{url}: the connection ended after {} of {bytes} bytes", partial.len()),
             after: None,
         }),
         _ => Ok(()),
@@ -131,8 +139,11 @@ fn total_size(response: &ureq::http::Response<ureq::Body>, from: u64) -> Result<
     if response.status() != StatusCode::PARTIAL_CONTENT {
         return Ok(header(header::CONTENT_LENGTH).and_then(|l| l.parse().ok()));
     }
-    let range = header(header::CONTENT_RANGE).context("a partial answer without Content-Range")?;
-    let (start, total) = parse_content_range(range).with_context(|| format!("Content-Range {range:?}"))?;
+    let range = header(header::CONTENT_RANGE);
+    let range = range.ok_or_else(|| Error::download("a partial answer without Content-Range"))?;
+    let parsed = parse_content_range(range);
+    let (start, total) =
+        parsed.ok_or_else(|| Error::download(format!("a partial answer with Content-Range {range:?}")))?;
     if start != from {
         return Err(Failure::BadRange);
     }
@@ -148,24 +159,21 @@ fn parse_content_range(text: &str) -> Option<(u64, Option<u64>)> {
 }
 
 /// Takes over what this answer says about the file; two statements that differ are an error.
-fn merge(expected: &mut Expected, said: &Expected, total: Option<u64>, url: &str) -> anyhow::Result<()> {
+fn merge(expected: &mut Expected, said: &Expected, total: Option<u64>, url: &str) -> Result<()> {
     for bytes in [said.bytes, total].into_iter().flatten() {
         let before = *expected.bytes.get_or_insert(bytes);
-        anyhow::ensure!(before == bytes, "{url}: expected {before} bytes, the server offers {bytes}");
+        if before != bytes {
+            return Err(Error::download(format!(
+                "{url}: expected {before} bytes, the server offers {bytes}"
+            )));
+        }
     }
     if let Some(sha256) = &said.sha256 {
         let before = expected.sha256.get_or_insert_with(|| sha256.clone());
-        anyhow::ensure!(before == sha256, "{url}: the listing says SHA-256 {before}, the server {sha256}");
-    }
-    Ok(())
-}
-
-/// Waits between two tries, unless Ctrl-C.
-fn wait(time: Duration) -> anyhow::Result<()> {
-    let until = std::time::Instant::now() + time;
-    while std::time::Instant::now() < until {
-        interrupt::check()?;
-        std::thread::sleep(Duration::from_millis(50));
+        if before != sha256 {
+            let message = format!("{url}: the listing says SHA-256 {before}, the server {sha256}");
+            return Err(Error::download(message));
+        }
     }
     Ok(())
 }

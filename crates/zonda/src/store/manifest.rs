@@ -1,7 +1,7 @@
-//! `manifest.json`: what a model's folder in the store holds, so that a half-finished download is never taken for a
-//! model. It is written last and replaced atomically.
+//! `manifest.json`: which files a model's folder in the store contains, so that a half-finished download is never taken for
+//! a model. It is written last and replaced atomically.
 
-use anyhow::Context as _;
+use crate::error::{At as _, Detail, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -38,26 +38,29 @@ impl Manifest {
     ///
     /// # Errors
     /// If it can't be read or is not what [`Manifest::write`] writes.
-    pub fn read(dir: &Path) -> anyhow::Result<Option<Manifest>> {
+    pub fn read(dir: &Path) -> Result<Option<Manifest>> {
         let path = dir.join(FILE_NAME);
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).with_context(|| path.display().to_string()),
+            Err(source) => return Err(Error::Io { path, source }),
         };
-        let manifest: Manifest = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-        Ok(Some(manifest))
+        let manifest = serde_json::from_str(&text);
+        manifest.map(Some).map_err(|why| {
+            let detail = Detail::new(format!("{}: {why}", path.display()));
+            Error::Damaged(detail.advise("delete the file, then pull the model again"))
+        })
     }
 
     /// Writes the manifest into `dir`.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(dir).with_context(|| dir.display().to_string())?;
-        serde_json::to_writer_pretty(&mut file, self)?;
-        file.flush()?;
-        file.persist(dir.join(FILE_NAME)).with_context(|| dir.display().to_string())?;
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(dir).at(dir)?;
+        serde_json::to_writer_pretty(&mut file, self).map_err(Into::into).at(dir)?;
+        file.flush().at(dir)?;
+        file.persist(dir.join(FILE_NAME)).map_err(|error| error.error).at(dir)?;
         Ok(())
     }
 

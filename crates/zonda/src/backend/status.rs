@@ -1,19 +1,21 @@
-//! What can be said of each backend on this machine: whether it is in this build, usable, and on which devices.
+//! [`Status`]: whether a backend is in this build and usable on this machine, and on which devices.
 
-use super::BackendKind;
+use super::kind::BackendKind;
 use serde::Serialize;
+#[cfg(feature = "native")]
 use zonda_kernels::Isa;
 
 /// What this build can do with a backend on this machine.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Status {
     /// The name on the command line.
     pub name: &'static str,
-    /// Whether it is in this build.
+    /// Whether this build has it.
     pub compiled_in: bool,
     /// Whether it could run a model now.
     pub usable: bool,
-    /// Why it is not usable, or what it can't do here.
+    /// Why it is not usable, or what is missing.
     pub reason: Option<String>,
     /// Its version.
     pub version: Option<String>,
@@ -27,6 +29,7 @@ pub struct Status {
 
 /// A processor or GPU that a backend sees.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct DeviceStatus {
     /// The backend's short name for it.
     pub name: String,
@@ -34,14 +37,14 @@ pub struct DeviceStatus {
     pub description: String,
     /// Whether `--device gpu` would use it.
     pub gpu: bool,
-    /// All of its memory, in bytes.
+    /// Memory in all, in bytes.
     pub memory_bytes: Option<u64>,
-    /// What of it is free, in bytes.
+    /// Free memory, in bytes.
     pub free_bytes: Option<u64>,
 }
 
 impl BackendKind {
-    /// What can be said of the backend on this machine.
+    /// Whether the backend is usable on this machine, and on what.
     pub fn status(self) -> Status {
         let mut status = Status {
             name: self.name(),
@@ -62,6 +65,7 @@ impl BackendKind {
             return status;
         }
         match self {
+            #[cfg(feature = "native")]
             BackendKind::Native => {
                 status.version = Some(env!("CARGO_PKG_VERSION").to_owned());
                 status.instruction_set = Some(Isa::best().describe().to_owned());
@@ -110,7 +114,7 @@ impl BackendKind {
                 }
             }
             BackendKind::Mock => status.version = Some(env!("CARGO_PKG_VERSION").to_owned()),
-            #[cfg(not(all(feature = "llama-cpp", feature = "mlx")))]
+            #[cfg(not(all(feature = "native", feature = "llama-cpp", feature = "mlx")))]
             _ => {}
         }
         status

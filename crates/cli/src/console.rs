@@ -1,0 +1,30 @@
+//! Standard error that can't fail: nobody may be reading it, or its disk may be full, and that ends no command.
+
+use std::io::{self, Write as _};
+
+/// Prints to standard error, with a newline. Unlike `eprintln!` it never panics.
+#[macro_export]
+macro_rules! note {
+    ($($text:tt)*) => { $crate::console::write(&format!("{}\n", format_args!($($text)*))) };
+}
+
+/// Writes text to standard error, in one piece.
+pub fn write(text: &str) {
+    // There is nobody left to tell about a failure.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Standard error as a writer for the log: failures are dropped.
+pub struct Stderr;
+
+impl io::Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = io::stderr().lock().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = io::stderr().lock().flush();
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! [`AsyncStream`]: a generation's events for async code (feature `async`). It needs no particular runtime: the engine's
+//! thread wakes whichever task waits.
+
+use crate::error::{Error, Result};
+use crate::generate::failed;
+use futures_core::Stream;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use zonda_engine::{Canceller, Engine, Event, Request};
+
+/// The events of one generation as a [`futures_core::Stream`]. Dropping it cancels the generation.
+#[derive(Debug)]
+pub struct AsyncStream {
+    shared: Arc<Shared>,
+    canceller: Canceller,
+    ended: bool,
+}
+
+/// What the engine's thread and the reader share.
+#[derive(Debug, Default)]
+struct Shared(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    events: VecDeque<Event>,
+    /// The engine sends no more.
+    closed: bool,
+    waker: Option<Waker>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+        let waker = {
+            let mut waiting = self.lock();
+            change(&mut waiting);
+            waiting.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// The engine's end: dropped when the generation is over, however it ends.
+struct Sender(Arc<Shared>);
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.0.change(|waiting| waiting.closed = true);
+    }
+}
+
+impl AsyncStream {
+    pub(crate) fn start(engine: &Engine, request: Request) -> Result<AsyncStream> {
+        let shared = Arc::new(Shared::default());
+        let sender = Sender(shared.clone());
+        let canceller = engine.submit_with(request, move |event| {
+            sender.0.change(|waiting| waiting.events.push_back(event));
+        })?;
+        Ok(AsyncStream { shared, canceller, ended: false })
+    }
+
+    /// Cancels the generation; [`Event::Finished`] still comes.
+    pub fn cancel(&self) {
+        self.canceller.cancel();
+    }
+}
+
+impl Stream for AsyncStream {
+    type Item = Result<Event>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Event>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let next = {
+            let mut waiting = self.shared.lock();
+            match waiting.events.pop_front() {
+                Some(event) => failed(event),
+                None if waiting.closed => {
+                    Err(Error::Generation("the engine stopped before the answer ended".to_owned()))
+                }
+                None => {
+                    waiting.waker = Some(context.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+        };
+        self.ended = matches!(next, Ok(Event::Finished(_)) | Err(_));
+        Poll::Ready(Some(next))
+    }
+}
+
+impl Drop for AsyncStream {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.cancel();
+        }
+    }
+}

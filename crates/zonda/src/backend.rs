@@ -1,0 +1,15 @@
+//! The one place that names backends: which there are, which are in this build, and how each is opened.
+
+mod configure;
+mod kind;
+mod open;
+mod status;
+
+pub use kind::{BackendKind, choose};
+pub use open::open;
+#[cfg(feature = "native")]
+pub use open::{calibrate, exact};
+pub use status::{DeviceStatus, Status};
+
+#[cfg(test)]
+mod tests;

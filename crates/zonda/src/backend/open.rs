@@ -1,0 +1,98 @@
+//! Opening a bare backend on the calling thread.
+
+use super::BackendKind;
+#[cfg(feature = "llama-cpp")]
+use super::configure::llama_cpp_options;
+#[cfg(feature = "mlx")]
+use super::configure::mlx_options;
+#[cfg(feature = "native")]
+use super::configure::native_options;
+use super::configure::{mock_options, refuse, unsupported};
+use crate::options::{Device, OpenOptions};
+use crate::plan;
+use std::sync::Arc;
+use zonda_engine::mock::Mock;
+use zonda_engine::forward::{Backend, BackendError};
+use zonda_engine::load::Model;
+#[cfg(feature = "llama-cpp")]
+use zonda_llama_cpp::LlamaCpp;
+#[cfg(feature = "mlx")]
+use zonda_mlx::Mlx;
+#[cfg(feature = "native")]
+use {
+    crate::error::Result as ZondaResult, zonda_engine::TokenId, zonda_engine::quant::Importance,
+    zonda_native::Native,
+};
+
+/// Opens a backend on the calling thread. `model` is `None` for the mock.
+///
+/// # Errors
+/// [`BackendError::Unsupported`] for an option that it does not have and for a model that does not fit into memory; else what
+/// the backend says.
+pub fn open(
+    kind: BackendKind,
+    model: Option<&Arc<Model>>,
+    options: &OpenOptions,
+) -> Result<Box<dyn Backend>, BackendError> {
+    if options.device == Device::Gpu && !matches!(kind, BackendKind::LlamaCpp | BackendKind::Mlx) {
+        let name = kind.name();
+        return Err(unsupported(format!("the {name} backend computes on the processor, not on a GPU")));
+    }
+    if kind != BackendKind::LlamaCpp {
+        refuse(kind, &[("--gpu-layers", options.gpu_layers.is_some())])?;
+    }
+    if let Some(model) = model.filter(|_| kind != BackendKind::Mock) {
+        plan::check(model, options)?;
+    }
+    match (kind, model) {
+        #[cfg(feature = "native")]
+        (BackendKind::Native, Some(model)) => {
+            Ok(Box::new(Native::open(model, &native_options(options, model)?)?))
+        }
+        #[cfg(feature = "llama-cpp")]
+        (BackendKind::LlamaCpp, Some(model)) => {
+            Ok(Box::new(LlamaCpp::open(model, &llama_cpp_options(options, model)?)?))
+        }
+        #[cfg(feature = "mlx")]
+        (BackendKind::Mlx, Some(model)) => Ok(Box::new(Mlx::open(model, &mlx_options(options, model)?)?)),
+        (BackendKind::Mock, _) => Ok(Box::new(Mock::new(mock_options(options)?))),
+        (kind, _) => Err(unsupported(format!("the backend {} can't open this model", kind.name()))),
+    }
+}
+
+/// Hands the exact logits of a model's weights to `look`: a row, `[vocab]`, for every position of every sequence, in order.
+/// The native backend computes them.
+///
+/// # Errors
+/// What the native backend or `look` says.
+#[cfg(feature = "native")]
+pub fn exact(
+    model: &Model,
+    threads: Option<usize>,
+    sequences: &[Vec<TokenId>],
+    look: &mut dyn FnMut(&[f32]) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut refused = None;
+    let walked = Native::reference(model, threads, sequences, &mut |row| {
+        look(row).map_err(|why| {
+            refused = Some(why);
+            BackendError::Failed("refused".to_owned())
+        })
+    });
+    walked.map_err(|error| refused.unwrap_or_else(|| error.to_string()))
+}
+
+/// How much each column of a model's matrices matters on a text, cut into sequences. `progress` gets the number of steps that
+/// are done, and of all steps. The native backend computes it.
+///
+/// # Errors
+/// What the native backend says.
+#[cfg(feature = "native")]
+pub fn calibrate(
+    model: &Model,
+    threads: Option<usize>,
+    sequences: &[Vec<TokenId>],
+    progress: &mut dyn FnMut(usize, usize),
+) -> ZondaResult<Importance> {
+    Ok(Native::calibrate(model, threads, sequences, progress)?)
+}

@@ -1,0 +1,224 @@
+//! [`Generate`]: one generation, from its settings to its [`Answer`] or its stream of events.
+
+use crate::error::{Error, Result};
+use zonda_engine::{
+    Engine, Event, FinishReason, Generation, Grammar, Keep, Outcome, Prompt, Request, SamplingParams,
+    Speculate, Timing, TokenId, Usage,
+};
+
+/// A generation that is being described; [`Generate::send`] or [`Generate::stream`] starts it.
+///
+/// Without further settings the model answers until it ends or the context is full, with the sampling of
+/// [`SamplingParams::default`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing happens before `send` or `stream`"]
+pub struct Generate<'m> {
+    engine: &'m Engine,
+    request: Request,
+}
+
+impl<'m> Generate<'m> {
+    pub(crate) fn new(engine: &'m Engine, prompt: Prompt) -> Generate<'m> {
+        Generate { engine, request: Request::new(prompt, usize::MAX) }
+    }
+
+    fn sampled(mut self, set: impl FnOnce(&mut SamplingParams)) -> Generate<'m> {
+        set(&mut self.request.sampling);
+        self
+    }
+
+    /// Most tokens of the answer.
+    pub fn max_tokens(mut self, tokens: usize) -> Generate<'m> {
+        self.request.max_tokens = tokens;
+        self
+    }
+
+    /// 0: always the most probable token.
+    pub fn temperature(self, temperature: f32) -> Generate<'m> {
+        self.sampled(|sampling| sampling.temperature = temperature)
+    }
+
+    /// Keeps the `k` most probable tokens; 0: all.
+    pub fn top_k(self, k: usize) -> Generate<'m> {
+        self.sampled(|sampling| sampling.top_k = k)
+    }
+
+    /// Keeps the most probable tokens that together reach `p`; 1: all.
+    pub fn top_p(self, p: f32) -> Generate<'m> {
+        self.sampled(|sampling| sampling.top_p = p)
+    }
+
+    /// Keeps tokens at least `p` times as probable as the best; 0: all.
+    pub fn min_p(self, p: f32) -> Generate<'m> {
+        self.sampled(|sampling| sampling.min_p = p)
+    }
+
+    /// Makes sampling reproducible; otherwise the seed is random ([`Answer::seed`] says which).
+    pub fn seed(self, seed: u64) -> Generate<'m> {
+        self.sampled(|sampling| sampling.seed = Some(seed))
+    }
+
+    /// All sampling parameters.
+    pub fn sampling(self, params: SamplingParams) -> Generate<'m> {
+        self.sampled(|sampling| *sampling = params)
+    }
+
+    /// Ends the answer where one of these texts appears; it is not part of the answer.
+    pub fn stop<S: Into<String>>(mut self, texts: impl IntoIterator<Item = S>) -> Generate<'m> {
+        self.request.stop.extend(texts.into_iter().map(Into::into));
+        self
+    }
+
+    /// Continues where the model wants to end.
+    pub fn ignore_eos(mut self) -> Generate<'m> {
+        self.request.ignore_eos = true;
+        self
+    }
+
+    /// The answer is a JSON document that is valid under this schema (JSON Schema, draft 2020-12).
+    pub fn json_schema(self, schema: impl Into<serde_json::Value>) -> Generate<'m> {
+        self.grammar(Grammar::JsonSchema(schema.into()))
+    }
+
+    /// The answer matches this grammar: a JSON schema, a regular expression or a Lark grammar.
+    pub fn grammar(mut self, grammar: Grammar) -> Generate<'m> {
+        self.request.grammar = Some(grammar);
+        self
+    }
+
+    /// When the context is full, discards half of the tokens after those that are kept, and continues.
+    pub fn context_shift(mut self, keep: Keep) -> Generate<'m> {
+        self.request.context_shift = Some(keep);
+        self
+    }
+
+    /// Where the drafts of speculative decoding come from; otherwise as the model was opened.
+    pub fn speculate(mut self, speculate: Speculate) -> Generate<'m> {
+        self.request.speculate = Some(speculate);
+        self
+    }
+
+    /// Changes the engine's request, for what has no method here.
+    pub fn with(mut self, change: impl FnOnce(&mut Request)) -> Generate<'m> {
+        change(&mut self.request);
+        self
+    }
+
+    /// The engine's request.
+    pub fn into_request(self) -> Request {
+        self.request
+    }
+
+    /// Starts the generation and waits for its end.
+    ///
+    /// # Errors
+    /// As [`Generate::stream`]; [`Error::Generation`] if the backend fails on the way.
+    pub fn send(self) -> Result<Answer> {
+        self.stream()?.wait()
+    }
+
+    /// Starts the generation; its events come as they happen.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if the request is malformed or does not fit, or the queue is full.
+    pub fn stream(self) -> Result<Stream> {
+        Ok(Stream { generation: self.engine.submit(self.request)? })
+    }
+
+    /// Starts the generation; its events are an async stream, for any runtime.
+    ///
+    /// # Errors
+    /// As [`Generate::stream`].
+    #[cfg(feature = "async")]
+    pub fn stream_async(self) -> Result<crate::AsyncStream> {
+        crate::AsyncStream::start(self.engine, self.request)
+    }
+}
+
+/// A finished answer.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// Its text.
+    pub text: String,
+    /// Its token ids.
+    pub tokens: Vec<TokenId>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Tokens of prompt and answer.
+    pub usage: Usage,
+    /// When what happened.
+    pub timing: Timing,
+    /// The seed it was sampled with.
+    pub seed: u64,
+}
+
+impl Answer {
+    fn new(text: String, tokens: Vec<TokenId>, outcome: Outcome) -> Answer {
+        let Outcome { reason, usage, timing, seed, .. } = outcome;
+        Answer { text, tokens, finish_reason: reason, usage, timing, seed }
+    }
+}
+
+/// The events of one generation. Dropping it cancels the generation.
+#[derive(Debug)]
+pub struct Stream {
+    generation: Generation,
+}
+
+impl Stream {
+    /// Waits for the end of the generation.
+    ///
+    /// # Errors
+    /// [`Error::Generation`] if the backend fails on the way.
+    pub fn wait(self) -> Result<Answer> {
+        let mut tokens = Vec::new();
+        let mut text = String::new();
+        for event in self {
+            match event? {
+                Event::Tokens { ids, text: piece, .. } => {
+                    tokens.extend(ids);
+                    text.push_str(&piece);
+                }
+                Event::Finished(outcome) => return Ok(Answer::new(text, tokens, outcome)),
+                _ => {}
+            }
+        }
+        Err(Error::Generation("the engine stopped before the answer ended".to_owned()))
+    }
+
+    /// Cancels the generation; [`Event::Finished`] still comes.
+    pub fn cancel(&self) {
+        self.generation.cancel();
+    }
+
+    /// The text alone, in pieces.
+    pub fn text(self) -> impl Iterator<Item = Result<String>> {
+        self.filter_map(|event| match event {
+            Ok(Event::Tokens { text, .. }) => (!text.is_empty()).then_some(Ok(text)),
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    /// The engine's own handle, which can wait with a time limit.
+    pub fn into_generation(self) -> Generation {
+        self.generation
+    }
+}
+
+impl Iterator for Stream {
+    type Item = Result<Event>;
+
+    fn next(&mut self) -> Option<Result<Event>> {
+        self.generation.recv().map(failed)
+    }
+}
+
+/// A failed generation as an error.
+pub(crate) fn failed(event: Event) -> Result<Event> {
+    match event {
+        Event::Finished(Outcome { reason: FinishReason::Error(why), .. }) => Err(Error::Generation(why)),
+        event => Ok(event),
+    }
+}

@@ -1,0 +1,109 @@
+//! Starting an engine on a backend: with a draft model, with a prompt cache, for one user or for many.
+
+use crate::backend::{self, BackendKind};
+use crate::error::{Error, Result};
+use crate::located::Located;
+use crate::options::OpenOptions;
+use crate::text::{open_files, text_of};
+use std::sync::Arc;
+use zonda_engine::forward::Limits;
+use zonda_engine::load::{Format, Model as ModelFiles};
+use zonda_engine::prompt_cache::CacheLocation;
+use zonda_engine::{DraftModel, Engine, EngineConfig, Extras, Parallel, PromptCacheConfig, Speculate, TextProcessor};
+
+/// Most sequences that run at once where the number is measured.
+const MOST_PARALLEL: usize = 16;
+/// Whole contexts that their KV cache has room for.
+const MEASURED_CONTEXTS: usize = 4;
+
+/// How many requests share an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// Sequences that run at once; `None`: measured, at most 16.
+    pub parallel: Option<usize>,
+    /// Requests that may wait beyond those.
+    pub queue: usize,
+    /// Most prefill tokens in a step in which other sequences decode.
+    pub prefill_chunk: usize,
+    /// A request with a seed gets the same tokens whatever runs beside it.
+    pub deterministic: bool,
+}
+
+impl Default for Sharing {
+    fn default() -> Sharing {
+        let EngineConfig { prefill_chunk, max_waiting, .. } = EngineConfig::default();
+        Sharing { parallel: None, queue: max_waiting, prefill_chunk, deterministic: false }
+    }
+}
+
+/// What an engine is started with.
+pub(crate) struct Start {
+    pub kind: BackendKind,
+    /// `None`: the mock.
+    pub files: Option<Arc<ModelFiles>>,
+    /// `None`: prompts are token ids.
+    pub text: Option<TextProcessor>,
+    pub options: OpenOptions,
+    /// `None`: for one user.
+    pub sharing: Option<Sharing>,
+    pub prompt_cache: Option<CacheLocation>,
+}
+
+impl Start {
+    /// Starts the engine.
+    ///
+    /// # Errors
+    /// What the draft model's files or the backend say.
+    pub fn engine(self) -> Result<Engine> {
+        let Start { kind, files, text, mut options, sharing, prompt_cache } = self;
+        let prompts = prompt_cache.map(|place| prompts(place, files.as_deref(), &options));
+        let mut config = EngineConfig::default();
+        if let Some(sharing) = sharing {
+            let alone = sharing.deterministic && !kind.batch_invariant();
+            let fixed = if alone { Some(1) } else { sharing.parallel };
+            options.parallel = Some(fixed.unwrap_or(MOST_PARALLEL));
+            // Few conversations fill their context: many sequences share the room of a few.
+            options.kv_contexts = fixed.is_none().then_some(MEASURED_CONTEXTS);
+            config = EngineConfig {
+                prefill_chunk: sharing.prefill_chunk,
+                parallel: fixed.map_or(Parallel::Measured(MOST_PARALLEL), Parallel::AtMost),
+                max_waiting: sharing.queue,
+                prefix_cache: !alone,
+                ..config
+            };
+        }
+        let draft = draft_model(kind, &options).map_err(|error| Error::Draft(Box::new(error)))?;
+        let config = options.configure(config);
+        let open = move || backend::open(kind, files.as_ref(), &options);
+        Ok(Engine::start_with(open, text, config, Extras { draft, prompts })?)
+    }
+}
+
+/// A prompt cache on disk belongs to a model's weights; the mock's to its seed.
+fn prompts(place: CacheLocation, model: Option<&ModelFiles>, options: &OpenOptions) -> PromptCacheConfig {
+    let mock = || format!("mock {}", options.seed.unwrap_or(0));
+    PromptCacheConfig { location: place, model: model.map_or_else(mock, ModelFiles::fingerprint) }
+}
+
+/// The draft model, for the backend and with the options of the model itself.
+fn draft_model(kind: BackendKind, options: &OpenOptions) -> Result<Option<DraftModel>> {
+    let Some(path) = &options.draft else { return Ok(None) };
+    let mock = kind == BackendKind::Mock;
+    let located = Located { name: path.display().to_string(), path: (!mock).then(|| path.clone()) };
+    let model = open_files(&located)?;
+    let text = text_of(model.as_deref())?;
+    let mut own = OpenOptions {
+        speculate: Speculate::Off,
+        draft: None,
+        draft_max: None,
+        draft_min: None,
+        ..options.clone()
+    };
+    if let Some(model) = &model {
+        own.ctx = Some(options.ctx.unwrap_or(Limits::DEFAULT_CONTEXT).min(model.spec.context_length));
+        if model.format == Format::Gguf {
+            own.quantize = None;
+        }
+    }
+    Ok(Some(DraftModel { open: Box::new(move || backend::open(kind, model.as_ref(), &own)), text }))
+}

@@ -1,0 +1,90 @@
+//! [`Progress`]: how a program follows and cancels what the store does.
+
+use crate::error::{Error, Result};
+
+/// Follows a download and can cancel it. Every method does nothing by default.
+pub trait Progress: Send + Sync {
+    /// The store starts to fetch a model.
+    fn enter(&self) {}
+
+    /// It has ended, well or not.
+    fn leave(&self) {}
+
+    /// A piece of work begins: `what` is a phrase such as `downloading model.gguf`; `bytes` is its size, 0 if unknown.
+    fn begin(&self, _what: &str, _bytes: u64) {}
+
+    /// So many bytes of so many (0: unknown) are done.
+    fn advance(&self, _done: u64, _bytes: u64) {}
+
+    /// The piece of work has ended, completely or not.
+    fn end(&self, _complete: bool) {}
+
+    /// Another process is changing `folder`, and the store waits for it.
+    fn waiting(&self, _folder: &std::path::Path) {}
+
+    /// Whether to stop as soon as possible. What was downloaded stays, and the next download continues there.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Nothing to follow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Silent;
+
+impl Progress for Silent {}
+
+/// An error once the program has cancelled.
+pub(crate) fn check(progress: &dyn Progress) -> Result<()> {
+    if progress.cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+}
+
+/// A fetch: [`Progress::leave`] comes when it is dropped.
+pub(crate) struct Fetch<'a>(&'a dyn Progress);
+
+impl<'a> Fetch<'a> {
+    pub fn start(progress: &'a dyn Progress) -> Fetch<'a> {
+        progress.enter();
+        Fetch(progress)
+    }
+}
+
+impl Drop for Fetch<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// A piece of work: [`Progress::end`] comes when it is dropped.
+#[cfg(feature = "hub")]
+pub(crate) struct Piece<'a> {
+    progress: &'a dyn Progress,
+    complete: bool,
+}
+
+#[cfg(feature = "hub")]
+impl<'a> Piece<'a> {
+    pub fn begin(progress: &'a dyn Progress, what: &str, bytes: u64) -> Piece<'a> {
+        progress.begin(what, bytes);
+        Piece { progress, complete: false }
+    }
+
+    pub fn advance(&self, done: u64, bytes: u64) {
+        self.progress.advance(done, bytes);
+    }
+
+    pub fn check(&self) -> Result<()> {
+        check(self.progress)
+    }
+
+    pub fn complete(mut self) {
+        self.complete = true;
+    }
+}
+
+#[cfg(feature = "hub")]
+impl Drop for Piece<'_> {
+    fn drop(&mut self) {
+        self.progress.end(self.complete);
+    }
+}

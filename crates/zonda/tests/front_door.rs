@@ -1,0 +1,198 @@
+//! Models by name, answers, streams and typed errors, on the mock and, where there is one, on a real model.
+
+use serde_json::json;
+use zonda::{
+    BackendKind, Error, Event, FinishReason, Grammar, Message, Model, OpenOptions, CacheLocation, Sharing, Store,
+};
+
+fn mock() -> Model {
+    Model::open("mock").unwrap()
+}
+
+#[test]
+fn a_chat_is_answered() {
+    let model = mock();
+    assert_eq!((model.name(), model.backend()), ("mock", Some(BackendKind::Mock)));
+    let ask = || model.chat([Message::system("Be brief."), Message::user("Hello")]).max_tokens(8).seed(3);
+    let answer = ask().send().unwrap();
+    assert_eq!(answer.usage.completion_tokens, answer.tokens.len());
+    assert!(answer.usage.prompt_tokens > 0 && answer.timing.ttft().is_some());
+    assert!(matches!(answer.finish_reason, FinishReason::Length | FinishReason::Stop));
+    assert_eq!((answer.seed, ask().send().unwrap().text), (3, answer.text.clone()));
+
+    let pieces: String = ask().stream().unwrap().text().collect::<zonda::Result<_>>().unwrap();
+    assert_eq!(pieces, answer.text);
+    assert_eq!(ask().stream().unwrap().wait().unwrap().tokens, answer.tokens);
+}
+
+#[test]
+fn answers_stop_and_have_a_form() {
+    let model = mock();
+    let long = model.generate("wind").max_tokens(30).seed(1).ignore_eos().send().unwrap();
+    let word = long.text.split_whitespace().nth(3).unwrap();
+    let short = model.generate("wind").max_tokens(30).seed(1).ignore_eos().stop([word]).send().unwrap();
+    assert_eq!(short.finish_reason, FinishReason::StopString);
+    assert!(long.text.starts_with(&short.text) && !short.text.contains(word));
+
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 9}},
+        "required": ["n"], "additionalProperties": false});
+    let answer = model.generate("A number:").json_schema(schema).seed(2).send().unwrap();
+    let value: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+    assert!((1..=9).contains(&value["n"].as_i64().unwrap()), "{value}");
+
+    let regex = Grammar::Regex("[ab]{3}".to_owned());
+    assert_eq!(model.generate("x").grammar(regex).send().unwrap().text.len(), 3);
+}
+
+#[test]
+fn a_dropped_stream_is_cancelled() {
+    let options = OpenOptions { mock_step: Some(20), ..OpenOptions::default() };
+    let model = Model::open_with("mock", options).unwrap();
+    let mut stream = model.generate("wind").ignore_eos().stream().unwrap();
+    assert!(matches!(stream.next(), Some(Ok(Event::Tokens { .. }))));
+    stream.cancel();
+    let last = stream.by_ref().last().unwrap().unwrap();
+    assert!(matches!(last, Event::Finished(outcome) if outcome.reason == FinishReason::Cancelled));
+
+    let stream = model.generate("wind").ignore_eos().stream().unwrap();
+    drop(stream);
+    while model.engine().in_flight() > 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn text_becomes_tokens_and_back() {
+    let model = mock();
+    let ids = model.tokenize(" warm wind").unwrap();
+    assert_eq!(model.detokenize(&ids).unwrap(), " warm wind");
+}
+
+#[test]
+fn many_share_a_model() {
+    let sharing = Sharing { parallel: Some(3), queue: 10, ..Sharing::default() };
+    let model = Model::builder("mock").sharing(sharing).context(512).open().unwrap();
+    assert_eq!((model.engine().max_running(), model.limits().context), (3, 512));
+    let streams: Vec<_> =
+        (0..8).map(|seed| model.generate("wind").max_tokens(5).seed(seed).stream().unwrap()).collect();
+    for stream in streams {
+        assert!(stream.wait().unwrap().usage.completion_tokens <= 5);
+    }
+}
+
+#[test]
+fn errors_are_typed_and_advise() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::at(home.path()).offline(true);
+    let open = |name: &str| Model::builder(name).store(store.clone()).open().unwrap_err();
+    let missing = open("no/such/file.gguf");
+    assert!(matches!(missing, Error::NoSuchModel(_)) && missing.advice().is_some(), "{missing}");
+    let offline = open("smollm2-135m");
+    assert!(
+        matches!(offline, Error::Offline(_)) && offline.to_string().contains("ZONDA_OFFLINE"),
+        "{offline}"
+    );
+
+    let wrong = Model::builder("mock").backend(BackendKind::Native).open().unwrap_err();
+    assert!(matches!(wrong, Error::Unavailable(_)), "{wrong}");
+    let refused = Model::open_with("mock", OpenOptions { threads: Some(2), ..OpenOptions::default() });
+    assert!(refused.unwrap_err().to_string().contains("--threads"));
+    let draft = OpenOptions { draft: Some("/no/draft.gguf".into()), ..OpenOptions::default() };
+    let file = home.path().join("broken.gguf");
+    std::fs::write(&file, "GGUF").unwrap();
+    assert!(matches!(Model::open(&file).unwrap_err(), Error::Load(_) | Error::Unavailable(_)));
+    assert!(Model::open_with("mock", draft).is_ok(), "the mock drafts for itself");
+
+    let model = mock();
+    let request = model.generate("x").temperature(-1.0).send().unwrap_err();
+    assert!(matches!(request, Error::Engine(_)) && request.sentence().contains("temperature"), "{request}");
+}
+
+#[test]
+fn prompts_are_kept_on_disk() {
+    let home = tempfile::tempdir().unwrap();
+    let place = CacheLocation::File(home.path().join("prompt.kv"));
+    let ask = || {
+        let model = Model::builder("mock").prompt_cache(place.clone()).open().unwrap();
+        model.generate("a long prompt about a warm wind ".repeat(20)).max_tokens(4).seed(1).send().unwrap()
+    };
+    let (first, second) = (ask(), ask());
+    assert_eq!(first.tokens, second.tokens);
+    assert!(second.usage.cached_tokens > first.usage.cached_tokens);
+}
+
+#[cfg(feature = "async")]
+mod asynchronous {
+    use super::*;
+    use futures_core::Stream as _;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Wake, Waker};
+    use std::thread::Thread;
+
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    /// Runs a stream to its end on this thread, which sleeps in between.
+    fn collect(stream: zonda::AsyncStream) -> Vec<zonda::Result<Event>> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let mut stream = pin!(stream);
+        let mut events = Vec::new();
+        loop {
+            match stream.as_mut().poll_next(&mut context) {
+                Poll::Ready(Some(event)) => events.push(event),
+                Poll::Ready(None) => return events,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+
+    #[test]
+    fn an_async_stream_gives_the_same_events() {
+        let options = OpenOptions { mock_step: Some(2), ..OpenOptions::default() };
+        let model = Model::open_with("mock", options).unwrap();
+        let ask = || model.generate("wind").max_tokens(10).seed(5).ignore_eos();
+        let mut text = String::new();
+        let mut finished = 0;
+        for event in collect(ask().stream_async().unwrap()) {
+            match event.unwrap() {
+                Event::Tokens { text: piece, .. } => text.push_str(&piece),
+                Event::Finished(outcome) => {
+                    assert_eq!(outcome.reason, FinishReason::Length);
+                    finished += 1;
+                }
+                _ => {}
+            }
+        }
+        assert_eq!((text, finished), (ask().send().unwrap().text, 1));
+    }
+
+    #[test]
+    fn a_dropped_async_stream_is_cancelled() {
+        let options = OpenOptions { mock_step: Some(20), ..OpenOptions::default() };
+        let model = Model::open_with("mock", options).unwrap();
+        drop(model.generate("wind").ignore_eos().stream_async().unwrap());
+        while model.engine().in_flight() > 0 {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// `$ZONDA_TEST_MODELS` is a folder with SmolLM2.
+#[cfg(feature = "native")]
+#[test]
+fn a_real_model_answers() {
+    let Some(folder) = std::env::var_os("ZONDA_TEST_MODELS") else { return };
+    let file = std::path::Path::new(&folder).join("smollm2-135m-instruct-q4_1.gguf");
+    let model = Model::builder(&file).context(512).open().unwrap();
+    assert_eq!((model.name(), model.info().name.as_str()), ("smollm2-135m-instruct-q4_1", "native"));
+    let ask = [Message::user("What is the capital of France? Answer with one word.")];
+    let answer = model.chat(ask).max_tokens(12).temperature(0.0).send().unwrap();
+    assert!(answer.text.contains("Paris"), "{:?}", answer.text);
+}
