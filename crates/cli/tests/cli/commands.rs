@@ -3,7 +3,9 @@
 use crate::common::{Sandbox, has_keys, keys, ran, strings, tiny};
 use serde_json::Value;
 use std::io::Read as _;
-use std::process::{Command, Stdio};
+#[cfg(unix)]
+use std::process::Command;
+use std::process::Stdio;
 use zonda_testkit::models;
 
 const COMMANDS: &[&str] = &[
