@@ -2,6 +2,7 @@
 
 use crate::common::{Sandbox, has_keys, keys, ran, strings, tiny};
 use serde_json::Value;
+#[cfg(unix)]
 use std::io::Read as _;
 #[cfg(unix)]
 use std::process::Command;
