@@ -1,8 +1,12 @@
 //! `zonda bench` and `zonda bench compare`: what is measured and written, and what happens when something is cut short.
 
-use crate::common::{Sandbox, has_keys, ran, tiny};
+#[cfg(unix)]
+use crate::common::ran;
+use crate::common::{Sandbox, has_keys, tiny};
 use serde_json::Value;
+#[cfg(unix)]
 use std::io::{BufRead as _, BufReader};
+#[cfg(unix)]
 use std::process::{Command, Stdio};
 
 #[test]

@@ -2,8 +2,11 @@
 
 use crate::common::{Sandbox, has_keys, keys, ran, strings, tiny};
 use serde_json::Value;
+#[cfg(unix)]
 use std::io::Read as _;
-use std::process::{Command, Stdio};
+#[cfg(unix)]
+use std::process::Command;
+use std::process::Stdio;
 use zonda_testkit::models;
 
 const COMMANDS: &[&str] = &[
