@@ -59,7 +59,7 @@ pub enum LayerTensor {
     ExpertDown(usize),
 }
 
-/// A tensor's bytes, type and shape; cheap to clone, the file stays mapped while one lives.
+/// A tensor's bytes, type and shape. Cheap to clone; the file stays mapped as long as a clone exists.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     /// The name in the file, for error messages.
@@ -101,7 +101,7 @@ impl Tensor {
         Tensor { name, dtype, shape, data: Data::Mapped(map, range) }
     }
 
-    /// A tensor in memory of its own.
+    /// A tensor in its own memory.
     pub fn owned(name: String, dtype: DType, shape: Vec<usize>, bytes: Arc<[u8]>) -> Tensor {
         Tensor { name, dtype, shape, data: Data::Owned(bytes) }
     }
@@ -111,8 +111,8 @@ impl Tensor {
         self.data.bytes()
     }
 
-    /// Gives back the memory of a mapped file's pages that reading these bytes brought in: they are read again from the
-    /// file if someone asks for them. For loaders that are done with a tensor.
+    /// Releases the memory of the mapped file's pages with these bytes; they are read again from the file if needed. For loaders
+    /// that are done with a tensor.
     pub fn release(&self) {
         #[cfg(unix)]
         if let Data::Mapped(map, range) = &self.data {
@@ -129,7 +129,7 @@ impl Tensor {
         self.shape.iter().product()
     }
 
-    /// True if the shape has a zero.
+    /// Whether the shape contains a zero.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
