@@ -116,8 +116,8 @@ impl Tensor {
     pub fn release(&self) {
         #[cfg(unix)]
         if let Data::Mapped(map, range) = &self.data {
-            // SAFETY: the map is of a file and only ever read, so dropped pages come back with the same bytes.
-            // A refusal only means that the pages stay.
+            // SAFETY: the map is of a file and read-only, so dropped pages are read again with the same bytes. If the call fails,
+            // the pages stay.
             let _ = unsafe {
                 map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
             };
