@@ -321,11 +321,11 @@ fn flags_it_does_not_have_and_devices_that_are_not_there() {
     run(&["--device", "cpu", "--gpu-layers", "3"]).fails(1, &["--gpu-layers", "--device cpu"]);
     if !cfg!(any(feature = "cuda", feature = "metal", feature = "vulkan", feature = "rocm")) {
         for gpu in [&["--device", "gpu"][..], &["--gpu-layers", "3"]] {
-            run(gpu).fails(1, &["processor only", "feature cuda"]);
+            run(gpu).fails(1, &["CPU only", "feature cuda"]);
         }
         let doctor = sandbox.run(&["doctor", "--quick"]).ok();
         assert!(
-            doctor.out.contains("gpus          none") && doctor.out.contains("processor only"),
+            doctor.out.contains("gpus          none") && doctor.out.contains("CPU only"),
             "{}",
             doctor.out
         );

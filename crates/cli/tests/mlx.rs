@@ -84,9 +84,7 @@ fn flags_it_does_not_have_and_devices_that_are_not_there() {
     run(&["--isa", "scalar"]).fails(1, &["the mlx backend has no --isa"]);
     run(&["--quantize", "q4_k_m"]).fails(1, &["q4 or q8", "q4_k_m"]);
     let kept = ["run", "-m", "folder", "--backend", "mlx", "--prompt-cache", "p.kv", "--raw", "a"];
-    sandbox
-        .run(&kept)
-        .fails(1, &["the mlx backend can't export its KV cache", "prompts can't be stored"]);
+    sandbox.run(&kept).fails(1, &["the mlx backend can't export its KV cache", "prompts can't be stored"]);
     if zonda_has_no_gpu(&sandbox) {
         run(&["--device", "gpu"]).fails(1, &["finds no GPU"]);
     }

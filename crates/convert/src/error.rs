@@ -4,24 +4,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 use zonda_engine::load::LoadError;
 
-/// Why a model could not be written. Nothing is left of an output that failed.
+/// Why a model could not be written. No part of a failed output is left.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs)] // the messages say what the fields are
 pub enum ConvertError {
-    /// The file system said no: a full disk, a missing folder, no permission.
+    /// Writing failed: a full disk, a missing folder, no permission.
     #[error("writing {path}: {source}", path = path.display())]
     Write { path: PathBuf, source: io::Error },
 
-    /// A file of the input beside its weights could not be read.
+    /// A file of the input other than its weights could not be read.
     #[error("reading {path}: {source}", path = path.display())]
     Read { path: PathBuf, source: io::Error },
 
-    /// The output folder has something in it that would be lost.
+    /// The output folder is not empty.
     #[error("{path} exists and is not an empty folder; choose another name or remove it", path = path.display())]
     Exists { path: PathBuf },
 
-    /// The output's name doesn't say what to write.
+    /// The output's name does not determine the format.
     #[error("{path}: {reason}", path = path.display())]
     OutputName { path: PathBuf, reason: String },
 
@@ -29,11 +29,11 @@ pub enum ConvertError {
     #[error(transparent)]
     Load(#[from] LoadError),
 
-    /// The input has something that the other format can't say.
+    /// The input has a property that the output format can't express.
     #[error("{what} is {found}, which {format} can't express: {reason}")]
     NotExpressible { what: String, found: String, format: &'static str, reason: String },
 
-    /// The tokenizer's file could not be understood.
+    /// The tokenizer's file is malformed or unsupported.
     #[error("tokenizer: {what}: expected {expected}, found {found}")]
     Tokenizer { what: String, expected: String, found: String },
 
@@ -45,29 +45,29 @@ pub enum ConvertError {
     #[error("tensor {tensor} has rows of {cols} values; {dtype} needs a multiple of {block}")]
     Blocks { tensor: String, cols: usize, dtype: zonda_kernels::DType, block: usize },
 
-    /// A tensor's source gave more or fewer bytes than its type and shape take.
+    /// A tensor's source gave a number of bytes that does not fit its type and shape.
     #[error("tensor {tensor} takes {expected} bytes, but {found} were written")]
     TensorBytes { tensor: String, expected: u64, found: u64 },
 
-    /// No model of this name can be made.
+    /// There is no model shape of this name.
     #[error("no model shape is called {name:?}; known: {known}")]
     UnknownArch { name: String, known: String },
 
-    /// A type that the format has no tensors of.
+    /// The format has no tensors of this type.
     #[error(
         "SafeTensors holds f32, f16 and bf16 weights; found {found}; for quantised weights name a .gguf file"
     )]
     FloatsOnly { found: String },
 
-    /// Quantising loses, and it was done before.
+    /// The input is quantised already; quantising again would lose more.
     #[error("the model is quantised already ({found}); expected f32, f16 or bf16 weights")]
     Quantized { found: String },
 
-    /// Weights that no type can hold: they were NaN or infinite before, or their scale overflows.
+    /// Weights are NaN or infinite, or too large for the scales of the type.
     #[error("tensor {tensor} {}", if *overflow { format!("holds values too large for the scales of {dtype}") } else { "holds a NaN or an infinity".to_owned() })]
     NotFinite { tensor: String, dtype: zonda_kernels::DType, overflow: bool },
 
-    /// A number given that can't be.
+    /// An argument is out of range.
     #[error("{what} is {found}; expected {expected}")]
     Invalid { what: &'static str, found: String, expected: String },
 }

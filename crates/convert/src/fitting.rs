@@ -1,4 +1,4 @@
-//! [`Fitting`]: streams tensors in fewer bits and measures how far the result is from the values.
+//! [`Fitting`]: streams tensors in fewer bits and measures the quantisation error.
 
 use crate::error::ConvertError;
 use crate::output::{Planned, Sink};
@@ -10,55 +10,55 @@ use zonda_kernels::DType;
 /// How to quantise.
 #[derive(Debug, Default)]
 pub struct QuantizeOptions<'a> {
-    /// Quantise tensors that are quantised already. Those that have the type they would get are copied as they are.
+    /// Allows quantised inputs. Tensors that already have their new type are copied.
     pub requantize: bool,
-    /// What columns' errors count, and the name of the text that says so.
+    /// The importance of columns, and the name of the text it was measured on.
     pub importance: Option<(&'a Importance, String)>,
-    /// Threads; one per CPU if `None`.
+    /// Threads; `None`: one per CPU.
     pub threads: Option<usize>,
 }
 
-/// What became of one tensor.
+/// The result for one tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fitted {
     /// Its name in the file.
     pub name: String,
     /// Outermost dimension first.
     pub shape: Vec<usize>,
-    /// The type it was stored in before; `None` if it was not stored in one.
+    /// Its type in the input; `None` if it had none of ours.
     pub from: Option<DType>,
     /// Its type in the file.
     pub to: DType,
-    /// The type that the mix has for it, where its rows don't divide into that type's blocks.
+    /// The type that the mix gives it, if its rows are not whole blocks of that type.
     pub wanted: Option<DType>,
     /// Its bytes in the file.
     pub bytes: u64,
-    /// Root mean square of the errors relative to that of the values.
+    /// RMS of the errors relative to the RMS of the values.
     pub error: f64,
-    /// The same with columns weighted by their importance, where that is known.
+    /// The same weighted by the columns' importance, if known.
     pub weighted_error: Option<f64>,
 }
 
 impl Fitted {
-    /// Values it has.
+    /// Number of values.
     pub fn values(&self) -> u64 {
         self.shape.iter().map(|&d| d as u64).product()
     }
 
-    /// Bits a value.
+    /// Bits per value.
     pub fn bits_per_weight(&self) -> f64 {
         8.0 * self.bytes as f64 / self.values() as f64
     }
 }
 
-/// For whoever wants to know how well the types fit the values.
+/// The options of a quantisation and the results so far.
 pub(crate) struct Fitting<'a> {
     pub options: &'a QuantizeOptions<'a>,
     pub fitted: &'a mut Vec<Fitted>,
 }
 
 impl Fitting<'_> {
-    /// Streams a tensor, made of those of `roles` one after another, and remembers how it came out.
+    /// Streams a tensor, made of the tensors of `roles` one after another, and records the result.
     #[allow(clippy::too_many_arguments)] // one call; a struct would only rename them
     pub(crate) fn stream(
         &mut self,

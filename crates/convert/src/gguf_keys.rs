@@ -6,7 +6,7 @@ use zonda_engine::load::names::{self, TensorLocation};
 use zonda_engine::load::yarn_mscale;
 use zonda_engine::load::{Architecture, LayerTensor, Metadata, ModelSpec, RopeScaling, TensorRole, Value};
 
-/// What `general.architecture` says, which is also the prefix of the keys.
+/// The value of `general.architecture`, which is also the prefix of the keys.
 fn architecture(spec: &ModelSpec) -> &'static str {
     match spec.architecture {
         Architecture::Llama | Architecture::Mistral | Architecture::Mixtral => "llama",
@@ -78,7 +78,7 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
             put("rope.scaling.original_context_length", int(*original_context));
             put("rope.scaling.yarn_beta_fast", Value::F32(*beta_fast));
             put("rope.scaling.yarn_beta_slow", Value::F32(*beta_slow));
-            // The key holds what is beyond YaRN's own factor for this stretch.
+            // The key holds the factor beyond YaRN's own for this scaling.
             let own = yarn_mscale(f64::from(*factor), 1.0) as f32;
             if (attention_factor / own - 1.0).abs() > 1e-6 {
                 put("rope.scaling.attn_factor", Value::F32(attention_factor / own));
@@ -88,7 +88,7 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
     metadata
 }
 
-/// The factors for `rope_freqs.weight`, `[head_dim / 2]`, for scalings that are stored as such.
+/// The factors of `rope_freqs.weight`, `[head_dim / 2]`, for scalings that are stored there.
 pub(crate) fn frequency_factors(spec: &ModelSpec) -> Option<Vec<f32>> {
     match &spec.rope.scaling {
         RopeScaling::Factors(factors) => Some(factors.clone()),
@@ -105,8 +105,8 @@ pub(crate) fn frequency_factors(spec: &ModelSpec) -> Option<Vec<f32>> {
     }
 }
 
-/// What Llama 3's scaling divides each frequency by: nothing for waves much shorter than the original context, the
-/// factor for longer ones, and a blend between. Formula of `transformers`' `_compute_llama3_parameters`.
+/// The divisor of each frequency in Llama 3's scaling, `[head_dim / 2]`: 1 for wavelengths much shorter than the original
+/// context, `factor` for longer ones, interpolated between. Formula of `transformers`' `_compute_llama3_parameters`.
 pub(crate) fn llama3_factors(spec: &ModelSpec, factor: f64, low: f64, high: f64, original: f64) -> Vec<f32> {
     wavelengths(spec)
         .map(|wavelength| {
@@ -116,19 +116,19 @@ pub(crate) fn llama3_factors(spec: &ModelSpec, factor: f64, low: f64, high: f64,
         .collect()
 }
 
-/// Tokens for a full turn of each pair of a head, shortest first.
+/// The wavelength of each pair of a head in tokens, shortest first.
 pub(crate) fn wavelengths(spec: &ModelSpec) -> impl Iterator<Item = f64> {
     let (theta, width) = (f64::from(spec.rope.theta), spec.head_dim as f64);
     (0..spec.head_dim / 2).map(move |i| TAU * theta.powf(2.0 * i as f64 / width))
 }
 
-/// A GGUF tensor: a role's own, or what all experts of a layer have of one.
+/// A GGUF tensor: of one role, or of all experts of a layer.
 #[derive(Debug)]
 pub(crate) struct GgufTensor {
     pub name: String,
     /// The role; for a fused tensor that of expert 0.
     pub role: TensorRole,
-    /// How many experts are in it, one after another; `None` for a tensor of one role.
+    /// The number of experts in it, one after another; `None` for a tensor of one role.
     pub experts: Option<usize>,
 }
 
@@ -149,7 +149,7 @@ pub(crate) fn tensors(spec: &ModelSpec) -> Vec<GgufTensor> {
         .collect()
 }
 
-/// The role that expert `e` has where expert 0 has `role`.
+/// The role of expert `e` that corresponds to `role` of expert 0.
 pub(crate) fn of_expert(role: TensorRole, e: usize) -> TensorRole {
     use LayerTensor::{ExpertDown, ExpertGate, ExpertUp};
     match role {

@@ -17,7 +17,7 @@ const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
-/// GPT-2's expression, which a `ByteLevel` pre-tokenizer with `use_regex` applies.
+/// GPT-2's expression, applied by a `ByteLevel` pre-tokenizer with `use_regex`.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// How published files write the English endings of the newer expressions, and how the presets do.
 const ENDINGS: (&str, &str) =
@@ -27,7 +27,7 @@ const ENDINGS: (&str, &str) =
 /// tokenizer.
 ///
 /// # Errors
-/// A tokenizer that GGUF has no way to describe, or one that breaks its format.
+/// If GGUF can't express the tokenizer, or the tokenizer's file is malformed.
 pub(crate) fn metadata(folder: &Path, vocab_size: usize) -> Result<Metadata, ConvertError> {
     let mut metadata = Metadata::default();
     let Some(tokenizer) = Tokenizer::from_folder(folder)? else { return Ok(metadata) };
@@ -104,7 +104,7 @@ fn special_token(folder: &Path, name: &str) -> Result<Option<String>, ConvertErr
     Ok(None)
 }
 
-/// The ids that `generation_config.json` says end a generation.
+/// The ids that end a generation, from `generation_config.json`.
 fn end_ids(folder: &Path) -> Result<Vec<TokenId>, ConvertError> {
     let path = folder.join("generation_config.json");
     if !path.is_file() {
@@ -121,7 +121,7 @@ fn read_json(path: &Path) -> Result<Json, ConvertError> {
         .map_err(|e| ConvertError::tokenizer(path.display().to_string(), "a JSON document", e.to_string()))
 }
 
-/// A tokenizer in GGUF's terms.
+/// A tokenizer in GGUF's form.
 struct Vocabulary {
     tokens: Vec<String>,
     kinds: Vec<i32>,
@@ -289,7 +289,7 @@ fn adds_space(json: &Json) -> bool {
         || metaspace.is_some_and(|m| m["prepend_scheme"] != "never" && m["add_prefix_space"] != false)
 }
 
-/// GGUF's name for the way a byte-level tokenizer cuts words.
+/// GGUF's name for a byte-level pre-tokenizer.
 fn pre_tokenizer(json: &Json) -> Result<&'static str, ConvertError> {
     let mut stages = Vec::new();
     let whole_words = json["model"]["ignore_merges"] == true;
@@ -299,7 +299,7 @@ fn pre_tokenizer(json: &Json) -> Result<&'static str, ConvertError> {
     })
 }
 
-/// The expressions that a pre-tokenizer cuts with, one a stage.
+/// The expressions of a pre-tokenizer, one per stage.
 fn collect_stages(component: &Json, stages: &mut Vec<String>) -> Result<(), ConvertError> {
     let refuse = || {
         let found = component.to_string().chars().take(120).collect::<String>();

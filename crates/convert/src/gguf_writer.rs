@@ -1,4 +1,4 @@
-//! Writes GGUF version 3, streaming: header and metadata, tensor descriptions, then each tensor's bytes as they come.
+//! Writes GGUF version 3 as a stream: header and metadata, tensor descriptions, then each tensor's bytes.
 //!
 //! Source of the format: `docs/gguf.md` in the ggml repository.
 
@@ -9,16 +9,16 @@ use zonda_engine::load::{Metadata, Value};
 
 /// Tensors start at multiples of this; the format's default.
 const ALIGNMENT: u64 = 32;
-/// Longest tensor name that ggml takes, in bytes.
+/// Maximum length of a tensor name in ggml, in bytes.
 const MAX_NAME: usize = 63;
 
 /// Writes a file of `metadata` and `tensors`; `fill(i, sink)` gives the bytes of tensor `i`, in order. Returns the
 /// file's size in bytes.
 ///
-/// The file appears under `path` when it is complete.
+/// The file gets its name `path` when it is complete.
 ///
 /// # Errors
-/// What the file system or `fill` say, and tensors or metadata that the format can't hold.
+/// If the file system or `fill` fails, or the format can't hold the tensors or metadata.
 pub fn write_gguf(
     path: &Path,
     metadata: &Metadata,

@@ -11,7 +11,7 @@ use zonda_kernels::DType;
 /// The document. `bos` and `eos` are the ids of the tokens that begin and end a text.
 ///
 /// # Errors
-/// If the spec has something no Hugging Face class of its family has.
+/// If the spec has a property that no Hugging Face class of its family has.
 pub(crate) fn config(
     spec: &ModelSpec,
     dtype: DType,
@@ -99,7 +99,7 @@ pub(crate) fn config(
     Ok(config)
 }
 
-/// One id as a number, several as a list, none as nothing.
+/// One id as a number, several as a list, none as null.
 pub(crate) fn ids(ids: &[TokenId]) -> Option<Json> {
     match ids {
         [] => None,

@@ -16,10 +16,10 @@ const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 
-/// Writes the files; returns the ids of the token that begins a text (if one is put there) and of those that end one.
+/// Writes the files; returns the id of the token in front of each text, if there is one, and the ids of end tokens.
 ///
 /// # Errors
-/// A tokenizer that is not there, is of a kind no `tokenizer.json` can express, or files that can't be written.
+/// If there is no tokenizer, a `tokenizer.json` can't express it, or the files can't be written.
 pub(crate) fn write(
     metadata: &Metadata,
     folder: &Path,
@@ -72,7 +72,7 @@ pub(crate) fn write(
     Ok((bos, ends))
 }
 
-/// What a GGUF file says about its tokenizer.
+/// The tokenizer in a GGUF file.
 struct Source<'a> {
     is_sentence_piece: bool,
     /// The pre-tokenizer's name; for byte-level BPE.

@@ -1,10 +1,10 @@
-//! Writing models: [`convert()`] between GGUF and SafeTensors folders, [`convert_to_mlx()`] to quantised ones as MLX has
-//! them, [`quantize()`] to GGUF in fewer bits, and [`synth()`], random weights in real shapes.
+//! Writes models: [`convert()`] between GGUF and SafeTensors folders, [`convert_to_mlx()`] to MLX's quantised folders,
+//! [`quantize()`] to GGUF in fewer bits, and [`synth()`] with random weights in real shapes.
 //!
-//! All describe the output first (a [`ModelSpec`](zonda_engine::load::ModelSpec), its tensors' names, types and shapes) and
+//! All of them describe the output first (a [`ModelSpec`](zonda_engine::load::ModelSpec), its tensors' names, types and shapes) and
 //! then stream tensor after tensor through [`gguf_writer`] or [`safetensors_writer`], a few megabytes at a time, so
-//! that memory does not grow with the model. Outputs appear under their final name when they are complete
-//! ([`output`]); on any error nothing is left behind.
+//! that memory does not grow with the model. An output gets its final name when it is complete ([`output`]); after an error
+//! nothing of it is left.
 
 pub mod convert;
 mod error;

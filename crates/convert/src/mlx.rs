@@ -1,8 +1,8 @@
 //! Writes a folder as `mlx-lm` does and `mlx-community` publishes: SafeTensors with matrices in MLX's affine quantisation,
 //! experts stacked, and a `config.json` that says so.
 //!
-//! The rule for a group's scale and bias is that of MLX's `quantize`: the extreme value that is farther from zero is met
-//! exactly, and so is zero.
+//! A group's scale and bias follow MLX's `quantize`: the extreme value farther from zero is represented exactly, and so is
+//! zero.
 
 use crate::error::ConvertError;
 use crate::output::{Holds, Pending, Planned, Progress, Sink};
@@ -20,7 +20,7 @@ use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::quantize::quantize;
 
-/// Files of a folder's tokenizer and generation settings, which go along as they are.
+/// Files of the tokenizer and the generation settings, which are copied.
 const COPIED: [&str; 10] = [
     "tokenizer.json",
     "tokenizer.model",
@@ -34,12 +34,12 @@ const COPIED: [&str; 10] = [
     "generation_config.json",
 ];
 
-/// Writes a model as an MLX folder: matrices quantised, everything else (norms, biases, routers, rows that are no whole
-/// groups) and all scales in the float type `dtype`. Returns the bytes of its weights.
+/// Writes a model as an MLX folder: matrices quantised, everything else (norms, biases, routers, rows that are not whole groups)
+/// and all scales in the float type `dtype`. Returns the bytes of its weights.
 ///
 /// # Errors
-/// Bits or a group size that MLX doesn't have, an input that is incomplete or has what the folder can't say, and what the
-/// file system says.
+/// If MLX does not have these bits or this group size, if the input is incomplete or can't be expressed in a folder, or if
+/// reading or writing fails.
 pub fn convert_to_mlx(
     input: &Model,
     out: &Path,
@@ -78,7 +78,7 @@ pub fn convert_to_mlx(
     let parts: Vec<(usize, usize)> =
         matrices.iter().enumerate().flat_map(|(i, m)| (0..m.parts()).map(move |part| (i, part))).collect();
     let weights = crate::convert::Stored(input);
-    // made with a matrix's codes, written after them
+    // computed with a matrix's codes, written after them
     let mut rest = [Vec::new(), Vec::new()];
     let mut fill = |i: usize, sink: &mut Sink<'_>| match (&matrices[parts[i].0], parts[i].1) {
         (matrix, 0) if matrix.quantized => {
@@ -96,7 +96,7 @@ pub fn convert_to_mlx(
     Ok(bytes)
 }
 
-/// Refuses bits or a group size that MLX doesn't have.
+/// Rejects bits or a group size that MLX does not have.
 fn check(affine: Affine) -> Result<(), ConvertError> {
     let list = |all: &[usize]| all.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     let checks = [
@@ -112,11 +112,11 @@ fn check(affine: Affine) -> Result<(), ConvertError> {
     }
 }
 
-/// The input folder's own `config.json`, with the spec's hyperparameters in the spelling that every reader knows.
+/// The input folder's `config.json`, with the spec's hyperparameters in the spelling that every reader knows.
 fn own_config(input: &Model, from: &Path, dtype: DType) -> Result<Json, ConvertError> {
     let path = from.join("config.json");
     let text = fs::read(&path).map_err(ConvertError::read(&path))?;
-    // it has been read once, as the model was opened
+    // it was parsed when the model was opened
     let mut config: Map<String, Json> = serde_json::from_slice(&text).unwrap_or_default();
     if let Json::Object(spec) = hf_config::config(&input.spec, dtype, None, &[])? {
         config.extend(spec);
@@ -141,7 +141,7 @@ fn copy_beside_weights(from: &Path, to: &Path) -> Result<(), ConvertError> {
 struct Matrix {
     /// Without `.weight` for a quantised one.
     name: String,
-    /// Of all experts, or the one.
+    /// The roles of all experts, or the single one.
     roles: Vec<TensorRole>,
     /// With the experts' dimension, if there is one.
     shape: Vec<usize>,

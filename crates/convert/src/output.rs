@@ -1,5 +1,5 @@
-//! What the writers share: outputs that appear whole or not at all, the tensors planned for them, and the sink that
-//! their bytes go through.
+//! Shared by the writers: outputs that appear complete or not at all, the tensors planned for them, and the sink for their
+//! bytes.
 
 use crate::error::ConvertError;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use zonda_kernels::DType;
 /// Called with `(bytes done, bytes in all)` of tensor data, a few times a second on a fast disk.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// What a tensor to be written holds.
+/// The contents of a tensor to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
     /// Values of a type.
@@ -37,7 +37,7 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// The bytes it takes.
+    /// Its size in bytes.
     ///
     /// # Errors
     /// If rows are not whole blocks or the size overflows.
@@ -54,20 +54,20 @@ impl Planned {
     }
 }
 
-/// All bytes of all tensors.
+/// The size of all tensors in bytes.
 pub(crate) fn total_bytes(tensors: &[Planned]) -> Result<u64, ConvertError> {
     tensors.iter().map(Planned::bytes).sum()
 }
 
-/// Where this process keeps an output until it is complete; `None` if `target` ends in no name that is text. For
-/// whoever ends the process in the middle and wants to leave nothing behind.
+/// The temporary path of an incomplete output; `None` if the name of `target` is not UTF-8. A program that is interrupted
+/// deletes it.
 pub fn unfinished(target: &Path) -> Option<PathBuf> {
     let name = target.file_name()?.to_str()?;
     let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Some(parent.join(format!(".{name}.partial-{}", std::process::id())))
 }
 
-/// A file or folder in the making, beside its final place; removed when dropped before [`Pending::commit`].
+/// An incomplete file or folder beside its final path; deleted when dropped before [`Pending::commit`].
 #[derive(Debug)]
 pub struct Pending {
     temporary: PathBuf,
@@ -91,7 +91,7 @@ impl Pending {
     /// A folder, created at once under its temporary name.
     ///
     /// # Errors
-    /// If the target exists with something in it, or the folder can't be made.
+    /// If the target exists and is not empty, or the folder can't be created.
     pub fn folder(target: &Path) -> Result<Pending, ConvertError> {
         if target.exists() {
             let empty = fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
@@ -116,18 +116,18 @@ impl Pending {
         Ok(pending)
     }
 
-    /// Where to write.
+    /// The path to write to.
     pub fn path(&self) -> &Path {
         &self.temporary
     }
 
-    /// Moves the finished output to its place.
+    /// Moves the finished output to its final path.
     ///
     /// # Errors
-    /// If the file system refuses; the output is then removed.
+    /// If the file system fails; the output is then deleted.
     pub fn commit(mut self) -> Result<(), ConvertError> {
         if self.target.is_dir() {
-            // An empty folder, as checked at the start; a rename onto a folder is not possible everywhere.
+            // An empty folder, as checked at the start; not every system can rename onto a folder.
             fs::remove_dir(&self.target).map_err(ConvertError::write(&self.target))?;
         }
         fs::rename(&self.temporary, &self.target).map_err(ConvertError::write(&self.target))?;
@@ -153,7 +153,7 @@ impl Drop for Pending {
     }
 }
 
-/// Where the bytes of one tensor after another go.
+/// The sink for the bytes of one tensor after another.
 pub struct Sink<'a> {
     file: BufWriter<File>,
     path: PathBuf,
@@ -172,14 +172,14 @@ impl<'a> Sink<'a> {
     /// Appends bytes of the current tensor.
     ///
     /// # Errors
-    /// If the file system refuses.
+    /// If the file system fails.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), ConvertError> {
         self.put(bytes)?;
         (self.wrote)(bytes.len() as u64);
         Ok(())
     }
 
-    /// Appends bytes that are no tensor's.
+    /// Appends bytes that belong to no tensor.
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), ConvertError> {
         self.file.write_all(bytes).map_err(ConvertError::write(&self.path))?;
         self.position += bytes.len() as u64;
@@ -192,7 +192,7 @@ impl<'a> Sink<'a> {
         self.put(&vec![0; gap as usize])
     }
 
-    /// Runs one tensor's source and checks that it wrote what the tensor takes.
+    /// Runs one tensor's source and checks the number of bytes it wrote.
     pub(crate) fn tensor(
         &mut self,
         tensor: &Planned,
@@ -206,7 +206,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Makes sure that all is on disk; returns the file's size.
+    /// Flushes everything to disk; returns the file's size in bytes.
     pub(crate) fn finish(mut self) -> Result<u64, ConvertError> {
         self.file.flush().map_err(ConvertError::write(&self.path))?;
         self.file.get_ref().sync_all().map_err(ConvertError::write(&self.path))?;

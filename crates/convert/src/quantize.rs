@@ -1,4 +1,4 @@
-//! [`quantize()`]: a model's matrices in fewer bits, as a GGUF file.
+//! [`quantize()`]: writes a model's matrices in fewer bits, as a GGUF file.
 
 use crate::convert::{Stored, gguf_metadata};
 use crate::error::ConvertError;
@@ -15,17 +15,17 @@ use zonda_kernels::DType;
 pub struct Quantized {
     /// The file's size.
     pub bytes: u64,
-    /// Bits a parameter, over all tensors.
+    /// Bits per parameter, over all tensors.
     pub bits_per_weight: f64,
-    /// What became of each tensor, in file order.
+    /// The result for each tensor, in file order.
     pub tensors: Vec<Fitted>,
 }
 
-/// Writes `input` to the GGUF file `out` with the types of `mix`. A tensor or two are in memory at a time, less of large ones.
+/// Writes `input` to the GGUF file `out` with the types of `mix`. One or two tensors are in memory at a time, large ones in part.
 ///
 /// # Errors
-/// A mix of floats; an input that is quantised already, unless that is allowed; one that is incomplete or has what GGUF can't
-/// say; and what the file system says.
+/// If the mix is not quantised; if the input is quantised already and that is not allowed, is incomplete, or can't be expressed
+/// in GGUF; if reading or writing fails.
 pub fn quantize(
     input: &Model,
     out: &Path,
@@ -60,7 +60,7 @@ pub fn quantize(
     Ok(Quantized { bytes, bits_per_weight, tensors })
 }
 
-/// Says in the file what its weights were weighted by, with llama.cpp's keys.
+/// Records the source of the importance in the file, with llama.cpp's keys.
 fn note(metadata: &mut Metadata, importance: &Importance, text: &str) {
     let mut put = |key: &str, value| metadata.0.insert(format!("quantize.imatrix.{key}"), value);
     put("dataset", Value::String(text.to_owned()));

@@ -11,13 +11,13 @@ use zonda_kernels::quantize::{quantize, quantize_weighted};
 /// Appends the bytes of row `r` of a matrix as they are stored, in Hugging Face's order of rows.
 pub(crate) type RawRow<'a> = Box<dyn Fn(usize, &mut Vec<u8>) + Sync + 'a>;
 
-/// Values that one thread makes at a time: large enough to outweigh the start of a thread, small enough for memory.
+/// Values per thread and chunk: enough to outweigh starting the thread, few enough to limit memory.
 const CHUNK: usize = 1 << 20;
 
 /// Gives row `r` of a matrix as `f32`.
 pub(crate) type RowSource<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
-/// Streams a tensor of the type `dtype` whose rows `source` gives, in order.
+/// Streams a tensor of type `dtype` with the rows of `source`, in order.
 pub(crate) fn stream(
     tensor: &Planned,
     dtype: DType,
@@ -38,7 +38,7 @@ pub(crate) fn stream(
     in_chunks(rows, cols, make, |bytes| sink.write(&bytes))
 }
 
-/// Values that one thread quantises at a time: that takes it far longer than to start.
+/// Values per thread and chunk for quantisation, which takes far longer than starting the thread.
 const QUANTIZED_CHUNK: usize = 1 << 17;
 
 /// Appends the bytes of row `r` of a matrix as they are stored.
@@ -48,13 +48,13 @@ pub(crate) type RawSource<'a> = &'a (dyn Fn(usize, &mut Vec<u8>) + Sync);
 pub(crate) struct Source<'a> {
     /// Its rows' values.
     pub rows: RowSource<'a>,
-    /// Its rows as they are stored, where they have the type that is asked for already.
+    /// Its stored rows, if they already have the new type.
     pub raw: Option<RawSource<'a>>,
-    /// What a row's columns count, if that is known.
+    /// The importance of a row's columns, if known.
     pub importance: &'a (dyn Fn(usize) -> Option<&'a [f32]> + Sync),
 }
 
-/// Sums of squares over a tensor: of errors and of values, as they are and weighted by importance.
+/// Sums of squares over a tensor: of errors and of values, unweighted and weighted by importance.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Squares {
     pub error: f64,
@@ -87,7 +87,7 @@ impl Squares {
     }
 }
 
-/// As [`stream`], with columns weighted; says how large the errors are.
+/// As [`stream`], with weighted columns; returns the sums of squared errors.
 pub(crate) fn stream_measured(
     tensor: &Planned,
     dtype: DType,
@@ -122,10 +122,10 @@ pub(crate) fn stream_measured(
     Ok(total)
 }
 
-/// Makes a matrix in chunks of rows, each given to `take` in order.
+/// Computes a matrix in chunks of rows, which are passed to `take` in order.
 ///
-/// Several chunks are made at once, each by a thread of its own, while the ones before are taken. What is made does not
-/// depend on the number of threads.
+/// Several chunks are computed at once, each by its own thread, while earlier ones are written. The result does not depend on
+/// the number of threads.
 pub(crate) fn in_chunks<T: Send>(
     rows: usize,
     cols: usize,
@@ -135,7 +135,7 @@ pub(crate) fn in_chunks<T: Send>(
     in_chunks_of(CHUNK, None, rows, cols, make, take)
 }
 
-/// As [`in_chunks`], in chunks of about so many values, on so many threads: one per CPU if `None`.
+/// As [`in_chunks`], with chunks of about this many values and this many threads (`None`: one per CPU).
 fn in_chunks_of<T: Send>(
     chunk: usize,
     threads: Option<usize>,

@@ -1,4 +1,4 @@
-//! Writes SafeTensors, streaming: one file, or shards with an index once the weights pass a limit.
+//! Writes SafeTensors as a stream: one file, or shards with an index if the weights exceed a limit.
 //!
 //! A file is the header's length (8 bytes), a JSON header of names, types, shapes and byte ranges, and the bytes.
 //! Source of the format: the `safetensors` crate's documentation; of the shards and `model.safetensors.index.json`:
@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::path::Path;
 use zonda_kernels::DType;
 
-/// Largest file before weights are split, in bytes (save for a single tensor that is larger).
+/// Maximum size of a shard in bytes (except for a single larger tensor).
 pub const SHARD_BYTES: u64 = 5_000_000_000;
 
 /// Writes `model.safetensors`, or its shards and their index, into `folder`; `fill(i, sink)` gives the bytes of
@@ -21,7 +21,7 @@ pub const SHARD_BYTES: u64 = 5_000_000_000;
 /// All tensors should be of one type: a value's alignment in the file is that of the sizes before it.
 ///
 /// # Errors
-/// What the file system or `fill` say; a type that SafeTensors doesn't have.
+/// If the file system or `fill` fails, or SafeTensors does not have a type.
 pub fn write_safetensors(
     folder: &Path,
     tensors: &[Planned],

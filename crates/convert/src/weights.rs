@@ -1,4 +1,4 @@
-//! A whole model's tensors, streamed into either format from one source of rows.
+//! Streams all tensors of a model into either format, from one source of rows.
 
 use crate::error::ConvertError;
 use crate::fitting::Fitting;
@@ -15,21 +15,21 @@ use zonda_kernels::DType;
 /// Gives row `r` of a matrix as `f32`, in Hugging Face's order of rows.
 pub(crate) type Rows<'a> = Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>;
 
-/// Where weights come from: another file, or a random generator.
+/// A source of weights: another file, or a random generator.
 pub(crate) trait Weights {
-    /// The rows of a role's tensor. A vector is one row.
+    /// The rows of a role's tensor. A vector is a single row.
     fn rows(&self, role: TensorRole) -> Result<Rows<'_>, ConvertError>;
 
-    /// A role's tensor as it is stored, if it is.
+    /// A role's tensor as stored; `None` if it is not stored in one of our types.
     fn raw(&self, _role: TensorRole) -> Result<Option<(DType, RawRow<'_>)>, ConvertError> {
         Ok(None)
     }
 
-    /// A role's tensor has been read.
+    /// Tells the source that a role's tensor has been read.
     fn release(&self, _role: TensorRole) {}
 }
 
-/// Writes a GGUF file. Q and K are permuted where the family's files have them so. Returns the file's size.
+/// Writes a GGUF file. Q and K are permuted if the family's files have them permuted. Returns the file's size in bytes.
 pub(crate) fn to_gguf(
     path: &Path,
     spec: &ModelSpec,
@@ -69,7 +69,7 @@ pub(crate) fn to_gguf(
         let parts = roles.iter().map(|&role| weights.rows(role)).collect::<Result<Vec<_>, _>>()?;
         let rows_of_one = matrix_rows(&spec.shape(entry.role));
         let permuted = gguf_keys::permutes(spec) && is_rotated(entry.role);
-        // A row of the file: whose it is, and which of its rows.
+        // For a row of the file: its part, and the row there.
         let place = |row: usize| {
             let (part, row) = (row / rows_of_one, row % rows_of_one);
             (part, if permuted { halves_row(row, spec.head_dim) } else { row })
@@ -119,13 +119,13 @@ fn matrix_rows(shape: &[usize]) -> usize {
     shape.iter().rev().skip(1).product()
 }
 
-/// Whether RoPE turns this tensor's rows.
+/// Whether RoPE rotates the outputs of this tensor.
 pub(crate) fn is_rotated(role: TensorRole) -> bool {
     matches!(role, TensorRole::Layer(_, LayerTensor::Q | LayerTensor::K))
 }
 
-/// Where a row of a matrix permuted for adjacent pairs lies in one for pairs of halves. Per head, rows
-/// `(2i, 2i + 1)` are rows `(i, i + head_dim/2)` there.
+/// The row for pairs of halves that corresponds to a row for adjacent pairs. Per head, rows `(2i, 2i + 1)` become rows
+/// `(i, i + head_dim/2)`.
 pub(crate) fn halves_row(adjacent: usize, head_dim: usize) -> usize {
     let (head, within) = (adjacent / head_dim, adjacent % head_dim);
     head * head_dim + within % 2 * (head_dim / 2) + within / 2

@@ -1,13 +1,13 @@
-//! The llama.cpp backend: GGUF files on the processor and, in builds with `cuda`, `metal`, `vulkan` or `rocm`, on GPUs.
+//! The llama.cpp backend: runs GGUF files on the CPU and, in builds with `cuda`, `metal`, `vulkan` or `rocm`, on GPUs.
 //!
-//! * [`options`] is what can be chosen at opening;
+//! * [`options`]: the options for opening a model;
 //! * `safe` owns llama.cpp's model, context and threads, and is the only file that calls it;
-//! * `log` takes its log to `tracing`, and its complaints into our errors;
-//! * [`system`] is its version, instruction sets and devices;
-//! * this file is the [`Backend`] trait in its terms: slots are sequences, a batch of spans is one `llama_decode`.
+//! * `log` forwards its log to `tracing`, and its error messages into our errors;
+//! * [`system`]: its version, instruction sets and devices;
+//! * this file implements the [`Backend`] trait: slots are sequences, a batch of spans is one `llama_decode`.
 //!
-//! Tokenising, sampling and scheduling stay with the engine. Unlike the native backend's, a token's logits may differ in
-//! the last bits with what else is in the batch: llama.cpp picks kernels by the number of tokens.
+//! The engine does the tokenising, sampling and scheduling. Unlike in the native backend, the last bits of a token's logits may
+//! depend on the rest of the batch: llama.cpp chooses kernels by the number of tokens.
 
 mod log;
 pub mod options;
@@ -31,22 +31,22 @@ pub struct LlamaCpp {
     tokens: Tokens,
     /// Tokens in each slot, `[slots]`
     lengths: Vec<usize>,
-    /// What exports begin with
+    /// The header of exports
     layout: String,
 }
 
 impl LlamaCpp {
-    /// Loads a GGUF model. `model` is the same file opened by our loader: its spec is the contract, and what llama.cpp
-    /// would compute differently is refused. The calling thread becomes one of the workers (and is pinned if
-    /// [`LlamaCppOptions::cpus`] says so), so this is called on the thread that will run the model.
+    /// Loads a GGUF model. `model` is the same file opened by our loader; a model that llama.cpp would compute differently from its
+    /// spec is refused. The calling thread becomes one of the workers (pinned according to [`LlamaCppOptions::cpus`]), so call
+    /// this on the thread that will run the model.
     ///
     /// # Errors
-    /// If the model is not GGUF, llama.cpp can't load it or has another idea of it, there is no GPU where one was asked
-    /// for, or its memory does not suffice.
+    /// If the model is not GGUF, llama.cpp can't load it or reads it differently, a GPU was requested and there is none, or the
+    /// memory is too small.
     pub fn open(model: &Model, options: &LlamaCppOptions) -> Result<LlamaCpp, BackendError> {
         if model.format != Format::Gguf {
             return Err(BackendError::Unsupported(format!(
-                "llama.cpp reads GGUF files, and {} is a {} folder; `zonda convert` makes a GGUF file of it",
+                "llama.cpp reads GGUF files, and {} is a {} folder; `zonda convert` converts it to GGUF",
                 model.path.display(),
                 model.format
             )));
@@ -127,7 +127,7 @@ impl Backend for LlamaCpp {
     fn truncate(&mut self, slot: Slot, len: usize) -> Result<usize, BackendError> {
         self.limits.check_slot(slot)?;
         let mut keep = len.min(self.lengths[slot]);
-        // Also where our count says there is nothing to cut: a batch that failed may have left some of its tokens.
+        // Also if our count has nothing to cut: a failed batch may have left some of its tokens.
         if !self.context.forget(slot, keep) {
             keep = 0;
             self.context.forget(slot, 0);
@@ -169,15 +169,15 @@ impl Backend for LlamaCpp {
 }
 
 impl LlamaCpp {
-    /// llama.cpp found no room for the batch. Slots that share cells occupy fewer than their lengths say, so what is
-    /// free is at least this.
+    /// The error if llama.cpp has no room for the batch. Slots that share cells use fewer cells than their lengths, so `free` is a
+    /// lower bound.
     fn kv_full(&self, batch: &Batch<'_>) -> BackendError {
         let needed = batch.tokens();
         let free = self.limits.kv_tokens.saturating_sub(self.lengths.iter().sum());
         BatchError::KvFull { needed, free }.into()
     }
 
-    /// Why keys and values that begin otherwise are not taken.
+    /// The error for keys and values with another header.
     fn foreign(&self, from: &[u8]) -> BackendError {
         let line = from.split(|&b| b == b'\n').next().unwrap_or_default();
         let found = String::from_utf8_lossy(&line[..line.len().min(200)]);
@@ -186,14 +186,14 @@ impl LlamaCpp {
     }
 }
 
-/// The line that exports begin with. llama.cpp's states say neither of which version nor of which model they are.
+/// The header line of exports. llama.cpp's states contain neither its version nor the model.
 fn layout(spec: &ModelSpec, options: &LlamaCppOptions) -> String {
     let ModelSpec { layers, kv_heads, head_dim, .. } = spec;
     let (version, kv_type) = (version(), options.kv_type);
     format!("llama.cpp {version}: {layers} layers, {kv_heads} KV heads of {head_dim}, {kv_type}\n")
 }
 
-/// The device's name for reports, and how many layers it gets.
+/// The device's name for reports, and the number of layers on it.
 fn choose_device(device: Device, spec: &ModelSpec) -> Result<(String, i32), BackendError> {
     let Device::Gpu { layers } = device else { return Ok(("cpu".to_owned(), 0)) };
     if let Some(why) = no_gpu() {
@@ -206,10 +206,10 @@ fn choose_device(device: Device, spec: &ModelSpec) -> Result<(String, i32), Back
     let all = spec.layers + 1;
     match layers {
         Some(0) => Err(BackendError::Unsupported(
-            "0 layers on the GPU; expected at least 1, or the processor as the device".to_owned(),
+            "0 layers on the GPU; expected at least 1, or the CPU as the device".to_owned(),
         )),
         Some(n) if n < all => Ok((format!("{gpus} ({n} of {all} layers)"), n as i32)),
-        // llama.cpp's own word for all is a negative number
+        // a negative number means all layers in llama.cpp
         _ => Ok((gpus, -1)),
     }
 }
@@ -221,7 +221,7 @@ fn no_tokenizer(model: &Model) -> Option<(String, usize)> {
     (!has).then(|| (format!("{architecture}.vocab_size"), model.spec.vocab_size))
 }
 
-/// Refuses a model that llama.cpp reads differently than our loader: the comparison of the two would be none.
+/// Refuses a model that llama.cpp reads differently from our loader: comparing the two backends would be meaningless.
 fn agrees(weights: &Weights, spec: &ModelSpec, limits: &Limits) -> Result<(), BackendError> {
     let vocab = weights.vocab_size();
     if vocab != spec.vocab_size {
@@ -232,10 +232,10 @@ fn agrees(weights: &Weights, spec: &ModelSpec, limits: &Limits) -> Result<(), Ba
     }
     if spec.moe.as_ref().is_some_and(|moe| !moe.normalize) {
         return Err(BackendError::Unsupported(
-            "this model's expert weights don't sum to 1, and llama.cpp makes them; the native backend runs it".to_owned(),
+            "this model's expert weights are not normalised, and llama.cpp normalises them; the native backend supports it".to_owned(),
         ));
     }
-    // llama.cpp knows no window in the llama architecture, and Mistral's files are of that.
+    // llama.cpp has no window in the llama architecture, which Mistral's files use.
     let matters = |window: &usize| *window < limits.context;
     let ours = spec.windows.iter().flatten().copied().min().filter(matters);
     let theirs = weights.window().filter(matters);

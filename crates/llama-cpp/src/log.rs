@@ -1,11 +1,11 @@
-//! Where llama.cpp's log goes: to `tracing`, one level down from what it calls it, and the last complaints of each
-//! thread to the error that follows them. Nothing reaches stdout or stderr.
+//! Forwards llama.cpp's log to `tracing`, one level lower, and keeps each thread's last error messages for the error that
+//! follows. Nothing reaches stdout or stderr.
 //!
-//! llama.cpp logs its failures and returns a null pointer, so without these lines an error could not say why.
+//! llama.cpp logs the reason of a failure and returns a null pointer, so an error needs these lines to state the reason.
 
 use std::cell::RefCell;
 
-/// How bad llama.cpp finds a line.
+/// llama.cpp's level of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
     Debug,
@@ -16,14 +16,14 @@ pub(crate) enum Level {
 
 #[derive(Default)]
 struct Lines {
-    /// The line being put together: llama.cpp hands out fragments.
+    /// The incomplete line: llama.cpp logs fragments.
     open: String,
     level: Option<Level>,
     complaints: Vec<String>,
 }
 
 impl Lines {
-    /// Adds a fragment and returns the lines that it ends.
+    /// Adds a fragment and returns the lines that it completes.
     fn take(&mut self, level: Option<Level>, text: &str) -> Vec<(Level, String)> {
         self.level = level.or(self.level);
         let level = self.level.unwrap_or(Level::Info);
@@ -44,15 +44,15 @@ thread_local! {
     static LINES: RefCell<Lines> = RefCell::default();
 }
 
-/// Most lines kept for an error.
+/// Maximum number of lines kept for an error.
 const KEPT: usize = 4;
 
 /// Takes a fragment; `level` is `None` where it continues the line before.
 pub(crate) fn fragment(level: Option<Level>, text: &str) {
-    // A thread that is ending has no lines any more: what it says is dropped.
+    // A thread that is ending has no lines any more: its messages are dropped.
     let finished = LINES.try_with(|lines| lines.borrow_mut().take(level, text)).unwrap_or_default();
     for (level, line) in finished {
-        // What llama.cpp calls a warning is a remark to Zonda's user, and its errors come back as ours.
+        // llama.cpp's warnings matter little to Zonda's users, and its errors are returned as ours.
         match level {
             Level::Error => tracing::warn!(target: "llama_cpp", "{line}"),
             Level::Warn => tracing::info!(target: "llama_cpp", "{line}"),
@@ -61,21 +61,21 @@ pub(crate) fn fragment(level: Option<Level>, text: &str) {
         }
     }
 }
-/// Forgets earlier complaints of this thread: called before what may fail.
+/// Forgets earlier error messages of this thread. Call it before an operation that may fail.
 pub(crate) fn forget() {
     LINES.with_borrow_mut(|lines| lines.complaints.clear());
 }
 
-/// `what`, and what llama.cpp said about it on this thread since [`forget`].
+/// `what`, and llama.cpp's error messages on this thread since [`forget`].
 pub(crate) fn explain(what: &str) -> String {
     let complaints = LINES.with_borrow_mut(|lines| std::mem::take(&mut lines.complaints));
     match complaints.join("; ") {
-        none if none.is_empty() => format!("llama.cpp {what} and did not say why"),
+        none if none.is_empty() => format!("llama.cpp {what} and gave no reason"),
         said => format!("llama.cpp {what}: {said}"),
     }
 }
 
-/// llama.cpp begins lines with the name of its function, which says nothing to a user.
+/// The line without the function name that llama.cpp puts in front, which means nothing to a user.
 fn without_function(line: &str) -> &str {
     match line.split_once(": ") {
         Some((name, rest)) if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => rest,
@@ -83,7 +83,7 @@ fn without_function(line: &str) -> &str {
     }
 }
 
-/// A failed assertion begins with the file it is in, whose folders are those of whoever compiled it.
+/// The message of a failed assertion without the folders of its source file, which are those of the machine that compiled it.
 pub(crate) fn without_folders(message: &str) -> &str {
     let file = message.split(": ").next().unwrap_or_default();
     match file.rfind(['/', '\\']) {
@@ -106,7 +106,7 @@ mod tests {
             explain("could not load x.gguf"),
             "llama.cpp could not load x.gguf: error loading model: bad magic; C:\\x is 3: too many"
         );
-        assert_eq!(explain("failed"), "llama.cpp failed and did not say why");
+        assert_eq!(explain("failed"), "llama.cpp failed and gave no reason");
     }
 
     #[test]
@@ -124,6 +124,6 @@ mod tests {
         assert_eq!(explain("failed"), "llama.cpp failed: line 6; line 7; line 8; line 9");
         fragment(Some(Level::Error), "old\n");
         forget();
-        assert_eq!(explain("failed"), "llama.cpp failed and did not say why");
+        assert_eq!(explain("failed"), "llama.cpp failed and gave no reason");
     }
 }

@@ -1,49 +1,49 @@
-//! What can be chosen when a model is opened.
+//! The options for opening a model.
 
 use std::fmt;
 use std::str::FromStr;
 use zonda_engine::forward::{BackendError, Limits};
 use zonda_engine::load::ModelSpec;
 
-/// Options of [`crate::LlamaCpp::open`]. The default suits one conversation on the processor.
+/// Options of [`crate::LlamaCpp::open`]. The default suits one conversation on the CPU.
 #[derive(Clone, Debug)]
 pub struct LlamaCppOptions {
-    /// What computes.
+    /// The device.
     pub device: Device,
-    /// Worker threads; `None`: one per CPU in [`LlamaCppOptions::cpus`], or as many as the system says.
+    /// Worker threads; `None`: one per CPU in [`LlamaCppOptions::cpus`], or per available CPU if that is empty.
     pub threads: Option<usize>,
-    /// CPUs to pin the threads to, one each. Ignored if there are fewer than threads; empty: the system places them.
+    /// CPUs to pin the threads to, one each. Ignored if there are fewer than threads; empty: threads are not pinned.
     pub cpus: Vec<usize>,
-    /// How keys and values are stored.
+    /// The type of the KV cache.
     pub kv_type: KvType,
-    /// One pass over keys and values without storing the scores. llama.cpp's rounds them to 16 bits on the processor,
-    /// whatever the type of the cache, so `false` is for comparing exact logits.
+    /// Flash attention: one pass over keys and values without storing the scores. On the CPU llama.cpp's rounds them to 16 bits
+    /// for any type of the cache; use `false` to compare exact logits.
     pub flash_attention: bool,
-    /// Maps the file instead of reading it. Weights that llama.cpp repacks are copied either way.
+    /// Maps the file instead of reading it. Weights that llama.cpp repacks are copied in both cases.
     pub mmap: bool,
     /// Sequences held at once.
     pub slots: usize,
     /// Longest sequence in tokens; `None`: the model's context, at most [`Limits::DEFAULT_CONTEXT`].
     pub context: Option<usize>,
-    /// KV room of all slots together, in tokens; `None`: every slot can fill its context.
+    /// KV cache size of all slots together, in tokens; `None`: every slot can fill its context.
     pub kv_tokens: Option<usize>,
     /// Tokens in one batch.
     pub batch_tokens: usize,
 }
 
-/// What a model is computed on.
+/// The device of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// The processor alone, even in a build that knows GPUs.
+    /// The CPU only, even in a build with GPU support.
     Cpu,
-    /// The GPUs that llama.cpp finds; none is an error.
+    /// The GPUs that llama.cpp finds; an error if there are none.
     Gpu {
-        /// How many layers they hold, the output head counted as one; `None`: all.
+        /// The number of layers on them, counting the output head as one; `None`: all.
         layers: Option<usize>,
     },
 }
 
-/// How keys and values are stored.
+/// The type of the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // ggml's names
 pub enum KvType {
@@ -91,7 +91,7 @@ impl LlamaCppOptions {
         self.threads.unwrap_or_else(|| if self.cpus.is_empty() { system() } else { self.cpus.len() }).max(1)
     }
 
-    /// The room that a model gets. llama.cpp counts in 32 bits, so larger figures are refused.
+    /// The limits of a model. llama.cpp uses 32-bit counts, so larger figures are refused.
     pub(crate) fn limits(&self, spec: &ModelSpec, max_slots: usize) -> Result<Limits, BackendError> {
         let context = Limits::context_of(spec, self.context)?;
         if self.slots == 0 || self.slots > max_slots {

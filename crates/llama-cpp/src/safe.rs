@@ -13,21 +13,21 @@ use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 
-/// Most threads in a pool, `GGML_MAX_N_THREADS`: as many as its mask of CPUs, its first field, has entries of one byte.
+/// Maximum number of threads in a pool, `GGML_MAX_N_THREADS`: the number of one-byte entries in its CPU mask, its first field.
 const MAX_THREADS: usize = std::mem::offset_of!(sys::ggml_threadpool_params, n_threads);
 
-/// What llama.cpp says of itself.
+/// llama.cpp's information on itself.
 #[derive(Debug)]
 pub(crate) struct Library {
     /// `0.6.0 (ggml 0.26.0)`
     pub version: String,
     /// Instruction sets and switches of each device library, as llama.cpp prints them.
     pub system: String,
-    /// Most slots of one context: its sequences but one, which exports borrow.
+    /// Maximum number of slots of one context: its sequences except one, which exports use.
     pub max_slots: usize,
 }
 
-/// Sets the library up on first use: its log, its devices.
+/// Initialises the library on first use: its log and its devices.
 pub(crate) fn library() -> &'static Library {
     static LIBRARY: OnceLock<Library> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -46,7 +46,7 @@ pub(crate) fn library() -> &'static Library {
     })
 }
 
-/// A device llama.cpp can compute on.
+/// A device of llama.cpp.
 #[derive(Debug)]
 pub(crate) struct RawDevice {
     pub name: String,
@@ -83,7 +83,7 @@ pub(crate) fn devices() -> Vec<RawDevice> {
 /// How weights are loaded.
 #[derive(Debug)]
 pub(crate) struct LoadOptions {
-    /// Layers on GPUs: 0 keeps to the processor, negative is all.
+    /// Layers on GPUs: 0 is CPU only, negative is all.
     pub gpu_layers: i32,
     pub mmap: bool,
     /// For a file without a tokenizer, which llama.cpp would refuse: the key of its vocabulary size, and the size.
@@ -154,7 +154,7 @@ impl Drop for Weights {
     }
 }
 
-/// How much a context holds and what runs it.
+/// The size of a context, and the threads that run it.
 #[derive(Debug)]
 pub(crate) struct ContextOptions<'a> {
     pub slots: usize,
@@ -169,10 +169,10 @@ pub(crate) struct ContextOptions<'a> {
     pub yarn_betas: Option<(f32, f32)>,
 }
 
-/// Why a batch did not go through.
+/// Why a batch failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum DecodeError {
-    /// There is no KV room for it; nothing was changed.
+    /// The KV cache has no room for it; nothing was changed.
     KvFull,
     Failed(String),
 }
@@ -238,7 +238,7 @@ impl Context {
         Ok(Context { context, _pool: pool, weights, slots, batch_tokens, rows: 0 })
     }
 
-    /// Extends sequences by the tokens of a batch; the rows it wants are then in [`Context::logits`].
+    /// Extends sequences by the tokens of a batch; the wanted rows are then in [`Context::logits`].
     pub fn decode(&mut self, tokens: &mut Tokens) -> Result<(), DecodeError> {
         let n = tokens.ids.len();
         self.rows = 0;
@@ -275,7 +275,7 @@ impl Context {
         }
     }
 
-    /// The rows that the last batch wanted, `[rows, vocab]`, in its order. Waits for the device.
+    /// The wanted rows of the last batch, `[rows, vocab]`, in its order. Waits for the device.
     pub fn logits(&mut self) -> Result<&[f32], String> {
         if self.rows == 0 {
             return Ok(&[]);
@@ -290,7 +290,7 @@ impl Context {
         Ok(unsafe { std::slice::from_raw_parts(data, self.rows * self.weights.vocab_size()) })
     }
 
-    /// Forgets a sequence's positions from `start` on; `false` if its memory can't be cut there.
+    /// Removes a sequence's positions from `start` on; `false` if its memory can't be cut there.
     pub fn forget(&mut self, slot: usize, start: usize) -> bool {
         let (Ok(slot), Ok(start)) = (i32::try_from(slot), i32::try_from(start)) else { return false };
         if slot as usize >= self.slots {
@@ -367,7 +367,7 @@ impl Drop for Context {
     }
 }
 
-/// A batch being put together; reused, so that decoding does not allocate.
+/// A batch under construction; reused, so that decoding does not allocate.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
     ids: Vec<sys::llama_token>,
@@ -479,7 +479,7 @@ unsafe fn text(string: *const c_char) -> String {
     if string.is_null() {
         return String::new();
     }
-    // SAFETY: the caller's word.
+    // SAFETY: not null, and the caller guarantees that the string ends with a zero.
     unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
 }
 
@@ -497,8 +497,8 @@ unsafe extern "C" fn on_log(level: sys::ggml_log_level, string: *const c_char, _
     let _ = catch_unwind(AssertUnwindSafe(|| log::fragment(level, &string)));
 }
 
-/// Called before llama.cpp ends the process because an assertion failed: its reason is the last line on stderr, where a
-/// parent process finds it. Without this it would be followed by a backtrace.
+/// Called before llama.cpp ends the process after a failed assertion. It prints the reason as the last line on stderr, where a
+/// parent process finds it; without it a backtrace would follow.
 unsafe extern "C" fn on_abort(message: *const c_char) {
     // SAFETY: llama.cpp passes a string that lives until this returns.
     let message = unsafe { text(message) };

@@ -1,4 +1,4 @@
-//! What llama.cpp says about this build and this machine: its version, instruction sets and devices.
+//! llama.cpp's information on this build and this machine: version, instruction sets and devices.
 
 use crate::safe;
 
@@ -11,13 +11,13 @@ pub struct DeviceInfo {
     pub description: String,
     /// Whether `--device gpu` would use it.
     pub gpu: bool,
-    /// All of its memory, in bytes; 0 where it doesn't say.
+    /// Its total memory in bytes; 0 if unknown.
     pub memory_total: u64,
-    /// What was free when asked, in bytes.
+    /// Its free memory at the time of the call, in bytes.
     pub memory_free: u64,
 }
 
-/// The devices that are present and that this build has code for.
+/// The present devices that this build supports.
 pub fn devices() -> Vec<DeviceInfo> {
     let info = |d: safe::RawDevice| DeviceInfo {
         name: d.name,
@@ -29,7 +29,7 @@ pub fn devices() -> Vec<DeviceInfo> {
     safe::devices().into_iter().map(info).collect()
 }
 
-/// Why there is no GPU to compute on; `None` if there is one.
+/// Why no GPU can be used; `None` if one can.
 pub fn no_gpu() -> Option<String> {
     let devices = devices();
     if devices.iter().any(|d| d.gpu) {
@@ -44,14 +44,14 @@ pub fn no_gpu() -> Option<String> {
     let built: Vec<_> = kinds.iter().filter(|(_, built)| *built).map(|(name, _)| *name).collect();
     if built.is_empty() {
         return Some(
-            "this program's llama.cpp is built for the processor only; build it with the feature cuda, metal, vulkan \
-             or rocm to use a GPU"
+            "this program's llama.cpp is built for the CPU only; build it with the feature cuda, metal, vulkan or rocm to \
+             use a GPU"
                 .to_owned(),
         );
     }
     let found: Vec<_> = devices.iter().map(|d| d.name.as_str()).collect();
     Some(format!(
-        "llama.cpp is built with {}, and finds no GPU: only {}",
+        "llama.cpp is built with {}, but finds no GPU, only {}",
         built.join(" and "),
         found.join(", ")
     ))
@@ -62,14 +62,14 @@ pub fn version() -> &'static str {
     &safe::library().version
 }
 
-/// The processor's instruction sets that this build uses: `avx512 (VNNI, BF16)`. They are fixed when it is compiled.
+/// The instruction sets of this build, such as `avx512 (VNNI, BF16)`. They are fixed at compile time.
 pub fn instruction_sets() -> String {
     describe(&safe::library().system)
 }
 
 /// Sums up `llama_print_system_info`: `CPU : AVX2 = 1 | AVX512 = 1 | AVX512_VNNI = 1 | LLAMAFILE = 1 | `.
 fn describe(system: &str) -> String {
-    /// Families, best first, with their extensions worth telling apart and what these are called there.
+    /// Families, best first, with the extensions to report: llama.cpp's name and ours.
     const FAMILIES: &[(&str, &[(&str, &str)])] = &[
         ("AVX512", &[("AVX512_VNNI", "VNNI"), ("AVX512_BF16", "BF16"), ("AMX_INT8", "AMX")]),
         ("AVX2", &[("AVX_VNNI", "VNNI"), ("FMA", "FMA"), ("F16C", "F16C")]),

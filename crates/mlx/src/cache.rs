@@ -1,6 +1,6 @@
-//! The KV cache: per slot and layer one array of keys and one of values, which grow in steps.
+//! The KV cache: one array of keys and one of values per slot and layer, which grow in steps.
 //!
-//! Arrays are values, so sharing a prefix shares them; MLX copies when one of the sharers writes.
+//! Arrays are values, so sharing a prefix shares them; MLX copies when one of the owners writes.
 
 use crate::options::KV_STEP;
 use crate::safe::{Array, Dtype, List, Ops, Result};
@@ -18,10 +18,10 @@ pub(crate) struct Cache {
     dtype: Dtype,
 }
 
-/// What one slot holds.
+/// The contents of one slot.
 #[derive(Debug, Default)]
 struct KvSlot {
-    /// Tokens that count; the arrays may hold more, which will be overwritten.
+    /// Valid tokens; the arrays may hold more, which will be overwritten.
     len: usize,
     /// Per layer `[1, kv_heads, a multiple of KV_STEP, head_dim]`; empty before the first token.
     layers: Vec<Option<KeysValues>>,
@@ -47,7 +47,7 @@ impl Cache {
         self.slots[slot].len
     }
 
-    /// Refuses a batch whose tokens don't fit the room of all slots together.
+    /// Refuses a batch that does not fit into the cache.
     pub fn check_room(&self, batch: &Batch<'_>) -> std::result::Result<(), BatchError> {
         let pages = |tokens: usize| tokens.div_ceil(KV_STEP);
         let used: usize = self.slots.iter().map(|slot| pages(slot.len)).sum();
@@ -68,7 +68,7 @@ impl Cache {
         let tokens = new.keys.shape()[2];
         let slot = &mut self.slots[slot];
         slot.layers.resize(self.layers, None);
-        // taken out, so that nothing but the update holds the old arrays and they can be overwritten
+        // taken out, so that only the update owns the old arrays and they can be overwritten
         let old = slot.layers[layer].take();
         let (heads, width) = (self.kv_heads, self.head_dim);
         let (from, to) = ([0, 0, start, 0], [1, heads, start + tokens, width]);
@@ -83,7 +83,7 @@ impl Cache {
         Ok(written)
     }
 
-    /// Every array that a batch has written, to be computed with its logits.
+    /// Every array that a batch has written, to be evaluated together with its logits.
     pub fn written<'a>(&'a self, batch: &'a Batch<'_>) -> impl Iterator<Item = &'a Array> {
         let layers = batch.spans.iter().flat_map(|span| self.slots[span.slot].layers.iter().flatten());
         layers.flat_map(|layer| [&layer.keys, &layer.values])
@@ -96,7 +96,7 @@ impl Cache {
         }
     }
 
-    /// Keeps at most `len` tokens; an emptied slot gives its memory back.
+    /// Keeps at most `len` tokens; an emptied slot frees its memory.
     pub fn truncate(&mut self, slot: Slot, len: usize) -> usize {
         let slot = &mut self.slots[slot];
         slot.len = slot.len.min(len);

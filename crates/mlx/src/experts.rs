@@ -3,7 +3,7 @@
 use crate::safe::{Array, Dtype, Ops, Result};
 use crate::weights::{Experts, Matrix};
 
-/// Picks from which tokens are sorted by expert, so that each expert's are multiplied together.
+/// From this number of picks on, tokens are sorted by expert, so that each expert processes its tokens together.
 const SORT_FROM: usize = 64;
 
 impl Experts {

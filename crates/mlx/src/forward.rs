@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use zonda_engine::forward::{Batch, Logits, Slot, Span};
 
-/// One span of a batch, as attention needs it.
+/// One span of a batch, for attention.
 struct AttendedSpan {
     slot: Slot,
-    /// Its tokens' rows in the batch.
+    /// The rows of its tokens in the batch.
     rows: std::ops::Range<usize>,
     /// The position of its first token.
     start: usize,
-    /// By window: what its tokens see.
+    /// By window: the positions its tokens attend to.
     views: BTreeMap<Option<usize>, View>,
 }
 
@@ -27,7 +27,7 @@ struct View {
 }
 
 impl Mlx {
-    /// One step: notes every span's tokens through every layer, has all of it computed, and copies the wanted logits.
+    /// One step: builds the graph of all spans and layers, evaluates it, and copies the wanted logits.
     pub(crate) fn step(&mut self, batch: &Batch<'_>, out: &mut Logits) -> Result<()> {
         out.reset(batch.rows(), self.spec.vocab_size);
         if batch.spans.is_empty() {
@@ -153,7 +153,7 @@ fn own(ops: &Ops, x: &Array, span: &AttendedSpan) -> Result<Array> {
     ops.transpose(&batched, &[0, 2, 1, 3])
 }
 
-/// What a span's tokens see through a window.
+/// The positions that a span's tokens attend to through a window.
 fn view(ops: &Ops, span: &Span<'_>, window: Option<usize>) -> Result<View> {
     let tokens = span.tokens.len();
     let end = span.start + tokens;

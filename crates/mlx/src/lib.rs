@@ -1,16 +1,16 @@
-//! The MLX backend: Apple's array library, on Metal (macOS), on the processor or on CUDA (Linux).
+//! The MLX backend: Apple's array library, on Metal (macOS), the CPU or CUDA (Linux).
 //!
-//! * [`options`] is what can be chosen at opening;
-//! * `sys` and `shim.h` bridge the operations of MLX that are used; `safe` is the only file that calls them;
-//! * `weights` brings a model's tensors, of any format, into MLX's arrays, `regroup` those that ggml quantised;
-//! * `cache` holds keys and values, one growing pair of arrays a layer and slot;
+//! * [`options`]: the options for opening a model;
+//! * `sys` and `shim.h` bridge the operations of MLX in use; `safe` is the only file that calls them;
+//! * `weights` converts a model's tensors, of any format, to MLX's arrays; `regroup` converts ggml's quantised types;
+//! * `cache` is the KV cache: one growing pair of arrays per layer and slot;
 //! * `forward` is the main path: embed → layers → head; `experts` is the feed-forward half of mixtures.
 //!
-//! A step notes all its operations and has MLX compute them at once. Tokens of all slots go through the projections
-//! together; attention is per slot, each with its own cache. A token's logits may differ in the last bits with what else
-//! is in the batch: matrix products pick kernels by the number of rows.
+//! A step builds a graph of all its operations, which MLX then evaluates at once. The projections process the tokens of all
+//! slots together; attention is per slot, with its own cache. The last bits of a token's logits may depend on the rest of the
+//! batch: matrix products choose kernels by the number of rows.
 //!
-//! MLX's streams belong to threads, so a model is opened, used and dropped on one.
+//! MLX's streams belong to threads, so a model must be opened, used and dropped on one thread.
 
 mod cache;
 mod experts;
@@ -40,13 +40,13 @@ pub struct Mlx {
     cache: Cache,
     /// Positions per radian, `[head_dim / 2]`
     periods: Array,
-    /// What scores are multiplied by.
+    /// The factor of attention scores.
     scale: f32,
-    /// The type that is computed in.
+    /// The type of the computation.
     compute: Dtype,
 }
 
-/// The GPU that [`Device::Gpu`] would use, if this MLX has one.
+/// The GPU that [`Device::Gpu`] would use, if there is one.
 pub fn gpu() -> Option<String> {
     safe::gpu()
 }
@@ -55,8 +55,8 @@ impl Mlx {
     /// Loads a model of any format, checking that every weight is finite. It belongs to the calling thread.
     ///
     /// # Errors
-    /// If the model's tensors don't fit its spec, hold NaN or infinity, or don't fit into memory; if there is no GPU where
-    /// one was asked for; or if the library that is loaded is not the version this was compiled against.
+    /// If the model's tensors don't fit its spec, contain NaN or infinity, or don't fit into memory; if a GPU was requested and
+    /// there is none; or if the loaded library is not the version this was compiled against.
     pub fn open(model: &Model, options: &MlxOptions) -> Result<Mlx, BackendError> {
         let spec = model.spec.clone();
         let limits = options.limits(&spec)?;
@@ -134,17 +134,17 @@ impl Backend for Mlx {
     }
 }
 
-/// The version of the MLX that is loaded.
+/// The version of the loaded MLX library.
 ///
 /// # Errors
-/// If it is another one than this program was compiled against: signatures and layouts change between patch releases.
+/// If it differs from the version this program was compiled against: signatures and layouts change between patch releases.
 pub fn version() -> Result<String, BackendError> {
     let (loaded, compiled) = safe::versions();
     if loaded == compiled {
         return Ok(loaded);
     }
     Err(BackendError::Unsupported(format!(
-        "the MLX library that was loaded is version {loaded}, and this program was compiled against {compiled}; \
+        "the loaded MLX library is version {loaded}, but this program was compiled against {compiled}; \
          point LD_LIBRARY_PATH (macOS: DYLD_LIBRARY_PATH) at MLX {compiled}"
     )))
 }
@@ -155,5 +155,5 @@ pub fn no_gpu() -> String {
         "macos" => "MLX uses one through Metal, on Apple silicon",
         _ => "the wheel mlx-cuda-13 holds the library for NVIDIA's, which LD_LIBRARY_PATH can name",
     };
-    format!("the MLX library that was loaded finds no GPU; {wheel}")
+    format!("the loaded MLX library finds no GPU; {wheel}")
 }

@@ -1,52 +1,50 @@
-//! What can be chosen when a model is opened.
+//! The options for opening a model.
 
 use std::fmt;
 use std::str::FromStr;
 use zonda_engine::forward::{BackendError, Limits};
 use zonda_engine::load::ModelSpec;
 
-/// KV caches grow by so many tokens at a time; the page that [`Limits`] count in.
+/// The KV cache grows by this many tokens at a time: the page size in [`Limits`].
 pub(crate) const KV_STEP: usize = 256;
 
-/// Options of [`crate::Mlx::open`]. The default suits one conversation on the processor.
+/// Options of [`crate::Mlx::open`]. The default suits one conversation on the CPU.
 #[derive(Clone, Debug)]
 pub struct MlxOptions {
-    /// What computes.
+    /// The device.
     pub device: Device,
-    /// Threads of the BLAS that multiplies on the processor; `None`: as many as the system says. Set for the whole
-    /// process.
+    /// Threads of the BLAS for matrix products on the CPU; `None`: one per available CPU. Set for the whole process.
     pub threads: Option<usize>,
-    /// The type that is computed in, and of matrices that are not quantised; `None`: on a GPU the model's own; on the
-    /// processor, where MLX multiplies f32 several times faster than anything else, f32 if the model fits into a third of
-    /// the memory so, else its own.
+    /// The type of the computation and of unquantised matrices. `None`: on a GPU the model's own type; on the CPU, where MLX's f32
+    /// products are several times faster than others, f32 if the model fits into a third of the memory, else its own type.
     pub compute: Option<Compute>,
-    /// How keys and values are stored; `None`: in the type that is computed in.
+    /// The type of the KV cache; `None`: the type of the computation.
     pub kv_type: Option<KvType>,
-    /// Quantises float weights while loading, and computes with them as they are then.
+    /// Quantises float weights while loading, and computes with the quantised ones.
     pub quantize: Option<Quantization>,
-    /// Whether quantised weights are held as floats; `None`: on the processor, if they fit into a third of the memory so.
-    /// Either way it is the same function.
+    /// Whether quantised weights are converted to floats; `None`: on the CPU, if they fit into a third of the memory. The computed
+    /// function is the same in both cases.
     pub dequantize: Option<bool>,
     /// Sequences held at once.
     pub slots: usize,
     /// Longest sequence in tokens; `None`: the model's context, at most [`Limits::DEFAULT_CONTEXT`].
     pub context: Option<usize>,
-    /// KV room of all slots together, in tokens; `None`: every slot can fill its context.
+    /// KV cache size of all slots together, in tokens; `None`: every slot can fill its context.
     pub kv_tokens: Option<usize>,
     /// Tokens in one batch.
     pub batch_tokens: usize,
 }
 
-/// What a model is computed on.
+/// The device of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// The processor.
+    /// The CPU.
     Cpu,
-    /// The GPU: Metal on macOS, CUDA on Linux. None is an error.
+    /// The GPU: Metal on macOS, CUDA on Linux. An error if there is none.
     Gpu,
 }
 
-/// What is computed in.
+/// The type of the computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the published names
 pub enum Compute {
@@ -55,7 +53,7 @@ pub enum Compute {
     BF16,
 }
 
-/// How keys and values are stored.
+/// The type of the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the published names
 pub enum KvType {
@@ -78,7 +76,7 @@ impl FromStr for KvType {
 /// How float weights are quantised while loading: MLX's affine quantisation, with a scale and a bias per group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quantization {
-    /// Bits of a value.
+    /// Bits per value.
     pub bits: usize,
     /// Values that share a scale and a bias.
     pub group_size: usize,

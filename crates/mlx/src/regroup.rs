@@ -1,4 +1,4 @@
-//! ggml's quantised types in MLX's terms: groups of 32 with a scale and a bias in `f32`, the same values exactly.
+//! ggml's quantised types in MLX's form: groups of 32 with a scale and a bias in `f32`, with exactly the same values.
 //!
 //! `x = d·(q − 8)` is `d·q + (−8d)`; the K types' scales are products of a 16-bit float and 6 bits, which `f32` holds. Types
 //! with groups of 16 (Q6_K, Q2_K, Q3_K) have no such form. Layouts as in ggml's `ggml-common.h`.
@@ -10,13 +10,13 @@ use zonda_engine::load::{DType, Tensor};
 /// Values that share a scale and a bias.
 pub(crate) const GROUP: usize = 32;
 
-/// A matrix of ggml's in MLX's quantisation.
+/// A ggml matrix in MLX's quantisation.
 #[derive(Debug, Default)]
 pub(crate) struct Regrouped {
     pub bits: usize,
     /// Low bits first.
     pub codes: Vec<u8>,
-    /// One a group.
+    /// One per group.
     pub scales: Vec<f32>,
     pub biases: Vec<f32>,
 }

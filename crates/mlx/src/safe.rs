@@ -1,8 +1,7 @@
 //! MLX's arrays and operations as safe Rust: the only file that calls the bridge.
 //!
-//! An operation only notes what is to be computed; [`Ops::eval`] and [`Ops::read`] compute it. Arrays are values: an
-//! operation never changes its inputs, and [`Array::clone`] shares. MLX reuses the memory of an input that nothing else
-//! holds any more, which is how a KV cache is written in place.
+//! Operations are lazy; [`Ops::eval`] and [`Ops::read`] compute them. Arrays are values: an operation never changes its inputs,
+//! and [`Array::clone`] shares. MLX reuses the memory of an input that has no other owner, so a KV cache is written in place.
 
 use crate::sys::ffi;
 use cxx::UniquePtr;
@@ -11,7 +10,7 @@ use zonda_engine::forward::BackendError;
 
 pub(crate) use ffi::Dtype;
 
-/// What MLX said went wrong.
+/// An error message of MLX.
 #[derive(Debug)]
 pub(crate) struct Error(String);
 
@@ -35,23 +34,23 @@ impl From<Error> for BackendError {
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// The version of the MLX that is loaded, and of the one that this was compiled against.
+/// The version of the loaded MLX, and of the one that this was compiled against.
 pub(crate) fn versions() -> (String, String) {
     (ffi::version(), ffi::built_against())
 }
 
-/// The GPU's name, if this MLX can use one.
+/// The GPU's name, if there is one.
 pub(crate) fn gpu() -> Option<String> {
     ffi::has_gpu().then(|| ffi::gpu_name().unwrap_or_else(|_| "gpu".to_owned()))
 }
 
-/// The bytes MLX takes before it refuses.
+/// MLX's memory limit in bytes.
 pub(crate) fn memory_limit() -> usize {
     ffi::memory_limit()
 }
 
-/// Sets the threads of the BLAS that MLX multiplies `f32` matrices with on the processor, for the whole process. Returns how
-/// many it has and what it is: 1 and nothing for the plain one that comes with MLX.
+/// Sets the threads of the BLAS that MLX uses for `f32` matrices on the CPU, for the whole process. Returns the number of threads
+/// and the BLAS's name: 1 and an empty name for the plain one that comes with MLX.
 pub(crate) fn set_blas_threads(threads: usize) -> (usize, String) {
     let threads = ffi::set_blas_threads(i32::try_from(threads).unwrap_or(i32::MAX)).max(1) as usize;
     (threads, ffi::blas_name())
@@ -78,7 +77,7 @@ pub(crate) fn size(dtype: Dtype) -> usize {
     }
 }
 
-/// An array, or the promise of one. Not `Send`: it belongs to the thread of the [`Ops`] that made it.
+/// An array, possibly not computed yet. Not `Send`: it belongs to the thread of the [`Ops`] that made it.
 pub(crate) struct Array(UniquePtr<ffi::Array>);
 
 impl Array {
@@ -87,7 +86,7 @@ impl Array {
         ffi::shape_of(&self.0).into_iter().map(|dim| dim.max(0) as usize).collect()
     }
 
-    /// Where its values are in memory, once it is computed.
+    /// The address of its values, once it is computed.
     #[cfg(test)]
     pub fn address(&self) -> Result<usize> {
         Ok(ffi::address_of(&self.0)?)

@@ -1,4 +1,4 @@
-//! A model's tensors as arrays of MLX: matrices as floats or quantised, norms and biases in the type computed in.
+//! A model's tensors as MLX arrays: matrices as floats or quantised, norms and biases in the type of the computation.
 
 use crate::options::{Compute, MlxOptions, Quantization};
 use crate::regroup::regroup;
@@ -90,7 +90,7 @@ impl Matrix {
     }
 }
 
-/// How a model is to be held, decided once.
+/// The form in which a model's weights are held, decided once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WeightFormat {
     /// The type of activations, norms, scales, and of matrices that are not quantised.
@@ -111,7 +111,7 @@ impl WeightFormat {
             Some(Compute::F32) => Dtype::F32,
             Some(Compute::F16) => Dtype::F16,
             Some(Compute::BF16) => Dtype::BF16,
-            // quantised matrices meet f32 as fast as anything
+            // quantised matrices are multiplied with f32 as fast as with other types
             None if !gpu && (fits || quantized || options.quantize.is_some()) => Dtype::F32,
             None => own_type(model),
         };
@@ -153,7 +153,7 @@ impl Weights {
         Ok(Weights { embedding, layers, output_norm, head })
     }
 
-    /// How the matrices are held, those with most bytes first: `q4_g64+f32`.
+    /// The forms of the matrices, most bytes first: `q4_g64+f32`.
     pub fn describe(&self) -> String {
         let mut bytes: BTreeMap<String, usize> = BTreeMap::new();
         let mut add = |m: &Matrix| {
@@ -178,7 +178,7 @@ impl Weights {
 }
 
 impl Matrix {
-    /// What it is held as, and in how many bytes.
+    /// Its form and its size in bytes.
     fn name_and_bytes(&self) -> (String, usize) {
         let count = |a: &Array| a.shape().iter().product::<usize>();
         match self {
@@ -201,7 +201,7 @@ impl Matrix {
     }
 }
 
-/// What reading one tensor needs to know.
+/// The context for reading one tensor.
 struct Loader<'a> {
     model: &'a Model,
     ops: &'a Ops,
@@ -243,14 +243,14 @@ impl Loader<'_> {
         })
     }
 
-    /// A norm or a bias, in the type computed in.
+    /// A norm or a bias, in the type of the computation.
     fn vector(&self, role: TensorRole) -> Result<Array, BackendError> {
         let vector = self.floats(&self.model.tensor(role)?)?;
         self.ops.eval(&List::from_iter([&vector]))?;
         Ok(vector)
     }
 
-    /// A matrix as the format says, in memory.
+    /// A matrix in the chosen form, evaluated.
     fn matrix(&self, role: TensorRole) -> Result<Matrix, BackendError> {
         let matrix = self.planned(role)?;
         self.ops.eval(&matrix.arrays().into_iter().collect())?;
@@ -301,7 +301,7 @@ impl Loader<'_> {
         ))
     }
 
-    /// A matrix as the format says.
+    /// A matrix in the chosen form.
     fn planned(&self, role: TensorRole) -> Result<Matrix, BackendError> {
         if let Some(affine) = self.model.affine(role)? {
             return self.affine(&affine);
@@ -331,7 +331,7 @@ impl Loader<'_> {
         }
     }
 
-    /// A matrix that MLX quantised.
+    /// A matrix quantised by MLX.
     fn affine(&self, affine: &AffineTensor) -> Result<Matrix, BackendError> {
         let words = affine.shape[1] * affine.affine.bits / 32;
         self.held(Quantized {
@@ -343,7 +343,7 @@ impl Loader<'_> {
         })
     }
 
-    /// A matrix of ggml's in MLX's quantisation: the same values.
+    /// A ggml matrix in MLX's quantisation, with the same values.
     fn regrouped(
         &self,
         tensor: &Tensor,
@@ -363,7 +363,7 @@ impl Loader<'_> {
         }))
     }
 
-    /// A tensor's values in the type computed in.
+    /// A tensor's values in the type of the computation.
     fn floats(&self, tensor: &Tensor) -> Result<Array, BackendError> {
         check_finite(tensor)?;
         let array = match float_type(tensor.dtype) {
@@ -374,7 +374,7 @@ impl Loader<'_> {
     }
 }
 
-/// Whether a float matrix is quantised while loading: the router's few values decide too much, and rows are whole groups.
+/// Whether a float matrix is quantised while loading: its rows must be whole groups, and the router is too sensitive.
 fn quantizes(role: TensorRole, tensor: &Tensor, to: Quantization) -> bool {
     !matches!(role, TensorRole::Layer(_, LayerTensor::Router)) && tensor.cols().is_multiple_of(to.group_size)
 }

@@ -7,10 +7,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use zonda_convert::{SynthSpec, synth, synth_archs};
 use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, BackendError, Batch, BatchError, Logits, Slot, Span, Want};
 use zonda_engine::load::Model;
-use zonda_convert::{SynthSpec, synth, synth_archs};
 use zonda_engine::quant::Mix;
 
 /// Writes a tiny model with random weights and opens it.

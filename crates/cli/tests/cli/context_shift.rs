@@ -93,7 +93,7 @@ fn a_long_prompt_is_cut_or_refused_and_an_answer_may_have_no_limit() {
     let (kept, gone) = (cut["prompt_tokens"].as_u64().unwrap(), cut["truncated_tokens"].as_u64().unwrap());
     assert!(kept <= 50 && kept + gone > 100, "{cut}");
     mock(&["--context-shift", "--keep", "-1", long])
-        .fails(1, &["are to be kept of a context of 50", "--keep"]);
+        .fails(1, &["are to be kept when the context of 50 is full", "--keep"]);
     mock(&["--context-shift", "--keep", "-2", "hi"]).fails(2, &["--keep", "-1 for the whole prompt"]);
     mock(&["--keep", "3", "hi"]).fails(2, &["--context-shift"]);
     let quiet = mock(&["--quiet", "--context-shift", long]);

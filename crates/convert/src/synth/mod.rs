@@ -1,8 +1,7 @@
-//! Models with random weights in the exact shapes of real ones: speed does not depend on the values.
+//! Models with random weights in the exact shapes of real ones; speed does not depend on the values.
 //!
-//! A model is a function of its shape and a seed: every type and format of one seed holds the same weights, rounded
-//! as that type does, so errors of quantisation can be measured on them. A generated tokenizer and chat template come
-//! with them.
+//! A model is a function of its shape and a seed: every type and format of one seed has the same weights, rounded to that
+//! type, so quantisation errors can be measured on them. They include a generated tokenizer and chat template.
 
 mod random;
 mod shapes;
@@ -23,7 +22,7 @@ use zonda_engine::quant::Mix;
 /// Returns the bytes of the file, or of the folder's weights.
 ///
 /// # Errors
-/// What the file system says; a type the format has no tensors of.
+/// If the file system fails, or the format has no tensors of this type.
 pub fn synth(
     arch: &SynthSpec,
     mix: Mix,

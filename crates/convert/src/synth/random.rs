@@ -1,5 +1,5 @@
-//! Random weights by counter: each value is a function of the seed, its tensor and its place, so that it is the same
-//! whoever computes it and in whatever order.
+//! Counter-based random weights: each value is a function of the seed, its tensor and its index, independent of the order of
+//! computation.
 
 use crate::error::ConvertError;
 use crate::weights::{Rows, Weights};

@@ -1,14 +1,14 @@
-//! The shapes that can be made: those of published models, from their `config.json`, and tiny ones for tests.
+//! The available shapes: those of published models, from their `config.json`, and tiny ones for tests.
 
 use crate::error::ConvertError;
 use zonda_engine::load::{Architecture, ModelSpec, Moe, Rope, RopePairing, RopeScaling};
 
-/// A model to make.
+/// A synthetic model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SynthSpec {
     /// Its name on the command line.
     pub name: &'static str,
-    /// Whose shape it is.
+    /// The model with this shape.
     pub about: &'static str,
     /// The shape.
     pub spec: ModelSpec,
@@ -18,7 +18,7 @@ impl SynthSpec {
     /// The shape of this name.
     ///
     /// # Errors
-    /// If there is none; the message lists those there are.
+    /// If there is none; the message lists all names.
     pub fn find(name: &str) -> Result<SynthSpec, ConvertError> {
         let all = synth_archs();
         let known = all.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");

@@ -1,4 +1,4 @@
-//! A tokenizer for models that have none: byte-level BPE trained on common words, filled up with invented words.
+//! A tokenizer for synthetic models: byte-level BPE trained on common words, filled up with invented words.
 //!
 //! English text comes to two or three tokens a word, every text can be written (all 256 bytes are tokens), and what a random
 //! model says can be read aloud. The chat template is ChatML.
@@ -10,7 +10,7 @@ use zonda_engine::tokenize::byte_alphabet;
 
 /// Common words, the commonest first.
 const WORDS: &str = include_str!("words.txt");
-/// Merges learned at most; there are not many more to learn from these words.
+/// Maximum number of merges; these words have few more.
 const MAX_MERGES: usize = 2500;
 /// Tokens 0 to 4: unknown, begin and end of a text, begin and end of a turn.
 const SPECIAL: [&str; 5] = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"];

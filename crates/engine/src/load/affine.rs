@@ -1,4 +1,4 @@
-//! MLX's affine quantisation: what `config.json` says of it, and matrices stored that way.
+//! MLX's affine quantisation: its description in `config.json`, and matrices stored in it.
 //!
 //! As `mlx-lm` writes and reads it: the matrix `X.weight` becomes three tensors. `X.weight` holds codes in 32-bit words,
 //! low bits first (value `i` of a row is bits `i·b..(i+1)·b` of the row's little-endian bytes), `X.scales` and `X.biases`
@@ -37,7 +37,7 @@ impl std::fmt::Display for Affine {
     }
 }
 
-/// What a `config.json` says of its model's quantisation. Which matrices are quantised, the tensors tell.
+/// The quantisation described in a `config.json`. Which matrices are quantised is determined by the tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Quantization {
     default: Affine,
@@ -58,7 +58,7 @@ impl Quantization {
                     let own = affine(&Object { path: object.path, prefix: object.prefix, object: own })?;
                     overrides.insert(path.clone(), own);
                 }
-                // A layer that is not quantised, which its tensors say, too.
+                // A layer that is not quantised, as its tensors also show.
                 Json::Bool(_) => {}
                 other => {
                     let runs = "group_size, bits, mode and objects for single layers are read";
@@ -92,14 +92,14 @@ fn affine(object: &Object<'_>) -> Result<Affine, LoadError> {
     })
 }
 
-/// A matrix as MLX stores it quantised.
+/// A matrix in MLX's quantisation, as stored.
 #[derive(Clone, Debug)]
 pub struct AffineTensor {
     /// The name of the codes in the file.
     pub name: String,
     /// Bits and group size.
     pub affine: Affine,
-    /// The shape of the values it stands for, `[out, in]`.
+    /// The shape of the dequantised matrix, `[out, in]`.
     pub shape: Vec<usize>,
     /// `[out, in / group_size]`
     pub scales: Tensor,
@@ -110,7 +110,7 @@ pub struct AffineTensor {
 }
 
 impl AffineTensor {
-    /// The codes: `in · bits / 32` little-endian words of 32 bits a row.
+    /// The codes: `in · bits / 32` little-endian 32-bit words per row.
     pub fn codes(&self) -> &[u8] {
         self.codes.bytes()
     }
@@ -128,7 +128,7 @@ impl AffineTensor {
         (u16::from_le_bytes([row[byte], high]) >> shift & mask) as u8
     }
 
-    /// The matrix in a type that other backends run: Q4_1, where that is exact, else f32.
+    /// The matrix in a type that other backends support: Q4_1 if that is exact, else f32.
     pub fn to_tensor(&self) -> Tensor {
         let (scales, biases) = (self.scales.to_f32(), self.biases.to_f32());
         let exact = |v: &f32| f16::from_f32(*v).to_f32() == *v;
@@ -152,7 +152,7 @@ impl AffineTensor {
         Tensor::owned(self.name.clone(), dtype, self.shape.clone(), bytes.into())
     }
 
-    /// Blocks of a scale, a minimum and 32 codes: one or more a group. Value `i` of a block is the low half of byte `i`
+    /// Blocks of a scale, a minimum and 32 codes, one or more per group. Value `i` of a block is the low half of byte `i`
     /// there, value `16 + i` the high half.
     fn q4_1(&self, scales: &[f32], biases: &[f32]) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.codes().len() / 16 * 20);

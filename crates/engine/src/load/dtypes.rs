@@ -1,4 +1,4 @@
-//! [`StoredType`]: every tensor type a file may hold, including those Zonda recognises but doesn't run.
+//! [`StoredType`]: every tensor type in files, including those that Zonda recognises but does not support.
 
 use std::fmt;
 use zonda_kernels::DType;
@@ -6,14 +6,14 @@ use zonda_kernels::DType;
 /// The type of a stored tensor.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StoredType {
-    /// A type Zonda runs.
+    /// A type that Zonda supports.
     Runs(DType),
     /// Another type, by its published name (lower case), or `type 99` for a number we don't know.
     Other(String),
 }
 
-/// ggml's types that we don't run: `(number, name, values per block, bytes per block)`. Zero sizes: a type that was
-/// withdrawn from ggml and only needs a name.
+/// ggml's unsupported types: `(number, name, values per block, bytes per block)`. Zero sizes: a type that ggml has removed, which
+/// only needs a name.
 const OTHER_GGML: [(u32, &str, usize, usize); 29] = [
     (4, "q4_2", 0, 0),
     (5, "q4_3", 0, 0),
@@ -69,7 +69,7 @@ impl StoredType {
         }
     }
 
-    /// The type, if Zonda runs it.
+    /// The type, if Zonda supports it.
     pub fn runs(&self) -> Option<DType> {
         match self {
             StoredType::Runs(dtype) => Some(*dtype),
@@ -87,7 +87,7 @@ impl fmt::Display for StoredType {
     }
 }
 
-/// The names of all types we run, for error messages.
+/// The names of all supported types, for error messages.
 pub(super) fn runnable() -> String {
     DType::ALL.map(DType::name).join(", ")
 }

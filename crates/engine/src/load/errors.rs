@@ -4,24 +4,24 @@ use std::path::PathBuf;
 
 use super::gguf::GgufError;
 
-/// Why a model could not be opened. Each message is complete: causes are in it, and not repeated as `source()`.
+/// Why a model could not be opened. Each message is complete: it includes the cause, which is not repeated as `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs)] // the messages say what the fields are
 pub enum LoadError {
-    /// The file system said no.
+    /// The file system returned an error.
     #[error("{path}: {error}", path = path.display())]
     Io { path: PathBuf, error: std::io::Error },
 
-    /// The path is nothing that can be opened as a model.
+    /// The path is not a model.
     #[error("{path}: {found}; expected a .gguf file or a folder with config.json", path = path.display())]
     NotAModel { path: PathBuf, found: String },
 
-    /// A repository cloned without its large files.
+    /// The repository was cloned without its large files.
     #[error("{path}: this is a Git LFS pointer; expected the file itself, which `git lfs pull` fetches", path = path.display())]
     LfsPointer { path: PathBuf },
 
-    /// A GGUF file that breaks the format.
+    /// The GGUF file is malformed.
     #[error("{path}: {error}", path = path.display())]
     Gguf { path: PathBuf, error: GgufError },
 
@@ -29,19 +29,19 @@ pub enum LoadError {
     #[error("{path}: split file: expected {expected}, found {found}", path = path.display())]
     Split { path: PathBuf, expected: String, found: String },
 
-    /// A GGUF file that holds a vocabulary and no weights.
+    /// The GGUF file has a vocabulary and no weights.
     #[error("{path}: the file has no tensors: it can be used to tokenize, not to run a model", path = path.display())]
     NoTensors { path: PathBuf },
 
-    /// A SafeTensors file that breaks the format.
+    /// The SafeTensors file is malformed.
     #[error("{path}: {error}", path = path.display())]
     SafeTensors { path: PathBuf, error: safetensors::SafeTensorError },
 
-    /// A SafeTensors or JSON header larger than any real one.
+    /// A SafeTensors or JSON header is larger than any real one.
     #[error("{path}: {what} of {found} bytes; expected at most {limit}", path = path.display())]
     TooLarge { path: PathBuf, what: &'static str, found: u64, limit: u64 },
 
-    /// A JSON file that is not JSON, or not of the expected form.
+    /// The JSON file is malformed or has an unexpected structure.
     #[error("{path}: {error}", path = path.display())]
     Json { path: PathBuf, error: serde_json::Error },
 
@@ -57,43 +57,43 @@ pub enum LoadError {
     #[error("{path}: tensor {tensor} is there twice", path = path.display())]
     DuplicateTensor { path: PathBuf, tensor: String },
 
-    /// A hyperparameter is not there.
+    /// A hyperparameter is missing.
     #[error("{path}: {key} is missing; expected {expected}", path = path.display())]
     MissingKey { path: PathBuf, key: String, expected: String },
 
-    /// A hyperparameter is there and can't be right.
+    /// A hyperparameter has an invalid value.
     #[error("{path}: {key} is {found}; expected {expected}", path = path.display())]
     BadValue { path: PathBuf, key: String, found: String, expected: String },
 
-    /// An architecture Zonda doesn't run.
+    /// The architecture is not supported.
     #[error("{path}: architecture {found:?} is not supported; expected one of {runs}", path = path.display())]
     UnsupportedArchitecture { path: PathBuf, found: String, runs: &'static str },
 
-    /// An option of an architecture we do run that the forward pass does not have.
+    /// The forward pass does not support an option of the architecture.
     #[error("{path}: {key} is {found}, which is not supported; {runs}", path = path.display())]
     UnsupportedOption { path: PathBuf, key: String, found: String, runs: String },
 
-    /// Weights quantised in a way that this loader doesn't read.
+    /// The loader does not support this quantisation.
     #[error("{path}: weights quantized with {found} are not read here; {instead}", path = path.display())]
     UnsupportedQuantization { path: PathBuf, found: String, instead: &'static str },
 
-    /// A tensor of a type we don't run.
+    /// The type of a tensor is not supported.
     #[error("{path}: tensor {tensor} has type {found}, which is not supported; expected one of {runs}", path = path.display())]
     UnsupportedType { path: PathBuf, tensor: String, found: String, runs: String },
 
-    /// A tensor that the architecture has no use for: the file is of a variant that computes something else.
+    /// The architecture does not use this tensor: the file is of a variant that computes something else.
     #[error("{path}: tensor {tensor} has no place in architecture {architecture} as it is run here", path = path.display())]
     UnexpectedTensor { path: PathBuf, tensor: String, architecture: String },
 
-    /// A tensor that the model needs.
+    /// A tensor of the model is missing.
     #[error("{path}: tensor {tensor} is missing; expected one of shape {expected:?}", path = path.display())]
     MissingTensor { path: PathBuf, tensor: String, expected: Vec<usize> },
 
-    /// A tensor whose shape contradicts the hyperparameters.
+    /// The shape of a tensor contradicts the hyperparameters.
     #[error("{path}: tensor {tensor} has shape {found:?}; expected {expected:?}", path = path.display())]
     WrongShape { path: PathBuf, tensor: String, expected: Vec<usize>, found: Vec<usize> },
 
-    /// A NaN or an infinity among the weights, or among a quantised tensor's block scales.
+    /// The weights, or the block scales of a quantised tensor, contain NaN or infinity.
     #[error("tensor {tensor} has a NaN or infinite value at or near index {index}; expected finite weights")]
     NonFinite { tensor: String, index: usize },
 }

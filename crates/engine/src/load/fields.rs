@@ -6,11 +6,11 @@ use serde_json::Value as Json;
 
 use super::{LoadError, Metadata, Value};
 
-/// Largest value of any count. Real models stay far below; a larger one is a damaged file, and refusing it here keeps
-/// products of two counts and a few bytes within 64 bits.
+/// The maximum of any count. Real models are far below it; a larger value means a damaged file. The limit keeps products of two
+/// counts and a few bytes within 64 bits.
 pub(super) const MAX_COUNT: u64 = 1 << 28;
 
-/// One value, whatever file it came from.
+/// One value, of either format.
 pub(super) enum Scalar<'a> {
     Int(u64),
     Float(f64),
@@ -79,7 +79,7 @@ pub(super) trait Fields {
     /// A number above zero.
     fn positive(&self, key: &str) -> Result<Option<f64>, LoadError> {
         match self.number(key)? {
-            // The value is used as an f32, where a tiny f64 is zero and a huge one infinite.
+            // The value is used as an f32, in which a tiny f64 is zero and a huge one infinite.
             Some(x) if (x as f32).is_finite() && x as f32 > 0.0 => Ok(Some(x)),
             Some(x) => Err(self.bad(key, x, "a number above 0")),
             None => Ok(None),
@@ -145,7 +145,7 @@ impl Fields for Prefixed<'_> {
             Value::F64(x) => Scalar::Float(*x),
             Value::Bool(b) => Scalar::Bool(*b),
             Value::String(s) => Scalar::Str(s),
-            // Some converters write one number per layer; where they all agree it is one number.
+            // Some converters write one number per layer; if all are equal it counts as one number.
             Value::Ints(v) => match v.first() {
                 Some(&n) if n >= 0 && v.iter().all(|&m| m == n) => Scalar::Int(n as u64),
                 _ => Scalar::Other(format!("an array of {} numbers that are negative or differ", v.len())),

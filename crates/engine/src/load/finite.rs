@@ -1,4 +1,4 @@
-//! Finding NaN and infinity in stored weights without dequantising them: only floats and block scales can hold one.
+//! Finds NaN and infinity in stored weights without dequantising them: only floats and block scales can hold them.
 
 use zonda_kernels::DType;
 
@@ -22,7 +22,7 @@ fn first_in(dtype: DType, bytes: &[u8]) -> Option<usize> {
     Some(bad * dtype.block_len())
 }
 
-/// Refuses a tensor with a NaN or an infinity.
+/// Rejects a tensor with NaN or infinity.
 ///
 /// # Errors
 /// [`LoadError::NonFinite`] with the tensor's name and where in it.

@@ -1,4 +1,4 @@
-//! RoPE's frequencies from its parameters, with each way of stretching them.
+//! RoPE's frequencies from its parameters, with each kind of scaling.
 //!
 //! Formulas as published with each method and as `transformers` computes them: linear (position interpolation), llama3
 //! (by wavelength band), YaRN (arXiv 2309.00071).
@@ -7,7 +7,7 @@ use super::{Rope, RopeScaling};
 use std::f32::consts::TAU;
 
 impl Rope {
-    /// Radians per position, `[head_dim / 2]`, and what multiplies cosines and sines (YaRN's attention temperature).
+    /// Radians per position, `[head_dim / 2]`, and the factor of cosines and sines (YaRN's attention temperature).
     pub fn frequencies(&self, head_dim: usize) -> (Vec<f32>, f32) {
         let plain = (0..head_dim / 2).map(|i| 1.0 / self.theta.powf((2 * i) as f32 / head_dim as f32));
         match &self.scaling {

@@ -1,8 +1,7 @@
 //! The GGUF format, versions 2 and 3, little-endian: header, metadata, tensor descriptions.
 //!
-//! Source of the format: `docs/gguf.md` in the ggml repository. Nothing is trusted: every count and length is compared
-//! with the bytes that are left before anything is allocated for it, so memory stays within a small multiple of the
-//! file's size.
+//! Source of the format: `docs/gguf.md` in the ggml repository. Files are untrusted: every count and length is compared with the
+//! remaining bytes before memory is allocated for it, so memory stays within a small multiple of the file's size.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -10,11 +9,11 @@ use std::ops::Range;
 use super::dtypes::StoredType;
 use super::{Metadata, Value};
 
-/// Deepest nesting of arrays in metadata. Real files have arrays of scalars.
+/// Maximum nesting of arrays in metadata. Real files have arrays of scalars.
 const MAX_DEPTH: usize = 4;
-/// Most elements of arrays that are held as one [`Value`] each (all but strings, `f32` and `i32`), in one file.
+/// Maximum number of array elements stored as one [`Value`] each (all but strings, `f32` and `i32`), per file.
 const MAX_TAGGED: usize = 4 << 20;
-/// Largest alignment; real files use 32.
+/// Maximum alignment; real files use 32.
 const MAX_ALIGNMENT: u64 = 1 << 20;
 /// A key's type number and the smallest value: key length, type, one byte.
 const MIN_PAIR: u64 = 8 + 4 + 1;
@@ -70,7 +69,7 @@ pub enum GgufError {
     OutOfFile { tensor: String, offset: u64, bytes: u64, len: u64 },
 }
 
-/// What a GGUF file says before its weights.
+/// The contents of a GGUF file before its weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
     /// 2 or 3.
@@ -81,14 +80,14 @@ pub struct Header {
     pub tensors: Vec<TensorHeader>,
 }
 
-/// One tensor's description; its place has been checked against the file.
+/// One tensor's description; its byte range has been checked against the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorHeader {
     /// The name, such as `blk.0.attn_q.weight`.
     pub name: String,
     /// How values are stored.
     pub kind: StoredType,
-    /// Row-major, outermost first (GGUF stores it the other way round).
+    /// Row-major, outermost dimension first (GGUF stores the reverse order).
     pub shape: Vec<usize>,
     /// Bytes from the start of the file; `None` for types whose size we don't know.
     pub range: Option<Range<usize>>,
@@ -147,7 +146,7 @@ pub fn parse(file: &[u8]) -> Result<Header, GgufError> {
     Ok(Header { version, metadata, tensors })
 }
 
-/// Tensors that share bytes would let a small file ask for any amount of memory.
+/// Rejects tensors that share bytes: they would let a small file request any amount of memory.
 fn refuse_overlap(tensors: &[TensorHeader]) -> Result<(), GgufError> {
     let mut ranges: Vec<_> = tensors.iter().filter_map(|t| Some((t.range.as_ref()?, &t.name))).collect();
     ranges.sort_by_key(|(range, _)| range.start);
@@ -202,7 +201,7 @@ impl<'a> Reader<'a> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    /// Refuses a count of things of at least `each` bytes that can't be in what is left of the file.
+    /// Rejects a count of items of at least `each` bytes that does not fit into the rest of the file.
     fn fits(&self, what: &str, count: u64, each: u64) -> Result<(), GgufError> {
         match count.checked_mul(each) {
             Some(bytes) if bytes <= self.left() => Ok(()),
@@ -279,7 +278,7 @@ impl<'a> Reader<'a> {
             5 => Value::Ints(self.words(key, count)?.map(i32::from_le_bytes).collect()),
             6 => Value::Floats(self.words(key, count)?.map(f32::from_le_bytes).collect()),
             8 => {
-                // Reserved at once, because growing would hold the old and the new list at the same time.
+                // Reserved at once: growing would keep the old and the new list at the same time.
                 let mut strings = Vec::with_capacity(count as usize);
                 for _ in 0..count {
                     strings.push(self.string(key)?);

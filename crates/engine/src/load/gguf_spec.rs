@@ -1,4 +1,4 @@
-//! From GGUF metadata to a [`ModelSpec`], as llama.cpp's loader reads the keys.
+//! From GGUF metadata to a [`ModelSpec`]; keys as in llama.cpp's loader.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::spec::{Architecture, ModelSpec, Moe, Rope, RopePairing, RopeScaling};
 use super::validate::{Names, validate, yarn_mscale};
 use super::{LoadError, Metadata, Value};
 
-/// `general.architecture` values we run, for messages.
+/// Supported values of `general.architecture`, for messages.
 const RUNS: &str = "llama (Llama, Mistral, Mixtral, SmolLM2), mistral3, qwen2, qwen3, qwen3moe";
 
 const NAMES: Names = Names {
@@ -20,7 +20,7 @@ const NAMES: Names = Names {
     theta: "rope.freq_base",
 };
 
-/// Reads the spec. `store` tells what metadata doesn't: the vocabulary's size, tied embeddings, biases.
+/// Reads the spec. The vocabulary's size, tied embeddings and biases are taken from the tensors in `store`.
 pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<ModelSpec, LoadError> {
     let general = Prefixed { path, prefix: "general", metadata };
     let arch = general.text("architecture")?.ok_or_else(|| general.missing("architecture", RUNS))?;
@@ -91,7 +91,7 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
     Ok(spec)
 }
 
-/// Options that llama.cpp knows for these architectures, change what is computed, and are not in the forward pass.
+/// Rejects options of these architectures in llama.cpp that change the computation and that the forward pass lacks.
 fn refuse_other_functions(keys: &Prefixed<'_>) -> Result<(), LoadError> {
     for key in [
         "attention.scale",
@@ -143,7 +143,7 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     Ok(Some(Moe { experts, used, ffn_size, normalize }))
 }
 
-/// The window of each layer: one number for all, unless a pattern of booleans says which layers have it.
+/// The window of each layer: one number for all, unless a pattern of booleans selects the layers.
 fn windows(keys: &Prefixed<'_>, layers: usize) -> Result<Vec<Option<usize>>, LoadError> {
     const WINDOW: &str = "attention.sliding_window";
     const PATTERN: &str = "attention.sliding_window_pattern";
@@ -206,7 +206,7 @@ fn scaling(
 ) -> Result<RopeScaling, LoadError> {
     const KIND: &str = "rope.scaling.type";
     const ATTN_FACTOR: &str = "rope.scaling.attn_factor";
-    // llama.cpp takes `linear` for granted, with the old name for its factor.
+    // llama.cpp assumes `linear` with the old name of the factor.
     let kind = keys.text(KIND)?.unwrap_or("linear");
     let factor = match keys.number("rope.scaling.factor")? {
         Some(0.0) => 1.0,

@@ -12,9 +12,9 @@ use super::source::read_small;
 use super::spec::{Architecture, ModelSpec, Moe, Rope, RopePairing};
 use super::validate::{MAX_EXPERTS, MAX_LAYERS, Names, derived_head_dim, validate};
 
-/// `model_type` values we run, for messages.
+/// Supported values of `model_type`, for messages.
 const RUNS: &str = "llama (with SmolLM2), mistral, mixtral, qwen2, qwen3, qwen3_moe";
-/// Largest `config.json`; real ones have a few kilobytes.
+/// Maximum size of `config.json`; real ones have a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 const NAMES: Names = Names {
@@ -26,7 +26,7 @@ const NAMES: Names = Names {
     theta: "rope_theta",
 };
 
-/// What `transformers` takes for keys that a `config.json` leaves out.
+/// `transformers`' defaults for keys missing from a `config.json`.
 struct Defaults {
     architecture: Architecture,
     class: &'static str,
@@ -61,8 +61,8 @@ fn defaults(model_type: &str) -> Option<Defaults> {
     })
 }
 
-/// Reads the spec from a `config.json`, and how MLX quantised the weights, if it did. Whether embeddings are tied may still
-/// change with the tensors present.
+/// Reads the spec from a `config.json`, and MLX's quantisation if there is one. The tensors may still change whether embeddings
+/// are tied.
 pub(super) fn read(path: &Path) -> Result<(ModelSpec, Option<Quantization>), LoadError> {
     let bytes = read_small(path, "a configuration", MAX_CONFIG_BYTES)?;
     let object =
@@ -72,17 +72,16 @@ pub(super) fn read(path: &Path) -> Result<(ModelSpec, Option<Quantization>), Loa
 }
 
 impl ModelSpec {
-    /// The spec that a Hugging Face `config.json` describes, without any weights: what a model will need can be told from
-    /// it alone.
+    /// The spec described by a Hugging Face `config.json`, without weights: enough to compute what a model will need.
     ///
     /// # Errors
-    /// If it can't be read, or is not of a model we run.
+    /// If it can't be read or the model is not supported.
     pub fn from_config(path: &Path) -> Result<ModelSpec, LoadError> {
         read(path).map(|(spec, _)| spec)
     }
 }
 
-/// Whether a `config.json` says that MLX quantised the weights.
+/// Whether the weights are quantised by MLX, according to a `config.json`.
 pub(super) fn says_mlx(path: &Path) -> bool {
     let bytes = read_small(path, "a configuration", MAX_CONFIG_BYTES).unwrap_or_default();
     let config: Json = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -131,7 +130,7 @@ fn parse(path: &Path, config: &Object<'_>) -> Result<ModelSpec, LoadError> {
     Ok(spec)
 }
 
-/// Options that change what is computed and are not in the forward pass, and weights stored in other ways.
+/// Rejects options that change the computation and that the forward pass lacks, and other kinds of quantisation.
 fn refuse_other_functions(config: &Object<'_>, defaults: &Defaults) -> Result<(), LoadError> {
     // MLX repeats its own key `quantization` as `quantization_config`.
     let quantized = config.child("quantization_config", "quantization_config.")?;

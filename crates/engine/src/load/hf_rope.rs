@@ -97,7 +97,7 @@ fn scaling(config: &Object<'_>, rope: &Object<'_>, context_length: usize) -> Res
     }
 }
 
-/// A number above zero; zero stands for the default, as in Python's `or`.
+/// A number above zero; zero means the default, as with Python's `or`.
 fn or_default(rope: &Object<'_>, key: &str, default: f64) -> Result<f32, LoadError> {
     match rope.number(key)? {
         Some(0.0) | None => Ok(default as f32),
@@ -105,7 +105,7 @@ fn or_default(rope: &Object<'_>, key: &str, default: f64) -> Result<f32, LoadErr
     }
 }
 
-/// YaRN's factor on cos and sin: given, or from `mscale` and `mscale_all_dim`, or from the stretch alone.
+/// YaRN's factor of cos and sin: given, or from `mscale` and `mscale_all_dim`, or from the scaling factor alone.
 fn attention_factor(rope: &Object<'_>, factor: f64) -> Result<f64, LoadError> {
     if let Some(given) = rope.positive("attention_factor")? {
         return Ok(given);

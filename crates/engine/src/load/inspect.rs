@@ -1,4 +1,4 @@
-//! Figures about a model for people: its mix of types, and the memory it needs.
+//! Figures about a model for display: its mix of types and the memory it needs.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +18,14 @@ pub struct TypeShare {
 /// Memory a model needs to run, in bytes, without a backend's work buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// The weights as stored.
+    /// The weights as stored, in bytes.
     pub weights: u64,
-    /// The KV cache of one sequence.
+    /// The KV cache of one sequence, in bytes.
     pub kv: u64,
 }
 
 impl Memory {
-    /// Both together.
+    /// The sum of both.
     pub fn total(&self) -> u64 {
         self.weights.saturating_add(self.kv)
     }

@@ -1,9 +1,9 @@
-//! Opening a model: GGUF files and SafeTensors folders become one [`ModelSpec`] and one set of tensors by role.
+//! Opens models: GGUF files and SafeTensors folders become one [`ModelSpec`] and one set of tensors by role.
 //!
-//! [`Model::open`] is the way in. A GGUF file is read by [`gguf`] (the format) through [`GgufFile`] (one file, or the
-//! parts of a split one); a folder by `safetensors` (the weights) and `hf` (`config.json`). Each format has its reader
-//! of hyperparameters, whose results are checked alike; `names` knows what each calls its tensors. Files come from
-//! strangers: nothing in them is believed before it is compared with what is really there.
+//! Start with [`Model::open`]. A GGUF file is read by [`gguf`] (the format) through [`GgufFile`] (one file, or the parts of a
+//! split one); a folder by `safetensors` (the weights) and `hf` (`config.json`). Each format has its own reader of
+//! hyperparameters, with the same checks on the result; [`names`] has the tensors' names in each format. Files are untrusted:
+//! every count and offset is checked against the data.
 
 mod affine;
 mod dtypes;

@@ -1,4 +1,4 @@
-//! [`Model`]: an opened model, whatever its format: its spec, and its tensors by role.
+//! [`Model`]: an opened model of either format, with its spec and its tensors by role.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use super::{
     safetensors,
 };
 
-/// The formats that are read.
+/// The supported formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// One `.gguf` file, or one split into parts.
     Gguf,
     /// A Hugging Face folder: `config.json` and SafeTensors files.
     SafeTensors,
-    /// Such a folder with matrices that MLX quantised.
+    /// Such a folder with matrices quantised by MLX.
     Mlx,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for Format {
 }
 
 impl Format {
-    /// The format that a path seems to be in; nothing is checked.
+    /// The presumable format of a path; nothing is checked.
     pub fn of(path: &Path) -> Format {
         match (path.is_dir(), hf::says_mlx(&path.join("config.json"))) {
             (false, _) => Format::Gguf,
@@ -47,16 +47,16 @@ impl Format {
 /// `Send + Sync`: share it in an `Arc`.
 #[derive(Debug)]
 pub struct Model {
-    /// What was opened: a file or a folder.
+    /// The file or folder.
     pub path: PathBuf,
-    /// Which of the formats it is in.
+    /// Its format.
     pub format: Format,
-    /// What the model is.
+    /// Its spec.
     pub spec: ModelSpec,
-    /// GGUF's key-value pairs; empty for the other format.
+    /// GGUF's key-value pairs; empty for other formats.
     pub metadata: Metadata,
     store: Store,
-    /// Of [`Format::Mlx`] only.
+    /// For [`Format::Mlx`] only.
     quantization: Option<Quantization>,
 }
 
@@ -78,11 +78,11 @@ impl FoundTensor {
 impl Model {
     /// Opens a `.gguf` file (any part of a split one) or a folder with `config.json` and SafeTensors.
     ///
-    /// Weights are not read, except for the few that belong to the spec; use [`Model::check`] to see that all tensors
-    /// are there in types we run.
+    /// Weights are not read, except for a few that belong to the spec. [`Model::check`] checks that all tensors are present in
+    /// supported types.
     ///
     /// # Errors
-    /// Anything that can't be read, breaks its format, or is not a model we run.
+    /// If the model can't be read, is malformed, or is not supported.
     pub fn open(path: &Path) -> Result<Model, LoadError> {
         let not_a_model =
             |found: &str| LoadError::NotAModel { path: path.to_owned(), found: found.to_owned() };
@@ -123,7 +123,7 @@ impl Model {
         Model { path, format, spec, metadata, store, quantization }.with_known_tensors(known)
     }
 
-    /// Refuses a model with a tensor that the forward pass would leave out, such as a bias of a variant.
+    /// Rejects a model with a tensor that the forward pass would ignore, such as a bias of a variant.
     fn with_known_tensors(self, known: fn(&str, &ModelSpec) -> bool) -> Result<Model, LoadError> {
         match self.store.tensors().iter().find(|t| !known(&t.name, &self.spec)) {
             None => Ok(self),
@@ -135,8 +135,8 @@ impl Model {
         }
     }
 
-    /// Tells one model's weights and options from another's, without reading all of them: a hash (FNV-1a, 64 bits) of the
-    /// spec and, of each stored tensor, its name, type, shape and 4 KiB from its front, middle and end.
+    /// Identifies a model's weights and options without reading all of them: a hash (FNV-1a, 64 bits) of the spec and, for each
+    /// stored tensor, of its name, type, shape and 4 KiB from its start, middle and end.
     pub fn fingerprint(&self) -> String {
         const PIECE: usize = 4096;
         let mut seen = format!("{:?}", self.spec).into_bytes();
@@ -152,23 +152,23 @@ impl Model {
         format!("{:016x}", crate::hash::fnv1a(seen.into_iter()))
     }
 
-    /// A tensor that the model must have. Of a matrix that MLX quantised, what [`AffineTensor::to_tensor`] makes.
+    /// A tensor that the model must have. A matrix quantised by MLX is converted with [`AffineTensor::to_tensor`].
     ///
     /// # Errors
-    /// A missing tensor, one of another shape than [`ModelSpec::shape`] says, or one of a type we don't run.
+    /// If the tensor is missing, has another shape than [`ModelSpec::shape`], or an unsupported type.
     pub fn tensor(&self, role: TensorRole) -> Result<Tensor, LoadError> {
         Ok(self.need(role)?.into_tensor())
     }
 
-    /// A tensor, if the model has it. A tied output head is not there.
+    /// A tensor, if the model has it. A tied output head is `None`.
     ///
     /// # Errors
-    /// A tensor of another shape than [`ModelSpec::shape`] says, or of a type we don't run.
+    /// If the tensor has another shape than [`ModelSpec::shape`], or an unsupported type.
     pub fn find(&self, role: TensorRole) -> Result<Option<Tensor>, LoadError> {
         Ok(self.locate(role)?.map(FoundTensor::into_tensor))
     }
 
-    /// A matrix that MLX quantised, as it is stored; `None` if it is not quantised so.
+    /// A matrix quantised by MLX, as stored; `None` if it is not.
     ///
     /// # Errors
     /// As [`Model::tensor`].
@@ -213,7 +213,7 @@ impl Model {
         Ok(None)
     }
 
-    /// The matrix whose codes are `stored`, if it has scales beside it.
+    /// The matrix with the codes `stored`, if there are scales for it.
     fn locate_affine(
         &self,
         role: TensorRole,
@@ -235,7 +235,7 @@ impl Model {
         let biases = self.store.get(&biases).ok_or_else(|| missing(biases.clone()))?;
         let affine = quantization.of(module);
         let &[rows, cols] = shape.as_slice() else { return Err(self.wrong_shape(stored, shape)) };
-        // rows of whole groups are rows of whole words
+        // rows of whole groups also are rows of whole words
         if stored.kind != StoredType::Other("u32".to_owned()) || cols % affine.group_size != 0 {
             return Err(LoadError::UnsupportedType {
                 path: self.store.path_of(stored).to_owned(),
@@ -257,7 +257,7 @@ impl Model {
         Ok(Some(AffineTensor { name: stored.name.clone(), affine, shape, scales, biases, codes }))
     }
 
-    /// Refuses a tensor, or a tensor of planes, of another shape.
+    /// Rejects a tensor, or a tensor of planes, with another shape.
     fn expect_shape(
         &self,
         stored: &Stored,
@@ -296,31 +296,31 @@ impl Model {
         }
     }
 
-    /// Sees that every tensor of the model is there, in its shape and in a type we run. Reads no weights.
+    /// Checks that every tensor of the model is present, with the right shape and a supported type. Reads no weights.
     ///
     /// # Errors
-    /// The first tensor that is not.
+    /// For the first tensor that is not.
     pub fn check(&self) -> Result<(), LoadError> {
         self.spec.roles().try_for_each(|role| self.need(role).map(drop))
     }
 
-    /// Forgets all layers but the first `layers`: what is left is a model of its own, a bad one and a quick one.
+    /// Drops all layers except the first `layers`, which leaves a fast and inaccurate model.
     pub fn keep_layers(&mut self, layers: usize) {
         self.spec.layers = self.spec.layers.min(layers);
         self.spec.windows.truncate(layers);
     }
 
-    /// The folder of a Hugging Face model, where its tokenizer's files are.
+    /// The folder of a Hugging Face model, which also contains the tokenizer's files.
     pub fn folder(&self) -> Option<&Path> {
         (self.format != Format::Gguf).then_some(self.path.as_path())
     }
 
-    /// The files that hold weights, in order.
+    /// The files with weights, in order.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.store.parts().iter().map(|part| part.path.as_path())
     }
 
-    /// All stored tensors in file order, whether or not we run their types.
+    /// All stored tensors in file order, including unsupported types.
     pub fn tensors(&self) -> Vec<TensorInfo> {
         self.store.tensors().iter().map(TensorInfo::from).collect()
     }
@@ -330,17 +330,17 @@ impl Model {
         self.store.tensors().iter().filter_map(|t| t.range.as_ref()).map(|r| r.len() as u64).sum()
     }
 
-    /// Values of all stored tensors: the number by which models are called 7B.
+    /// The number of parameters, as in "7B".
     pub fn parameters(&self) -> u64 {
         if self.format == Format::Mlx {
-            // what is stored are words of codes, scales and biases
+            // the stored tensors are codes, scales and biases
             return self
                 .spec
                 .roles()
                 .map(|role| self.spec.shape(role).iter().product::<usize>() as u64)
                 .sum();
         }
-        // No sum overflows: opening has held each tensor against the file's size.
+        // No overflow: each tensor was checked against the file's size when it was opened.
         self.store.tensors().iter().map(|t| t.shape.iter().product::<usize>() as u64).sum()
     }
 }

@@ -1,18 +1,18 @@
-//! What tensors are called in each format, and the shape each must have.
+//! The names of tensors in each format.
 
 use super::spec::{Architecture, ModelSpec};
 use super::{LayerTensor, TensorRole};
 
-/// Where a tensor may be found.
+/// Where a role's tensor is stored.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TensorLocation {
-    /// Under a name of its own.
+    /// As a tensor of this name.
     Whole(String),
-    /// As one plane of a tensor that holds all experts.
+    /// As one plane of a tensor with all experts: the tensor's name and the expert.
     Plane(String, usize),
 }
 
-/// The GGUF names for a role, the usual one first. (llama.cpp once stored each expert by itself.)
+/// The locations of a role in GGUF files, the usual one first. (llama.cpp used to store each expert separately.)
 pub fn gguf(role: TensorRole) -> Vec<TensorLocation> {
     let whole = |name: &str| vec![TensorLocation::Whole(name.to_owned())];
     let (layer, tensor) = match role {
@@ -50,7 +50,7 @@ pub fn gguf(role: TensorRole) -> Vec<TensorLocation> {
     whole(&format!("blk.{layer}.{suffix}"))
 }
 
-/// The Hugging Face name for a role.
+/// The Hugging Face name of a role's tensor.
 pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
     let (layer, tensor) = match role {
         TensorRole::TokenEmbedding => return "model.embed_tokens.weight".to_owned(),
@@ -87,8 +87,8 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
     format!("model.layers.{layer}.{suffix}")
 }
 
-/// Where a folder may have a role's tensor: under the Hugging Face name, or, for an expert, as a plane of the tensor that
-/// `mlx-lm` stacks all experts of a layer in.
+/// The locations of a role in a folder: under the Hugging Face name, or, for an expert, as a plane of the tensor in which
+/// `mlx-lm` stacks all experts of a layer.
 pub fn folder(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation> {
     let whole = TensorLocation::Whole(hugging_face(role, architecture));
     let block = if architecture == Architecture::Mixtral { "block_sparse_moe" } else { "mlp" };
@@ -114,7 +114,7 @@ fn expert_number(rest: &str) -> Option<usize> {
     rest.split('.').find_map(|piece| piece.parse().ok())
 }
 
-/// Whether a GGUF tensor has a place in the forward pass, or may be ignored without changing it.
+/// Whether the forward pass uses a GGUF tensor, or can ignore it without changing the result.
 pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
     let places = |role| {
         gguf(role).into_iter().any(|place| match place {

@@ -1,4 +1,4 @@
-//! [`Store`]: the mapped files of a model and the tensors in them, whatever the format.
+//! [`Store`]: the mapped files of a model and the tensors in them, for all formats.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -21,9 +21,9 @@ pub(super) struct Stored {
     pub kind: StoredType,
     /// Row-major, outermost first.
     pub shape: Vec<usize>,
-    /// Which file.
+    /// The index of its file.
     pub part: usize,
-    /// Where in that file; `None` for types whose size is unknown.
+    /// The byte range in that file; `None` for types of unknown size.
     pub range: Option<Range<usize>>,
 }
 

@@ -6,8 +6,7 @@ use super::gguf;
 use super::source::{self, Part, Store, Stored};
 use super::{LoadError, Metadata, TensorInfo};
 
-/// An opened GGUF model: all parts are mapped, and the metadata (the first part's) is read. A vocabulary-only file
-/// opens too.
+/// An opened GGUF model: all parts are mapped, and the first part's metadata is read. Vocabulary-only files can be opened, too.
 #[derive(Debug)]
 pub struct GgufFile {
     /// All key-value pairs.
@@ -18,10 +17,10 @@ pub struct GgufFile {
 }
 
 impl GgufFile {
-    /// Opens a file; if it is any part of a split model, all parts.
+    /// Opens a file, or all parts of a split model if it is one of them.
     ///
     /// # Errors
-    /// A file that can't be read or breaks the format, a missing part, or parts that don't belong together.
+    /// If a file can't be read or is malformed, a part is missing, or the parts do not belong together.
     pub fn open(path: &Path) -> Result<GgufFile, LoadError> {
         let (part, header) = read(path)?;
         let count = split_count(path, &header.metadata)?;

@@ -59,7 +59,7 @@ pub enum LayerTensor {
     ExpertDown(usize),
 }
 
-/// A tensor's bytes, type and shape; cheap to clone, the file stays mapped while one lives.
+/// A tensor's bytes, type and shape. Cheap to clone; the file stays mapped as long as a clone exists.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     /// The name in the file, for error messages.
@@ -101,7 +101,7 @@ impl Tensor {
         Tensor { name, dtype, shape, data: Data::Mapped(map, range) }
     }
 
-    /// A tensor in memory of its own.
+    /// A tensor in its own memory.
     pub fn owned(name: String, dtype: DType, shape: Vec<usize>, bytes: Arc<[u8]>) -> Tensor {
         Tensor { name, dtype, shape, data: Data::Owned(bytes) }
     }
@@ -111,13 +111,13 @@ impl Tensor {
         self.data.bytes()
     }
 
-    /// Gives back the memory of a mapped file's pages that reading these bytes brought in: they are read again from the
-    /// file if someone asks for them. For loaders that are done with a tensor.
+    /// Releases the memory of the mapped file's pages with these bytes; they are read again from the file if needed. For loaders
+    /// that are done with a tensor.
     pub fn release(&self) {
         #[cfg(unix)]
         if let Data::Mapped(map, range) = &self.data {
-            // SAFETY: the map is of a file and only ever read, so dropped pages come back with the same bytes.
-            // A refusal only means that the pages stay.
+            // SAFETY: the map is of a file and read-only, so dropped pages are read again with the same bytes. If the call fails,
+            // the pages stay.
             let _ = unsafe {
                 map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
             };
@@ -129,7 +129,7 @@ impl Tensor {
         self.shape.iter().product()
     }
 
-    /// True if the shape has a zero.
+    /// Whether the shape contains a zero.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

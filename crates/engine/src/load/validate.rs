@@ -1,16 +1,16 @@
-//! Checks on a [`ModelSpec`] that hold whatever the format, with the format's own names for the keys.
+//! Checks of a [`ModelSpec`] that are the same for all formats; messages use the format's own keys.
 
 use super::fields::Fields;
 use super::{LoadError, ModelSpec};
 
-/// Most layers; real models have up to about 130.
+/// Maximum number of layers; real models have up to about 130.
 pub(super) const MAX_LAYERS: u64 = 1024;
-/// Most experts a layer; real models have up to about 512.
+/// Maximum number of experts per layer; real models have up to about 512.
 pub(super) const MAX_EXPERTS: u64 = 1024;
-/// Widest head; real models have up to 256.
+/// Maximum head width; real models have up to 256.
 const MAX_HEAD_DIM: usize = 4096;
 
-/// What a format calls the values that are checked here.
+/// A format's names of the checked values.
 pub(super) struct Names {
     pub heads: &'static str,
     pub kv_heads: &'static str,
@@ -20,7 +20,7 @@ pub(super) struct Names {
     pub theta: &'static str,
 }
 
-/// The head's width where the file leaves it to be computed.
+/// The head's width if the file does not contain it.
 pub(super) fn derived_head_dim(
     fields: &impl Fields,
     heads_key: &str,
@@ -33,7 +33,7 @@ pub(super) fn derived_head_dim(
     }
 }
 
-/// Refuses a spec that contradicts itself.
+/// Rejects an inconsistent spec.
 pub(super) fn validate(fields: &impl Fields, names: &Names, spec: &ModelSpec) -> Result<(), LoadError> {
     if spec.head_dim > MAX_HEAD_DIM || !spec.head_dim.is_multiple_of(2) {
         let expected = format!("an even number from 2 to {MAX_HEAD_DIM}");
@@ -56,7 +56,7 @@ pub(super) fn validate(fields: &impl Fields, names: &Names, spec: &ModelSpec) ->
     Ok(())
 }
 
-/// YaRN's attention scale for a stretch by `factor`, as `transformers` computes it.
+/// YaRN's attention scale for a context scaling of `factor`, as `transformers` computes it.
 pub fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
 }

@@ -128,7 +128,7 @@ impl PromptCache {
                 Err(CacheError::Foreign { .. }) if foreign => {}
                 Err(error @ CacheError::NotACache { .. }) if !foreign => {
                     cache.taken = true;
-                    tracing::warn!("prompts are not stored: {error}");
+                    tracing::warn!("the file is not used and no prompt is stored: {error}");
                 }
                 Err(error) => tracing::warn!("the stored prompt is not used: {error}"),
             }

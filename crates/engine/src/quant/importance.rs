@@ -1,24 +1,24 @@
-//! [`Importance`]: how much the columns of each matrix matter, as seen while the model read some text.
+//! [`Importance`]: how much the errors of each matrix's columns count, measured while the model processes a text.
 //!
-//! A product's error is Σ e·x over a row's errors e and inputs x. Taken over many tokens its mean square is about Σ e²·mean(x²): so
-//! the mean squares of a matrix's inputs weight the errors of its columns. This is the importance matrix of llama.cpp; like there,
-//! the embedding and the output head have none.
+//! The error of a product is Σ e·x over a row's errors e and inputs x. Over many tokens its mean square is about Σ e²·mean(x²), so
+//! the errors of a matrix's columns are weighted with the mean squares of its inputs. This is llama.cpp's importance matrix; as
+//! there, the embedding and the output head have none.
 
 use crate::load::{LayerTensor, TensorRole};
 use std::collections::BTreeMap;
 
-/// Least importance of a column, as a share of the mean: the text does not show all that a column is for.
+/// Minimum importance of a column, relative to the mean: a text does not exercise everything.
 const FLOOR: f64 = 1e-3;
 
 /// Sums of squares of the inputs of each matrix, by column.
 #[derive(Clone, Debug, Default)]
 pub struct Importance {
-    /// By the role whose inputs they are: Q's are K's and V's too. The number of tokens, and `[cols]` sums.
+    /// By the role of the inputs (Q stands for K and V): the number of tokens, and the sums, `[cols]`.
     sums: BTreeMap<TensorRole, (u64, Vec<f64>)>,
 }
 
 impl Importance {
-    /// Adds the inputs that the matrix of a role was multiplied with, `[tokens, cols]`. Q stands for K and V, gate for up.
+    /// Adds inputs of a role's matrix, `[tokens, cols]`. Q stands for K and V, gate for up.
     pub fn add(&mut self, role: TensorRole, inputs: &[f32], cols: usize) {
         let (tokens, sums) = self.sums.entry(inputs_of(role)).or_insert_with(|| (0, vec![0.0; cols]));
         for row in inputs.chunks_exact(cols) {
@@ -27,8 +27,8 @@ impl Importance {
         }
     }
 
-    /// How much the columns of a role's matrix matter, relative to each other, `[cols]`: 1 on average. `None` where nothing was
-    /// seen, as of an expert that no token went to.
+    /// The relative importance of the columns of a role's matrix, `[cols]`, 1 on average. `None` if no inputs were added, as for
+    /// an expert that no token was routed to.
     pub fn of(&self, role: TensorRole) -> Option<Vec<f32>> {
         let (_, sums) = self.sums.get(&inputs_of(role))?;
         let mean = sums.iter().sum::<f64>() / sums.len() as f64;
@@ -36,13 +36,13 @@ impl Importance {
         usable.then(|| sums.iter().map(|sum| (sum / mean).max(FLOOR) as f32).collect())
     }
 
-    /// How many inputs were seen: several matrices share one.
+    /// The number of inputs measured; several matrices share one.
     pub fn entries(&self) -> usize {
         self.sums.len()
     }
 }
 
-/// The role that stands for all that are multiplied with the same inputs.
+/// The role that represents all roles with the same inputs.
 fn inputs_of(role: TensorRole) -> TensorRole {
     use LayerTensor::{ExpertGate, ExpertUp, FfnGate, FfnUp, K, Q, V};
     match role {

@@ -1,7 +1,7 @@
-//! [`Mix`]: which type each tensor of a GGUF file gets.
+//! [`Mix`]: the type of each tensor of a quantised model.
 //!
-//! The rules are llama.cpp's (its `quantize` tool without importance weights), so that files are of the kind people
-//! have: the output head is kept in more bits, and the `_m` mixes keep more bits in part of the layers.
+//! The rules are those of llama.cpp's `quantize` tool without importance weights, so that files are like published ones: the
+//! output head gets more bits, and the `_m` mixes use more bits in some of the layers.
 
 use crate::load::{LayerTensor, ModelSpec, TensorRole};
 use std::fmt;
@@ -11,7 +11,7 @@ use zonda_kernels::DType;
 /// A quantisation scheme for a whole model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mix {
-    /// One type for all matrices, but for the head of quantised models.
+    /// One type for all matrices, except the head of quantised models.
     Plain(DType),
     /// Q4_K, with Q6_K for part of the V and down projections.
     Q4KM,
@@ -34,7 +34,7 @@ impl Mix {
         }
     }
 
-    /// The number for GGUF's `general.file_type`, as llama.cpp counts them.
+    /// The value of GGUF's `general.file_type`, with llama.cpp's numbers.
     pub fn file_type(self) -> u32 {
         match self {
             Mix::Q4KM => 15,
@@ -62,7 +62,7 @@ impl Mix {
         fit(self.wanted(spec, role), cols)
     }
 
-    /// The type of one tensor, if its rows divide into that type's blocks.
+    /// The type of one tensor, provided that its rows are whole blocks of that type.
     pub fn wanted(self, spec: &ModelSpec, role: TensorRole) -> DType {
         let base = self.base();
         let (layer, tensor) = match role {
@@ -75,7 +75,7 @@ impl Mix {
         let mixed = matches!(self, Mix::Q4KM | Mix::Q5KM);
         let eight_experts = spec.moe.as_ref().is_some_and(|moe| moe.experts == 8);
         match tensor {
-            // Vectors, and the router, whose choices hang on small differences.
+            // Vectors, and the router, whose choices depend on small differences.
             LayerTensor::AttnNorm
             | LayerTensor::FfnNorm
             | LayerTensor::QNorm
@@ -84,7 +84,7 @@ impl Mix {
             | LayerTensor::KBias
             | LayerTensor::VBias
             | LayerTensor::Router => DType::F32,
-            // Small tensors of a large model: they cost little.
+            // Small tensors of a large model, which cost little.
             LayerTensor::K | LayerTensor::V if base.is_quantized() && eight_experts => DType::Q8_0,
             LayerTensor::AttnOut
                 if matches!(base, DType::Q2_K | DType::Q3_K | DType::Q4_K) && eight_experts =>
@@ -101,7 +101,7 @@ impl Mix {
     }
 }
 
-/// The output head's type: of the quantised types only Q8_0 is better than Q6_K.
+/// The output head's type: only Q8_0 is more accurate than Q6_K.
 fn head(base: DType) -> DType {
     if base.is_quantized() && base != DType::Q8_0 { DType::Q6_K } else { base }
 }
@@ -111,8 +111,8 @@ fn more_bits(layer: usize, layers: usize) -> bool {
     layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2
 }
 
-/// `dtype`, or the type of blocks of 32 with as many bits or more where rows are no multiple of 256; F16 where they
-/// are no multiple of 32 either. (llama.cpp puts IQ4_NL where this puts Q4_0.)
+/// `dtype`, or a type with blocks of 32 and at least as many bits if rows are not a multiple of 256; F16 if they are not a
+/// multiple of 32 either. (llama.cpp uses IQ4_NL where this uses Q4_0.)
 fn fit(dtype: DType, cols: usize) -> DType {
     if cols.is_multiple_of(dtype.block_len()) {
         return dtype;
@@ -136,11 +136,11 @@ impl fmt::Display for Mix {
     }
 }
 
-/// A name that is no [`Mix`]'s.
+/// The name of no [`Mix`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("unknown quantisation {found:?}; expected one of {}", Mix::all().map(|m| m.to_string()).collect::<Vec<_>>().join(", "))]
 pub struct UnknownMix {
-    /// What was asked for.
+    /// The name.
     pub found: String,
 }
 

@@ -1,7 +1,7 @@
-//! The tokens still in the running, and the filters that narrow them: top-k, typical, top-p, min-p.
+//! The candidate tokens, and the filters that reduce them: top-k, typical, top-p, min-p.
 //!
-//! A vocabulary has 30 to 150 thousand tokens, of which a filter keeps a few: so nothing here sorts them all. Top-k
-//! keeps a bounded buffer; the filters by probability mass sort the head alone, and more of it only while needed.
+//! A vocabulary has 30 to 150 thousand tokens, of which a filter keeps a few, so nothing here sorts them all. Top-k uses a
+//! bounded buffer; the filters by probability mass sort only the head, and extend it as needed.
 
 use super::softmax::{exp, sum};
 use crate::TokenId;
@@ -42,8 +42,8 @@ impl Candidates {
             self.sorted = false;
             return;
         }
-        // Collect what beats the bound; when the buffer is full, keep its best k, and the worst of those is the
-        // new bound. Ids only rise, so an equal logit that comes later never wins.
+        // Collect logits above the bound; when the buffer is full, keep its best k, the worst of which is the new bound. Ids only
+        // rise, so a later equal logit never wins.
         let room = 2 * top_k + 64;
         let mut bound = f32::NEG_INFINITY;
         for candidate in allowed {
@@ -60,7 +60,7 @@ impl Candidates {
         self.sorted = true;
     }
 
-    /// Locally typical sampling: keeps the candidates whose surprise `-ln p` is nearest to the entropy, until they
+    /// Locally typical sampling: keeps the candidates whose information content `-ln p` is nearest to the entropy, until they
     /// reach probability `mass`.
     pub fn typical(&mut self, mass: f32) {
         let total = self.weigh(1.0);
@@ -76,8 +76,8 @@ impl Candidates {
     /// Nucleus sampling (arXiv 1904.09751): keeps the most probable candidates until they reach probability `mass`.
     pub fn top_p(&mut self, mass: f32) {
         let total = self.weigh(1.0);
-        // All candidates less probable than this together hold less than the mass to drop: they need no ranking.
-        // Half of that is on the safe side of rounding.
+        // All candidates below this probability together have less than the mass to drop, so they need no ranking. Half of it is a
+        // margin for rounding.
         let least = (f64::from(1.0 - mass) * total / self.list.len() as f64 / 2.0) as f32;
         self.ranked.clear();
         let head = self.list.iter().zip(0..).filter(|&(_, i)| self.probs[i as usize] >= least);
@@ -104,7 +104,7 @@ impl Candidates {
                 return Some(candidate.id);
             }
         }
-        // Rounding can leave a little: it belongs to the last candidate that has a weight at all.
+        // A rounding remainder goes to the last candidate with a weight.
         self.probs.iter().rposition(|&p| p > 0.0).map(|i| self.list[i].id)
     }
 
@@ -131,7 +131,7 @@ impl Candidates {
         let (mut kept, mut reached, mut head) = (0, 0.0, 0);
         while kept < self.ranked.len() && (kept == 0 || reached < goal) {
             if kept == head {
-                // The sorted head is used up: sort four times as much.
+                // The sorted head is exhausted: sort four times as many.
                 head = (4 * head).clamp(64, self.ranked.len().max(64)).min(self.ranked.len());
                 if head < self.ranked.len() {
                     self.ranked[kept..].select_nth_unstable_by(head - kept, order);

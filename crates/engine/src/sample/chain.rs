@@ -1,4 +1,4 @@
-//! [`Sampler`]: one request's way from a row of logits to a token.
+//! [`Sampler`]: from a row of logits to one request's next token.
 
 use super::Constraint;
 use super::candidates::Candidates;
@@ -10,16 +10,16 @@ use super::scan::{argmax, first_not_finite};
 use crate::TokenId;
 use std::collections::HashMap;
 
-/// What was chosen.
+/// A chosen token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
     /// The next token.
     pub token: TokenId,
-    /// Its log-probability and its rivals', if asked for.
+    /// Its log-probability and those of the most probable tokens, if requested.
     pub logprobs: Option<TokenLogprobs>,
 }
 
-/// Chooses the tokens of one request. See the [room's page](super) for the order of its steps.
+/// Chooses the tokens of one request. The [module](super) lists its steps.
 #[derive(Debug)]
 pub struct Sampler {
     params: SamplingParams,
@@ -37,12 +37,12 @@ impl Sampler {
         Sampler { params, seed, constraint: None, candidates: Candidates::default(), counts: HashMap::new() }
     }
 
-    /// Chooses only what the grammar allows.
+    /// Restricts sampling to a grammar.
     pub fn with_constraint(self, constraint: Option<Constraint>) -> Sampler {
         Sampler { constraint, ..self }
     }
 
-    /// A sampler that draws as this one does, for a draft model: without the grammar, whose state can't be had twice.
+    /// A sampler with the same seed and parameters, for a draft model: without the grammar, whose state can't be copied.
     pub fn twin(&self) -> Sampler {
         let params = SamplingParams { seed: Some(self.seed), logprobs: None, ..self.params.clone() };
         Sampler::new(params)
@@ -57,7 +57,7 @@ impl Sampler {
     /// penalties are applied to the row in place.
     ///
     /// # Errors
-    /// If a logit is NaN or infinite, every token is forbidden, or the grammar's parser gives up.
+    /// If a logit is NaN or infinite, every token is forbidden, or the grammar's parser fails.
     pub fn sample(&mut self, row: &mut [f32], history: &[TokenId]) -> Result<Sampled, SampleError> {
         let position = history.len();
         check(row, position)?;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// Compiles grammars for one vocabulary. Share it in an `Arc`: building it takes a tenth of a second.
 pub struct GrammarCompiler {
     factory: ParserFactory,
-    /// Tokens that end a generation.
+    /// The tokens that end a generation.
     ends: Arc<[TokenId]>,
 }
 
@@ -25,7 +25,7 @@ impl GrammarCompiler {
     /// For a tokenizer's vocabulary.
     ///
     /// # Errors
-    /// If the vocabulary has no end of sequence, or can't be searched.
+    /// If the vocabulary has no end-of-sequence token, or `llguidance` refuses it.
     pub fn new(tokenizer: &Tokenizer) -> Result<GrammarCompiler, GrammarError> {
         let ends: Arc<[TokenId]> = tokenizer.end_tokens().into();
         let Some(&end) = ends.first() else {
@@ -40,15 +40,15 @@ impl GrammarCompiler {
         let mut factory =
             ParserFactory::new_simple(&env).map_err(|e| GrammarError::Invalid(e.to_string()))?;
         factory.quiet();
-        // What is being generated belongs to the user, not into error messages.
+        // Generated text is private: it must not appear in error messages.
         factory.limits_mut().verbose_errors = false;
         Ok(GrammarCompiler { factory, ends })
     }
 
-    /// A grammar, ready to steer one generation.
+    /// Compiles a grammar for one generation.
     ///
     /// # Errors
-    /// What is wrong with the grammar.
+    /// The problem with the grammar.
     pub fn compile(&self, grammar: &Grammar) -> Result<Constraint, GrammarError> {
         let parser = self.factory.create_parser(parsed(grammar)?);
         let mut matcher = Matcher::new(parser);
@@ -74,29 +74,29 @@ fn parsed(grammar: &Grammar) -> Result<TopLevelGrammar, GrammarError> {
     })
 }
 
-/// A token's bytes as `llguidance` wants them: control tokens behind a mark that no text has.
+/// A token's bytes for `llguidance`: control tokens get a marker byte that no text contains.
 fn word(tokenizer: &Tokenizer, id: TokenId) -> Vec<u8> {
     let bytes = tokenizer.token_bytes(id).unwrap_or_default();
     match bytes {
         bytes if tokenizer.is_special(id) => [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes].concat(),
-        // No UTF-8 begins so: such a token can't be part of any text.
+        // No UTF-8 begins with this byte: such a token can't be part of a text.
         [TokTrie::SPECIAL_TOKEN_MARKER, ..] => Vec::new(),
         bytes => bytes.to_vec(),
     }
 }
 
-/// How far one generation has come in its grammar.
+/// The state of one generation in its grammar.
 pub struct Constraint {
     matcher: Box<Matcher>,
     ends: Arc<[TokenId]>,
 }
 
 impl Constraint {
-    /// Forbids the tokens that can't come next in a row of logits, `[vocab]`. Where the text may end, any of the
-    /// model's end tokens may come.
+    /// Forbids the tokens that can't come next in a row of logits, `[vocab]`. If the text may end, all of the model's end tokens
+    /// are allowed.
     ///
     /// # Errors
-    /// If the parser gives up: its limits on work per token are reached.
+    /// If the parser fails because it reaches its limit of work per token.
     pub fn mask(&mut self, row: &mut [f32], position: usize) -> Result<(), SampleError> {
         let allowed = self.matcher.compute_mask_or_eos();
         let allowed = allowed.map_err(|e| SampleError::Grammar { reason: e.to_string(), position })?;
@@ -116,10 +116,10 @@ impl Constraint {
         Ok(())
     }
 
-    /// `token` was chosen.
+    /// Advances the grammar by the chosen token.
     ///
     /// # Errors
-    /// If it does not follow the grammar; one that the mask let pass always does.
+    /// If the token does not follow the grammar; tokens that the mask allows always do.
     pub fn accept(&mut self, token: TokenId, position: usize) -> Result<(), SampleError> {
         if self.ends.contains(&token) {
             return Ok(());

@@ -2,7 +2,7 @@
 
 use crate::TokenId;
 
-/// Why no token could be chosen. The model's numbers are broken, or everything was forbidden.
+/// Why no token could be chosen: the logits are invalid, or every token is forbidden.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SampleError {
@@ -36,10 +36,10 @@ pub enum SampleError {
         /// The generated token's position in the sequence.
         position: usize,
     },
-    /// The grammar's parser gave up.
+    /// The grammar's parser failed.
     #[error("the grammar can't be followed at position {position}: {reason}")]
     Grammar {
-        /// What the parser says.
+        /// The parser's message.
         reason: String,
         /// The generated token's position in the sequence.
         position: usize,

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-/// What a generation's text has to be.
+/// A format that a generation's text has to follow.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Grammar {
     /// A JSON document that is valid under this schema (JSON Schema, draft 2020-12).
     JsonSchema(Value),
-    /// A text that a grammar in `llguidance`'s variant of Lark derives from `start`.
+    /// A text that a grammar in `llguidance`'s Lark dialect derives from `start`.
     Lark(String),
     /// A text that a regular expression matches as a whole.
     Regex(String),
@@ -22,7 +22,7 @@ impl Grammar {
     /// This grammar as the value of a rule in a Lark grammar.
     ///
     /// # Errors
-    /// If it is a Lark grammar itself: those don't nest.
+    /// If it is a Lark grammar: these can't be nested.
     pub fn as_lark_value(&self) -> Result<String, GrammarError> {
         match self {
             Grammar::JsonSchema(schema) => Ok(format!("%json {}", with_bounded_whitespace(schema)?)),
@@ -34,11 +34,11 @@ impl Grammar {
     }
 }
 
-/// Between JSON tokens: nothing, a space, or a line break with an indent. Small models otherwise write spaces until
-/// the context is full.
+/// The whitespace allowed between JSON tokens: none, a space, or a line break with an indent. Without this limit small models
+/// write spaces until the context is full.
 const WHITESPACE: &str = r"( |\n[ \t]{0,20})?";
 
-/// The schema with the options it is compiled with, in place of any that came with it.
+/// The schema with our options, which replace any in it.
 pub(super) fn with_bounded_whitespace(schema: &Value) -> Result<Value, GrammarError> {
     let options = json!({"whitespace_pattern": WHITESPACE, "lenient": false});
     match schema {

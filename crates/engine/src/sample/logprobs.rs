@@ -1,4 +1,4 @@
-//! Log-probabilities of a generated token and its rivals, on request.
+//! Log-probabilities of a generated token and of the most probable tokens.
 
 use super::candidates::Candidates;
 use super::scan::argmax;
@@ -14,12 +14,12 @@ pub struct TokenLogprob {
     pub logprob: f32,
 }
 
-/// How probable a generated token was, by the model's own distribution: before bias, penalties and temperature.
+/// The log-probability of a generated token in the model's own distribution, before bias, penalties and temperature.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprobs {
     /// The token that was chosen.
     pub chosen: TokenLogprob,
-    /// The most probable tokens, best first; whether or not the chosen one is among them.
+    /// The most probable tokens, best first; the chosen one may be missing.
     pub top: Vec<TokenLogprob>,
 }
 

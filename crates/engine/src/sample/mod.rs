@@ -1,15 +1,15 @@
 //! Logits to the next token.
 //!
-//! [`SamplingParams`] says what is wanted, a [`Sampler`] does it, token after token, in llama.cpp's default order:
+//! A [`Sampler`] applies [`SamplingParams`] to one row of logits after the other, in llama.cpp's default order:
 //!
 //! 1. check: a NaN or an infinity in the logits is an error;
 //! 2. logit bias, then repetition, presence and frequency penalties over the last `repeat_last_n` tokens;
-//! 3. what a [`Grammar`] does not allow to come next is forbidden;
-//! 4. at temperature 0 the highest logit wins (of equals, the lowest id), and that is all;
-//! 5. top-k → typical → top-p → min-p, each narrowing what the one before left;
-//! 6. temperature, softmax, and a draw from a random stream that is a function of seed and position only.
+//! 3. tokens that a [`Grammar`] does not allow next are forbidden;
+//! 4. at temperature 0 the highest logit wins (of equals, the lowest id), and the remaining steps are skipped;
+//! 5. top-k → typical → top-p → min-p, each applied to the result of the previous one;
+//! 6. temperature, softmax, and a draw from a random stream that depends on seed and position only.
 //!
-//! Because of the last point a request's tokens do not depend on what else runs beside it.
+//! Because of the last point a request's tokens do not depend on other requests.
 
 mod candidates;
 mod chain;

@@ -13,21 +13,21 @@ pub struct SamplingParams {
     pub top_p: f32,
     /// Keep tokens at least this share as probable as the most probable one, 0 to 1; 0: all.
     pub min_p: f32,
-    /// Locally typical sampling (arXiv 2202.00666): keep the tokens whose surprise is nearest to the entropy and
-    /// that together reach this probability, 0 to 1; 1: all.
+    /// Locally typical sampling (arXiv 2202.00666): keep the tokens whose information content is nearest to the entropy and that
+    /// together reach this probability, 0 to 1; 1: all.
     pub typical_p: f32,
     /// Logits of tokens in the window are divided (if positive) or multiplied (if not) by this (arXiv 1909.05858),
     /// above 0; 1: off.
     pub repeat_penalty: f32,
     /// The penalties' window: how many of the last tokens, prompt included; 0: penalties off, `usize::MAX`: all.
     pub repeat_last_n: usize,
-    /// Taken off the logit of each token that is in the window, -100 to 100; 0: off.
+    /// Subtracted from the logit of each token in the window, -100 to 100; 0: off.
     pub presence_penalty: f32,
-    /// Taken off the logit of a token for each time it is in the window, -100 to 100; 0: off.
+    /// Subtracted from the logit of a token once per occurrence in the window, -100 to 100; 0: off.
     pub frequency_penalty: f32,
     /// Added to the logits of single tokens: finite, or negative infinity to forbid a token. Ids must not repeat.
     pub logit_bias: Vec<(TokenId, f32)>,
-    /// Makes sampling reproducible; `None`: a random one, told in the outcome.
+    /// The seed, which makes sampling reproducible; `None`: a random one, reported in the outcome.
     pub seed: Option<u64>,
     /// How many of the most probable tokens to report with each generated one, up to 20; `None`: no probabilities.
     pub logprobs: Option<usize>,
@@ -52,23 +52,23 @@ impl Default for SamplingParams {
     }
 }
 
-/// A sampling parameter that makes no sense.
+/// A sampling parameter out of range.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{field}: expected {expected}, found {found}")]
 pub struct ParamError {
     /// The field of [`SamplingParams`].
     pub field: &'static str,
-    /// What it may be.
+    /// The range.
     pub expected: String,
-    /// What it was.
+    /// The value.
     pub found: String,
 }
 
-/// Most alternatives reported with a token.
+/// The maximum number of alternatives reported with a token.
 const MAX_LOGPROBS: usize = 20;
 
 impl SamplingParams {
-    /// The highest logit wins; no penalties, nothing random.
+    /// Greedy sampling: the highest logit wins; no penalties.
     pub fn greedy() -> SamplingParams {
         SamplingParams { temperature: 0.0, ..SamplingParams::default() }
     }
@@ -120,7 +120,7 @@ impl SamplingParams {
         Ok(())
     }
 
-    /// The random seed does not matter: the same logits always give the same token.
+    /// Whether the same logits always give the same token, whatever the seed.
     pub fn is_greedy(&self) -> bool {
         self.temperature == 0.0
     }

@@ -1,4 +1,4 @@
-//! Randomness: a function of seed and position, so that batching, preemption and retries can't change it.
+//! Random numbers as a function of seed and position, so that batching, preemption and retries can't change them.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};

@@ -1,6 +1,6 @@
-//! The one pass over a whole row that every token pays: is it finite, and where is its maximum.
+//! The one pass over a whole row for every token: whether it is finite, and where its maximum is.
 
-/// Values looked at per step of the outer loop; the inner loops vectorise.
+/// Values per step of the outer loop; the inner loops vectorise.
 const BLOCK: usize = 256;
 
 /// The first value that is NaN or infinite, if there is one.

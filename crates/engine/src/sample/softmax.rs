@@ -1,5 +1,5 @@
-//! The two loops of a softmax, written so that the compiler vectorises them, and so that they give the same bits on
-//! every machine: a seeded request must not depend on a platform's mathematics library.
+//! The two loops of a softmax, written so that the compiler vectorises them and so that they give the same bits on every
+//! machine: a seeded request must not depend on a platform's maths library.
 
 /// e^x for `x <= 0`, to about 1e-7 of its value; 0 below -87, where e^x leaves the normal range.
 ///

@@ -1,9 +1,9 @@
-//! What goes between the scheduler and the worker: slot operations, plans, figures, errors.
+//! The types between scheduler and worker: slot operations, plans, occupancy, errors.
 
 use super::sequence::{SeqId, Sequence};
 use crate::batch::{Limits, Slot, Want};
 
-/// Something to do to the backend's slots before the next forward call.
+/// An operation on the backend's slots before the next forward call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotOp {
     /// [`crate::forward::Backend::truncate`].
@@ -15,7 +15,7 @@ pub enum SlotOp {
     },
     /// [`crate::forward::Backend::share_prefix`].
     Share {
-        /// Whose tokens.
+        /// The slot that has the tokens.
         from: Slot,
         /// The empty slot that gets them.
         to: Slot,
@@ -24,7 +24,7 @@ pub enum SlotOp {
     },
     /// [`crate::forward::Backend::import_kv`]: stored tokens of the sequence into its empty slot.
     Import {
-        /// Whose.
+        /// The sequence.
         id: SeqId,
         /// The empty slot that gets them.
         slot: Slot,
@@ -36,7 +36,7 @@ pub enum SlotOp {
 /// One span of a planned step.
 #[derive(Clone, Copy, Debug)]
 pub struct PlannedSpan {
-    /// Which sequence.
+    /// The sequence.
     pub id: SeqId,
     /// Its slot.
     pub slot: Slot,
@@ -46,14 +46,13 @@ pub struct PlannedSpan {
     pub len: usize,
     /// Which positions want logits.
     pub want: Want,
-    /// How many of the tokens belong to the prompt and are computed for the first time: this step's share of the
-    /// sequence's prefill.
+    /// How many of the tokens are prompt tokens computed for the first time: this step's share of the sequence's prefill.
     pub prompt_tokens: usize,
 }
 
 impl PlannedSpan {
-    /// The next `len` pending tokens of a sequence, drafts included; logits if they reach its end, of every position if there
-    /// are drafts.
+    /// The next `len` pending tokens of a sequence, including drafts. Logits are wanted if the span reaches the end, and for every
+    /// position if there are drafts.
     pub(super) fn of(seq: &Sequence, len: usize) -> PlannedSpan {
         PlannedSpan {
             id: seq.id,
@@ -79,14 +78,14 @@ impl PlannedSpan {
     }
 }
 
-/// What became of a sampled token.
+/// The effect of a sampled token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// It is the one that was drafted: its own row of logits, the next one, is valid.
+    /// It equals the draft: the next row of logits is valid, too.
     Drafted,
     /// It is computed in the next step.
     Next,
-    /// It was not taken, as the context is full.
+    /// It was refused, because the context is full.
     Full,
 }
 
@@ -109,19 +108,19 @@ impl StepPlan {
 pub struct Occupancy {
     /// Sequences that wait for a slot.
     pub waiting: usize,
-    /// Sequences that have one.
+    /// Sequences that have a slot.
     pub running: usize,
-    /// Slots that keep a finished sequence's tokens for reuse.
+    /// Slots that keep the tokens of a finished sequence for reuse.
     pub cached: usize,
-    /// KV pages that those hold.
+    /// KV pages in these slots.
     pub cached_pages: usize,
-    /// KV pages that nothing holds.
+    /// Free KV pages.
     pub free_pages: usize,
     /// All KV pages.
     pub total_pages: usize,
 }
 
-/// Why a sequence was not taken, or a scheduler could not be made.
+/// Why a sequence was refused, or a scheduler could not be created.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs)] // each variant's message names its fields
 #[non_exhaustive]
@@ -132,11 +131,11 @@ pub enum ScheduleError {
     EmptyPrompt,
     #[error("the prompt has {tokens} tokens; at most {capacity} fit into the context")]
     PromptTooLong { tokens: usize, capacity: usize },
-    #[error("{keep} tokens are to be kept of a context of {capacity}: expected at most {most}")]
+    #[error("{keep} tokens are to be kept when the context of {capacity} is full; expected at most {most}")]
     KeepTooLong { keep: usize, capacity: usize, most: usize },
 }
 
-/// The longest sequence that fits: bounded by a slot's context and by the KV room, in tokens.
+/// The longest sequence in tokens: limited by a slot's context and by the KV cache.
 pub fn capacity(limits: &Limits) -> usize {
     let pages = limits.kv_tokens.checked_div(limits.kv_page).unwrap_or(0);
     limits.context.min(pages.saturating_mul(limits.kv_page))

@@ -1,37 +1,37 @@
-//! The longest cached prefix of a new sequence, and whether to take its slot over or to share it.
+//! Finds the longest cached prefix of a new sequence, and decides whether to take its slot over or to share it.
 
 use super::sequence::Sequence;
 use super::slots::{Holder, Slots};
 use crate::TokenId;
 use crate::batch::Slot;
 
-/// A slot whose first `len` tokens are also the new sequence's.
+/// A slot whose first `len` tokens are a prefix of the new sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hit {
     pub from: Slot,
-    /// How many tokens to reuse; at least 1 and less than the new sequence has, since logits need one computed.
+    /// How many tokens to reuse: at least 1, and fewer than the sequence has, since logits need one computed token.
     pub len: usize,
-    /// How many cached tokens are lost if the slot is taken over; `None`: it is running, so it can't be.
+    /// How many cached tokens are lost if the slot is taken over; `None`: it is running and can't be taken over.
     pub lost: Option<usize>,
 }
 
 /// How a waiting sequence gets its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotChoice {
-    /// An empty slot, everything to compute.
+    /// An empty slot; everything is computed.
     Fresh { slot: Slot },
     /// A cached slot, shortened to the common prefix.
     TakeOver { slot: Slot, len: usize },
-    /// An empty slot that shares another's prefix.
+    /// An empty slot that shares another slot's prefix.
     Share { from: Slot, to: Slot, len: usize },
 }
 
-/// How many tokens two sequences begin with in common.
+/// The length of the common prefix of two sequences, in tokens.
 pub(crate) fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
 
-/// The slot that has most of `tokens` at its start; a cached one before a running one, then the lowest number.
+/// The slot with the longest common prefix; of equals a cached one before a running one, then the lowest number.
 pub(super) fn find(slots: &Slots, running: &[Sequence], tokens: &[TokenId]) -> Option<Hit> {
     let usable = &tokens[..tokens.len() - 1];
     let mut best: Option<Hit> = None;
@@ -53,18 +53,17 @@ pub(super) fn find(slots: &Slots, running: &[Sequence], tokens: &[TokenId]) -> O
     best
 }
 
-/// Whether a running sequence is about to have computed more of `tokens` than the first `len`, by at least `worth`: its
-/// prompt begins as they do.
+/// Whether a running sequence will soon have computed a prefix of `tokens` that is at least `worth` longer than `len`.
 pub(super) fn is_coming(running: &[Sequence], tokens: &[TokenId], len: usize, worth: usize) -> bool {
     let usable = &tokens[..tokens.len() - 1];
     let prefilling = running.iter().filter(|s| s.prefix_cache && s.computed < s.prompt);
     prefilling.map(|s| common_prefix(&s.tokens[..s.prompt], usable)).any(|n| n >= len + worth)
 }
 
-/// Where to put a sequence that needs `need` pages; `None` if there is no room yet.
+/// Chooses a slot for a sequence that needs `need` pages; `None` if there is no room yet.
 ///
-/// A prefix is shared into another slot, so that the conversation it belongs to stays cached, unless that would push
-/// out more cached tokens than are lost by taking its slot over.
+/// A prefix is shared into another slot, so that the conversation it belongs to stays cached, unless that would evict more
+/// cached tokens than taking the slot over would lose.
 pub(super) fn place(slots: &Slots, hit: Option<Hit>, need: usize) -> Option<SlotChoice> {
     let room = |except| slots.free_pages + slots.cached_pages(except) >= need;
     let empty = |except| slots.first_free().or_else(|| slots.oldest_cached(except));

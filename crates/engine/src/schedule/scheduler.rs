@@ -1,4 +1,4 @@
-//! [`Scheduler`]: admission, KV room, and what each step computes. See the [room's page](super) for its promises.
+//! [`Scheduler`]: admission, KV memory, and the batch of each step. Its guarantees are listed in the [module](super).
 
 use super::plan::{Occupancy, PlannedSpan, Pushed, ScheduleError, SlotOp, StepPlan, capacity};
 use super::prefix::{self, SlotChoice};
@@ -15,9 +15,9 @@ pub struct Scheduler {
     pub(super) capacity: usize,
     /// Tokens in one batch.
     batch_tokens: usize,
-    /// Prefill tokens in a step that also decodes.
+    /// Maximum number of prefill tokens in a step that also decodes.
     prefill_chunk: usize,
-    /// Sequences at once: a slot and at least one token of the batch for each.
+    /// Maximum number of running sequences: each needs a slot and at least one token of the batch.
     max_running: usize,
     slots: Slots,
     /// Oldest first.
@@ -28,22 +28,23 @@ pub struct Scheduler {
     next_id: SeqId,
     /// Counts admissions and turns, to order prefills.
     turns: u64,
-    /// The backend can share prefixes, as far as is known.
+    /// The backend can share prefixes; assumed until a call shows otherwise.
     shares: bool,
-    /// The backend can shorten a slot to any length, as far as is known: without, a wrong draft would cost a whole prefill.
+    /// The backend can shorten a slot to any length; assumed until a call shows otherwise. If not, a wrong draft would cost a
+    /// whole prefill.
     truncates: bool,
-    /// Tokens that a page holds.
+    /// Tokens per KV page.
     page: usize,
     /// Counts uses of cached slots, to order them.
     uses: u64,
 }
 
 impl Scheduler {
-    /// A scheduler for a backend with these limits. `prefill_chunk` bounds the prefill tokens of a step in which
-    /// other sequences decode, and so how long those wait; without decodes a step takes a full batch.
+    /// A scheduler for a backend with these limits. `prefill_chunk` limits the prefill tokens of a step in which other sequences
+    /// decode, and so their delay. A step without decodes takes a full batch.
     ///
     /// # Errors
-    /// If a limit is 0, or there is not a single KV page.
+    /// If a limit is 0 or there is no KV page.
     pub fn new(limits: Limits, prefill_chunk: usize) -> Result<Scheduler, ScheduleError> {
         let capacity = capacity(&limits);
         if limits.slots == 0 || limits.batch_tokens == 0 || capacity == 0 {
@@ -67,14 +68,13 @@ impl Scheduler {
         })
     }
 
-    /// Lets at most `limit` sequences run at once (at least 1), where the backend has more slots: the others keep
-    /// prefixes.
+    /// Limits the number of running sequences to `limit` (at least 1). Further slots of the backend keep prefixes.
     pub fn with_max_running(self, limit: usize) -> Scheduler {
         Scheduler { max_running: limit.clamp(1, self.max_running), ..self }
     }
 
-    /// Puts a sequence into the queue. With `prefix_cache`, tokens that a slot already holds are reused and this
-    /// sequence's are left for others; without, neither.
+    /// Adds a sequence to the queue. With `prefix_cache` it reuses tokens that a slot already holds and leaves its own for
+    /// others.
     ///
     /// # Errors
     /// If the prompt is empty or longer than [`capacity`].
@@ -82,8 +82,8 @@ impl Scheduler {
         self.submit_stored(prompt, prefix_cache, 0)
     }
 
-    /// As [`Scheduler::submit`], for a prompt whose first `stored` tokens can be imported into the backend. They are where no
-    /// slot holds as many.
+    /// As [`Scheduler::submit`], for a prompt whose first `stored` tokens can be imported into the backend. They are imported
+    /// unless a slot holds at least as many.
     ///
     /// # Errors
     /// As [`Scheduler::submit`].
@@ -107,8 +107,7 @@ impl Scheduler {
         Ok(id)
     }
 
-    /// Ends a sequence, waiting or running: finished or cancelled. Its slot is free at once, or cached if the
-    /// sequence takes part in the prefix cache.
+    /// Ends a waiting or running sequence. Its slot becomes free, or cached if the sequence uses the prefix cache.
     pub fn finish(&mut self, id: SeqId) {
         self.waiting.retain(|s| s.id != id);
         if let Some(i) = self.index(id) {
@@ -126,7 +125,7 @@ impl Scheduler {
         }
     }
 
-    /// Ends a sequence whose forward call failed: its slot is emptied, nothing of it is reused.
+    /// Ends a sequence whose forward call failed: its slot is emptied and not reused.
     pub fn fail(&mut self, id: SeqId) {
         if let Some(i) = self.index(id) {
             self.running[i].prefix_cache = false;
@@ -134,8 +133,8 @@ impl Scheduler {
         self.finish(id);
     }
 
-    /// The next thing to do to the backend's slots; `None` when the step can be planned. Admits waiting sequences.
-    /// Each is to be answered with [`Scheduler::op_done`] before the next is asked for.
+    /// The next operation on the backend's slots; `None` when the step can be planned. Admits waiting sequences. Confirm each with
+    /// [`Scheduler::op_done`] before the next call.
     pub fn next_op(&mut self) -> Option<SlotOp> {
         while self.ops.is_empty() {
             if !self.admit() {
@@ -145,7 +144,7 @@ impl Scheduler {
         self.ops.pop_front()
     }
 
-    /// The backend has done `op` and kept or shared `kept` tokens.
+    /// Confirms that the backend has done `op` and kept or shared `kept` tokens.
     pub fn op_done(&mut self, op: SlotOp, kept: usize) {
         let (slot, len) = match op {
             SlotOp::Truncate { slot, len } | SlotOp::Import { slot, len, .. } => (slot, len),
@@ -162,7 +161,7 @@ impl Scheduler {
             _ => {
                 self.running[i].reuse(kept);
                 if kept < len {
-                    // What was drafted since does not follow on what the slot holds.
+                    // Drafts made in the meantime do not continue the slot's tokens.
                     self.running[i].reject();
                 }
             }
@@ -184,14 +183,14 @@ impl Scheduler {
         }
         let pages = seq.pages + self.slots.free_pages + self.slots.cached_pages(None);
         let held = seq.tokens.len();
-        // Whoever may yet be admitted keeps a token of the batch.
+        // Sequences that may still be admitted need a token of the batch each.
         let drafted: usize = self.running.iter().map(|s| s.drafted).sum();
         let batch = self.batch_tokens - self.max_running;
         batch.saturating_sub(drafted).min(self.capacity - held).min((pages * self.page).saturating_sub(held))
     }
 
-    /// Has the next step verify `tokens`, which are expected to follow a sequence's; as many as [`Scheduler::draft_room`]
-    /// says. Returns how many that were. Comes before [`Scheduler::next_op`] in a step.
+    /// Adds a draft, which the next step verifies: at most [`Scheduler::draft_room`] of `tokens`. Returns how many were added. To be
+    /// called before [`Scheduler::next_op`] in a step.
     pub fn draft(&mut self, id: SeqId, tokens: &[TokenId]) -> usize {
         let tokens = &tokens[..tokens.len().min(self.draft_room(id))];
         if let Some(i) = self.index(id).filter(|_| !tokens.is_empty()) {
@@ -220,7 +219,7 @@ impl Scheduler {
             (0..self.running.len()).filter(|&i| self.running[i].pending() > 1).collect();
         prefills.sort_by_key(|&i| self.running[i].turn);
         if let Some(&first) = prefills.first() {
-            // Who is served first goes to the end of the line; the others share what is left.
+            // The prefill served first goes to the end of the line; the others share the rest.
             self.running[first].turn = self.next_turn();
         }
         for seq in prefills.into_iter().map(|i| &self.running[i]) {
@@ -232,7 +231,7 @@ impl Scheduler {
         }
     }
 
-    /// The planned step with its tokens, as the backend takes it. Valid until the scheduler changes.
+    /// The planned step as a batch for the backend. Valid until the scheduler changes.
     pub fn batch(&self, plan: &StepPlan) -> Batch<'_> {
         let span = |p: &PlannedSpan| Span {
             slot: p.slot,
@@ -243,7 +242,7 @@ impl Scheduler {
         Batch { spans: plan.spans.iter().map(span).collect() }
     }
 
-    /// The backend has computed the plan.
+    /// Confirms that the backend has computed the plan.
     pub fn commit(&mut self, plan: &StepPlan) {
         for p in &plan.spans {
             if let Some(i) = self.index(p.id) {
@@ -254,11 +253,11 @@ impl Scheduler {
         }
     }
 
-    /// Appends a sampled token. If it is the one that was drafted, it has been computed, and its own row of logits tells the
-    /// next one; if another, the drafts are dropped and it is computed in the next step. If the context is full, nothing
-    /// changes and the sequence has to be finished or shifted.
+    /// Appends a sampled token. If it equals the draft, it is computed already and the next row of logits is valid; otherwise the
+    /// drafts are dropped and the token is computed in the next step. If the context is full, nothing changes, and the sequence
+    /// has to be finished or shifted.
     ///
-    /// May put the youngest running sequence back into the queue, which can be this one.
+    /// May preempt the youngest running sequence, which can be this one.
     pub fn push(&mut self, id: SeqId, token: TokenId) -> Pushed {
         let capacity = self.capacity;
         let running = self.index(id).is_some();
@@ -289,7 +288,7 @@ impl Scheduler {
         self.sequence(id).map_or(0, |s| s.cached)
     }
 
-    /// The slot of a running sequence, and how many tokens of its prompt the slot holds, where it leaves them to others.
+    /// The slot of a running sequence and how many tokens of its prompt the slot holds; `None` if it does not use the prefix cache.
     pub fn kept_prompt(&self, id: SeqId) -> Option<(Slot, usize)> {
         let seq = &self.running[self.index(id)?];
         seq.prefix_cache.then(|| (seq.slot, seq.computed.min(seq.prompt)))
@@ -300,7 +299,7 @@ impl Scheduler {
         self.running.iter().map(|s| s.id)
     }
 
-    /// Nothing waits, runs or is to be done to slots.
+    /// Whether nothing waits or runs and no slot operation is outstanding.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty() && self.ops.is_empty()
     }
@@ -339,9 +338,8 @@ impl Scheduler {
         }
     }
 
-    /// Admits the head of the queue if there is a slot and KV room for all its tokens and the next one. It waits while a
-    /// running sequence computes a prefix that both have: requests with one system prompt that come together compute it
-    /// once.
+    /// Admits the head of the queue if there is a slot, and KV memory for all its tokens and the next one. It waits while a running
+    /// sequence computes their common prefix, so that simultaneous requests with the same system prompt compute it once.
     fn admit(&mut self) -> bool {
         let Some(seq) = self.waiting.front() else { return false };
         if self.running.len() == self.max_running {
@@ -389,7 +387,7 @@ impl Scheduler {
         true
     }
 
-    /// The backend can't share `from`'s prefix: take its slot over instead if most of it is reused, else recompute.
+    /// The backend can't share `from`'s prefix: takes the slot over if most of it is reused, else recomputes.
     fn share_refused(&mut self, i: usize, from: Slot, len: usize) {
         self.shares &= len < self.page;
         if self.slots.cached(from).is_some_and(|held| held.len() <= 2 * len) {
@@ -402,7 +400,7 @@ impl Scheduler {
         }
     }
 
-    /// Gets a sequence that has grown the pages it needs, if it is running.
+    /// Reserves the pages that a running sequence needs after it has grown.
     fn grow(&mut self, id: SeqId) {
         while let Some(i) = self.index(id) {
             let seq = &mut self.running[i];
@@ -419,8 +417,7 @@ impl Scheduler {
         }
     }
 
-    /// Drops a sequence's drafts, and cuts them from its slot if it has one: it may have been put back since they were
-    /// computed.
+    /// Drops a sequence's drafts and cuts them from its slot, if it still has one: it may have been preempted in the meantime.
     fn reject(&mut self, id: SeqId) {
         if let Some(seq) = self.sequence_mut(id) {
             seq.reject();
@@ -430,7 +427,7 @@ impl Scheduler {
         }
     }
 
-    /// Cuts a running sequence's slot to what counts as computed, and gives back the pages that its tokens don't need.
+    /// Cuts a running sequence's slot to its computed tokens, and frees pages it does not need.
     pub(super) fn cut_slot(&mut self, i: usize) {
         let seq = &mut self.running[i];
         self.ops.push_back(SlotOp::Truncate { slot: seq.slot, len: seq.computed });
@@ -450,7 +447,7 @@ impl Scheduler {
         }
     }
 
-    /// Keeps a finished sequence's computed tokens for reuse. Its pages have been given back already.
+    /// Keeps a finished sequence's computed tokens for reuse. Its pages are free already.
     fn cache(&mut self, mut seq: Sequence) {
         seq.tokens.truncate(seq.computed);
         self.slots.free_pages -= self.slots.pages(seq.computed);
@@ -458,7 +455,7 @@ impl Scheduler {
         self.touch(seq.slot);
     }
 
-    /// A cached slot was used just now.
+    /// Marks a cached slot as just used.
     fn touch(&mut self, slot: Slot) {
         self.uses += 1;
         if let Holder::Cached { last_used, .. } = &mut self.slots.holders[slot] {
@@ -466,7 +463,7 @@ impl Scheduler {
         }
     }
 
-    /// Drops a cached slot's tokens, here and in the backend; nothing if the slot is not cached.
+    /// Drops a cached slot's tokens, here and in the backend. No effect if the slot is not cached.
     fn evict(&mut self, slot: Slot) {
         if self.slots.cached(slot).is_some() {
             self.slots.drop_cached(slot);

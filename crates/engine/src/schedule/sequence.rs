@@ -1,4 +1,4 @@
-//! One sequence as the scheduler sees it: its tokens and how many of them the backend has computed.
+//! The scheduler's view of one sequence: its tokens, and how many of them the backend has computed.
 
 use crate::TokenId;
 use crate::batch::Slot;
@@ -6,37 +6,37 @@ use crate::batch::Slot;
 /// A sequence's arrival number: lower is older.
 pub type SeqId = u64;
 
-/// A prompt and what was generated after it. Prefill and decode differ only in how many tokens are pending.
+/// A prompt and the tokens generated after it. Prefill and decode differ only in the number of pending tokens.
 #[derive(Clone, Debug)]
 pub(super) struct Sequence {
     pub id: SeqId,
     /// Prompt, then generated tokens, then drafted ones.
     pub tokens: Vec<TokenId>,
-    /// How many at the end of `tokens` are drafts that nothing has confirmed yet; 0 but between a draft and the last row of
-    /// the step that verifies it.
+    /// How many of the last `tokens` are unconfirmed drafts; 0 except between drafting and the last row of the step that verifies
+    /// them.
     pub drafted: usize,
     /// How many of `tokens` are the prompt.
     pub prompt: usize,
-    /// How many of `tokens` the backend's slot holds; while drafts are verified, it holds those beyond.
+    /// How many of `tokens` the backend's slot holds, not counting drafts that are being verified.
     pub computed: usize,
-    /// The most that was ever computed or reused: more than `computed` after the sequence was put back.
+    /// The maximum of `computed` so far: larger than `computed` after a preemption.
     pub reached: usize,
-    /// Prompt tokens that came from the prefix cache before they were ever computed here.
+    /// Prompt tokens from the prefix cache that were never computed here.
     pub cached: usize,
-    /// How many tokens at its start are stored outside the backend and could be imported.
+    /// How many of its first tokens are stored on disk and could be imported.
     pub stored: usize,
-    /// May reuse cached prefixes and leave its own tokens to others.
+    /// Whether it reuses cached prefixes and leaves its own tokens for reuse.
     pub prefix_cache: bool,
     /// Its slot; meaningless while it waits.
     pub slot: Slot,
     /// KV pages it holds; 0 while it waits.
     pub pages: usize,
-    /// Its place in the line of prefills: the lowest is served first.
+    /// Its turn among prefills: the lowest is served first.
     pub turn: u64,
 }
 
 impl Sequence {
-    /// A sequence that waits, nothing computed.
+    /// A waiting sequence with nothing computed.
     pub fn new(id: SeqId, prompt: Vec<TokenId>, prefix_cache: bool) -> Sequence {
         Sequence {
             id,
@@ -54,7 +54,7 @@ impl Sequence {
         }
     }
 
-    /// Tokens that still have to go through the backend before the next one can be sampled.
+    /// Tokens to compute before the next one can be sampled.
     pub fn pending(&self) -> usize {
         self.confirmed().len() - self.computed
     }
@@ -64,7 +64,7 @@ impl Sequence {
         &self.tokens[..self.tokens.len() - self.drafted]
     }
 
-    /// The first draft was right.
+    /// Confirms the first draft.
     pub fn accept(&mut self, computed: bool) {
         self.drafted -= 1;
         if computed {
@@ -73,19 +73,19 @@ impl Sequence {
         }
     }
 
-    /// The drafts that are left were wrong.
+    /// Drops the remaining drafts.
     pub fn reject(&mut self) {
         self.tokens.truncate(self.tokens.len() - self.drafted);
         self.drafted = 0;
     }
 
-    /// Prompt tokens among the next `len` that were never computed before.
+    /// Prompt tokens among the next `len` that were not computed before.
     pub fn new_prompt_tokens(&self, len: usize) -> usize {
         let end = (self.computed + len).min(self.prompt);
         end.saturating_sub(self.computed.max(self.reached))
     }
 
-    /// The first `n` tokens were found in the prefix cache.
+    /// Reuses the first `n` tokens from the prefix cache.
     pub fn reuse(&mut self, n: usize) {
         self.cached += n.min(self.prompt).saturating_sub(self.reached);
         self.computed = n;

@@ -1,16 +1,15 @@
-//! Room in a full context: what lies behind the kept front makes way, and the rest is computed again from there.
+//! Context shift: makes room in a full context by dropping tokens after the kept prefix; the rest is computed again.
 //!
-//! A shift is a change of the sequence's tokens and nothing else: half of what lies between the kept front and the end is
-//! dropped, the slot is cut to the front, and what stays is pending like any prompt. So it needs no more of a backend than
-//! prefix reuse does, it is scheduled like a prefill, and its logits are those of the shortened text. llama.cpp moves the
-//! keys to their new positions instead and keeps values that were computed with the dropped text in view, which is cheaper
-//! and has no text that it is exact for.
+//! A shift only changes the sequence's tokens: half of the tokens after the kept prefix are dropped, the slot is cut to the
+//! prefix, and the remaining tokens are pending like a prompt. So it needs nothing from a backend beyond prefix reuse, is
+//! scheduled like a prefill, and its logits are those of the shortened text. llama.cpp instead moves the keys to their new
+//! positions and keeps values that were computed with the dropped text in view: cheaper, but exact for no text.
 
 use super::scheduler::Scheduler;
 use super::sequence::{SeqId, Sequence};
 use crate::TokenId;
 
-/// Tokens behind the kept front that a context has to hold at least: one to drop and one to go on from.
+/// The minimum number of tokens after the kept prefix: one to drop and one to continue from.
 pub const LEAST_BEHIND: usize = 2;
 
 /// How many tokens one shift drops. `keep + LEAST_BEHIND <= capacity`.
@@ -18,8 +17,8 @@ fn half(keep: usize, capacity: usize) -> usize {
     capacity.saturating_sub(keep) / 2
 }
 
-/// Drops from the middle of a text what it has too much, as though its tokens had come one by one and each full context had
-/// been shifted. Returns how many; 0 if it fits, or the front leaves no room.
+/// Drops tokens from the middle of a text that is too long, as if its tokens had come one by one and each full context had been
+/// shifted. Returns the number dropped; 0 if the text fits or the prefix leaves no room.
 pub fn cut(tokens: &mut Vec<TokenId>, keep: usize, capacity: usize) -> usize {
     let (excess, half) = (tokens.len().saturating_sub(capacity), half(keep, capacity));
     if excess == 0 || half == 0 {
@@ -31,9 +30,9 @@ pub fn cut(tokens: &mut Vec<TokenId>, keep: usize, capacity: usize) -> usize {
 }
 
 impl Scheduler {
-    /// Makes room in a sequence whose next token was refused ([`super::Pushed::Full`]): drops half of what lies between
-    /// its first `keep` tokens and its end. Returns how many tokens that were; 0 if the context is not full or the front
-    /// leaves no room in it. The token can be pushed again then.
+    /// Makes room in a sequence whose next token was refused ([`super::Pushed::Full`]): drops half of the tokens after the first
+    /// `keep`. Returns the number dropped; 0 if the context is not full or the prefix leaves no room. Otherwise the token can be
+    /// pushed again.
     pub fn shift(&mut self, id: SeqId, keep: usize) -> usize {
         let (capacity, turn) = (self.capacity, self.next_turn());
         let half = half(keep, capacity);
@@ -42,7 +41,7 @@ impl Scheduler {
             return 0;
         }
         seq.drop_after(keep, half);
-        // It is a prefill now, and the last to have come.
+        // It is a prefill now, and the last in turn.
         seq.turn = turn;
         if let Some(i) = self.index(id) {
             self.cut_slot(i);
@@ -52,7 +51,7 @@ impl Scheduler {
 }
 
 impl Sequence {
-    /// Drops `n` tokens behind the first `keep`. Of the prompt, the front is what is left.
+    /// Drops `n` tokens after the first `keep`. Only the kept prefix still counts as prompt.
     fn drop_after(&mut self, keep: usize, n: usize) {
         self.tokens.drain(keep..keep + n);
         self.prompt = self.prompt.min(keep);

@@ -1,13 +1,13 @@
-//! Who occupies each slot, and how many KV pages are free.
+//! The holder of each slot, and the number of free KV pages.
 //!
-//! Each slot is charged for whole pages of its own, even where a backend lets two slots share them: a plan that fits
-//! by this count fits every backend.
+//! Each slot is charged for its own whole pages, even if a backend lets two slots share them. So a plan that fits by this count
+//! fits every backend.
 
 use super::SeqId;
 use crate::TokenId;
 use crate::batch::{Limits, Slot};
 
-/// What a slot holds.
+/// The holder of a slot.
 #[derive(Clone, Debug)]
 pub(super) enum Holder {
     /// Nothing.
@@ -18,7 +18,7 @@ pub(super) enum Holder {
     Running(SeqId),
 }
 
-/// All slots, and the KV pages not held by any.
+/// All slots and the free KV pages.
 #[derive(Clone, Debug)]
 pub(super) struct Slots {
     pub holders: Vec<Holder>,
@@ -51,7 +51,7 @@ impl Slots {
         }
     }
 
-    /// Pages held by cached slots, leaving out `except`.
+    /// Pages held by cached slots, except `except`.
     pub fn cached_pages(&self, except: Option<Slot>) -> usize {
         (0..self.holders.len())
             .filter(|&s| Some(s) != except)
@@ -65,7 +65,7 @@ impl Slots {
         self.holders.iter().position(|h| matches!(h, Holder::Free))
     }
 
-    /// The cached slot that was used longest ago, leaving out `except`.
+    /// The least recently used cached slot, except `except`.
     pub fn oldest_cached(&self, except: Option<Slot>) -> Option<Slot> {
         let age = |(slot, holder): (Slot, &Holder)| match holder {
             Holder::Cached { last_used, .. } if Some(slot) != except => Some((*last_used, slot)),
@@ -74,7 +74,7 @@ impl Slots {
         self.holders.iter().enumerate().filter_map(age).min().map(|(_, slot)| slot)
     }
 
-    /// The backend kept only `len` of a cached slot's tokens.
+    /// Records that the backend kept only `len` of a cached slot's tokens.
     pub fn shorten_cached(&mut self, slot: Slot, len: usize) {
         let Holder::Cached { tokens, last_used } = &self.holders[slot] else { return };
         if tokens.len() <= len {

@@ -1,5 +1,5 @@
-//! Byte-level BPE: every byte is a symbol, words never merge into each other. Pairs rank by a list of merges (GGUF,
-//! Hugging Face) or by the number of the token they become (tiktoken's files, among them Mistral's tekken).
+//! Byte-level BPE: every byte is a symbol, and merges stay within words. Pairs are ranked by a list of merges (GGUF, Hugging
+//! Face) or by the id of the merged token (tiktoken's files, such as Mistral's tekken).
 
 use super::merge::{Merge, Merger, Rules, SymbolId};
 use super::pretokenize::PreTokenizer;

@@ -9,26 +9,26 @@ pub const MAX_TEXT: usize = 256 << 20;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizeError {
-    /// The file system said no.
+    /// The file system returned an error.
     #[error("{path}: {source}")]
     Io {
-        /// What was being read.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A GGUF file could not be opened.
     #[error(transparent)]
     Load(#[from] crate::load::LoadError),
-    /// A file of a tokenizer is not what its name says.
+    /// A tokenizer's file is malformed.
     #[error("{path}: {reason}")]
     File {
-        /// What was being read.
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// The file has no vocabulary at all, or half of one.
+    /// The file has no vocabulary, or an incomplete one.
     #[error("the tokenizer has no `{key}`")]
     Missing {
         /// The key that was looked for.
@@ -39,19 +39,19 @@ pub enum TokenizeError {
     Invalid {
         /// Which part: a key, or a token's number.
         what: String,
-        /// What would have been right.
+        /// The valid values.
         expected: String,
-        /// What is there.
+        /// The value found.
         found: String,
     },
-    /// A kind of tokenizer that Zonda doesn't run.
+    /// The kind of tokenizer is not supported.
     #[error("the {what} {found:?} is not supported; supported: {known}")]
     Unsupported {
-        /// What there are several of: "tokenizer model", "pre-tokenizer".
+        /// What is unsupported: "tokenizer model", "pre-tokenizer".
         what: &'static str,
-        /// The one the file names.
+        /// The value in the file.
         found: String,
-        /// Those that work.
+        /// The supported values.
         known: String,
     },
     /// The crate `tokenizers`, which runs `tokenizer.json`, failed.

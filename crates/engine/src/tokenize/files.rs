@@ -1,4 +1,4 @@
-//! Finding tokenizer files and telling them apart.
+//! Opens tokenizers: finds their files and detects their format.
 
 use super::error::TokenizeError;
 use super::read::read;
@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// What a tokenizer file is.
+/// The format of a tokenizer file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
     /// `tokenizer.json`
@@ -28,8 +28,8 @@ impl Tokenizer {
         gguf::read(metadata)
     }
 
-    /// The tokenizer in a file: a GGUF (one with nothing but a vocabulary, too), `tokenizer.json`, a SentencePiece
-    /// `tokenizer.model` or a `tekken.json`. Which it is shows in its content.
+    /// The tokenizer in a file: a GGUF file (a vocabulary-only one, too), `tokenizer.json`, a SentencePiece `tokenizer.model` or a
+    /// `tekken.json`. The format is detected from the content.
     pub fn from_file(path: &Path) -> Result<Tokenizer, TokenizeError> {
         open(path)
     }
@@ -39,7 +39,7 @@ impl Tokenizer {
         open_folder(folder)
     }
 
-    /// An opened model's tokenizer: its GGUF metadata's, or the one in its folder. `None` if it comes without one.
+    /// An opened model's tokenizer: from its GGUF metadata or its folder. `None` if there is none.
     pub fn for_model(model: &Model) -> Result<Option<Tokenizer>, TokenizeError> {
         match (model.format, model.folder()) {
             (Format::Gguf, _) if gguf::has_vocabulary(&model.metadata) => {
@@ -51,8 +51,7 @@ impl Tokenizer {
     }
 }
 
-/// Opens any tokenizer file by its content. Beside a Hugging Face file, the folder's `tokenizer_config.json` and
-/// others are read too.
+/// Opens any tokenizer file by its content. For files in a model's folder, `tokenizer_config.json` and others are read, too.
 fn open(path: &Path) -> Result<Tokenizer, TokenizeError> {
     let io = |source| TokenizeError::Io { path: path.to_owned(), source };
     let mut start = Vec::new();
@@ -109,7 +108,7 @@ fn hugging_face(_: &[u8], _: &Settings) -> Result<(VocabBuilder, Algorithm), Tok
     Err(TokenizeError::NotCompiled { what: "tokenizer.json", feature: "hf-tokenizers" })
 }
 
-/// Puts the file's path in front of what is wrong with it.
+/// Adds the file's path to an error.
 fn in_file(path: &Path, error: TokenizeError) -> TokenizeError {
     match error {
         TokenizeError::Io { .. } | TokenizeError::File { .. } | TokenizeError::Load(_) => error,

@@ -1,4 +1,4 @@
-//! Tokenizers that GGUF files carry in their metadata (`tokenizer.ggml.*`). Rules as llama.cpp's.
+//! Tokenizers in the metadata of GGUF files (`tokenizer.ggml.*`). Rules as in llama.cpp.
 
 use super::bpe::{Bpe, ByteAlphabet};
 use super::error::{TokenizeError, shorten};
@@ -22,12 +22,12 @@ const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 /// Ends of turns and messages.
 const ENDS: [&str; 2] = ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
 
-/// Whether the metadata describes a tokenizer at all.
+/// Whether the metadata contains a tokenizer.
 pub(super) fn has_vocabulary(metadata: &Metadata) -> bool {
     metadata.get(MODEL).is_some_and(|model| *model != Value::String("none".to_owned()))
 }
 
-/// Reads a tokenizer out of a GGUF file's metadata.
+/// Reads a tokenizer from a GGUF file's metadata.
 pub(super) fn read(metadata: &Metadata) -> Result<Tokenizer, TokenizeError> {
     let model = metadata.str(MODEL).ok_or(TokenizeError::Missing { key: MODEL })?;
     let texts = strings(metadata, TOKENS)?.ok_or(TokenizeError::Missing { key: TOKENS })?;
@@ -88,7 +88,7 @@ fn sentence_piece(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Resu
     finish(metadata, tokens, true, Algorithm::Spm(Box::new(spm)))
 }
 
-/// What both kinds share: special ids and the vocabulary.
+/// Reads the special ids, and builds the vocabulary of either kind.
 fn finish(
     metadata: &Metadata,
     tokens: Vec<(Vec<u8>, Kind)>,
@@ -133,7 +133,7 @@ fn kinds(metadata: &Metadata, count: usize) -> Result<Vec<Kind>, TokenizeError> 
     types.iter().enumerate().map(kind).collect()
 }
 
-/// Two tokens of one text could not both be encoded. Empty texts, which some files use as padding, may repeat.
+/// Rejects two tokens with the same text: only one could be encoded. Empty texts, which some files use as padding, may repeat.
 pub(super) fn check_unique(texts: &[String]) -> Result<(), TokenizeError> {
     let mut seen = HashMap::with_capacity(texts.len());
     for (id, text) in texts.iter().enumerate().filter(|(_, text)| !text.is_empty()) {

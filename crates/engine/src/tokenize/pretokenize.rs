@@ -1,4 +1,4 @@
-//! Cutting text into words before byte-level BPE merges within each: the regular expressions of published models.
+//! Splits text into words, within which byte-level BPE merges, with the regular expressions of published models.
 //!
 //! The expressions are data of the models' `tokenizer.json` files; GGUF files name them in `tokenizer.ggml.pre`.
 //! They run on a linear-time engine, which has no look-ahead. The one look-ahead they need, `\s+(?!\S)` ("white
@@ -8,7 +8,7 @@ use super::TokenizeError;
 use regex_automata::meta::Regex;
 use regex_automata::{Anchored, Input};
 
-/// Cuts text into words in one or more stages; each stage cuts the pieces that the one before left.
+/// Splits text into words in one or more stages; each stage splits the pieces of the previous one.
 pub(crate) struct PreTokenizer {
     stages: Vec<Stage>,
 }

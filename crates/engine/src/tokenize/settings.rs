@@ -1,4 +1,4 @@
-//! [`Settings`]: what the JSON files beside a tokenizer say of its special tokens.
+//! [`Settings`]: the special tokens set in the JSON files beside a tokenizer.
 
 use super::error::TokenizeError;
 use super::read::json;
@@ -7,7 +7,7 @@ use crate::TokenId;
 use serde_json::Value;
 use std::path::Path;
 
-/// What the files beside a tokenizer say: `tokenizer_config.json`, `special_tokens_map.json`,
+/// The settings in the files beside a tokenizer: `tokenizer_config.json`, `special_tokens_map.json`,
 /// `generation_config.json`, `config.json`. All may be absent.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
@@ -58,7 +58,7 @@ impl Settings {
         })
     }
 
-    /// Completes a vocabulary with what the files say.
+    /// Applies the settings to a vocabulary.
     pub fn apply(&self, builder: &mut VocabBuilder) -> Result<(), TokenizeError> {
         let mut added: Vec<_> = self.added.iter().collect();
         added.sort();
@@ -86,7 +86,7 @@ impl Settings {
         builder.bos = bos.or(builder.bos);
         builder.eos = eos.or(builder.eos);
         let count = builder.tokens.len() as u64;
-        // Configurations of models whose vocabulary was cut may name ids that are gone; they can't occur.
+        // If a vocabulary was cut, its configuration may contain ids that no longer exist.
         builder.end_tokens.extend(self.end_tokens.iter().filter(|&&id| id < count).map(|&id| id as TokenId));
         if builder.eos.is_none() {
             builder.eos = builder.end_tokens.first().copied();

@@ -8,7 +8,7 @@ use super::vocab::{Fragment, Kind, Matcher};
 use crate::TokenId;
 use std::collections::HashMap;
 
-/// What spaces look like in the vocabulary.
+/// The character for a space in the vocabulary.
 pub(crate) const SPACE: &str = "\u{2581}";
 
 /// A SentencePiece BPE encoder.
@@ -23,7 +23,7 @@ pub(crate) struct Spm {
     words_apart: bool,
 }
 
-/// What differs between SentencePiece models.
+/// Options of a SentencePiece model.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SpmOptions {
     /// For characters that have neither token nor bytes.
@@ -171,7 +171,7 @@ pub(super) fn byte_token(text: &str) -> Option<u8> {
     if valid { u8::from_str_radix(hex, 16).ok() } else { None }
 }
 
-/// The error for a token that is marked as a byte and is none.
+/// The error for a token of type byte that names no byte.
 pub(super) fn not_a_byte(id: usize, text: &str) -> TokenizeError {
     TokenizeError::invalid(format!("byte token {id}"), "<0x00> to <0xFF>", format!("{:?}", shorten(text)))
 }

@@ -13,8 +13,8 @@ use crate::TokenId;
 pub struct Encode {
     /// Put the BOS token in front. Nothing is added if the vocabulary has none.
     pub add_bos: bool,
-    /// Control tokens written out in the text (`<|im_end|>`, `[INST]`) become their ids. Leave it off for text
-    /// that comes from a user: there they are plain characters.
+    /// Names of control tokens in the text (`<|im_end|>`, `[INST]`) become their ids. Leave it off for text from users, in which
+    /// they are plain characters.
     pub parse_special: bool,
 }
 
@@ -44,7 +44,7 @@ pub(super) enum SpacePrefix {
 }
 
 impl Tokenizer {
-    /// The ids of a text. What the vocabulary has neither tokens nor bytes for is the unknown token, or left out.
+    /// The ids of a text. Characters without a token or bytes in the vocabulary become the unknown token, or are left out.
     ///
     /// # Errors
     /// If the text is longer than [`MAX_TEXT`].
@@ -85,7 +85,7 @@ impl Tokenizer {
         String::from_utf8_lossy(self.vocab.bytes(id).unwrap_or_default()).into_owned()
     }
 
-    /// The bytes a token stands for, control tokens' names included; `None` outside the vocabulary.
+    /// The bytes of a token, including the names of control tokens; `None` outside the vocabulary.
     pub fn token_bytes(&self, id: TokenId) -> Option<&[u8]> {
         self.vocab.bytes(id)
     }
@@ -114,7 +114,7 @@ impl Tokenizer {
         }
     }
 
-    /// Number of ids. A model's embedding may have more rows, never fewer.
+    /// The number of ids. A model's embedding may have more rows, but not fewer.
     pub fn vocab_size(&self) -> usize {
         self.vocab.len()
     }

@@ -1,24 +1,24 @@
-//! The vocabulary: each token's bytes and kind, and finding special tokens in a text. Shared by all algorithms.
+//! The vocabulary: each token's bytes and kind, and the search for special tokens in a text. Used by all algorithms.
 
 use super::TokenizeError;
 use crate::TokenId;
 use aho_corasick::{AhoCorasick, MatchKind};
 use std::collections::HashMap;
 
-/// What a token is for. SentencePiece's types, which GGUF took over.
+/// The kind of a token: SentencePiece's types, which GGUF adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Text.
     Normal,
-    /// Stands for text the vocabulary lacks.
+    /// The token for text that is not in the vocabulary.
     Unknown,
-    /// Steers the model (`<s>`, `[INST]`); never made from plain text.
+    /// Controls the model (`<s>`, `[INST]`); never encoded from plain text.
     Control,
-    /// Text that is always one token, whatever surrounds it.
+    /// Text that is always encoded as one token.
     UserDefined,
     /// Reserved, treated as text.
     Unused,
-    /// One byte of a character the vocabulary lacks.
+    /// One byte of a character that is not in the vocabulary.
     Byte,
 }
 

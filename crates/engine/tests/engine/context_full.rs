@@ -158,7 +158,7 @@ fn a_prompt_that_does_not_fit_is_cut_if_it_may_be() {
 fn what_is_kept_has_to_leave_room() {
     let engine = engine();
     let refused = |keep, prompt| engine.submit(request(prompt, 9, keep)).unwrap_err().to_string();
-    let says = "63 tokens are to be kept of a context of 64: expected at most 62";
+    let says = "63 tokens are to be kept when the context of 64 is full; expected at most 62";
     assert_eq!(refused(Keep::Tokens(63), prompt(63)), says);
     assert_eq!(refused(Keep::Prompt, prompt(63)), says);
     // The most that is possible: with each token, one goes.

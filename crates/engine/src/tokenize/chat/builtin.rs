@@ -1,5 +1,5 @@
-//! Templates that Zonda knows by name, for models that come without one. Formats as their makers publish them;
-//! Mistral's are checked against the ids of `mistral-common`.
+//! Built-in templates by name, for models without a template. Formats as published; Mistral's are checked against the ids of
+//! `mistral-common`.
 
 /// Names of the built-in templates. Mistral's serve both its SentencePiece and its tekken vocabularies.
 pub const NAMES: [&str; 6] = ["chatml", "llama3", "mistral-v1", "mistral-v2", "mistral-v3", "mistral-v7"];

@@ -1,4 +1,4 @@
-//! Where a model's folder keeps its chat template.
+//! Finds the chat template of a model.
 
 use super::template::{ChatTemplate, DEFAULT, TOOL_USE, TemplateError};
 use crate::load::{Format, Metadata, Model};
@@ -19,8 +19,7 @@ impl ChatTemplate {
         ChatTemplate::named(&sources, tokenizer).map(Some)
     }
 
-    /// An opened model's template; `None` if it comes without one. Where a template is needed, that is
-    /// [`TemplateError::Missing`].
+    /// An opened model's template; `None` if it has none, which is [`TemplateError::Missing`] when a template is needed.
     pub fn for_model(model: &Model, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, TemplateError> {
         match (model.format, model.folder()) {
             (Format::Gguf, _) => ChatTemplate::from_gguf(&model.metadata, tokenizer),

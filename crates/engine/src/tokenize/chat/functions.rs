@@ -7,12 +7,12 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
 use std::io::{self, Write};
 
-/// What a template said when it called `raise_exception`.
+/// The message of a template's `raise_exception`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Raised(pub String);
 
-/// Steps a template may take. Real ones need some thousands a message; a malicious one would never end.
+/// Maximum number of steps of a template. Real ones need some thousands per message; a malicious one would never end.
 const FUEL: u64 = 5_000_000;
 
 /// An environment with the functions, filters and settings that templates are written for.

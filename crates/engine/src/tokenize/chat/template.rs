@@ -46,7 +46,7 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<St
     Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// What a template is given besides the messages.
+/// A template's inputs besides the messages.
 #[derive(Clone, Debug)]
 pub struct RenderOptions {
     /// End the prompt where the assistant's answer begins.
@@ -74,7 +74,7 @@ impl Default for RenderOptions {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplateError {
-    /// The template is no valid Jinja.
+    /// The template is not valid Jinja.
     #[error("the chat template has an error in line {line}: {reason}")]
     Syntax {
         /// Counted from 1; 0 if unknown.
@@ -90,10 +90,10 @@ pub enum TemplateError {
         /// What went wrong.
         reason: String,
     },
-    /// The template refuses this conversation (`raise_exception`), with its own words.
+    /// The template refuses this conversation (`raise_exception`), with this message.
     #[error("the chat template refuses this conversation: {0}")]
     Refused(String),
-    /// The model comes without a template.
+    /// The model has no template.
     #[error(
         "the model has no chat template; use `--raw` to give the prompt as it is, or name a template: {}",
         BUILTIN_TEMPLATES.join(", ")
@@ -195,7 +195,7 @@ impl ChatTemplate {
     }
 }
 
-/// Tells a template's own refusal from a failure.
+/// Distinguishes a template's refusal from a failure.
 fn render_error(error: &minijinja::Error) -> TemplateError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(e) = cause {
@@ -207,7 +207,7 @@ fn render_error(error: &minijinja::Error) -> TemplateError {
     TemplateError::Render { line: error.line().unwrap_or(0), reason: reason(error) }
 }
 
-/// An error's words without its place, which we report ourselves.
+/// An error's message without its line, which is reported separately.
 fn reason(error: &minijinja::Error) -> String {
     match (error.kind(), error.detail()) {
         (ErrorKind::SyntaxError, Some(detail)) => detail.to_owned(),
