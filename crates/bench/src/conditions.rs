@@ -1,7 +1,7 @@
 //! What goes on in the machine while it measures: time that a hypervisor takes away, heat, other load.
 
 use crate::record::Conditions;
-use crate::warning::Warning;
+use crate::record::Warning;
 use std::fs;
 use std::path::Path;
 use sysinfo::System;

@@ -1,7 +1,7 @@
 //! The machine that measures: what it is, and what may disturb it.
 
 use crate::memory::Left;
-use crate::warning::Warning;
+use crate::record::Warning;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs;

@@ -3,11 +3,13 @@
 //! Runs of two records have nothing to do with each other, so their means are compared (Welch, on the log scale). Subjects of
 //! one record ran in the same blocks, so they are compared in pairs, which removes what slowed a block as a whole.
 
-use crate::ceilings::Peaks;
-use crate::plan::Subject;
-use crate::record::{Cell, Record, Row, Status};
-use crate::stats::{self, Ratio, Stats, Verdict};
-use crate::summary::subject_name;
+use crate::analyse::stats;
+use crate::record::peaks::Peaks;
+use crate::record::results::Record;
+use crate::record::row::{Row, Status};
+use crate::record::statistic::{Ratio, Stats, Verdict};
+use crate::record::subject::{Subject, SubjectKey};
+use crate::record::summary::Cell;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,14 +52,9 @@ pub struct Side {
 /// One figure of one subject on one scenario, on both sides.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Compared {
-    /// The backend on side B.
-    pub backend: String,
-    /// The model's name.
-    pub model: String,
-    /// As in [`Row::format`].
-    pub format: Option<String>,
-    /// As in [`Row::quant`].
-    pub quant: Option<String>,
+    /// The subject on side B.
+    #[serde(flatten)]
+    pub key: SubjectKey,
     /// The scenario's name.
     pub scenario: String,
     /// The figure.
@@ -87,8 +84,7 @@ pub struct Compared {
 impl Compared {
     /// `native · smollm2-135m (gguf, q4_1), short, decode_tps`.
     pub fn name(&self) -> String {
-        let subject = subject_name(&self.backend, &self.model, self.format.as_deref(), self.quant.as_deref());
-        format!("{subject}, {}, {}", self.scenario, self.metric.name())
+        format!("{}, {}, {}", self.key, self.scenario, self.metric.name())
     }
 }
 
@@ -312,10 +308,7 @@ fn compared(
     let (side_a, side_b) = (side(&va)?, side(&vb)?);
     let overlap = side_a.ci95.zip(side_b.ci95).map(|(a, b)| a[0] <= b[1] && b[0] <= a[1]);
     Some(Compared {
-        backend: cell.backend.clone(),
-        model: cell.model.clone(),
-        format: cell.format.clone(),
-        quant: cell.quant.clone(),
+        key: cell.key.clone(),
         scenario: cell.scenario.clone(),
         metric,
         synthetic: cell.synthetic,
@@ -420,7 +413,7 @@ fn notes(a: &Record, b: &Record) -> Vec<String> {
             notes.push(format!("{side} was measured with a debug build"));
         }
     }
-    if let Some((a, b)) = a.ceilings.best().zip(b.ceilings.best()) {
+    if let Some((a, b)) = a.roofline.best().zip(b.roofline.best()) {
         let changed = |what: &str, of: fn(&Peaks) -> f64| {
             let pct = 100.0 * (of(&b) / of(&a) - 1.0);
             (pct.abs() > PEAKS_PCT).then(|| {

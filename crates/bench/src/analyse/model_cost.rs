@@ -1,48 +1,19 @@
 //! What one token costs a model, as a backend holds it: bytes read and operations done. With what the machine can do at
-//! most ([`crate::ceilings`]) they give the limits that speeds are shares of.
+//! most ([`super::roofline`]) they give the limits that speeds are shares of.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use crate::record::model_cost::{Arithmetic, ModelCost};
+use crate::record::subject::Subject;
+use zonda_engine::Engine;
 use zonda_engine::forward::BackendInfo;
 use zonda_engine::load::{DType, LayerTensor, Model, ModelSpec, TensorRole};
 use zonda_engine::make::Mix;
 
-/// What one token costs. Only matrices count: norms and biases are a ten-thousandth of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Facts {
-    /// All parameters of the model.
-    pub parameters: u64,
-    /// Parameters that a prompt token is multiplied with: the layers' matrices, of experts those that are used. The output
-    /// head is left out, since only a prompt's last token goes through it.
-    pub prefill_parameters: u64,
-    /// Parameters that a generated token is multiplied with: the same and the output head.
-    pub decode_parameters: u64,
-    /// Bytes of these as the backend holds them: read for every generated token.
-    pub decode_bytes: u64,
-    /// Bytes of one position's keys and values in all layers: read for every later token.
-    pub kv_bytes: u64,
-    /// The type that the products of most weights are computed in.
-    pub arithmetic: Arithmetic,
-}
-
-/// A type of arithmetic that the machine's peak was measured for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Arithmetic {
-    /// Bytes times bytes into 32 bits: quantised weights.
-    Int8,
-    /// `bf16` pairs into `f32`; `f32` where no instruction does that.
-    Bf16,
-    /// `f32`.
-    F32,
-}
-
-impl Facts {
-    /// The facts of a model in a backend; `quantize` is what was asked to be done with float weights at load. `None` if
+impl ModelCost {
+    /// The cost of a model in a backend; `quantize` is what was asked to be done with float weights at load. `None` if
     /// the backend holds weights in a form whose size isn't known here.
-    pub fn of(model: &Model, info: &BackendInfo, quantize: Option<Mix>) -> Option<Facts> {
+    pub fn of(model: &Model, info: &BackendInfo, quantize: Option<Mix>) -> Option<ModelCost> {
         let spec = &model.spec;
-        let held = Held::of(model, info, quantize)?;
+        let held = WeightForm::of(model, info, quantize)?;
         let (mut layers, mut head) = (Cost::default(), Cost::default());
         for role in spec.roles() {
             let shape = spec.shape(role);
@@ -61,7 +32,7 @@ impl Facts {
             _ => 2.0,
         };
         let kv_values = (2 * spec.layers * spec.kv_heads * spec.head_dim) as f64;
-        Some(Facts {
+        Some(ModelCost {
             parameters: model.parameters(),
             prefill_parameters: layers.values as u64,
             decode_parameters: (layers.values + head.values) as u64,
@@ -81,6 +52,12 @@ impl Facts {
     pub fn decode_bytes_at(&self, position: f64) -> f64 {
         self.decode_bytes as f64 + self.kv_bytes as f64 * position
     }
+}
+
+/// The cost of the model that a subject's engine runs; `None` if it isn't known.
+pub fn of_subject(model: &Model, engine: &Engine, subject: &Subject) -> Option<ModelCost> {
+    let mix = subject.options.get("quantize").and_then(|q| q.parse().ok());
+    ModelCost::of(model, engine.info(), mix)
 }
 
 impl Arithmetic {
@@ -112,7 +89,7 @@ struct Cost {
 }
 
 impl Cost {
-    fn add(&mut self, held: &Held, model: &Model, role: TensorRole, share: f64) -> Option<()> {
+    fn add(&mut self, held: &WeightForm, model: &Model, role: TensorRole, share: f64) -> Option<()> {
         let values = model.spec.shape(role).iter().product::<usize>();
         self.bytes += share * held.bytes(model, role, values)?;
         self.values += share * values as f64;
@@ -121,7 +98,7 @@ impl Cost {
 }
 
 /// How weights are held.
-enum Held {
+enum WeightForm {
     /// As in the file.
     Stored,
     /// All with so many bits a value.
@@ -130,27 +107,27 @@ enum Held {
     Mixed(Mix),
 }
 
-impl Held {
-    fn of(model: &Model, info: &BackendInfo, quantize: Option<Mix>) -> Option<Held> {
+impl WeightForm {
+    fn of(model: &Model, info: &BackendInfo, quantize: Option<Mix>) -> Option<WeightForm> {
         let stored = model.type_label();
         let held: Vec<&str> = info.weights.split('+').collect();
         if held.iter().all(|name| stored.split('+').any(|s| s == *name)) {
-            return Some(Held::Stored);
+            return Some(WeightForm::Stored);
         }
         if let [one] = held[..] {
-            return bits(one).map(Held::Bits);
+            return bits(one).map(WeightForm::Bits);
         }
-        quantize.map(Held::Mixed)
+        quantize.map(WeightForm::Mixed)
     }
 
     fn bytes(&self, model: &Model, role: TensorRole, values: usize) -> Option<f64> {
         match self {
-            Held::Bits(bits) => Some(values as f64 * bits / 8.0),
-            Held::Stored => match model.affine(role) {
+            WeightForm::Bits(bits) => Some(values as f64 * bits / 8.0),
+            WeightForm::Stored => match model.affine(role) {
                 Ok(Some(matrix)) => Some(matrix.stored_bytes() as f64),
                 _ => model.tensor(role).ok().map(|t| t.bytes().len() as f64),
             },
-            Held::Mixed(mix) => {
+            WeightForm::Mixed(mix) => {
                 let cols = *model.spec.shape(role).last()?;
                 mix.dtype(&model.spec, role, cols).bytes_for(values).map(|bytes| bytes as f64)
             }
@@ -166,6 +143,24 @@ fn bits(name: &str) -> Option<f64> {
     let (bits, group) = name.strip_prefix('q')?.split_once("_g")?;
     let (bits, group): (f64, f64) = (bits.parse().ok()?, group.parse().ok()?);
     (group > 0.0).then(|| bits + 32.0 / group)
+}
+
+/// A model's shapes in one line. The architecture's name is left out: a GGUF of Mistral calls itself llama.
+pub(crate) fn shape(spec: &ModelSpec) -> String {
+    let mut shape = format!(
+        "{} layers, width {}, {}/{} heads of {}, feed-forward {}, vocabulary {}",
+        spec.layers,
+        spec.hidden_size,
+        spec.heads,
+        spec.kv_heads,
+        spec.head_dim,
+        spec.ffn_size,
+        spec.vocab_size
+    );
+    if let Some(moe) = &spec.moe {
+        shape.push_str(&format!(", {} of {} experts of {}", moe.used, moe.experts, moe.ffn_size));
+    }
+    shape
 }
 
 #[cfg(test)]

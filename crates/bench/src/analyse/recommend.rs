@@ -1,10 +1,10 @@
 //! The recommendation: sentences, each computed from the figures. The mock is never recommended.
 
-use crate::plan::{BenchConfig, Work};
-use crate::quality::Quality;
-use crate::record::{Cell, Rank};
-use crate::stats::{Ratio, TIE, Verdict};
-use crate::summary::{figure, subject_name};
+use crate::record::config::{BenchConfig, Work};
+use crate::record::figure;
+use crate::record::quality::Quality;
+use crate::record::statistic::{Ratio, TIE, Verdict};
+use crate::record::summary::{Cell, Rank};
 use std::collections::BTreeSet;
 
 /// So many of those that can't be told apart from the best are named.
@@ -154,5 +154,5 @@ fn times(best: &Rank, other: &Rank) -> String {
 }
 
 fn name(r: &Rank) -> String {
-    subject_name(&r.backend, &r.model, r.format.as_deref(), r.quant.as_deref())
+    r.key.to_string()
 }

@@ -1,45 +1,13 @@
 //! What the machine can do at most, measured in the same experiment, and the shares of it that speeds come to.
 
-use crate::facts::{Arithmetic, Facts};
-use crate::record::{Process, Row};
-use crate::warning::Warning;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use crate::record::model_cost::{Arithmetic, ModelCost};
+use crate::record::peaks::{LARGE, Peaks, Rate, Roofline};
+use crate::record::process::Process;
+use crate::record::row::Row;
+use crate::record::warning::Warning;
 
 /// Peaks before and after that differ by more than this, in percent, are warned of.
 const DIFFER_PCT: f64 = 15.0;
-/// Models of more bytes than this are held against the peak of reading large memory.
-pub const LARGE: u64 = 1 << 30;
-
-/// A rate with one core working, and with all threads.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Rate {
-    /// One core, the others idle.
-    pub one_core: f64,
-    /// All threads together.
-    pub all_threads: f64,
-}
-
-/// What the machine reached in one measurement. The same keys as `zonda doctor --json` has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Peaks {
-    /// Threads behind [`Rate::all_threads`].
-    pub threads: usize,
-    /// The instruction set that it was measured with.
-    pub instruction_set: String,
-    /// Memory read, in bytes a second, out of half a GiB.
-    pub read_bytes_per_s: Rate,
-    /// Likewise out of 4 GiB, as large models are read; `None` if there was none to measure for.
-    #[serde(default)]
-    pub read_large_bytes_per_s: Option<Rate>,
-    /// Bytes times bytes into 32 bits, in operations a second: a multiply-add is two.
-    pub int8_ops_per_s: Rate,
-    /// `bf16` pairs into `f32`, likewise; `None` where no instruction does that.
-    pub bf16_ops_per_s: Option<Rate>,
-    /// `f32`, likewise.
-    pub f32_ops_per_s: Rate,
-}
-
 /// How fast memory can be read, in bytes a second. Where the cores share a path to memory with others, what they get together
 /// changes from minute to minute, while each by itself reads as ever.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,18 +18,7 @@ pub struct Reading {
     pub together: f64,
 }
 
-/// The machine's peaks before the first run and after the last one.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Ceilings {
-    /// Before; `None` if not measured.
-    pub before: Option<Peaks>,
-    /// After; `None` if not measured, as after an interrupt.
-    pub after: Option<Peaks>,
-    /// Why a measurement is missing; `None` if it was not asked for, or none is.
-    pub why: Option<String>,
-}
-
-impl Ceilings {
+impl Roofline {
     /// The better of both measurements, figure by figure: what was disturbed says nothing about a limit.
     pub fn best(&self) -> Option<Peaks> {
         let (a, b) = match (&self.before, &self.after) {
@@ -107,19 +64,19 @@ impl Peaks {
     }
 
     /// Prompt tokens a second if nothing but the weights' products took time, at the peak of their arithmetic.
-    pub fn prefill_limit(&self, facts: &Facts) -> f64 {
-        self.ops_per_s(facts.arithmetic) / facts.prefill_ops()
+    pub fn prefill_limit(&self, cost: &ModelCost) -> f64 {
+        self.ops_per_s(cost.arithmetic) / cost.prefill_ops()
     }
 
     /// Generated tokens a second if weights and the keys and values of `position` tokens were read as fast as memory can be;
     /// `now` as in [`Peaks::reading`].
-    pub fn decode_limit(&self, facts: &Facts, position: f64, now: Option<f64>) -> f64 {
-        self.reading(facts, now).together / facts.decode_bytes_at(position)
+    pub fn decode_limit(&self, cost: &ModelCost, position: f64, now: Option<f64>) -> f64 {
+        self.reading(cost, now).together / cost.decode_bytes_at(position)
     }
 
     /// How fast the weights of a model can be read; `now` is what all threads read around a run, out of half a GiB.
-    pub fn reading(&self, facts: &Facts, now: Option<f64>) -> Reading {
-        let large = self.read_large_bytes_per_s.filter(|_| facts.decode_bytes > LARGE);
+    pub fn reading(&self, cost: &ModelCost, now: Option<f64>) -> Reading {
+        let large = self.read_large_bytes_per_s.filter(|_| cost.decode_bytes > LARGE);
         let rate = large.unwrap_or(self.read_bytes_per_s);
         let cores = rate.all_threads.max(rate.one_core * self.threads as f64);
         // large memory is read more slowly by each core, so `now` may be more than its cores can do
@@ -145,15 +102,15 @@ impl Peaks {
 pub fn place(rows: &mut [Row], processes: &[Process], peaks: &Peaks, cache_bytes: u64) {
     for row in rows {
         let load = processes.iter().rev().filter(|p| p.subject == row.subject).find_map(|p| p.load.as_ref());
-        let Some(facts) = load.filter(|l| l.backend.device == "cpu").and_then(|l| l.facts) else { continue };
-        row.prefill_share = row.prefill_tps.map(|tps| tps / peaks.prefill_limit(&facts));
+        let Some(cost) = load.filter(|l| l.backend.device == "cpu").and_then(|l| l.cost) else { continue };
+        row.prefill_share = row.prefill_tps.map(|tps| tps / peaks.prefill_limit(&cost));
         // the mean position of the tokens after the first: each reads the keys and values of all before it
         let position = row.prompt_tokens.zip(row.generated).map(|(p, n)| p as f64 + n as f64 / 2.0);
         // several tokens of a draft share one reading: no limit of that kind holds
-        let reads = facts.decode_bytes > cache_bytes && row.drafted_tokens.is_none();
+        let reads = cost.decode_bytes > cache_bytes && row.drafted_tokens.is_none();
         let decode = row.decode_tps.zip(position).filter(|_| reads);
         row.decode_share =
-            decode.map(|(tps, position)| tps / peaks.decode_limit(&facts, position, row.read_bytes_per_s));
+            decode.map(|(tps, position)| tps / peaks.decode_limit(&cost, position, row.read_bytes_per_s));
     }
 }
 
@@ -177,7 +134,7 @@ mod tests {
     /// The design's own example: 7.24 B parameters in Q4_0.
     #[test]
     fn limits_by_hand() {
-        let facts = Facts {
+        let cost = ModelCost {
             parameters: 7_240_000_000,
             prefill_parameters: 7_000_000_000,
             decode_parameters: 7_110_000_000,
@@ -186,17 +143,17 @@ mod tests {
             arithmetic: Arithmetic::Int8,
         };
         let peaks = peaks(70e9);
-        assert!((peaks.prefill_limit(&facts) - 2e12 / 14e9).abs() < 1e-9);
-        assert!((peaks.decode_limit(&facts, 0.0, None) - 15.0).abs() < 1e-9, "read as large memory is");
-        assert!(peaks.decode_limit(&facts, 4096.0, None) < 13.5);
-        let small = Facts { decode_bytes: 700_000_000, ..facts };
+        assert!((peaks.prefill_limit(&cost) - 2e12 / 14e9).abs() < 1e-9);
+        assert!((peaks.decode_limit(&cost, 0.0, None) - 15.0).abs() < 1e-9, "read as large memory is");
+        assert!(peaks.decode_limit(&cost, 4096.0, None) < 13.5);
+        let small = ModelCost { decode_bytes: 700_000_000, ..cost };
         assert!((peaks.decode_limit(&small, 0.0, None) - 100.0).abs() < 1e-9);
-        let reading = |facts, now| peaks.reading(facts, now);
+        let reading = |cost, now| peaks.reading(cost, now);
         assert_eq!(reading(&small, Some(40e9)), Reading { cores: 70e9, together: 40e9 }, "others read too");
         assert_eq!(reading(&small, Some(80e9)), Reading { cores: 80e9, together: 80e9 });
-        assert_eq!(reading(&facts, Some(50e9)), Reading { cores: 60e9, together: 50e9 });
+        assert_eq!(reading(&cost, Some(50e9)), Reading { cores: 60e9, together: 50e9 });
         assert_eq!(
-            reading(&facts, Some(70e9)),
+            reading(&cost, Some(70e9)),
             Reading { cores: 60e9, together: 60e9 },
             "no more than of 4 GiB"
         );
@@ -205,15 +162,15 @@ mod tests {
 
     #[test]
     fn the_better_measurement_counts_and_a_change_is_told() {
-        let ceilings =
-            Ceilings { before: Some(peaks(70e9)), after: Some(peaks(50e9)), ..Ceilings::default() };
-        assert_eq!(ceilings.best(), Some(peaks(70e9)));
-        let warnings = ceilings.warnings();
+        let roofline =
+            Roofline { before: Some(peaks(70e9)), after: Some(peaks(50e9)), ..Roofline::default() };
+        assert_eq!(roofline.best(), Some(peaks(70e9)));
+        let warnings = roofline.warnings();
         assert!(
             matches!(&warnings[..], [Warning::PeaksDiffer { what, pct }] if what == "read bandwidth" && (*pct + 28.6).abs() < 0.1),
             "{warnings:?}"
         );
-        let alone = Ceilings { after: None, ..ceilings };
+        let alone = Roofline { after: None, ..roofline };
         assert_eq!((alone.best(), alone.warnings()), (Some(peaks(70e9)), Vec::new()));
     }
 }

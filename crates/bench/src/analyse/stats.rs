@@ -1,33 +1,13 @@
 //! Statistics of repeated measurements: median, spread, bootstrap confidence interval.
 
+use crate::analyse::student;
+use crate::record::statistic::{Ratio, Stats, TIE, Verdict};
 use crate::rng::Rng;
-use crate::student;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 /// Resamples of a bootstrap interval.
 const RESAMPLES: usize = 2000;
 /// Fewest values that get an interval: with two, resampling only gives the two values back.
 const FEWEST_FOR_INTERVAL: usize = 3;
-
-/// What a list of measurements says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Stats {
-    /// How many values there are.
-    pub n: usize,
-    /// The middle value (mean of the two middle ones).
-    pub median: f64,
-    /// The arithmetic mean.
-    pub mean: f64,
-    /// The least.
-    pub min: f64,
-    /// The greatest.
-    pub max: f64,
-    /// Sample standard deviation, divisor n − 1; `None` for one value.
-    pub stdev: Option<f64>,
-    /// 95% percentile-bootstrap interval of the median; `None` for fewer than three values.
-    pub ci95: Option<[f64; 2]>,
-}
 
 impl Stats {
     /// Summarises values; `None` if there are none or one isn't finite. `seed` makes the interval reproducible.
@@ -86,34 +66,6 @@ pub fn geometric_mean(values: &[f64]) -> Option<f64> {
         return None;
     }
     Some((values.iter().map(|v| v.ln()).sum::<f64>() / values.len() as f64).exp())
-}
-
-/// Half the width of the band in which two speeds count as the same: 2%.
-pub const TIE: f64 = 0.02;
-
-/// How one speed compares with another, from runs that followed one another closely (pairs).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Ratio {
-    /// The ratio: geometric mean of the pairs' ratios.
-    pub ratio: f64,
-    /// 95% interval of the ratio; `None` for fewer than two pairs.
-    pub ci95: Option<[f64; 2]>,
-    /// How many pairs.
-    pub pairs: usize,
-}
-
-/// What a [`Ratio`] says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// The interval lies within ±2%: no difference that matters.
-    Tie,
-    /// Slower: the interval lies below 1.
-    Less,
-    /// Faster: the interval lies above 1.
-    More,
-    /// The interval is too wide to say, or there is none.
-    Undecided,
 }
 
 impl Ratio {

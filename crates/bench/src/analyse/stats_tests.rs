@@ -1,8 +1,9 @@
 //! Tests of the statistics: known values, properties, and simulations with a known truth.
 
-use super::*;
+use crate::analyse::stats::{geometric_mean, holm, outliers, quantile, unpaired_p};
+use crate::analyse::student;
+use crate::record::statistic::{Ratio, Stats, Verdict};
 use crate::rng::Rng;
-use crate::student;
 use proptest::prelude::*;
 
 #[test]

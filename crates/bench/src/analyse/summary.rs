@@ -1,9 +1,13 @@
 //! From rows to what they say: statistics per cell, outliers, warnings, the ranking. The mock is never ranked.
 
-use crate::plan::{BenchConfig, Work};
-use crate::record::{Cell, Overhead, Process, Rank, Row, Status};
-use crate::stats::{Ratio, Stats, Verdict, geometric_mean, median, outliers, quantile};
-use crate::warning::Warning;
+use crate::analyse::stats::{geometric_mean, median, outliers, quantile};
+use crate::record::comparison::GateResult;
+use crate::record::config::{BenchConfig, Work};
+use crate::record::process::Process;
+use crate::record::row::{Row, Status, acceptance};
+use crate::record::statistic::{Ratio, Stats, Verdict};
+use crate::record::summary::{Cell, Overhead, Rank, Unranked};
+use crate::record::warning::Warning;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Half the range beyond this share of the median, in percent, is worth a warning.
@@ -23,10 +27,7 @@ pub fn cells(config: &BenchConfig, rows: &[Row]) -> Vec<Cell> {
             };
             cells.push(Cell {
                 subject,
-                backend: s.backend.clone(),
-                model: s.model.clone(),
-                format: s.format.clone(),
-                quant: all.iter().find_map(|r| r.quant.clone()),
+                key: s.key(all.iter().find_map(|r| r.key.quant.clone())),
                 scenario: name,
                 synthetic: s.synthetic,
                 runs: good.len(),
@@ -77,7 +78,7 @@ fn agreed(mut values: impl Iterator<Item = Option<usize>>) -> Option<usize> {
 
 fn pooled_acceptance(rows: &[&Row]) -> Option<f64> {
     let sum = |count: fn(&Row) -> Option<usize>| rows.iter().filter_map(|r| count(r)).sum();
-    crate::row::acceptance(sum(|r| r.accepted_tokens), sum(|r| r.drafted_tokens))
+    acceptance(sum(|r| r.accepted_tokens), sum(|r| r.drafted_tokens))
 }
 
 fn pooled_gaps(rows: &[&Row]) -> Option<[f64; 3]> {
@@ -179,7 +180,7 @@ fn shapes(processes: &[Process]) -> BTreeMap<usize, String> {
     processes.iter().filter_map(|p| Some((p.subject, p.load.as_ref()?.shape.clone()))).collect()
 }
 
-/// Ranks the subjects of each model shape whose cells [`crate::gate::judge`] did not mark by the geometric mean, over the scenarios that all of them finished, of
+/// Ranks the subjects of each model shape whose cells [`judge`] did not mark by the geometric mean, over the scenarios that all of them finished, of
 /// their median tokens/s.
 pub fn ranking(config: &BenchConfig, cells: &[Cell], processes: &[Process], rows: &[Row]) -> Vec<Rank> {
     let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -220,10 +221,7 @@ pub fn ranking(config: &BenchConfig, cells: &[Cell], processes: &[Process], rows
             ranking.push(Rank {
                 rank: i + 1,
                 subject,
-                backend: s.backend.clone(),
-                model: s.model.clone(),
-                format: s.format.clone(),
-                quant: cells.iter().find(|c| c.subject == subject).and_then(|c| c.quant.clone()),
+                key: s.key(cells.iter().find(|c| c.subject == subject).and_then(|c| c.key.quant.clone())),
                 shape: shape.clone(),
                 score_tps,
                 verdict: (i > 0).then(|| against_best.map_or(Verdict::Undecided, |r| r.verdict())),
@@ -265,21 +263,21 @@ pub fn overhead(cells: &[Cell]) -> Option<Overhead> {
     })
 }
 
-/// `native · smollm2-135m (gguf, q4_1)`.
-pub fn subject_name(backend: &str, model: &str, format: Option<&str>, quant: Option<&str>) -> String {
-    let mut name = if backend == model { backend.to_owned() } else { format!("{backend} · {model}") };
-    let details: Vec<&str> = format.into_iter().chain(quant).collect();
-    if !details.is_empty() {
-        name.push_str(&format!(" ({})", details.join(", ")));
+/// Marks the cells of subjects that are out of bounds, and lists these subjects.
+pub fn judge(cells: &mut [Cell], agreed: &[GateResult]) -> Vec<Unranked> {
+    let mut unranked: Vec<Unranked> = Vec::new();
+    for cell in cells {
+        let wrong = agreed.iter().find(|a| a.subject == cell.subject && a.within == Some(false));
+        let Some(why) = wrong.map(|a| a.why.join("; ")) else { continue };
+        cell.not_ranked = Some(why.clone());
+        let listed = unranked.iter().any(|u| u.subject == cell.subject);
+        if !listed && cell.headline().is_some() {
+            unranked.push(Unranked {
+                subject: cell.subject,
+                key: cell.key.clone(),
+                why,
+            });
+        }
     }
-    name
-}
-
-/// A figure with three significant digits, never in exponents: `0.0123`, `5.61`, `17.9`, `179`, `2461`.
-pub fn figure(value: f64) -> String {
-    if value == 0.0 || !value.is_finite() {
-        return format!("{value}");
-    }
-    let digits = (2 - value.abs().log10().floor() as i32).clamp(0, 6);
-    format!("{value:.*}", digits as usize)
+    unranked
 }

@@ -13,11 +13,11 @@ const CHUNK: usize = 64;
 const RANDOM_TOKENS: usize = 64;
 
 /// The project's own requests, in order.
-const CONVERSATIONS: &str = include_str!("../../../benchmarks/verify/conversations.toml");
+const CONVERSATIONS: &str = include_str!("../../data/eval_prompts.toml");
 
 /// A prompt and, once a backend has given one, its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Passage {
+pub struct EvalPrompt {
     /// Never empty.
     pub prompt: Vec<TokenId>,
     /// What was generated after it.
@@ -49,13 +49,13 @@ struct Conversation {
     user: String,
 }
 
-impl Passage {
+impl EvalPrompt {
     /// All prompts there are, for a model: conversations in its chat template, or as plain text where it has none, or
     /// random ids below `vocab` where it has no tokenizer.
     ///
     /// # Errors
     /// If templating or tokenising fails.
-    pub fn prompts(text: Option<&Text>, vocab: usize) -> Result<Vec<Passage>, RequestError> {
+    pub fn all(text: Option<&Text>, vocab: usize) -> Result<Vec<EvalPrompt>, RequestError> {
         let file: File = toml::from_str(CONVERSATIONS).expect("a test reads the embedded file");
         let mut rng = Rng::new(0, 0x7e57);
         file.conversation
@@ -65,7 +65,7 @@ impl Passage {
                     None => (0..RANDOM_TOKENS).map(|_| rng.below(vocab) as TokenId).collect(),
                     Some(text) => conversation.prompt(text).encode(Some(text))?,
                 };
-                Ok(Passage { prompt, answer: Vec::new() })
+                Ok(EvalPrompt { prompt, answer: Vec::new() })
             })
             .collect()
     }
@@ -74,16 +74,16 @@ impl Passage {
     /// backend reads token by token. For comparing backends with logits that were computed of all positions at once.
     ///
     /// # Errors
-    /// As [`Passage::prompts`].
+    /// As [`EvalPrompt::all`].
     pub fn fixed(
         text: Option<&Text>,
         vocab: usize,
         positions: usize,
         answer: usize,
-    ) -> Result<Vec<Passage>, RequestError> {
+    ) -> Result<Vec<EvalPrompt>, RequestError> {
         let mut left = positions;
         let mut passages = Vec::new();
-        for mut passage in Passage::prompts(text, vocab)? {
+        for mut passage in EvalPrompt::all(text, vocab)? {
             passage.prompt.truncate(left);
             left -= passage.prompt.len();
             if !passage.prompt.is_empty() {
@@ -94,7 +94,12 @@ impl Passage {
         Ok(passages)
     }
 
-    /// Tokens of prompt and answer.
+    /// The tokens of prompt and answer.
+    pub fn tokens(&self) -> Vec<TokenId> {
+        self.prompt.iter().chain(&self.answer).copied().collect()
+    }
+
+    /// The number of tokens of prompt and answer.
     pub fn len(&self) -> usize {
         self.prompt.len() + self.answer.len()
     }
@@ -170,7 +175,7 @@ mod tests {
     use super::*;
     use zonda_engine::forward::mock::{Mock, MockOptions};
 
-    fn rows(passage: &mut Passage, extend: Option<(usize, &[TokenId])>) -> Vec<TokenId> {
+    fn rows(passage: &mut EvalPrompt, extend: Option<(usize, &[TokenId])>) -> Vec<TokenId> {
         let mut backend = Mock::new(MockOptions::default());
         let mut best = Vec::new();
         let looked = passage.walk(&mut backend, extend, &mut |row| {
@@ -184,7 +189,7 @@ mod tests {
     #[test]
     fn an_answer_is_what_the_logits_said_and_is_walked_through_again() {
         let text = Text::mock();
-        let passages = Passage::prompts(Some(&text), 0).unwrap();
+        let passages = EvalPrompt::all(Some(&text), 0).unwrap();
         assert!(passages.len() >= 20);
         let mut passage = passages[0].clone();
         let first = rows(&mut passage, Some((10, &[])));
@@ -200,15 +205,15 @@ mod tests {
 
     #[test]
     fn without_a_tokenizer_prompts_are_random_and_always_the_same() {
-        let passages = Passage::prompts(None, 50).unwrap();
+        let passages = EvalPrompt::all(None, 50).unwrap();
         assert!(passages.iter().all(|p| p.len() == RANDOM_TOKENS && p.prompt.iter().all(|&t| t < 50)));
         assert_ne!(passages[0], passages[1]);
-        assert_eq!(passages, Passage::prompts(None, 50).unwrap());
+        assert_eq!(passages, EvalPrompt::all(None, 50).unwrap());
     }
 
     #[test]
     fn a_refusal_ends_the_walk() {
-        let mut passage = Passage { prompt: vec![1, 2, 3], answer: vec![4] };
+        let mut passage = EvalPrompt { prompt: vec![1, 2, 3], answer: vec![4] };
         let mut seen = 0;
         let walked = passage.walk(&mut Mock::new(MockOptions::default()), None, &mut |_| {
             seen += 1;

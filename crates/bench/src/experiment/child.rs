@@ -2,15 +2,23 @@
 //!
 //! The child decides nothing: order, warm-up and what counts as a failure are the parent's.
 
-use crate::clock::TimeLine;
+use crate::analyse::model_cost::shape;
+use crate::eval::perplexity::Perplexity;
+use crate::eval::quality::QualitySpec;
+use crate::eval::quality;
+use crate::eval::reference;
+use crate::experiment::plan::{WARM_PROMPT, WARM_TOKENS};
+use crate::experiment::protocol::{FrameError, FromChild, RunSpec, ToChild};
+use crate::experiment::protocol;
 use crate::files::hash_ids;
-use crate::host::{Host, Opened, Reader};
-use crate::plan::{WARM_PROMPT, WARM_TOKENS, Work};
-use crate::protocol::{self, ChildSpec, FrameError, FromChild, RunSpec, ToChild};
-use crate::record::{LoadReport, RunReport};
+use crate::host::{ChildSpec, Host, Opened, Reader};
+use crate::isolate;
+use crate::record::comparison::LogitsSummary;
+use crate::record::config::Work;
+use crate::record::process::{LoadReport, RunReport};
+use crate::record::timeline::TimeLine;
 use crate::rng::Rng;
 use crate::usage::Span;
-use crate::{compare_child as compare, isolate, quality};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,7 +26,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
-use zonda_engine::load::ModelSpec;
 use zonda_engine::tokenize::Message;
 use zonda_engine::{Engine, Event, FinishReason, Outcome, Prompt, Request, SamplingParams, Text, TokenId};
 
@@ -69,16 +76,22 @@ fn serve(host: &dyn Host, out: &mut impl Write) -> Result<(), FrameError> {
                 Err(why) => FromChild::Failed { why },
             },
             (ToChild::Reference(spec), _) => {
-                compare::reference(host, &spec).unwrap_or_else(|why| FromChild::Failed { why })
+                or_failed(reference::write(host, &spec), |(form, prompts)| FromChild::Reference { form, prompts })
             }
             (ToChild::Compare(spec), _) => {
-                compare::compare(host, &spec).unwrap_or_else(|why| FromChild::Failed { why })
+                or_failed(reference::compare(host, &spec), |(found, backend)| FromChild::Compared {
+                    found: Box::new(found),
+                    backend: Box::new(backend),
+                })
             }
             (ToChild::QualityReference(spec), _) => {
-                quality::reference(host, &spec).unwrap_or_else(|why| FromChild::Failed { why })
+                or_failed(quality::write_reference(host, &spec), |form| FromChild::QualityReference { form })
             }
             (ToChild::Quality(spec), _) => {
-                quality::measure(host, &spec, out)?.unwrap_or_else(|why| FromChild::Failed { why })
+                or_failed(measure_quality(host, &spec, out)?, |(found, compared)| FromChild::Quality {
+                    found,
+                    compared: compared.map(Box::new),
+                })
             }
             (ToChild::Run(_), None) => FromChild::Failed { why: "no engine is open".into() },
             (ToChild::Run(spec), Some(engine)) => match request(engine, &spec, out)? {
@@ -89,6 +102,27 @@ fn serve(host: &dyn Host, out: &mut impl Write) -> Result<(), FrameError> {
         protocol::write(out, &answer)?;
     }
     Err(FrameError::Closed)
+}
+
+fn or_failed<T>(result: Result<T, String>, answer: impl FnOnce(T) -> FromChild) -> FromChild {
+    result.map_or_else(|why| FromChild::Failed { why }, answer)
+}
+
+/// Measures the quality of a subject. The parent is told about every window, so that a slow backend does not time out. The
+/// outer error is the pipe's.
+#[allow(clippy::type_complexity)] // the pipe's error, the measurement's error, and its two figures
+fn measure_quality(
+    host: &dyn Host,
+    spec: &QualitySpec,
+    out: &mut impl Write,
+) -> Result<Result<(Perplexity, Option<LogitsSummary>), String>, FrameError> {
+    let mut pipe = Ok(());
+    let measured = quality::measure(host, spec, &mut |tokens| {
+        if pipe.is_ok() {
+            pipe = protocol::write(out, &FromChild::Progress { tokens });
+        }
+    });
+    pipe.map(|()| measured)
 }
 
 /// Commands, read on a thread of their own: when the parent is gone the process ends at once, even if the engine
@@ -115,7 +149,7 @@ fn load(host: &dyn Host, spec: &ChildSpec) -> Result<(Engine, LoadReport), Strin
     let kept = spec.isolate.then(|| isolate::keep_to(&host.cpus(&spec.subject)));
     let span = Span::begin();
     let began = Instant::now();
-    let Opened { engine, facts } = host.open(spec)?;
+    let Opened { engine, cost } = host.open(spec)?;
     let load_ms = began.elapsed().as_secs_f64() * 1e3;
     let report = LoadReport {
         backend: engine.info().clone(),
@@ -123,30 +157,12 @@ fn load(host: &dyn Host, spec: &ChildSpec) -> Result<(Engine, LoadReport), Strin
         context: engine.limits().context,
         has_tokenizer: engine.text().is_some(),
         load_ms,
-        facts,
+        cost,
         kept_to: kept.clone().and_then(Result::ok),
         not_kept: kept.and_then(Result::err),
         usage: span.end(),
     };
     Ok((engine, report))
-}
-
-/// A model's shapes in one line. The architecture's name is left out: a GGUF of Mistral calls itself llama.
-pub(crate) fn shape(spec: &ModelSpec) -> String {
-    let mut shape = format!(
-        "{} layers, width {}, {}/{} heads of {}, feed-forward {}, vocabulary {}",
-        spec.layers,
-        spec.hidden_size,
-        spec.heads,
-        spec.kv_heads,
-        spec.head_dim,
-        spec.ffn_size,
-        spec.vocab_size
-    );
-    if let Some(moe) = &spec.moe {
-        shape.push_str(&format!(", {} of {} experts of {}", moe.used, moe.experts, moe.ffn_size));
-    }
-    shape
 }
 
 /// Runs one request. The outer error is the pipe's, the inner one the run's.
@@ -159,7 +175,7 @@ fn request(
     let (send, ended) = channel();
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
-    let mut seen = Seen::default();
+    let mut seen = Received::default();
     seen.ids.reserve(spec.max_tokens);
 
     let for_hash = prompt.clone();
@@ -217,14 +233,14 @@ fn request(
 
 /// What a request has delivered so far.
 #[derive(Default)]
-struct Seen {
+struct Received {
     timeline: TimeLine,
     ids: Vec<TokenId>,
     text: String,
     fault: Option<String>,
 }
 
-impl Seen {
+impl Received {
     /// Notes an event; gives the outcome when it is the last one.
     fn note(&mut self, event: Event, t0: Instant) -> Option<Result<Outcome, String>> {
         match event {

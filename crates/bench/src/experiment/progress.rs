@@ -1,9 +1,9 @@
 //! Following an experiment while it runs: what happens is told, and whoever follows may stop it.
 
-use crate::plan::Subject;
-use crate::process::Watch;
-use crate::record::Row;
-use crate::warning::Warning;
+use crate::experiment::process::Watch;
+use crate::record::row::Row;
+use crate::record::subject::Subject;
+use crate::record::warning::Warning;
 
 /// What happens, as it happens.
 #[derive(Debug)]

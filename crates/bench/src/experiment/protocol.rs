@@ -3,16 +3,18 @@
 //! A frame is a little-endian `u32` length and that many bytes of JSON. The child speaks first ([`FromChild::Hello`]);
 //! after that every command of the parent is answered, in order. [`FromChild::Progress`] may come in between.
 
-use crate::agreement::Summary;
-use crate::ceilings::Peaks;
-use crate::passage::Passage;
-use crate::perplexity::Perplexity;
-use crate::plan::{Subject, Work};
-use crate::quality::QualitySpec;
-use crate::record::{LoadReport, RunReport};
+use crate::eval::perplexity::Perplexity;
+use crate::eval::prompts::EvalPrompt;
+use crate::eval::quality::QualitySpec;
+use crate::eval::reference::{CompareSpec, ReferenceSpec};
+use crate::host::ChildSpec;
+use crate::record::comparison::LogitsSummary;
+use crate::record::config::Work;
+use crate::record::peaks::Peaks;
+use crate::record::process::{LoadReport, RunReport};
+use crate::record::subject::Subject;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use zonda_engine::forward::BackendInfo;
 
 /// The protocol's version; parent and child must be of the same build.
@@ -48,39 +50,6 @@ pub enum ToChild {
     Quality(QualitySpec),
     /// End the process.
     Quit,
-}
-
-/// What a child opens.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ChildSpec {
-    /// Backend, model, options.
-    pub subject: Subject,
-    /// The work to come; what decides the context it needs ([`ChildSpec::context_needed`]).
-    pub work: Vec<Work>,
-    /// Keep the process to the cores its threads run on.
-    pub isolate: bool,
-}
-
-/// Whose weights, how many positions, and the file that the logits go into.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ReferenceSpec {
-    /// The model is this subject's.
-    pub subject: Subject,
-    /// Positions to look at, or fewer.
-    pub positions: usize,
-    /// Rows of `f32`, little-endian, in order.
-    pub file: PathBuf,
-}
-
-/// Who is compared, on which tokens, with the logits in which file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CompareSpec {
-    /// Backend, model, options.
-    pub subject: Subject,
-    /// The tokens, as [`FromChild::Reference`] gave them.
-    pub passages: Vec<Passage>,
-    /// The file of [`ReferenceSpec`].
-    pub file: PathBuf,
 }
 
 /// One request.
@@ -128,12 +97,12 @@ pub enum FromChild {
         /// What the highest-precision form is.
         form: String,
         /// The tokens they are of: a prompt that is read in batches, and an answer that is read token by token.
-        passages: Vec<Passage>,
+        prompts: Vec<EvalPrompt>,
     },
     /// A backend was compared with them.
     Compared {
         /// How it came off.
-        found: Box<Summary>,
+        found: Box<LogitsSummary>,
         /// What it is.
         backend: Box<BackendInfo>,
     },
@@ -147,7 +116,7 @@ pub enum FromChild {
         /// How well it predicted it.
         found: Perplexity,
         /// How far from exact logits; `None` if there were none.
-        compared: Option<Box<Summary>>,
+        compared: Option<Box<LogitsSummary>>,
     },
     /// The engine could not be opened, or the request could not be run, and this is why. The child goes on.
     Failed {

@@ -1,9 +1,10 @@
 //! From what a child reports to a row of the record.
 
-use crate::clock::rate;
-use crate::plan::BenchConfig;
-use crate::record::{LoadReport, Row, RunReport, Status};
-use crate::stats::quantile;
+use crate::analyse::stats::quantile;
+use crate::record::config::BenchConfig;
+use crate::record::process::{LoadReport, RunReport};
+use crate::record::timeline::rate;
+use crate::record::row::{Row, Status, acceptance};
 
 /// A row that says who and what, without figures. `load` is what the subject's last process loaded.
 pub fn empty(
@@ -18,10 +19,7 @@ pub fn empty(
     Row {
         order: None,
         subject,
-        backend: s.backend.clone(),
-        model: s.model.clone(),
-        format: s.format.clone(),
-        quant: load.map(|l| l.backend.weights.clone()).filter(|w| !w.is_empty()),
+        key: s.key(load.map(|l| l.backend.weights.clone()).filter(|w| !w.is_empty())),
         scenario: config.work[work].name(),
         tokens: config.work[work].max_tokens(),
         run,
@@ -55,11 +53,6 @@ pub fn empty(
         ids: Vec::new(),
         text: String::new(),
     }
-}
-
-/// Accepted / drafted; `None` if nothing was drafted.
-pub fn acceptance(accepted: usize, drafted: usize) -> Option<f64> {
-    (drafted > 0).then(|| accepted as f64 / drafted as f64)
 }
 
 /// Did the run do the work that was asked?

@@ -3,27 +3,31 @@
 //! Nothing that happens to a child ends the experiment: a crash, a hang, an error or a load that fails becomes a row
 //! that says why, and the rest goes on. What failed once is not tried again in later blocks.
 
-mod visit;
-
-use crate::BenchError;
-use crate::ceilings::{self, Ceilings};
+use crate::analyse::recommend;
+use crate::analyse::roofline;
+use crate::analyse::summary;
 use crate::conditions::Watch;
+use crate::error::BenchError;
+use crate::experiment::plan::Plan;
+use crate::experiment::process::{ChildProcess, Launcher};
+use crate::experiment::progress::{Progress, Update, Watcher};
+use crate::experiment::protocol::{FromChild, ToChild};
+use crate::experiment::gate::{self, ask};
+use crate::experiment::quality;
+use crate::experiment::state::{Experiment, Stop};
 use crate::files;
-use crate::gate;
 use crate::isolate;
 use crate::machine::Machine;
-use crate::plan::{BenchConfig, Plan, Runs};
-use crate::process::{ChildError, ChildProcess, Launcher};
-use crate::progress::{Progress, Update, Watcher};
-use crate::protocol::{FromChild, ToChild};
-use crate::quality::{self, Quality};
-use crate::recommend;
-use crate::record::*;
-use crate::stats::Stats;
-use crate::summary;
-use crate::warning::{Noted, Warning};
+use crate::record::config::Runs;
+use crate::record::peaks::{LARGE, Peaks, Roofline};
+use crate::record::process::LoadReport;
+use crate::record::results::{ModelFiles, Program, Record, SCHEMA_VERSION};
+use crate::record::row::Row;
+use crate::record::statistic::Stats;
+use crate::record::warning::{Noted, Warning};
+
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Runs an experiment.
@@ -47,7 +51,7 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
         warnings: Vec::new(),
         given_up: BTreeMap::new(),
         runs_begun: 0,
-        ceilings: Ceilings::default(),
+        roofline: Roofline::default(),
         meter: None,
         large: false,
         agreement: Vec::new(),
@@ -65,17 +69,17 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
         }
     };
     let (conditions, disturbed) = watch.end();
-    let peaks = x.ceilings.best();
+    let peaks = x.roofline.best();
     if let Some(peaks) = &peaks {
-        ceilings::place(&mut x.rows, &x.processes, peaks, machine.last_cache_bytes());
+        roofline::place(&mut x.rows, &x.processes, peaks, machine.last_cache_bytes());
     }
     let found = summary::warnings(config, &x.processes, &mut x.rows);
-    let mut warnings = [disturbed, x.ceilings.warnings(), x.isolation(), found].concat();
+    let mut warnings = [disturbed, x.roofline.warnings(), x.isolation(), found].concat();
     warnings.extend(interrupted.then_some(Warning::Interrupted));
     warnings.into_iter().for_each(|warning| x.warn(warning));
     let mut summary = summary::cells(config, &x.rows);
     summary::starts(&mut summary, &x.processes);
-    let unranked = gate::judge(&mut summary, &x.agreement);
+    let unranked = summary::judge(&mut summary, &x.agreement);
     let ranking = summary::ranking(config, &summary, &x.processes, &x.rows);
     let overhead = summary::overhead(&summary);
     let recommendation = recommend::recommendation(&summary, &ranking, &x.quality, config);
@@ -91,7 +95,7 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
         finished: now(),
         partial: interrupted,
         machine,
-        ceilings: x.ceilings,
+        roofline: x.roofline,
         conditions,
         config: config.clone(),
         models,
@@ -108,40 +112,7 @@ pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Res
     })
 }
 
-/// Why the blocks end early.
-enum Stop {
-    Interrupted,
-    Launch(std::io::Error),
-}
-
-struct Experiment<'a> {
-    plan: &'a Plan,
-    config: &'a BenchConfig,
-    launcher: &'a Launcher,
-    progress: &'a mut dyn Progress,
-    /// Each subject's model files. `[subjects]`
-    files: Vec<Vec<PathBuf>>,
-    rows: Vec<Row>,
-    processes: Vec<Process>,
-    warnings: Vec<Warning>,
-    /// Why a (subject, work) is not tried again.
-    given_up: BTreeMap<(usize, usize), String>,
-    runs_begun: usize,
-    ceilings: Ceilings,
-    /// Reads memory before and after runs; `None` if that isn't measured, or failed.
-    meter: Option<ChildProcess>,
-    /// A model is so large that reading large memory is measured.
-    large: bool,
-    agreement: Vec<gate::Agreed>,
-    quality: Vec<Quality>,
-}
-
 impl Experiment<'_> {
-    fn warn(&mut self, warning: Warning) {
-        self.progress.update(Update::Warning(&warning));
-        self.warnings.push(warning);
-    }
-
     fn look_at_models(&mut self) -> Vec<ModelFiles> {
         let mut models = Vec::new();
         for (subject, s) in self.config.subjects.iter().enumerate() {
@@ -160,9 +131,9 @@ impl Experiment<'_> {
         // without a backend to measure there is nothing that a limit or a comparison would say
         let real = self.config.subjects.iter().any(|s| !s.synthetic);
         let bytes = |m: &ModelFiles| m.files.iter().map(|f| f.bytes).sum::<u64>();
-        self.large = models.iter().any(|m| bytes(m) > ceilings::LARGE);
+        self.large = models.iter().any(|m| bytes(m) > LARGE);
         if self.config.peaks && real {
-            self.ceilings.before = self.peaks()?;
+            self.roofline.before = self.peaks()?;
         }
         if self.config.gate && real {
             let compared = gate::run(self.plan, self.launcher, program, models, self.progress);
@@ -178,41 +149,28 @@ impl Experiment<'_> {
             let missing = self.quality.iter().filter_map(|q| q.warning(config)).collect::<Vec<_>>();
             missing.into_iter().for_each(|warning| self.warn(warning));
         }
-        if self.ceilings.before.is_some() {
+        if self.roofline.before.is_some() {
             self.start_meter()?;
         }
         self.blocks()?;
         self.meter.take().into_iter().for_each(ChildProcess::quit);
-        if self.config.peaks && real && self.ceilings.before.is_some() {
-            self.ceilings.after = self.peaks()?;
+        if self.config.peaks && real && self.roofline.before.is_some() {
+            self.roofline.after = self.peaks()?;
         }
         Ok(())
     }
 
     /// What the machine can do at most, now.
-    fn peaks(&mut self) -> Result<Option<ceilings::Peaks>, Stop> {
+    fn peaks(&mut self) -> Result<Option<Peaks>, Stop> {
         let Some(subject) = self.config.subjects.iter().find(|s| !s.synthetic) else { return Ok(None) };
         self.progress.update(Update::Peaks);
         let large = self.large;
         let question = ToChild::Peaks { subject: subject.clone(), large };
-        let answer = gate::ask(self.launcher, &question, self.plan.timeout(), self.progress);
+        let answer = ask(self.launcher, &question, self.plan.timeout(), self.progress);
         match answer {
             Ok(FromChild::Peaks(peaks)) => Ok(Some(*peaks)),
             other => self.no_peaks(other).map(|()| None),
         }
-    }
-
-    /// A limit could not be measured: the rest is.
-    fn no_peaks(&mut self, answer: Result<FromChild, ChildError>) -> Result<(), Stop> {
-        let why = match answer {
-            Err(ChildError::Interrupted) => return Err(Stop::Interrupted),
-            Ok(FromChild::Failed { why }) => why,
-            Ok(other) => format!("unexpected answer: {other:?}"),
-            Err(error) => error.to_string(),
-        };
-        self.ceilings.why = Some(why.clone());
-        self.warn(Warning::NoPeaks { why });
-        Ok(())
     }
 
     /// The process that reads memory before and after runs. It sleeps meanwhile, and keeps its half a GiB.
@@ -223,20 +181,6 @@ impl Experiment<'_> {
             Err(error) => self.no_peaks(Err(error))?,
         }
         Ok(())
-    }
-
-    /// What all threads read of memory now, in bytes a second; `None` for what has no limits, or if it can't be measured.
-    fn read_memory(&mut self, subject: usize) -> Result<Option<f64>, Stop> {
-        let subject = &self.config.subjects[subject];
-        let Some(meter) = self.meter.as_mut().filter(|_| !subject.synthetic) else { return Ok(None) };
-        let question = ToChild::Read(subject.clone());
-        match meter.ask(&question, self.plan.timeout(), &mut Watcher(self.progress)) {
-            Ok(FromChild::Read { bytes_per_s }) => Ok(Some(bytes_per_s)),
-            other => {
-                self.meter = None;
-                self.no_peaks(other).map(|()| None)
-            }
-        }
     }
 
     /// Whether the processes had their cores to themselves, where that was asked for.
@@ -251,8 +195,8 @@ impl Experiment<'_> {
 
     fn blocks(&mut self) -> Result<(), Stop> {
         for run in 1..=self.config.runs.most() {
-            for visit in self.plan.block(run) {
-                self.visit(run, visit)?;
+            for trial in self.plan.block(run) {
+                self.trial(run, trial)?;
             }
             if let Runs::UntilCi { pct, min, .. } = self.config.runs
                 && run >= min

@@ -1,17 +1,16 @@
-//! Scenarios: what is asked and how long the answer is, as data (`benchmarks/scenarios/*.toml`).
+//! Scenarios: what is asked and how long the answer is, as data (`data/scenarios/*.toml`).
 
-use crate::BenchError;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use crate::error::BenchError;
+use crate::record::config::Scenario;
 use std::path::Path;
 
 /// The scenarios that ship with Zonda, in the order they are listed: those that are run by default, then the others.
 const BUILTIN: [(&str, &str); 5] = [
-    ("short", include_str!("../../../benchmarks/scenarios/short.toml")),
-    ("medium", include_str!("../../../benchmarks/scenarios/medium.toml")),
-    ("code", include_str!("../../../benchmarks/scenarios/code.toml")),
-    ("long", include_str!("../../../benchmarks/scenarios/long.toml")),
-    ("edit", include_str!("../../../benchmarks/scenarios/edit.toml")),
+    ("short", include_str!("../../data/scenarios/short.toml")),
+    ("medium", include_str!("../../data/scenarios/medium.toml")),
+    ("code", include_str!("../../data/scenarios/code.toml")),
+    ("long", include_str!("../../data/scenarios/long.toml")),
+    ("edit", include_str!("../../data/scenarios/edit.toml")),
 ];
 
 /// How many of them.
@@ -21,27 +20,6 @@ const DEFAULTS: usize = 4;
 const MAX_FILE: u64 = 8 << 20;
 /// Most output tokens a scenario may ask for.
 const MAX_TOKENS: usize = 1 << 20;
-
-/// One request that every backend gets in the same words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Scenario {
-    /// Its name in tables and on the command line: lower-case letters, digits, `-` and `_`.
-    pub name: String,
-    /// A short title for people.
-    pub title: String,
-    /// What it asks for, in a sentence.
-    pub description: String,
-    /// The system message, if there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub system: Option<String>,
-    /// The user's message; the model's chat template is put around it.
-    pub prompt: String,
-    /// How many tokens are generated, end-of-sequence ignored (at most this many with `--natural`).
-    pub max_tokens: usize,
-    /// How many random ids stand in for the prompt where a model has no tokenizer.
-    pub nominal_prompt_tokens: usize,
-}
 
 impl Scenario {
     /// The four scenarios that are run by default: short, medium, code, long.

@@ -1,15 +1,18 @@
 //! One subject's turn in a block: a child process that loads, warms up and does its work; what goes wrong is a row.
 
-use super::{Experiment, Stop};
+use crate::experiment::plan::{Trial, WARM_PROMPT, WARM_TOKENS};
+use crate::experiment::process::{ChildError, ChildProcess};
+use crate::experiment::progress::{Update, Watcher};
+use crate::experiment::protocol::{FromChild, RunSpec, ToChild};
+use crate::experiment::row;
+use crate::experiment::state::{Experiment, Stop};
 use crate::files;
-use crate::plan::{Visit, WARM_PROMPT, WARM_TOKENS, Work};
-use crate::process::{ChildError, ChildProcess};
-use crate::progress::{Update, Watcher};
-use crate::protocol::{ChildSpec, FromChild, RunSpec, ToChild};
-use crate::record::{Process, Row, RunReport, Status, WarmUp};
+use crate::host::ChildSpec;
+use crate::record::config::Work;
+use crate::record::process::{Process, RunReport, WarmUp};
+use crate::record::row::{Row, Status};
+use crate::record::warning::Warning;
 use crate::rng::Rng;
-use crate::row;
-use crate::warning::Warning;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -18,13 +21,13 @@ const ALIKE_MS: f64 = 0.05;
 
 impl Experiment<'_> {
     /// One subject's turn: normally one child process; another one for the rest after a crash.
-    pub fn visit(&mut self, run: usize, visit: Visit) -> Result<(), Stop> {
+    pub fn trial(&mut self, run: usize, trial: Trial) -> Result<(), Stop> {
         let mut todo: VecDeque<usize> = VecDeque::new();
-        for work in visit.work {
-            match self.given_up.get(&(visit.subject, work)) {
+        for work in trial.work {
+            match self.given_up.get(&(trial.subject, work)) {
                 Some(why) => {
                     let status = Status::NotRun(why.clone());
-                    let row = self.empty_row(visit.subject, work, run, status);
+                    let row = self.empty_row(trial.subject, work, run, status);
                     self.keep(row);
                 }
                 None => todo.push_back(work),
@@ -35,7 +38,7 @@ impl Experiment<'_> {
                 return Err(Stop::Interrupted);
             }
             self.processes.push(Process {
-                subject: visit.subject,
+                subject: trial.subject,
                 run,
                 load: None,
                 ready_ms: None,
@@ -43,26 +46,26 @@ impl Experiment<'_> {
                 file_cached: None,
                 warmup: Vec::new(),
             });
-            let mut child = match self.open(visit.subject) {
+            let mut child = match self.open(trial.subject) {
                 Ok(child) => child,
                 Err(Trouble::Stop(stop)) => return Err(stop),
                 Err(Trouble::Failed(why)) => {
                     for work in todo {
-                        self.fail(visit.subject, work, run, None, &why);
+                        self.fail(trial.subject, work, run, None, &why);
                     }
                     return Ok(());
                 }
             };
             // After a failure nothing in that process is to be trusted: the rest gets a fresh one.
             let mut alive = true;
-            let mut before = self.read_memory(visit.subject)?;
+            let mut before = self.read_memory(trial.subject)?;
             while alive && let Some(work) = todo.pop_front() {
                 self.runs_begun += 1;
                 let order = Some(self.runs_begun);
-                match self.measure(&mut child, visit.subject, work, run) {
+                match self.measure(&mut child, trial.subject, work, run) {
                     Ok(mut row) => {
                         row.order = order;
-                        let after = self.read_memory(visit.subject)?;
+                        let after = self.read_memory(trial.subject)?;
                         // what was disturbed says nothing about a limit
                         row.read_bytes_per_s = before.into_iter().chain(after).reduce(f64::max);
                         row.read_mean_bytes_per_s =
@@ -72,7 +75,7 @@ impl Experiment<'_> {
                     }
                     Err(Trouble::Stop(stop)) => return Err(stop),
                     Err(Trouble::Failed(why)) => {
-                        self.fail(visit.subject, work, run, order, &why);
+                        self.fail(trial.subject, work, run, order, &why);
                         alive = false;
                     }
                 }
@@ -137,7 +140,7 @@ impl Experiment<'_> {
     }
 
     fn process(&mut self) -> &mut Process {
-        self.processes.last_mut().expect("a visit enters its process before it opens it")
+        self.processes.last_mut().expect("a trial enters its process before it opens it")
     }
 
     /// One prefill that touches every buffer, then short answers until two in a row take as long.

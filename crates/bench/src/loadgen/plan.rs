@@ -53,7 +53,7 @@ pub enum End {
 
 /// What an answer has to keep to for goodput; without a bound, every complete answer is good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Bounds {
+pub struct LatencyBounds {
     /// Longest time to the first token, in ms.
     pub ttft_ms: Option<f64>,
     /// Longest 99th percentile of an answer's gaps between deliveries, in ms.
@@ -82,7 +82,7 @@ pub struct LoadPlan {
     /// Answers may end by themselves; otherwise `ignore_eos` asks for their full length.
     pub natural: bool,
     /// What is good.
-    pub bounds: Bounds,
+    pub bounds: LatencyBounds,
     /// Decides arrivals and prompts.
     pub seed: u64,
 }
@@ -226,7 +226,7 @@ pub(crate) mod tests {
             shared_tokens: 5,
             max_tokens: 4,
             natural: false,
-            bounds: Bounds::default(),
+            bounds: LatencyBounds::default(),
             seed: 1,
         }
     }
@@ -264,7 +264,7 @@ pub(crate) mod tests {
             (LoadPlan { end: End::Requests(0), ..plan() }, "requests"),
             (LoadPlan { shared_tokens: 21, ..plan() }, "shared"),
             (LoadPlan { max_tokens: 0, ..plan() }, "answer"),
-            (LoadPlan { bounds: Bounds { ttft_ms: Some(-1.0), itl_ms: None }, ..plan() }, "TTFT"),
+            (LoadPlan { bounds: LatencyBounds { ttft_ms: Some(-1.0), itl_ms: None }, ..plan() }, "TTFT"),
         ];
         for (plan, says) in bad {
             let error = plan.check().unwrap_err().to_string();

@@ -1,11 +1,11 @@
 //! What a load says: percentiles, rates, goodput, failures by reason; as text and as the bench's files.
 
 use super::drive::Driven;
-use super::plan::{Arrivals, Bounds, LoadPlan};
+use super::plan::{Arrivals, LatencyBounds, LoadPlan};
 use super::request::{Asked, Outcome};
 use crate::BenchError;
-use crate::export::csv::COLUMNS;
-use crate::stats::quantile;
+use crate::report::csv::COLUMNS;
+use crate::analyse::stats::quantile;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -126,7 +126,7 @@ pub struct Row {
 
 /// The whole of it: `results.json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LoadReport {
+pub struct LoadgenReport {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
     /// `serve`: apart from the records of `zonda bench`.
@@ -145,12 +145,12 @@ pub struct LoadReport {
     pub rows: Vec<Row>,
 }
 
-impl LoadReport {
+impl LoadgenReport {
     /// What the requests say.
-    pub fn new(config: LoadPlan, driven: &Driven) -> LoadReport {
+    pub fn new(config: LoadPlan, driven: &Driven) -> LoadgenReport {
         let asked: Vec<&Asked> = driven.asked.iter().filter(|a| a.outcome != Outcome::Interrupted).collect();
         let rows: Vec<Row> = asked.iter().map(|a| row(a, &config.bounds)).collect();
-        LoadReport {
+        LoadgenReport {
             schema_version: SCHEMA_VERSION,
             kind: "serve",
             measured_at: "http",
@@ -295,14 +295,14 @@ fn describe(arrivals: &Arrivals) -> String {
     }
 }
 
-fn bounds(bounds: &Bounds) -> String {
+fn bounds(bounds: &LatencyBounds) -> String {
     let one = |name, bound: Option<f64>| bound.map(|ms| format!("{name} ≤ {ms} ms"));
     let all: Vec<String> =
         [one("TTFT", bounds.ttft_ms), one("99% of gaps", bounds.itl_ms)].into_iter().flatten().collect();
     if all.is_empty() { "complete (no bounds given)".to_owned() } else { format!("with {}", all.join(", ")) }
 }
 
-fn row(asked: &Asked, bounds: &Bounds) -> Row {
+fn row(asked: &Asked, bounds: &LatencyBounds) -> Row {
     let complete = asked.outcome == Outcome::Complete;
     let gaps = Spread::of(asked.gaps_ms());
     let kept = |bound: Option<f64>, value: Option<f64>| bound.is_none_or(|b| value.is_none_or(|v| v <= b));
@@ -392,7 +392,7 @@ mod tests {
         }
     }
 
-    fn report(bounds: Bounds) -> LoadReport {
+    fn report(bounds: LatencyBounds) -> LoadgenReport {
         let failed = Outcome::Failed(Refusal { status: Some(429), why: "the queue is full".to_owned() });
         let driven = Driven {
             asked: vec![
@@ -405,12 +405,12 @@ mod tests {
             wall: Duration::from_secs(2),
             partial: false,
         };
-        LoadReport::new(LoadPlan { bounds, ..plan() }, &driven)
+        LoadgenReport::new(LoadPlan { bounds, ..plan() }, &driven)
     }
 
     #[test]
     fn figures_add_up() {
-        let report = report(Bounds::default());
+        let report = report(LatencyBounds::default());
         let s = &report.summary;
         assert_eq!((s.requests, s.complete, s.good), (3, 2, 2));
         assert_eq!((s.requests_per_s, s.generated, s.tokens_per_s), (1.0, Some(6), Some(3.0)));
@@ -429,7 +429,7 @@ mod tests {
 
     #[test]
     fn goodput_is_what_kept_to_the_bounds() {
-        let good = |ttft_ms, itl_ms| report(Bounds { ttft_ms, itl_ms }).summary.good;
+        let good = |ttft_ms, itl_ms| report(LatencyBounds { ttft_ms, itl_ms }).summary.good;
         assert_eq!(good(Some(10.0), None), 1);
         assert_eq!(good(Some(50.0), Some(10.0)), 1);
         assert_eq!(good(Some(9.0), None), 0);
@@ -439,7 +439,7 @@ mod tests {
     #[test]
     fn the_files_have_the_benchs_columns_and_say_http() {
         let dir = tempfile::tempdir().unwrap();
-        let written = report(Bounds::default()).write(&dir.path().join("new")).unwrap();
+        let written = report(LatencyBounds::default()).write(&dir.path().join("new")).unwrap();
         let csv = std::fs::read_to_string(&written[0]).unwrap();
         let mut lines = csv.lines();
         assert!(

@@ -1,9 +1,9 @@
 //! The terminal's view of a comparison of records.
 
-use super::table::Style;
-use crate::compare::{Compared, Comparison, Side};
-use crate::stats::Verdict;
-use crate::summary::{figure, subject_name};
+use crate::analyse::compare::{Compared, Comparison, Side};
+use crate::record::figure;
+use crate::record::statistic::Verdict;
+use crate::report::table::Style;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use std::fmt::Write;
 
@@ -13,13 +13,13 @@ pub fn render(comparison: &Comparison, width: u16, color: bool) -> String {
     let mut out = String::new();
     let mut rest = &comparison.rows[..];
     let same = |a: &Compared, b: &Compared| {
-        (&a.backend, &a.model, &a.format, &a.quant) == (&b.backend, &b.model, &b.format, &b.quant)
+        a.key == b.key
     };
     while let Some(first) = rest.first() {
         let (group, others) = rest.split_at(rest.iter().take_while(|row| same(row, first)).count());
         rest = others;
         let name =
-            subject_name(&first.backend, &first.model, first.format.as_deref(), first.quant.as_deref());
+            first.key.to_string();
         let _ = writeln!(out, "{}\n{}\n", style.strong(&name), table(group, width));
     }
     let _ = writeln!(

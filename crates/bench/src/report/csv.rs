@@ -1,6 +1,7 @@
 //! `results.csv`: a line per run. The first nine columns are the baseline report's.
 
-use crate::record::{Record, Row, Status};
+use crate::record::results::Record;
+use crate::record::row::{Row, Status};
 use std::io;
 
 /// The columns, in order.
@@ -61,7 +62,7 @@ fn line(row: &Row, speculate: &str) -> [String; 23] {
     let count = |v: Option<usize>| v.map(|v| v.to_string()).unwrap_or_default();
     let text = |v: &Option<String>| v.clone().unwrap_or_default();
     [
-        row.backend.clone(),
+        row.key.name.backend.clone(),
         row.scenario.clone(),
         row.tokens.to_string(),
         row.run.to_string(),
@@ -70,9 +71,9 @@ fn line(row: &Row, speculate: &str) -> [String; 23] {
         figure(row.tpt_ms),
         figure(row.throughput),
         count(row.generated),
-        row.model.clone(),
-        text(&row.format),
-        text(&row.quant),
+        row.key.name.model.clone(),
+        text(&row.key.format),
+        text(&row.key.quant),
         count(row.prompt_tokens),
         figure(row.prefill_tps),
         figure(row.decode_tps),

@@ -1,10 +1,13 @@
 //! What a record says, in sentences: each computed from its figures, none written by hand. The reports share them.
 
-use crate::gate::POSITIONS;
-use crate::plan::Runs;
-use crate::record::{Cell, Rank, Record, Row, Status};
-use crate::stats::{Stats, median};
-use crate::summary::{figure, subject_name};
+use crate::analyse::stats::median;
+use crate::eval::bounds::POSITIONS;
+use crate::record::config::{Runs, Work};
+use crate::record::figure;
+use crate::record::results::Record;
+use crate::record::row::{Row, Status};
+use crate::record::statistic::Stats;
+use crate::record::summary::{Cell, Rank};
 
 /// The baseline report's GGUF figures. It simulated them: its backends slept instead of computing.
 pub mod baseline {
@@ -17,8 +20,8 @@ pub mod baseline {
 }
 
 /// A subject of the record: a backend with a model.
-pub struct Subject<'a> {
-    /// Index into [`crate::BenchConfig::subjects`].
+pub struct SubjectFigures<'a> {
+    /// Index into [`crate::record::BenchConfig::subjects`].
     pub index: usize,
     /// `native · smollm2-135m (gguf, q4_1)`.
     pub name: String,
@@ -28,7 +31,7 @@ pub struct Subject<'a> {
     pub synthetic: bool,
 }
 
-impl Subject<'_> {
+impl SubjectFigures<'_> {
     /// The average over the finished scenarios of a figure's medians (the baseline report's Avg row).
     pub fn average(&self, pick: impl Fn(&Cell) -> Option<&Stats>) -> Option<f64> {
         let medians: Vec<f64> = self.cells.iter().filter_map(|c| Some(pick(c)?.median)).collect();
@@ -47,20 +50,19 @@ impl Subject<'_> {
 }
 
 /// The subjects of a record in the plan's order.
-pub fn subjects(record: &Record) -> Vec<Subject<'_>> {
+pub fn subjects(record: &Record) -> Vec<SubjectFigures<'_>> {
     let all = record.config.subjects.iter().enumerate();
     all.map(|(index, s)| {
         let cells: Vec<&Cell> = record.summary.iter().filter(|c| c.subject == index).collect();
-        let quant = cells.iter().find_map(|c| c.quant.as_deref());
-        let name = subject_name(&s.backend, &s.model, s.format.as_deref(), quant);
-        Subject { index, name, cells, synthetic: s.synthetic }
+        let name = s.key(cells.iter().find_map(|c| c.key.quant.clone())).to_string();
+        SubjectFigures { index, name, cells, synthetic: s.synthetic }
     })
     .collect()
 }
 
 /// The name of a place in the ranking.
 pub fn rank_name(r: &Rank) -> String {
-    subject_name(&r.backend, &r.model, r.format.as_deref(), r.quant.as_deref())
+    r.key.to_string()
 }
 
 /// The ranking in groups of one shape, fastest first.
@@ -84,8 +86,8 @@ pub fn good(record: &Record) -> impl Iterator<Item = &Row> {
 fn acceptance(record: &Record) -> Option<String> {
     let speculates = |c: &&Cell| record.config.subjects.get(c.subject).is_some_and(|s| s.speculates());
     let of = |c: &Cell| match c.acceptance {
-        Some(share) => format!("{:.0}% in {} ({})", share * 100.0, c.scenario, c.model),
-        None => format!("none made in {} ({})", c.scenario, c.model),
+        Some(share) => format!("{:.0}% in {} ({})", share * 100.0, c.scenario, c.key.name.model),
+        None => format!("none made in {} ({})", c.scenario, c.key.name.model),
     };
     let cells: Vec<String> = record.summary.iter().filter(speculates).map(of).collect();
     (!cells.is_empty()).then(|| {
@@ -100,7 +102,7 @@ fn acceptance(record: &Record) -> Option<String> {
 /// What was done, and how.
 pub fn methodology(record: &Record) -> Vec<String> {
     let config = &record.config;
-    let work: Vec<String> = config.work.iter().map(crate::Work::name).collect();
+    let work: Vec<String> = config.work.iter().map(Work::name).collect();
     let runs = match config.runs {
         Runs::Fixed(1) => "once".to_owned(),
         Runs::Fixed(n) => format!("{n} times"),
@@ -280,7 +282,7 @@ pub fn patterns(record: &Record) -> Vec<String> {
 }
 
 /// The finished cells with the shortest and the longest prompt.
-fn ends<'a>(s: &Subject<'a>) -> Option<(&'a Cell, &'a Cell)> {
+fn ends<'a>(s: &SubjectFigures<'a>) -> Option<(&'a Cell, &'a Cell)> {
     let with = || s.cells.iter().copied().filter(|c| c.ttft_ms.is_some() && c.prompt_tokens.is_some());
     with().min_by_key(|c| c.prompt_tokens).zip(with().max_by_key(|c| c.prompt_tokens))
 }
@@ -342,7 +344,7 @@ pub fn against_baseline(record: &Record) -> Vec<String> {
          or loss of speed."
     )];
     for s in subjects(record).iter().filter(|s| !s.synthetic) {
-        if s.cells.first().and_then(|c| c.format.as_deref()) != Some("gguf") {
+        if s.cells.first().and_then(|c| c.key.format.as_deref()) != Some("gguf") {
             continue;
         }
         let averages = (
@@ -402,12 +404,12 @@ pub fn machine(record: &Record) -> Vec<(&'static str, String)> {
     known("governor", m.governor.clone());
     known("system", m.os.clone());
     known("kernel", m.kernel.clone());
-    if let Some(p) = record.ceilings.best() {
+    if let Some(p) = record.roofline.best() {
         known("read bandwidth", Some(format!("{} GB/s", figure(p.read_bytes_per_s.all_threads / 1e9))));
         let large = p.read_large_bytes_per_s.map(|r| format!("{} GB/s", figure(r.all_threads / 1e9)));
         known("read of 4 GiB", large);
         known("int8 peak", Some(format!("{} TOPS", figure(p.int8_ops_per_s.all_threads / 1e12))));
-        let tera = |r: crate::ceilings::Rate| format!("{} TFLOPS", figure(r.all_threads / 1e12));
+        let tera = |r: crate::record::Rate| format!("{} TFLOPS", figure(r.all_threads / 1e12));
         known("bf16 peak", p.bf16_ops_per_s.map(tera));
         known("f32 peak", Some(tera(p.f32_ops_per_s)));
     }

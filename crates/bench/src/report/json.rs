@@ -1,6 +1,6 @@
 //! `results.json`: the whole record, laid out so that it can be read and compared line by line.
 
-use crate::record::Record;
+use crate::record::results::Record;
 use serde_json::Value;
 use std::io;
 

@@ -1,10 +1,12 @@
 //! `report.md`: the baseline report's structure, every sentence computed from the data.
 
-use super::findings::{self, Subject, groups, rank_name};
-use crate::quality::Quality;
-use crate::record::{Cell, Record};
-use crate::stats::{Stats, Verdict};
-use crate::summary::figure;
+use crate::record::figure;
+use crate::record::quality::Quality;
+use crate::record::results::Record;
+use crate::record::statistic::{Stats, Verdict};
+use crate::record::summary::Cell;
+use crate::report::findings::{SubjectFigures, groups, rank_name};
+use crate::report::findings;
 use std::fmt::Write;
 
 /// Characters of the ranking's longest bar.
@@ -50,7 +52,7 @@ fn section(out: &mut String, title: &str, sentences: &[String]) {
 }
 
 /// The table of one backend with one model, with the Avg row.
-fn results(out: &mut String, record: &Record, subject: &Subject<'_>) {
+fn results(out: &mut String, record: &Record, subject: &SubjectFigures<'_>) {
     let _ = writeln!(out, "### {}\n", text(&subject.name));
     if subject.synthetic {
         out.push_str("Synthetic: the harness's own overhead, not ranked.\n\n");
@@ -142,7 +144,7 @@ fn ranking(out: &mut String, record: &Record) {
     }
     for u in &record.unranked {
         let name =
-            crate::summary::subject_name(&u.backend, &u.model, u.format.as_deref(), u.quant.as_deref());
+            u.key.to_string();
         let _ = writeln!(out, "- not ranked: {}: {}", text(&name), text(&u.why));
     }
     if !record.unranked.is_empty() {
@@ -162,8 +164,8 @@ pub fn against(verdict: Option<Verdict>, ci95: Option<[f64; 2]>, share: f64) -> 
     }
 }
 
-fn latency(out: &mut String, record: &Record, subjects: &[Subject<'_>]) {
-    let with_gaps: Vec<(&Subject<'_>, &Cell)> = subjects
+fn latency(out: &mut String, record: &Record, subjects: &[SubjectFigures<'_>]) {
+    let with_gaps: Vec<(&SubjectFigures<'_>, &Cell)> = subjects
         .iter()
         .flat_map(|s| s.cells.iter().filter(|c| c.itl_ms.is_some()).map(move |c| (s, *c)))
         .collect();

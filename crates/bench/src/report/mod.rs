@@ -1,5 +1,8 @@
 //! Writing a record down: one file per form.
 
+use crate::error::BenchError;
+use crate::record::results::Record;
+
 pub mod comparison;
 pub mod csv;
 pub mod findings;
@@ -10,7 +13,6 @@ pub mod table;
 
 pub use table::render_table;
 
-use crate::{BenchError, record::Record};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! Folders of a person that a record names by what they are and not where: it is shown to others.
 
-use crate::record::Record;
+use crate::record::results::Record;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -9,21 +9,21 @@ const VERBATIM: [&str; 3] = ["text", "prompt", "timeline"];
 
 /// Folders and what stands for them, such as `~`; those that come first win.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Homes(Vec<(String, String)>);
+pub struct PathRedactor(Vec<(String, String)>);
 
-impl Homes {
+impl PathRedactor {
     /// A folder that is `/`, relative or no text is left out.
-    pub fn new(folders: impl IntoIterator<Item = (PathBuf, &'static str)>) -> Homes {
+    pub fn new(folders: impl IntoIterator<Item = (PathBuf, &'static str)>) -> PathRedactor {
         let usable = |(folder, short): (PathBuf, &'static str)| {
             let long = folder.to_str()?.trim_end_matches(['/', '\\']).to_owned();
             (folder.is_absolute() && folder != Path::new("/") && !long.is_empty())
                 .then(|| (long, short.to_owned()))
         };
-        Homes(folders.into_iter().filter_map(usable).collect())
+        PathRedactor(folders.into_iter().filter_map(usable).collect())
     }
 
     /// Every such folder in a text, where a path begins and not within another's name.
-    pub fn shorten(&self, text: &str) -> String {
+    pub fn redact(&self, text: &str) -> String {
         let mut out = text.to_owned();
         for (long, short) in &self.0 {
             let mut done = String::new();
@@ -44,7 +44,7 @@ impl Homes {
     }
 
     /// A record in which no path names these folders.
-    pub fn shorten_record(&self, record: Record) -> Record {
+    pub fn redact_record(&self, record: Record) -> Record {
         if self.0.is_empty() {
             return record;
         }
@@ -55,7 +55,7 @@ impl Homes {
 
     fn walk(&self, value: &mut Value) {
         match value {
-            Value::String(text) => *text = self.shorten(text),
+            Value::String(text) => *text = self.redact(text),
             Value::Array(list) => list.iter_mut().for_each(|v| self.walk(v)),
             Value::Object(keys) => {
                 let ours = keys.iter_mut().filter(|(key, _)| !VERBATIM.contains(&key.as_str()));
@@ -70,13 +70,13 @@ impl Homes {
 mod tests {
     use super::*;
 
-    fn homes() -> Homes {
-        Homes::new([("/data/models".into(), "$ZONDA_HOME"), ("/home/ada/".into(), "~"), ("/".into(), "root")])
+    fn homes() -> PathRedactor {
+        PathRedactor::new([("/data/models".into(), "$ZONDA_HOME"), ("/home/ada/".into(), "~"), ("/".into(), "root")])
     }
 
     #[test]
     fn folders_become_short_and_others_stay() {
-        let short = |text: &str| homes().shorten(text);
+        let short = |text: &str| homes().redact(text);
         assert_eq!(short("/home/ada/m.gguf"), "~/m.gguf");
         assert_eq!(short("/home/ada"), "~");
         assert_eq!(short("/data/models/hub/x"), "$ZONDA_HOME/hub/x");
@@ -84,6 +84,6 @@ mod tests {
         for other in ["/home/adam/x", "/mnt/home/ada/x", "/home/ada.old", "x/home/ada/y", "/tmp/m.gguf", ""] {
             assert_eq!(short(other), other);
         }
-        assert_eq!(Homes::default().shorten("/home/ada"), "/home/ada");
+        assert_eq!(PathRedactor::default().redact("/home/ada"), "/home/ada");
     }
 }

@@ -1,9 +1,12 @@
 //! The terminal's view of a record: a table per backend and model, the ranking, the warnings, the recommendation.
 
-use crate::quality::Quality;
-use crate::record::{Cell, Process, Rank, Record};
-use crate::stats::{Stats, Verdict};
-use crate::summary::{figure, subject_name};
+use crate::analyse::stats::median;
+use crate::record::figure;
+use crate::record::process::Process;
+use crate::record::quality::Quality;
+use crate::record::results::Record;
+use crate::record::statistic::{Stats, Verdict};
+use crate::record::summary::{Cell, Rank};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use std::fmt::Write;
 
@@ -31,13 +34,13 @@ pub fn render_table(record: &Record, width: u16, color: bool) -> String {
              TTFT: time to the first token; TpT: per token after it; tokens/s: output / total."
         )
     );
-    if record.ceilings.best().is_some() && width >= WIDE {
+    if record.roofline.best().is_some() && width >= WIDE {
         let limits = "Percentages: of what the machine's arithmetic (prefill) and memory (decode) allow.";
         let _ = writeln!(out, "{}", style.faint(limits));
     }
     ranking(&mut out, &record.ranking, width, style);
     for u in &record.unranked {
-        let name = subject_name(&u.backend, &u.model, u.format.as_deref(), u.quant.as_deref());
+        let name = u.key.to_string();
         let _ = writeln!(out, "{}", style.bad(&format!("not ranked: {name}: {}", u.why)));
     }
     if let Some(o) = &record.overhead {
@@ -65,7 +68,7 @@ pub fn render_table(record: &Record, width: u16, color: bool) -> String {
 
 fn subject_table(out: &mut String, record: &Record, cells: &[&Cell], width: u16, style: Style) {
     let Some(first) = cells.first() else { return };
-    let name = subject_name(&first.backend, &first.model, first.format.as_deref(), first.quant.as_deref());
+    let name = first.key.to_string();
     let mut heading = vec![style.strong(&name)];
     heading.extend(loads(&record.processes, first.subject));
     heading.extend(agreement(record, first.subject));
@@ -145,7 +148,7 @@ fn loads(processes: &[Process], subject: usize) -> Option<String> {
             .filter(|p| p.subject == subject && p.temperature() == temperature)
             .filter_map(|p| Some(p.load.as_ref()?.load_ms))
             .collect();
-        crate::stats::median(&times)
+        median(&times)
     };
     let parts: Vec<String> = [Some("cold"), Some("warm"), None]
         .into_iter()
@@ -157,7 +160,7 @@ fn loads(processes: &[Process], subject: usize) -> Option<String> {
 fn ranking(out: &mut String, ranking: &[Rank], width: u16, style: Style) {
     let mut shape = None;
     let mut best = 0.0;
-    let name = |r: &Rank| subject_name(&r.backend, &r.model, r.format.as_deref(), r.quant.as_deref());
+    let name = |r: &Rank| r.key.to_string();
     let widest = ranking.iter().map(|r| name(r).chars().count()).max().unwrap_or(0);
     for r in ranking {
         if shape != Some(&r.shape) {

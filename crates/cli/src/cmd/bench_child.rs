@@ -7,8 +7,9 @@ use crate::store::Located;
 use anyhow::Context as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use zonda_bench::ceilings::Peaks;
-use zonda_bench::host::{self, Host, Look, Opened, Reader};
+use zonda_bench::analyse::model_cost;
+use zonda_bench::host::{Host, OnLogits, Opened, Reader};
+use zonda_bench::record::Peaks;
 use zonda_bench::{ChildSpec, Subject};
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
@@ -26,7 +27,8 @@ pub fn run() -> ExitCode {
     zonda_bench::child_main(&Child)
 }
 
-struct Child;
+/// The backends of this build, for the bench.
+pub(super) struct Child;
 
 impl Host for Child {
     fn open(&self, spec: &ChildSpec) -> Result<Opened, String> {
@@ -50,18 +52,18 @@ impl Host for Child {
         opened.map_err(said)
     }
 
-    fn exact(
+    fn reference(
         &self,
         subject: &Subject,
         sequences: &[Vec<TokenId>],
-        look: &mut Look<'_>,
+        on_logits: &mut OnLogits<'_>,
     ) -> Result<String, String> {
         let (model, options) = model(subject)
             .and_then(|model| {
                 Ok((model.context("a model in a file")?, OpenOptions::from_map(&subject.options)?))
             })
             .map_err(said)?;
-        backends::exact(&model, options.threads, sequences, look)?;
+        backends::exact(&model, options.threads, sequences, on_logits)?;
         Ok("the file's weights as f32, with f32 activations, keys and values".to_owned())
     }
 
@@ -104,8 +106,8 @@ fn open(spec: &ChildSpec) -> anyhow::Result<Opened> {
         options.ctx = Some(spec.context_needed(text.as_ref()).min(most));
     }
     let engine = backends::start(kind, model.clone(), text, &options, None)?;
-    let facts = model.and_then(|model| host::facts(&model, &engine, subject));
-    Ok(Opened { engine, facts })
+    let cost = model.and_then(|model| model_cost::of_subject(&model, &engine, subject));
+    Ok(Opened { engine, cost })
 }
 
 fn kind(subject: &Subject) -> anyhow::Result<BackendKind> {

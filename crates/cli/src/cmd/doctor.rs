@@ -10,9 +10,8 @@ use clap::{Args, ValueEnum as _};
 use serde_json::{Value as Json, json};
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
-use zonda_bench::ceilings;
 use zonda_bench::machine::Machine;
-use zonda_bench::warning::{Noted, Warning};
+use zonda_bench::record::{self, Noted, Warning};
 use zonda_kernels::probe::{EACH, LARGE_BYTES, Peaks, Rate};
 use zonda_kernels::{Isa, cpus};
 
@@ -79,9 +78,9 @@ impl Doctor {
 }
 
 /// What was measured, as records have it.
-pub fn peaks(isa: Isa, found: Peaks) -> ceilings::Peaks {
-    let rate = |rate: Rate| ceilings::Rate { one_core: rate.one, all_threads: rate.all };
-    ceilings::Peaks {
+pub fn peaks(isa: Isa, found: Peaks) -> record::Peaks {
+    let rate = |rate: Rate| record::Rate { one_core: rate.one, all_threads: rate.all };
+    record::Peaks {
         threads: found.threads,
         instruction_set: isa.describe().to_owned(),
         read_bytes_per_s: rate(found.read),

@@ -1,37 +1,28 @@
 //! A record held against what was predicted of it: cell by cell, by the built-in shares alone and by other records.
 
-use super::past::{Off, Past, Recorded, Seen};
-use super::{Efficiency, Speed};
-use crate::record::Record;
+use crate::analyse::predict::efficiency::{Efficiency, Speed};
+use crate::analyse::predict::past::{ErrorSpread, Errors, Past, Recorded, RecordedCell};
+use crate::record::results::Record;
+use crate::record::subject::SubjectName;
 use serde::Serialize;
 
 /// What was predicted of a record.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Check {
     /// Cells that ran on the processor, in the record's order.
-    pub cells: Vec<Checked>,
+    pub cells: Vec<CheckedCell>,
     /// How far the built-in shares were off.
     pub built_in: Errors,
     /// How far other records of the machine were off, with built-in shares for what they lack; `None` if there are none.
     pub others: Option<Errors>,
 }
 
-/// Errors of prefill and of decode: |predicted ÷ measured − 1|.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Errors {
-    /// Of prefill.
-    pub prefill: Off,
-    /// Of decode.
-    pub decode: Off,
-}
-
 /// A cell of the record.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Checked {
-    /// The backend.
-    pub backend: String,
-    /// The model.
-    pub model: String,
+pub struct CheckedCell {
+    /// Backend and model.
+    #[serde(flatten)]
+    pub name: SubjectName,
     /// `gguf`, `safetensors`, `mlx`.
     pub format: Option<String>,
     /// How the weights were held.
@@ -47,25 +38,25 @@ pub struct Checked {
     /// What all threads read of memory around its runs, in bytes a second; `None` if the record doesn't have it.
     pub read_bytes_per_s: Option<f64>,
     /// Prefill; `None` where the prompt is too short to say anything.
-    pub prefill: Option<Held>,
+    pub prefill: Option<CheckedRate>,
     /// Decode, likewise.
-    pub decode: Option<Held>,
+    pub decode: Option<CheckedRate>,
 }
 
 /// A measured rate and its predictions, in tokens a second.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Held {
+pub struct CheckedRate {
     /// Median of the runs.
     pub measured: f64,
     /// By the built-in shares; `None` if there are none for the backend with such weights.
-    pub built_in: Option<Guess>,
+    pub built_in: Option<PredictedRate>,
     /// By other records.
-    pub others: Option<Guess>,
+    pub others: Option<PredictedRate>,
 }
 
 /// A prediction in tokens a second, and predicted ÷ measured − 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Guess {
+pub struct PredictedRate {
     /// Predicted.
     pub tps: f64,
     /// How far off.
@@ -80,11 +71,11 @@ impl Check {
         let others = Past::of(&record.machine, others);
         let built_in = Past::default();
         let recorded = Recorded::of(String::new(), record);
-        let cells: Vec<Checked> = recorded.seen().map(|s| checked(&s, &built_in, &others)).collect();
-        let errors = |guess: fn(&Held) -> Option<Guess>| {
-            let of = |held: fn(&Checked) -> Option<Held>| {
+        let cells: Vec<CheckedCell> = recorded.seen().map(|s| checked(&s, &built_in, &others)).collect();
+        let errors = |guess: fn(&CheckedRate) -> Option<PredictedRate>| {
+            let of = |held: fn(&CheckedCell) -> Option<CheckedRate>| {
                 let guesses = cells.iter().filter_map(|c| guess(&held(c)?));
-                Off::of(&guesses.map(|g| g.error.abs()).collect::<Vec<_>>())
+                ErrorSpread::of(&guesses.map(|g| g.error.abs()).collect::<Vec<_>>())
             };
             Errors { prefill: of(|c| c.prefill), decode: of(|c| c.decode) }
         };
@@ -93,9 +84,9 @@ impl Check {
     }
 }
 
-fn checked(cell: &Seen<'_>, built_in: &Past, others: &Past) -> Checked {
+fn checked(cell: &RecordedCell<'_>, built_in: &Past, others: &Past) -> CheckedCell {
     let by = |past: &Past| {
-        let shares = past.shares(&cell.cell.backend, cell.base(), cell.large(), None);
+        let shares = past.shares(&cell.cell.key.name.backend, cell.base(), cell.large(), None);
         shares.and_then(|(shares, _): (Efficiency, _)| cell.predict(shares))
     };
     let (built_in, others) = (by(built_in), Some(others).filter(|o| !o.is_empty()).and_then(by));
@@ -103,15 +94,14 @@ fn checked(cell: &Seen<'_>, built_in: &Past, others: &Past) -> Checked {
         let measured = measured?;
         let guess = |speed: Option<Speed>| {
             let tps = of(speed?);
-            Some(Guess { tps, error: tps / measured - 1.0 })
+            Some(PredictedRate { tps, error: tps / measured - 1.0 })
         };
-        Some(Held { measured, built_in: guess(built_in), others: guess(others) })
+        Some(CheckedRate { measured, built_in: guess(built_in), others: guess(others) })
     };
     let of = cell.cell;
-    Checked {
-        backend: of.backend.clone(),
-        model: of.model.clone(),
-        format: of.format.clone(),
+    CheckedCell {
+        name: of.key.name.clone(),
+        format: of.key.format.clone(),
         weights: cell.load.backend.weights.clone(),
         scenario: of.scenario.clone(),
         prompt_tokens: of.prompt_tokens,

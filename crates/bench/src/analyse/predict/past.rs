@@ -1,13 +1,21 @@
 //! What records of this machine say: the shares of its ceilings that backends reached, what was measured of a form in
 //! speed and quality, and how far predictions were off.
 
-use super::known::{self, Costs};
-use super::{Dims, Efficiency, Form, Speed, Work, base};
-use crate::ceilings::{LARGE, Peaks, Reading};
+use crate::analyse::predict::built_in::Costs;
+use crate::analyse::predict::built_in;
+use crate::analyse::predict::dims::Dims;
+use crate::analyse::predict::efficiency::{Efficiency, Speed};
+use crate::analyse::predict::form::{Form, base};
+use crate::analyse::predict::token_time::TokenTime;
+use crate::analyse::roofline::Reading;
+use crate::analyse::stats::median;
 use crate::machine::Machine;
-use crate::quality::Quality;
-use crate::record::{Cell, LoadReport, Record};
-use crate::stats::{Stats, median};
+use crate::record::peaks::{LARGE, Peaks};
+use crate::record::process::LoadReport;
+use crate::record::quality::Quality;
+use crate::record::results::Record;
+use crate::record::statistic::Stats;
+use crate::record::summary::Cell;
 use serde::Serialize;
 
 /// Fewest prompt tokens, and generated tokens, of a cell that says something about a rate: shorter ones measure starting.
@@ -61,9 +69,9 @@ pub struct Basis {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Measured {
     /// Prefill of the cell whose prompt is nearest to [`PROMPT`].
-    pub prefill: Option<Compared>,
+    pub prefill: Option<MeasuredRate>,
     /// Decode, likewise.
-    pub decode: Option<Compared>,
+    pub decode: Option<MeasuredRate>,
     /// Highest resident memory in MiB of all cells.
     pub peak_rss_mb: Option<f64>,
     /// The record.
@@ -88,7 +96,7 @@ pub struct MeasuredQuality {
 
 /// A measured rate and its prediction, in tokens a second.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Compared {
+pub struct MeasuredRate {
     /// The cell's prompt.
     pub prompt_tokens: usize,
     /// Median of its runs.
@@ -99,25 +107,25 @@ pub struct Compared {
     pub error: Option<f64>,
 }
 
-impl Compared {
-    fn new(prompt_tokens: usize, tps: f64, predicted_tps: Option<f64>) -> Compared {
-        Compared { prompt_tokens, tps, predicted_tps, error: predicted_tps.map(|p| p / tps - 1.0) }
+impl MeasuredRate {
+    fn new(prompt_tokens: usize, tps: f64, predicted_tps: Option<f64>) -> MeasuredRate {
+        MeasuredRate { prompt_tokens, tps, predicted_tps, error: predicted_tps.map(|p| p / tps - 1.0) }
     }
 }
 
 /// How far predictions were off: |predicted ÷ measured − 1| over the records' cells, each predicted without the record that
 /// it is of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Error {
+pub struct Errors {
     /// Of prefill.
-    pub prefill: Off,
+    pub prefill: ErrorSpread,
     /// Of decode.
-    pub decode: Off,
+    pub decode: ErrorSpread,
 }
 
 /// Median and largest of some errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Off {
+pub struct ErrorSpread {
     /// The median; `None` without a cell.
     pub median: Option<f64>,
     /// The largest.
@@ -126,9 +134,9 @@ pub struct Off {
     pub cells: usize,
 }
 
-impl Off {
-    pub(super) fn of(errors: &[f64]) -> Off {
-        Off { median: median(errors), worst: errors.iter().copied().reduce(f64::max), cells: errors.len() }
+impl ErrorSpread {
+    pub(super) fn of(errors: &[f64]) -> ErrorSpread {
+        ErrorSpread { median: median(errors), worst: errors.iter().copied().reduce(f64::max), cells: errors.len() }
     }
 }
 
@@ -161,7 +169,7 @@ impl Past {
 
     /// The shares for a form in a backend, and where they come from. `None` if nothing is known.
     pub fn efficiency(&self, backend: &str, form: &Form) -> Option<(Efficiency, Basis)> {
-        self.shares(backend, form.base(), form.facts.decode_bytes > LARGE, None)
+        self.shares(backend, form.base(), form.cost.decode_bytes > LARGE, None)
     }
 
     /// Likewise by type and size, as if the record of index `without` weren't there. Records of models of the same size
@@ -173,19 +181,19 @@ impl Past {
         large: bool,
         without: Option<usize>,
     ) -> Option<(Efficiency, Basis)> {
-        let newest = |share: fn(&Seen<'_>) -> Option<f64>| {
+        let newest = |share: fn(&RecordedCell<'_>) -> Option<f64>| {
             [large, !large].into_iter().find_map(|large| {
                 let mut others = self.records.iter().enumerate().filter(|(i, _)| Some(*i) != without);
                 others.find_map(|(_, recorded)| {
                     let shares = recorded
                         .seen()
-                        .filter(|s| s.cell.backend == backend && s.base() == base && s.large() == large);
+                        .filter(|s| s.cell.key.name.backend == backend && s.base() == base && s.large() == large);
                     let shares: Vec<f64> = shares.filter_map(|s| share(&s)).collect();
                     median(&shares).map(|share| (share, recorded.name.clone()))
                 })
             })
         };
-        let table = known::shares(backend, base);
+        let table = built_in::shares(backend, base);
         let either = |found: Option<(f64, String)>, built_in: Option<(f64, &'static str)>| match found {
             Some((share, record)) => Some((share, Source::Record { record })),
             None => built_in.map(|(share, measured)| (share, Source::BuiltIn { measured })),
@@ -200,12 +208,12 @@ impl Past {
     /// What the newest record that has the form says of it.
     pub fn measured(&self, backend: &str, form: &Form) -> Option<Measured> {
         self.records.iter().enumerate().find_map(|(i, recorded)| {
-            let cells: Vec<Seen<'_>> = recorded.seen().filter(|s| s.is(backend, form)).collect();
-            let predicted = |s: &Seen<'_>| self.without(i, s);
-            let nearest = |pick: fn(&Seen<'_>) -> Option<f64>, of: fn(Speed) -> f64| {
+            let cells: Vec<RecordedCell<'_>> = recorded.seen().filter(|s| s.is(backend, form)).collect();
+            let predicted = |s: &RecordedCell<'_>| self.without(i, s);
+            let nearest = |pick: fn(&RecordedCell<'_>) -> Option<f64>, of: fn(Speed) -> f64| {
                 let near = cells.iter().filter_map(|s| Some((s, s.cell.prompt_tokens?, pick(s)?)));
                 let (s, prompt, tps) = near.min_by_key(|(_, prompt, _)| prompt.abs_diff(PROMPT))?;
-                Some(Compared::new(prompt, tps, predicted(s).map(of)))
+                Some(MeasuredRate::new(prompt, tps, predicted(s).map(of)))
             };
             let rss = cells.iter().filter_map(|s| s.cell.peak_rss_mb.as_ref()).map(|s| s.max);
             let measured = Measured {
@@ -238,13 +246,13 @@ impl Past {
     }
 
     /// What would have been said of a cell of the record of index `i` without that record.
-    fn without(&self, i: usize, cell: &Seen<'_>) -> Option<Speed> {
-        let (shares, _) = self.shares(&cell.cell.backend, cell.base(), cell.large(), Some(i))?;
+    fn without(&self, i: usize, cell: &RecordedCell<'_>) -> Option<Speed> {
+        let (shares, _) = self.shares(&cell.cell.key.name.backend, cell.base(), cell.large(), Some(i))?;
         cell.predict(shares)
     }
 
     /// How far off predictions were.
-    pub fn error(&self) -> Error {
+    pub fn error(&self) -> Errors {
         let (mut prefill, mut decode) = (Vec::new(), Vec::new());
         for (i, recorded) in self.records.iter().enumerate() {
             for cell in recorded.seen() {
@@ -254,7 +262,7 @@ impl Past {
                 decode.extend(cell.decode_tps().map(|m| off(predicted.decode_tps, m)));
             }
         }
-        Error { prefill: Off::of(&prefill), decode: Off::of(&decode) }
+        Errors { prefill: ErrorSpread::of(&prefill), decode: ErrorSpread::of(&decode) }
     }
 }
 
@@ -267,30 +275,30 @@ fn same(a: &Machine, b: &Machine) -> bool {
 }
 
 /// A cell of a record with what was loaded for it: only what ran on the processor, and is known.
-pub(super) struct Seen<'a> {
+pub(super) struct RecordedCell<'a> {
     pub(super) cell: &'a Cell,
     pub(super) load: &'a LoadReport,
-    work: Work,
+    work: TokenTime,
     /// The record's own ceilings; `None` if they were not measured.
     peaks: Option<&'a Peaks>,
 }
 
 impl Recorded {
     pub(super) fn of(name: String, record: Record) -> Recorded {
-        Recorded { name, peaks: record.ceilings.best(), record }
+        Recorded { name, peaks: record.roofline.best(), record }
     }
 
-    pub(super) fn seen(&self) -> impl Iterator<Item = Seen<'_>> {
+    pub(super) fn seen(&self) -> impl Iterator<Item = RecordedCell<'_>> {
         self.record.summary.iter().filter(|c| !c.synthetic && c.runs > 0).filter_map(|cell| {
             let load = self.record.processes.iter().rev().filter(|p| p.subject == cell.subject);
             let load = load.filter_map(|p| p.load.as_ref()).find(|l| l.backend.device == "cpu")?;
-            let costs = Costs::of(&cell.backend);
-            let work = Work { facts: load.facts?, dims: Dims::of_shape(&load.shape)?, costs };
-            Some(Seen { cell, load, work, peaks: self.peaks.as_ref() })
+            let costs = Costs::of(&cell.key.name.backend);
+            let work = TokenTime { cost: load.cost?, dims: Dims::of_shape(&load.shape)?, costs };
+            Some(RecordedCell { cell, load, work, peaks: self.peaks.as_ref() })
         })
     }
 
-    fn quality(&self, seen: &Seen<'_>) -> Option<&Quality> {
+    fn quality(&self, seen: &RecordedCell<'_>) -> Option<&Quality> {
         self.record.quality(seen.cell.subject)
     }
 }
@@ -299,13 +307,13 @@ fn middle(stats: &Option<Stats>) -> Option<f64> {
     stats.as_ref().map(|s| s.median).filter(|m| *m > 0.0)
 }
 
-impl Seen<'_> {
+impl RecordedCell<'_> {
     /// Whether it is of this form in this backend.
     fn is(&self, backend: &str, form: &Form) -> bool {
-        self.cell.backend == backend
-            && self.cell.format.as_deref() == Some(form.format.as_str())
+        self.cell.key.name.backend == backend
+            && self.cell.key.format.as_deref() == Some(form.format.as_str())
             && self.load.shape == form.shape
-            && self.work.facts.decode_bytes == form.facts.decode_bytes
+            && self.work.cost.decode_bytes == form.cost.decode_bytes
     }
 
     pub(super) fn base(&self) -> &str {
@@ -313,7 +321,7 @@ impl Seen<'_> {
     }
 
     pub(super) fn large(&self) -> bool {
-        self.work.facts.decode_bytes > LARGE
+        self.work.cost.decode_bytes > LARGE
     }
 
     pub(super) fn prefill_tps(&self) -> Option<f64> {
@@ -356,7 +364,7 @@ impl Seen<'_> {
     }
 
     fn reading(&self) -> Option<Reading> {
-        Some(self.peaks?.reading(&self.work.facts, self.read_bytes_per_s()))
+        Some(self.peaks?.reading(&self.work.cost, self.read_bytes_per_s()))
     }
 
     /// What would have been said of prefill and of decode under the record's own ceilings.

@@ -1,7 +1,16 @@
 //! The predictor against examples computed by hand.
 
+use crate::analyse::predict::built_in;
+use crate::analyse::predict::built_in::Costs;
+use crate::analyse::predict::dims::Dims;
+use crate::analyse::predict::efficiency::Efficiency;
+use crate::analyse::predict::form::Form;
+use crate::analyse::predict::token_time::TokenTime;
+use crate::analyse::roofline::Reading;
+use crate::machine::Machine;
+use crate::record::model_cost::Arithmetic;
+use crate::record::peaks::{Peaks, Rate};
 use super::*;
-use crate::ceilings::{Rate, Reading};
 use zonda_engine::make::SynthSpec;
 
 fn mistral(mix: &str) -> Form {
@@ -26,15 +35,15 @@ fn peaks() -> Peaks {
 fn costs_of_mistral_7b() {
     let q4_0 = mistral("q4_0");
     assert_eq!((q4_0.weights.as_str(), q4_0.base(), q4_0.quant.as_str()), ("q4_0+q6_k", "q4_0", "q4_0"));
-    let facts = q4_0.facts;
-    assert_eq!((facts.parameters, facts.prefill_parameters), (7_248_023_552, 6_979_321_856));
-    assert_eq!((facts.decode_parameters, facts.kv_bytes), (7_113_539_584, 131_072));
+    let cost = q4_0.cost;
+    assert_eq!((cost.parameters, cost.prefill_parameters), (7_248_023_552, 6_979_321_856));
+    assert_eq!((cost.decode_parameters, cost.kv_bytes), (7_113_539_584, 131_072));
     // 4.5 bits a value in the layers, 6.5625 in the head of 32768 × 4096
-    assert_eq!(facts.decode_bytes, 6_979_321_856 * 9 / 16 + 134_217_728 * 105 / 128);
-    assert_eq!(mistral("q4_k_m").facts.decode_bytes, 4_295_491_584);
+    assert_eq!(cost.decode_bytes, 6_979_321_856 * 9 / 16 + 134_217_728 * 105 / 128);
+    assert_eq!(mistral("q4_k_m").cost.decode_bytes, 4_295_491_584);
     assert_eq!(mistral("q4_k_m").weights, "q4_k+q6_k");
-    assert_eq!(mistral("bf16").facts.decode_bytes, 2 * 7_113_539_584);
-    assert_eq!(mistral("bf16").facts.arithmetic, Arithmetic::Bf16);
+    assert_eq!(mistral("bf16").cost.decode_bytes, 2 * 7_113_539_584);
+    assert_eq!(mistral("bf16").cost.arithmetic, Arithmetic::Bf16);
     // all values in two bytes, but for 65 norms of 4096 in four
     assert_eq!(mistral("bf16").weight_bytes, 2 * 7_248_023_552 + 2 * 65 * 4096);
 }
@@ -59,8 +68,8 @@ fn speeds_by_hand() {
 fn shares_and_times_agree() {
     let form = mistral("q4_k_m");
     for backend in ["native", "llama-cpp", "mlx", "abacus"] {
-        let work = Work { facts: form.facts, dims: form.dims, costs: Costs::of(backend) };
-        let reading = peaks().reading(&form.facts, None);
+        let work = TokenTime { cost: form.cost, dims: form.dims, costs: Costs::of(backend) };
+        let reading = peaks().reading(&form.cost, None);
         let (prefill, decode) = (work.prefill_s(0.5, &peaks(), 300.0), work.decode_s(0.6, reading, 300.0));
         let back = (work.prefill_share(prefill, &peaks(), 300.0), work.decode_share(decode, reading, 300.0));
         assert!((back.0.unwrap() - 0.5).abs() < 1e-9 && (back.1.unwrap().0 - 0.6).abs() < 1e-9, "{back:?}");
@@ -77,10 +86,10 @@ fn shares_and_times_agree() {
 #[test]
 fn what_cores_share_bounds_only_who_would_read_more() {
     let form = mistral("q4_0");
-    let work = Work { facts: form.facts, dims: form.dims, costs: Costs::of("abacus") };
+    let work = TokenTime { cost: form.cost, dims: form.dims, costs: Costs::of("abacus") };
     let quiet = Reading { cores: 80e9, together: 80e9 };
     let busy = Reading { cores: 80e9, together: 48e9 };
-    let rate = |share, reading| form.facts.decode_bytes as f64 / work.decode_s(share, reading, 0.0);
+    let rate = |share, reading| form.cost.decode_bytes as f64 / work.decode_s(share, reading, 0.0);
     assert!((rate(0.8, quiet) - 64e9).abs() < 1.0 && (rate(0.8, busy) - 0.95 * 48e9).abs() < 1.0);
     assert!((rate(0.5, quiet) - 40e9).abs() < 1.0 && (rate(0.5, busy) - 40e9).abs() < 1.0);
     let back = |share, reading| work.decode_share(work.decode_s(share, reading, 0.0), reading, 0.0).unwrap();
@@ -91,12 +100,12 @@ fn what_cores_share_bounds_only_who_would_read_more() {
 
 #[test]
 fn what_was_not_measured_is_not_known() {
-    assert_eq!(known::shares("mock", "q4_0"), None);
-    assert_eq!(known::shares("llama-cpp", "f32"), None);
-    assert_eq!(known::shares("mlx", "q4_0"), None);
+    assert_eq!(built_in::shares("mock", "q4_0"), None);
+    assert_eq!(built_in::shares("llama-cpp", "f32"), None);
+    assert_eq!(built_in::shares("mlx", "q4_0"), None);
     for backend in ["native", "llama-cpp", "mlx"] {
         for base in ["q4_0", "q4_1", "q5_0", "q8_0", "q4_k", "q5_k", "q6_k", "bf16", "f32"] {
-            let Some(known) = known::shares(backend, base) else { continue };
+            let Some(known) = built_in::shares(backend, base) else { continue };
             assert!(known.share.prefill > 0.0 && known.share.prefill < 1.0, "{backend} {base}");
             assert!(known.share.decode > 0.0 && known.share.decode < 1.0, "{backend} {base}");
         }

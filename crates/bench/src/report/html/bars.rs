@@ -1,11 +1,11 @@
 //! Bars as text and boxes, so that they are read on a phone and by a screen reader: ranking, throughput, memory.
 
+use crate::record::figure;
+use crate::record::results::Record;
+use crate::record::statistic::Stats;
+use crate::report::findings::{SubjectFigures, groups, rank_name};
+use crate::report::markdown::against;
 use super::{card, colour, escape, note_of, swatch};
-use crate::export::findings::{Subject, groups, rank_name};
-use crate::export::markdown::against;
-use crate::record::Record;
-use crate::stats::Stats;
-use crate::summary::{figure, subject_name};
 use std::fmt::Write;
 
 /// One bar: who, how long, its interval, and what stands at its end. Lengths are in the figure's own unit.
@@ -66,7 +66,7 @@ pub fn ranking(record: &Record) -> String {
         .unranked
         .iter()
         .map(|u| {
-            let name = subject_name(&u.backend, &u.model, u.format.as_deref(), u.quant.as_deref());
+            let name = u.key.to_string();
             format!("{name}: {}", u.why)
         })
         .collect();
@@ -77,11 +77,11 @@ pub fn ranking(record: &Record) -> String {
 }
 
 /// Tokens/s of every backend, a card per scenario and scale, with intervals where there are three runs.
-pub fn throughput(record: &Record, subjects: &[Subject<'_>]) -> String {
+pub fn throughput(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let mut cards = String::new();
     for work in &record.config.work {
         let scenario = work.name();
-        let mut found: Vec<(&Subject<'_>, &Stats)> = subjects
+        let mut found: Vec<(&SubjectFigures<'_>, &Stats)> = subjects
             .iter()
             .filter(|s| !s.synthetic)
             .filter_map(|s| Some((s, s.cells.iter().find(|c| c.scenario == scenario)?.headline()?)))
@@ -136,7 +136,7 @@ fn labelled(stats: &Stats) -> String {
 }
 
 /// Peak resident memory of every subject, beside what its files hold.
-pub fn memory(record: &Record, subjects: &[Subject<'_>]) -> String {
+pub fn memory(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let rows: Vec<Bar> = subjects
         .iter()
         .filter_map(|s| {

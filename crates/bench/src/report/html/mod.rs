@@ -3,14 +3,17 @@
 //!
 //! Names, errors and generated text come from files and other programs: everything that is put in goes through `escape`.
 
+use crate::record::figure;
+use crate::record::results::Record;
+use crate::record::row::Status;
+use crate::report::findings::{SubjectFigures, groups, rank_name};
+use crate::report::findings;
+
 mod bars;
 mod plots;
 mod svg;
 mod tables;
 
-use super::findings::{self, Subject, groups, rank_name};
-use crate::record::{Record, Status};
-use crate::summary::figure;
 use std::fmt::Write;
 
 const STYLE: &str = include_str!("style.css");
@@ -93,7 +96,7 @@ fn subjects_ran(record: &Record) -> bool {
 }
 
 /// The figures a person looks for first.
-fn tiles(record: &Record, subjects: &[Subject<'_>]) -> String {
+fn tiles(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let mut tiles: Vec<(String, &str, String)> = Vec::new();
     for group in groups(record).iter().take(2) {
         let what = format!("fastest: {}", rank_name(group[0]));
@@ -133,7 +136,7 @@ fn tiles(record: &Record, subjects: &[Subject<'_>]) -> String {
 }
 
 /// The roofline and the gaps between tokens.
-fn side_by_side(record: &Record, subjects: &[Subject<'_>]) -> String {
+fn side_by_side(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let roofline = plots::roofline(record, subjects).map(|plot| {
         let note = "Circles: decode, squares: prefill (weights counted as read once a prompt). The roofs are this machine's \
                     measured limits; a point on its roof can't get faster here.";
@@ -147,7 +150,7 @@ fn side_by_side(record: &Record, subjects: &[Subject<'_>]) -> String {
     if cards.is_empty() { cards } else { format!("<div class=\"grid\">{cards}</div>") }
 }
 
-fn time_lines(record: &Record, subjects: &[Subject<'_>]) -> String {
+fn time_lines(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let plots: String = record
         .config
         .work
@@ -214,7 +217,7 @@ fn colour(subject: usize) -> String {
     format!("var(--c{})", subject % COLOURS)
 }
 
-fn legend<'a>(subjects: impl Iterator<Item = &'a Subject<'a>>) -> String {
+fn legend<'a>(subjects: impl Iterator<Item = &'a SubjectFigures<'a>>) -> String {
     let entries: String =
         subjects.map(|s| format!("<li>{}{}</li>", swatch(s.index), escape(&s.name))).collect();
     format!("<ul class=\"legend\">{entries}</ul>")

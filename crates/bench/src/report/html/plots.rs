@@ -1,13 +1,15 @@
 //! The report's plots: distributions of gaps, time lines, roofline.
 
+use crate::analyse::stats::quantile;
+use crate::record::figure;
+use crate::record::peaks::{Peaks, Rate};
+use crate::record::process::LoadReport;
+use crate::record::results::Record;
+use crate::record::row::{Row, Status};
+use crate::record::timeline::Delivery;
+use crate::report::findings::SubjectFigures;
 use super::svg::{Axis, Plot, WIDTH};
 use super::{colour, legend};
-use crate::ceilings::{Peaks, Rate};
-use crate::clock::Delivery;
-use crate::export::findings::Subject;
-use crate::record::{LoadReport, Record, Row, Status};
-use crate::stats::quantile;
-use crate::summary::figure;
 
 /// Points of a drawn time line at most.
 const POINTS: usize = 160;
@@ -25,8 +27,8 @@ fn good_rows(record: &Record, subject: usize) -> impl Iterator<Item = &Row> {
 }
 
 /// Gaps between deliveries of all good runs, a ridge per subject on one logarithmic axis; `None` without any.
-pub fn gaps(record: &Record, subjects: &[Subject<'_>]) -> Option<String> {
-    let rows: Vec<(&Subject<'_>, Vec<f64>)> = subjects
+pub fn gaps(record: &Record, subjects: &[SubjectFigures<'_>]) -> Option<String> {
+    let rows: Vec<(&SubjectFigures<'_>, Vec<f64>)> = subjects
         .iter()
         .filter(|s| !s.synthetic || subjects.iter().all(|s| s.synthetic))
         .map(|s| {
@@ -91,7 +93,7 @@ fn shortened(name: &str) -> String {
 }
 
 /// Tokens over time of every run of a scenario, a line per run; `None` without any.
-pub fn time_lines(record: &Record, subjects: &[Subject<'_>], scenario: &str) -> Option<String> {
+pub fn time_lines(record: &Record, subjects: &[SubjectFigures<'_>], scenario: &str) -> Option<String> {
     let rows: Vec<(&Row, &[Delivery])> = record
         .rows
         .iter()
@@ -139,9 +141,9 @@ struct Placed {
     title: String,
 }
 
-/// Every result on the machine's roofline; `None` without ceilings or facts to place it by.
-pub fn roofline(record: &Record, subjects: &[Subject<'_>]) -> Option<String> {
-    let peaks = record.ceilings.best()?;
+/// Every result on the machine's roofline; `None` without ceilings or cost to place it by.
+pub fn roofline(record: &Record, subjects: &[SubjectFigures<'_>]) -> Option<String> {
+    let peaks = record.roofline.best()?;
     let placed: Vec<Placed> =
         subjects.iter().filter(|s| !s.synthetic).flat_map(|s| place(record, s)).collect();
     let low = placed.iter().map(|p| p.intensity).reduce(f64::min)?;
@@ -202,15 +204,15 @@ fn spread(heights: impl Iterator<Item = f64>) -> Vec<f64> {
     moved.collect()
 }
 
-fn place(record: &Record, s: &Subject<'_>) -> Vec<Placed> {
+fn place(record: &Record, s: &SubjectFigures<'_>) -> Vec<Placed> {
     let loads = record.processes.iter().filter(|p| p.subject == s.index);
     let load: Option<&LoadReport> = loads.filter_map(|p| p.load.as_ref()).find(|l| l.backend.device == "cpu");
-    let Some(facts) = load.and_then(|l| l.facts) else { return Vec::new() };
+    let Some(cost) = load.and_then(|l| l.cost) else { return Vec::new() };
     let mut placed = Vec::new();
     for c in &s.cells {
         if let (Some(tps), Some(p), Some(n)) = (&c.decode_tps, c.prompt_tokens, c.generated) {
-            let bytes = facts.decode_bytes_at(p as f64 + n as f64 / 2.0);
-            let ops = 2.0 * facts.decode_parameters as f64;
+            let bytes = cost.decode_bytes_at(p as f64 + n as f64 / 2.0);
+            let ops = 2.0 * cost.decode_parameters as f64;
             placed.push(Placed {
                 subject: s.index,
                 intensity: ops / bytes,
@@ -221,12 +223,12 @@ fn place(record: &Record, s: &Subject<'_>) -> Vec<Placed> {
         }
         if let (Some(tps), Some(p)) = (&c.prefill_tps, c.prompt_tokens) {
             // the layers' weights, read once for the whole prompt
-            let share = facts.prefill_parameters as f64 / facts.decode_parameters.max(1) as f64;
-            let bytes = facts.decode_bytes as f64 * share + facts.kv_bytes as f64 * p as f64;
+            let share = cost.prefill_parameters as f64 / cost.decode_parameters.max(1) as f64;
+            let bytes = cost.decode_bytes as f64 * share + cost.kv_bytes as f64 * p as f64;
             placed.push(Placed {
                 subject: s.index,
-                intensity: facts.prefill_ops() * p as f64 / bytes,
-                ops_per_s: facts.prefill_ops() * tps.median,
+                intensity: cost.prefill_ops() * p as f64 / bytes,
+                ops_per_s: cost.prefill_ops() * tps.median,
                 decode: false,
                 title: format!("{}, prefill of {}: {} tokens/s", s.name, c.scenario, figure(tps.median)),
             });

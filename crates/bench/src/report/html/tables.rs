@@ -1,10 +1,13 @@
 //! The report's tables: figures per backend, agreement, and every run, which sorts by any column.
 
+use crate::record::figure;
+use crate::record::results::Record;
+use crate::record::row::{Row, Status};
+use crate::record::statistic::Stats;
+use crate::record::summary::Cell;
+use crate::report::findings::SubjectFigures;
+use crate::report::findings;
 use super::{card, escape, swatch};
-use crate::export::findings::{self, Subject};
-use crate::record::{Cell, Record, Row, Status};
-use crate::stats::Stats;
-use crate::summary::figure;
 use std::fmt::Write;
 
 type Pick = fn(&Cell) -> Option<&Stats>;
@@ -30,11 +33,11 @@ const FIGURES: [(&str, Shown, Pick); 8] = [
 ];
 
 /// A table per backend and model, with the Avg row.
-pub fn results(record: &Record, subjects: &[Subject<'_>]) -> String {
+pub fn results(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     subjects.iter().map(|s| card(&one(record, s))).collect()
 }
 
-fn one(record: &Record, s: &Subject<'_>) -> String {
+fn one(record: &Record, s: &SubjectFigures<'_>) -> String {
     let shares = s.cells.iter().any(|c| c.prefill_share.is_some() || c.decode_share.is_some());
     let columns = || FIGURES.iter().filter(move |(_, shown, _)| shares || *shown != Shown::Share);
     let mut out = format!("<h3>{}{}</h3>", swatch(s.index), escape(&s.name));
@@ -121,7 +124,7 @@ fn with_spread(stats: Option<&Stats>) -> String {
 }
 
 /// Whether each backend computes the function of its weights.
-pub fn agreement(record: &Record, subjects: &[Subject<'_>]) -> String {
+pub fn agreement(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     if record.agreement.is_empty() {
         return String::new();
     }
@@ -156,7 +159,7 @@ pub fn agreement(record: &Record, subjects: &[Subject<'_>]) -> String {
 }
 
 /// How well each subject predicts a text.
-pub fn quality(record: &Record, subjects: &[Subject<'_>]) -> String {
+pub fn quality(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let Some(text) = &record.config.quality else { return String::new() };
     let mut out = String::from(
         "<div class=\"scroll\"><table><thead><tr><th>backend</th><th>perplexity</th><th>±</th><th>mean KL from exact</th>\
@@ -188,7 +191,7 @@ pub fn quality(record: &Record, subjects: &[Subject<'_>]) -> String {
 }
 
 /// Every run in the order they followed one another.
-pub fn raw(record: &Record, subjects: &[Subject<'_>]) -> String {
+pub fn raw(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let mut out = String::from(
         "<details><summary>Show all runs (click a heading to sort)</summary><div class=\"scroll\"><table class=\"sort\"><thead><tr>",
     );
@@ -216,7 +219,7 @@ pub fn raw(record: &Record, subjects: &[Subject<'_>]) -> String {
     card(&out)
 }
 
-fn raw_row(row: &Row, subjects: &[Subject<'_>]) -> String {
+fn raw_row(row: &Row, subjects: &[SubjectFigures<'_>]) -> String {
     let name = subjects.iter().find(|s| s.index == row.subject).map_or("", |s| s.name.as_str());
     let text = |v: Option<f64>| v.map(figure).unwrap_or_default();
     let ended = match &row.status {

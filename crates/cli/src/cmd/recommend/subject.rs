@@ -6,7 +6,7 @@ use crate::store::{Located, Store};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use zonda_bench::predict::{Form, QUALITY};
+use zonda_bench::analyse::predict::{Form, QUALITY};
 use zonda_engine::load::{Format, Model, ModelSpec};
 use zonda_engine::make::{SynthSpec, synth_archs};
 

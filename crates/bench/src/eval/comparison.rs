@@ -3,11 +3,12 @@
 //! Two backends that round differently never give equal logits, so what is compared is what matters to whoever reads the
 //! text: which token is best (top-1), and how far the distributions over the next token are apart (KL divergence).
 
+use crate::record::comparison::LogitsSummary;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A reference whose best token leads the second by less than this, in nats, has a near tie: the second is more than 0.8
-/// times as probable, and rounding decides which comes first. It is a little more than [`Summary::lead_noise`] of
+/// times as probable, and rounding decides which comes first. It is a little more than [`LogitsSummary::lead_noise`] of
 /// backends that round activations to 8 bits, 0.15 to 0.19 on SmolLM2-135M (`docs/backends.md`). A constant, and not the
 /// noise of the comparison at hand, which would excuse a backend that is wrong.
 pub const NEAR_TIE: f64 = 0.2;
@@ -15,7 +16,7 @@ pub const NEAR_TIE: f64 = 0.2;
 /// Two rows that can't be compared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // each variant's message names its fields
-pub enum AgreementError {
+pub enum ComparisonError {
     #[error("position {position}: {reference} logits against {other}")]
     Lengths { position: usize, reference: usize, other: usize },
     #[error("position {position}: the {side} logit of token {token} is NaN or infinite")]
@@ -47,14 +48,14 @@ impl Position {
     ///
     /// # Errors
     /// If their lengths differ, or one holds NaN or infinity. `position` is named then.
-    pub fn compare(reference: &[f32], other: &[f32], position: usize) -> Result<Position, AgreementError> {
+    pub fn compare(reference: &[f32], other: &[f32], position: usize) -> Result<Position, ComparisonError> {
         if reference.len() != other.len() || reference.is_empty() {
             let (reference, other) = (reference.len(), other.len());
-            return Err(AgreementError::Lengths { position, reference, other });
+            return Err(ComparisonError::Lengths { position, reference, other });
         }
         for (side, row) in [("reference's", reference), ("other's", other)] {
             if let Some(token) = row.iter().position(|l| !l.is_finite()) {
-                return Err(AgreementError::NonFinite { position, side, token });
+                return Err(ComparisonError::NonFinite { position, side, token });
             }
         }
         let (best, second) = best_two(reference);
@@ -112,49 +113,16 @@ fn log_sum_exp(row: &[f32]) -> f64 {
 
 /// Comparisons at many positions, gathered.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Agreement {
+pub struct LogitsComparison {
     positions: Vec<Position>,
 }
 
-/// What [`Agreement`] comes to. Shares are from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Summary {
-    /// How many positions were compared.
-    pub positions: usize,
-    /// Share of positions with the same best token.
-    pub top1: f64,
-    /// Positions at which the reference's lead is at least [`NEAR_TIE`].
-    pub decided: usize,
-    /// Share of the same best token among these; `None` if there are none.
-    pub top1_decided: Option<f64>,
-    /// The largest lead of the reference at a position where the other has another best token; 0 if there is none.
-    pub largest_lead_lost: f64,
-    /// Noise of the lead: root mean square of what the other makes of it less what it is, in nats.
-    pub lead_noise: f64,
-    /// KL divergence in nats: mean over positions.
-    pub kl_mean: f64,
-    /// Standard error of that mean, positions taken as independent; `None` for one.
-    #[serde(default)]
-    pub kl_se: Option<f64>,
-    /// The divergence that 99% of positions stay below.
-    pub kl_p99: f64,
-    /// The largest divergence.
-    pub kl_max: f64,
-    /// The largest difference of two logits.
-    pub max_abs_diff: f64,
-    /// Spread (standard deviation) of the differences of logits.
-    pub spread: f64,
-    /// The same as a share of the spread of the reference's logits: 0 for equal ones, about 1.4 for unrelated ones.
-    #[serde(default)]
-    pub error: f64,
-}
-
-impl Agreement {
+impl LogitsComparison {
     /// Adds a position: rows of logits, `[vocab]` each.
     ///
     /// # Errors
     /// As [`Position::compare`].
-    pub fn add(&mut self, reference: &[f32], other: &[f32]) -> Result<(), AgreementError> {
+    pub fn add(&mut self, reference: &[f32], other: &[f32]) -> Result<(), ComparisonError> {
         self.positions.push(Position::compare(reference, other, self.positions.len())?);
         Ok(())
     }
@@ -165,14 +133,14 @@ impl Agreement {
     }
 
     /// Sums up all positions; `None` if nothing was compared.
-    pub fn summary(&self) -> Option<Summary> {
-        Summary::of(&self.positions)
+    pub fn summary(&self) -> Option<LogitsSummary> {
+        LogitsSummary::of(&self.positions)
     }
 }
 
-impl Summary {
+impl LogitsSummary {
     /// Sums up some positions; `None` if there are none.
-    pub fn of<'a>(positions: impl IntoIterator<Item = &'a Position>) -> Option<Summary> {
+    pub fn of<'a>(positions: impl IntoIterator<Item = &'a Position>) -> Option<LogitsSummary> {
         let all: Vec<_> = positions.into_iter().collect();
         let n = all.len();
         let share = |of: &[&Position]| {
@@ -183,7 +151,7 @@ impl Summary {
         kl.sort_by(f64::total_cmp);
         let largest = |figure: fn(&Position) -> f64| all.iter().map(|p| figure(p)).fold(0.0, f64::max);
         let mean = |figure: fn(&Position) -> f64| all.iter().map(|p| figure(p)).sum::<f64>() / n as f64;
-        Some(Summary {
+        Some(LogitsSummary {
             positions: n,
             top1: share(&all)?,
             decided: decided.len(),
@@ -209,61 +177,10 @@ impl Summary {
     }
 }
 
-/// What two backends must keep to be taken for the same function. Near ties don't count, since how many there are is
-/// the text's and the model's doing: even exact arithmetic would be on either side of them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Bounds {
-    /// Least share of the same best token where there is no near tie.
-    pub top1_decided: f64,
-    /// Largest mean KL divergence, in nats.
-    pub kl_mean: f64,
-    /// Largest [`Summary::error`]; `None`: any. It is what tells where logits are nearly uniform, as those of random
-    /// weights are: there every backend has a small divergence, right or wrong.
-    #[serde(default)]
-    pub error: Option<f64>,
-}
-
-impl Default for Bounds {
-    fn default() -> Bounds {
-        Bounds { top1_decided: 0.98, kl_mean: 0.01, error: None }
-    }
-}
-
-impl Bounds {
-    /// What of it a comparison breaks, in words; empty if nothing.
-    pub fn broken(&self, found: &Summary) -> Vec<String> {
-        let mut broken = Vec::new();
-        // what does not hold is broken: NaN too
-        let same = found.top1_decided.is_none_or(|top1| top1 >= self.top1_decided);
-        if !same {
-            let (found, expected) = (100.0 * found.top1_decided.unwrap_or(0.0), 100.0 * self.top1_decided);
-            broken.push(format!(
-                "the same best token at {found:.2}% of positions without near ties; expected at least {expected}%"
-            ));
-        }
-        let close = found.kl_mean <= self.kl_mean;
-        if !close {
-            broken.push(format!(
-                "a mean KL divergence of {:.4}; expected at most {}",
-                found.kl_mean, self.kl_mean
-            ));
-        }
-        if let Some(most) = self.error {
-            let close = found.error <= most;
-            if !close {
-                broken.push(format!(
-                    "differences of logits {:.3} times as large as the logits' own spread; expected at most {most}",
-                    found.error
-                ));
-            }
-        }
-        broken
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::comparison::LogitsBounds;
 
     #[test]
     fn equal_rows_agree_and_a_shift_changes_nothing_but_the_difference() {
@@ -286,7 +203,7 @@ mod tests {
 
     #[test]
     fn near_ties_are_told_from_disagreements() {
-        let mut agreement = Agreement::default();
+        let mut agreement = LogitsComparison::default();
         assert_eq!(agreement.summary(), None);
         agreement.add(&[5.0, 0.0, 0.0], &[4.0, 0.0, 1.0]).unwrap();
         agreement.add(&[1.0, 0.9, 0.0], &[0.9, 1.0, 0.0]).unwrap();
@@ -297,23 +214,23 @@ mod tests {
         assert_eq!((summary.decided, summary.top1_decided), (3, Some(2.0 / 3.0)));
         assert_eq!((summary.largest_lead_lost, summary.max_abs_diff), (2.0, 2.0));
         assert_eq!(summary.kl_p99, summary.kl_max);
-        let broken = Bounds::default().broken(&summary);
+        let broken = LogitsBounds::default().broken(&summary);
         assert!(broken.len() == 2 && broken[0].contains("66.67%"), "{broken:?}");
-        assert!(Bounds { top1_decided: 0.6, kl_mean: 9.0, error: None }.broken(&summary).is_empty());
-        let nothing = Summary { top1_decided: Some(f64::NAN), kl_mean: f64::NAN, ..summary };
-        assert_eq!(Bounds::default().broken(&nothing).len(), 2);
-        let ties = Summary { top1_decided: None, kl_mean: 0.0, ..summary };
-        assert!(Bounds::default().broken(&ties).is_empty());
+        assert!(LogitsBounds { top1_decided: 0.6, kl_mean: 9.0, error: None }.broken(&summary).is_empty());
+        let nothing = LogitsSummary { top1_decided: Some(f64::NAN), kl_mean: f64::NAN, ..summary };
+        assert_eq!(LogitsBounds::default().broken(&nothing).len(), 2);
+        let ties = LogitsSummary { top1_decided: None, kl_mean: 0.0, ..summary };
+        assert!(LogitsBounds::default().broken(&ties).is_empty());
     }
 
     #[test]
     fn what_cannot_be_compared_is_an_error() {
-        let mut agreement = Agreement::default();
+        let mut agreement = LogitsComparison::default();
         agreement.add(&[1.0, 2.0], &[1.0, 2.0]).unwrap();
-        let lengths = AgreementError::Lengths { position: 1, reference: 2, other: 1 };
+        let lengths = ComparisonError::Lengths { position: 1, reference: 2, other: 1 };
         assert_eq!(agreement.add(&[1.0, 2.0], &[1.0]), Err(lengths));
         for bad in [f32::NAN, f32::INFINITY] {
-            let error = AgreementError::NonFinite { position: 1, side: "other's", token: 1 };
+            let error = ComparisonError::NonFinite { position: 1, side: "other's", token: 1 };
             assert_eq!(agreement.add(&[1.0, 2.0], &[1.0, bad]), Err(error));
         }
         assert_eq!(agreement.positions().len(), 1);
