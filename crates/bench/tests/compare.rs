@@ -243,7 +243,7 @@ fn what_can_not_be_compared_is_refused_or_named() {
         let Work::Scenario(s) = &mut b.config.work[1] else { panic!() };
         s.max_tokens += 1;
     });
-    named(&longer, &format!("{y}, medium"), "another one", false);
+    named(&longer, &format!("{y}, medium"), "prompt or length differs", false);
     let failed = with(|b| {
         let cell = b.summary.iter_mut().find(|c| c.subject == 1).unwrap();
         (cell.runs, cell.failed, cell.why) = (0, 3, Some("failed: it crashed".into()));

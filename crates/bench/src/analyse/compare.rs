@@ -1,6 +1,6 @@
-//! Two records against each other, or the subjects of one record: what got faster, what slower, and what can't be told.
+//! Compares two records, or the subjects of one record: which figures are faster, slower or undecided.
 //!
-//! Runs of two records have nothing to do with each other, so their means are compared (Welch, on the log scale). Subjects of
+//! Runs of two records are independent, so their means are compared (Welch, on the log scale). Subjects of
 //! one record ran in the same blocks, so they are compared in pairs, which removes what slowed a block as a whole.
 
 use crate::analyse::stats;
@@ -148,7 +148,7 @@ impl Comparison {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompareError {
     /// They were measured on different machines.
-    #[error("the records are of different machines: {a} and {b}")]
+    #[error("the records are from different machines: {a} and {b}")]
     Machines {
         /// The first one's.
         a: String,
@@ -177,7 +177,7 @@ pub fn compare(a: &Record, b: &Record, options: &Options) -> Result<Comparison, 
         notes.push(format!("A was measured on {machine_a}, B on {machine_b}"));
     }
     if a.config.natural != b.config.natural {
-        return Err(CompareError::Ways("in one of them the model could stop by itself (--natural)"));
+        return Err(CompareError::Ways("in one of them the model could end its answers (--natural)"));
     }
     if a.config.cached != b.config.cached {
         return Err(CompareError::Ways("one of them was measured with a filled prefix cache (--cached)"));
@@ -190,7 +190,7 @@ pub fn compare(a: &Record, b: &Record, options: &Options) -> Result<Comparison, 
             let what = b.config.subjects[sb].label();
             missing.push(Missing {
                 what,
-                why: format!("it computes the wrong function in B: {why}"),
+                why: format!("in B it is outside its bounds: {why}"),
                 broke: true,
             });
         }
@@ -217,7 +217,7 @@ pub fn within(record: &Record, options: &Options) -> Result<Comparison, CompareE
         cells(record, real[0], record, other, true, &mut rows, &mut missing);
     }
     if rows.is_empty() {
-        return Err(CompareError::Nothing("one record needs two backends or models with figures".into()));
+        return Err(CompareError::Nothing("a single record needs two backends or models with figures".into()));
     }
     find_regressions(&mut rows, options);
     Ok(Comparison { rows, missing, notes: notes.into_iter().collect() })
@@ -245,7 +245,7 @@ fn cells(
         };
         let work = |record: &Record| record.config.work.iter().find(|w| w.name() == *name).cloned();
         if work(a) != work(b) {
-            skip("the scenario's prompt or length is another one".into(), false);
+            skip("the scenario's prompt or length differs".into(), false);
             continue;
         }
         if !paired && cell_a.runs > 0 && cell_b.runs > 0 && cell_a.prompt_tokens != cell_b.prompt_tokens {
@@ -359,7 +359,7 @@ fn subjects(a: &Record, b: &Record) -> (Vec<(usize, usize)>, Vec<Missing>) {
                 }
             },
             [] => "only A has it".into(),
-            _ => "several of B's are called so".into(),
+            _ => "B has several of that name".into(),
         };
         missing.push(Missing { what: s.label(), why, broke: false });
     }
@@ -378,7 +378,7 @@ fn other_files(a: &Record, sa: usize, b: &Record, sb: usize) -> Option<String> {
         Some(files.files.iter().map(|f| (f.bytes, f.sha256.clone())).collect::<BTreeSet<_>>())
     };
     let differ = sums(a, sa).zip(sums(b, sb)).is_some_and(|(a, b)| a != b);
-    differ.then(|| "the model's files are others (their SHA-256 differ)".into())
+    differ.then(|| "the model's files differ (SHA-256)".into())
 }
 
 /// What of the function a subject computes wrongly, as the gate said.
@@ -418,7 +418,7 @@ fn notes(a: &Record, b: &Record) -> Vec<String> {
             let pct = 100.0 * (of(&b) / of(&a) - 1.0);
             (pct.abs() > PEAKS_PCT).then(|| {
                 format!(
-                    "the machine itself differed: {what} was {pct:+.0}% in B; differences of that size may be the machine's"
+                    "the machine changed: {what} was {pct:+.0}% in B; speed differences of that size may come from it"
                 )
             })
         };

@@ -7,12 +7,12 @@ use crate::record::statistic::{Ratio, TIE, Verdict};
 use crate::record::summary::{Cell, Rank};
 use std::collections::BTreeSet;
 
-/// So many of those that can't be told apart from the best are named.
+/// At most this many undecided subjects are named.
 const NAMED: usize = 3;
-/// A perplexity that is higher by less than this share is as good.
+/// Perplexities that differ by less than this share count as equal.
 pub const ALIKE: f64 = 0.005;
 
-/// What the figures say, in sentences.
+/// The recommendation in sentences, one paragraph per shape.
 pub fn recommendation(
     cells: &[Cell],
     ranking: &[Rank],
@@ -41,7 +41,7 @@ fn group_sentences(group: &[&Rank], cells: &[Cell], config: &BenchConfig) -> Vec
     let lead = format!("{} tokens/s (geometric mean of the medians over {over})", figure(best.score_tps));
     match group.get(1) {
         None => {
-            sentences.push(format!("{} gives {lead}; nothing else of its shape was measured.", name(best)))
+            sentences.push(format!("{} reaches {lead}; no other subject of its shape was measured.", name(best)))
         }
         Some(second) if second.verdict == Some(Verdict::Less) => {
             sentences.push(format!("Use {}: {lead}, {} {}.", name(best), times(best, second), name(second)));
@@ -53,7 +53,7 @@ fn group_sentences(group: &[&Rank], cells: &[Cell], config: &BenchConfig) -> Vec
     if !tied.is_empty() {
         let verb = if tied.len() == 1 { "is" } else { "are" };
         sentences.push(format!(
-            "{} {verb} within {:.0}% of it: no difference that matters.",
+            "{} {verb} within {:.0}% of it: no relevant difference.",
             tied.join(", "),
             100.0 * TIE
         ));
@@ -65,8 +65,8 @@ fn group_sentences(group: &[&Rank], cells: &[Cell], config: &BenchConfig) -> Vec
     }
     if !open.is_empty() {
         sentences.push(format!(
-            "Whether it is really faster than {} these runs can't tell: the interval of the ratio is too wide; more \
-             runs (--runs) narrow it.",
+            "These runs do not show whether it is faster than {}: the interval of the ratio is too wide. More runs (--runs) \
+             narrow it.",
             open.join(", ")
         ));
     }
@@ -79,7 +79,7 @@ fn group_sentences(group: &[&Rank], cells: &[Cell], config: &BenchConfig) -> Vec
         && quickest.0.subject != best.subject
     {
         sentences.push(format!(
-            "Where long prompts matter most, {} starts sooner: {} ms to the first token of {scenario} against {} ms.",
+            "For long prompts, {} has the lower TTFT: {} ms in {scenario}, compared with {} ms.",
             name(quickest.0),
             figure(quickest.1),
             figure(quickest.2)
@@ -95,7 +95,7 @@ fn group_sentences(group: &[&Rank], cells: &[Cell], config: &BenchConfig) -> Vec
         && needs < 0.9 * bests
     {
         sentences.push(format!(
-            "The least memory is needed by {}: {} MiB against {} MiB.",
+            "{} needs the least memory: {} MiB, compared with {} MiB.",
             name(least),
             figure(needs),
             figure(bests)
@@ -104,7 +104,7 @@ fn group_sentences(group: &[&Rank], cells: &[Cell], config: &BenchConfig) -> Vec
     sentences
 }
 
-/// What the fastest costs in quality, if the perplexities of two or more on one text are known.
+/// The quality loss of the fastest subject, if two or more perplexities on one text are known.
 fn quality_sentence(group: &[&Rank], quality: &[Quality]) -> Option<String> {
     let of = |r: &Rank| quality.iter().find(|q| q.subject == r.subject);
     let ppl = |r: &Rank| of(r).and_then(|q| q.ppl);
@@ -116,13 +116,13 @@ fn quality_sentence(group: &[&Rank], quality: &[Quality]) -> Option<String> {
     let cost = fastest / lowest - 1.0;
     Some(if cost < ALIKE {
         format!(
-            "In quality nothing speaks against {}: its perplexity on {text} is {fastest:.2}, the lowest {lowest:.2}.",
+            "{} has no loss of quality: its perplexity on {text} is {fastest:.2}, the lowest {lowest:.2}.",
             name(best)
         )
     } else {
         format!(
-            "That speed costs quality: on {text} the perplexity of {} is {fastest:.2}, {:.1}% above the {lowest:.2} of {}, \
-             which has {:.2} times the tokens/s.",
+            "The speed costs quality: on {text} the perplexity of {} is {fastest:.2}, {:.1}% above the {lowest:.2} of {}, \
+             which reaches {:.2} times the tokens/s.",
             name(best),
             100.0 * cost,
             name(finest),
@@ -131,7 +131,7 @@ fn quality_sentence(group: &[&Rank], quality: &[Quality]) -> Option<String> {
     })
 }
 
-/// Who has the lowest median TTFT of a scenario, with it and the best-ranked one's.
+/// The subject with the lowest median TTFT of a scenario, that TTFT, and the TTFT of the best-ranked subject.
 fn quickest<'a>(group: &[&'a Rank], cells: &[Cell], scenario: &str) -> Option<(&'a Rank, f64, f64)> {
     let ttft = |r: &Rank| {
         let cell = cells.iter().find(|c| c.subject == r.subject && c.scenario == scenario)?;

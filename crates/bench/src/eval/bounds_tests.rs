@@ -98,7 +98,7 @@ fn a_wrong_backend_is_caught_where_logits_are_nearly_uniform() {
     assert!(wrong.kl_mean < bounds.kl_mean && wrong.decided < FEWEST_DECIDED, "{wrong:?}");
     assert_eq!(broken(&right, &bounds), Vec::<String>::new());
     let broken = broken(&wrong, &bounds);
-    assert!(broken.len() == 1 && broken[0].contains("differences of logits 1.4"), "{broken:?}");
+    assert!(broken.len() == 1 && broken[0].contains("differences of logits are 1.4"), "{broken:?}");
 }
 
 #[test]

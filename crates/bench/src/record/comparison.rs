@@ -67,13 +67,13 @@ impl LogitsBounds {
         if !same {
             let (found, expected) = (100.0 * found.top1_decided.unwrap_or(0.0), 100.0 * self.top1_decided);
             broken.push(format!(
-                "the same best token at {found:.2}% of positions without near ties; expected at least {expected}%"
+                "the best token is the same at {found:.2}% of positions without near ties; expected at least {expected}%"
             ));
         }
         let close = found.kl_mean <= self.kl_mean;
         if !close {
             broken.push(format!(
-                "a mean KL divergence of {:.4}; expected at most {}",
+                "the mean KL divergence is {:.4}; expected at most {}",
                 found.kl_mean, self.kl_mean
             ));
         }
@@ -81,7 +81,7 @@ impl LogitsBounds {
             let close = found.error <= most;
             if !close {
                 broken.push(format!(
-                    "differences of logits {:.3} times as large as the logits' own spread; expected at most {most}",
+                    "the differences of logits are {:.3} times the spread of the logits; expected at most {most}",
                     found.error
                 ));
             }

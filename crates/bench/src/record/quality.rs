@@ -59,10 +59,10 @@ impl Quality {
         Some(Warning::NoQuality { subject: config.subjects[self.subject].label(), why })
     }
 
-    /// `perplexity 27.17 ± 1.21, KL 0.0038 from exact`; `None` if there is neither.
+    /// `perplexity 27.17 ± 1.21, KL 0.0038 from the reference on the text`; `None` if there is neither.
     pub fn describe(&self) -> Option<String> {
         let ppl = self.ppl.map(|ppl| format!("perplexity {ppl:.2} ± {:.2}", self.stderr.unwrap_or(f64::NAN)));
-        let kl = self.kl_mean.map(|kl| format!("KL {} from exact on the text", figure(kl)));
+        let kl = self.kl_mean.map(|kl| format!("KL {} from the reference on the text", figure(kl)));
         let parts: Vec<String> = ppl.into_iter().chain(kl).collect();
         (!parts.is_empty()).then(|| parts.join(", "))
     }

@@ -1,4 +1,4 @@
-//! Typed warnings: what may have disturbed a measurement, or must be known to read it.
+//! Typed warnings: possible disturbances of a measurement, and facts that its readers must know.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 /// A warning as the record keeps it: `kind`, its figures, and the sentence under `message`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Noted {
-    /// What is warned of.
+    /// The warning and its figures.
     #[serde(flatten)]
     pub warning: Warning,
-    /// The same as a sentence.
+    /// The warning as a sentence.
     pub message: String,
 }
 
@@ -19,7 +19,7 @@ impl From<Warning> for Noted {
     }
 }
 
-/// What is warned of.
+/// A warning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[allow(missing_docs)] // each kind's message names its fields
@@ -28,41 +28,41 @@ pub enum Warning {
     HighLoad { load1: f64, cores: usize },
     /// Another process used a core's worth of time or a good part of it.
     BusyProcess { name: String, pid: u32, cpu_pct: f64 },
-    /// The CPU's clock is governed for saving energy.
+    /// The CPU frequency governor saves energy.
     Governor { governor: String },
     /// The hypervisor gave this machine's cores to others during the measurement.
     StolenTime { pct: f64 },
-    /// The processor was slowed down for its heat during the measurement.
+    /// The processor throttled during the measurement.
     Throttled { times: u64 },
     /// The machine was hot before the first run.
     Hot { celsius: f64 },
-    /// The machine's peak was another one after the measurement than before.
+    /// A peak of the machine changed during the measurement.
     PeaksDiffer { what: String, pct: f64 },
     /// The machine's peaks could not be measured.
     NoPeaks { why: String },
     /// A subject does not compute the function of its weights: it is not ranked.
     Disagrees { subject: String, why: String },
-    /// A subject could not be compared with the highest-precision form of its weights: it is ranked on trust.
+    /// A subject could not be compared with the reference: its rank is unverified.
     NotCompared { subject: String, why: String },
-    /// A subject's quality, or its comparison with exact logits, could not be measured.
+    /// A subject's quality, or its distance from the reference logits, could not be measured.
     NoQuality { subject: String, why: String },
-    /// The processes could not be kept apart from the rest of the machine.
+    /// Other processes may run on the cores of the runs.
     NotIsolated { why: String },
     /// The program was built without optimisation.
     DebugBuild,
     /// Subjects of the same shape got different prompts (different tokenizers or templates).
     UnequalPrompts { scenario: String, counts: Vec<(String, usize)> },
-    /// Two forms of what seems to be one model tokenise the same text differently.
+    /// Two subjects of the same shape tokenise the same text differently.
     SameModelDifferentIds { scenario: String, first: String, second: String },
     /// The model has no tokenizer: it got random ids.
     RandomPrompt { subject: String },
-    /// The warm-up ended before two runs in a row were alike.
+    /// The warm-up ended before two successive runs took the same time.
     NotSteady { subject: String, run: usize, warmups: usize },
     /// The first load could not be made cold.
     NotCold { subject: String, cached_pct: f64 },
-    /// The runs scatter: half the range is more than a tenth of the median.
+    /// Half the range of the runs is more than a tenth of the median.
     WideSpread { subject: String, scenario: String, pct: f64 },
-    /// A run lies far from the others of its kind.
+    /// A run is an outlier among the runs of its scenario.
     Outlier { subject: String, scenario: String, run: usize, times: f64 },
     /// The experiment was interrupted.
     Interrupted,
@@ -85,34 +85,34 @@ impl std::fmt::Display for Warning {
                 write!(f, "the hypervisor took away {pct:.1}% of the cores' time during the measurement")
             }
             Warning::Throttled { times } => {
-                write!(f, "the processor was slowed down for its heat {times} times during the measurement")
+                write!(f, "the processor throttled {times} times during the measurement")
             }
             Warning::Hot { celsius } => {
-                write!(f, "the machine was at {celsius:.0} °C before measuring; it may slow itself down")
+                write!(f, "the machine was at {celsius:.0} °C before measuring; it may throttle")
             }
             Warning::PeaksDiffer { what, pct } => write!(
                 f,
-                "the machine's {what} was {pct:+.0}% after the measurement against before: something else was running"
+                "the machine's {what} changed by {pct:+.0}% during the measurement: another process may have been running"
             ),
-            Warning::NoPeaks { why } => write!(f, "the machine's limits could not be measured: {why}"),
+            Warning::NoPeaks { why } => write!(f, "the machine's peaks could not be measured: {why}"),
             Warning::Disagrees { subject, why } => {
                 write!(
                     f,
-                    "{subject} is not ranked, since it does not compute the function of its weights: {why}"
+                    "{subject} is not ranked because it does not compute the function of its weights: {why}"
                 )
             }
             Warning::NotCompared { subject, why } => write!(
                 f,
-                "{subject} was not compared with the highest-precision form of its weights: {why}; its rank rests on trust"
+                "{subject} could not be compared with the reference, so its rank is unverified: {why}"
             ),
             Warning::NoQuality { subject, why } => {
-                write!(f, "the quality of {subject} is not known, or not all of it: {why}")
+                write!(f, "the quality of {subject} is unknown or incomplete: {why}")
             }
             Warning::NotIsolated { why } => {
                 write!(f, "the runs share their cores with other processes: {why}")
             }
             Warning::DebugBuild => {
-                write!(f, "this is a debug build; its figures say nothing about a release build")
+                write!(f, "this is a debug build; its figures do not apply to a release build")
             }
             Warning::UnequalPrompts { scenario, counts } => {
                 let counts: Vec<_> = counts.iter().map(|(who, n)| format!("{who} {n}")).collect();
@@ -126,11 +126,11 @@ impl std::fmt::Display for Warning {
             Warning::RandomPrompt { subject } => {
                 write!(
                     f,
-                    "{subject} has no tokenizer; it was given random ids of each scenario's nominal length"
+                    "{subject} has no tokenizer; its prompts are random ids of each scenario's nominal length"
                 )
             }
             Warning::NotSteady { subject, run, warmups } => {
-                write!(f, "{subject}, run {run}: still not steady after {warmups} warm-up runs")
+                write!(f, "{subject}, run {run}: not steady after {warmups} warm-up runs")
             }
             Warning::NotCold { subject, cached_pct } => write!(
                 f,
@@ -141,7 +141,7 @@ impl std::fmt::Display for Warning {
             }
             Warning::Outlier { subject, scenario, run, times } => write!(
                 f,
-                "{subject}, {scenario}: run {run} is an outlier, {times:.2} times the median; it is counted like the others"
+                "{subject}, {scenario}: run {run} is an outlier, {times:.2} times the median; it counts like the others"
             ),
             Warning::Interrupted => write!(f, "interrupted: the record is partial"),
         }

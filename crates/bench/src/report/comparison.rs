@@ -27,7 +27,7 @@ pub fn render(comparison: &Comparison, width: u16, color: bool) -> String {
         "{}",
         style.faint(
             "tokens/s, medians ± half their 95% interval. B/A with its 95% interval: ratio of geometric means over the runs;\n\
-             same: within ±2%; ?: these runs can't tell."
+             same: within ±2%; ?: undecided, the interval is too wide."
         )
     );
     if let Some(sentence) = overlap(&comparison.rows) {
@@ -90,7 +90,7 @@ fn overlap(rows: &[Compared]) -> Option<String> {
         (0, _) => None,
         (_, 0) => Some(format!("The intervals of all {all} figures overlap.")),
         _ => {
-            Some(format!("The intervals of {n} of {all} figures overlap; not those of {}.", apart.join("; ")))
+            Some(format!("The intervals of {n} of {all} figures overlap, except those of {}.", apart.join("; ")))
         }
     }
 }

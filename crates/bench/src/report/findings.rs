@@ -1,4 +1,4 @@
-//! What a record says, in sentences: each computed from its figures, none written by hand. The reports share them.
+//! The findings of a record as sentences, each computed from its figures. All reports share them.
 
 use crate::analyse::stats::median;
 use crate::eval::bounds::POSITIONS;
@@ -82,24 +82,24 @@ pub fn good(record: &Record) -> impl Iterator<Item = &Row> {
     record.rows.iter().filter(|r| r.status == Status::Ok && !r.synthetic)
 }
 
-/// How well those who guess tokens ahead guessed.
+/// The acceptance of drafted tokens.
 fn acceptance(record: &Record) -> Option<String> {
     let speculates = |c: &&Cell| record.config.subjects.get(c.subject).is_some_and(|s| s.speculates());
     let of = |c: &Cell| match c.acceptance {
         Some(share) => format!("{:.0}% in {} ({})", share * 100.0, c.scenario, c.key.name.model),
-        None => format!("none made in {} ({})", c.scenario, c.key.name.model),
+        None => format!("nothing drafted in {} ({})", c.scenario, c.key.name.model),
     };
     let cells: Vec<String> = record.summary.iter().filter(speculates).map(of).collect();
     (!cells.is_empty()).then(|| {
         format!(
-            "Tokens were guessed ahead and verified, which changes how fast they come and not which; of the guesses \
-             that were verified, so many were right: {}.",
+            "Tokens were drafted and verified (speculative decoding), which changes the speed and not the answer. Share of \
+             drafted tokens that were accepted: {}.",
             cells.join(", ")
         )
     })
 }
 
-/// What was done, and how.
+/// The methods of the experiment.
 pub fn methodology(record: &Record) -> Vec<String> {
     let config = &record.config;
     let work: Vec<String> = config.work.iter().map(Work::name).collect();
@@ -111,35 +111,35 @@ pub fn methodology(record: &Record) -> Vec<String> {
         }
     };
     let mut out = vec![format!(
-        "{} on {}: each ran {runs}, in randomised blocks (seed {}), every backend in a process of its own, one at a time.",
+        "{} on {}: each ran {runs}, in randomised blocks (seed {}), one at a time, each backend in its own process.",
         count(config.subjects.len(), "backend-and-model pair"),
         work.join(", "),
         config.seed
     )];
     out.push(if config.natural {
-        "Answers end where the model ends them, so their lengths differ between backends.".into()
+        "The model ends its answers, so their lengths differ between backends.".into()
     } else {
-        "Every answer has its scenario's length (greedy, end-of-sequence ignored), so that all do the same work.".into()
+        "Every answer has the length of its scenario (greedy, end-of-sequence ignored), so all backends do the same work.".into()
     });
     out.push(if config.cached {
-        "The prefix cache was filled before: prompts were not computed anew.".into()
+        "The prefix cache was filled first: cached prompt tokens were not computed again.".into()
     } else {
         "The prefix cache was off: every run computed its whole prompt.".into()
     });
     out.push(
-        "TTFT runs from handing over the prompt's text to the first token; TpT is the mean time per token after it; \
-         total = TTFT + (N − 1) · TpT; throughput = N / total. Figures are medians; intervals are 95% bootstrap \
-         intervals of the median (from three runs on)."
+        "TTFT is the time from the submission of the prompt to the first token. TpT is the mean time per token after the \
+         first. Total = TTFT + (N − 1) · TpT; throughput = N / total. Figures are medians; intervals are 95% bootstrap \
+         intervals of the median (three runs or more)."
             .into(),
     );
     let compared = record.agreement.iter().filter(|a| a.found.is_some()).count();
     if compared > 0 {
         let out_of = record.agreement.iter().filter(|a| a.within == Some(false)).count();
         out.push(format!(
-            "Before anything was timed, {} compared with exact logits of the same weights; {}.",
-            if compared == 1 { "one was".into() } else { format!("{compared} were") },
+            "Before the timed runs, {} compared with the reference logits of the same weights; {}.",
+            if compared == 1 { "one backend was".into() } else { format!("{compared} backends were") },
             match out_of {
-                0 => "all kept their bounds".into(),
+                0 => "all are within their bounds".into(),
                 1 => "one is out of bounds and not ranked".into(),
                 n => format!("{n} are out of bounds and not ranked"),
             }
@@ -147,14 +147,14 @@ pub fn methodology(record: &Record) -> Vec<String> {
         let fewer = record.agreement.iter().filter(|a| (1..POSITIONS).contains(&a.tokens));
         if let Some(fewest) = fewer.filter_map(|a| Some(a.found?.positions)).min() {
             out.push(format!(
-                "Large models were compared at fewer positions, {fewest} at the fewest: how far they are off is known less well."
+                "Large models were compared at fewer positions (at least {fewest}), so their distances are less certain."
             ));
         }
     }
     let readings = record.rows.iter().filter_map(|r| r.read_bytes_per_s);
     if let Some((low, high)) = readings.map(|r| (r, r)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) {
         out.push(format!(
-            "Memory was read before and after every run, and each decode is held against the faster of its two readings: \
+            "Memory bandwidth was measured before and after every run; decode rates are compared with the higher of the two: \
              {} to {} GB/s.",
             figure(low / 1e9),
             figure(high / 1e9)
@@ -163,13 +163,13 @@ pub fn methodology(record: &Record) -> Vec<String> {
     out.extend(acceptance(record));
     if record.partial {
         out.push(
-            "The experiment was interrupted: what is here is sound, but not all that was planned.".into(),
+            "The experiment was interrupted: the figures are valid but incomplete.".into(),
         );
     }
     out
 }
 
-/// The best of each shape, what it gains, what failed.
+/// The best of each shape, the shares of the peaks, and failures.
 pub fn insights(record: &Record) -> Vec<String> {
     let mut out = record.recommendation.clone();
     for s in subjects(record).iter().filter(|s| !s.synthetic) {
@@ -178,23 +178,23 @@ pub fn insights(record: &Record) -> Vec<String> {
         };
         let (prefill, decode) = (share(|c| c.prefill_share.as_ref()), share(|c| c.decode_share.as_ref()));
         let said: Vec<String> = [
-            prefill.map(|p| format!("{:.0}% of what the machine's arithmetic allows in prefill", 100.0 * p)),
-            decode.map(|d| format!("{:.0}% of what its memory allows in decode", 100.0 * d)),
+            prefill.map(|p| format!("{:.0}% of the machine's arithmetic peak in prefill", 100.0 * p)),
+            decode.map(|d| format!("{:.0}% of its memory bandwidth in decode", 100.0 * d)),
         ]
         .into_iter()
         .flatten()
         .collect();
         if !said.is_empty() {
-            out.push(format!("{} reaches {} at best.", s.name, said.join(" and ")));
+            out.push(format!("{} reaches up to {}.", s.name, said.join(" and ")));
         }
     }
     let failed = record.rows.iter().filter(|r| r.status != Status::Ok).count();
     if failed > 0 {
-        out.push(format!("{} of {} runs have no figures; the tables say why.", failed, record.rows.len()));
+        out.push(format!("{} of {} runs have no figures; the tables give the reasons.", failed, record.rows.len()));
     }
     if let Some(o) = &record.overhead {
         out.push(format!(
-            "The harness itself costs {} ms to the first token and {} µs a token (the mock, {}).",
+            "The harness itself takes {} ms to the first token and {} µs per token (measured with the mock, {}).",
             figure(o.ttft_ms),
             figure(o.per_token_us),
             count(o.runs, "run")
@@ -203,7 +203,7 @@ pub fn insights(record: &Record) -> Vec<String> {
     out
 }
 
-/// Who answers first and who writes fastest, scenario by scenario.
+/// The lowest TTFT and TpT of each scenario.
 pub fn latency(record: &Record) -> Vec<String> {
     let all = subjects(record);
     let mut out = Vec::new();
@@ -223,13 +223,13 @@ pub fn latency(record: &Record) -> Vec<String> {
                 (found.len() > 1).then(|| (found[0], found[found.len() - 1]))
             };
             let parts: Vec<String> = [
-                ("the first token comes soonest from", of(|c| c.ttft_ms.as_ref())),
-                ("the least time per token is that of", of(|c| c.tpt_ms.as_ref())),
+                ("lowest TTFT:", of(|c| c.ttft_ms.as_ref())),
+                ("lowest TpT:", of(|c| c.tpt_ms.as_ref())),
             ]
             .into_iter()
             .filter_map(|(what, found)| {
                 let ((low, best), (high, last)) = found?;
-                Some(format!("{what} {best} ({} ms; the most: {last}, {} ms)", figure(low), figure(high)))
+                Some(format!("{what} {best} ({} ms; highest: {last}, {} ms)", figure(low), figure(high)))
             })
             .collect();
             if !parts.is_empty() {
@@ -253,7 +253,7 @@ pub fn patterns(record: &Record) -> Vec<String> {
             continue;
         }
         let mut text = format!(
-            "{}: {} tokens/s in {} down to {} in {}",
+            "{}: from {} tokens/s in {} down to {} in {}",
             s.name,
             figure(most.0),
             most.1.scenario,
@@ -267,12 +267,12 @@ pub fn patterns(record: &Record) -> Vec<String> {
         {
             let each = (u.median - t.median) / (q - p) as f64;
             if each > 0.0 {
-                text.push_str(&format!("; {} ms of TTFT for each further prompt token", figure(each)));
+                text.push_str(&format!("; TTFT grows by {} ms per prompt token", figure(each)));
             }
             if let (Some(t), Some(u)) = (&a.tpt_ms, &b.tpt_ms) {
                 let change = 100.0 * (u.median / t.median - 1.0);
                 text.push_str(&format!(
-                    "; time per token {change:+.0}% from {p} to {q} prompt tokens, where more keys and values are read"
+                    "; TpT changes by {change:+.0}% from {p} to {q} prompt tokens, because more keys and values are read"
                 ));
             }
         }
@@ -287,7 +287,7 @@ fn ends<'a>(s: &SubjectFigures<'a>) -> Option<(&'a Cell, &'a Cell)> {
     with().min_by_key(|c| c.prompt_tokens).zip(with().max_by_key(|c| c.prompt_tokens))
 }
 
-/// What to buy or change: which of the machine's limits each best backend runs into, and the memory it needs.
+/// Which of the machine's limits the best backend of each shape reaches, and the memory it needs.
 pub fn hardware(record: &Record) -> Vec<String> {
     let all = subjects(record);
     let mut out = Vec::new();
@@ -296,7 +296,7 @@ pub fn hardware(record: &Record) -> Vec<String> {
         let load = record.processes.iter().filter(|p| p.subject == s.index).find_map(|p| p.load.as_ref());
         if let (Some(peak), Some(load)) = (s.peak_mb(), load) {
             out.push(format!(
-                "{} needs {} MiB of memory at most in these scenarios, and ran on {} ({}, {}).",
+                "{} needs at most {} MiB of memory in these scenarios and ran on {} ({}, {}).",
                 s.name,
                 figure(peak),
                 count(load.backend.threads, "thread"),
@@ -308,29 +308,29 @@ pub fn hardware(record: &Record) -> Vec<String> {
         let prefill = s.average(|c| c.prefill_share.as_ref());
         if let Some(share) = decode {
             out.push(format!(
-                "Its decode averages {:.0}% of the memory's read bandwidth: {}.",
+                "Its decode rate averages {:.0}% of the memory bandwidth: {}.",
                 100.0 * share,
                 if share > 0.5 {
-                    "faster memory or smaller weights would speed up answers, more cores hardly"
+                    "faster memory or smaller weights would speed up answers; more cores would hardly help"
                 } else {
-                    "the memory is not what limits answers here"
+                    "memory bandwidth is not the limit here"
                 }
             ));
         }
         if let Some(share) = prefill {
             out.push(format!(
-                "Its prefill averages {:.0}% of the arithmetic's peak: {}.",
+                "Its prefill rate averages {:.0}% of the arithmetic peak: {}.",
                 100.0 * share,
                 if share > 0.5 {
-                    "long prompts want more or wider cores"
+                    "long prompts need more or wider cores"
                 } else {
-                    "the cores could compute prompts faster than they do here"
+                    "arithmetic is not the limit here"
                 }
             ));
         }
     }
     if out.is_empty() {
-        out.push("No real backend has figures, so nothing can be said about hardware.".into());
+        out.push("No real backend has figures, so there is no hardware recommendation.".into());
     }
     out
 }
@@ -340,8 +340,8 @@ pub fn against_baseline(record: &Record) -> Vec<String> {
     use baseline::{TOKENS_PER_S, TPT_MS, TTFT_MS};
     let mut out = vec![format!(
         "The simulated baseline gives GGUF {TOKENS_PER_S} tokens/s, {TTFT_MS} ms to the first token and {TPT_MS} ms per \
-         token. No model ran for these figures, so they name no machine, model or spread, and a difference to them is no gain \
-         or loss of speed."
+         token. No model ran for these figures. They name no machine, model or spread, so a difference from them is not a \
+         difference in speed."
     )];
     for s in subjects(record).iter().filter(|s| !s.synthetic) {
         if s.cells.first().and_then(|c| c.key.format.as_deref()) != Some("gguf") {
@@ -354,7 +354,7 @@ pub fn against_baseline(record: &Record) -> Vec<String> {
         );
         if let (Some(speed), Some(ttft), Some(tpt)) = averages {
             out.push(format!(
-                "Measured here, {} averages {} tokens/s ({} times the simulated figure), {} ms ({} times) and {} ms per \
+                "{} averages {} tokens/s ({} times the simulated figure), {} ms ({} times) and {} ms per \
                  token ({} times).",
                 s.name,
                 figure(speed),
@@ -377,7 +377,7 @@ pub fn against_baseline(record: &Record) -> Vec<String> {
         first_tokens.iter().copied().reduce(f64::max).zip(first_tokens.iter().copied().reduce(f64::min));
     if let Some((high, low)) = spread.filter(|(high, low)| low * 1.5 < *high) {
         out.push(format!(
-            "One TTFT for all prompts is what a simulation gives: measured, it goes from {} to {} ms over backends and \
+            "The simulation has one TTFT for all prompts; the measured TTFT ranges from {} to {} ms over backends and \
              scenarios.",
             figure(low),
             figure(high)
@@ -407,14 +407,14 @@ pub fn machine(record: &Record) -> Vec<(&'static str, String)> {
     if let Some(p) = record.roofline.best() {
         known("read bandwidth", Some(format!("{} GB/s", figure(p.read_bytes_per_s.all_threads / 1e9))));
         let large = p.read_large_bytes_per_s.map(|r| format!("{} GB/s", figure(r.all_threads / 1e9)));
-        known("read of 4 GiB", large);
+        known("read bandwidth, 4 GiB", large);
         known("int8 peak", Some(format!("{} TOPS", figure(p.int8_ops_per_s.all_threads / 1e12))));
         let tera = |r: crate::record::Rate| format!("{} TFLOPS", figure(r.all_threads / 1e12));
         known("bf16 peak", p.bf16_ops_per_s.map(tera));
         known("f32 peak", Some(tera(p.f32_ops_per_s)));
     }
     known("steal time", record.conditions.steal_pct.map(|p| format!("{p:.1}%")));
-    known("began, ended", Some(format!("{}, {}", record.started, record.finished)));
+    known("start, end", Some(format!("{}, {}", record.started, record.finished)));
     let build = if record.program.debug_build { ", debug build" } else { "" };
     known("program", Some(format!("{} {}{build}", record.program.name, record.program.version)));
     known("sha256", record.program.sha256.clone());

@@ -17,7 +17,7 @@ pub fn to_string(record: &Record) -> String {
     let subjects = findings::subjects(record);
     let mut out = String::from("# Benchmark report\n\n");
     if record.partial {
-        out.push_str("**Interrupted: not all that was planned was measured.**\n\n");
+        out.push_str("**Interrupted: the figures are incomplete.**\n\n");
     }
     section(&mut out, "Methodology", &findings::methodology(record));
     out.push_str("| Machine | |\n|---|---|\n");
@@ -55,7 +55,7 @@ fn section(out: &mut String, title: &str, sentences: &[String]) {
 fn results(out: &mut String, record: &Record, subject: &SubjectFigures<'_>) {
     let _ = writeln!(out, "### {}\n", text(&subject.name));
     if subject.synthetic {
-        out.push_str("Synthetic: the harness's own overhead, not ranked.\n\n");
+        out.push_str("Synthetic: the overhead of the harness itself, not ranked.\n\n");
     }
     let reason = record.unranked.iter().find(|u| u.subject == subject.index);
     if let Some(unranked) = reason {
@@ -152,14 +152,14 @@ fn ranking(out: &mut String, record: &Record) {
     }
 }
 
-/// `71% (68 to 74%)`, `tie`; with a question mark where the interval doesn't tell.
+/// `71% (68 to 74%)`, `tie`; `undecided` where the interval is too wide.
 pub fn against(verdict: Option<Verdict>, ci95: Option<[f64; 2]>, share: f64) -> String {
     let interval = ci95.map(|[low, high]| format!(" ({:.0} to {:.0}%)", 100.0 * low, 100.0 * high));
     let interval = interval.unwrap_or_default();
     match verdict {
         None => String::new(),
         Some(Verdict::Tie) => format!("tie{interval}"),
-        Some(Verdict::Undecided) => format!("{:.0}%{interval}, can't be told apart", 100.0 * share),
+        Some(Verdict::Undecided) => format!("{:.0}%{interval}, undecided", 100.0 * share),
         Some(_) => format!("{:.0}%{interval}", 100.0 * share),
     }
 }

@@ -10,7 +10,7 @@ use crate::record::summary::{Cell, Rank};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use std::fmt::Write;
 
-/// Narrowest terminal that gets the columns on prefill and decode rates and the spread of every figure.
+/// Terminals at least this wide get the prefill and decode rates and the spread of every figure.
 const WIDE: u16 = 100;
 /// Columns of the ranking's longest bar.
 const BAR: f64 = 30.0;
@@ -20,7 +20,7 @@ pub fn render_table(record: &Record, width: u16, color: bool) -> String {
     let style = Style { color };
     let mut out = String::new();
     if record.partial {
-        let _ = writeln!(out, "{}\n", style.bad("Interrupted: what follows is not all that was planned."));
+        let _ = writeln!(out, "{}\n", style.bad("Interrupted: the figures are incomplete."));
     }
     for subject in 0..record.config.subjects.len() {
         let cells: Vec<&Cell> = record.summary.iter().filter(|c| c.subject == subject).collect();
@@ -31,11 +31,11 @@ pub fn render_table(record: &Record, width: u16, color: bool) -> String {
         "{}",
         style.faint(
             "Medians ± half their 95% interval (below three runs: half the range).\n\
-             TTFT: time to the first token; TpT: per token after it; tokens/s: output / total."
+             TTFT: time to the first token; TpT: time per token after it; tokens/s: output tokens / total time."
         )
     );
     if record.roofline.best().is_some() && width >= WIDE {
-        let limits = "Percentages: of what the machine's arithmetic (prefill) and memory (decode) allow.";
+        let limits = "Percentages: shares of the machine's arithmetic peak (prefill) and memory bandwidth (decode).";
         let _ = writeln!(out, "{}", style.faint(limits));
     }
     ranking(&mut out, &record.ranking, width, style);
@@ -46,7 +46,7 @@ pub fn render_table(record: &Record, width: u16, color: bool) -> String {
     if let Some(o) = &record.overhead {
         let _ = writeln!(
             out,
-            "\nHarness overhead (mock, not ranked): {} ms to the first token, {} µs a token, {} runs.",
+            "\nHarness overhead (mock, not ranked): {} ms to the first token, {} µs per token, {} runs.",
             figure(o.ttft_ms),
             figure(o.per_token_us),
             o.runs
@@ -134,10 +134,10 @@ fn with_share(stats: &Option<Stats>, share: &Option<Stats>) -> String {
     }
 }
 
-/// `KL 0.0046 from exact`: how far the subject's logits are from those of the highest-precision form of its weights.
+/// `KL 0.0046 from the reference`: how far the subject's logits are from those of the highest-precision form of its weights.
 fn agreement(record: &Record, subject: usize) -> Option<String> {
     let found = record.agreement.iter().find(|a| a.subject == subject)?.found?;
-    Some(format!("KL {} from exact", figure(found.kl_mean)))
+    Some(format!("KL {} from the reference", figure(found.kl_mean)))
 }
 
 /// `load 85.2 ms cold, 41.0 ms warm`: medians of each temperature.

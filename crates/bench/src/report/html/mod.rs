@@ -1,7 +1,7 @@
-//! `report.html`: one file that loads nothing, light and dark, wide and narrow. What it says is in [`super::findings`]; the
-//! drawing is in `plots`.
+//! `report.html`: a self-contained page, light and dark, wide and narrow. [`super::findings`] computes its sentences, `plots`
+//! draws.
 //!
-//! Names, errors and generated text come from files and other programs: everything that is put in goes through `escape`.
+//! Names, errors and generated text come from files and other programs: all of them are escaped.
 
 use crate::record::figure;
 use crate::record::results::Record;
@@ -30,10 +30,10 @@ pub fn to_string(record: &Record) -> String {
     section(&mut main, "Ranking", &bars::ranking(record));
     section(&mut main, "Throughput by scenario", &bars::throughput(record, &subjects));
     section(&mut main, "Limits and latency", &side_by_side(record, &subjects));
-    section(&mut main, "Time line of each run", &time_lines(record, &subjects));
+    section(&mut main, "Timeline of each run", &time_lines(record, &subjects));
     section(&mut main, "Memory", &bars::memory(record, &subjects));
     section(&mut main, "Figures", &tables::results(record, &subjects));
-    section(&mut main, "Same function?", &tables::agreement(record, &subjects));
+    section(&mut main, "Agreement with the reference", &tables::agreement(record, &subjects));
     section(&mut main, "Quality", &tables::quality(record, &subjects));
     let facts = [
         ("Insights", findings::insights(record).into_iter().skip(record.recommendation.len()).collect()),
@@ -48,7 +48,7 @@ pub fn to_string(record: &Record) -> String {
         .filter(|(_, sentences): &(_, Vec<String>)| !sentences.is_empty())
         .map(|(title, sentences)| format!("<div class=\"card\"><h3>{title}</h3>{}</div>", list(&sentences)))
         .collect();
-    section(&mut main, "What the figures say", &format!("<div class=\"grid\">{facts}</div>"));
+    section(&mut main, "Findings", &format!("<div class=\"grid\">{facts}</div>"));
     let warnings: Vec<String> = record.warnings.iter().map(|w| w.message.clone()).collect();
     if !warnings.is_empty() {
         section(&mut main, "Warnings", &format!("<div class=\"banner\">{}</div>", list(&warnings)));
@@ -76,16 +76,16 @@ fn header(record: &Record) -> String {
     let mut out =
         format!("<header><h1>Benchmark report</h1><p>{}</p></header>\n", escape(&about.join(" · ")));
     if record.partial {
-        out.push_str("<p class=\"banner\"><b>Interrupted.</b> What is here is sound, but not all that was planned.</p>\n");
+        out.push_str("<p class=\"banner\"><b>Interrupted.</b> The figures are valid but incomplete.</p>\n");
     }
     if record.program.debug_build {
         out.push_str(
-            "<p class=\"banner\"><b>Debug build.</b> Its figures say nothing about a release build.</p>\n",
+            "<p class=\"banner\"><b>Debug build.</b> Its figures do not apply to a release build.</p>\n",
         );
     }
     if !subjects_ran(record) {
         out.push_str(
-            "<p class=\"banner\">No real backend has figures: what is shown is the harness alone.</p>\n",
+            "<p class=\"banner\">No real backend has figures: the page shows the harness alone.</p>\n",
         );
     }
     out
@@ -106,14 +106,14 @@ fn tiles(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let cells = || real().flat_map(|s| s.cells.iter().map(move |c| (s, c)));
     let soonest = cells().filter_map(|(s, c)| Some((c.ttft_ms.as_ref()?.median, s, c)));
     if let Some((ms, s, c)) = soonest.min_by(|a, b| a.0.total_cmp(&b.0)) {
-        tiles.push((figure(ms), "ms", format!("soonest first token: {}, {}", s.name, c.scenario)));
+        tiles.push((figure(ms), "ms", format!("lowest TTFT: {}, {}", s.name, c.scenario)));
     }
     let nearest = cells().filter_map(|(s, c)| Some((c.decode_share.as_ref()?.median, s)));
     if let Some((share, s)) = nearest.max_by(|a, b| a.0.total_cmp(&b.0)) {
         tiles.push((
             format!("{:.0}", 100.0 * share),
             "%",
-            format!("of the memory's limit in decode: {}", s.name),
+            format!("of the memory bandwidth in decode: {}", s.name),
         ));
     }
     let least = real().filter_map(|s| Some((s.peak_mb()?, s)));
@@ -127,7 +127,7 @@ fn tiles(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
         format!("of {} have figures", findings::count(record.rows.len(), "run")),
     ));
     if let Some(o) = &record.overhead {
-        tiles.push((figure(o.per_token_us), "µs", "harness overhead a token (mock)".into()));
+        tiles.push((figure(o.per_token_us), "µs", "harness overhead per token (mock)".into()));
     }
     let tiles = tiles.iter().map(|(value, unit, what)| {
         format!("<div class=\"tile\"><b>{value} <small>{unit}</small></b><span>{}</span></div>", escape(what))
@@ -139,7 +139,7 @@ fn tiles(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
 fn side_by_side(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let roofline = plots::roofline(record, subjects).map(|plot| {
         let note = "Circles: decode, squares: prefill (weights counted as read once a prompt). The roofs are this machine's \
-                    measured limits; a point on its roof can't get faster here.";
+                    measured peaks; a point on its roof can't get faster on this machine.";
         card(&format!("<h3>Roofline</h3>{plot}{}", note_of(note)))
     });
     let gaps = plots::gaps(record, subjects).map(|plot| {
