@@ -1,5 +1,5 @@
 //! Prints the JSON schema of `results.json`: `cargo run -p zonda-bench --example schema > docs/results.schema.json`.
 
 fn main() {
-    print!("{}", zonda_bench::schema::to_string());
+    print!("{}", zonda_bench::record::schema::to_string());
 }

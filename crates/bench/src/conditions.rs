@@ -1,7 +1,7 @@
 //! What happens on the machine while it measures: time taken by a hypervisor, heat, other load.
 
 use crate::record::Conditions;
-use crate::warning::Warning;
+use crate::record::Warning;
 use zonda_machine::heat;
 use zonda_machine::load::{self, Steal};
 

@@ -1,6 +1,6 @@
 //! The files of a model: their hashes, and how much of them the page cache holds.
 
-use crate::record::{Hashed, ModelFile};
+use crate::record::results::{Hashed, ModelFile};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};

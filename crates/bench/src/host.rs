@@ -1,11 +1,23 @@
 //! What a child process can do, which the bench leaves to whoever starts it: the bench knows no backend.
 
-use crate::ceilings::Peaks;
-use crate::plan::Subject;
-use crate::protocol::ChildSpec;
+use crate::record::config::Work;
+use crate::record::model_cost::ModelCost;
+use crate::record::peaks::Peaks;
+use crate::record::subject::Subject;
+use serde::{Deserialize, Serialize};
 use zonda_engine::forward::Backend;
-use zonda_engine::load::Model;
 use zonda_engine::{Engine, TextProcessor, TokenId};
+
+/// What a child opens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChildSpec {
+    /// Backend, model, options.
+    pub subject: Subject,
+    /// The work to come; what decides the context it needs ([`ChildSpec::context_needed`]).
+    pub work: Vec<Work>,
+    /// Keep the process to the cores its threads run on.
+    pub isolate: bool,
+}
 
 /// An engine and what is known of its model.
 #[derive(Debug)]
@@ -13,17 +25,17 @@ pub struct Opened {
     /// The engine.
     pub engine: Engine,
     /// What one token costs; `None` if it isn't known.
-    pub facts: Option<crate::facts::Facts>,
+    pub cost: Option<ModelCost>,
 }
 
 impl From<Engine> for Opened {
     fn from(engine: Engine) -> Opened {
-        Opened { engine, facts: None }
+        Opened { engine, cost: None }
     }
 }
 
 /// Sees a row of logits, `[vocab]`; an error ends the walk.
-pub type Look<'a> = dyn FnMut(&[f32]) -> Result<(), String> + 'a;
+pub type OnLogits<'a> = dyn FnMut(&[f32]) -> Result<(), String> + 'a;
 
 /// Measures what is read of memory now, in bytes a second.
 pub type Reader = Box<dyn FnMut() -> f64>;
@@ -53,11 +65,11 @@ pub trait Host {
     ///
     /// # Errors
     /// Why not; and what `look` says.
-    fn exact(
+    fn reference(
         &self,
         subject: &Subject,
         sequences: &[Vec<TokenId>],
-        look: &mut Look<'_>,
+        look: &mut OnLogits<'_>,
     ) -> Result<String, String>;
 
     /// Measures what the machine can do at most, with as many threads as a subject's options say; with `large`, reading large
@@ -78,10 +90,4 @@ pub trait Host {
     fn cpus(&self, _subject: &Subject) -> Vec<usize> {
         Vec::new()
     }
-}
-
-/// Facts of a model that a subject's engine runs: a shorthand for [`Host::open`].
-pub fn facts(model: &Model, engine: &Engine, subject: &Subject) -> Option<crate::facts::Facts> {
-    let mix = subject.options.get("quantize").and_then(|q| q.parse().ok());
-    crate::facts::Facts::of(model, engine.info(), mix)
 }

@@ -1,6 +1,6 @@
 //! What may disturb a measurement on this machine, as warnings.
 
-use crate::warning::Warning;
+use crate::record::Warning;
 pub use zonda_machine::Machine;
 use zonda_machine::load;
 

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
-use zonda_bench::clock::TimeLine;
-use zonda_bench::compare::{CompareError, Comparison, Metric, Options, compare, within};
-use zonda_bench::gate::{Agreed, bound};
+use zonda_bench::analyse::compare::{CompareError, Comparison, Metric, Options, compare, within};
+use zonda_bench::analyse::summary;
+use zonda_bench::eval::bounds::bound;
+use zonda_bench::experiment::row;
 use zonda_bench::machine::Machine;
+use zonda_bench::record::GateResult;
+use zonda_bench::record::TimeLine;
+use zonda_bench::record::Verdict;
 use zonda_bench::record::*;
 use zonda_bench::rng::Rng;
-use zonda_bench::stats::Verdict;
-use zonda_bench::{BenchConfig, Record, Scenario, Subject, Work, export, row, summary};
+use zonda_bench::{BenchConfig, Record, Scenario, Subject, Work, report};
 
 /// The noise of a run, and the drift that all runs of a block share.
 const NOISE: f64 = 0.03;
@@ -63,7 +66,7 @@ fn experiment(subjects: &[(&str, f64)], scenarios: usize, runs: usize, drift: f6
         finished: String::new(),
         partial: false,
         machine: Machine::default(),
-        ceilings: Default::default(),
+        roofline: Default::default(),
         conditions: Conditions::default(),
         config,
         models: Vec::new(),
@@ -189,9 +192,9 @@ fn overlap_is_told() {
     let same = two(10, 4, 1.0, &mut rng);
     assert!(same.rows.iter().all(|r| r.overlap == Some(true)), "{same:?}");
     assert!(
-        export::comparison::render(&same, 120, false).contains("The intervals of all 12 figures overlap.")
+        report::comparison::render(&same, 120, false).contains("The intervals of all 12 figures overlap.")
     );
-    let other = export::comparison::render(&two(10, 1, 1.5, &mut rng), 120, false);
+    let other = report::comparison::render(&two(10, 1, 1.5, &mut rng), 120, false);
     assert!(
         other.contains("The intervals of 0 of 3 figures overlap; not those of x · m (gguf), short,"),
         "{other}"
@@ -240,14 +243,14 @@ fn what_can_not_be_compared_is_refused_or_named() {
         let Work::Scenario(s) = &mut b.config.work[1] else { panic!() };
         s.max_tokens += 1;
     });
-    named(&longer, &format!("{y}, medium"), "another one", false);
+    named(&longer, &format!("{y}, medium"), "prompt or length differs", false);
     let failed = with(|b| {
         let cell = b.summary.iter_mut().find(|c| c.subject == 1).unwrap();
         (cell.runs, cell.failed, cell.why) = (0, 3, Some("failed: it crashed".into()));
     });
     named(&failed, &format!("{y}, short"), "it crashed", true);
     let wrong = with(|b| {
-        b.agreement = vec![Agreed {
+        b.agreement = vec![GateResult {
             subject: 1,
             reference: "exact".into(),
             tokens: 0,

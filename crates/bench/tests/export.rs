@@ -2,42 +2,44 @@
 
 mod fixture;
 
-use fixture::{quality, record, report};
+use fixture::{quality, record};
+use zonda_bench::analyse::{recommend, summary};
+use zonda_bench::experiment::row;
+use zonda_bench::record::Verdict;
+use zonda_bench::record::Warning;
 use zonda_bench::record::*;
-use zonda_bench::stats::Verdict;
-use zonda_bench::warning::Warning;
-use zonda_bench::{export, recommend, row, summary};
+use zonda_bench::report;
 
 #[test]
 fn the_terminals_table() {
-    insta::assert_snapshot!("table_120", export::render_table(&record(), 120, false));
-    insta::assert_snapshot!("table_80", export::render_table(&record(), 80, false));
+    insta::assert_snapshot!("table_120", report::render_table(&record(), 120, false));
+    insta::assert_snapshot!("table_80", report::render_table(&record(), 80, false));
 }
 
 #[test]
 fn colour_only_where_asked_for() {
-    assert!(!export::render_table(&record(), 120, false).contains('\x1b'));
-    assert!(export::render_table(&record(), 120, true).contains("\x1b[1m"));
+    assert!(!report::render_table(&record(), 120, false).contains('\x1b'));
+    assert!(report::render_table(&record(), 120, true).contains("\x1b[1m"));
 }
 
 #[test]
 fn the_csv() {
-    insta::assert_snapshot!("csv", export::csv::to_string(&record()).unwrap());
+    insta::assert_snapshot!("csv", report::csv::to_string(&record()).unwrap());
 }
 
 #[test]
 fn a_missing_figure_is_an_empty_cell_and_never_zero() {
-    let text = export::csv::to_string(&record()).unwrap();
+    let text = report::csv::to_string(&record()).unwrap();
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     assert_eq!(
         reader.headers().unwrap().iter().collect::<Vec<_>>(),
-        [&export::csv::COLUMNS[..], &export::csv::QUALITY_COLUMNS].concat()
+        [&report::csv::COLUMNS[..], &report::csv::QUALITY_COLUMNS].concat()
     );
     let mut failed = 0;
     for line in reader.records() {
         let line = line.unwrap();
         let cell = |name: &str| {
-            let at = export::csv::COLUMNS.iter().position(|c| *c == name).unwrap();
+            let at = report::csv::COLUMNS.iter().position(|c| *c == name).unwrap();
             line[at].to_owned()
         };
         if cell("finish_reason") != "length" {
@@ -61,7 +63,7 @@ fn a_missing_figure_is_an_empty_cell_and_never_zero() {
 fn every_sentence_follows_from_the_figures() {
     let record = record();
     let ranks: Vec<_> =
-        record.ranking.iter().map(|r| (r.rank, r.format.as_deref(), r.scenarios.join(","))).collect();
+        record.ranking.iter().map(|r| (r.rank, r.key.format.as_deref(), r.scenarios.join(","))).collect();
     assert_eq!(ranks, [(1, Some("gguf"), "short".into()), (2, Some("safetensors"), "short".into())]);
     let gguf = 20.0 / (0.0193 + 19.0 * 0.005001);
     assert!((record.ranking[0].score_tps / gguf - 1.0).abs() < 0.01, "{}", record.ranking[0].score_tps);
@@ -76,7 +78,7 @@ fn a_tie_is_called_a_tie() {
         let order = row.order;
         *row = row::filled(
             row::empty(&record.config, None, 1, 0, row.run, Status::Ok),
-            report(48, 20, 19_300, 5_040, 560),
+            fixture::report(48, 20, 19_300, 5_040, 560),
             false,
         );
         row.order = order;
@@ -85,7 +87,7 @@ fn a_tie_is_called_a_tie() {
     let ranking = summary::ranking(&record.config, &cells, &record.processes, &record.rows);
     assert_eq!(ranking[1].verdict, Some(Verdict::Tie), "{ranking:?}");
     let said = recommend::recommendation(&cells, &ranking, &[], &record.config).join(" ");
-    assert!(said.contains("no difference that matters"), "{said}");
+    assert!(said.contains("no relevant difference"), "{said}");
 }
 
 /// What the fastest costs in quality is said where two perplexities are known, and only there.
@@ -100,7 +102,7 @@ fn the_cost_of_speed_is_told() {
     let costs = said(&[(0, Some(20.6)), (1, Some(20.0))]);
     assert!(costs.contains("on novel.txt") && costs.contains("20.60, 3.0% above the 20.00 of"), "{costs}");
     let fine = said(&[(0, Some(20.05)), (1, Some(20.0))]);
-    assert!(fine.contains("nothing speaks against") && fine.contains("is 20.05, the lowest 20.00"), "{fine}");
+    assert!(fine.contains("no loss of quality") && fine.contains("is 20.05, the lowest 20.00"), "{fine}");
     for unknown in [&[(0, Some(20.6))][..], &[(0, None), (1, Some(20.0))], &[]] {
         let said = said(unknown);
         assert!(!said.contains("perplexity"), "{said}");
@@ -115,7 +117,7 @@ fn an_outlier_is_marked_and_counted() {
         .map(|run| {
             let tpt = if run == 4 { 9_000 } else { 5_000 + run as u64 * 10 };
             let row = row::empty(&record.config, None, 0, 0, run, Status::Ok);
-            row::filled(row, report(48, 20, 19_300, tpt, 170), false)
+            row::filled(row, fixture::report(48, 20, 19_300, tpt, 170), false)
         })
         .collect();
     let warnings = summary::warnings(&record.config, &record.processes, &mut rows);

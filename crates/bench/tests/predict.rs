@@ -3,13 +3,13 @@
 mod fixture;
 
 use zonda_bench::Record;
-use zonda_bench::ceilings::{Ceilings, Peaks, Rate};
-use zonda_bench::facts::{Arithmetic, Facts};
+use zonda_bench::analyse::predict::check::Check;
+use zonda_bench::analyse::predict::past::{Basis, Past, Source};
+use zonda_bench::analyse::predict::{Form, built_in};
 use zonda_bench::machine::Machine;
-use zonda_bench::predict::check::Check;
-use zonda_bench::predict::past::{Basis, Past, Source};
-use zonda_bench::predict::{Form, known};
-use zonda_bench::stats::Stats;
+use zonda_bench::record::Stats;
+use zonda_bench::record::{Arithmetic, ModelCost};
+use zonda_bench::record::{Peaks, Rate, Roofline};
 use zonda_convert::SynthSpec;
 
 /// SmolLM2's shapes, as a record of a machine whose ideal time is 1 ms a prompt token and 2 ms a generated one. Of prefill
@@ -21,18 +21,18 @@ fn record(form: &Form, started: &str, prefill_tps: f64, decode_tps: f64) -> Reco
     let peaks = Peaks {
         threads: 2,
         instruction_set: "avx512".into(),
-        read_bytes_per_s: rate(500.0 * form.facts.decode_bytes as f64),
+        read_bytes_per_s: rate(500.0 * form.cost.decode_bytes as f64),
         read_large_bytes_per_s: None,
-        int8_ops_per_s: rate(1000.0 * form.facts.prefill_ops()),
+        int8_ops_per_s: rate(1000.0 * form.cost.prefill_ops()),
         bf16_ops_per_s: None,
         f32_ops_per_s: rate(1e12),
     };
-    record.ceilings = Ceilings { before: Some(peaks), ..Ceilings::default() };
+    record.roofline = Roofline { before: Some(peaks), ..Roofline::default() };
     for process in record.processes.iter_mut().filter(|p| p.subject == 0) {
         let load = process.load.as_mut().unwrap();
         load.backend.weights = form.weights.clone();
         load.shape = form.shape.clone();
-        load.facts = Some(form.facts);
+        load.cost = Some(form.cost);
     }
     for cell in record.summary.iter_mut().filter(|c| c.subject == 0) {
         cell.prefill_tps = Stats::of(&[prefill_tps], 1);
@@ -72,7 +72,7 @@ fn shares_come_from_the_newest_record_of_this_machine() {
     assert_eq!(basis, Basis { prefill: new(), decode: new() });
     // nothing in them of llama.cpp
     let built_in = past.efficiency("llama-cpp", &form).unwrap();
-    assert_eq!(built_in.0, known::shares("llama-cpp", "q8_0").unwrap().share);
+    assert_eq!(built_in.0, built_in::shares("llama-cpp", "q8_0").unwrap().share);
     assert!(
         matches!(built_in.1.prefill, Source::BuiltIn { measured } if measured.contains("docs/kernels.md"))
     );
@@ -85,8 +85,8 @@ fn shares_come_from_the_newest_record_of_this_machine() {
     assert!(near(prefill.predicted_tps.unwrap(), 100.0) && near(prefill.error.unwrap(), -0.8), "{prefill:?}");
     assert_eq!(measured.decode.map(|d| (d.prompt_tokens, d.tps)), Some((48, 250.0)));
     assert_eq!(past.measured("native", &Form { format: "safetensors".into(), ..form.clone() }), None);
-    let larger = Facts { decode_bytes: 1, arithmetic: Arithmetic::Int8, ..form.facts };
-    assert_eq!(past.measured("native", &Form { facts: larger, ..form }), None);
+    let larger = ModelCost { decode_bytes: 1, arithmetic: Arithmetic::Int8, ..form.cost };
+    assert_eq!(past.measured("native", &Form { cost: larger, ..form }), None);
 }
 
 /// Perplexities are held against the lowest of the same shape in the same record: the newest that has any.
@@ -103,7 +103,7 @@ fn quality_comes_from_one_record() {
             let load = process.load.as_mut().unwrap();
             load.backend.weights = q4_0.weights.clone();
             load.shape = q4_0.shape.clone();
-            load.facts = Some(q4_0.facts);
+            load.cost = Some(q4_0.cost);
         }
         record.quality = (0..2).map(|subject| fixture::quality(subject, of[subject])).collect();
         record
@@ -152,7 +152,7 @@ fn a_record_is_checked_cell_by_cell() {
     let mut new = record(&form, "2026-02-01T00:00:00Z", 500.0, 250.0);
     let check = Check::of(new.clone(), [old(), ("new".to_owned(), new.clone())]);
     let cell = |check: &Check, scenario: &str| {
-        check.cells.iter().find(|c| c.backend == "native" && c.scenario == scenario).unwrap().clone()
+        check.cells.iter().find(|c| c.name.backend == "native" && c.scenario == scenario).unwrap().clone()
     };
     let long = cell(&check, "long");
     let (prefill, decode) = (long.prefill.unwrap(), long.decode.unwrap());
@@ -169,12 +169,11 @@ fn a_record_is_checked_cell_by_cell() {
 
     // where a third of the memory's speed was left to it, a decode is held against that
     for cell in new.summary.iter_mut().filter(|c| c.subject == 0) {
-        cell.read_bytes_per_s = Stats::of(&[500.0 * form.facts.decode_bytes as f64 / 3.0], 1);
+        cell.read_bytes_per_s = Stats::of(&[500.0 * form.cost.decode_bytes as f64 / 3.0], 1);
     }
     let busy = cell(&Check::of(new, []), "short").decode.unwrap().built_in.unwrap().tps;
     // 6 ms at 0.95, 0.42 ms for the layers, and 1.34 MB of keys and values at as much
-    let expected =
-        1000.0 / (6.0 / 0.95 + 0.42 + 6.0 / 0.95 * 23040.0 * 58.0 / form.facts.decode_bytes as f64);
+    let expected = 1000.0 / (6.0 / 0.95 + 0.42 + 6.0 / 0.95 * 23040.0 * 58.0 / form.cost.decode_bytes as f64);
     assert!((busy / expected - 1.0).abs() < 0.01, "{busy} {expected}");
 }
 

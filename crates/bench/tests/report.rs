@@ -3,10 +3,11 @@
 mod fixture;
 
 use fixture::record;
-use zonda_bench::ceilings::{Ceilings, Peaks, Rate};
-use zonda_bench::facts::{Arithmetic, Facts};
+use zonda_bench::analyse::{recommend, summary};
 use zonda_bench::record::*;
-use zonda_bench::{Record, export, recommend, summary};
+use zonda_bench::record::{Arithmetic, ModelCost};
+use zonda_bench::record::{Peaks, Rate, Roofline};
+use zonda_bench::{Record, report};
 
 /// Peaks of a machine, and what a token costs on it.
 fn with_ceilings(mut record: Record) -> Record {
@@ -20,8 +21,8 @@ fn with_ceilings(mut record: Record) -> Record {
         bf16_ops_per_s: None,
         f32_ops_per_s: rate(5e11),
     };
-    record.ceilings = Ceilings { before: Some(peaks), ..Ceilings::default() };
-    let facts = Facts {
+    record.roofline = Roofline { before: Some(peaks), ..Roofline::default() };
+    let cost = ModelCost {
         parameters: 134_515_008,
         prefill_parameters: 106_168_320,
         decode_parameters: 134_479_872,
@@ -30,7 +31,7 @@ fn with_ceilings(mut record: Record) -> Record {
         arithmetic: Arithmetic::Int8,
     };
     for process in record.processes.iter_mut().filter(|p| p.subject != 2) {
-        process.load.as_mut().expect("loaded").facts = Some(facts);
+        process.load.as_mut().expect("loaded").cost = Some(cost);
     }
     record
 }
@@ -63,7 +64,7 @@ fn all() -> Vec<(&'static str, Record)> {
 
 #[test]
 fn the_markdown() {
-    insta::assert_snapshot!("markdown", export::markdown::to_string(&with_ceilings(record())));
+    insta::assert_snapshot!("markdown", report::markdown::to_string(&with_ceilings(record())));
 }
 
 /// Tags that are closed by no other tag.
@@ -102,21 +103,21 @@ fn well_formed(html: &str) -> usize {
 #[test]
 fn every_html_is_well_formed_and_loads_nothing() {
     for (what, record) in all() {
-        let html = export::html::to_string(&record);
+        let html = report::html::to_string(&record);
         assert!(well_formed(&html) > 100, "{what}");
         let page = html.split("<script>").next().expect("a page");
         for forbidden in ["http://", "https://", "src=", "href=", "url(", "@import", "NaN", "inf%"] {
             assert!(!page.contains(forbidden), "{what}: {forbidden}");
         }
         assert!(html.contains("default-src 'none'"), "{what}");
-        let markdown = export::markdown::to_string(&record);
+        let markdown = report::markdown::to_string(&record);
         assert!(!markdown.contains("NaN") && markdown.starts_with("# Benchmark report"), "{what}");
     }
 }
 
 #[test]
 fn plots_are_there_where_their_figures_are() {
-    let html = export::html::to_string(&with_ceilings(record()));
+    let html = report::html::to_string(&with_ceilings(record()));
     for heading in [
         "<h3>Roofline</h3>",
         "<h3>Time between tokens</h3>",
@@ -127,9 +128,9 @@ fn plots_are_there_where_their_figures_are() {
     }
     // circles are decode: two scenarios of the first subject, one of the second
     assert_eq!((html.matches("<circle").count(), html.matches("<rect").count()), (3, 3));
-    let bare = export::html::to_string(&record());
+    let bare = report::html::to_string(&record());
     assert!(!bare.contains("Roofline"));
-    let mock = export::html::to_string(&only(record(), |r| r.synthetic));
+    let mock = report::html::to_string(&only(record(), |r| r.synthetic));
     assert!(mock.contains("the harness alone") && !mock.contains("<h2>Ranking</h2>"));
 }
 
@@ -150,10 +151,10 @@ fn hostile_text_stays_text() {
     record.machine.cpu = Some(evil.into());
     record.warnings[0].message = evil.into();
     let record = only(record, |_| true);
-    let html = export::html::to_string(&record);
+    let html = report::html::to_string(&record);
     well_formed(&html);
     assert_eq!(html.matches("<script>").count(), 1, "ours alone");
     assert!(html.contains("&lt;script&gt;") && !html.contains('\u{1b}'));
-    let markdown = export::markdown::to_string(&record);
+    let markdown = report::markdown::to_string(&record);
     assert!(!markdown.contains("<script") && !markdown.contains('\u{1b}'));
 }

@@ -4,7 +4,8 @@ mod fixture;
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use zonda_bench::{export, schema};
+use zonda_bench::record::schema;
+use zonda_bench::report;
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
@@ -48,7 +49,7 @@ fn the_committed_records_keep_it() {
 
 #[test]
 fn what_is_written_keeps_it_and_what_is_broken_does_not() {
-    let text = export::json::to_string(&fixture::record()).unwrap();
+    let text = report::json::to_string(&fixture::record()).unwrap();
     let document: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(errors(&document), Vec::<String>::new());
     let broken = |pointer: &str, value: Value| {

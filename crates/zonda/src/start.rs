@@ -9,7 +9,9 @@ use std::sync::Arc;
 use zonda_engine::forward::Limits;
 use zonda_engine::load::{Format, Model as ModelFiles};
 use zonda_engine::prompt_cache::CacheLocation;
-use zonda_engine::{DraftModel, Engine, EngineConfig, Extras, Parallel, PromptCacheConfig, Speculate, TextProcessor};
+use zonda_engine::{
+    DraftModel, Engine, EngineConfig, Extras, Parallel, PromptCacheConfig, Speculate, TextProcessor,
+};
 
 /// Most sequences that run at once where the number is measured.
 const MOST_PARALLEL: usize = 16;

@@ -1,13 +1,11 @@
-//! The backend of `examples/custom_backend` obeys the trait's rules (`testdata/rules.rs`), and generates.
+//! The backend of `examples/custom_backend` obeys the trait's rules (`zonda_testkit::rules`), and generates.
 
 #[path = "../examples/custom_backend/bigram.rs"]
 mod bigram;
-#[path = "../../../testdata/rules.rs"]
-#[allow(dead_code, reason = "the tests of other backends use all of it")]
-mod rules;
 
 use bigram::Bigram;
 use zonda::{Backend, Limits, Model, ModelFiles};
+use zonda_testkit::rules;
 
 /// A model for its vocabulary, and a backend that was trained on its first tokens.
 fn with(limits: Limits, test: impl FnOnce(&ModelFiles, &mut Bigram)) {

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 use zonda::{
-    BackendKind, Error, Event, FinishReason, Grammar, Message, Model, OpenOptions, CacheLocation, Sharing, Store,
+    BackendKind, CacheLocation, Error, Event, FinishReason, Grammar, Message, Model, OpenOptions, Sharing,
+    Store,
 };
 
 fn mock() -> Model {

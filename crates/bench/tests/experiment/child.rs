@@ -1,7 +1,7 @@
 //! What the test's child opens: a mock, with the fault that the subject's option names.
 
-use zonda_bench::ceilings::{Peaks, Rate};
-use zonda_bench::host::{Look, Reader};
+use zonda_bench::host::{OnLogits, Reader};
+use zonda_bench::record::{Peaks, Rate};
 use zonda_bench::{ChildSpec, Host, Opened, Subject};
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot, Span, Want};
 use zonda_engine::load::ModelSpec;
@@ -36,11 +36,11 @@ impl Host for TestHost {
         Ok(Box::new(Mock::new(mock)))
     }
 
-    fn exact(
+    fn reference(
         &self,
         subject: &Subject,
         sequences: &[Vec<TokenId>],
-        look: &mut Look<'_>,
+        look: &mut OnLogits<'_>,
     ) -> Result<String, String> {
         if subject.model == "without exact form" {
             return Err("no room for the exact logits".into());

@@ -3,10 +3,10 @@
 use super::{StopAfter, config, launcher, other, run, run_with, subject};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use zonda_bench::process::{ChildError, ChildProcess, Watch};
-use zonda_bench::protocol::{self, FrameError, FromChild, ToChild};
+use zonda_bench::experiment::process::{ChildError, ChildProcess, Watch};
+use zonda_bench::experiment::protocol::{self, FrameError, FromChild, ToChild};
+use zonda_bench::record::Warning;
 use zonda_bench::record::{Record, Status};
-use zonda_bench::warning::Warning;
 use zonda_bench::{BenchConfig, BenchError, ChildSpec, Plan, Runs, Silent, Work};
 
 pub const TESTS: &[(&str, fn())] = &[
@@ -27,7 +27,7 @@ pub const TESTS: &[(&str, fn())] = &[
 /// `(backend, run, scenario, status)` of every row that isn't good.
 fn bad(record: &Record) -> Vec<(&str, usize, &str, &Status)> {
     let bad = record.rows.iter().filter(|r| r.status != Status::Ok);
-    bad.map(|r| (r.backend.as_str(), r.run, r.scenario.as_str(), &r.status)).collect()
+    bad.map(|r| (r.key.name.backend.as_str(), r.run, r.scenario.as_str(), &r.status)).collect()
 }
 
 fn short(config: BenchConfig) -> BenchConfig {
@@ -42,7 +42,7 @@ fn a_crash_is_one_row() {
     assert_eq!(bad(&record), [("frail", 1, "long", &failed), ("frail", 2, "long", &not_run)]);
     // Ranked on what both finished.
     assert!(record.ranking.iter().all(|r| r.scenarios == ["short", "medium", "code"]));
-    let cell = record.summary.iter().find(|c| c.backend == "frail" && c.scenario == "long").unwrap();
+    let cell = record.summary.iter().find(|c| c.key.name.backend == "frail" && c.scenario == "long").unwrap();
     assert_eq!((cell.runs, cell.failed, &cell.throughput), (0, 2, &None));
     assert_eq!(cell.why.as_deref(), Some(failed.to_string().as_str()));
 }
@@ -66,7 +66,7 @@ fn a_failed_load_says_why() {
         );
         assert!(bad[2..].iter().all(|(_, run, _, s)| *run == 2 && matches!(s, Status::NotRun(_))));
         assert!(
-            record.rows.iter().all(|r| r.order.is_some() == (r.backend == "good")),
+            record.rows.iter().all(|r| r.order.is_some() == (r.key.name.backend == "good")),
             "a run that never began"
         );
         assert_eq!(record.processes.iter().filter(|p| p.load.is_none()).count(), 1, "it is not tried again");

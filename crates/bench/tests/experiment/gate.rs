@@ -1,8 +1,8 @@
 //! Experiments with the equivalence gate and the machine's peaks: who computes wrongly is measured, and not ranked.
 
 use super::{StopAfter, config, mock, run, run_with, subject};
+use zonda_bench::record::Warning;
 use zonda_bench::record::{Record, Row, Status};
-use zonda_bench::warning::Warning;
 use zonda_bench::{BenchConfig, Subject, Work};
 
 pub const TESTS: &[(&str, fn())] = &[
@@ -25,7 +25,7 @@ fn gated(subjects: Vec<Subject>) -> BenchConfig {
 }
 
 fn ranked(record: &Record) -> Vec<&str> {
-    record.ranking.iter().map(|r| r.backend.as_str()).collect()
+    record.ranking.iter().map(|r| r.key.name.backend.as_str()).collect()
 }
 
 fn fast_and_wrong_is_shown_as_wrong() {
@@ -40,8 +40,8 @@ fn fast_and_wrong_is_shown_as_wrong() {
     let why = liar.why.join("; ");
     assert!(why.contains("the same best token") && why.contains("KL divergence"), "{why}");
     let [unranked] = &record.unranked[..] else { panic!("{:?}", record.unranked) };
-    assert_eq!((unranked.backend.as_str(), &unranked.why), ("liar", &why));
-    assert!(record.summary.iter().all(|c| c.not_ranked.is_some() == (c.backend == "liar")));
+    assert_eq!((unranked.key.name.backend.as_str(), &unranked.why), ("liar", &why));
+    assert!(record.summary.iter().all(|c| c.not_ranked.is_some() == (c.key.name.backend == "liar")));
     let told = |w: &Warning| matches!(w, Warning::Disagrees { subject, .. } if subject.starts_with("liar"));
     assert!(record.warnings.iter().any(|w| told(&w.warning)));
     assert!(!record.recommendation.join(" ").contains("liar"));
@@ -51,7 +51,7 @@ fn quality_is_measured_of_every_subject() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("text.txt");
     std::fs::write(&path, "the warm wind of the mountains ".repeat(400)).unwrap();
-    let mut text = zonda_bench::quality::QualityText::of(&path).unwrap();
+    let mut text = zonda_bench::eval::quality::text_of(&path).unwrap();
     (text.windows, text.compared) = (3, 2);
     let unknown = Subject { model: "without exact form".into(), ..subject("trusted", "") };
     let subjects = vec![subject("right", ""), subject("other", "wrong"), unknown, mock()];
@@ -63,7 +63,7 @@ fn quality_is_measured_of_every_subject() {
     assert_eq!((trusted.ppl, trusted.kl_mean), (right.ppl, None));
     assert!(trusted.why.as_ref().unwrap().contains("no room"), "{trusted:?}");
     assert!(record.warnings.iter().any(|w| matches!(w.warning, Warning::NoQuality { .. })));
-    let csv = zonda_bench::export::csv::to_string(&record).unwrap();
+    let csv = zonda_bench::report::csv::to_string(&record).unwrap();
     let ends = format!("{:.6},{:.6},0.000000", right.ppl.unwrap(), right.stderr.unwrap());
     assert!(csv.lines().any(|line| line.starts_with("right,") && line.ends_with(&ends)), "{csv}");
 }
@@ -106,7 +106,7 @@ fn a_comparison_is_kept_for_the_next_experiment() {
 
 fn peaks_are_measured_before_and_after() {
     let record = run(gated(vec![subject("a", "")]));
-    assert!(record.ceilings.before.is_some() && record.ceilings.before == record.ceilings.after);
+    assert!(record.roofline.before.is_some() && record.roofline.before == record.roofline.after);
     assert!(record.rows.iter().all(|r| r.decode_share.is_none()), "what a token costs isn't known here");
     // read once before the first run and once after each: 2, 3, 4 … GB/s, and the higher of two is the later
     let mut runs: Vec<_> = record.rows.iter().map(|r| (r.order, r.read_bytes_per_s)).collect();
@@ -122,11 +122,11 @@ fn peaks_are_measured_before_and_after() {
     let without = Subject { model: "without memory".into(), ..subject("a", "") };
     let without = run(gated(vec![without]));
     assert!(without.rows.iter().all(|r| r.status == Status::Ok && r.read_bytes_per_s.is_none()));
-    let told = |w: &&zonda_bench::warning::Noted| w.message.contains("no room to read");
+    let told = |w: &&zonda_bench::record::Noted| w.message.contains("no room to read");
     assert_eq!(without.warnings.iter().filter(told).count(), 1);
     let alone = run(gated(vec![mock()]));
     assert_eq!(
-        (alone.ceilings.before, alone.agreement),
+        (alone.roofline.before, alone.agreement),
         (None, Vec::new()),
         "the mock has no limit to reach"
     );

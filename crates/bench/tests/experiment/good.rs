@@ -2,8 +2,8 @@
 
 use super::{config, mock, run, subject};
 use std::collections::{BTreeMap, HashSet};
+use zonda_bench::record::Warning;
 use zonda_bench::record::{Row, Status};
-use zonda_bench::warning::Warning;
 use zonda_bench::{BenchConfig, Record, Runs, Scenario, Work};
 
 pub const TESTS: &[(&str, fn())] = &[
@@ -82,8 +82,8 @@ fn backends_are_interleaved() {
 
 fn the_mock_is_never_ranked() {
     let record = run(quick(vec![mock(), subject("a", "")]));
-    assert!(record.rows.iter().all(|r| r.synthetic == (r.backend == "mock")));
-    assert_eq!(record.ranking.iter().map(|r| r.backend.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert!(record.rows.iter().all(|r| r.synthetic == (r.key.name.backend == "mock")));
+    assert_eq!(record.ranking.iter().map(|r| r.key.name.backend.as_str()).collect::<Vec<_>>(), ["a"]);
     assert!(record.overhead.as_ref().is_some_and(|o| o.per_token_us > 0.0 && o.runs == 6));
     assert!(record.recommendation.iter().all(|s| !s.contains("mock")));
 
@@ -139,7 +139,7 @@ fn no_tokenizer_means_random_ids() {
     assert!(!has(|w| matches!(w, Warning::SameModelDifferentIds { .. })), "random ids are known to differ");
     let nominal: BTreeMap<String, usize> =
         Scenario::builtin().into_iter().map(|s| (s.name, s.nominal_prompt_tokens)).collect();
-    for row in record.rows.iter().filter(|r| r.backend == "without") {
+    for row in record.rows.iter().filter(|r| r.key.name.backend == "without") {
         assert_eq!(row.prompt_tokens, Some(nominal[&row.scenario]));
         assert!(row.text.is_empty());
     }

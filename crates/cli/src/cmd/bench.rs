@@ -16,11 +16,10 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use zonda::BackendKind;
-use zonda::{Located, Store};
-use zonda_bench::homes::Homes;
-use zonda_bench::quality::QualityText;
-use zonda_bench::record::{Row, Status};
+use zonda::{BackendKind, Located, Store};
+use zonda_bench::eval::quality;
+use zonda_bench::record::{QualityText, Row, Status};
+use zonda_bench::report::redact_paths::PathRedactor;
 use zonda_bench::{BenchConfig, Launcher, Plan, Progress, Runs, Scenario, Subject, Update, Work};
 use zonda_convert::convert;
 use zonda_engine::Speculate;
@@ -56,7 +55,7 @@ pub struct Bench {
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     scenario: Vec<String>,
     /// How often each scenario is run.
-    #[arg(long, value_name = "N", default_value_t = 2, conflicts_with = "until_ci")]
+    #[arg(long, value_name = "N", default_value_t = 3, conflicts_with = "until_ci")]
     runs: usize,
     /// Run until the 95% interval of every median is within ± PCT percent of it: at least 5 runs, at most 50.
     #[arg(long, value_name = "PCT", value_parser = percent)]
@@ -137,14 +136,14 @@ impl Bench {
 
         let graceful = interrupt::graceful();
         let mut follower = Follower::new(context.quiet, self.json.json);
-        let record = homes(&store).shorten_record(zonda_bench::run(&plan, &launcher, &mut follower)?);
+        let record = redactor(&store).redact_record(zonda_bench::run(&plan, &launcher, &mut follower)?);
         follower.bar.finish_and_clear();
         drop(graceful);
 
-        let out = self.out.unwrap_or_else(zonda_bench::export::default_out);
+        let out = self.out.unwrap_or_else(zonda_bench::report::default_out);
         let written = zonda_bench::write_all(&out, &record)?;
         if self.json.json {
-            output::print(&zonda_bench::export::json::to_string(&record)?)?;
+            output::print(&zonda_bench::report::json::to_string(&record)?)?;
         } else {
             let (width, colour) = output::terminal();
             output::print(&zonda_bench::render_table(&record, width, colour))?;
@@ -169,7 +168,7 @@ impl Bench {
     fn quality_text(&self) -> anyhow::Result<Option<QualityText>> {
         let Some(path) = &self.quality else { return Ok(None) };
         super::perplexity::read(path)?; // what can't be read is said before an hour of measuring
-        Ok(Some(QualityText::of(path).with_context(|| path.display().to_string())?))
+        Ok(Some(quality::text_of(path).with_context(|| path.display().to_string())?))
     }
 
     /// What every subject does.
@@ -271,14 +270,14 @@ impl Bench {
     }
 }
 
-/// Folders that a record, which is shown to others, names by what they are.
-fn homes(store: &Store) -> Homes {
+/// Replaces personal folders in the record, which is shown to others.
+fn redactor(store: &Store) -> PathRedactor {
     let named = std::env::var_os("ZONDA_HOME").is_some_and(|home| !home.is_empty());
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let models = named.then(|| (absolute(store.home()), "$ZONDA_HOME"));
     let home = dirs::home_dir().map(|home| (home, "~"));
     let here = std::env::current_dir().ok().map(|here| (here, "."));
-    Homes::new(models.into_iter().chain(home).chain(here))
+    PathRedactor::new(models.into_iter().chain(home).chain(here))
 }
 
 /// The default model and, converted at the first use and kept, the same weights as SafeTensors.
@@ -329,9 +328,9 @@ impl Progress for Follower {
     fn update(&mut self, update: Update<'_>) {
         match update {
             Update::Planned { runs } => self.bar.set_length(runs as u64),
-            Update::Peaks => self.bar.set_message("measuring the machine's limits"),
+            Update::Peaks => self.bar.set_message("measuring the machine's peaks"),
             Update::Comparing(subject) => {
-                self.bar.set_message(format!("comparing {} with exact logits", subject.label()));
+                self.bar.set_message(format!("comparing {} with the reference logits", subject.label()));
             }
             Update::Quality(subject) => {
                 self.bar.set_message(format!("measuring the quality of {}", subject.label()));
@@ -366,7 +365,7 @@ fn percent(text: &str) -> Result<f64, String> {
 
 /// One run in one line.
 fn line(row: &Row) -> String {
-    let name = format!("{} {} {} run {}", row.backend, row.model, row.scenario, row.run);
+    let name = format!("{} {} {} run {}", row.key.name.backend, row.key.name.model, row.scenario, row.run);
     match (&row.status, row.total_ms) {
         (Status::Ok, Some(total)) => {
             format!("{name}: {} tokens in {total:.0} ms", row.generated.unwrap_or(0))

@@ -4,10 +4,10 @@
 use anyhow::Context as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use zonda::Located;
-use zonda::{BackendKind, Model, ModelFiles, OpenOptions};
-use zonda_bench::ceilings::Peaks;
-use zonda_bench::host::{self, Host, Look, Opened, Reader};
+use zonda::{BackendKind, Located, Model, ModelFiles, OpenOptions};
+use zonda_bench::analyse::model_cost;
+use zonda_bench::host::{Host, OnLogits, Opened, Reader};
+use zonda_bench::record::Peaks;
 use zonda_bench::{ChildSpec, Subject};
 use zonda_engine::forward::Backend;
 use zonda_engine::{TextProcessor, TokenId};
@@ -25,7 +25,8 @@ pub fn run() -> ExitCode {
     zonda_bench::child_main(&Child)
 }
 
-struct Child;
+/// The backends of this build, for the bench.
+pub(super) struct Child;
 
 impl Host for Child {
     fn open(&self, spec: &ChildSpec) -> Result<Opened, String> {
@@ -49,18 +50,18 @@ impl Host for Child {
         opened.map_err(said)
     }
 
-    fn exact(
+    fn reference(
         &self,
         subject: &Subject,
         sequences: &[Vec<TokenId>],
-        look: &mut Look<'_>,
+        on_logits: &mut OnLogits<'_>,
     ) -> Result<String, String> {
         let (model, options) = model(subject)
             .and_then(|model| {
                 Ok((model.context("a model in a file")?, OpenOptions::from_map(&subject.options)?))
             })
             .map_err(said)?;
-        zonda::exact(&model, options.threads, sequences, look)?;
+        zonda::exact(&model, options.threads, sequences, on_logits)?;
         Ok("the file's weights as f32, with f32 activations, keys and values".to_owned())
     }
 
@@ -101,8 +102,8 @@ fn open(spec: &ChildSpec) -> anyhow::Result<Opened> {
         options.ctx = Some(spec.context_needed(text.as_ref()).min(most));
     }
     let engine = Model::from_files(kind, model.clone(), text, options)?.into_engine();
-    let facts = model.and_then(|model| host::facts(&model, &engine, subject));
-    Ok(Opened { engine, facts })
+    let cost = model.and_then(|model| model_cost::of_subject(&model, &engine, subject));
+    Ok(Opened { engine, cost })
 }
 
 fn kind(subject: &Subject) -> anyhow::Result<BackendKind> {

@@ -8,9 +8,9 @@ use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use zonda_bench::Record;
-use zonda_bench::compare::{self, CompareError, Options};
-use zonda_bench::export::comparison;
+use zonda_bench::analyse::compare::{self, CompareError, Options};
 use zonda_bench::record::SCHEMA_VERSION;
+use zonda_bench::report::comparison;
 
 /// Compare two recorded results, or the backends of one
 #[derive(Debug, Args)]

@@ -27,7 +27,7 @@ impl Report {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let record = read(&self.results)?;
         let beside = self.results.parent().unwrap_or(Path::new("."));
-        let written = zonda_bench::export::write_reports(self.out.as_deref().unwrap_or(beside), &record)?;
+        let written = zonda_bench::report::write_reports(self.out.as_deref().unwrap_or(beside), &record)?;
         let paths: Vec<String> = written.iter().map(|p| p.display().to_string()).collect();
         if self.json.json {
             output::json(&json!({ "written": paths }))

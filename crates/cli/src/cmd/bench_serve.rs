@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use ureq::http::{Response, Uri};
 use ureq::{Agent, Body};
 use zonda::store::http::{agent_settings, install_tls};
-use zonda_bench::export::default_out;
-use zonda_bench::serve_load::{
-    Api, Arrivals, Bounds, End, LoadPlan, LoadReport, Outcome, Refusal, Transport, request, run,
+use zonda_bench::loadgen::{
+    Api, Arrivals, End, LatencyBounds, LoadPlan, LoadgenReport, Outcome, Refusal, Transport, request, run,
 };
+use zonda_bench::report::default_out;
 
 /// Time to connect, and until an answer begins and between two reads of it: a long queue is no failure.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -113,7 +113,7 @@ impl BenchServe {
         bar.finish_and_clear();
         drop(graceful);
 
-        let report = LoadReport::new(plan, &driven);
+        let report = LoadgenReport::new(plan, &driven);
         let written = report.write(&self.out.clone().unwrap_or_else(default_out))?;
         match self.json.json {
             true => output::json(&report)?,
@@ -157,7 +157,7 @@ impl BenchServe {
             shared_tokens: self.shared_tokens,
             max_tokens: self.max_tokens,
             natural: self.natural,
-            bounds: Bounds { ttft_ms: self.ttft_bound, itl_ms: self.itl_bound },
+            bounds: LatencyBounds { ttft_ms: self.ttft_bound, itl_ms: self.itl_bound },
             seed: self.seed,
         }
     }

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use zonda::{BackendKind, DeviceStatus, Status};
 use zonda_bench::machine::{self, Machine};
-use zonda_bench::warning::{Noted, Warning};
+use zonda_bench::record::{Noted, Warning};
 use zonda_kernels::Isa;
 use zonda_kernels::probe::{self, EACH, LARGE_BYTES};
 use zonda_machine::{Peaks, Rate, cpus};

@@ -11,7 +11,9 @@ use std::time::Duration;
 use zonda::engine::schedule::ScheduleError;
 pub use zonda::engine::stream::Figures;
 use zonda::engine::{EngineError, RequestError};
-use zonda::{BackendKind, Event, FinishReason, Model, OpenOptions, Outcome, CacheLocation, Prompt, Request, TokenId};
+use zonda::{
+    BackendKind, CacheLocation, Event, FinishReason, Model, OpenOptions, Outcome, Prompt, Request, TokenId,
+};
 
 /// How often Ctrl-C is checked while no token comes.
 const POLL: Duration = Duration::from_millis(50);

@@ -1,4 +1,4 @@
-//! `zonda perplexity`: how well a model predicts a text. The figure is `zonda_bench::perplexity`'s.
+//! `zonda perplexity`: how well a model predicts a text. The figure is `zonda_bench::eval::perplexity`'s.
 
 use crate::Context;
 use crate::args::{BackendArgs, JsonArg, ModelArg};
@@ -11,7 +11,7 @@ use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use zonda_bench::perplexity::{PerplexityError, WINDOW, Windows};
+use zonda_bench::eval::perplexity::{PerplexityError, WINDOW, Windows};
 
 /// How well a model predicts a text: perplexity and its error
 #[derive(Debug, Args)]
@@ -64,7 +64,7 @@ impl Perplexity {
         let count = windows.tokens().len();
         let began = Instant::now();
         let progress = Progress::steps("perplexity", count as u64, context.quiet);
-        let mut follow = |done: usize, so_far: zonda_bench::perplexity::Perplexity| {
+        let mut follow = |done: usize, so_far: zonda_bench::eval::perplexity::Perplexity| {
             progress.step(done as u64, &format!("{:.3} ± {:.3} so far", so_far.ppl, so_far.stderr));
         };
         let found = windows

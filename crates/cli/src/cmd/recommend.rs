@@ -23,10 +23,10 @@ use subject::{Subject, Way};
 use text::text;
 use zonda::BackendKind;
 use zonda_bench::Record;
-use zonda_bench::ceilings::{Ceilings, LARGE, Peaks};
+use zonda_bench::analyse::predict::past::{Basis, Measured, MeasuredQuality, PROMPT, Past};
+use zonda_bench::analyse::predict::{Efficiency, Form, QUALITY};
 use zonda_bench::machine::Machine;
-use zonda_bench::predict::past::{Basis, Measured, MeasuredQuality, PROMPT, Past};
-use zonda_bench::predict::{Efficiency, Form, QUALITY};
+use zonda_bench::record::{LARGE, Peaks, Roofline};
 use zonda_engine::load::ModelSpec;
 use zonda_kernels::Isa;
 use zonda_kernels::probe::{self, EACH, LARGE_BYTES};
@@ -106,7 +106,7 @@ impl Recommend {
         let forms: Vec<_> = subjects.iter().map(|s| (s, s.forms())).collect();
         let room = |s: &Subject, form: &Form| form.too_large(&machine, self.context(&s.spec)).is_none();
         let mut all = forms.iter().flat_map(|(s, forms)| forms.iter().map(move |f| (*s, &f.form)));
-        let large = all.any(|(s, form)| form.facts.decode_bytes > LARGE && room(s, form));
+        let large = all.any(|(s, form)| form.cost.decode_bytes > LARGE && room(s, form));
         let peaks = peaks(&machine, &past, large, context.quiet)?;
         let choices: Vec<Vec<Choice>> = forms
             .iter()
@@ -252,6 +252,6 @@ fn peaks(machine: &Machine, past: &Past, large: bool, quiet: bool) -> anyhow::Re
     };
     now.read_large_bytes_per_s = now.read_large_bytes_per_s.or(before.read_large_bytes_per_s);
     before.read_large_bytes_per_s = before.read_large_bytes_per_s.or(now.read_large_bytes_per_s);
-    let both = Ceilings { before: Some(before), after: Some(now.clone()), why: None };
+    let both = Roofline { before: Some(before), after: Some(now.clone()), why: None };
     Ok(both.best().unwrap_or(now))
 }

@@ -12,7 +12,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use zonda::{BackendKind, Located, Model, OpenOptions, CacheLocation, Sharing};
+use zonda::{BackendKind, CacheLocation, Located, Model, OpenOptions, Sharing};
 use zonda_server::listen::{Listen, Tls, serve};
 use zonda_server::{Config, Keys, ModelSource, Reports, Server};
 

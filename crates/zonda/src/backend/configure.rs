@@ -8,10 +8,10 @@ use zonda_engine::forward::BackendError;
 use zonda_engine::mock::MockOptions;
 #[cfg(any(feature = "native", feature = "llama-cpp", feature = "mlx"))]
 use zonda_engine::{forward::Limits, load::Model};
-#[cfg(any(feature = "llama-cpp", feature = "mlx"))]
-use zonda_machine::cpus;
 #[cfg(feature = "llama-cpp")]
 use zonda_llama_cpp::LlamaCppOptions;
+#[cfg(any(feature = "llama-cpp", feature = "mlx"))]
+use zonda_machine::cpus;
 #[cfg(feature = "mlx")]
 use zonda_mlx::MlxOptions;
 #[cfg(feature = "native")]

@@ -11,9 +11,9 @@ use super::configure::{mock_options, refuse, unsupported};
 use crate::options::{Device, OpenOptions};
 use crate::plan;
 use std::sync::Arc;
-use zonda_engine::mock::Mock;
 use zonda_engine::forward::{Backend, BackendError};
 use zonda_engine::load::Model;
+use zonda_engine::mock::Mock;
 #[cfg(feature = "llama-cpp")]
 use zonda_llama_cpp::LlamaCpp;
 #[cfg(feature = "mlx")]

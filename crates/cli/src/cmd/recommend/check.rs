@@ -4,9 +4,9 @@ use crate::output;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use zonda_bench::Record;
-use zonda_bench::predict::check::{Check, Checked, Errors, Guess, Held};
-use zonda_bench::predict::past::Off;
-use zonda_bench::summary::{figure, subject_name};
+use zonda_bench::analyse::predict::check::{Check, CheckedCell, CheckedRate, PredictedRate};
+use zonda_bench::analyse::predict::past::{ErrorSpread, Errors};
+use zonda_bench::record::{SubjectKey, figure};
 
 /// Errors above this are named.
 const FAR: f64 = 0.2;
@@ -51,16 +51,17 @@ pub(super) fn print(
     output::print(&out)
 }
 
-fn table(out: &mut String, cells: &[Checked]) {
+fn table(out: &mut String, cells: &[CheckedCell]) {
     let head = ["", "scenario", "GB/s", "prefill", "decode"].map(str::to_owned).to_vec();
     let mut rows = vec![head];
     for c in cells {
         rows.push(vec![
-            subject_name(&c.backend, &c.model, c.format.as_deref(), Some(&c.weights)),
+            SubjectKey { name: c.name.clone(), format: c.format.clone(), quant: Some(c.weights.clone()) }
+                .to_string(),
             c.scenario.clone(),
             c.read_bytes_per_s.map_or("-".to_owned(), |b| figure(b / 1e9)),
-            held(c.prefill),
-            held(c.decode),
+            rate(c.prefill),
+            rate(c.decode),
         ]);
     }
     let widths: Vec<usize> =
@@ -72,16 +73,16 @@ fn table(out: &mut String, cells: &[Checked]) {
 }
 
 /// `100, 103 (+3%) | 98.2 (-2%)`
-fn held(held: Option<Held>) -> String {
-    let Some(held) = held else { return "-".to_owned() };
-    let guess = |g: Guess| format!("{} ({:+.0}%)", figure(g.tps), 100.0 * g.error);
-    let built_in = held.built_in.map_or("unknown".to_owned(), guess);
-    let others = held.others.map_or(String::new(), |g| format!(" | {}", guess(g)));
-    format!("{}, {built_in}{others}", figure(held.measured))
+fn rate(rate: Option<CheckedRate>) -> String {
+    let Some(rate) = rate else { return "-".to_owned() };
+    let predicted = |p: PredictedRate| format!("{} ({:+.0}%)", figure(p.tps), 100.0 * p.error);
+    let built_in = rate.built_in.map_or("unknown".to_owned(), predicted);
+    let others = rate.others.map_or(String::new(), |p| format!(" | {}", predicted(p)));
+    format!("{}, {built_in}{others}", figure(rate.measured))
 }
 
 fn sentence(out: &mut String, what: &str, errors: Errors) {
-    let off = |what: &str, off: Off| match (off.median, off.worst) {
+    let off = |what: &str, off: ErrorSpread| match (off.median, off.worst) {
         (Some(median), Some(worst)) => format!(
             "{what} off by {:.0}% in the median of {} cells, {:.0}% at worst",
             100.0 * median,

@@ -1,8 +1,8 @@
 //! The order of choices, and which is recommended: speed, and quality where it is worth speed.
 
 use super::Choice;
-use zonda_bench::predict::quality;
-use zonda_bench::recommend::ALIKE;
+use zonda_bench::analyse::predict::quality;
+use zonda_bench::analyse::recommend::ALIKE;
 
 /// Better quality is worth this share of the fastest choice's speed.
 pub(super) const WORTH: f64 = 0.05;
@@ -42,7 +42,7 @@ pub(super) fn rank(choices: impl Iterator<Item = Choice>) -> Vec<Choice> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zonda_bench::predict::past::MeasuredQuality;
+    use zonda_bench::analyse::predict::past::MeasuredQuality;
 
     fn choice(quant: &str, decode_tps: f64, loss: Option<f64>) -> Choice {
         Choice {

@@ -4,9 +4,8 @@ use crate::error::{Usage, advised};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use zonda::BackendKind;
-use zonda::{Located, Store};
-use zonda_bench::predict::{Form, QUALITY};
+use zonda::{BackendKind, Located, Store};
+use zonda_bench::analyse::predict::{Form, QUALITY};
 use zonda_convert::{SynthSpec, synth_archs};
 use zonda_engine::load::{Format, Model, ModelSpec};
 

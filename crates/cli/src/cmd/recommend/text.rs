@@ -4,11 +4,11 @@ use super::Choice;
 use super::rank::{MOST_LOSS, WORTH};
 use crate::output::human_bytes;
 use std::fmt::Write as _;
-use zonda_bench::ceilings::Peaks;
+use zonda_bench::analyse::predict::QUALITY;
+use zonda_bench::analyse::predict::past::{ErrorSpread, Errors, MeasuredRate, PROMPT, Past, Source};
 use zonda_bench::machine::Machine;
-use zonda_bench::predict::QUALITY;
-use zonda_bench::predict::past::{Compared, Error, Off, PROMPT, Past, Source};
-use zonda_bench::summary::figure;
+use zonda_bench::record::Peaks;
+use zonda_bench::record::figure;
 
 pub(super) fn text(machine: &Machine, peaks: &Peaks, past: &Past, subjects: &[Vec<Choice>]) -> String {
     let mut out = String::new();
@@ -29,8 +29,8 @@ pub(super) fn text(machine: &Machine, peaks: &Peaks, past: &Past, subjects: &[Ve
     out
 }
 
-fn past_sentence(records: usize, error: Error) -> String {
-    let off = |what: &str, off: Off| {
+fn past_sentence(records: usize, error: Errors) -> String {
+    let off = |what: &str, off: ErrorSpread| {
         let percent = |share: f64| format!("{:.0}%", 100.0 * share);
         let (median, worst) = (off.median.map(percent)?, off.worst.map(percent)?);
         Some(format!("{what} {median} in the median of {} cells, {worst} at worst", off.cells))
@@ -149,7 +149,7 @@ fn table(out: &mut String, choices: &[Choice]) {
 }
 
 /// `514 (+3%)`: measured, and how far the prediction was off.
-fn compared(rate: Option<&Compared>) -> String {
+fn compared(rate: Option<&MeasuredRate>) -> String {
     let Some(rate) = rate else { return "-".to_owned() };
     match rate.error {
         Some(error) => format!("{} ({:+.0}%)", figure(rate.tps), 100.0 * error),

@@ -1,0 +1,114 @@
+//! A record held against what was predicted of it: cell by cell, by the built-in shares alone and by other records.
+
+use crate::analyse::predict::efficiency::{Efficiency, Speed};
+use crate::analyse::predict::past::{ErrorSpread, Errors, Past, Recorded, RecordedCell};
+use crate::record::results::Record;
+use crate::record::subject::SubjectName;
+use serde::Serialize;
+
+/// What was predicted of a record.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    /// Cells that ran on the processor, in the record's order.
+    pub cells: Vec<CheckedCell>,
+    /// How far the built-in shares were off.
+    pub built_in: Errors,
+    /// How far other records of the machine were off, with built-in shares for what they lack; `None` if there are none.
+    pub others: Option<Errors>,
+}
+
+/// A cell of the record.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CheckedCell {
+    /// Backend and model.
+    #[serde(flatten)]
+    pub name: SubjectName,
+    /// `gguf`, `safetensors`, `mlx`.
+    pub format: Option<String>,
+    /// How the weights were held.
+    pub weights: String,
+    /// The scenario.
+    pub scenario: String,
+    /// Prompt tokens.
+    pub prompt_tokens: Option<usize>,
+    /// Generated tokens.
+    pub generated: Option<usize>,
+    /// Good runs.
+    pub runs: usize,
+    /// What all threads read of memory around its runs, in bytes a second; `None` if the record doesn't have it.
+    pub read_bytes_per_s: Option<f64>,
+    /// Prefill; `None` where the prompt is too short to say anything.
+    pub prefill: Option<CheckedRate>,
+    /// Decode, likewise.
+    pub decode: Option<CheckedRate>,
+}
+
+/// A measured rate and its predictions, in tokens a second.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct CheckedRate {
+    /// Median of the runs.
+    pub measured: f64,
+    /// By the built-in shares; `None` if there are none for the backend with such weights.
+    pub built_in: Option<PredictedRate>,
+    /// By other records.
+    pub others: Option<PredictedRate>,
+}
+
+/// A prediction in tokens a second, and predicted ÷ measured − 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PredictedRate {
+    /// Predicted.
+    pub tps: f64,
+    /// How far off.
+    pub error: f64,
+}
+
+impl Check {
+    /// Holds a record against the built-in shares and against `others`, among which it may be itself.
+    pub fn of(record: Record, others: impl IntoIterator<Item = (String, Record)>) -> Check {
+        let it = |r: &Record| (&r.started, &r.finished) == (&record.started, &record.finished);
+        let others: Vec<_> = others.into_iter().filter(|(_, r)| !it(r)).collect();
+        let others = Past::of(&record.machine, others);
+        let built_in = Past::default();
+        let recorded = Recorded::of(String::new(), record);
+        let cells: Vec<CheckedCell> = recorded.seen().map(|s| checked(&s, &built_in, &others)).collect();
+        let errors = |guess: fn(&CheckedRate) -> Option<PredictedRate>| {
+            let of = |held: fn(&CheckedCell) -> Option<CheckedRate>| {
+                let guesses = cells.iter().filter_map(|c| guess(&held(c)?));
+                ErrorSpread::of(&guesses.map(|g| g.error.abs()).collect::<Vec<_>>())
+            };
+            Errors { prefill: of(|c| c.prefill), decode: of(|c| c.decode) }
+        };
+        let (built_in, by_others) = (errors(|h| h.built_in), errors(|h| h.others));
+        Check { built_in, others: (!others.is_empty()).then_some(by_others), cells }
+    }
+}
+
+fn checked(cell: &RecordedCell<'_>, built_in: &Past, others: &Past) -> CheckedCell {
+    let by = |past: &Past| {
+        let shares = past.shares(&cell.cell.key.name.backend, cell.base(), cell.large(), None);
+        shares.and_then(|(shares, _): (Efficiency, _)| cell.predict(shares))
+    };
+    let (built_in, others) = (by(built_in), Some(others).filter(|o| !o.is_empty()).and_then(by));
+    let held = |measured: Option<f64>, of: fn(Speed) -> f64| {
+        let measured = measured?;
+        let guess = |speed: Option<Speed>| {
+            let tps = of(speed?);
+            Some(PredictedRate { tps, error: tps / measured - 1.0 })
+        };
+        Some(CheckedRate { measured, built_in: guess(built_in), others: guess(others) })
+    };
+    let of = cell.cell;
+    CheckedCell {
+        name: of.key.name.clone(),
+        format: of.key.format.clone(),
+        weights: cell.load.backend.weights.clone(),
+        scenario: of.scenario.clone(),
+        prompt_tokens: of.prompt_tokens,
+        generated: of.generated,
+        runs: of.runs,
+        read_bytes_per_s: cell.read_bytes_per_s(),
+        prefill: held(cell.prefill_tps(), |s| s.prefill_tps),
+        decode: held(cell.decode_tps(), |s| s.decode_tps),
+    }
+}

@@ -1,0 +1,225 @@
+//! The token sequences on which backends are compared, and how a backend is walked through them: a prompt in batches,
+//! then an answer token by token, as when it is used; every position's logits are looked at.
+
+use crate::rng::Rng;
+use serde::{Deserialize, Serialize};
+use zonda_engine::forward::{Backend, BackendError, Batch, Logits, Span, Want};
+use zonda_engine::tokenize::Message;
+use zonda_engine::{Prompt, RequestError, TextProcessor, TokenId};
+
+/// Prompt tokens in one forward call: bounds the memory for their logits.
+const CHUNK: usize = 64;
+/// Prompt tokens of a passage for a model without tokenizer.
+const RANDOM_TOKENS: usize = 64;
+
+/// The project's own requests, in order.
+const CONVERSATIONS: &str = include_str!("../../data/eval_prompts.toml");
+
+/// A prompt and, once a backend has given one, its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvalPrompt {
+    /// Never empty.
+    pub prompt: Vec<TokenId>,
+    /// What was generated after it.
+    pub answer: Vec<TokenId>,
+}
+
+/// Why a walk ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum WalkError<E> {
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// Whoever looked at the logits refused them.
+    #[error("{0}")]
+    Refused(E),
+}
+
+/// The file of requests.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    conversation: Vec<Conversation>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Conversation {
+    system: Option<String>,
+    user: String,
+}
+
+impl EvalPrompt {
+    /// All prompts there are, for a model: conversations in its chat template, or as plain text where it has none, or
+    /// random ids below `vocab` where it has no tokenizer.
+    ///
+    /// # Errors
+    /// If templating or tokenising fails.
+    pub fn all(text: Option<&TextProcessor>, vocab: usize) -> Result<Vec<EvalPrompt>, RequestError> {
+        let file: File = toml::from_str(CONVERSATIONS).expect("a test reads the embedded file");
+        let mut rng = Rng::new(0, 0x7e57);
+        file.conversation
+            .into_iter()
+            .map(|conversation| {
+                let prompt = match text {
+                    None => (0..RANDOM_TOKENS).map(|_| rng.below(vocab) as TokenId).collect(),
+                    Some(text) => conversation.prompt(text).encode(Some(text))?,
+                };
+                Ok(EvalPrompt { prompt, answer: Vec::new() })
+            })
+            .collect()
+    }
+
+    /// The first prompts, of at most `positions` tokens in all; the last `answer` tokens of each are its answer, which a
+    /// backend reads token by token. For comparing backends with logits that were computed of all positions at once.
+    ///
+    /// # Errors
+    /// As [`EvalPrompt::all`].
+    pub fn fixed(
+        text: Option<&TextProcessor>,
+        vocab: usize,
+        positions: usize,
+        answer: usize,
+    ) -> Result<Vec<EvalPrompt>, RequestError> {
+        let mut left = positions;
+        let mut passages = Vec::new();
+        for mut passage in EvalPrompt::all(text, vocab)? {
+            passage.prompt.truncate(left);
+            left -= passage.prompt.len();
+            if !passage.prompt.is_empty() {
+                passage.answer = passage.prompt.split_off(passage.prompt.len().saturating_sub(answer).max(1));
+                passages.push(passage);
+            }
+        }
+        Ok(passages)
+    }
+
+    /// The tokens of prompt and answer.
+    pub fn tokens(&self) -> Vec<TokenId> {
+        self.prompt.iter().chain(&self.answer).copied().collect()
+    }
+
+    /// The number of tokens of prompt and answer.
+    pub fn len(&self) -> usize {
+        self.prompt.len() + self.answer.len()
+    }
+
+    /// True for a passage without tokens, which there is none of.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Runs the passage in slot 0 of a backend and hands the logits of every position to `look`, in order, `[vocab]`
+    /// each. With `extend`, the answer is generated greedily first: at most so many tokens, until one of `ends`.
+    ///
+    /// # Errors
+    /// What the backend or `look` says.
+    pub fn walk<E>(
+        &mut self,
+        backend: &mut dyn Backend,
+        extend: Option<(usize, &[TokenId])>,
+        look: &mut dyn FnMut(&[f32]) -> Result<(), E>,
+    ) -> Result<(), WalkError<E>> {
+        backend.truncate(0, 0)?;
+        let mut logits = Logits::new();
+        let mut best = 0;
+        let mut start = 0;
+        let mut run = |tokens: &[TokenId], best: &mut TokenId| {
+            let span = Span { slot: 0, start, tokens, want: Want::All };
+            backend.forward(&Batch { spans: vec![span] }, &mut logits)?;
+            start += tokens.len();
+            for row in 0..logits.rows() {
+                look(logits.row(row)).map_err(WalkError::Refused)?;
+            }
+            *best = largest(logits.row(logits.rows() - 1));
+            Ok::<_, WalkError<E>>(())
+        };
+        for tokens in self.prompt.chunks(CHUNK) {
+            run(tokens, &mut best)?;
+        }
+        if let Some((most, ends)) = extend {
+            self.answer.clear();
+            while self.answer.len() < most && !ends.contains(&best) {
+                self.answer.push(best);
+                run(&[best], &mut best)?;
+            }
+            return Ok(());
+        }
+        self.answer.iter().try_for_each(|&token| run(&[token], &mut best))
+    }
+}
+
+impl Conversation {
+    fn prompt(self, text: &TextProcessor) -> Prompt {
+        if text.template.is_none() {
+            return Prompt::Text(self.system.into_iter().map(|s| s + "\n\n").chain([self.user]).collect());
+        }
+        let system = self.system.map(|system| Message::new("system", system));
+        Prompt::chat(system.into_iter().chain([Message::new("user", self.user)]).collect())
+    }
+}
+
+/// The token with the largest logit, the lowest of equals.
+fn largest(row: &[f32]) -> TokenId {
+    let mut best = 0;
+    for (i, logit) in row.iter().enumerate() {
+        if *logit > row[best] {
+            best = i;
+        }
+    }
+    best as TokenId
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zonda_engine::mock::{Mock, MockOptions};
+
+    fn rows(passage: &mut EvalPrompt, extend: Option<(usize, &[TokenId])>) -> Vec<TokenId> {
+        let mut backend = Mock::new(MockOptions::default());
+        let mut best = Vec::new();
+        let looked = passage.walk(&mut backend, extend, &mut |row| {
+            best.push(largest(row));
+            Ok::<_, std::convert::Infallible>(())
+        });
+        looked.unwrap();
+        best
+    }
+
+    #[test]
+    fn an_answer_is_what_the_logits_said_and_is_walked_through_again() {
+        let text = TextProcessor::mock();
+        let passages = EvalPrompt::all(Some(&text), 0).unwrap();
+        assert!(passages.len() >= 20);
+        let mut passage = passages[0].clone();
+        let first = rows(&mut passage, Some((10, &[])));
+        assert_eq!((passage.answer.len(), first.len()), (10, passage.len()));
+        assert_eq!(passage.answer, first[passage.prompt.len() - 1..][..10]);
+        assert_eq!(rows(&mut passage, None), first);
+        // generating stops before an end token
+        let end = passage.answer[3];
+        let until = passage.answer.iter().position(|&t| t == end).unwrap();
+        rows(&mut passage, Some((10, &[end])));
+        assert_eq!(passage.answer.len(), until);
+    }
+
+    #[test]
+    fn without_a_tokenizer_prompts_are_random_and_always_the_same() {
+        let passages = EvalPrompt::all(None, 50).unwrap();
+        assert!(passages.iter().all(|p| p.len() == RANDOM_TOKENS && p.prompt.iter().all(|&t| t < 50)));
+        assert_ne!(passages[0], passages[1]);
+        assert_eq!(passages, EvalPrompt::all(None, 50).unwrap());
+    }
+
+    #[test]
+    fn a_refusal_ends_the_walk() {
+        let mut passage = EvalPrompt { prompt: vec![1, 2, 3], answer: vec![4] };
+        let mut seen = 0;
+        let walked = passage.walk(&mut Mock::new(MockOptions::default()), None, &mut |_| {
+            seen += 1;
+            if seen == 2 { Err("enough") } else { Ok(()) }
+        });
+        assert!(matches!(walked, Err(WalkError::Refused("enough"))), "{walked:?}");
+        assert_eq!(seen, 2);
+    }
+}

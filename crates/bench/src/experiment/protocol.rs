@@ -1,0 +1,250 @@
+//! What parent and child say to each other: JSON messages in length-prefixed frames over the child's stdin and stdout.
+//!
+//! A frame is a little-endian `u32` length and that many bytes of JSON. The child speaks first ([`FromChild::Hello`]);
+//! after that every command of the parent is answered, in order. [`FromChild::Progress`] may come in between.
+
+use crate::eval::perplexity::Perplexity;
+use crate::eval::prompts::EvalPrompt;
+use crate::eval::quality::QualitySpec;
+use crate::eval::reference::{CompareSpec, ReferenceSpec};
+use crate::host::ChildSpec;
+use crate::record::comparison::LogitsSummary;
+use crate::record::config::Work;
+use crate::record::peaks::Peaks;
+use crate::record::process::{LoadReport, RunReport};
+use crate::record::subject::Subject;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io::{Read, Write};
+use zonda_engine::forward::BackendInfo;
+
+/// The protocol's version; parent and child must be of the same build.
+pub const VERSION: u32 = 4;
+/// Longest frame, in bytes. A run of a million tokens fits.
+pub const MAX_FRAME: usize = 64 << 20;
+
+/// What the parent asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToChild {
+    /// Open the engine; answered by [`FromChild::Opened`] or [`FromChild::Failed`].
+    Open(ChildSpec),
+    /// Run one request; answered by [`FromChild::Done`] or [`FromChild::Failed`].
+    Run(RunSpec),
+    /// Measure what the machine can do at most; answered by [`FromChild::Peaks`] or [`FromChild::Failed`].
+    Peaks {
+        /// With this one's threads.
+        subject: Subject,
+        /// Reading large memory too.
+        large: bool,
+    },
+    /// Measure what is read of memory now, with as many threads as this subject's; answered by [`FromChild::Read`] or
+    /// [`FromChild::Failed`]. The process keeps the memory for the next time.
+    Read(Subject),
+    /// Compute the exact logits of a subject's weights; answered by [`FromChild::Reference`] or [`FromChild::Failed`].
+    Reference(ReferenceSpec),
+    /// Compare a backend with them; answered by [`FromChild::Compared`] or [`FromChild::Failed`].
+    Compare(CompareSpec),
+    /// Compute exact logits of a text; answered by [`FromChild::QualityReference`] or [`FromChild::Failed`].
+    QualityReference(QualitySpec),
+    /// Read a text with a backend; answered by [`FromChild::Quality`] or [`FromChild::Failed`].
+    Quality(QualitySpec),
+    /// End the process.
+    Quit,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// What to do.
+    pub work: Work,
+    /// Most tokens to generate; less than the work's own in a warm-up.
+    pub max_tokens: usize,
+    /// The model may stop by itself.
+    pub natural: bool,
+    /// The prefix cache is on.
+    pub cached: bool,
+    /// Seed of random prompt ids.
+    pub seed: u64,
+}
+
+/// What the child says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromChild {
+    /// The child is there.
+    Hello {
+        /// Its [`VERSION`].
+        protocol: u32,
+    },
+    /// The engine is open.
+    Opened(Box<LoadReport>),
+    /// So many tokens have arrived; sent about twice a second while a request runs.
+    Progress {
+        /// Tokens so far.
+        tokens: usize,
+    },
+    /// The request is done.
+    Done(Box<RunReport>),
+    /// The machine's peaks.
+    Peaks(Box<Peaks>),
+    /// What all threads read of memory just now.
+    Read {
+        /// Bytes.
+        bytes_per_s: f64,
+    },
+    /// The exact logits are in the file.
+    Reference {
+        /// What the highest-precision form is.
+        form: String,
+        /// The tokens they are of: a prompt that is read in batches, and an answer that is read token by token.
+        prompts: Vec<EvalPrompt>,
+    },
+    /// A backend was compared with them.
+    Compared {
+        /// How it came off.
+        found: Box<LogitsSummary>,
+        /// What it is.
+        backend: Box<BackendInfo>,
+    },
+    /// The exact logits of the text's first windows are in the file.
+    QualityReference {
+        /// What the highest-precision form is.
+        form: String,
+    },
+    /// A backend has read the text.
+    Quality {
+        /// How well it predicted it.
+        found: Perplexity,
+        /// How far from exact logits; `None` if there were none.
+        compared: Option<Box<LogitsSummary>>,
+    },
+    /// The engine could not be opened, or the request could not be run, and this is why. The child goes on.
+    Failed {
+        /// One sentence.
+        why: String,
+    },
+}
+
+/// A frame that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The other side closed the pipe between frames.
+    #[error("the pipe was closed")]
+    Closed,
+    /// The other side closed the pipe within a frame, or the system failed.
+    #[error("a frame broke off: {0}")]
+    Io(#[from] std::io::Error),
+    /// A length that can't be: the stream is not made of frames.
+    #[error("a frame of {0} bytes; at most {MAX_FRAME} are allowed")]
+    TooLong(usize),
+    /// A frame that isn't the message expected.
+    #[error("a frame is not a message of protocol version {VERSION}: {0}")]
+    Message(#[from] serde_json::Error),
+}
+
+/// Writes one message and flushes it.
+///
+/// # Errors
+/// If the message is longer than [`MAX_FRAME`] or the pipe is broken.
+pub fn write(to: &mut impl Write, message: &impl Serialize) -> Result<(), FrameError> {
+    let body = serde_json::to_vec(message)?;
+    let length = u32::try_from(body.len()).ok().filter(|&n| n as usize <= MAX_FRAME);
+    let length = length.ok_or(FrameError::TooLong(body.len()))?;
+    // One write for the whole frame, so that a frame never stands half written while the process computes.
+    let mut frame = Vec::with_capacity(body.len() + 4);
+    frame.extend_from_slice(&length.to_le_bytes());
+    frame.extend_from_slice(&body);
+    to.write_all(&frame)?;
+    Ok(to.flush()?)
+}
+
+/// Reads one message. Allocates no more than has really arrived.
+///
+/// # Errors
+/// [`FrameError::Closed`] at the end of the stream; otherwise what is wrong with the frame.
+pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> Result<T, FrameError> {
+    let mut length = [0u8; 4];
+    let mut got = 0;
+    while got < 4 {
+        match from.read(&mut length[got..]) {
+            Ok(0) if got == 0 => return Err(FrameError::Closed),
+            Ok(0) => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+            Ok(n) => got += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_FRAME {
+        return Err(FrameError::TooLong(length));
+    }
+    let mut body = Vec::new();
+    from.take(length as u64).read_to_end(&mut body)?;
+    if body.len() < length {
+        return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+    }
+    Ok(serde_json::from_slice(&body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(message: &FromChild) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write(&mut bytes, message).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn messages_come_back_as_they_went() {
+        let sent = [
+            FromChild::Hello { protocol: VERSION },
+            FromChild::Progress { tokens: 7 },
+            FromChild::Failed { why: "out of 記憶".into() },
+        ];
+        let bytes: Vec<u8> = sent.iter().flat_map(frame).collect();
+        let mut from = bytes.as_slice();
+        for message in sent {
+            assert_eq!(read::<FromChild>(&mut from).unwrap(), message);
+        }
+        assert!(matches!(read::<FromChild>(&mut from), Err(FrameError::Closed)));
+    }
+
+    #[test]
+    fn a_truncated_frame_is_an_error_at_every_length() {
+        let bytes = frame(&FromChild::Hello { protocol: 1 });
+        for cut in 1..bytes.len() {
+            assert!(matches!(read::<FromChild>(&mut &bytes[..cut]), Err(FrameError::Io(_))), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_lying_length_is_refused_without_allocating() {
+        let text = b"llama_model_loader: loaded"; // a library that prints to stdout
+        assert!(matches!(read::<FromChild>(&mut &text[..]), Err(FrameError::TooLong(_))));
+        let mut bytes = (MAX_FRAME as u32).to_le_bytes().to_vec();
+        bytes.extend(b"{}");
+        assert!(matches!(read::<FromChild>(&mut bytes.as_slice()), Err(FrameError::Io(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut from = bytes.as_slice();
+            while read::<FromChild>(&mut from).is_ok() {}
+            let mut framed = (bytes.len() as u32).to_le_bytes().to_vec();
+            framed.extend(&bytes);
+            prop_assert!(read::<ToChild>(&mut framed.as_slice()).is_err());
+        }
+
+        #[test]
+        fn a_flipped_byte_never_panics(at in 0usize..60, byte: u8) {
+            let mut bytes = frame(&FromChild::Failed { why: "something went wrong in there, badly".into() });
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            let _ = read::<FromChild>(&mut bytes.as_slice());
+        }
+    }
+}

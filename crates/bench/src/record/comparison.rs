@@ -1,0 +1,126 @@
+//! How far two computations of a model are apart, and the bounds that a backend must keep.
+
+use super::config::BenchConfig;
+use super::warning::Warning;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What [`LogitsComparison`] comes to. Shares are from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LogitsSummary {
+    /// How many positions were compared.
+    pub positions: usize,
+    /// Share of positions with the same best token.
+    pub top1: f64,
+    /// Positions at which the reference's lead is at least [`NEAR_TIE`].
+    pub decided: usize,
+    /// Share of the same best token among these; `None` if there are none.
+    pub top1_decided: Option<f64>,
+    /// The largest lead of the reference at a position where the other has another best token; 0 if there is none.
+    pub largest_lead_lost: f64,
+    /// Noise of the lead: root mean square of what the other makes of it less what it is, in nats.
+    pub lead_noise: f64,
+    /// KL divergence in nats: mean over positions.
+    pub kl_mean: f64,
+    /// Standard error of that mean, positions taken as independent; `None` for one.
+    #[serde(default)]
+    pub kl_se: Option<f64>,
+    /// The divergence that 99% of positions stay below.
+    pub kl_p99: f64,
+    /// The largest divergence.
+    pub kl_max: f64,
+    /// The largest difference of two logits.
+    pub max_abs_diff: f64,
+    /// Spread (standard deviation) of the differences of logits.
+    pub spread: f64,
+    /// The same as a share of the spread of the reference's logits: 0 for equal ones, about 1.4 for unrelated ones.
+    #[serde(default)]
+    pub error: f64,
+}
+
+/// What two backends must keep to be taken for the same function. Near ties don't count, since how many there are is
+/// the text's and the model's doing: even exact arithmetic would be on either side of them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LogitsBounds {
+    /// Least share of the same best token where there is no near tie.
+    pub top1_decided: f64,
+    /// Largest mean KL divergence, in nats.
+    pub kl_mean: f64,
+    /// Largest [`LogitsSummary::error`]; `None`: any. It is what tells where logits are nearly uniform, as those of random
+    /// weights are: there every backend has a small divergence, right or wrong.
+    #[serde(default)]
+    pub error: Option<f64>,
+}
+
+impl Default for LogitsBounds {
+    fn default() -> LogitsBounds {
+        LogitsBounds { top1_decided: 0.98, kl_mean: 0.01, error: None }
+    }
+}
+
+impl LogitsBounds {
+    /// What of it a comparison breaks, in words; empty if nothing.
+    pub fn broken(&self, found: &LogitsSummary) -> Vec<String> {
+        let mut broken = Vec::new();
+        // what does not hold is broken: NaN too
+        let same = found.top1_decided.is_none_or(|top1| top1 >= self.top1_decided);
+        if !same {
+            let (found, expected) = (100.0 * found.top1_decided.unwrap_or(0.0), 100.0 * self.top1_decided);
+            broken.push(format!(
+                "the best token is the same at {found:.2}% of positions without near ties; expected at least {expected}%"
+            ));
+        }
+        let close = found.kl_mean <= self.kl_mean;
+        if !close {
+            broken.push(format!(
+                "the mean KL divergence is {:.4}; expected at most {}",
+                found.kl_mean, self.kl_mean
+            ));
+        }
+        if let Some(most) = self.error {
+            let close = found.error <= most;
+            if !close {
+                broken.push(format!(
+                    "the differences of logits are {:.3} times the spread of the logits; expected at most {most}",
+                    found.error
+                ));
+            }
+        }
+        broken
+    }
+}
+
+/// How a subject compares with the highest-precision form of its weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GateResult {
+    /// Index into [`crate::record::BenchConfig::subjects`].
+    pub subject: usize,
+    /// What it was compared with.
+    pub reference: String,
+    /// Tokens that the comparison was to take: fewer for large models.
+    #[serde(default)]
+    pub tokens: usize,
+    /// The comparison; `None` if there is none, which `why` explains.
+    pub found: Option<LogitsSummary>,
+    /// What it has to keep.
+    pub bound: LogitsBounds,
+    /// Whether it does; `None` if it could not be compared through no fault of its own.
+    pub within: Option<bool>,
+    /// What it breaks, or why it could not be compared; empty if it is within its bounds.
+    pub why: Vec<String>,
+    /// The comparison was made in an earlier experiment with the same program, files and options.
+    pub earlier: bool,
+}
+
+impl GateResult {
+    /// The warning that this is worth, if any.
+    pub fn warning(&self, config: &BenchConfig) -> Option<Warning> {
+        let subject = config.subjects[self.subject].label();
+        let why = self.why.join("; ");
+        match self.within {
+            Some(true) => None,
+            Some(false) => Some(Warning::Disagrees { subject, why }),
+            None => Some(Warning::NotCompared { subject, why }),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Child processes of an experiment, as they report: loading, warm-up, single runs.
+
+use super::model_cost::ModelCost;
+use super::timeline::TimeLine;
+use super::usage::ProcessUsage;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use zonda_engine::TokenId;
+use zonda_engine::forward::BackendInfo;
+
+/// One child process: one subject in one block.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Process {
+    /// Index into [`BenchConfig::subjects`].
+    pub subject: usize,
+    /// The block it belongs to, from 1.
+    pub run: usize,
+    /// What was loaded; `None` if that failed.
+    pub load: Option<LoadReport>,
+    /// From starting the process until the model was open, in ms; `None` if that failed.
+    #[serde(default)]
+    pub ready_ms: Option<f64>,
+    /// From starting the process until the first token of its first run, in ms: with [`Process::temperature`] `cold`, the
+    /// cold start. That run is the warm-up's prefill.
+    #[serde(default)]
+    pub first_token_ms: Option<f64>,
+    /// Share of the model's file bytes that were in the page cache before loading, 0 to 1; `None` if unknown.
+    pub file_cached: Option<f64>,
+    /// The warm-up runs, in order.
+    pub warmup: Vec<WarmUp>,
+}
+
+impl Process {
+    /// `cold`, `warm` or `None` (between, or unknown): was the model in the page cache when it was loaded?
+    pub fn temperature(&self) -> Option<&'static str> {
+        match self.file_cached? {
+            share if share <= 0.05 => Some("cold"),
+            share if share >= 0.95 => Some("warm"),
+            _ => None,
+        }
+    }
+}
+
+/// One warm-up run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WarmUp {
+    /// Prompt tokens.
+    pub prompt_tokens: usize,
+    /// Generated tokens.
+    pub generated: usize,
+    /// TTFT in ms.
+    pub ttft_ms: Option<f64>,
+    /// TpT in ms.
+    pub tpt_ms: Option<f64>,
+}
+
+/// What a child reports after opening its engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LoadReport {
+    /// What runs the model.
+    #[schemars(with = "Backend")]
+    pub backend: BackendInfo,
+    /// The model's architecture and shapes in one line: equal for two forms of the same model.
+    pub shape: String,
+    /// The longest sequence the engine holds, in tokens.
+    pub context: usize,
+    /// Whether the engine has a tokenizer; without one it is given random ids.
+    pub has_tokenizer: bool,
+    /// Opening took this long, in ms: files, repacking, allocation, tokenizer.
+    pub load_ms: f64,
+    /// What one token costs; `None` for the mock, or if it isn't known.
+    #[serde(default, rename = "facts")]
+    pub cost: Option<ModelCost>,
+    /// The CPUs that the process was kept to; `None` if it was not asked for, or not allowed.
+    #[serde(default)]
+    pub kept_to: Option<Vec<usize>>,
+    /// Why it was not kept to its CPUs though it was asked for.
+    #[serde(default)]
+    pub not_kept: Option<String>,
+    /// Resources used by opening.
+    pub usage: ProcessUsage,
+}
+
+/// What runs a model: [`BackendInfo`], whose crate knows nothing of schemas.
+#[derive(JsonSchema)]
+#[allow(dead_code)] // stands for its shape only
+#[schemars(rename = "BackendInfo")]
+struct Backend {
+    /// The backend's name on the command line: `native`, `llama-cpp`, `mlx`, `mock`.
+    name: String,
+    /// The backend's own version.
+    version: String,
+    /// What it computes on: `cpu`, or a GPU's name.
+    device: String,
+    /// The instruction set in use, such as `avx512`; empty where it means nothing.
+    isa: String,
+    /// Worker threads (1 for single-threaded backends).
+    threads: usize,
+    /// How the weights are held in memory: `q4_1`, `bf16`, or a mix such as `q4_k+q6_k`.
+    weights: String,
+    /// KV cache type: `f16`, `f32`, `q8_0`, `q4_0`.
+    kv_type: String,
+}
+
+/// Fails to compile when the two part.
+impl From<BackendInfo> for Backend {
+    fn from(info: BackendInfo) -> Backend {
+        let BackendInfo { name, version, device, isa, threads, weights, kv_type } = info;
+        Backend { name, version, device, isa, threads, weights, kv_type }
+    }
+}
+
+/// What a child reports after one request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunReport {
+    /// When each token arrived.
+    pub timeline: TimeLine,
+    /// Prompt tokens, the cached ones included.
+    pub prompt_tokens: usize,
+    /// Prompt tokens that the prefix cache spared.
+    pub cached_tokens: usize,
+    /// Compute time of the other prompt tokens, in ms.
+    pub prefill_ms: f64,
+    /// Tokens that were drafted and verified; 0 without speculation.
+    #[serde(default)]
+    pub drafted_tokens: usize,
+    /// Those of them that were right.
+    #[serde(default)]
+    pub accepted_tokens: usize,
+    /// Why it ended: `length`, `stop`, `context_full`, …
+    pub finish_reason: String,
+    /// SHA-256 of the prompt's ids as little-endian `u32`.
+    pub prompt_sha256: String,
+    /// The generated ids.
+    pub ids: Vec<TokenId>,
+    /// The generated text; empty without a tokenizer.
+    pub text: String,
+    /// Resources used.
+    pub usage: ProcessUsage,
+}

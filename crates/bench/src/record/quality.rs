@@ -1,0 +1,69 @@
+//! The quality of a subject: its perplexity on a text, and its distance from reference logits there.
+
+use super::config::BenchConfig;
+use super::figure::figure;
+use super::subject::SubjectName;
+use super::warning::Warning;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Which text, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct QualityText {
+    /// The file, UTF-8.
+    pub path: PathBuf,
+    /// Its SHA-256: figures of different texts can't be compared.
+    pub sha256: String,
+    /// Tokens of a window.
+    pub window: usize,
+    /// At most so many windows.
+    pub windows: usize,
+    /// The first so many are compared with exact logits too.
+    pub compared: usize,
+}
+
+/// What a subject's predictions of the text are worth.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Quality {
+    /// Index into [`BenchConfig::subjects`].
+    pub subject: usize,
+    /// Backend and model.
+    #[serde(flatten)]
+    pub name: SubjectName,
+    /// The text's file name.
+    pub text: String,
+    /// Perplexity: lower is better; comparable between subjects with one vocabulary.
+    pub ppl: Option<f64>,
+    /// Its standard error.
+    pub stderr: Option<f64>,
+    /// Tokens scored.
+    pub tokens: Option<usize>,
+    /// Mean KL divergence from the exact form of the weights on the same text, in nats.
+    pub kl_mean: Option<f64>,
+    /// The divergence that 99% of positions stay below.
+    pub kl_p99: Option<f64>,
+    /// Share of positions with the same best token, from 0 to 1.
+    pub top1: Option<f64>,
+    /// Positions compared.
+    pub kl_positions: Option<usize>,
+    /// What the exact form is.
+    pub reference: Option<String>,
+    /// Why a figure is missing.
+    pub why: Option<String>,
+}
+
+impl Quality {
+    /// The warning that a missing figure is worth.
+    pub fn warning(&self, config: &BenchConfig) -> Option<Warning> {
+        let why = self.why.clone()?;
+        Some(Warning::NoQuality { subject: config.subjects[self.subject].label(), why })
+    }
+
+    /// `perplexity 27.17 ± 1.21, KL 0.0038 from the reference on the text`; `None` if there is neither.
+    pub fn describe(&self) -> Option<String> {
+        let ppl = self.ppl.map(|ppl| format!("perplexity {ppl:.2} ± {:.2}", self.stderr.unwrap_or(f64::NAN)));
+        let kl = self.kl_mean.map(|kl| format!("KL {} from the reference on the text", figure(kl)));
+        let parts: Vec<String> = ppl.into_iter().chain(kl).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}

@@ -1,0 +1,69 @@
+//! Writing a record down: one file per form.
+
+use crate::error::BenchError;
+use crate::record::results::Record;
+
+pub mod comparison;
+pub mod csv;
+pub mod findings;
+pub mod html;
+pub mod json;
+pub mod markdown;
+pub mod table;
+
+pub use table::render_table;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use time::{OffsetDateTime, macros::format_description};
+
+/// Where results go unless told otherwise: `results/2026-11-23T18-05-09Z`.
+pub fn default_out() -> PathBuf {
+    let form = format_description!("[year]-[month]-[day]T[hour]-[minute]-[second]Z");
+    Path::new("results").join(OffsetDateTime::now_utc().format(form).unwrap_or_else(|_| "latest".into()))
+}
+
+/// Writes `results.csv`, `results.json`, `report.md` and `report.html` into a folder, which is made if it isn't there; gives
+/// their paths.
+///
+/// # Errors
+/// If the folder or a file can't be written.
+pub fn write_all(dir: &Path, record: &Record) -> Result<Vec<PathBuf>, BenchError> {
+    let mut files = vec![("results.csv", csv::to_string(record)), ("results.json", json::to_string(record))];
+    files.extend(reports(record).map(|(name, text)| (name, Ok(text))));
+    write_files(dir, files)
+}
+
+/// Writes `report.md` and `report.html` alone, from a record that is already kept.
+///
+/// # Errors
+/// As [`write_all`].
+pub fn write_reports(dir: &Path, record: &Record) -> Result<Vec<PathBuf>, BenchError> {
+    write_files(dir, reports(record).map(|(name, text)| (name, Ok(text))).into())
+}
+
+fn reports(record: &Record) -> [(&'static str, String); 2] {
+    [("report.md", markdown::to_string(record)), ("report.html", html::to_string(record))]
+}
+
+fn write_files(dir: &Path, files: Vec<(&str, std::io::Result<String>)>) -> Result<Vec<PathBuf>, BenchError> {
+    fs::create_dir_all(dir).map_err(|e| BenchError::Write { path: dir.into(), why: e.to_string() })?;
+    let mut written = Vec::new();
+    for (name, text) in files {
+        let path = dir.join(name);
+        text.and_then(|text| replace(&path, text.as_bytes()))
+            .map_err(|e| BenchError::Write { path: path.clone(), why: e.to_string() })?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
+/// Writes a file beside its place, then moves it there: a reader never sees half of one.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let beside = path.with_extension("part");
+    let mut file = fs::File::create(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(beside, path)
+}

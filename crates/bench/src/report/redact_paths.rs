@@ -1,0 +1,89 @@
+//! Folders of a person that a record names by what they are and not where: it is shown to others.
+
+use crate::record::results::Record;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Keys of what others wrote, which stays as it is.
+const VERBATIM: [&str; 3] = ["text", "prompt", "timeline"];
+
+/// Folders and what stands for them, such as `~`; those that come first win.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PathRedactor(Vec<(String, String)>);
+
+impl PathRedactor {
+    /// A folder that is `/`, relative or no text is left out.
+    pub fn new(folders: impl IntoIterator<Item = (PathBuf, &'static str)>) -> PathRedactor {
+        let usable = |(folder, short): (PathBuf, &'static str)| {
+            let long = folder.to_str()?.trim_end_matches(['/', '\\']).to_owned();
+            (folder.is_absolute() && folder != Path::new("/") && !long.is_empty())
+                .then(|| (long, short.to_owned()))
+        };
+        PathRedactor(folders.into_iter().filter_map(usable).collect())
+    }
+
+    /// Every such folder in a text, where a path begins and not within another's name.
+    pub fn redact(&self, text: &str) -> String {
+        let mut out = text.to_owned();
+        for (long, short) in &self.0 {
+            let mut done = String::new();
+            let mut rest = out.as_str();
+            while let Some(at) = rest.find(long) {
+                let (before, after) = (&rest[..at], &rest[at + long.len()..]);
+                let inside = |c: char| c.is_alphanumeric() || "._-/\\".contains(c);
+                let starts = !before.chars().next_back().or(done.chars().next_back()).is_some_and(inside);
+                let ends = !after.starts_with(|c: char| c.is_alphanumeric() || "._-".contains(c));
+                done.push_str(before);
+                done.push_str(if starts && ends { short } else { long });
+                rest = after;
+            }
+            done.push_str(rest);
+            out = done;
+        }
+        out
+    }
+
+    /// A record in which no path names these folders.
+    pub fn redact_record(&self, record: Record) -> Record {
+        if self.0.is_empty() {
+            return record;
+        }
+        let Ok(mut value) = serde_json::to_value(&record) else { return record };
+        self.walk(&mut value);
+        serde_json::from_value(value).unwrap_or(record)
+    }
+
+    fn walk(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.redact(text),
+            Value::Array(list) => list.iter_mut().for_each(|v| self.walk(v)),
+            Value::Object(keys) => {
+                let ours = keys.iter_mut().filter(|(key, _)| !VERBATIM.contains(&key.as_str()));
+                ours.for_each(|(_, v)| self.walk(v));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn homes() -> PathRedactor {
+        PathRedactor::new([("/data/models".into(), "$ZONDA_HOME"), ("/home/ada/".into(), "~"), ("/".into(), "root")])
+    }
+
+    #[test]
+    fn folders_become_short_and_others_stay() {
+        let short = |text: &str| homes().redact(text);
+        assert_eq!(short("/home/ada/m.gguf"), "~/m.gguf");
+        assert_eq!(short("/home/ada"), "~");
+        assert_eq!(short("/data/models/hub/x"), "$ZONDA_HOME/hub/x");
+        assert_eq!(short("can't read `/home/ada/a` and /home/ada/b: gone"), "can't read `~/a` and ~/b: gone");
+        for other in ["/home/adam/x", "/mnt/home/ada/x", "/home/ada.old", "x/home/ada/y", "/tmp/m.gguf", ""] {
+            assert_eq!(short(other), other);
+        }
+        assert_eq!(PathRedactor::default().redact("/home/ada"), "/home/ada");
+    }
+}
