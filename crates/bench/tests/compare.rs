@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
-use zonda_bench::record::TimeLine;
 use zonda_bench::analyse::compare::{CompareError, Comparison, Metric, Options, compare, within};
+use zonda_bench::analyse::summary;
 use zonda_bench::eval::bounds::bound;
-use zonda_bench::record::GateResult;
+use zonda_bench::experiment::row;
 use zonda_bench::machine::Machine;
+use zonda_bench::record::GateResult;
+use zonda_bench::record::TimeLine;
+use zonda_bench::record::Verdict;
 use zonda_bench::record::*;
 use zonda_bench::rng::Rng;
-use zonda_bench::record::Verdict;
-use zonda_bench::analyse::summary;
-use zonda_bench::experiment::row;
 use zonda_bench::{BenchConfig, Record, Scenario, Subject, Work, report};
 
 /// The noise of a run, and the drift that all runs of a block share.

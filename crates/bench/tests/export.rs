@@ -3,11 +3,11 @@
 mod fixture;
 
 use fixture::{quality, record};
-use zonda_bench::record::*;
-use zonda_bench::record::Verdict;
-use zonda_bench::record::Warning;
 use zonda_bench::analyse::{recommend, summary};
 use zonda_bench::experiment::row;
+use zonda_bench::record::Verdict;
+use zonda_bench::record::Warning;
+use zonda_bench::record::*;
 use zonda_bench::report;
 
 #[test]

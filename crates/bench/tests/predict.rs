@@ -3,13 +3,13 @@
 mod fixture;
 
 use zonda_bench::Record;
-use zonda_bench::record::{Roofline, Peaks, Rate};
-use zonda_bench::record::{Arithmetic, ModelCost};
-use zonda_bench::machine::Machine;
 use zonda_bench::analyse::predict::check::Check;
 use zonda_bench::analyse::predict::past::{Basis, Past, Source};
 use zonda_bench::analyse::predict::{Form, built_in};
+use zonda_bench::machine::Machine;
 use zonda_bench::record::Stats;
+use zonda_bench::record::{Arithmetic, ModelCost};
+use zonda_bench::record::{Peaks, Rate, Roofline};
 use zonda_engine::make::SynthSpec;
 
 /// SmolLM2's shapes, as a record of a machine whose ideal time is 1 ms a prompt token and 2 ms a generated one. Of prefill
@@ -173,8 +173,7 @@ fn a_record_is_checked_cell_by_cell() {
     }
     let busy = cell(&Check::of(new, []), "short").decode.unwrap().built_in.unwrap().tps;
     // 6 ms at 0.95, 0.42 ms for the layers, and 1.34 MB of keys and values at as much
-    let expected =
-        1000.0 / (6.0 / 0.95 + 0.42 + 6.0 / 0.95 * 23040.0 * 58.0 / form.cost.decode_bytes as f64);
+    let expected = 1000.0 / (6.0 / 0.95 + 0.42 + 6.0 / 0.95 * 23040.0 * 58.0 / form.cost.decode_bytes as f64);
     assert!((busy / expected - 1.0).abs() < 0.01, "{busy} {expected}");
 }
 

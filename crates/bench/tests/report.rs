@@ -3,10 +3,10 @@
 mod fixture;
 
 use fixture::record;
-use zonda_bench::record::{Roofline, Peaks, Rate};
-use zonda_bench::record::{Arithmetic, ModelCost};
-use zonda_bench::record::*;
 use zonda_bench::analyse::{recommend, summary};
+use zonda_bench::record::*;
+use zonda_bench::record::{Arithmetic, ModelCost};
+use zonda_bench::record::{Peaks, Rate, Roofline};
 use zonda_bench::{Record, report};
 
 /// Peaks of a machine, and what a token costs on it.
@@ -121,7 +121,7 @@ fn plots_are_there_where_their_figures_are() {
     for heading in [
         "<h3>Roofline</h3>",
         "<h3>Time between tokens</h3>",
-        "<h2>Time line of each run</h2>",
+        "<h2>Timeline of each run</h2>",
         "<h2>Memory</h2>",
     ] {
         assert!(html.contains(heading), "{heading}");

@@ -188,11 +188,7 @@ pub fn compare(a: &Record, b: &Record, options: &Options) -> Result<Comparison, 
         notes.extend(differing_options(&a.config.subjects[sa], &b.config.subjects[sb]));
         if let Some(why) = wrong(b, sb).filter(|_| wrong(a, sa).is_none()) {
             let what = b.config.subjects[sb].label();
-            missing.push(Missing {
-                what,
-                why: format!("in B it is outside its bounds: {why}"),
-                broke: true,
-            });
+            missing.push(Missing { what, why: format!("in B it is outside its bounds: {why}"), broke: true });
         }
         cells(a, sa, b, sb, false, &mut rows, &mut missing);
     }
@@ -217,7 +213,9 @@ pub fn within(record: &Record, options: &Options) -> Result<Comparison, CompareE
         cells(record, real[0], record, other, true, &mut rows, &mut missing);
     }
     if rows.is_empty() {
-        return Err(CompareError::Nothing("a single record needs two backends or models with figures".into()));
+        return Err(CompareError::Nothing(
+            "a single record needs two backends or models with figures".into(),
+        ));
     }
     find_regressions(&mut rows, options);
     Ok(Comparison { rows, missing, notes: notes.into_iter().collect() })

@@ -40,9 +40,8 @@ fn group_sentences(group: &[&Rank], cells: &[Cell], config: &BenchConfig) -> Vec
     let mut sentences = Vec::new();
     let lead = format!("{} tokens/s (geometric mean of the medians over {over})", figure(best.score_tps));
     match group.get(1) {
-        None => {
-            sentences.push(format!("{} reaches {lead}; no other subject of its shape was measured.", name(best)))
-        }
+        None => sentences
+            .push(format!("{} reaches {lead}; no other subject of its shape was measured.", name(best))),
         Some(second) if second.verdict == Some(Verdict::Less) => {
             sentences.push(format!("Use {}: {lead}, {} {}.", name(best), times(best, second), name(second)));
         }

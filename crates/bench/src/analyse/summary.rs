@@ -272,11 +272,7 @@ pub fn judge(cells: &mut [Cell], agreed: &[GateResult]) -> Vec<Unranked> {
         cell.not_ranked = Some(why.clone());
         let listed = unranked.iter().any(|u| u.subject == cell.subject);
         if !listed && cell.headline().is_some() {
-            unranked.push(Unranked {
-                subject: cell.subject,
-                key: cell.key.clone(),
-                why,
-            });
+            unranked.push(Unranked { subject: cell.subject, key: cell.key.clone(), why });
         }
     }
     unranked

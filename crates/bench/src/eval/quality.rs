@@ -76,7 +76,8 @@ pub(crate) fn measure(
 ) -> Result<(Perplexity, Option<LogitsSummary>), String> {
     let windows = windows(host, spec)?;
     let mut backend = host.backend(&spec.subject, spec.text.window)?;
-    let file = spec.file.as_ref().map(File::open).transpose().map_err(|e| format!("can't read logits: {e}"))?;
+    let file =
+        spec.file.as_ref().map(File::open).transpose().map_err(|e| format!("can't read logits: {e}"))?;
     let mut comparison = file.map(FileComparison::new);
     let mut left = spec.text.compared * (spec.text.window - 1 - windows.first_scored());
     let mut on_logits = |row: &[f32]| match comparison.as_mut().filter(|_| left > 0) {

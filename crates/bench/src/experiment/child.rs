@@ -4,12 +4,12 @@
 
 use crate::analyse::model_cost::shape;
 use crate::eval::perplexity::Perplexity;
-use crate::eval::quality::QualitySpec;
 use crate::eval::quality;
+use crate::eval::quality::QualitySpec;
 use crate::eval::reference;
 use crate::experiment::plan::{WARM_PROMPT, WARM_TOKENS};
-use crate::experiment::protocol::{FrameError, FromChild, RunSpec, ToChild};
 use crate::experiment::protocol;
+use crate::experiment::protocol::{FrameError, FromChild, RunSpec, ToChild};
 use crate::files::hash_ids;
 use crate::host::{ChildSpec, Host, Opened, Reader};
 use crate::isolate;
@@ -75,15 +75,12 @@ fn serve(host: &dyn Host, out: &mut impl Write) -> Result<(), FrameError> {
                 }
                 Err(why) => FromChild::Failed { why },
             },
-            (ToChild::Reference(spec), _) => {
-                or_failed(reference::write(host, &spec), |(form, prompts)| FromChild::Reference { form, prompts })
-            }
-            (ToChild::Compare(spec), _) => {
-                or_failed(reference::compare(host, &spec), |(found, backend)| FromChild::Compared {
-                    found: Box::new(found),
-                    backend: Box::new(backend),
-                })
-            }
+            (ToChild::Reference(spec), _) => or_failed(reference::write(host, &spec), |(form, prompts)| {
+                FromChild::Reference { form, prompts }
+            }),
+            (ToChild::Compare(spec), _) => or_failed(reference::compare(host, &spec), |(found, backend)| {
+                FromChild::Compared { found: Box::new(found), backend: Box::new(backend) }
+            }),
             (ToChild::QualityReference(spec), _) => {
                 or_failed(quality::write_reference(host, &spec), |form| FromChild::QualityReference { form })
             }

@@ -123,8 +123,16 @@ impl Gate<'_> {
                     let why = broken(&found, &bound);
                     let within = Some(why.is_empty());
                     let (reference, found) = (form.clone(), Some(*found));
-                    let agreed =
-                        GateResult { subject: *i, reference, tokens, found, bound, within, why, earlier: false };
+                    let agreed = GateResult {
+                        subject: *i,
+                        reference,
+                        tokens,
+                        found,
+                        bound,
+                        within,
+                        why,
+                        earlier: false,
+                    };
                     if let Some(path) = kept_at {
                         write(path, &agreed);
                     }

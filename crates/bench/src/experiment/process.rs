@@ -1,7 +1,7 @@
 //! One child process, seen from the parent: started, asked, watched, stopped. Whatever happens to it is a sentence.
 
-use crate::experiment::protocol::{FrameError, FromChild, ToChild};
 use crate::experiment::protocol;
+use crate::experiment::protocol::{FrameError, FromChild, ToChild};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};

@@ -3,8 +3,8 @@
 use crate::analyse::stats::quantile;
 use crate::record::config::BenchConfig;
 use crate::record::process::{LoadReport, RunReport};
-use crate::record::timeline::rate;
 use crate::record::row::{Row, Status, acceptance};
+use crate::record::timeline::rate;
 
 /// A row that says who and what, without figures. `load` is what the subject's last process loaded.
 pub fn empty(

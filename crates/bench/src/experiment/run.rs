@@ -8,11 +8,11 @@ use crate::analyse::roofline;
 use crate::analyse::summary;
 use crate::conditions::Watch;
 use crate::error::BenchError;
+use crate::experiment::gate::{self, ask};
 use crate::experiment::plan::Plan;
 use crate::experiment::process::{ChildProcess, Launcher};
 use crate::experiment::progress::{Progress, Update, Watcher};
 use crate::experiment::protocol::{FromChild, ToChild};
-use crate::experiment::gate::{self, ask};
 use crate::experiment::quality;
 use crate::experiment::state::{Experiment, Stop};
 use crate::files;
@@ -25,7 +25,6 @@ use crate::record::results::{ModelFiles, Program, Record, SCHEMA_VERSION};
 use crate::record::row::Row;
 use crate::record::statistic::Stats;
 use crate::record::warning::{Noted, Warning};
-
 
 use std::collections::{BTreeMap, BTreeSet};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};

@@ -19,6 +19,6 @@ pub mod report;
 pub mod request;
 
 pub use drive::run;
-pub use plan::{Api, Arrivals, LatencyBounds, End, LoadPlan, PlanError};
+pub use plan::{Api, Arrivals, End, LatencyBounds, LoadPlan, PlanError};
 pub use report::LoadgenReport;
 pub use request::{Asked, Outcome, Refusal, Transport};

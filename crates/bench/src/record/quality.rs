@@ -1,7 +1,7 @@
 //! The quality of a subject: its perplexity on a text, and its distance from reference logits there.
 
-use super::figure::figure;
 use super::config::BenchConfig;
+use super::figure::figure;
 use super::subject::SubjectName;
 use super::warning::Warning;
 use serde::{Deserialize, Serialize};

@@ -12,14 +12,11 @@ pub fn render(comparison: &Comparison, width: u16, color: bool) -> String {
     let style = Style { color };
     let mut out = String::new();
     let mut rest = &comparison.rows[..];
-    let same = |a: &Compared, b: &Compared| {
-        a.key == b.key
-    };
+    let same = |a: &Compared, b: &Compared| a.key == b.key;
     while let Some(first) = rest.first() {
         let (group, others) = rest.split_at(rest.iter().take_while(|row| same(row, first)).count());
         rest = others;
-        let name =
-            first.key.to_string();
+        let name = first.key.to_string();
         let _ = writeln!(out, "{}\n{}\n", style.strong(&name), table(group, width));
     }
     let _ = writeln!(
@@ -89,8 +86,9 @@ fn overlap(rows: &[Compared]) -> Option<String> {
     match (all, apart.len()) {
         (0, _) => None,
         (_, 0) => Some(format!("The intervals of all {all} figures overlap.")),
-        _ => {
-            Some(format!("The intervals of {n} of {all} figures overlap, except those of {}.", apart.join("; ")))
-        }
+        _ => Some(format!(
+            "The intervals of {n} of {all} figures overlap, except those of {}.",
+            apart.join("; ")
+        )),
     }
 }

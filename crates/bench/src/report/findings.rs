@@ -162,9 +162,7 @@ pub fn methodology(record: &Record) -> Vec<String> {
     }
     out.extend(acceptance(record));
     if record.partial {
-        out.push(
-            "The experiment was interrupted: the figures are valid but incomplete.".into(),
-        );
+        out.push("The experiment was interrupted: the figures are valid but incomplete.".into());
     }
     out
 }
@@ -190,7 +188,11 @@ pub fn insights(record: &Record) -> Vec<String> {
     }
     let failed = record.rows.iter().filter(|r| r.status != Status::Ok).count();
     if failed > 0 {
-        out.push(format!("{} of {} runs have no figures; the tables give the reasons.", failed, record.rows.len()));
+        out.push(format!(
+            "{} of {} runs have no figures; the tables give the reasons.",
+            failed,
+            record.rows.len()
+        ));
     }
     if let Some(o) = &record.overhead {
         out.push(format!(
@@ -222,16 +224,18 @@ pub fn latency(record: &Record) -> Vec<String> {
                 found.sort_by(|a, b| a.0.total_cmp(&b.0));
                 (found.len() > 1).then(|| (found[0], found[found.len() - 1]))
             };
-            let parts: Vec<String> = [
-                ("lowest TTFT:", of(|c| c.ttft_ms.as_ref())),
-                ("lowest TpT:", of(|c| c.tpt_ms.as_ref())),
-            ]
-            .into_iter()
-            .filter_map(|(what, found)| {
-                let ((low, best), (high, last)) = found?;
-                Some(format!("{what} {best} ({} ms; highest: {last}, {} ms)", figure(low), figure(high)))
-            })
-            .collect();
+            let parts: Vec<String> =
+                [("lowest TTFT:", of(|c| c.ttft_ms.as_ref())), ("lowest TpT:", of(|c| c.tpt_ms.as_ref()))]
+                    .into_iter()
+                    .filter_map(|(what, found)| {
+                        let ((low, best), (high, last)) = found?;
+                        Some(format!(
+                            "{what} {best} ({} ms; highest: {last}, {} ms)",
+                            figure(low),
+                            figure(high)
+                        ))
+                    })
+                    .collect();
             if !parts.is_empty() {
                 out.push(format!("{scenario}: {}.", parts.join("; ")));
             }

@@ -5,8 +5,8 @@ use crate::record::quality::Quality;
 use crate::record::results::Record;
 use crate::record::statistic::{Stats, Verdict};
 use crate::record::summary::Cell;
-use crate::report::findings::{SubjectFigures, groups, rank_name};
 use crate::report::findings;
+use crate::report::findings::{SubjectFigures, groups, rank_name};
 use std::fmt::Write;
 
 /// Characters of the ranking's longest bar.
@@ -143,8 +143,7 @@ fn ranking(out: &mut String, record: &Record) {
         out.push('\n');
     }
     for u in &record.unranked {
-        let name =
-            u.key.to_string();
+        let name = u.key.to_string();
         let _ = writeln!(out, "- not ranked: {}: {}", text(&name), text(&u.why));
     }
     if !record.unranked.is_empty() {

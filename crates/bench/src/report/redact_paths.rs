@@ -71,7 +71,11 @@ mod tests {
     use super::*;
 
     fn homes() -> PathRedactor {
-        PathRedactor::new([("/data/models".into(), "$ZONDA_HOME"), ("/home/ada/".into(), "~"), ("/".into(), "root")])
+        PathRedactor::new([
+            ("/data/models".into(), "$ZONDA_HOME"),
+            ("/home/ada/".into(), "~"),
+            ("/".into(), "root"),
+        ])
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub fn render_table(record: &Record, width: u16, color: bool) -> String {
         )
     );
     if record.roofline.best().is_some() && width >= WIDE {
-        let limits = "Percentages: shares of the machine's arithmetic peak (prefill) and memory bandwidth (decode).";
+        let limits =
+            "Percentages: shares of the machine's arithmetic peak (prefill) and memory bandwidth (decode).";
         let _ = writeln!(out, "{}", style.faint(limits));
     }
     ranking(&mut out, &record.ranking, width, style);

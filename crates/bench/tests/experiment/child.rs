@@ -1,7 +1,7 @@
 //! What the test's child opens: a mock, with the fault that the subject's option names.
 
-use zonda_bench::record::{Peaks, Rate};
 use zonda_bench::host::{OnLogits, Reader};
+use zonda_bench::record::{Peaks, Rate};
 use zonda_bench::{ChildSpec, Host, Opened, Subject};
 use zonda_engine::forward::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot, Span, Want};

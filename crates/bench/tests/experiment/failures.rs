@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use zonda_bench::experiment::process::{ChildError, ChildProcess, Watch};
 use zonda_bench::experiment::protocol::{self, FrameError, FromChild, ToChild};
-use zonda_bench::record::{Record, Status};
 use zonda_bench::record::Warning;
+use zonda_bench::record::{Record, Status};
 use zonda_bench::{BenchConfig, BenchError, ChildSpec, Plan, Runs, Silent, Work};
 
 pub const TESTS: &[(&str, fn())] = &[

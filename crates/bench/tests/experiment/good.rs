@@ -2,8 +2,8 @@
 
 use super::{config, mock, run, subject};
 use std::collections::{BTreeMap, HashSet};
-use zonda_bench::record::{Row, Status};
 use zonda_bench::record::Warning;
+use zonda_bench::record::{Row, Status};
 use zonda_bench::{BenchConfig, Record, Runs, Scenario, Work};
 
 pub const TESTS: &[(&str, fn())] = &[

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    toml::from_str(include_str!("../../../data/built_in_shares.toml")).expect("a test reads the embedded file")
+    toml::from_str(include_str!("../../../data/built_in_shares.toml"))
+        .expect("a test reads the embedded file")
 });
 
 /// The file.
@@ -85,7 +86,9 @@ impl Costs {
     /// The costs of a backend. An unknown backend has none: the shares from records then include all costs.
     pub fn of(backend: &str) -> Costs {
         match TABLE.backends.get(backend) {
-            Some(&Backend { layer_s, value_s, attention, kv, .. }) => Costs { layer_s, value_s, attention, kv },
+            Some(&Backend { layer_s, value_s, attention, kv, .. }) => {
+                Costs { layer_s, value_s, attention, kv }
+            }
             None => Costs { layer_s: 0.0, value_s: 0.0, attention: f64::INFINITY, kv: f64::INFINITY },
         }
     }

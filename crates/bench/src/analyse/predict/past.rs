@@ -1,8 +1,8 @@
 //! What records of this machine say: the shares of its ceilings that backends reached, what was measured of a form in
 //! speed and quality, and how far predictions were off.
 
-use crate::analyse::predict::built_in::Costs;
 use crate::analyse::predict::built_in;
+use crate::analyse::predict::built_in::Costs;
 use crate::analyse::predict::dims::Dims;
 use crate::analyse::predict::efficiency::{Efficiency, Speed};
 use crate::analyse::predict::form::{Form, base};
@@ -136,7 +136,11 @@ pub struct ErrorSpread {
 
 impl ErrorSpread {
     pub(super) fn of(errors: &[f64]) -> ErrorSpread {
-        ErrorSpread { median: median(errors), worst: errors.iter().copied().reduce(f64::max), cells: errors.len() }
+        ErrorSpread {
+            median: median(errors),
+            worst: errors.iter().copied().reduce(f64::max),
+            cells: errors.len(),
+        }
     }
 }
 
@@ -185,9 +189,9 @@ impl Past {
             [large, !large].into_iter().find_map(|large| {
                 let mut others = self.records.iter().enumerate().filter(|(i, _)| Some(*i) != without);
                 others.find_map(|(_, recorded)| {
-                    let shares = recorded
-                        .seen()
-                        .filter(|s| s.cell.key.name.backend == backend && s.base() == base && s.large() == large);
+                    let shares = recorded.seen().filter(|s| {
+                        s.cell.key.name.backend == backend && s.base() == base && s.large() == large
+                    });
                     let shares: Vec<f64> = shares.filter_map(|s| share(&s)).collect();
                     median(&shares).map(|share| (share, recorded.name.clone()))
                 })

@@ -1,5 +1,6 @@
 //! The predictor against examples computed by hand.
 
+use super::*;
 use crate::analyse::predict::built_in;
 use crate::analyse::predict::built_in::Costs;
 use crate::analyse::predict::dims::Dims;
@@ -10,7 +11,6 @@ use crate::analyse::roofline::Reading;
 use crate::machine::Machine;
 use crate::record::model_cost::Arithmetic;
 use crate::record::peaks::{Peaks, Rate};
-use super::*;
 use zonda_engine::make::SynthSpec;
 
 fn mistral(mix: &str) -> Form {

@@ -1,11 +1,11 @@
 //! Bars as text and boxes, so that they are read on a phone and by a screen reader: ranking, throughput, memory.
 
+use super::{card, colour, escape, note_of, swatch};
 use crate::record::figure;
 use crate::record::results::Record;
 use crate::record::statistic::Stats;
 use crate::report::findings::{SubjectFigures, groups, rank_name};
 use crate::report::markdown::against;
-use super::{card, colour, escape, note_of, swatch};
 use std::fmt::Write;
 
 /// One bar: who, how long, its interval, and what stands at its end. Lengths are in the figure's own unit.

@@ -6,8 +6,8 @@
 use crate::record::figure;
 use crate::record::results::Record;
 use crate::record::row::Status;
-use crate::report::findings::{SubjectFigures, groups, rank_name};
 use crate::report::findings;
+use crate::report::findings::{SubjectFigures, groups, rank_name};
 
 mod bars;
 mod plots;

@@ -1,5 +1,7 @@
 //! The report's plots: distributions of gaps, time lines, roofline.
 
+use super::svg::{Axis, Plot, WIDTH};
+use super::{colour, legend};
 use crate::analyse::stats::quantile;
 use crate::record::figure;
 use crate::record::peaks::{Peaks, Rate};
@@ -8,8 +10,6 @@ use crate::record::results::Record;
 use crate::record::row::{Row, Status};
 use crate::record::timeline::Delivery;
 use crate::report::findings::SubjectFigures;
-use super::svg::{Axis, Plot, WIDTH};
-use super::{colour, legend};
 
 /// Points of a drawn time line at most.
 const POINTS: usize = 160;

@@ -1,8 +1,8 @@
 //! A small drawing board: axes, marks and paths as SVG whose colours are the page's CSS variables, so that dark mode and
 //! print apply to plots too.
 
-use crate::record::figure;
 use super::escape;
+use crate::record::figure;
 use std::fmt::Write;
 
 /// Width of every plot in its own units; the page scales it to the card.

@@ -1,13 +1,13 @@
 //! The report's tables: figures per backend, agreement, and every run, which sorts by any column.
 
+use super::{card, escape, swatch};
 use crate::record::figure;
 use crate::record::results::Record;
 use crate::record::row::{Row, Status};
 use crate::record::statistic::Stats;
 use crate::record::summary::Cell;
-use crate::report::findings::SubjectFigures;
 use crate::report::findings;
-use super::{card, escape, swatch};
+use crate::report::findings::SubjectFigures;
 use std::fmt::Write;
 
 type Pick = fn(&Cell) -> Option<&Stats>;
