@@ -121,7 +121,7 @@ fn plots_are_there_where_their_figures_are() {
     for heading in [
         "<h3>Roofline</h3>",
         "<h3>Time between tokens</h3>",
-        "<h2>Time line of each run</h2>",
+        "<h2>Timeline of each run</h2>",
         "<h2>Memory</h2>",
     ] {
         assert!(html.contains(heading), "{heading}");

@@ -9,7 +9,7 @@ use zonda_engine::{Prompt, RequestError, TextProcessor, TokenId};
 
 /// Prompt tokens in one forward call: bounds the memory for their logits.
 const CHUNK: usize = 64;
-/// Prompt tokens of a passage for a model without tokenizer.
+/// Prompt tokens of a prompt for a model without tokenizer.
 const RANDOM_TOKENS: usize = 64;
 
 /// The project's own requests, in order.
@@ -104,12 +104,12 @@ impl EvalPrompt {
         self.prompt.len() + self.answer.len()
     }
 
-    /// True for a passage without tokens, which there is none of.
+    /// True for a prompt without tokens, which there is none of.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Runs the passage in slot 0 of a backend and hands the logits of every position to `look`, in order, `[vocab]`
+    /// Runs the prompt in slot 0 of a backend and hands the logits of every position to `look`, in order, `[vocab]`
     /// each. With `extend`, the answer is generated greedily first: at most so many tokens, until one of `ends`.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The experiment, seen from the parent: block after block, one child process at a time.
+//! The experiment as the parent runs it: block after block, one child process at a time.
 //!
 //! Nothing that happens to a child ends the experiment: a crash, a hang, an error or a load that fails becomes a row
 //! that says why, and the rest goes on. What failed once is not tried again in later blocks.

@@ -5,20 +5,20 @@ use super::warning::Warning;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What [`LogitsComparison`] comes to. Shares are from 0 to 1.
+/// The comparison of two computations over many positions. Shares are from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LogitsSummary {
     /// How many positions were compared.
     pub positions: usize,
     /// Share of positions with the same best token.
     pub top1: f64,
-    /// Positions at which the reference's lead is at least [`NEAR_TIE`].
+    /// Positions at which the reference's lead is at least 0.2 nats, so that there is no near tie.
     pub decided: usize,
     /// Share of the same best token among these; `None` if there are none.
     pub top1_decided: Option<f64>,
     /// The largest lead of the reference at a position where the other has another best token; 0 if there is none.
     pub largest_lead_lost: f64,
-    /// Noise of the lead: root mean square of what the other makes of it less what it is, in nats.
+    /// Noise of the lead: root mean square of the difference between the other's lead and the reference's, in nats.
     pub lead_noise: f64,
     /// KL divergence in nats: mean over positions.
     pub kl_mean: f64,
@@ -31,23 +31,24 @@ pub struct LogitsSummary {
     pub kl_max: f64,
     /// The largest difference of two logits.
     pub max_abs_diff: f64,
-    /// Spread (standard deviation) of the differences of logits.
+    /// Standard deviation of the differences of logits.
     pub spread: f64,
-    /// The same as a share of the spread of the reference's logits: 0 for equal ones, about 1.4 for unrelated ones.
+    /// The same as a share of the standard deviation of the reference's logits: 0 for equal logits, about 1.4 for unrelated
+    /// ones.
     #[serde(default)]
     pub error: f64,
 }
 
-/// What two backends must keep to be taken for the same function. Near ties don't count, since how many there are is
-/// the text's and the model's doing: even exact arithmetic would be on either side of them.
+/// The bounds within which two backends count as the same function. Near ties don't count: their number depends on the
+/// text and the model, and even exact arithmetic could choose either token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LogitsBounds {
-    /// Least share of the same best token where there is no near tie.
+    /// Smallest share of the same best token at positions without near ties.
     pub top1_decided: f64,
     /// Largest mean KL divergence, in nats.
     pub kl_mean: f64,
-    /// Largest [`LogitsSummary::error`]; `None`: any. It is what tells where logits are nearly uniform, as those of random
-    /// weights are: there every backend has a small divergence, right or wrong.
+    /// Largest [`LogitsSummary::error`]; `None`: any. It decides where logits are nearly uniform, as with random weights: there
+    /// even a wrong backend has a small divergence.
     #[serde(default)]
     pub error: Option<f64>,
 }
@@ -59,10 +60,10 @@ impl Default for LogitsBounds {
 }
 
 impl LogitsBounds {
-    /// What of it a comparison breaks, in words; empty if nothing.
+    /// The bounds that a comparison breaks, in words.
     pub fn broken(&self, found: &LogitsSummary) -> Vec<String> {
         let mut broken = Vec::new();
-        // what does not hold is broken: NaN too
+        // NaN breaks a bound too
         let same = found.top1_decided.is_none_or(|top1| top1 >= self.top1_decided);
         if !same {
             let (found, expected) = (100.0 * found.top1_decided.unwrap_or(0.0), 100.0 * self.top1_decided);
@@ -90,30 +91,30 @@ impl LogitsBounds {
     }
 }
 
-/// How a subject compares with the highest-precision form of its weights.
+/// The gate's result: the comparison of a subject with the reference, the highest-precision form of its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GateResult {
     /// Index into [`crate::record::BenchConfig::subjects`].
     pub subject: usize,
-    /// What it was compared with.
+    /// The reference in words.
     pub reference: String,
-    /// Tokens that the comparison was to take: fewer for large models.
+    /// Planned tokens of the comparison; fewer for large models.
     #[serde(default)]
     pub tokens: usize,
-    /// The comparison; `None` if there is none, which `why` explains.
+    /// The comparison; `None` if there is none (`why` gives the reason).
     pub found: Option<LogitsSummary>,
-    /// What it has to keep.
+    /// The bounds.
     pub bound: LogitsBounds,
-    /// Whether it does; `None` if it could not be compared through no fault of its own.
+    /// Whether it is within the bounds; `None` if there are no reference logits.
     pub within: Option<bool>,
-    /// What it breaks, or why it could not be compared; empty if it is within its bounds.
+    /// The broken bounds, or why there is no comparison; empty if it is within the bounds.
     pub why: Vec<String>,
-    /// The comparison was made in an earlier experiment with the same program, files and options.
+    /// The comparison comes from an earlier experiment with the same program, files and options.
     pub earlier: bool,
 }
 
 impl GateResult {
-    /// The warning that this is worth, if any.
+    /// The warning for a subject that is not within its bounds.
     pub fn warning(&self, config: &BenchConfig) -> Option<Warning> {
         let subject = config.subjects[self.subject].label();
         let why = self.why.join("; ");

@@ -15,13 +15,13 @@ pub struct Process {
     pub subject: usize,
     /// The block it belongs to, from 1.
     pub run: usize,
-    /// What was loaded; `None` if that failed.
+    /// The loaded engine; `None` if loading failed.
     pub load: Option<LoadReport>,
-    /// From starting the process until the model was open, in ms; `None` if that failed.
+    /// Time from the start of the process until the model was open, in ms; `None` if loading failed.
     #[serde(default)]
     pub ready_ms: Option<f64>,
-    /// From starting the process until the first token of its first run, in ms: with [`Process::temperature`] `cold`, the
-    /// cold start. That run is the warm-up's prefill.
+    /// Time from the start of the process until the first token of its first run, in ms; the cold start if
+    /// [`Process::temperature`] is `cold`. The first run is the prefill of the warm-up.
     #[serde(default)]
     pub first_token_ms: Option<f64>,
     /// Share of the model's file bytes that were in the page cache before loading, 0 to 1; `None` if unknown.
@@ -54,34 +54,34 @@ pub struct WarmUp {
     pub tpt_ms: Option<f64>,
 }
 
-/// What a child reports after opening its engine.
+/// The report of a child after it opened its engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadReport {
-    /// What runs the model.
+    /// The backend.
     #[schemars(with = "Backend")]
     pub backend: BackendInfo,
     /// The model's architecture and shapes in one line: equal for two forms of the same model.
     pub shape: String,
     /// The longest sequence the engine holds, in tokens.
     pub context: usize,
-    /// Whether the engine has a tokenizer; without one it is given random ids.
+    /// Whether the engine has a tokenizer; without one, prompts are random ids.
     pub has_tokenizer: bool,
-    /// Opening took this long, in ms: files, repacking, allocation, tokenizer.
+    /// Time to open the engine, in ms: files, repacking, allocation, tokenizer.
     pub load_ms: f64,
-    /// What one token costs; `None` for the mock, or if it isn't known.
+    /// The cost of one token; `None` for the mock, or if it isn't known.
     #[serde(default, rename = "facts")]
     pub cost: Option<ModelCost>,
-    /// The CPUs that the process was kept to; `None` if it was not asked for, or not allowed.
+    /// The CPUs that the process was bound to; `None` without `--isolate`, or if binding failed.
     #[serde(default)]
     pub kept_to: Option<Vec<usize>>,
-    /// Why it was not kept to its CPUs though it was asked for.
+    /// The reason why binding failed.
     #[serde(default)]
     pub not_kept: Option<String>,
     /// Resources used by opening.
     pub usage: ProcessUsage,
 }
 
-/// What runs a model: [`BackendInfo`], whose crate knows nothing of schemas.
+/// The schema of [`BackendInfo`], whose crate does not depend on schemas.
 #[derive(JsonSchema)]
 #[allow(dead_code)] // stands for its shape only
 #[schemars(rename = "BackendInfo")]
@@ -102,7 +102,7 @@ struct Backend {
     kv_type: String,
 }
 
-/// Fails to compile when the two part.
+/// Fails to compile if the two types differ.
 impl From<BackendInfo> for Backend {
     fn from(info: BackendInfo) -> Backend {
         let BackendInfo { name, version, device, isa, threads, weights, kv_type } = info;
@@ -110,24 +110,24 @@ impl From<BackendInfo> for Backend {
     }
 }
 
-/// What a child reports after one request.
+/// The report of a child after one request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunReport {
     /// When each token arrived.
     pub timeline: TimeLine,
     /// Prompt tokens, the cached ones included.
     pub prompt_tokens: usize,
-    /// Prompt tokens that the prefix cache spared.
+    /// Prompt tokens found in the prefix cache.
     pub cached_tokens: usize,
-    /// Compute time of the other prompt tokens, in ms.
+    /// Compute time of the uncached prompt tokens, in ms.
     pub prefill_ms: f64,
-    /// Tokens that were drafted and verified; 0 without speculation.
+    /// Drafted tokens that were verified; 0 without speculation.
     #[serde(default)]
     pub drafted_tokens: usize,
-    /// Those of them that were right.
+    /// Drafted tokens that were accepted.
     #[serde(default)]
     pub accepted_tokens: usize,
-    /// Why it ended: `length`, `stop`, `context_full`, …
+    /// The finish reason: `length`, `stop`, `context_full`, …
     pub finish_reason: String,
     /// SHA-256 of the prompt's ids as little-endian `u32`.
     pub prompt_sha256: String,

@@ -1,4 +1,4 @@
-//! The record of an experiment: everything `results.json` holds. What can't be known is `null`, never 0.
+//! The whole record: the contents of `results.json`. Unknown figures are `null`, never 0.
 
 use super::comparison::GateResult;
 use super::config::BenchConfig;
@@ -13,7 +13,7 @@ use crate::machine::Machine;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Version of the JSON's shape; raised when a key changes its meaning or goes away.
+/// Version of the JSON; raised when a key changes its meaning or is removed.
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// One experiment.
@@ -21,49 +21,48 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub struct Record {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// The program that wrote it.
+    /// The program that measured.
     pub program: Program,
     /// When it began, RFC 3339, UTC.
     pub started: String,
     /// When it ended, RFC 3339, UTC.
     pub finished: String,
-    /// It was interrupted: what is here is sound, but not all that was planned.
+    /// The experiment was interrupted: the figures are valid but incomplete.
     pub partial: bool,
     /// The machine.
     pub machine: Machine,
-    /// What was to be measured and how.
+    /// The configuration.
     pub config: BenchConfig,
-    /// What the machine can do at most, measured before the first run and after the last.
+    /// The machine's peaks, measured before the first run and after the last.
     #[serde(default, rename = "ceilings")]
     pub roofline: Roofline,
-    /// What went on in the machine while it measured.
+    /// The state of the machine during the measurement.
     #[serde(default)]
     pub conditions: Conditions,
     /// The models' files.
     pub models: Vec<ModelFiles>,
-    /// Whether each subject computes the same function as the highest-precision form of its weights. A subject that was
-    /// not compared, such as the mock, has no entry.
+    /// The gate's result for each subject. A subject that was not compared, such as the mock, has no entry.
     #[serde(default)]
     pub agreement: Vec<GateResult>,
-    /// What each subject's predictions of [`BenchConfig::quality`]'s text are worth; empty if that was not asked for.
+    /// The quality of each subject on the text of [`BenchConfig::quality`]; empty without a text.
     #[serde(default)]
     pub quality: Vec<Quality>,
-    /// Every child process in the order they followed one another: its load and warm-up.
+    /// Every child process in order: its load and warm-up.
     pub processes: Vec<Process>,
-    /// Every run, in the order they followed one another.
+    /// Every run, in order.
     pub rows: Vec<Row>,
     /// Statistics per backend, model and scenario.
     pub summary: Vec<Cell>,
     /// Backends with models, fastest first. The mock is never here.
     pub ranking: Vec<Rank>,
-    /// Subjects that have figures and no place in the ranking, and why: fast and wrong is shown as wrong.
+    /// Subjects with figures but without a place in the ranking, with the reason.
     #[serde(default)]
     pub unranked: Vec<Unranked>,
-    /// What the harness itself costs, if the mock was measured.
+    /// The overhead of the harness, if the mock was measured.
     pub overhead: Option<Overhead>,
-    /// What the figures say, in sentences computed from them.
+    /// The recommendation, in sentences computed from the figures.
     pub recommendation: Vec<String>,
-    /// What may have disturbed the measurement, or must be known to read it.
+    /// Possible disturbances of the measurement, and facts that its readers must know.
     pub warnings: Vec<Noted>,
 }
 
@@ -83,7 +82,7 @@ pub struct Program {
     pub version: String,
     /// SHA-256 of the executable whose child processes ran the backends, if it could be read.
     pub sha256: Option<String>,
-    /// It was built without optimisation.
+    /// The program was built without optimisation.
     pub debug_build: bool,
 }
 
@@ -103,7 +102,7 @@ pub struct ModelFile {
     pub name: String,
     /// Its size in bytes.
     pub bytes: u64,
-    /// SHA-256 of what `hashed` says, in hexadecimal.
+    /// SHA-256 of the part that `hashed` names, in hexadecimal.
     pub sha256: String,
     /// `all` of the file, or of large files only the `ends`: the first and last 16 MiB.
     pub hashed: Hashed,

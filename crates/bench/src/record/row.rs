@@ -7,15 +7,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zonda_engine::TokenId;
 
-/// How a run went.
+/// The outcome of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", content = "why", rename_all = "snake_case")]
 pub enum Status {
     /// It was measured.
     Ok,
-    /// It was tried and failed: a crash, a timeout, an error, an answer of the wrong length.
+    /// It failed: a crash, a timeout, an error, or an answer of the wrong length.
     Failed(String),
-    /// It wasn't tried, because an earlier try failed.
+    /// It was skipped because an earlier run failed.
     NotRun(String),
 }
 
@@ -29,10 +29,10 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// One run of one scenario. Figures are `None` where they don't exist; those of a failed run are left out.
+/// One run of one scenario. Missing figures are `None`; a failed run has none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Row {
-    /// The place among all runs as they really followed one another, from 1; `None` if it never began.
+    /// The place among all runs in execution order, from 1; `None` if the run never began.
     pub order: Option<usize>,
     /// Index into [`BenchConfig::subjects`].
     pub subject: usize,
@@ -45,11 +45,11 @@ pub struct Row {
     pub tokens: usize,
     /// The block, from 1.
     pub run: usize,
-    /// How it went.
+    /// The outcome.
     pub status: Status,
-    /// The figures are made up by the mock: the harness's own overhead.
+    /// The figures are the mock's: the overhead of the harness.
     pub synthetic: bool,
-    /// Where it was measured: `engine` (in the process) or `http`. The two are never mixed.
+    /// The place of measurement: `engine` (in the process) or `http`. The two are never mixed.
     pub measured_at: String,
     /// Total latency in ms: t_last − t0.
     pub total_ms: Option<f64>,
@@ -57,54 +57,54 @@ pub struct Row {
     pub ttft_ms: Option<f64>,
     /// Time per token after the first, in ms.
     pub tpt_ms: Option<f64>,
-    /// Output tokens a second: N / total. `None` for `pp` rows, whose one token says nothing.
+    /// Output tokens a second: N / total. `None` for `pp` rows, whose single output token is not a measurement.
     pub throughput: Option<f64>,
     /// N: tokens generated.
     pub generated: Option<usize>,
     /// Prompt tokens.
     pub prompt_tokens: Option<usize>,
-    /// Prompt tokens that the prefix cache spared.
+    /// Prompt tokens found in the prefix cache.
     pub cached_tokens: Option<usize>,
     /// Uncached prompt tokens a second of prefill compute time.
     pub prefill_tps: Option<f64>,
     /// 1 / TpT, a second.
     pub decode_tps: Option<f64>,
-    /// The prefill rate as a share of what the machine's arithmetic allows, 0 to 1: operations a token × tokens/s ÷ the
-    /// peak of the type that the weights are multiplied in.
+    /// The prefill rate as a share of the arithmetic peak, 0 to 1: operations per token × tokens/s ÷ the peak of the type
+    /// that multiplies the weights.
     #[serde(default)]
     pub prefill_share: Option<f64>,
-    /// The decode rate as a share of what the machine's memory allows, 0 to 1: bytes of weights, keys and values read a
-    /// token × tokens/s ÷ the read bandwidth around the run ([`Row::read_bytes_per_s`]); of models above 1 GiB at most what
-    /// large memory allows.
+    /// The decode rate as a share of the memory bandwidth, 0 to 1: bytes of weights, keys and values read per token ×
+    /// tokens/s ÷ the read bandwidth around the run ([`Row::read_bytes_per_s`]); for models above 1 GiB at most the bandwidth
+    /// of large memory.
     #[serde(default)]
     pub decode_share: Option<f64>,
-    /// Memory that all threads read right before or right after the run, out of half a GiB, in bytes a second: the higher of
-    /// both readings. `None` if it was not measured.
+    /// Read bandwidth of all threads right before or right after the run, in bytes per second from half a GiB: the higher of
+    /// both. `None` if it was not measured.
     #[serde(default)]
     pub read_bytes_per_s: Option<f64>,
-    /// The mean of both readings: what the run had, more or less, where memory's speed changed meanwhile.
+    /// The mean of both: an estimate of the bandwidth during the run.
     #[serde(default)]
     pub read_mean_bytes_per_s: Option<f64>,
     /// Gaps between deliveries in ms: 50th, 90th and 99th percentile.
     pub itl_ms: Option<[f64; 3]>,
-    /// What loading the engine of this run's process took, in ms.
+    /// Time to load the engine of this run's process, in ms.
     pub load_ms: Option<f64>,
     /// Highest resident memory during the run, in MiB.
     pub peak_rss_mb: Option<f64>,
     /// Resources used.
     pub usage: Option<ProcessUsage>,
-    /// Its tokens/s lie far from those of the other runs; it is marked, and counts like them.
+    /// Its tokens/s are an outlier; the run counts like the others.
     pub outlier: bool,
-    /// Tokens that were drafted and verified; `None` without speculation.
+    /// Drafted tokens that were verified; `None` without speculation.
     #[serde(default)]
     pub drafted_tokens: Option<usize>,
-    /// Those of them that were right.
+    /// Drafted tokens that were accepted.
     #[serde(default)]
     pub accepted_tokens: Option<usize>,
     /// Accepted / drafted; `None` if nothing was drafted.
     #[serde(default)]
     pub acceptance: Option<f64>,
-    /// Why generation ended.
+    /// The finish reason.
     pub finish_reason: Option<String>,
     /// SHA-256 of the prompt's ids.
     pub prompt_sha256: Option<String>,

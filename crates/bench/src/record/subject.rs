@@ -1,29 +1,29 @@
-//! The subjects of an experiment: a backend with a model and its options.
+//! The subjects of an experiment, and their names.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// A backend with a model and its options: what one child process opens.
+/// A backend with a model and its options; each child process opens one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Subject {
     /// The backend's name on the command line.
     pub backend: String,
     /// The model's name or file stem, for tables.
     pub model: String,
-    /// Where the model lies; `None` for the mock.
+    /// The path of the model; `None` for the mock.
     pub path: Option<PathBuf>,
     /// `gguf`, `safetensors`, `mlx`, or `None` (mock).
     pub format: Option<String>,
-    /// The backend's figures are made up (the mock): shown as the harness's own overhead, never ranked.
+    /// The backend is the mock: its figures are the overhead of the harness, and are never ranked.
     pub synthetic: bool,
-    /// The command line's options (threads, isa, …), for the one who opens the engine; the bench only records them.
+    /// Options of the command line (threads, isa, …) for the host that opens the engine; the bench only records them.
     pub options: BTreeMap<String, String>,
 }
 
 impl Subject {
-    /// It guesses tokens ahead.
+    /// Whether it uses speculative decoding.
     pub fn speculates(&self) -> bool {
         self.options.contains_key("speculate")
     }

@@ -19,7 +19,7 @@ pub struct Cell {
     pub synthetic: bool,
     /// Good runs.
     pub runs: usize,
-    /// Runs that failed or weren't tried.
+    /// Runs that failed or were skipped.
     pub failed: usize,
     /// The first failure's reason.
     pub why: Option<String>,
@@ -58,14 +58,14 @@ pub struct Cell {
     /// Loading the engine, in ms, cold and warm.
     #[serde(default)]
     pub load_ms: Option<Stats>,
-    /// From starting the process to the first token while the model was not in the page cache, in ms. Of the subject: the
-    /// same in all its cells.
+    /// Cold start of the subject, in ms: from the start of the process to the first token, with the model not in the page
+    /// cache. The same in all cells of the subject.
     #[serde(default)]
     pub cold_start_ms: Option<f64>,
     /// CPU time of all threads in a run, in ms.
     #[serde(default)]
     pub cpu_ms: Option<Stats>,
-    /// Context switches in a run, asked for and forced.
+    /// Context switches in a run, voluntary and involuntary.
     #[serde(default)]
     pub switches: Option<Stats>,
     /// Energy in a run, in joules.
@@ -74,7 +74,7 @@ pub struct Cell {
     /// Accepted / drafted tokens of all good runs together; `None` if nothing was drafted.
     #[serde(default)]
     pub acceptance: Option<f64>,
-    /// Why the subject has no place in the ranking though it has figures; `None` if it has one or is the mock.
+    /// The reason why the subject is not ranked; `None` if it is ranked or is the mock.
     #[serde(default)]
     pub not_ranked: Option<String>,
 }
@@ -103,13 +103,13 @@ pub struct Rank {
     /// Speed against the best one of its shape, from runs of the same block; `None` for the best one itself, and
     /// where no block holds all runs of both.
     pub against_best: Option<Ratio>,
-    /// What that says; `None` for the best one itself.
+    /// The verdict on that ratio; `None` for the best one itself.
     pub verdict: Option<Verdict>,
-    /// The scenarios the score is made of: those that every ranked subject of the shape finished.
+    /// The scenarios behind the score: those that every ranked subject of the shape finished.
     pub scenarios: Vec<String>,
 }
 
-/// A subject that has figures and no place in the ranking.
+/// A subject with figures but without a place in the ranking.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Unranked {
     /// Index into [`BenchConfig::subjects`](super::config::BenchConfig::subjects).
@@ -117,17 +117,17 @@ pub struct Unranked {
     /// Backend, model, format and quantisation.
     #[serde(flatten)]
     pub key: SubjectKey,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// What the harness itself costs: the mock's figures with all its delays at zero.
+/// The overhead of the harness: the mock's figures with all its delays at zero.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Overhead {
     /// Median TTFT in ms.
     pub ttft_ms: f64,
     /// Median TpT in µs.
     pub per_token_us: f64,
-    /// Runs that this rests on.
+    /// Runs behind these figures.
     pub runs: usize,
 }

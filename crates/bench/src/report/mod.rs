@@ -9,6 +9,7 @@ pub mod findings;
 pub mod html;
 pub mod json;
 pub mod markdown;
+pub mod redact_paths;
 pub mod table;
 
 pub use table::render_table;

@@ -1,4 +1,4 @@
-//! Folders of a person that a record names by what they are and not where: it is shown to others.
+//! Replaces personal folders in a record, such as the home folder by `~`, because records are shown to others.
 
 use crate::record::results::Record;
 use serde_json::Value;
@@ -71,7 +71,11 @@ mod tests {
     use super::*;
 
     fn homes() -> PathRedactor {
-        PathRedactor::new([("/data/models".into(), "$ZONDA_HOME"), ("/home/ada/".into(), "~"), ("/".into(), "root")])
+        PathRedactor::new([
+            ("/data/models".into(), "$ZONDA_HOME"),
+            ("/home/ada/".into(), "~"),
+            ("/".into(), "root"),
+        ])
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn fast_and_wrong_is_shown_as_wrong() {
     assert!(found.positions > 200 && right.reference == "the mock's own logits", "{right:?}");
     assert_eq!((liar.subject, liar.within), (1, Some(false)));
     let why = liar.why.join("; ");
-    assert!(why.contains("the same best token") && why.contains("KL divergence"), "{why}");
+    assert!(why.contains("the best token is the same") && why.contains("KL divergence"), "{why}");
     let [unranked] = &record.unranked[..] else { panic!("{:?}", record.unranked) };
     assert_eq!((unranked.key.name.backend.as_str(), &unranked.why), ("liar", &why));
     assert!(record.summary.iter().all(|c| c.not_ranked.is_some() == (c.key.name.backend == "liar")));

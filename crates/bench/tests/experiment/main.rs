@@ -10,7 +10,7 @@ use libtest_mimic::{Arguments, Trial};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use zonda_bench::{BenchConfig, Launcher, Plan, Progress, Record, Silent, Subject, Update};
+use zonda_bench::{BenchConfig, Launcher, Plan, Progress, Record, Runs, Silent, Subject, Update};
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("__bench-child") {
@@ -45,7 +45,8 @@ fn mock() -> Subject {
 }
 
 fn config(subjects: Vec<Subject>) -> BenchConfig {
-    BenchConfig { subjects, timeout_s: 60, gate: false, peaks: false, ..BenchConfig::default() }
+    let runs = Runs::Fixed(2);
+    BenchConfig { subjects, runs, timeout_s: 60, gate: false, peaks: false, ..BenchConfig::default() }
 }
 
 fn launcher() -> Launcher {

@@ -11,7 +11,7 @@ pub struct Speed {
     pub decode_tps: f64,
 }
 
-/// The shares of the machine's ceilings that products and reading come to, 0 to 1, with the other costs taken off.
+/// The shares of the machine's peaks that products and reading come to, 0 to 1, with the other costs taken off.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Efficiency {
     /// Of the peak of arithmetic.

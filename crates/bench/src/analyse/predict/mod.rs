@@ -1,4 +1,4 @@
-//! What a model will do on this machine before it has run here: tokens a second and memory, from the machine's ceilings
+//! What a model will do on this machine before it has run here: tokens a second and memory, from the machine's peaks
 //! and from how much of them a backend reached with weights of that type.
 //!
 //! A token of prefill takes `operations / (peak × e)` for the weights' products, and what is not a product: a time a value

@@ -1,4 +1,4 @@
-//! What records of this machine say: the shares of its ceilings that backends reached, what was measured of a form in
+//! What records of this machine say: the shares of its peaks that backends reached, what was measured of a form in
 //! speed and quality, and how far predictions were off.
 
 use crate::analyse::predict::built_in;
@@ -35,7 +35,7 @@ pub struct Past {
 pub(super) struct Recorded {
     name: String,
     record: Record,
-    /// Its own ceilings; `None` if they were not measured.
+    /// Its own peaks; `None` if they were not measured.
     peaks: Option<Peaks>,
 }
 
@@ -65,7 +65,7 @@ pub struct Basis {
 }
 
 /// What a record has of a form, and what would have been predicted of the same cells without that record, under its
-/// ceilings.
+/// peaks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Measured {
     /// Prefill of the cell whose prompt is nearest to [`PROMPT`].
@@ -166,7 +166,7 @@ impl Past {
         self.records.is_empty()
     }
 
-    /// The ceilings of the newest record that has them: what a busy machine can't measure now.
+    /// The peaks of the newest record that has them: what a busy machine can't measure now.
     pub fn peaks(&self) -> Option<Peaks> {
         self.records.iter().find_map(|r| r.peaks.clone())
     }
@@ -283,7 +283,7 @@ pub(super) struct RecordedCell<'a> {
     pub(super) cell: &'a Cell,
     pub(super) load: &'a LoadReport,
     work: TokenTime,
-    /// The record's own ceilings; `None` if they were not measured.
+    /// The record's own peaks; `None` if they were not measured.
     peaks: Option<&'a Peaks>,
 }
 
@@ -371,7 +371,7 @@ impl RecordedCell<'_> {
         Some(self.peaks?.reading(&self.work.cost, self.read_bytes_per_s()))
     }
 
-    /// What would have been said of prefill and of decode under the record's own ceilings.
+    /// What would have been said of prefill and of decode under the record's own peaks.
     pub(super) fn predict(&self, shares: Efficiency) -> Option<Speed> {
         let ((prompt, position), peaks) = (self.places()?, self.peaks?);
         Some(Speed {

@@ -141,7 +141,7 @@ struct Placed {
     title: String,
 }
 
-/// Every result on the machine's roofline; `None` without ceilings or cost to place it by.
+/// Every result on the machine's roofline; `None` without peaks or cost to place it by.
 pub fn roofline(record: &Record, subjects: &[SubjectFigures<'_>]) -> Option<String> {
     let peaks = record.roofline.best()?;
     let placed: Vec<Placed> =
