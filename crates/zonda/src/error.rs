@@ -141,6 +141,7 @@ impl Error {
         out
     }
 
+    #[cfg(feature = "hub")]
     pub(crate) fn download(message: impl Into<String>) -> Error {
         Error::Download(Detail::new(message))
     }

@@ -40,8 +40,10 @@ pub(crate) fn check(progress: &dyn Progress) -> Result<()> {
 }
 
 /// A fetch: [`Progress::leave`] comes when it is dropped.
+#[cfg(feature = "hub")]
 pub(crate) struct Fetch<'a>(&'a dyn Progress);
 
+#[cfg(feature = "hub")]
 impl<'a> Fetch<'a> {
     pub fn start(progress: &'a dyn Progress) -> Fetch<'a> {
         progress.enter();
@@ -49,6 +51,7 @@ impl<'a> Fetch<'a> {
     }
 }
 
+#[cfg(feature = "hub")]
 impl Drop for Fetch<'_> {
     fn drop(&mut self) {
         self.0.leave();
