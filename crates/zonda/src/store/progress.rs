@@ -22,6 +22,11 @@ pub trait Progress: Send + Sync {
     /// Another process is changing `folder`, and the store waits for it.
     fn waiting(&self, _folder: &std::path::Path) {}
 
+    /// Whether pip, which fetches some models, may write to standard error; otherwise its output is part of the error.
+    fn shows_output(&self) -> bool {
+        false
+    }
+
     /// Whether to stop as soon as possible. What was downloaded stays, and the next download continues there.
     fn cancelled(&self) -> bool {
         false
