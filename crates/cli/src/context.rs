@@ -71,6 +71,10 @@ impl zonda::store::Progress for Shown {
         note!("waiting for another zonda that is changing {}", folder.display());
     }
 
+    fn shows_output(&self) -> bool {
+        !self.quiet
+    }
+
     fn cancelled(&self) -> bool {
         interrupt::pressed()
     }

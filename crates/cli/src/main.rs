@@ -12,7 +12,7 @@ mod npy;
 mod otlp;
 mod output;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, Command};
 use cmd::serve::LogFormat;
 use context::Context;
@@ -60,7 +60,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Quantize(command) => command.run(&context),
         Command::Doctor(command) => command.run(&context),
         Command::Recommend(command) => command.run(&context),
-        Command::Completions(command) => command.run(),
+        Command::Completions(command) => command.run(Cli::command()),
         Command::BenchChild => unreachable!("served before the signal handler is installed"),
     }
 }

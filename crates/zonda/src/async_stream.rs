@@ -2,7 +2,6 @@
 //! thread wakes whichever task waits.
 
 use crate::error::{Error, Result};
-use crate::generate::failed;
 use futures_core::Stream;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -82,7 +81,7 @@ impl Stream for AsyncStream {
         let next = {
             let mut waiting = self.shared.lock();
             match waiting.events.pop_front() {
-                Some(event) => failed(event),
+                Some(event) => Error::of_event(event),
                 None if waiting.closed => {
                     Err(Error::Generation("the engine stopped before the answer ended".to_owned()))
                 }

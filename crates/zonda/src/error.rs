@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use zonda_engine::forward::BackendError;
 use zonda_engine::load::LoadError;
 use zonda_engine::tokenize::{TemplateError, TokenizeError};
-use zonda_engine::{EngineError, RequestError};
+use zonda_engine::{EngineError, Event, FinishReason, Outcome, RequestError};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -141,6 +141,15 @@ impl Error {
         out
     }
 
+    /// The end of a failed generation as an error; every other event as it is.
+    pub(crate) fn of_event(event: Event) -> Result<Event> {
+        match event {
+            Event::Finished(Outcome { reason: FinishReason::Error(why), .. }) => Err(Error::Generation(why)),
+            event => Ok(event),
+        }
+    }
+
+    #[cfg(feature = "hub")]
     pub(crate) fn download(message: impl Into<String>) -> Error {
         Error::Download(Detail::new(message))
     }

@@ -211,14 +211,6 @@ impl Iterator for Stream {
     type Item = Result<Event>;
 
     fn next(&mut self) -> Option<Result<Event>> {
-        self.generation.recv().map(failed)
-    }
-}
-
-/// A failed generation as an error.
-pub(crate) fn failed(event: Event) -> Result<Event> {
-    match event {
-        Event::Finished(Outcome { reason: FinishReason::Error(why), .. }) => Err(Error::Generation(why)),
-        event => Ok(event),
+        self.generation.recv().map(Error::of_event)
     }
 }

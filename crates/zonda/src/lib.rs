@@ -47,6 +47,7 @@
 //!     "type": "object",
 //!     "properties": {"celsius": {"type": "integer", "minimum": -50, "maximum": 50}},
 //!     "required": ["celsius"],
+//!     "additionalProperties": false,
 //! });
 //! let answer = model.generate("The weather as JSON: ").json_schema(schema).seed(1).send()?;
 //! let weather: serde_json::Value = serde_json::from_str(&answer.text)?;

@@ -1,7 +1,7 @@
 //! `zonda completions`: shell completions.
 
-use crate::{cli::Cli, output};
-use clap::{Args, CommandFactory as _};
+use crate::output;
+use clap::{Args, Command};
 use clap_complete::Shell;
 
 /// Print shell completions
@@ -15,9 +15,10 @@ pub struct Completions {
 }
 
 impl Completions {
-    pub fn run(self) -> anyhow::Result<()> {
+    /// Prints the completions of `command`, the whole command line.
+    pub fn run(self, mut command: Command) -> anyhow::Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "zonda", &mut script);
+        clap_complete::generate(self.shell, &mut command, "zonda", &mut script);
         output::print(&String::from_utf8(script)?)
     }
 }

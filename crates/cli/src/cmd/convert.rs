@@ -21,28 +21,28 @@ use zonda_kernels::DType;
     zonda convert folder -o model.gguf --dtype f16\n  \
     zonda convert folder -o folder-4bit --to mlx --bits 4 --group-size 64\n  \
     zonda convert model.gguf -o draft.gguf --layers 8 --dtype bf16\n\n\
-    A folder gets config.json, tokenizer.json and the chat template beside the weights. OUT decides the direction: a \
-    name that ends in .gguf is a GGUF file, any other a folder. With --to mlx the folder is quantised as mlx-lm does and \
-    mlx-community publishes; mlx-lm, and every backend here that reads folders, runs it.")]
+    A folder gets config.json, tokenizer.json and the chat template beside the weights. The name OUT decides the \
+    direction: one that ends in .gguf is a GGUF file, any other a folder. With --to mlx the folder is quantised in the format \
+    of mlx-lm and mlx-community; mlx-lm, and every backend here that reads folders, runs it.")]
 pub struct Convert {
     /// The model: a path or a name.
     input: OsString,
     /// The .gguf file or the folder to write.
     #[arg(short, long, value_name = "OUT")]
     out: PathBuf,
-    /// Format [default: what OUT's name says].
+    /// Format of OUT [default: by its name].
     #[arg(long, value_name = "FORMAT", value_parser = ["gguf", "safetensors", "mlx"])]
     to: Option<String>,
-    /// Type of the matrices; with --to mlx of the scales and all that is not quantised [default: f32, mlx: bf16].
+    /// Type of the matrices; with --to mlx, type of the scales and of tensors that are not quantised [default: f32, mlx: bf16].
     #[arg(long, value_parser = ["f32", "bf16", "f16"])]
     dtype: Option<String>,
-    /// With --to mlx: bits of a value, 2, 3, 4, 5, 6 or 8 [default: 4].
+    /// With --to mlx: bits per value, 2, 3, 4, 5, 6 or 8 [default: 4].
     #[arg(long, value_name = "N")]
     bits: Option<usize>,
     /// With --to mlx: values that share a scale and a bias, 32, 64 or 128 [default: 64].
     #[arg(long, value_name = "N")]
     group_size: Option<usize>,
-    /// Keep the first N layers only, for instance as a draft model of the whole one (`--draft`) [default: all].
+    /// Keep only the first N layers, for instance to make a draft model (`--draft`) [default: all].
     #[arg(long, value_name = "N")]
     layers: Option<NonZeroUsize>,
     #[command(flatten)]
@@ -54,7 +54,8 @@ impl Convert {
         let to_mlx = self.checked_format()?;
         let located = context.store()?.locate(&self.input)?;
         let model = zonda::open_files(&located)?;
-        let mut model = model.ok_or_else(|| Usage("the mock model has no file to convert".to_owned()))?;
+        let mut model =
+            model.ok_or_else(|| Usage("the mock model has no file, so it can't be converted".to_owned()))?;
         if let Some(layers) = self.layers.map(NonZeroUsize::get) {
             let all = model.spec.layers;
             let shorter = Arc::get_mut(&mut model).filter(|_| layers <= all);
@@ -65,7 +66,7 @@ impl Convert {
         let again = to_mlx && (model.format == Format::Mlx || has_quantized(&model));
         if again && !context.quiet {
             note!(
-                "note: {} is quantised already ({}); its values are quantised again, which costs accuracy",
+                "note: {} is quantised already ({}); quantising it again costs accuracy",
                 located.name,
                 model.type_label()
             );

@@ -8,13 +8,13 @@ use clap::Args;
 use serde_json::json;
 use std::io::Read as _;
 
-/// Turn token ids into text
+/// Convert token ids to text
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  zonda detokenize -m smollm2-135m 19556,28,3769")]
 pub struct Detokenize {
     #[command(flatten)]
     model: ModelArg,
-    /// The ids, separated by commas or spaces; from standard input if absent or `-`.
+    /// The ids, separated by commas or spaces; if absent or `-`, they are read from standard input.
     ids: Vec<String>,
     /// Leave control tokens out.
     #[arg(long)]
@@ -36,7 +36,7 @@ impl Detokenize {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= size) {
             return Err(advised(
                 format!("token id {id} is outside the vocabulary of {size}"),
-                "use ids that `zonda tokenize` gives for this model",
+                "use ids that `zonda tokenize` prints for this model",
             ));
         }
         let text = tokenizer.decode(&ids, self.skip_special);

@@ -16,13 +16,13 @@ use zonda_kernels::Isa;
 use zonda_kernels::probe::{self, EACH, LARGE_BYTES};
 use zonda_machine::{Peaks, Rate, cpus};
 
-/// Show this machine, what it can do at most, and which backends are usable
+/// Show this machine, its limits, and which backends are usable
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  zonda doctor\n  zonda doctor --json | jq .machine.peaks\n\n\
-    Memory bandwidth and arithmetic are measured, with one core and with all threads, for 0.3 seconds each; they are \
-    the limits that every speed is a share of. Other work on the machine lowers them.")]
+    Memory bandwidth and arithmetic throughput are measured with one core and with all threads, for 0.3 seconds each: the \
+    upper limits of every speed. Other work on the machine lowers the figures.")]
 pub struct Doctor {
-    /// Leave out what has to be measured.
+    /// Skip the measurements.
     #[arg(long)]
     quick: bool,
     /// Threads to measure with [default: one per physical core].
@@ -122,7 +122,7 @@ fn text(found: &Found) -> String {
     );
     line("threads", placement(found.threads));
     match &found.gpus {
-        None => line("gpus", "not looked for: no backend in this build uses one".to_owned()),
+        None => line("gpus", "not searched: no backend in this build uses one".to_owned()),
         Some(gpus) if gpus.is_empty() => line("gpus", "none".to_owned()),
         Some(gpus) => gpus.iter().for_each(|gpu| line("gpu", device(gpu))),
     }

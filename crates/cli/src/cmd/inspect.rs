@@ -1,4 +1,4 @@
-//! `zonda inspect`: what a model file is, without running it.
+//! `zonda inspect`: shows a model file without running it.
 
 use crate::args::JsonArg;
 use crate::error::Usage;
@@ -17,14 +17,14 @@ use zonda_kernels::attention::KvType;
 /// Arrays longer than this are shown by their length.
 const SHORT: usize = 32;
 
-/// Show what a model file is: format, shapes, types, metadata, memory
+/// Show a model file: format, shapes, types, metadata, memory
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  zonda inspect smollm2-135m\n  zonda inspect model.gguf --tensors\n  \
     zonda inspect model.gguf --json | jq .metadata")]
 pub struct Inspect {
     /// The model: a path or a name.
     model: OsString,
-    /// Context length to compute the KV cache's size for; by default the model's own.
+    /// Context length for the size of the KV cache [default: the model's own].
     #[arg(long, value_name = "N")]
     ctx: Option<NonZeroUsize>,
     /// List every tensor.
@@ -40,8 +40,8 @@ pub struct Inspect {
     json: JsonArg,
 }
 
-/// What there is to show. `model` is missing for a file that is well formed and can't be run: a vocabulary, or an
-/// architecture that is not ours.
+/// What there is to show. `model` is an error for a well-formed file that can't be run: a vocabulary, or an unknown
+/// architecture.
 struct Found {
     name: String,
     model: Result<Model, LoadError>,

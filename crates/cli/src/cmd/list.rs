@@ -8,7 +8,7 @@ use serde_json::json;
 /// List the models that are on this machine
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  zonda list --json\n\n\
-    Models are kept under $ZONDA_HOME; those in the Hub's own cache folder are listed too.")]
+    Models are stored in $ZONDA_HOME; those in the Hub's own cache folder are listed too.")]
 pub struct List {
     #[command(flatten)]
     json: JsonArg,
@@ -21,7 +21,7 @@ impl List {
             return output::json(&json!({ "models": entries }));
         }
         if entries.is_empty() {
-            return output::print("no models yet; try `zonda pull smollm2-135m`\n");
+            return output::print("no models yet; `zonda pull smollm2-135m` downloads one\n");
         }
         let width = entries.iter().map(|e| e.name.chars().count()).max().unwrap_or(0);
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! `zonda pull`: gets a model into the store, or verifies the one that is there.
+//! `zonda pull`: downloads a model into the store, or verifies the one that is there.
 
 use crate::args::JsonArg;
 use crate::error::Usage;
@@ -7,15 +7,15 @@ use clap::Args;
 use serde_json::json;
 use zonda::store::ModelName;
 
-/// Download a model, or verify one that is here
+/// Download a model, or verify one that is already here
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     zonda pull smollm2-135m\n  \
     zonda pull mistralai/Mistral-7B-Instruct-v0.3\n  \
     zonda pull ORG/NAME-GGUF:model.Q4_K_M.gguf\n\n\
-    An interrupted download goes on where it stopped. SHA-256 is checked where it is published.")]
+    An interrupted download continues where it stopped. SHA-256 checksums are verified if the source publishes them.")]
 pub struct Pull {
-    /// smollm2-135m, ORG/NAME, or ORG/NAME:FILE.gguf.
+    /// The model: smollm2-135m, ORG/NAME, or ORG/NAME:FILE.gguf.
     name: String,
     #[command(flatten)]
     json: JsonArg,

@@ -1,4 +1,4 @@
-//! `zonda quantize`: a model's matrices in fewer bits, as a GGUF file.
+//! `zonda quantize`: quantises a model's matrices, into a GGUF file.
 
 use crate::args::JsonArg;
 use crate::error::{Advice as _, Usage};
@@ -21,7 +21,7 @@ use zonda_engine::tokenize::{Encode, Tokenizer};
 /// Tokens of calibration text that the model reads together.
 const WINDOW: usize = 512;
 
-/// Write a model in fewer bits, as GGUF
+/// Quantise a model and write it as GGUF
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  zonda quantize folder model-q4_k_m.gguf q4_k_m\n  \
     zonda quantize model-bf16.gguf model-q4_0.gguf q4_0 --calibrate text.txt\n\n\
@@ -36,10 +36,10 @@ pub struct Quantize {
     /// The type of most matrices.
     #[arg(value_name = "TYPE")]
     mix: String,
-    /// Let the model read this text first, and keep errors small in the columns that matter on it.
+    /// Calibrate on this text: keep errors small in the columns that matter for it.
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
-    /// Read no more than so many pieces of 512 tokens of it.
+    /// Most pieces of 512 tokens of that text.
     #[arg(long, value_name = "N", default_value = "64", requires = "calibrate")]
     calibrate_pieces: NonZeroUsize,
     /// Quantise a model that is quantised already, which costs accuracy. Tensors that keep their type are copied.
@@ -68,9 +68,10 @@ impl Quantize {
         let same =
             |file: &Path| file.canonicalize().ok().is_some_and(|f| self.out.canonicalize().ok() == Some(f));
         if model.files().any(same) {
-            return Err(
-                Usage("OUT is a file of IN, which would be lost; choose another name".to_owned()).into()
-            );
+            return Err(Usage(
+                "OUT is a file of the input, which would be overwritten; choose another name".to_owned(),
+            )
+            .into());
         }
         let importance =
             self.calibrate.as_deref().map(|text| self.calibrated(&model, text, context)).transpose()?;
@@ -87,7 +88,7 @@ impl Quantize {
         let written = match written {
             Err(error @ ConvertError::Quantized { .. }) => {
                 return Err(anyhow!(error)).advise(
-                    "name the model in f32, f16 or bf16, or pass --allow-requantize and lose some accuracy twice",
+                    "give the model in f32, f16 or bf16, or pass --allow-requantize and lose accuracy a second time",
                 );
             }
             other => other?,
@@ -100,10 +101,10 @@ impl Quantize {
             return output::json(&self.document(mix, &written));
         }
         let (size, bits) = (output::human_bytes(written.bytes), written.bits_per_weight);
-        output::print(&format!("{} ({size}, {bits:.2} bits a weight)\n", self.out.display()))
+        output::print(&format!("{} ({size}, {bits:.2} bits per weight)\n", self.out.display()))
     }
 
-    /// What matters on a text, and the text's name.
+    /// The importance of columns on a text, and the text's name.
     fn calibrated(
         &self,
         model: &Model,
@@ -115,10 +116,10 @@ impl Quantize {
             .advise("expected a text file in UTF-8")?;
         let tokenizer = Tokenizer::for_model(model)?
             .context("the model has no tokenizer")
-            .advise("calibration reads text; quantise without --calibrate")?;
+            .advise("calibration needs a tokenizer; quantise without --calibrate")?;
         let mut pieces = pieces(&tokenizer, &text, WINDOW.min(model.spec.context_length))?;
         if pieces.is_empty() {
-            return Err(anyhow!("{} has no text", path.display())).advise("expected some pages to read");
+            return Err(anyhow!("{} has no text", path.display())).advise("expected some pages of text");
         }
         pieces.truncate(self.calibrate_pieces.get());
         let tokens: usize = pieces.iter().map(Vec::len).sum();
@@ -171,7 +172,7 @@ fn pieces(tokenizer: &Tokenizer, text: &str, window: usize) -> anyhow::Result<Ve
 fn unknown(found: &str) -> String {
     let known = Mix::all().filter(|m| m.base().is_quantized()).map(|m| m.to_string());
     let known = known.collect::<Vec<_>>().join(", ");
-    format!("TYPE is {found:?}; expected one of {known} (for f32, f16 and bf16 there is `zonda convert`)")
+    format!("TYPE is {found:?}; expected one of {known} (for f32, f16 and bf16 use `zonda convert`)")
 }
 
 /// A line for every matrix.

@@ -9,11 +9,9 @@ use zonda::store::ModelName;
 
 /// Delete models from the store
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  zonda rm smollm2-135m\n\nOnly what lies under $ZONDA_HOME is ever deleted."
-)]
+#[command(after_help = "Example:\n  zonda rm smollm2-135m\n\nOnly files in $ZONDA_HOME are ever deleted.")]
 pub struct Rm {
-    /// The names that `zonda list` shows.
+    /// Names as `zonda list` shows them.
     #[arg(required = true)]
     names: Vec<String>,
     #[command(flatten)]

@@ -16,10 +16,10 @@ use zonda_engine::quant::Mix;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  zonda synth tiny-mistral --quant q4_0 -o tiny.gguf\n  \
     zonda synth mistral-7b --quant q4_k_m -o m7b.gguf\n  zonda synth --list\n\n\
-    Speed does not depend on the values, so such a model measures as the real one does. The same seed gives the same \
-    file.")]
+    Speed does not depend on the weights' values, so such a model is as fast as the real one. The same seed gives the \
+    same file.")]
 pub struct Synth {
-    /// The shape; --list shows them.
+    /// The shape; --list shows all of them.
     #[arg(required_unless_present = "list")]
     arch: Option<String>,
     /// Type of the matrices: f32, f16, bf16, q8_0, q4_0, q4_k_m, …
@@ -28,13 +28,13 @@ pub struct Synth {
     /// The .gguf file or the SafeTensors folder to write.
     #[arg(short, long, value_name = "OUT", required_unless_present = "list")]
     out: Option<PathBuf>,
-    /// Layers [default: the shape's own].
+    /// Number of layers [default: the shape's own].
     #[arg(long, value_name = "N")]
     layers: Option<NonZeroUsize>,
-    /// Picks the weights.
+    /// Seed of the weights.
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
-    /// List the shapes there are.
+    /// List the shapes.
     #[arg(long, conflicts_with_all = ["arch", "out"])]
     list: bool,
     #[command(flatten)]

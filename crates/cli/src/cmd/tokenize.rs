@@ -10,24 +10,24 @@ use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
 use zonda_engine::tokenize::Encode;
 
-/// Turn text into token ids
+/// Convert text to token ids
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  zonda tokenize -m smollm2-135m 'Hello, wind'\n  \
     zonda tokenize -m tokenizer.model --file text.txt --json\n\n\
-    MODEL may also be a vocabulary-only GGUF, tokenizer.json, a SentencePiece tokenizer.model or a tekken.json.")]
+    MODEL may also be a vocabulary-only GGUF, a tokenizer.json, a SentencePiece tokenizer.model or a tekken.json.")]
 pub struct Tokenize {
     #[command(flatten)]
     model: ModelArg,
-    /// The text; from --file or standard input if absent.
+    /// The text; if absent, it is read from --file or standard input.
     #[arg(conflicts_with = "file")]
     text: Option<String>,
     /// Read the text from a file.
     #[arg(long)]
     file: Option<PathBuf>,
-    /// Take control tokens in the text, such as <|im_end|>, as plain characters.
+    /// Treat control tokens in the text, such as <|im_end|>, as plain characters.
     #[arg(long)]
     no_special: bool,
-    /// Put the model's BOS token in front.
+    /// Begin with the model's BOS token.
     #[arg(long)]
     bos: bool,
     #[command(flatten)]

@@ -409,7 +409,7 @@ fn chat_keeps_saves_and_forgets() {
     let ran =
         chat("/stats\nhello\nagain\n/stats\n/save s.json\n/fly\n/reset\n/save r.json\n/exit\nunheard\n", &[])
             .ok();
-    for said in ["no answer yet", "cached", "/fly is no command", "5 messages saved", "1 messages saved"] {
+    for said in ["no answer yet", "cached", "/fly is not a command", "5 messages saved", "1 messages saved"] {
         assert!(ran.err.contains(said), "{said}: {ran:?}");
     }
     let saved: Value =

