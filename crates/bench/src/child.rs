@@ -210,7 +210,7 @@ fn request(
             prompt_sha256: hash_ids(&for_hash.encode(engine.text()).map_err(|e| e.to_string())?),
             ids: seen.ids,
             text: seen.text,
-            usage,
+            usage: usage.into(),
         })
     }))
 }

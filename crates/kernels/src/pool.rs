@@ -14,9 +14,10 @@ use zonda_machine::cpus;
 
 /// How often a worker looks for work before it sleeps: a few hundred µs, longer than the gap between two tokens.
 const SPINS_BEFORE_SLEEP: u32 = if cfg!(loom) { 1 } else { 20_000 };
-/// Of what is left of a loop a thread takes one in so many parts per thread: threads end together, yet few ranges are cut.
+/// A thread takes the rest of a loop divided by this number and the number of threads: threads end together, yet few ranges
+/// are cut.
 const PARTS: usize = 2;
-/// How often a thread looks before it offers its core to others between looks.
+/// How often a thread looks before it yields its core between looks.
 const SPINS_BEFORE_YIELD: u32 = 4_000;
 
 /// A fixed set of threads that run one parallel loop at a time. Dropping it stops and joins them.
@@ -33,7 +34,7 @@ struct Task {
     items: usize,
     /// The fewest items a thread takes at a time.
     grain: usize,
-    /// How many parts of what is left a thread takes one of; `None`: it takes `grain`.
+    /// A thread takes what is left divided by this; `None`: it takes `grain`.
     parts: Option<usize>,
 }
 
@@ -183,7 +184,7 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// A worker's life: wait for an epoch, run its loop, say so.
+    /// What a worker does: wait for an epoch, run its loop, count itself out.
     fn work(&self) {
         let mut seen = 0;
         loop {
@@ -246,7 +247,7 @@ impl Shared {
     }
 }
 
-/// One look's wait: spin at first, then let others have the core.
+/// Waits between two looks: spins at first, then lets other threads have the core.
 fn pause(spins: &mut u32) {
     *spins += 1;
     if *spins < SPINS_BEFORE_YIELD {
@@ -256,7 +257,7 @@ fn pause(spins: &mut u32) {
     }
 }
 
-/// Locks; a panic elsewhere leaves the data as good as it was.
+/// Locks. A panic elsewhere does no harm to the data.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
