@@ -7,12 +7,16 @@
 //! * [`quantize`] turns `f32` into stored bytes.
 //!
 //! Kernels:
-//! * [`simd`] is the vocabulary they are written in, [`scalar`] its portable meaning, [`table`] the one list of instruction
-//!   sets and the choice at run time ([`Isa`]);
-//! * [`pack`] interleaves weights into panels, [`activations`] prepares activations, [`matmul`](mod@matmul) multiplies them;
+//! * [`simd`] is the vocabulary that they are written in, [`scalar`] its portable definition, [`table`] the one list of
+//!   instruction sets and the choice at run time ([`Isa`]);
+//! * [`pack`] interleaves weights into panels, [`activations`] holds what they are multiplied with, [`matmul`](mod@matmul)
+//!   multiplies both;
 //! * [`attention`] reads a paged KV cache with an online softmax; [`norm`], [`rope`] and [`elementwise`] are the rest;
-//! * [`pool`] runs them on pinned threads; [`memory`] is where weights live;
+//! * [`pool`] runs them on pinned threads; [`memory`] gives the memory of weights;
 //! * [`probe`] measures what the machine can do at most.
+//!
+//! Every kernel is compiled here, once per instruction set, behind a function that is not generic: code that uses the kernels
+//! compiles quickly.
 
 // Loops over a tile's registers index several arrays at once, with constant bounds.
 #![allow(clippy::needless_range_loop)]

@@ -1,4 +1,4 @@
-//! Large zeroed buffers in anonymous memory, advised to huge pages: weights and the KV cache live here.
+//! Large zeroed buffers in anonymous memory with huge pages, for weights and the KV cache.
 
 #[cfg(target_os = "linux")]
 use crate::sys;
@@ -10,7 +10,7 @@ use zonda_machine::memory::Available;
 
 /// Bytes that buffers of an [`Arena`] start at multiples of: a cache line.
 const LINE: usize = 64;
-/// What an [`Arena`] asks the system for at a time. Only what is written of it takes memory.
+/// What an [`Arena`] asks the system for at a time. Only the pages that are written take memory.
 const SLAB_BYTES: usize = 256 << 20;
 
 /// Zeroed bytes, 64-byte-aligned, freed on drop. Pages are touched only when written.
@@ -27,7 +27,7 @@ unsafe impl Send for Buffer {}
 // SAFETY: shared access only reads, since only `&mut self` writes the range, which is this buffer's own.
 unsafe impl Sync for Buffer {}
 
-/// Anonymous memory could not be had.
+/// The system refused memory.
 #[derive(Debug, thiserror::Error)]
 #[error("could not allocate {bytes} bytes: {source}")]
 pub struct AllocError {
@@ -145,7 +145,7 @@ impl Arena {
     }
 
     /// Asks for huge pages again where there were none when the memory was first written, as on a machine whose memory is
-    /// full of cached files. Waits until it is done. Only a request: where the system can't, small pages stay.
+    /// full of cached files. Waits until it is done. Where the system can't, small pages stay.
     pub fn collapse(&self) {
         #[cfg(target_os = "linux")]
         {
@@ -198,7 +198,7 @@ fn make_room() -> bool {
     true
 }
 
-/// A pointer that may cross threads. Whoever makes one guarantees that its users write disjoint places.
+/// A pointer that several threads may use. Each use is unsafe code that says why no other thread touches the same place.
 #[derive(Debug)]
 pub struct SharedPtr<T>(*mut T);
 
@@ -215,7 +215,7 @@ unsafe impl<T> Send for SharedPtr<T> {}
 unsafe impl<T> Sync for SharedPtr<T> {}
 
 impl<T> SharedPtr<T> {
-    /// Shares the address of a slice that outlives its users.
+    /// Shares the address of a slice.
     pub fn new(slice: &mut [T]) -> SharedPtr<T> {
         SharedPtr(slice.as_mut_ptr())
     }
@@ -223,7 +223,7 @@ impl<T> SharedPtr<T> {
     /// The address of element `i`.
     ///
     /// # Safety
-    /// `i` lies within the slice this was made from.
+    /// `i` lies within the slice that this was made from, which still lives when the address is used.
     pub unsafe fn at(self, i: usize) -> *mut T {
         // SAFETY: the caller guarantees that `i` is within the slice.
         unsafe { self.0.add(i) }

@@ -2,7 +2,7 @@
 //! use. Every speed of an engine is a share of these.
 //!
 //! Arithmetic runs from registers in chains that don't wait for each other; reading streams through memory far larger
-//! than any cache. Both are best passes: what was disturbed says nothing about a limit.
+//! than any cache. Both are the best of many passes: a disturbed pass says nothing about a limit.
 
 use crate::memory::{AllocError, Buffer, SharedPtr};
 use crate::pool::Pool;
@@ -47,8 +47,8 @@ pub fn measure(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<
     })
 }
 
-/// Memory that is read through in pieces, to learn how fast that is *now*: between the steps of something whose speed is to
-/// be held against it, since what neighbours leave of the bandwidth changes from second to second.
+/// Memory that is read in pieces, to measure how fast that is *now*: between the steps of something whose speed is compared
+/// with it, since the bandwidth that neighbours leave changes from second to second.
 pub struct Stream {
     isa: Isa,
     buffer: Buffer,

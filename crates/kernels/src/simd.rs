@@ -27,9 +27,9 @@ pub trait Op {
 /// pointers are safe.
 ///
 /// # Safety
-/// Implementors guarantee that a value can be had only after the CPU was asked for every feature that the methods
-/// use. Pointer methods demand of their caller: readable (writable) memory of the stated length, no alignment.
-#[allow(clippy::missing_safety_doc)] // the trait's own section says what pointer methods demand
+/// Implementors guarantee that a value exists only after the CPU was asked for every feature that the methods use. Callers of
+/// pointer methods guarantee readable (writable) memory of the stated length; no alignment is needed.
+#[allow(clippy::missing_safety_doc)] // the trait's own section holds for pointer methods
 pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// 16 `f32`.
     type F: Copy;
@@ -150,7 +150,7 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// `acc[i] + w.low · a.low + w.high · a.high` over `bf16` pairs; rounding as the hardware does it.
     fn dot_bf16(self, acc: Self::F, w: Self::I, a: Self::I) -> Self::F;
 
-    /// Asks for a cache line ahead of its use; any address will do.
+    /// Prefetches a cache line; any address is allowed.
     #[inline(always)]
     fn prefetch(self, _p: *const u8) {}
 
@@ -161,7 +161,7 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     unsafe fn load_partial(self, p: *const f32, n: usize, fill: f32) -> Self::F {
         let mut lanes = [fill; LANES];
-        // SAFETY: the caller vouches for `n` values at `p`; `lanes` holds 16.
+        // SAFETY: the caller guarantees `n` values at `p`; `lanes` holds 16.
         unsafe {
             std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n.min(LANES));
             self.load(lanes.as_ptr())
@@ -175,7 +175,7 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     unsafe fn store_partial(self, p: *mut f32, n: usize, v: Self::F) {
         let mut lanes = [0.0; LANES];
-        // SAFETY: the caller vouches for `n` values at `p`; `lanes` holds 16.
+        // SAFETY: the caller guarantees `n` values at `p`; `lanes` holds 16.
         unsafe {
             self.store(lanes.as_mut_ptr(), v);
             std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n.min(LANES));

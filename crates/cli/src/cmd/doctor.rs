@@ -39,8 +39,6 @@ pub struct Doctor {
 struct Found {
     machine: Machine,
     isas: Vec<Isa>,
-    /// The one that is measured and used.
-    isa: Isa,
     threads: usize,
     /// `None`: no backend in this build looks for any.
     gpus: Option<Vec<DeviceStatus>>,
@@ -74,7 +72,7 @@ impl Doctor {
         let lists = backends.iter().any(|status| !status.devices.is_empty());
         let gpus = backends.iter().flat_map(|status| &status.devices).filter(|d| d.gpu).cloned();
         let gpus = lists.then(|| gpus.collect());
-        Ok(Found { machine, isas: Isa::all(), isa, threads, gpus, peaks, warnings, backends })
+        Ok(Found { machine, isas: Isa::all(), threads, gpus, peaks, warnings, backends })
     }
 }
 

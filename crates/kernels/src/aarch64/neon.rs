@@ -58,7 +58,7 @@ macro_rules! four {
 /// `acc + Σ (w − 128)·a`, or with `usdot` `acc + Σ w·a`. No two products exceed 128·127·2 < 2^15.
 #[inline(always)]
 unsafe fn dot8<const LEVEL: u8>(acc: int32x4_t, w: int32x4_t, a: int32x4_t) -> int32x4_t {
-    // SAFETY: called only with a `Neon<LEVEL>` at hand.
+    // SAFETY: only methods of a `Neon<LEVEL>` value call this, and such a value proves that the CPU has these instructions.
     unsafe {
         let a = vreinterpretq_s8_s32(a);
         if LEVEL >= I8MM {
@@ -72,8 +72,8 @@ unsafe fn dot8<const LEVEL: u8>(acc: int32x4_t, w: int32x4_t, a: int32x4_t) -> i
     }
 }
 
-// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; the pointer methods'
-// callers vouch for 16 lanes of readable or writable memory.
+// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; the callers
+// of pointer methods guarantee 16 lanes of readable or writable memory.
 unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
     type F = [float32x4_t; 4];
     type I = [int32x4_t; 4];
@@ -94,7 +94,7 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
 
     #[inline(always)]
     fn floats(self) -> Neon<PLAIN> {
-        // `detect` asks for no less on a higher level than on this one
+        // whatever has a higher level has passed the checks of the plain one
         Neon(())
     }
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! Mixing the values of a head, so that none stands out: what four bits need.
+//! Mixing the values of a head, so that there are no outliers: what four bits need.
 
 use crate::Isa;
 use crate::simd::{LANES, Op, Simd};

@@ -71,8 +71,8 @@ impl KvType {
         }
     }
 
-    /// Queries, keys and values are to be turned by [`Hadamard`] before they come here, and outputs turned back: what is rounded
-    /// so much must have no value that stands out.
+    /// Queries, keys and values must be rotated by [`Hadamard`] before they come here, and outputs rotated back: values that are
+    /// rounded so much must have no outliers.
     pub const fn rotated(self) -> bool {
         matches!(self, KvType::Q4_0)
     }

@@ -6,7 +6,7 @@ use crate::simd::{LANES, Op, Simd};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// All queries' way over one page, a tile of queries at a time: a key or value is loaded once for all of a tile.
+/// All queries against one page, a tile of queries at a time: a key or value is loaded once for all of a tile.
 pub(super) struct Walk<'a> {
     pub queries: &'a [Query],
     /// `[queries, head_dim]`
@@ -17,7 +17,8 @@ pub(super) struct Walk<'a> {
     pub scale: f32,
     /// The page's number: it holds positions from `index · PAGE` on.
     pub index: usize,
-    /// The page after this one: each line of it is asked for while its like in this one is read. This one if there is none.
+    /// The page after this one, of which each line is prefetched while the same line of this one is read. This one if there is
+    /// none.
     pub ahead: *const u8,
 }
 
@@ -173,7 +174,7 @@ impl Tile<'_> {
         }
     }
 
-    /// The weights times the scales of the values' block `block`, if the form has any, in `room`.
+    /// The weights times the scales of the values' block `block`, if the form has any, written to `room`.
     ///
     /// # Safety
     /// As for [`Tile::fold`].
@@ -264,8 +265,8 @@ unsafe fn short<S: Simd, F: Form>(s: S, page: *const u8, head_dim: usize, t: usi
     unsafe { s.load(lanes.as_ptr()) }
 }
 
-/// Turns a query's scores into weights under its running maximum; positions outside `seen` weigh 0. Returns by what the
-/// sums so far shrink. A score that is NaN or infinite makes every weight NaN, so that it shows.
+/// Turns a query's scores into weights under its running maximum; positions outside `seen` weigh 0. Returns the
+/// factor by which the sums so far shrink. A score that is NaN or infinite makes every weight NaN, so that it shows.
 #[inline(always)]
 fn soften<S: Simd>(s: S, scores: &mut [f32; PAGE], seen: &Range<usize>, state: &mut (f32, f32)) -> f32 {
     let whole = *seen == (0..PAGE);

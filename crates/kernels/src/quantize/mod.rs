@@ -7,7 +7,7 @@
 //! With the importance of each column ([`quantize_weighted`]) every type but Q8_0 searches, and an error counts by how much it
 //! moves the products that the value enters.
 //!
-//! **What is not a number stays visible.** A block that holds NaN or an infinity gets NaN as its scale, so that all of
+//! **NaN and infinity stay visible.** A block that holds NaN or an infinity gets NaN as its scale, so that all of
 //! it dequantises to NaN and `zonda verify` finds it; nothing panics. Finite values too large for an `f16` scale
 //! (beyond about 5·10⁵ for 4-bit types) give an infinite scale.
 

@@ -74,7 +74,7 @@ impl<L: Line> Tile for L {
     ) -> [[S::F; P]; T] {
         let cols = activations.cols();
         let mut sums = [[s.splat(0.0); P]; T];
-        // SAFETY: the caller vouches for panels and tokens; `k` stays below `cols`.
+        // SAFETY: the caller guarantees panels and tokens; `k` stays below `cols`.
         unsafe {
             let rows: [*const f32; T] = std::array::from_fn(|i| activations.f32.as_ptr().add((t + i) * cols));
             let first = panels.group.add(panels.first * L::BYTES);
@@ -139,7 +139,7 @@ impl Tile for Bf16Dot {
     ) -> [[S::F; P]; T] {
         let pairs = activations.cols().div_ceil(2);
         let mut sums = [[s.splat(0.0); P]; T];
-        // SAFETY: the caller vouches for panels and tokens; both hold `pairs` pairs.
+        // SAFETY: the caller guarantees panels and tokens; both hold `pairs` pairs.
         unsafe {
             let rows: [*const u32; T] =
                 std::array::from_fn(|i| activations.bf16.as_ptr().add((t + i) * pairs));
@@ -165,7 +165,7 @@ impl Tile for Bf16Dot {
     }
 }
 
-/// Asks for the lines that will be read [`AHEAD`] of these.
+/// Prefetches the lines that are [`AHEAD`] of these.
 #[inline(always)]
 fn ask_ahead<S: Simd>(s: S, lines: *const u8, bytes: usize) {
     for at in (0..bytes).step_by(64) {

@@ -19,7 +19,7 @@ pub(crate) struct Panels<const P: usize> {
     pub group: *const u8,
     /// The first panel's number in its group; `first + P` is at most [`crate::pack::GROUP`].
     pub first: usize,
-    /// No other tile has just read these panels, so they come from memory, and lines are asked for ahead of their use.
+    /// No other tile has just read these panels, so they come from memory, and lines are prefetched.
     pub cold: bool,
 }
 
@@ -44,6 +44,6 @@ pub(crate) trait Tile {
     ) -> [[S::F; P]; T];
 }
 
-/// How far ahead of its use a line is asked for, in bytes of a group's stream: far enough to hide the memory's latency, near
-/// enough that it is not pushed out of the L1 cache again before its use.
+/// How far ahead of its use a line is prefetched, in bytes of a group's stream: far enough to hide the memory's latency, near
+/// enough that the line is still in the L1 cache when it is used.
 pub(crate) const AHEAD: usize = 6144;

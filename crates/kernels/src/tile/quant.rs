@@ -30,7 +30,7 @@ impl<F: Format> Tile for Quant<F> {
     ) -> [[S::F; P]; T] {
         let (chunks, lane) = (activations.cols() / F::BLOCK, t % TILE);
         let mut sums = [[s.splat(0.0); P]; T];
-        // SAFETY: the caller vouches for panels and tokens; offsets stay within a group's chunks ([`crate::pack`]) and
+        // SAFETY: the caller guarantees panels and tokens; offsets stay within a group's chunks ([`crate::pack`]) and
         // within one tile's blocks.
         unsafe {
             let tile = activations.tile(t);
@@ -213,7 +213,7 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
     }
 }
 
-/// Asks for the codes and scales that will be read about [`AHEAD`] of block `b` of a chunk.
+/// Prefetches the codes and scales that are about [`AHEAD`] of block `b` of a chunk.
 #[inline(always)]
 fn ask_ahead<S: Simd, F: Format, const P: usize>(s: S, chunk: *const u8, first: usize, b: usize) {
     let blocks = F::BLOCK / 32;

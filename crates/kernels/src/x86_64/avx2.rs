@@ -44,21 +44,21 @@ fn in_order(mut v: __m256i) -> __m256i {
 /// `dots + w·a`, neighbours' products together, in 16 bits.
 #[inline(always)]
 unsafe fn dot_pairs(dots: __m256i, w: __m256i, a: __m256i) -> __m256i {
-    // SAFETY: called only with an `Avx2<_>` at hand.
+    // SAFETY: only methods of an `Avx2` value call this, and such a value proves that the CPU has these instructions.
     unsafe { in_order(_mm256_add_epi16(dots, _mm256_maddubs_epi16(w, a))) }
 }
 
 /// `acc` and each lane's two sums of 16 bits.
 #[inline(always)]
 unsafe fn add_pairs(acc: __m256i, dots: __m256i) -> __m256i {
-    // SAFETY: called only with an `Avx2<_>` at hand.
+    // SAFETY: only methods of an `Avx2` value call this, and such a value proves that the CPU has these instructions.
     unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(dots, _mm256_set1_epi16(1))) }
 }
 
 /// `acc + Σ (w − 128)·a`: magnitudes times `a` with the signs given to it; no two products exceed 128·127·2 < 2^15.
 #[inline(always)]
 unsafe fn dot_centred(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
-    // SAFETY: called only with an `Avx2<_>` at hand.
+    // SAFETY: only methods of an `Avx2` value call this, and such a value proves that the CPU has these instructions.
     unsafe {
         let w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
         in_order(add_pairs(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w))))
@@ -73,8 +73,8 @@ macro_rules! both {
     };
 }
 
-// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; the pointer methods'
-// callers vouch for 16 lanes of readable or writable memory.
+// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; the callers
+// of pointer methods guarantee 16 lanes of readable or writable memory.
 unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F = (__m256, __m256);
     type I = (__m256i, __m256i);
@@ -95,7 +95,7 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     #[inline(always)]
     fn floats(self) -> Avx2<false> {
-        // `detect` asks for no less with `VNNI` than without
+        // whatever has VNNI has passed the checks of the set without it
         Avx2(())
     }
     #[inline(always)]

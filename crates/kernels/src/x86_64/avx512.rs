@@ -35,8 +35,8 @@ unsafe fn run_bf16<const BF16: bool, O: Op>(s: Avx512<BF16>, op: O) -> O::Out {
     op.run(s)
 }
 
-// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; the pointer methods'
-// callers vouch for 16 lanes of readable or writable memory.
+// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; the callers
+// of pointer methods guarantee 16 lanes of readable or writable memory.
 unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
     type F = __m512;
     type I = __m512i;
@@ -53,7 +53,7 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
 
     #[inline(always)]
     fn floats(self) -> Avx512<false> {
-        // `detect` asks for no less with `BF16` than without
+        // whatever has BF16 has passed the checks of the set without it
         Avx512(())
     }
     #[inline(always)]
