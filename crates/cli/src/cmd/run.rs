@@ -65,7 +65,7 @@ impl Run {
         let prompt = if self.raw {
             Prompt::Text(prompt)
         } else {
-            let system = self.system.into_iter().map(|s| Message::system(s));
+            let system = self.system.into_iter().map(Message::system);
             Prompt::chat(system.chain([Message::user(prompt)]).collect())
         };
         let mut request = request(prompt, self.max_tokens, self.shift);

@@ -359,12 +359,15 @@ impl Drop for Engine {
     }
 }
 
+/// What the worker runs with, and what the engine tells of it.
+type Parts = (Box<dyn Backend>, Scheduler, Speculator, Option<Drafter>, Opened);
+
 fn open_backend(
     open: impl FnOnce() -> Result<Box<dyn Backend>, BackendError>,
     vocab: usize,
     config: EngineConfig,
     draft: Option<DraftModel>,
-) -> Result<(Box<dyn Backend>, Scheduler, Speculator, Option<Drafter>, Opened), EngineError> {
+) -> Result<Parts, EngineError> {
     let mut backend = catch_unwind(AssertUnwindSafe(open))
         .map_err(|panic| EngineError::OpenPanicked(super::run::panic_message(&*panic)))??;
     let (limits, spec) = (backend.limits(), backend.spec().clone());
