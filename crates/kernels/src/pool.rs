@@ -5,7 +5,7 @@
 
 use crate::sync::{
     Arc, AtomicBool, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering,
-    UnsafeCell, spin_loop, yield_now,
+    UnsafeCell, fence, spin_loop, yield_now,
 };
 use std::any::Any;
 use std::ops::Range;
@@ -148,8 +148,10 @@ impl Pool {
         shared.task.with_mut(|at| unsafe { *at = Some(task) });
         shared.next.store(0, Ordering::Relaxed);
         shared.running.store(self.workers.len(), Ordering::Relaxed);
-        shared.epoch.fetch_add(1, Ordering::SeqCst);
-        if shared.sleepers.load(Ordering::SeqCst) > 0 {
+        shared.epoch.fetch_add(1, Ordering::Release);
+        // pairs with that of a worker about to sleep: it sees the new epoch, or it is seen here and woken
+        fence(Ordering::SeqCst);
+        if shared.sleepers.load(Ordering::Relaxed) > 0 {
             drop(lock(&shared.sleep));
             shared.wake.notify_all();
         }
@@ -237,15 +239,17 @@ impl Shared {
             pause(&mut spins);
         }
         let mut guard = lock(&self.sleep);
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        self.sleepers.fetch_add(1, Ordering::Relaxed);
+        // pairs with that of a caller that starts a loop
+        fence(Ordering::SeqCst);
         let epoch = loop {
-            let epoch = self.epoch.load(Ordering::SeqCst);
+            let epoch = self.epoch.load(Ordering::Acquire);
             if epoch != seen {
                 break epoch;
             }
             guard = self.wake.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner());
         };
-        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        self.sleepers.fetch_sub(1, Ordering::Relaxed);
         epoch
     }
 }

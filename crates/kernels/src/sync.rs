@@ -3,14 +3,14 @@
 #[cfg(loom)]
 pub(crate) use loom::{
     cell::UnsafeCell,
-    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread::{Builder, JoinHandle, yield_now},
 };
 #[cfg(not(loom))]
 pub(crate) use {
     cell::UnsafeCell,
-    std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
     std::sync::{Arc, Condvar, Mutex, MutexGuard},
     std::thread::{Builder, JoinHandle, yield_now},
 };
