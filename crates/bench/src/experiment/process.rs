@@ -276,17 +276,18 @@ fn oom_kills() -> Option<u64> {
 #[cfg(unix)]
 fn describe(status: ExitStatus, out_of_memory: bool) -> String {
     use std::os::unix::process::ExitStatusExt;
+    use zonda_machine::signals;
     match (status.signal(), status.code()) {
-        (Some(libc::SIGKILL), _) if out_of_memory => "out of memory: the kernel killed the process".into(),
-        (Some(libc::SIGKILL), _) => "the process was killed from outside (signal 9)".into(),
-        (Some(libc::SIGSEGV), _) => "the process crashed (signal 11, invalid memory access)".into(),
-        (Some(libc::SIGBUS), _) => {
+        (Some(signals::KILL), _) if out_of_memory => "out of memory: the kernel killed the process".into(),
+        (Some(signals::KILL), _) => "the process was killed from outside (signal 9)".into(),
+        (Some(signals::INVALID_MEMORY), _) => "the process crashed (signal 11, invalid memory access)".into(),
+        (Some(signals::BUS_ERROR), _) => {
             "the process crashed (signal 7, bus error; a mapped file that was cut short does this)".into()
         }
-        (Some(libc::SIGILL), _) => {
+        (Some(signals::ILLEGAL_INSTRUCTION), _) => {
             "the process crashed (signal 4, an instruction this processor lacks)".into()
         }
-        (Some(libc::SIGABRT), _) => "the process aborted (signal 6)".into(),
+        (Some(signals::ABORT), _) => "the process aborted (signal 6)".into(),
         (Some(signal), _) => format!("the process was ended by signal {signal}"),
         (None, Some(0)) => "the process ended before it answered".into(),
         (None, code) => format!("the process ended with exit code {}", code.unwrap_or(-1)),
