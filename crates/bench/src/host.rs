@@ -1,4 +1,4 @@
-//! What a child process can do, which the bench leaves to whoever starts it: the bench knows no backend.
+//! [`Host`]: what a child process needs from the program that starts it. The bench itself knows no backend.
 
 use crate::record::config::Work;
 use crate::record::model_cost::ModelCost;
@@ -34,37 +34,37 @@ impl From<Engine> for Opened {
     }
 }
 
-/// Sees a row of logits, `[vocab]`; an error ends the walk.
+/// Gets a row of logits, `[vocab]`; an error ends the evaluation.
 pub type OnLogits<'a> = dyn FnMut(&[f32]) -> Result<(), String> + 'a;
 
-/// Measures what is read of memory now, in bytes a second.
+/// Measures the read bandwidth now, in bytes a second.
 pub type Reader = Box<dyn FnMut() -> f64>;
 
-/// What a child process can do. Errors are one sentence each.
+/// What a child process can do. Each error is one sentence.
 pub trait Host {
     /// Opens the engine of a subject.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason.
     fn open(&self, spec: &ChildSpec) -> Result<Opened, String>;
 
     /// The text of a subject's model, `None` if it has no tokenizer; and its vocabulary's size.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason.
     fn text(&self, subject: &Subject) -> Result<(Option<TextProcessor>, usize), String>;
 
     /// Opens the bare backend of a subject for sequences of at most `context` tokens, with the options it is measured with.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason.
     fn backend(&self, subject: &Subject, context: usize) -> Result<Box<dyn Backend>, String>;
 
-    /// Hands the logits of the highest-precision form of a subject's weights to `look`: of every position of every
-    /// sequence, in order. Says what that form is.
+    /// Passes the logits of the highest-precision form of a subject's weights to `look`, for every position of every
+    /// sequence, in order. Returns what that form is.
     ///
     /// # Errors
-    /// Why not; and what `look` says.
+    /// The reason, or the error of `look`.
     fn reference(
         &self,
         subject: &Subject,
@@ -72,21 +72,21 @@ pub trait Host {
         look: &mut OnLogits<'_>,
     ) -> Result<String, String>;
 
-    /// Measures what the machine can do at most, with as many threads as a subject's options say; with `large`, reading large
-    /// memory too.
+    /// Measures the machine's peaks, with the number of threads in a subject's options; with `large`, also reads of a large
+    /// memory region.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason.
     fn peaks(&self, subject: &Subject, large: bool) -> Result<Peaks, String>;
 
-    /// Makes ready to measure, again and again, what as many threads as a subject's options say read of half a GiB of memory,
-    /// in bytes a second, in a fifth of a second or less.
+    /// Prepares repeated measurements of the read bandwidth, in bytes a second: the number of threads in a subject's options
+    /// read half a GiB of memory, in a fifth of a second or less.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason.
     fn reader(&self, subject: &Subject) -> Result<Reader, String>;
 
-    /// The CPUs that a subject's threads run on; empty where the system doesn't say.
+    /// The CPUs that a subject's threads run on; empty if unknown.
     fn cpus(&self, _subject: &Subject) -> Vec<usize> {
         Vec::new()
     }

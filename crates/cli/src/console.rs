@@ -3,10 +3,10 @@
 use std::io::{self, Write as _};
 
 /// Prints to standard error, with a newline. Unlike `eprintln!` it never panics.
-#[macro_export]
 macro_rules! note {
     ($($text:tt)*) => { $crate::console::write(&format!("{}\n", format_args!($($text)*))) };
 }
+pub(crate) use note;
 
 /// Writes text to standard error, in one piece.
 pub fn write(text: &str) {

@@ -1,7 +1,7 @@
 //! [`Context`]: what every command gets, and the model store as the command line shows it.
 
+use crate::console::note;
 use crate::interrupt::{self, Graceful};
-use crate::note;
 use crate::output::Progress;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};

@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
-use crate::note;
+use crate::console::note;
 use std::fmt;
 use std::process::ExitCode;
 

@@ -100,7 +100,7 @@ where
     match otlp::layer() {
         Ok(Some(layer)) => return tracing_subscriber::layer::SubscriberExt::with(log, layer).init(),
         Ok(None) => {}
-        Err(error) => note!("warning: spans are not exported: {error:#}"),
+        Err(error) => console::note!("warning: spans are not exported: {error:#}"),
     }
     log.init();
 }

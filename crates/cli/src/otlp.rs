@@ -36,7 +36,7 @@ pub fn flush() {
     if let Some(provider) = PROVIDER.get()
         && let Err(error) = provider.shutdown()
     {
-        crate::note!("warning: the last spans were not sent: {error}");
+        crate::console::note!("warning: the last spans were not sent: {error}");
     }
 }
 

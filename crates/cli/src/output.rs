@@ -1,7 +1,7 @@
 //! Standard output (the result) and progress on standard error.
 
+use crate::console::note;
 use crate::error::OutputClosed;
-use crate::note;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::io::{self, ErrorKind, IsTerminal, Write};

@@ -7,6 +7,7 @@
 //! * [`load`]: other work on the machine, and time taken by a hypervisor;
 //! * [`heat`]: temperature and throttling;
 //! * [`usage`]: CPU time, memory and context switches of this process;
+//! * `signals`: the signals that end a process (Unix only);
 //! * [`energy`]: joules used by the processor packages (RAPL);
 //! * [`Machine`]: what the machine is, as records have it;
 //! * [`Peaks`] and [`Rate`]: what the machine can do at most.
@@ -27,3 +28,5 @@ pub mod usage;
 
 pub use machine::Machine;
 pub use peaks::{Peaks, Rate};
+#[cfg(unix)]
+pub use sys::signals;

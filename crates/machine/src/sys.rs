@@ -102,6 +102,21 @@ mod other {
     }
 }
 
+/// Signals that end a process, by number.
+#[cfg(unix)]
+pub mod signals {
+    /// `SIGKILL`: killed from outside.
+    pub const KILL: i32 = libc::SIGKILL;
+    /// `SIGSEGV`: used memory that is not its own.
+    pub const INVALID_MEMORY: i32 = libc::SIGSEGV;
+    /// `SIGBUS`: used memory that has no storage behind it, such as a mapped file that was cut short.
+    pub const BUS_ERROR: i32 = libc::SIGBUS;
+    /// `SIGILL`: ran an instruction that the processor lacks.
+    pub const ILLEGAL_INSTRUCTION: i32 = libc::SIGILL;
+    /// `SIGABRT`: ended itself on an error.
+    pub const ABORT: i32 = libc::SIGABRT;
+}
+
 #[cfg(unix)]
 mod process {
     use super::Usage;

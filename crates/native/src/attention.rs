@@ -3,8 +3,9 @@
 //! Work is cut by KV head and, within a prompt, by page; a decode step over a long context also by [`SPLIT`], so that few KV
 //! heads still keep all threads busy. The way it is cut changes no bit of the result.
 
-use crate::forward::{Rows, Run, Step, kinds};
 use crate::kv::{KvCache, KvWriter};
+use crate::rows::Rows;
+use crate::run::{Run, Step, kinds};
 use crate::weights::{Layer, Linear};
 use std::cell::RefCell;
 use std::ops::Range;

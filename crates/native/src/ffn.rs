@@ -1,6 +1,6 @@
 //! The feed-forward half of a layer: SwiGLU (`down(silu(gate(x)) · up(x))`), dense or as a mixture of experts.
 
-use crate::forward::{Run, Step};
+use crate::run::{Run, Step};
 use crate::weights::{Expert, Ffn, Layer, Matrix};
 use zonda_engine::load::{ModelSpec, Moe};
 use zonda_kernels::elementwise::{AddScaled, SiluMul};

@@ -5,10 +5,11 @@
 //! It goes layer by layer, all tokens at once: at most one layer's weights are in memory as f32, so that a model can be compared
 //! on a machine too small for its f32 form.
 
-use crate::Native;
-use crate::forward::{Buffers, Run, Step};
+use crate::buffers::Buffers;
 use crate::kv::KvCache;
+use crate::native::Native;
 use crate::rope::Angles;
+use crate::run::{Run, Step};
 use crate::weights::Loader;
 use zonda_engine::TokenId;
 use zonda_engine::forward::{BackendError, Batch, Limits, Span, Want};

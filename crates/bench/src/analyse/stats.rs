@@ -84,9 +84,9 @@ impl Ratio {
         Some(Ratio { ratio: mean.exp(), ci95, pairs: n })
     }
 
-    /// From runs that have nothing to do with each other: how `b` compares with `a`, both positive, by the means of their
-    /// logarithms. The interval is Welch's (1947): the sides may scatter differently. `None` if a side has no values or one
-    /// that isn't positive. `pairs` is 0.
+    /// From independent runs: how `b` compares with `a`, both positive, by the means of their logarithms. The interval is
+    /// Welch's (1947): the sides may have different variances. `None` if a side has no values or one that isn't positive.
+    /// `pairs` is 0.
     pub fn unpaired(a: &[f64], b: &[f64]) -> Option<Ratio> {
         let (a, b) = (Logs::of(a)?, Logs::of(b)?);
         let difference = b.mean - a.mean;
@@ -97,7 +97,7 @@ impl Ratio {
         Some(Ratio { ratio: difference.exp(), ci95, pairs: 0 })
     }
 
-    /// What it says.
+    /// The verdict on B.
     pub fn verdict(&self) -> Verdict {
         match self.ci95 {
             Some([low, high]) if low >= 1.0 - TIE && high <= 1.0 + TIE => Verdict::Tie,
@@ -114,7 +114,7 @@ fn interval(mean: f64, error: f64, freedom: f64) -> [f64; 2] {
     [(mean - half).exp(), (mean + half).exp()]
 }
 
-/// Logarithms of measurements, summed up.
+/// Mean and variance of the logarithms of measurements.
 struct Logs {
     n: usize,
     mean: f64,
@@ -139,7 +139,7 @@ fn welch_freedom(a: f64, n: usize, b: f64, m: usize) -> f64 {
     (a + b).powi(2) / (a * a / (n - 1) as f64 + b * b / (m - 1) as f64)
 }
 
-/// The probability that two sides which are the same differ by as much as these (Welch's test on the log scale); `None` if a
+/// The probability of a difference at least this large if both sides were equal (Welch's test on the log scale); `None` if a
 /// side has fewer than two values.
 pub fn unpaired_p(a: &[f64], b: &[f64]) -> Option<f64> {
     let (a, b) = (Logs::of(a)?, Logs::of(b)?);
@@ -158,13 +158,13 @@ pub fn paired_p(logs: &[f64]) -> Option<f64> {
 fn p_of(difference: f64, error: f64, freedom: f64) -> Option<f64> {
     match error > 0.0 {
         true => Some(student::two_sided(difference / error, freedom)).filter(|p| p.is_finite()),
-        // values that don't scatter at all
+        // all values are equal
         false => Some(if difference == 0.0 { 1.0 } else { 0.0 }),
     }
 }
 
-/// Which of many tests hold at 5% for all of them together (Holm, 1979): so that one in twenty comparisons of the same
-/// doesn't raise an alarm by itself.
+/// Which of several tests are significant at 5% for all of them together (Holm, 1979). Without this correction, one in
+/// twenty comparisons of equal sides would be called different.
 pub fn holm(p: &[f64]) -> Vec<bool> {
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));

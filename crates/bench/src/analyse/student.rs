@@ -1,4 +1,4 @@
-//! Student's t distribution: what the intervals and tests of means on the log scale rest on.
+//! Student's t distribution: the basis of intervals and tests of means on the log scale.
 
 /// The two-sided probability of a |t| at least this large, with `freedom` degrees of freedom (which need not be whole).
 pub fn two_sided(t: f64, freedom: f64) -> f64 {
@@ -9,7 +9,7 @@ pub fn two_sided(t: f64, freedom: f64) -> f64 {
     incomplete_beta(freedom / (freedom + t * t), freedom / 2.0, 0.5)
 }
 
-/// The t that is exceeded on both sides together with probability `alpha`: for 95% intervals, 0.05.
+/// The critical value of |t| for the two-sided probability `alpha`: 0.05 for 95% intervals.
 pub fn critical(alpha: f64, freedom: f64) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);
     while two_sided(high, freedom) > alpha {

@@ -1,9 +1,9 @@
-//! Perplexity: how well a model predicts a text, as llama.cpp's tool of that name defines it. What it costs to hold weights
-//! or a KV cache in fewer bits shows here.
+//! Perplexity: how well a model predicts a text, as llama.cpp's tool of that name defines it. It shows what quantised
+//! weights or a quantised KV cache cost.
 //!
-//! The text's tokens are cut into windows of the context's length; each begins with BOS, if the model has one in front of
-//! texts, and is read alone. The tokens of a window's second half are scored, so that each has at least half a window
-//! before it: perplexity = e^(mean of −ln p(token)).
+//! The text's tokens are cut into windows of the context's length; each begins with BOS, if the model puts one before texts,
+//! and is evaluated alone. The tokens of a window's second half are scored, so that each has at least half a window before
+//! it: perplexity = e^(mean of −ln p(token)).
 
 use serde::{Deserialize, Serialize};
 use zonda_engine::TokenId;
@@ -11,14 +11,14 @@ use zonda_engine::forward::{Backend, BackendError, Batch, Logits, Span, Want};
 use zonda_engine::sample::logprobs;
 use zonda_engine::tokenize::{Encode, TokenizeError, Tokenizer};
 
-/// Tokens of a window unless told.
+/// Tokens of a window by default.
 pub const WINDOW: usize = 512;
 /// Shortest window: BOS, a token before the scored one, and that one.
 pub const SHORTEST: usize = 4;
 /// Rows of logits that a forward call fills: bounds their memory.
 const ROWS: usize = 256;
 
-/// Why a text's perplexity can't be told.
+/// Why a text's perplexity can't be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum PerplexityError {
     /// The text can't be tokenised.
@@ -46,12 +46,12 @@ pub enum PerplexityError {
         /// The position in it.
         position: usize,
     },
-    /// Whoever looked at the logits refused them.
+    /// The caller's `look` refused the logits.
     #[error("{0}")]
     Refused(String),
 }
 
-/// What a text comes to.
+/// The perplexity of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Perplexity {
     /// e^(mean of −ln p) over the scored tokens.
@@ -69,8 +69,8 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Tokenises a text, special tokens' names in it being text, and cuts it into windows of `length` tokens, at most `most`
-    /// of them. What is left over at the end is not looked at.
+    /// Tokenises a text, in which names of special tokens are plain text, and cuts it into windows of `length` tokens, at
+    /// most `most` of them. An incomplete window at the end is left out.
     ///
     /// # Errors
     /// If the text is shorter than a window, or a window too short to score anything.
@@ -101,13 +101,13 @@ impl Windows {
         &self.windows
     }
 
-    /// The first positions whose logits are scored; each window's last predicts nothing that is known.
+    /// The first position of a window whose logits are scored. The last position is not scored: its next token is unknown.
     pub fn first_scored(&self) -> usize {
         self.windows[0].len() / 2
     }
 
-    /// Reads every window in slot 0 of a backend. `look` sees the logits of every scored position, `[vocab]`, in order;
-    /// `follow` hears after each window how many are done, and what the text comes to so far.
+    /// Reads every window in slot 0 of a backend. `look` gets the logits of every scored position, `[vocab]`, in order;
+    /// `follow` gets the number of finished windows, and the perplexity so far, after each window.
     ///
     /// # Errors
     /// If the backend fails, logits are not finite, or `look` refuses them.
@@ -126,7 +126,7 @@ impl Windows {
             let mut start = 0;
             while start + 1 < window.len() {
                 let scored = start >= first;
-                // the last token is there to be predicted only
+                // the last token is only predicted
                 let end = if scored { window.len() - 1 } else { first };
                 let end = end.min(start + if scored { ROWS.min(most) } else { most });
                 let want = if scored { Want::All } else { Want::None };

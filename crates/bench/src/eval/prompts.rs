@@ -1,5 +1,5 @@
-//! The token sequences on which backends are compared, and how a backend is walked through them: a prompt in batches,
-//! then an answer token by token, as when it is used; every position's logits are looked at.
+//! The token sequences on which backends are compared, and how a backend evaluates them: a prompt in batches, then an answer
+//! token by token, as in normal use. The caller gets the logits of every position.
 
 use crate::rng::Rng;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use zonda_engine::{Prompt, RequestError, TextProcessor, TokenId};
 
 /// Prompt tokens in one forward call: bounds the memory for their logits.
 const CHUNK: usize = 64;
-/// Prompt tokens of a prompt for a model without tokenizer.
+/// Tokens of a random prompt, for a model without a tokenizer.
 const RANDOM_TOKENS: usize = 64;
 
 /// The project's own requests, in order.
@@ -30,7 +30,7 @@ pub enum WalkError<E> {
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// Whoever looked at the logits refused them.
+    /// The caller's `look` refused the logits.
     #[error("{0}")]
     Refused(E),
 }
@@ -50,8 +50,8 @@ struct Conversation {
 }
 
 impl EvalPrompt {
-    /// All prompts there are, for a model: conversations in its chat template, or as plain text where it has none, or
-    /// random ids below `vocab` where it has no tokenizer.
+    /// All prompts for a model: conversations in its chat template, or as plain text where it has none, or random ids below
+    /// `vocab` where it has no tokenizer.
     ///
     /// # Errors
     /// If templating or tokenising fails.
@@ -71,7 +71,7 @@ impl EvalPrompt {
     }
 
     /// The first prompts, of at most `positions` tokens in all; the last `answer` tokens of each are its answer, which a
-    /// backend reads token by token. For comparing backends with logits that were computed of all positions at once.
+    /// backend reads token by token. For comparing backends with logits that were computed for all positions at once.
     ///
     /// # Errors
     /// As [`EvalPrompt::all`].
@@ -104,16 +104,16 @@ impl EvalPrompt {
         self.prompt.len() + self.answer.len()
     }
 
-    /// True for a prompt without tokens, which there is none of.
+    /// True for a prompt without tokens; prompts of this crate have some.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Runs the prompt in slot 0 of a backend and hands the logits of every position to `look`, in order, `[vocab]`
-    /// each. With `extend`, the answer is generated greedily first: at most so many tokens, until one of `ends`.
+    /// Runs the prompt in slot 0 of a backend and passes the logits of every position to `look`, in order, `[vocab]` each.
+    /// With `extend`, the answer is generated greedily first: at most so many tokens, until one of `ends`.
     ///
     /// # Errors
-    /// What the backend or `look` says.
+    /// The errors of the backend and of `look`.
     pub fn walk<E>(
         &mut self,
         backend: &mut dyn Backend,

@@ -5,7 +5,7 @@ use super::logits_file::{FileComparison, LogitsWriter};
 use super::perplexity::{Perplexity, WINDOW, Windows};
 use crate::host::Host;
 use crate::record::comparison::LogitsSummary;
-use crate::record::quality::QualityText;
+use crate::record::config::QualityText;
 use crate::record::subject::Subject;
 use serde::{Deserialize, Serialize};
 use std::fs::File;

@@ -1,8 +1,9 @@
 //! The equivalence gate: before anything is timed, each backend is compared with the highest-precision form of the same
-//! weights, on identical token ids. Who is out of bounds is measured and shown, and not ranked.
+//! weights, on identical token ids. A backend outside its bounds is measured and shown, but not ranked.
 //!
-//! The form is the file's own weights as f32 with f32 activations, keys and values, so what is judged is a backend's
-//! arithmetic, not what quantising the file cost. Only `--quantize`, which changes the weights at load, has that in it.
+//! The form is the file's own weights as f32 with f32 activations, keys and values, so the gate judges a backend's
+//! arithmetic, not the loss from quantising the file. With `--quantize`, which changes the weights at load, the distance
+//! includes that loss.
 
 use crate::eval::bounds::{bound, broken, positions};
 use crate::eval::reference::{CompareSpec, ReferenceSpec};
@@ -19,13 +20,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use zonda_engine::forward::BackendInfo;
 
-/// Part of the key of kept comparisons; raised when what is compared changes.
+/// Part of the key of cached comparisons; raised when what is compared changes.
 const VERSION: u32 = 2;
 
-/// Compares every subject that is not synthetic; one whose comparison is kept from an earlier experiment is not run.
+/// Compares every subject that is not synthetic, unless an earlier experiment cached the comparison.
 ///
 /// # Errors
-/// If the person interrupts, or no process can be started.
+/// If the user interrupts, or no process can be started.
 pub(crate) fn run(
     plan: &Plan,
     launcher: &Launcher,
@@ -68,7 +69,7 @@ impl Gate<'_> {
         &self.plan.config().subjects[i]
     }
 
-    /// The file in which a subject's comparison is kept; `None` if it can't be told apart from others.
+    /// The file in which a subject's comparison is cached; `None` without a cache or the program's checksum.
     fn kept_at(&self, i: usize, program: Option<&str>) -> Option<PathBuf> {
         let folder = self.plan.config().gate_cache.as_ref()?;
         let s = self.subject(i);
@@ -162,17 +163,17 @@ impl Gate<'_> {
         Ok(())
     }
 
-    /// One question to a process of its own.
+    /// Sends one command to a new process.
     fn ask(&mut self, i: usize, question: &ToChild) -> Result<FromChild, ChildError> {
         self.progress.update(Update::Comparing(&self.plan.config().subjects[i]));
         ask(self.launcher, question, self.plan.timeout(), self.progress)
     }
 }
 
-/// Starts a process, asks it one thing, and ends it.
+/// Starts a process, sends it one command, and ends it.
 ///
 /// # Errors
-/// What keeps the answer from coming; a program that can't be started counts as one that died.
+/// If there is no answer. A program that can't be started counts as died.
 pub(crate) fn ask(
     launcher: &Launcher,
     question: &ToChild,
@@ -187,14 +188,14 @@ pub(crate) fn ask(
     Ok(answer)
 }
 
-/// A comparison that was kept. Its bounds are today's.
+/// Reads a cached comparison and judges it again by its bounds.
 fn read(path: &Path, subject: usize) -> Option<GateResult> {
     let kept: GateResult = serde_json::from_str(&fs::read_to_string(path).ok()?).ok()?;
     let why = broken(&kept.found?, &kept.bound);
     Some(GateResult { subject, within: Some(why.is_empty()), why, earlier: true, ..kept })
 }
 
-/// Keeps a comparison; one that can't be kept is made again.
+/// Caches a comparison. If that fails, the next experiment compares again.
 fn write(path: &Path, agreed: &GateResult) {
     let kept = serde_json::to_vec(agreed).map_err(std::io::Error::other).and_then(|json| {
         fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;

@@ -1,8 +1,8 @@
-//! The plan of an experiment: who runs what, in which order, how often.
+//! The plan of an experiment: which subjects run what, in which order, how often.
 //!
-//! Runs come in blocks. A block measures every subject (a backend with a model) on every piece of work once, in an
-//! order drawn anew for each block from the recorded seed. A slow drift of the machine (heat, another tenant) then
-//! falls on all subjects alike instead of on whichever came last.
+//! Runs come in blocks. A block measures every subject (a backend with a model) on every piece of work once, in an order
+//! drawn anew for each block from the recorded seed. A slow drift of the machine (heat, another tenant) then affects all
+//! subjects alike, not only the one that ran last.
 
 use crate::error::BenchError;
 use crate::record::config::{BenchConfig, Runs, Scenario, Work};
@@ -57,7 +57,7 @@ impl Plan {
     /// Checks a configuration.
     ///
     /// # Errors
-    /// If nothing would be measured, something would be measured twice, or a number is absurd.
+    /// If nothing would be measured, something would be measured twice, or a number is out of range.
     pub fn new(config: BenchConfig) -> Result<Plan, BenchError> {
         let refuse = |why: String| Err(BenchError::Plan(why));
         if config.subjects.is_empty() {
@@ -117,7 +117,7 @@ impl Plan {
         trials
     }
 
-    /// The longest silence a child is allowed.
+    /// The longest time that a child may send nothing.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.config.timeout_s)
     }

@@ -1,4 +1,5 @@
-//! One child process, seen from the parent: started, asked, watched, stopped. Whatever happens to it is a sentence.
+//! A child process as its parent handles it: started, sent commands, watched, stopped. Every failure is described in one
+//! sentence.
 
 use crate::experiment::protocol;
 use crate::experiment::protocol::{FrameError, FromChild, ToChild};
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a waiting parent looks whether it was interrupted.
+/// How often a waiting parent checks for an interrupt.
 const GLANCE: Duration = Duration::from_millis(100);
 /// How long a child may take to end after it was told to, or after it closed its pipe.
 const GRACE: Duration = Duration::from_secs(10);
@@ -33,10 +34,10 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// This very program with the subcommand `__bench-child`.
+    /// This program with the subcommand `__bench-child`.
     ///
     /// # Errors
-    /// If the system won't say which program this is.
+    /// If the path of the running program is unknown.
     pub fn current_exe() -> std::io::Result<Launcher> {
         Ok(Launcher {
             program: std::env::current_exe()?,
@@ -49,16 +50,16 @@ impl Launcher {
 /// Why a child gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
-    /// It ended; how.
+    /// It ended; the text says how.
     #[error("{0}")]
     Died(String),
-    /// It said nothing for too long and was stopped.
+    /// It sent nothing for too long and was stopped.
     #[error("no sign of life for {} s (timeout); the process was stopped", .0.as_secs())]
     TimedOut(Duration),
-    /// What it said isn't the protocol; it was stopped.
+    /// Its messages do not follow the protocol; it was stopped.
     #[error("the child process does not keep to the protocol: {0}")]
     Protocol(String),
-    /// The person interrupted; it was stopped.
+    /// The user interrupted; it was stopped.
     #[error("interrupted")]
     Interrupted,
 }
@@ -74,7 +75,7 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts a child. Its greeting is still to come: [`ChildProcess::greet`].
+    /// Starts a child. Call [`ChildProcess::greet`] next.
     ///
     /// # Errors
     /// If the program can't be started.
@@ -104,7 +105,7 @@ impl ChildProcess {
         Ok(ChildProcess { child, stdin, frames, errors, oom_kills })
     }
 
-    /// Waits for the child's greeting and checks that it speaks the same protocol.
+    /// Waits for the child's greeting and checks that it uses the same version of the protocol.
     ///
     /// # Errors
     /// As [`ChildProcess::ask`].
@@ -119,10 +120,10 @@ impl ChildProcess {
         }
     }
 
-    /// Sends a command and waits for its answer. A child that says nothing for `timeout` is stopped.
+    /// Sends a command and waits for its answer. A child that sends nothing for `timeout` is stopped.
     ///
     /// # Errors
-    /// Whatever keeps the answer from coming. The child is gone then.
+    /// If there is no answer. The child has ended then.
     pub fn ask(
         &mut self,
         command: &ToChild,
@@ -138,7 +139,7 @@ impl ChildProcess {
         self.next(timeout, watch)
     }
 
-    /// Tells the child to end and sees that it does.
+    /// Tells the child to end, and stops it if it doesn't.
     pub fn quit(mut self) {
         let _ = protocol::write(&mut self.stdin, &ToChild::Quit);
         match self.wait(GRACE) {
@@ -178,7 +179,7 @@ impl ChildProcess {
         }
     }
 
-    /// How a child ended that closed its pipe unasked.
+    /// How a child ended that closed its pipe unexpectedly.
     fn last_words(&mut self) -> String {
         let how = match self.wait(GRACE) {
             Some(status) => describe(status, oom_kills() > self.oom_kills),
@@ -190,7 +191,7 @@ impl ChildProcess {
         }
     }
 
-    /// Waits for the end; kills after `grace` and gives `None`.
+    /// Waits until the child ends; kills it after `grace` and returns `None`.
     fn wait(&mut self, grace: Duration) -> Option<ExitStatus> {
         let began = Instant::now();
         while began.elapsed() < grace {
@@ -218,11 +219,11 @@ impl Drop for ChildProcess {
     }
 }
 
-/// What a waiting parent listens to and tells.
+/// Callbacks of a waiting parent.
 pub trait Watch {
-    /// Has the person asked to stop?
+    /// True if the user has interrupted.
     fn interrupted(&self) -> bool;
-    /// So many tokens of the running request have arrived.
+    /// Called with the number of tokens of the running request that have arrived.
     fn tokens(&mut self, tokens: usize);
 }
 
@@ -246,7 +247,7 @@ impl Errors {
                 let text = String::from_utf8_lossy(&line).trim().to_owned();
                 line.clear();
                 tracing::debug!(target: "zonda_bench::child", "{text}");
-                // Rust's panic message is followed by a hint on backtraces, which is no reason.
+                // Rust's panic message is followed by a hint on backtraces, which is not the reason.
                 if text.is_empty() || text.starts_with("note: ") {
                     continue;
                 }
@@ -260,14 +261,14 @@ impl Errors {
         Errors { lines, ended }
     }
 
-    /// The last line that says something. Waits a moment for the pipe to run dry.
+    /// The last line that is not blank and not a note. Waits up to a second for the pipe to close.
     fn last(&self) -> Option<String> {
         let _ = self.ended.recv_timeout(Duration::from_secs(1));
         self.lines.lock().unwrap_or_else(|e| e.into_inner()).back().cloned()
     }
 }
 
-/// How many processes the kernel has killed for want of memory; `None` where it doesn't tell.
+/// How many processes the kernel has killed for lack of memory; `None` if unknown.
 fn oom_kills() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/vmstat").ok()?;
     text.lines().find_map(|l| l.strip_prefix("oom_kill ")?.trim().parse().ok())
@@ -276,17 +277,18 @@ fn oom_kills() -> Option<u64> {
 #[cfg(unix)]
 fn describe(status: ExitStatus, out_of_memory: bool) -> String {
     use std::os::unix::process::ExitStatusExt;
+    use zonda_machine::signals;
     match (status.signal(), status.code()) {
-        (Some(libc::SIGKILL), _) if out_of_memory => "out of memory: the kernel killed the process".into(),
-        (Some(libc::SIGKILL), _) => "the process was killed from outside (signal 9)".into(),
-        (Some(libc::SIGSEGV), _) => "the process crashed (signal 11, invalid memory access)".into(),
-        (Some(libc::SIGBUS), _) => {
+        (Some(signals::KILL), _) if out_of_memory => "out of memory: the kernel killed the process".into(),
+        (Some(signals::KILL), _) => "the process was killed from outside (signal 9)".into(),
+        (Some(signals::INVALID_MEMORY), _) => "the process crashed (signal 11, invalid memory access)".into(),
+        (Some(signals::BUS_ERROR), _) => {
             "the process crashed (signal 7, bus error; a mapped file that was cut short does this)".into()
         }
-        (Some(libc::SIGILL), _) => {
+        (Some(signals::ILLEGAL_INSTRUCTION), _) => {
             "the process crashed (signal 4, an instruction this processor lacks)".into()
         }
-        (Some(libc::SIGABRT), _) => "the process aborted (signal 6)".into(),
+        (Some(signals::ABORT), _) => "the process aborted (signal 6)".into(),
         (Some(signal), _) => format!("the process was ended by signal {signal}"),
         (None, Some(0)) => "the process ended before it answered".into(),
         (None, code) => format!("the process ended with exit code {}", code.unwrap_or(-1)),

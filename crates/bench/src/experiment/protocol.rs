@@ -1,7 +1,7 @@
-//! What parent and child say to each other: JSON messages in length-prefixed frames over the child's stdin and stdout.
+//! The messages between parent and child: JSON in length-prefixed frames over the child's stdin and stdout.
 //!
-//! A frame is a little-endian `u32` length and that many bytes of JSON. The child speaks first ([`FromChild::Hello`]);
-//! after that every command of the parent is answered, in order. [`FromChild::Progress`] may come in between.
+//! A frame is a little-endian `u32` length and that many bytes of JSON. The child sends first ([`FromChild::Hello`]); after
+//! that every command of the parent is answered, in order. [`FromChild::Progress`] may come in between.
 
 use crate::eval::perplexity::Perplexity;
 use crate::eval::prompts::EvalPrompt;
@@ -22,7 +22,7 @@ pub const VERSION: u32 = 4;
 /// Longest frame, in bytes. A run of a million tokens fits.
 pub const MAX_FRAME: usize = 64 << 20;
 
-/// What the parent asks.
+/// Commands of the parent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToChild {
@@ -30,23 +30,23 @@ pub enum ToChild {
     Open(ChildSpec),
     /// Run one request; answered by [`FromChild::Done`] or [`FromChild::Failed`].
     Run(RunSpec),
-    /// Measure what the machine can do at most; answered by [`FromChild::Peaks`] or [`FromChild::Failed`].
+    /// Measure the machine's peaks; answered by [`FromChild::Peaks`] or [`FromChild::Failed`].
     Peaks {
-        /// With this one's threads.
+        /// Its options give the number of threads.
         subject: Subject,
-        /// Reading large memory too.
+        /// Also measure reads of a large memory region.
         large: bool,
     },
-    /// Measure what is read of memory now, with as many threads as this subject's; answered by [`FromChild::Read`] or
-    /// [`FromChild::Failed`]. The process keeps the memory for the next time.
+    /// Measure the read bandwidth now, with this subject's number of threads; answered by [`FromChild::Read`] or
+    /// [`FromChild::Failed`]. The process keeps the memory for the next measurement.
     Read(Subject),
     /// Compute the exact logits of a subject's weights; answered by [`FromChild::Reference`] or [`FromChild::Failed`].
     Reference(ReferenceSpec),
-    /// Compare a backend with them; answered by [`FromChild::Compared`] or [`FromChild::Failed`].
+    /// Compare a backend with those logits; answered by [`FromChild::Compared`] or [`FromChild::Failed`].
     Compare(CompareSpec),
     /// Compute exact logits of a text; answered by [`FromChild::QualityReference`] or [`FromChild::Failed`].
     QualityReference(QualitySpec),
-    /// Read a text with a backend; answered by [`FromChild::Quality`] or [`FromChild::Failed`].
+    /// Measure a backend's quality on a text; answered by [`FromChild::Quality`] or [`FromChild::Failed`].
     Quality(QualitySpec),
     /// End the process.
     Quit,
@@ -57,7 +57,7 @@ pub enum ToChild {
 pub struct RunSpec {
     /// What to do.
     pub work: Work,
-    /// Most tokens to generate; less than the work's own in a warm-up.
+    /// Most tokens to generate; fewer than the work's own in a warm-up.
     pub max_tokens: usize,
     /// The model may stop by itself.
     pub natural: bool,
@@ -67,18 +67,18 @@ pub struct RunSpec {
     pub seed: u64,
 }
 
-/// What the child says.
+/// Messages of the child.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromChild {
-    /// The child is there.
+    /// The child has started.
     Hello {
         /// Its [`VERSION`].
         protocol: u32,
     },
     /// The engine is open.
     Opened(Box<LoadReport>),
-    /// So many tokens have arrived; sent about twice a second while a request runs.
+    /// Tokens have arrived; sent about twice a second while a request runs.
     Progress {
         /// Tokens so far.
         tokens: usize,
@@ -87,23 +87,23 @@ pub enum FromChild {
     Done(Box<RunReport>),
     /// The machine's peaks.
     Peaks(Box<Peaks>),
-    /// What all threads read of memory just now.
+    /// The read bandwidth of all threads together, measured just now.
     Read {
-        /// Bytes.
+        /// Bytes a second.
         bytes_per_s: f64,
     },
     /// The exact logits are in the file.
     Reference {
         /// What the highest-precision form is.
         form: String,
-        /// The tokens they are of: a prompt that is read in batches, and an answer that is read token by token.
+        /// The tokens that were read: each prompt in batches, each answer token by token.
         prompts: Vec<EvalPrompt>,
     },
-    /// A backend was compared with them.
+    /// A backend was compared with those logits.
     Compared {
-        /// How it came off.
+        /// The distances found.
         found: Box<LogitsSummary>,
-        /// What it is.
+        /// The backend.
         backend: Box<BackendInfo>,
     },
     /// The exact logits of the text's first windows are in the file.
@@ -111,16 +111,16 @@ pub enum FromChild {
         /// What the highest-precision form is.
         form: String,
     },
-    /// A backend has read the text.
+    /// A backend's quality on the text.
     Quality {
         /// How well it predicted it.
         found: Perplexity,
         /// How far from exact logits; `None` if there were none.
         compared: Option<Box<LogitsSummary>>,
     },
-    /// The engine could not be opened, or the request could not be run, and this is why. The child goes on.
+    /// The engine could not be opened, or the request could not be run. The child continues.
     Failed {
-        /// One sentence.
+        /// The reason, in one sentence.
         why: String,
     },
 }
@@ -134,10 +134,10 @@ pub enum FrameError {
     /// The other side closed the pipe within a frame, or the system failed.
     #[error("a frame broke off: {0}")]
     Io(#[from] std::io::Error),
-    /// A length that can't be: the stream is not made of frames.
+    /// The length is too large: the stream is not made of frames.
     #[error("a frame of {0} bytes; at most {MAX_FRAME} are allowed")]
     TooLong(usize),
-    /// A frame that isn't the message expected.
+    /// The frame does not hold the expected message.
     #[error("a frame is not a message of protocol version {VERSION}: {0}")]
     Message(#[from] serde_json::Error),
 }
@@ -150,7 +150,7 @@ pub fn write(to: &mut impl Write, message: &impl Serialize) -> Result<(), FrameE
     let body = serde_json::to_vec(message)?;
     let length = u32::try_from(body.len()).ok().filter(|&n| n as usize <= MAX_FRAME);
     let length = length.ok_or(FrameError::TooLong(body.len()))?;
-    // One write for the whole frame, so that a frame never stands half written while the process computes.
+    // One write for the whole frame, so that no frame is half written while the process computes.
     let mut frame = Vec::with_capacity(body.len() + 4);
     frame.extend_from_slice(&length.to_le_bytes());
     frame.extend_from_slice(&body);
@@ -158,7 +158,7 @@ pub fn write(to: &mut impl Write, message: &impl Serialize) -> Result<(), FrameE
     Ok(to.flush()?)
 }
 
-/// Reads one message. Allocates no more than has really arrived.
+/// Reads one message. Allocates no more than has arrived.
 ///
 /// # Errors
 /// [`FrameError::Closed`] at the end of the stream; otherwise what is wrong with the frame.

@@ -1,4 +1,4 @@
-//! Threads that send requests in time.
+//! The threads that send requests on time.
 
 use super::plan::{Arrivals, End, LoadPlan, MOST_AT_ONCE};
 use super::request::{Asked, Outcome, Refusal, Transport, ask};
@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How often a wait looks whether it is over.
+/// How often a waiting thread checks whether it should stop.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What a load gave.
+/// The results of a load.
 #[derive(Clone, Debug)]
 pub struct Driven {
     /// All requests, in the order in which they were due.
@@ -18,7 +18,7 @@ pub struct Driven {
     pub started: SystemTime,
     /// From the beginning to the last answer's end.
     pub wall: Duration,
-    /// The user ended it.
+    /// The user interrupted it.
     pub partial: bool,
 }
 
@@ -44,7 +44,7 @@ impl Shared<'_> {
         self.note(ask(self.transport, self.plan, index, self.began, due, self.stop));
     }
 
-    /// Whether request `index` is still to be sent at `at` from the beginning.
+    /// True if request `index`, due `at` after the beginning, should still be sent.
     fn wanted(&self, index: usize, at: Duration) -> bool {
         let within = match self.plan.end {
             End::Requests(n) => index < n,
@@ -54,7 +54,7 @@ impl Shared<'_> {
     }
 }
 
-/// Puts the load on the server and waits for all answers. `stop` ends it early.
+/// Sends all requests and waits for their answers. `stop` ends it early; `progress` gets the number of answered requests.
 pub fn run(
     plan: &LoadPlan,
     transport: &dyn Transport,
@@ -118,7 +118,7 @@ fn open(shared: &Shared<'_>, rate: f64) {
     });
 }
 
-/// A request for which there was no thread: the server is far behind.
+/// A request that was not sent because too many others were waiting for their answers.
 fn unsent(index: usize, at: Duration, due: Instant) -> Asked {
     let why = format!("not sent: {MOST_AT_ONCE} requests were waiting for their answers");
     Asked {

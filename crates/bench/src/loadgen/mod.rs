@@ -1,17 +1,17 @@
-//! Load on a server of OpenAI's API: requests that arrive at random times (open loop) or one after another from so many
-//! clients (closed loop), each answer with the time of every delivery.
+//! Load generation for a server with the OpenAI API. Requests arrive at random times (open loop), or each client sends its
+//! next request after the answer to the last one (closed loop). The time of every delivery is recorded.
 //!
-//! * [`plan`]: what is asked, when, of whom;
-//! * [`request`]: one streamed answer, from the request's time to the last delivery;
-//! * [`drive`]: threads that send in time;
+//! * [`plan`]: which requests are sent, when, and to which server;
+//! * [`request`]: one request and its streamed answer;
+//! * [`drive`]: the threads that send requests on time;
 //! * [`report`]: percentiles, rates, goodput; the files.
 //!
-//! HTTP itself is the caller's: a [`Transport`] sends a body and gives the answer's bytes. Times are taken where a
-//! delivery arrives, so every figure is `http`: it holds the network and the server's queue, and is never mixed with
-//! figures taken in the process.
+//! The caller brings the HTTP client: a [`Transport`] posts a body and returns the bytes of the answer. Times are taken when
+//! a delivery arrives at the client. So every figure is marked `http`: it includes the network and the server's queue, and
+//! is never mixed with figures measured inside a process.
 //!
-//! In the open loop a request's clock starts when it was **due**, not when a thread came to send it: a client that falls
-//! behind would otherwise hide the very delays that it measures.
+//! In the open loop a request's clock starts when the request was **due**, not when a thread sent it. Otherwise a client
+//! that falls behind would hide the delays that it measures.
 
 pub mod drive;
 pub mod plan;

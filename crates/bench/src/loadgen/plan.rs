@@ -1,10 +1,10 @@
-//! What is asked of a server: how requests arrive, how long they are, what counts as good.
+//! The plan of a load: how requests arrive, how long prompts and answers are, which latencies count as good.
 
 use crate::rng::Rng;
 use serde::Serialize;
 use std::time::Duration;
 
-/// The endpoint that is asked.
+/// The endpoint that requests are sent to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Api {
@@ -29,29 +29,29 @@ impl Api {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(tag = "loop", rename_all = "snake_case")]
 pub enum Arrivals {
-    /// At random times, as a Poisson process, whether or not earlier ones were answered.
+    /// At random times (a Poisson process), whether or not earlier requests were answered.
     Open {
         /// Requests per second on average.
         rate: f64,
     },
-    /// From so many clients, each of which asks again once it is answered.
+    /// From a fixed number of clients. Each sends its next request after the answer to the last one.
     Closed {
         /// Clients.
         concurrency: usize,
     },
 }
 
-/// When no more requests are sent. Those that run are waited for.
+/// When sending ends. Requests in progress are waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
-    /// After so many.
+    /// After this many requests.
     Requests(usize),
-    /// After so long.
+    /// After this time.
     Duration(Duration),
 }
 
-/// What an answer has to keep to for goodput; without a bound, every complete answer is good.
+/// The latency bounds that an answer must meet to count as goodput. Without bounds, every complete answer counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct LatencyBounds {
     /// Longest time to the first token, in ms.
@@ -65,7 +65,7 @@ pub struct LatencyBounds {
 pub struct LoadPlan {
     /// The server, for the record.
     pub url: String,
-    /// The model that is asked for, if one is named.
+    /// The model's name in requests, if given.
     pub model: Option<String>,
     /// The endpoint.
     pub api: Api,
@@ -73,47 +73,47 @@ pub struct LoadPlan {
     pub arrivals: Arrivals,
     /// When the last one is sent.
     pub end: End,
-    /// Words of each prompt, which tokenizers of English make about as many tokens of; the server's count is recorded.
+    /// Words of each prompt. A tokenizer makes about one token of each; the server's count is recorded.
     pub prompt_tokens: usize,
-    /// Of these, words at the beginning that all prompts have in common.
+    /// How many of these words, at the beginning, are the same in all prompts.
     pub shared_tokens: usize,
     /// Tokens of each answer.
     pub max_tokens: usize,
-    /// Answers may end by themselves; otherwise `ignore_eos` asks for their full length.
+    /// The model may end its answers; otherwise requests set `ignore_eos`, so that answers have their full length.
     pub natural: bool,
-    /// What is good.
+    /// The bounds for goodput.
     pub bounds: LatencyBounds,
-    /// Decides arrivals and prompts.
+    /// Seed of arrival times and prompts.
     pub seed: u64,
 }
 
-/// Why a load makes no sense.
+/// Why a plan is invalid.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PlanError {
-    /// A rate that is none.
+    /// The rate is out of range.
     #[error("the rate: expected requests per second, above 0 and at most 10000, found {0}")]
     Rate(f64),
-    /// A count that is none.
+    /// A count is out of range.
     #[error("{what}: expected {expected}, found {found}")]
     Count {
-        /// Of what.
+        /// What is counted.
         what: &'static str,
-        /// What it has to be.
+        /// The valid range.
         expected: &'static str,
-        /// What it is.
+        /// The given value.
         found: usize,
     },
-    /// A bound that is none.
+    /// A latency bound is not a positive number.
     #[error("the bound on {what}: expected milliseconds above 0, found {found}")]
     Bound {
-        /// On what.
+        /// The latency that it bounds.
         what: &'static str,
-        /// What it is.
+        /// The given value.
         found: f64,
     },
 }
 
-/// Most clients, and most requests at once in the open loop: each has a thread.
+/// The most clients, and the most concurrent requests in the open loop: each has a thread.
 pub const MOST_AT_ONCE: usize = 1024;
 
 const ARRIVAL: u64 = 1;
@@ -164,7 +164,7 @@ impl LoadPlan {
         Ok(())
     }
 
-    /// When requests are due in the open loop, from the beginning on: gaps are exponential with mean 1 / `rate`.
+    /// Due times of requests in the open loop, from the beginning: gaps are exponentially distributed with mean 1 / `rate`.
     pub fn due(&self, rate: f64) -> impl Iterator<Item = Duration> + use<> {
         let mut rng = Rng::new(self.seed, ARRIVAL);
         let mut at = 0.0;
@@ -176,7 +176,7 @@ impl LoadPlan {
         })
     }
 
-    /// The prompt of request `index`: words that no other request has, after those that all have.
+    /// The prompt of request `index`: the shared words, then words of its own.
     pub fn prompt(&self, index: usize) -> String {
         let mut shared = Rng::new(self.seed, SHARED);
         let mut own = Rng::new(self.seed.wrapping_add(index as u64), PROMPT);

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Longest line of a stream, in bytes: more is no event of this API.
+/// Longest line of a stream, in bytes. Longer lines are not events of this API.
 const MAX_LINE: u64 = 8 << 20;
 
 /// Why a server gave no answer.
@@ -14,52 +14,52 @@ const MAX_LINE: u64 = 8 << 20;
 pub struct Refusal {
     /// The HTTP status, if there was one.
     pub status: Option<u16>,
-    /// What it said, or what went wrong on the way.
+    /// The server's message, or the transport error.
     pub why: String,
 }
 
 /// Sends requests. Used from many threads.
 pub trait Transport: Sync {
-    /// Posts a JSON body; gives the body of an answer with status 200, as it comes.
+    /// Posts a JSON body; returns the streamed body of an answer with status 200.
     ///
     /// # Errors
-    /// If there is no such answer.
+    /// If the request fails or has another status.
     fn post(&self, path: &str, body: &str) -> Result<Box<dyn Read + Send>, Refusal>;
 }
 
 /// How one request went.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// All of its answer came.
+    /// The whole answer arrived.
     Complete,
-    /// It was refused, or its answer broke off.
+    /// The request was refused, or its answer was cut off.
     Failed(Refusal),
-    /// The user ended the measurement meanwhile.
+    /// The user interrupted the measurement.
     Interrupted,
 }
 
-/// One request and what came of it. Times are in ms; those within an answer from the time at which it was due.
+/// One request and its result. Times are in ms; those of the answer count from when the request was due.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
-    /// Its place among all.
+    /// Its number, from 0.
     pub index: usize,
     /// When it was due, from the beginning of the load.
     pub due_ms: f64,
     /// How long after that it was sent: the client's own delay.
     pub late_ms: f64,
-    /// When each delivery of text came.
+    /// When each delivery of text arrived.
     pub deliveries_ms: Vec<f64>,
     /// When its answer ended.
     pub end_ms: f64,
-    /// Prompt tokens, as the server counts.
+    /// Prompt tokens, by the server's count.
     pub prompt_tokens: Option<usize>,
-    /// Of them, those that its cache held.
+    /// Prompt tokens that came from the server's cache.
     pub cached_tokens: Option<usize>,
-    /// Generated tokens, as the server counts.
+    /// Generated tokens, by the server's count.
     pub generated: Option<usize>,
     /// Why the answer ended.
     pub finish_reason: Option<String>,
-    /// How it went.
+    /// How it ended.
     pub outcome: Outcome,
 }
 
@@ -86,7 +86,7 @@ impl Asked {
     }
 }
 
-/// Sends request `index`, which was due at `due`, and follows its answer.
+/// Sends request `index`, which was due at `due`, and reads its answer.
 pub fn ask(
     transport: &dyn Transport,
     plan: &LoadPlan,
@@ -158,11 +158,11 @@ fn follow(
     }
 }
 
-/// Text, the reason of the end, token counts.
+/// Records an event: when its text arrived, the finish reason, token counts.
 fn note(asked: &mut Asked, api: Api, event: &Value, now: f64) {
     let choice = &event["choices"][0];
     let texts = match api {
-        // Models that think say that first, under names that servers differ in.
+        // Reasoning models send their reasoning first; servers differ in the name of its field.
         Api::Chat => ["content", "reasoning_content", "reasoning"].map(|name| &choice["delta"][name]),
         Api::Completions => [&choice["text"], &Value::Null, &Value::Null],
     };

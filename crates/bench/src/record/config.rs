@@ -1,6 +1,5 @@
 //! What an experiment measures and how, as recorded.
 
-use super::quality::QualityText;
 use super::subject::Subject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -90,6 +89,21 @@ impl Runs {
             Runs::UntilCi { max, .. } => max,
         }
     }
+}
+
+/// Which text, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QualityText {
+    /// The file, UTF-8.
+    pub path: PathBuf,
+    /// Its SHA-256: figures of different texts can't be compared.
+    pub sha256: String,
+    /// Tokens of a window.
+    pub window: usize,
+    /// At most so many windows.
+    pub windows: usize,
+    /// The first so many are compared with exact logits too.
+    pub compared: usize,
 }
 
 /// Everything that decides what is measured and how. Recorded as it is.

@@ -18,12 +18,12 @@ pub mod usage;
 pub mod warning;
 
 pub use comparison::{GateResult, LogitsBounds, LogitsSummary};
-pub use config::{BenchConfig, Runs, Scenario, Work};
+pub use config::{BenchConfig, QualityText, Runs, Scenario, Work};
 pub use figure::figure;
 pub use model_cost::{Arithmetic, ModelCost};
 pub use peaks::{LARGE, Peaks, Rate, Roofline};
 pub use process::{LoadReport, Process, RunReport, WarmUp};
-pub use quality::{Quality, QualityText};
+pub use quality::Quality;
 pub use results::{Hashed, ModelFile, ModelFiles, Program, Record, SCHEMA_VERSION};
 pub use row::{Row, Status};
 pub use statistic::{Ratio, Stats, TIE, Verdict};

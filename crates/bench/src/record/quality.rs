@@ -5,22 +5,6 @@ use super::figure::figure;
 use super::subject::SubjectName;
 use super::warning::Warning;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
-
-/// Which text, and how much of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct QualityText {
-    /// The file, UTF-8.
-    pub path: PathBuf,
-    /// Its SHA-256: figures of different texts can't be compared.
-    pub sha256: String,
-    /// Tokens of a window.
-    pub window: usize,
-    /// At most so many windows.
-    pub windows: usize,
-    /// The first so many are compared with exact logits too.
-    pub compared: usize,
-}
 
 /// What a subject's predictions of the text are worth.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]

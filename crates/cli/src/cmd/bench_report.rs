@@ -1,8 +1,8 @@
 //! `zonda bench report`: the reports of a recorded result, made anew.
 
-use crate::Context;
 use crate::args::JsonArg;
 use crate::cmd::bench_compare::read;
+use crate::context::Context;
 use crate::output;
 use clap::Args;
 use serde_json::json;

@@ -1,9 +1,10 @@
 //! `zonda bench serve`: load on any server of OpenAI's API. The load is in `zonda-bench`; this reads the flags and sends.
 
 use crate::args::JsonArg;
+use crate::console::note;
+use crate::context::Context;
 use crate::error::{Advice as _, Interrupted, Usage, advised};
-use crate::note;
-use crate::{Context, interrupt, output};
+use crate::{interrupt, output};
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};

@@ -2,9 +2,10 @@
 
 use super::generate::{Figures, Session, advise_if_too_long, request};
 use crate::args::{BackendArgs, ModelArg, SamplingArgs, ShiftArgs, SpeculateArgs, token_limit};
+use crate::console::note;
+use crate::context::Context;
 use crate::error::Advice as _;
-use crate::note;
-use crate::{Context, output};
+use crate::output;
 use anyhow::Context as _;
 use clap::Args;
 use rustyline::DefaultEditor;

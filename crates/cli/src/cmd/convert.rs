@@ -1,10 +1,11 @@
 //! `zonda convert`: GGUF ↔ SafeTensors folder, and either to a folder that MLX runs quantised.
 
 use crate::args::JsonArg;
+use crate::console::note;
+use crate::context::Context;
 use crate::error::Usage;
-use crate::note;
+use crate::interrupt;
 use crate::output::{self, Progress};
-use crate::{Context, interrupt};
 use clap::Args;
 use serde_json::json;
 use std::ffi::OsString;

@@ -1,8 +1,9 @@
 //! `zonda detokenize`: token ids to text.
 
 use crate::args::{JsonArg, ModelArg, token_ids};
+use crate::context::Context;
 use crate::error::{Usage, advised};
-use crate::{Context, output};
+use crate::output;
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! `zonda doctor`: what this machine is and can do at most, and which backends could use it.
 
-use crate::Context;
 use crate::args::JsonArg;
+use crate::context::Context;
 use crate::error::Usage;
 use crate::output::{self, Spinner, human_bytes};
 use anyhow::Context as _;

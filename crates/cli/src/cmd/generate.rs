@@ -1,9 +1,11 @@
 //! What `run` and `chat` share: opening a model, streaming an answer, its statistics.
 
 use crate::args::{ModelArg, ShiftArgs, SpeculateArgs};
+use crate::console::note;
+use crate::context::Context;
 use crate::error::{Advice as _, Usage, advised};
+use crate::interrupt;
 use crate::output::Spinner;
-use crate::{Context, interrupt, note};
 use std::cell::Cell;
 use std::io::IsTerminal as _;
 use std::path::Path;

@@ -1,9 +1,10 @@
 //! `zonda inspect`: shows a model file without running it.
 
 use crate::args::JsonArg;
+use crate::context::Context;
 use crate::error::Usage;
+use crate::output;
 use crate::output::human_bytes;
-use crate::{Context, output};
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 use std::ffi::OsString;

@@ -1,7 +1,8 @@
 //! `zonda list`: the models that are on this machine.
 
 use crate::args::JsonArg;
-use crate::{Context, output};
+use crate::context::Context;
+use crate::output;
 use clap::Args;
 use serde_json::json;
 

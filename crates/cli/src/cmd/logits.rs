@@ -1,9 +1,10 @@
 //! `zonda logits`: the logits of every position of a token sequence, for comparing implementations.
 
 use crate::args::{BackendArgs, JsonArg, ModelArg, token_ids};
+use crate::context::Context;
 use crate::error::Advice as _;
+use crate::npy;
 use crate::output::{self, Progress, Spinner};
-use crate::{Context, npy};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;

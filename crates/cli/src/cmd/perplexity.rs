@@ -1,7 +1,7 @@
 //! `zonda perplexity`: how well a model predicts a text. The figure is `zonda_bench::eval::perplexity`'s.
 
-use crate::Context;
 use crate::args::{BackendArgs, JsonArg, ModelArg};
+use crate::context::Context;
 use crate::error::{Advice as _, Usage, advised};
 use crate::output::{self, Progress, Spinner};
 use anyhow::Context as _;

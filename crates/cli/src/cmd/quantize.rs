@@ -1,9 +1,10 @@
 //! `zonda quantize`: quantises a model's matrices, into a GGUF file.
 
 use crate::args::JsonArg;
+use crate::context::Context;
 use crate::error::{Advice as _, Usage};
+use crate::interrupt;
 use crate::output::{self, Progress};
-use crate::{Context, interrupt};
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde_json::{Value, json};

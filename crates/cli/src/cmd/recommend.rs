@@ -2,18 +2,19 @@
 //! loaded.
 
 mod check;
+mod choice;
 mod rank;
 mod subject;
 mod text;
 
-use crate::Context;
 use crate::args::JsonArg;
+use crate::context::Context;
 use crate::error::{Advice as _, Usage, advised};
 use crate::output::{self, Spinner};
 use anyhow::Context as _;
+use choice::Choice;
 use clap::Args;
 use rank::rank;
-use serde::Serialize;
 use serde_json::json;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -23,8 +24,8 @@ use subject::{Subject, Way};
 use text::text;
 use zonda::BackendKind;
 use zonda_bench::Record;
-use zonda_bench::analyse::predict::past::{Basis, Measured, MeasuredQuality, PROMPT, Past};
-use zonda_bench::analyse::predict::{Efficiency, Form, QUALITY};
+use zonda_bench::analyse::predict::past::{PROMPT, Past};
+use zonda_bench::analyse::predict::{Form, QUALITY};
 use zonda_bench::machine::Machine;
 use zonda_bench::record::{LARGE, Peaks, Roofline};
 use zonda_engine::load::ModelSpec;
@@ -61,36 +62,6 @@ pub struct Recommend {
     check: Option<PathBuf>,
     #[command(flatten)]
     json: JsonArg,
-}
-
-/// A way to run a model.
-#[derive(Serialize)]
-struct Choice {
-    model: String,
-    backend: &'static str,
-    format: String,
-    quant: String,
-    weights: String,
-    context: usize,
-    weights_bytes: u64,
-    kv_bytes: u64,
-    memory_bytes: u64,
-    fits: bool,
-    /// Why it doesn't fit.
-    why: Option<String>,
-    prefill_tps: Option<f64>,
-    decode_tps: Option<f64>,
-    /// Of the machine's limits, that the prediction rests on, and where they come from.
-    shares: Option<Efficiency>,
-    basis: Option<Basis>,
-    measured: Option<Measured>,
-    /// Where a record has it.
-    quality: Option<MeasuredQuality>,
-    /// Whether the model is here in a form that can be run so.
-    ready: bool,
-    needs: Option<String>,
-    command: String,
-    recommended: bool,
 }
 
 impl Recommend {

@@ -1,8 +1,9 @@
 //! `zonda rm`: deletes models from the store.
 
 use crate::args::JsonArg;
+use crate::context::Context;
 use crate::error::Usage;
-use crate::{Context, output};
+use crate::output;
 use clap::Args;
 use serde_json::json;
 use zonda::store::ModelName;

@@ -2,9 +2,10 @@
 
 use super::generate::{Figures, Session, advise_if_too_long, request};
 use crate::args::{BackendArgs, JsonArg, ModelArg, SamplingArgs, ShiftArgs, SpeculateArgs, token_limit};
+use crate::console::note;
+use crate::context::Context;
 use crate::error::{Interrupted, Usage};
-use crate::note;
-use crate::{Context, output};
+use crate::output;
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;

@@ -1,8 +1,9 @@
 //! `zonda serve`: the flags of the HTTP server, which is the crate `zonda-server`.
 
 use crate::args::{JsonArg, OpenArgs, ShiftArgs, SpeculateArgs};
+use crate::context::Context;
 use crate::error::{Advice as _, Interrupted, Usage};
-use crate::{Context, interrupt, output};
+use crate::{interrupt, output};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;

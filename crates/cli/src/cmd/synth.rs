@@ -1,9 +1,10 @@
 //! `zonda synth`: models with random weights in the shapes of real ones.
 
 use crate::args::JsonArg;
+use crate::context::Context;
 use crate::error::Usage;
+use crate::interrupt;
 use crate::output::{self, Progress};
-use crate::{Context, interrupt};
 use clap::Args;
 use serde_json::json;
 use std::num::NonZeroUsize;

@@ -1,8 +1,9 @@
 //! `zonda tokenize`: text to token ids and pieces.
 
 use crate::args::{JsonArg, ModelArg};
+use crate::context::Context;
 use crate::error::{Usage, advised};
-use crate::{Context, output};
+use crate::output;
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;

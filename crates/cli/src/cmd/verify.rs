@@ -1,9 +1,9 @@
 //! `zonda verify`: checks a model's files, and compares backends with each other. `zonda_bench::eval::verify` does the work;
 //! this file chooses the backends and prints the result.
 
-use crate::Context;
 use crate::args::{JsonArg, ModelArg, OpenArgs};
 use crate::cmd::bench_child::Child;
+use crate::context::Context;
 use crate::error::{Usage, advised};
 use crate::output::{self, Spinner};
 use clap::Args;

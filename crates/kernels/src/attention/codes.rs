@@ -4,7 +4,7 @@
 //! of the ends, whichever gives the smaller error. Even steps of the same number leave a quarter more error. Heads are
 //! nearly normal once [`super::Hadamard`] has mixed them.
 
-use super::form::BLOCK;
+use super::layout::BLOCK;
 use crate::simd::{LANES, Simd};
 use half::f16;
 

@@ -7,14 +7,11 @@
 //!         block's first and second 16 values; scales as for bytes
 //! ```
 
-use super::PAGE;
 use super::codes::TABLE;
+use super::layout::{BLOCK, PAGE, halves_bytes, scale_at};
 use crate::simd::{LANES, Op, Simd};
 use half::f16;
 use std::marker::PhantomData;
-
-/// Values of a head that share a scale where they are bytes, as in GGUF's Q8_0.
-pub(super) const BLOCK: usize = 32;
 
 /// What keys and values are stored as.
 pub(super) trait Entry: Copy {
@@ -258,17 +255,6 @@ impl Form for Halves {
     fn code_bytes(head_dim: usize) -> usize {
         halves_bytes(head_dim)
     }
-}
-
-/// Bytes of the codes in a page of [`Halves`].
-pub(super) const fn halves_bytes(head_dim: usize) -> usize {
-    (head_dim + head_dim.div_ceil(BLOCK) * PAGE) * LANES
-}
-
-/// Where in a page whose codes take `codes` bytes the scale of a block and position stands, of keys (0) or values (1); with
-/// `of` 2 and the rest 0, where they end.
-pub(super) const fn scale_at(codes: usize, head_dim: usize, of: usize, block: usize, at: usize) -> usize {
-    codes + ((of * head_dim.div_ceil(BLOCK) + block) * PAGE + at) * size_of::<f16>()
 }
 
 /// Makes of a page one with entries of four bytes, as [`Whole`] lays them out, with the scales left as they are: what is

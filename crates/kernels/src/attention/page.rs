@@ -1,7 +1,8 @@
 //! The inner loops: a tile of queries against one page of keys and values.
 
-use super::form::{BLOCK, Form};
-use super::{PAGE, Query};
+use super::form::Form;
+use super::layout::{BLOCK, PAGE};
+use super::query::Query;
 use crate::simd::{LANES, Op, Simd};
 use std::marker::PhantomData;
 use std::ops::Range;

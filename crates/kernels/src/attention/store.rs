@@ -1,8 +1,9 @@
 //! Writing keys and values into pages.
 
 use super::codes::encode;
-use super::form::{BLOCK, Element, Form, Halves, halves_bytes, scale_at};
-use super::{KvType, PAGE};
+use super::form::{Element, Form, Halves};
+use super::kv_type::KvType;
+use super::layout::{BLOCK, PAGE, halves_bytes, scale_at};
 use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
 use half::f16;

@@ -1,8 +1,8 @@
 //! The K types: each sub-block's scale (and minimum) is searched for, rounded to its few bits, and the codes are
 //! taken from what the rounded scales really stand for.
 
+use super::scale::{inverse, scale_or_nan, weights};
 use super::search::{affine, nearest, symmetric};
-use super::{inverse, scale_or_nan, weights};
 use crate::blocks::*;
 
 /// `d·q − m` per sub-block with integer scales and minima: what Q2_K, Q4_K and Q5_K have in common.

@@ -12,6 +12,7 @@
 //! (beyond about 5·10⁵ for 4-bit types) give an infinite scale.
 
 mod k;
+mod scale;
 mod search;
 mod simple;
 
@@ -68,21 +69,4 @@ fn each<B: Block, const N: usize>(
         let counts = |w: &&[f32; N]| w.iter().sum::<f32>() > 0.0;
         out.extend_from_slice(bytemuck::bytes_of(&f(x, w.filter(counts))));
     }
-}
-
-/// How much errors count in a block of values whose columns have an importance. The larger ones count more besides: the
-/// importance is an estimate from some text, and they matter more where it is wrong. ggml's formula.
-fn weights<const N: usize>(x: &[f32; N], importance: &[f32; N]) -> [f32; N] {
-    let square = x.iter().map(|v| v * v).sum::<f32>() / N as f32;
-    std::array::from_fn(|i| importance[i] * (square + x[i] * x[i]).sqrt())
-}
-
-/// The scale to store for a block: `d`, or NaN if a value is not finite.
-fn scale_or_nan(d: f32, x: &[f32]) -> f32 {
-    if x.iter().all(|v| v.is_finite()) { d } else { f32::NAN }
-}
-
-/// `1 / d`, or 0 for 0.
-fn inverse(d: f32) -> f32 {
-    if d == 0.0 { 0.0 } else { 1.0 / d }
 }

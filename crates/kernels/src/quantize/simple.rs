@@ -1,7 +1,7 @@
 //! The blocks of 32 with one scale: ggml's reference formulas, or the best scale for weighted errors.
 
+use super::scale::{inverse, scale_or_nan, weights};
 use super::search::{affine, nearest, symmetric};
-use super::{inverse, scale_or_nan, weights};
 use crate::blocks::*;
 
 /// The value of largest magnitude, the first of equals.

@@ -1,4 +1,4 @@
-//! A record held against what was predicted of it: cell by cell, by the built-in shares alone and by other records.
+//! Compares a record with its predictions, cell by cell: those from the built-in shares alone, and those from other records.
 
 use crate::analyse::predict::efficiency::{Efficiency, Speed};
 use crate::analyse::predict::past::{ErrorSpread, Errors, Past, Recorded, RecordedCell};
@@ -6,7 +6,7 @@ use crate::record::results::Record;
 use crate::record::subject::SubjectName;
 use serde::Serialize;
 
-/// What was predicted of a record.
+/// The predictions for a record, and their errors.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Check {
     /// Cells that ran on the processor, in the record's order.
@@ -37,7 +37,7 @@ pub struct CheckedCell {
     pub runs: usize,
     /// What all threads read of memory around its runs, in bytes a second; `None` if the record doesn't have it.
     pub read_bytes_per_s: Option<f64>,
-    /// Prefill; `None` where the prompt is too short to say anything.
+    /// Prefill; `None` if the prompt is too short for a rate.
     pub prefill: Option<CheckedRate>,
     /// Decode, likewise.
     pub decode: Option<CheckedRate>,
@@ -64,7 +64,7 @@ pub struct PredictedRate {
 }
 
 impl Check {
-    /// Holds a record against the built-in shares and against `others`, among which it may be itself.
+    /// Compares a record with predictions from the built-in shares and from `others`, which may include the record itself.
     pub fn of(record: Record, others: impl IntoIterator<Item = (String, Record)>) -> Check {
         let it = |r: &Record| (&r.started, &r.finished) == (&record.started, &record.finished);
         let others: Vec<_> = others.into_iter().filter(|(_, r)| !it(r)).collect();

@@ -1,8 +1,8 @@
-//! Sizes of a model that the time beside products and reading depends on.
+//! Sizes of a model that determine the time outside of matrix products and reading weights.
 
 use zonda_engine::load::ModelSpec;
 
-/// A model's sizes that times beside products and reading go by.
+/// Sizes of a model that determine the time outside of matrix products and reading weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dims {
     /// Layers.

@@ -1,13 +1,13 @@
-//! What a model will do on this machine before it has run here: tokens a second and memory, from the machine's peaks
-//! and from how much of them a backend reached with weights of that type.
+//! Predictions for a model that has not run on this machine yet: tokens a second and memory, from the machine's peaks and
+//! the shares of them that a backend reached with weights of the same type.
 //!
-//! A token of prefill takes `operations / (peak × e)` for the weights' products, and what is not a product: a time a value
-//! for norms and activations, and attention over the tokens before it. A generated token takes `bytes / rate` for
-//! reading the weights, a time a layer for starting its threads, and reading the keys and values before it. The rate is `e`
-//! of what the cores would read if none hindered another, and no more than they read together: a backend that keeps its
-//! cores computing half the time is as fast where others use the same memory, until what is left of it is less than that.
-//! [`known`] has these times, and shares `e` with where they were measured; [`past`] takes the shares from records of the
-//! machine at hand instead, wherever it has some.
+//! A prompt token takes `operations / (peak × e)` for the matrix products, a time per value for norms and activations, and
+//! the time of attention over the tokens before it. A generated token takes `bytes / rate` for reading the weights, a time
+//! per layer for starting threads, and the time of reading the keys and values before it. The rate is `e` times what the
+//! cores would read without contention, and at most what they read together. So a backend whose cores compute half of the
+//! time keeps its speed while other programs use the memory, until less bandwidth is left than it needs. [`known`] has these
+//! times, and shares `e` with where they were measured; [`past`] takes the shares from records of the machine at hand
+//! instead, wherever it has some.
 
 pub mod built_in;
 pub mod check;

@@ -1,5 +1,5 @@
-//! What records of this machine say: the shares of its peaks that backends reached, what was measured of a form in
-//! speed and quality, and how far predictions were off.
+//! Records of this machine: the shares of its peaks that backends reached, the measured speed and quality of a form, and the
+//! errors of predictions.
 
 use crate::analyse::predict::built_in;
 use crate::analyse::predict::built_in::Costs;
@@ -18,7 +18,7 @@ use crate::record::statistic::Stats;
 use crate::record::summary::Cell;
 use serde::Serialize;
 
-/// Fewest prompt tokens, and generated tokens, of a cell that says something about a rate: shorter ones measure starting.
+/// Fewest prompt tokens, and generated tokens, of a cell that is used for a rate: shorter ones mostly measure the start.
 const FEWEST_PROMPT: usize = 64;
 const FEWEST_GENERATED: usize = 16;
 /// The prompt that figures are shown for, as in llama-bench's pp512.
@@ -64,7 +64,7 @@ pub struct Basis {
     pub decode: Source,
 }
 
-/// What a record has of a form, and what would have been predicted of the same cells without that record, under its
+/// What a record measured for a form, and what would have been predicted for the same cells without that record, from its
 /// peaks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Measured {
@@ -78,7 +78,7 @@ pub struct Measured {
     pub record: String,
 }
 
-/// What a form's predictions of a text were worth, in the newest record that measured that of the model.
+/// The quality of a form on a text, from the newest record that measured it for the model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MeasuredQuality {
     /// Perplexity.
@@ -113,8 +113,8 @@ impl MeasuredRate {
     }
 }
 
-/// How far predictions were off: |predicted ÷ measured − 1| over the records' cells, each predicted without the record that
-/// it is of.
+/// The errors of predictions: |predicted ÷ measured − 1| over the records' cells, each predicted without the record that it
+/// is of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Errors {
     /// Of prefill.
@@ -145,7 +145,7 @@ impl ErrorSpread {
 }
 
 impl Past {
-    /// Keeps the records that were measured on `machine` by an optimised build; each comes with a name to be called by.
+    /// Keeps the records that were measured on `machine` by an optimised build; each has a name for display.
     pub fn of(machine: &Machine, records: impl IntoIterator<Item = (String, Record)>) -> Past {
         let mut records: Vec<_> = records
             .into_iter()
@@ -161,12 +161,12 @@ impl Past {
         self.records.len()
     }
 
-    /// Whether there is none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// The peaks of the newest record that has them: what a busy machine can't measure now.
+    /// The peaks of the newest record that has them: a busy machine can't measure them now.
     pub fn peaks(&self) -> Option<Peaks> {
         self.records.iter().find_map(|r| r.peaks.clone())
     }

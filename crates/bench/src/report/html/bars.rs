@@ -1,6 +1,6 @@
 //! Bars as text and boxes, so that they are read on a phone and by a screen reader: ranking, throughput, memory.
 
-use super::{card, colour, escape, note_of, swatch};
+use super::elements::{card, colour, escape, list, note_of, swatch};
 use crate::record::figure;
 use crate::record::results::Record;
 use crate::record::statistic::Stats;
@@ -71,7 +71,7 @@ pub fn ranking(record: &Record) -> String {
         })
         .collect();
     if !unranked.is_empty() {
-        out.push_str(&card(&format!("<h3 class=\"bad\">Not ranked</h3>{}", super::list(&unranked))));
+        out.push_str(&card(&format!("<h3 class=\"bad\">Not ranked</h3>{}", list(&unranked))));
     }
     out
 }
@@ -113,7 +113,7 @@ pub fn throughput(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
         let failed = if failed.is_empty() {
             String::new()
         } else {
-            format!("<div class=\"note bad\">{}</div>", super::list(&failed))
+            format!("<div class=\"note bad\">{}</div>", list(&failed))
         };
         let _ = write!(
             cards,

@@ -1,7 +1,7 @@
 //! The report's plots: distributions of gaps, time lines, roofline.
 
+use super::elements::{colour, legend};
 use super::svg::{Axis, Plot, WIDTH};
-use super::{colour, legend};
 use crate::analyse::stats::quantile;
 use crate::record::figure;
 use crate::record::peaks::{Peaks, Rate};

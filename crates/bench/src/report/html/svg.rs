@@ -1,7 +1,7 @@
 //! A small drawing board: axes, marks and paths as SVG whose colours are the page's CSS variables, so that dark mode and
 //! print apply to plots too.
 
-use super::escape;
+use super::elements::escape;
 use crate::record::figure;
 use std::fmt::Write;
 

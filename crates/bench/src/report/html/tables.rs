@@ -1,6 +1,6 @@
 //! The report's tables: figures per backend, agreement, and every run, which sorts by any column.
 
-use super::{card, escape, swatch};
+use super::elements::{card, escape, note_of, swatch};
 use crate::record::figure;
 use crate::record::results::Record;
 use crate::record::row::{Row, Status};
@@ -107,7 +107,7 @@ fn one(record: &Record, s: &SubjectFigures<'_>) -> String {
         .collect();
         kind.join(", ")
     }));
-    out.push_str(&super::note_of(&facts.join(" · ")));
+    out.push_str(&note_of(&facts.join(" · ")));
     out
 }
 
@@ -155,7 +155,7 @@ pub fn agreement(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     out.push_str("</tbody></table></div>");
     let note = "Compared before timing, on the same token ids, with the file's own weights computed exactly. Positions whose best \
                 two tokens are nearly as probable are left out of “where decided”.";
-    card(&format!("{out}{}", super::note_of(note)))
+    card(&format!("{out}{}", note_of(note)))
 }
 
 /// How well each subject predicts a text.
@@ -187,7 +187,7 @@ pub fn quality(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
         text.path.file_name().unwrap_or_default().to_string_lossy(),
         text.window
     );
-    card(&format!("{out}{}", super::note_of(&note)))
+    card(&format!("{out}{}", note_of(&note)))
 }
 
 /// Every run in the order they followed one another.

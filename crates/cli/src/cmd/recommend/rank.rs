@@ -1,6 +1,6 @@
 //! The order of choices, and which is recommended: speed, and quality where it is worth speed.
 
-use super::Choice;
+use super::choice::Choice;
 use zonda_bench::analyse::predict::quality;
 use zonda_bench::analyse::recommend::ALIKE;
 

@@ -1,6 +1,6 @@
 //! The answer as a table and sentences.
 
-use super::Choice;
+use super::choice::Choice;
 use super::rank::{MOST_LOSS, WORTH};
 use crate::output::human_bytes;
 use std::fmt::Write as _;

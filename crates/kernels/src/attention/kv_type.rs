@@ -1,0 +1,53 @@
+//! [`KvType`]: how a page stores keys and values, and the bytes that takes.
+
+use super::layout::{PAGE, halves_bytes, scale_at};
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvType {
+    /// Two bytes a value.
+    F16,
+    /// Four bytes a value.
+    F32,
+    /// A byte a value and an `f16` scale per 32 of a head's values, as in GGUF's Q8_0.
+    Q8_0,
+    /// Half a byte a value and an `f16` scale per 32 of a head's values, as many bits as GGUF's Q4_0. Keys and values are
+    /// rotated: see [`KvType::rotated`].
+    Q4_0,
+}
+
+impl KvType {
+    /// All of them.
+    pub const ALL: [KvType; 4] = [KvType::F16, KvType::F32, KvType::Q8_0, KvType::Q4_0];
+
+    /// The name, as the command line takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KvType::F16 => "f16",
+            KvType::F32 => "f32",
+            KvType::Q8_0 => "q8_0",
+            KvType::Q4_0 => "q4_0",
+        }
+    }
+
+    /// The type with this name.
+    pub fn named(name: &str) -> Option<KvType> {
+        KvType::ALL.into_iter().find(|kv| kv.name() == name)
+    }
+
+    /// Bytes of one page of one KV head: keys, then values, then scales if there are any.
+    pub const fn page_bytes(self, head_dim: usize) -> usize {
+        match self {
+            KvType::F16 => 2 * PAGE * head_dim * 2,
+            KvType::F32 => 2 * PAGE * head_dim * 4,
+            KvType::Q8_0 => scale_at(2 * PAGE * head_dim, head_dim, 2, 0, 0),
+            KvType::Q4_0 => scale_at(halves_bytes(head_dim), head_dim, 2, 0, 0),
+        }
+    }
+
+    /// Queries, keys and values must be rotated by [`Hadamard`](super::Hadamard) before they come here, and outputs rotated back: values that are
+    /// rounded so much must have no outliers.
+    pub const fn rotated(self) -> bool {
+        matches!(self, KvType::Q4_0)
+    }
+}
