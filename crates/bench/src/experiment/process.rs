@@ -57,7 +57,7 @@ pub enum ChildError {
     #[error("no sign of life for {} s (timeout); the process was stopped", .0.as_secs())]
     TimedOut(Duration),
     /// Its messages do not follow the protocol; it was stopped.
-    #[error("the child process does not keep to the protocol: {0}")]
+    #[error("the child process does not follow the protocol: {0}")]
     Protocol(String),
     /// The user interrupted; it was stopped.
     #[error("interrupted")]

@@ -4,7 +4,8 @@
 //! * [`plan`]: which requests are sent, when, and to which server;
 //! * [`request`]: one request and its streamed answer;
 //! * [`drive`]: the threads that send requests on time;
-//! * [`report`]: percentiles, rates, goodput; the files.
+//! * [`figures`]: percentiles, rates, goodput;
+//! * [`report`]: text and files.
 //!
 //! The caller brings the HTTP client: a [`Transport`] posts a body and returns the bytes of the answer. Times are taken when
 //! a delivery arrives at the client. So every figure is marked `http`: it includes the network and the server's queue, and
@@ -14,6 +15,7 @@
 //! that falls behind would hide the delays that it measures.
 
 pub mod drive;
+pub mod figures;
 pub mod plan;
 pub mod report;
 pub mod request;

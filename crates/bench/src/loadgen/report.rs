@@ -1,13 +1,12 @@
-//! What a load says: percentiles, rates, goodput, failures by reason; as text and as the bench's files.
+//! The report of a load: as text, and as `results.csv` and `results.json`.
 
 use super::drive::Driven;
+use super::figures::{Row, Spread, Summary, row, summary};
 use super::plan::{Arrivals, LatencyBounds, LoadPlan};
 use super::request::{Asked, Outcome};
 use crate::BenchError;
-use crate::analyse::stats::quantile;
 use crate::report::csv::COLUMNS;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -15,129 +14,24 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 /// Version of the JSON's shape.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// Columns of `results.csv` after those that all of the bench's files have.
+/// Columns of `results.csv` after those of all the bench's files.
 const MORE_COLUMNS: [&str; 7] =
     ["measured_at", "due_ms", "late_ms", "cached_tokens", "itl_p50_ms", "itl_p99_ms", "good"];
 
-/// How values are spread, in their unit.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Spread {
-    /// How many there are.
-    pub n: usize,
-    /// Their mean.
-    pub mean: f64,
-    /// The median.
-    pub p50: f64,
-    /// The 90th percentile.
-    pub p90: f64,
-    /// The 99th percentile.
-    pub p99: f64,
-    /// The largest.
-    pub max: f64,
-}
-
-impl Spread {
-    /// `None` if there are no values.
-    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
-        let mut sorted: Vec<f64> = values.into_iter().collect();
-        sorted.sort_by(f64::total_cmp);
-        let max = *sorted.last()?;
-        let at = |q| quantile(&sorted, q);
-        let mean = sorted.iter().sum::<f64>() / sorted.len() as f64;
-        Some(Spread { n: sorted.len(), mean, p50: at(0.5), p90: at(0.9), p99: at(0.99), max })
-    }
-}
-
-/// All requests together.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Summary {
-    /// Requests that were sent, or were to be.
-    pub requests: usize,
-    /// Those whose whole answer came.
-    pub complete: usize,
-    /// Those that failed, by reason.
-    pub failures: BTreeMap<String, usize>,
-    /// From the beginning to the end of the last answer, in seconds.
-    pub wall_s: f64,
-    /// Complete answers per second.
-    pub requests_per_s: f64,
-    /// Generated tokens of complete answers, as the server counts; `None` if it does not say.
-    pub generated: Option<usize>,
-    /// Those per second.
-    pub tokens_per_s: Option<f64>,
-    /// Prompt tokens of complete answers, and those that the server's cache held.
-    pub prompt_tokens: Option<usize>,
-    /// Of these, those that the server's cache held.
-    pub cached_tokens: Option<usize>,
-    /// Time to the first token, in ms.
-    pub ttft_ms: Option<Spread>,
-    /// Gaps between deliveries, in ms.
-    pub itl_ms: Option<Spread>,
-    /// Time per token after the first, one value an answer, in ms.
-    pub tpt_ms: Option<Spread>,
-    /// Time to the last token, in ms.
-    pub total_ms: Option<Spread>,
-    /// Complete answers within the bounds.
-    pub good: usize,
-    /// Those per second.
-    pub goodput_per_s: f64,
-    /// How late the client itself was, in ms.
-    pub late_ms: Option<Spread>,
-}
-
-/// A row of `results.json`: one request.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
-    /// Its place among all, from 1.
-    pub order: usize,
-    /// Always `http`.
-    pub measured_at: &'static str,
-    /// `ok`, or what went wrong.
-    pub status: String,
-    /// The HTTP status, where the request failed with one.
-    pub http_status: Option<u16>,
-    /// When it was due, from the beginning, in ms. All other times are from then.
-    pub due_ms: f64,
-    /// When it was sent.
-    pub late_ms: f64,
-    /// The first delivery.
-    pub ttft_ms: Option<f64>,
-    /// (last − first) / (tokens − 1).
-    pub tpt_ms: Option<f64>,
-    /// The last delivery.
-    pub total_ms: Option<f64>,
-    /// Generated tokens per second of that.
-    pub throughput: Option<f64>,
-    /// Gaps between deliveries: 50th, 90th and 99th percentile.
-    pub itl_ms: Option<[f64; 3]>,
-    /// Prompt tokens.
-    pub prompt_tokens: Option<usize>,
-    /// Those that the cache held.
-    pub cached_tokens: Option<usize>,
-    /// Generated tokens.
-    pub generated: Option<usize>,
-    /// Why the answer ended.
-    pub finish_reason: Option<String>,
-    /// Complete and within the bounds.
-    pub good: bool,
-    /// When each delivery came.
-    pub deliveries_ms: Vec<f64>,
-}
-
-/// The whole of it: `results.json`.
+/// The report: `results.json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LoadgenReport {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// `serve`: apart from the records of `zonda bench`.
+    /// `serve`, unlike the records of `zonda bench`.
     pub kind: &'static str,
     /// Always `http`.
     pub measured_at: &'static str,
     /// When it began, RFC 3339, UTC.
     pub started: String,
-    /// The user ended it.
+    /// The user interrupted it.
     pub partial: bool,
-    /// What was asked.
+    /// The plan.
     pub config: LoadPlan,
     /// All requests together.
     pub summary: Summary,
@@ -146,7 +40,7 @@ pub struct LoadgenReport {
 }
 
 impl LoadgenReport {
-    /// What the requests say.
+    /// Computes the figures of a finished load.
     pub fn new(config: LoadPlan, driven: &Driven) -> LoadgenReport {
         let asked: Vec<&Asked> = driven.asked.iter().filter(|a| a.outcome != Outcome::Interrupted).collect();
         let rows: Vec<Row> = asked.iter().map(|a| row(a, &config.bounds)).collect();
@@ -162,7 +56,7 @@ impl LoadgenReport {
         }
     }
 
-    /// Writes `results.csv` and `results.json` into a folder, which is made if it isn't there; gives their paths.
+    /// Writes `results.csv` and `results.json` into a folder, which is made if needed; returns their paths.
     ///
     /// # Errors
     /// If the folder or a file can't be written.
@@ -182,7 +76,7 @@ impl LoadgenReport {
         Ok(written)
     }
 
-    /// A line per request: the bench's columns, then what only a load has. What doesn't exist is an empty cell.
+    /// A line per request: the bench's columns, then those of a load. Missing values are empty cells.
     ///
     /// # Errors
     /// Never for a report in memory; the writer's type asks for it.
@@ -222,7 +116,7 @@ impl LoadgenReport {
             "itl_p50_ms" => figure(row.itl_ms.map(|i| i[0])),
             "itl_p99_ms" => figure(row.itl_ms.map(|i| i[2])),
             "good" => row.good.to_string(),
-            // The backend, its weights and its memory are the server's secret.
+            // the client doesn't know the server's backend, weights and memory
             _ => String::new(),
         }
     }
@@ -302,79 +196,12 @@ fn bounds(bounds: &LatencyBounds) -> String {
     if all.is_empty() { "complete (no bounds given)".to_owned() } else { format!("with {}", all.join(", ")) }
 }
 
-fn row(asked: &Asked, bounds: &LatencyBounds) -> Row {
-    let complete = asked.outcome == Outcome::Complete;
-    let gaps = Spread::of(asked.gaps_ms());
-    let kept = |bound: Option<f64>, value: Option<f64>| bound.is_none_or(|b| value.is_none_or(|v| v <= b));
-    let good = complete && kept(bounds.ttft_ms, asked.ttft_ms()) && kept(bounds.itl_ms, gaps.map(|g| g.p99));
-    let only = |value: Option<f64>| value.filter(|_| complete);
-    let rate = |tokens: usize| asked.total_ms().filter(|t| *t > 0.0).map(|t| tokens as f64 / t * 1e3);
-    let (status, http_status) = match &asked.outcome {
-        Outcome::Failed(refusal) => (format!("failed: {}", refusal.why), refusal.status),
-        _ => ("ok".to_owned(), None),
-    };
-    Row {
-        order: asked.index + 1,
-        measured_at: "http",
-        status,
-        http_status,
-        due_ms: asked.due_ms,
-        late_ms: asked.late_ms,
-        ttft_ms: only(asked.ttft_ms()),
-        tpt_ms: only(asked.tpt_ms()),
-        total_ms: only(asked.total_ms()),
-        throughput: only(asked.generated.and_then(rate)),
-        itl_ms: gaps.filter(|_| complete).map(|g| [g.p50, g.p90, g.p99]),
-        prompt_tokens: asked.prompt_tokens,
-        cached_tokens: asked.cached_tokens,
-        generated: asked.generated,
-        finish_reason: asked.finish_reason.clone(),
-        good,
-        deliveries_ms: asked.deliveries_ms.clone(),
-    }
-}
-
-fn summary(asked: &[&Asked], rows: &[Row], wall_s: f64) -> Summary {
-    let complete: Vec<&Asked> = asked.iter().copied().filter(|a| a.outcome == Outcome::Complete).collect();
-    let mut failures = BTreeMap::new();
-    for asked in asked {
-        if let Outcome::Failed(refusal) = &asked.outcome {
-            let status = refusal.status.filter(|s| *s != 200).map(|s| format!("{s}: ")).unwrap_or_default();
-            *failures.entry(format!("{status}{}", refusal.why)).or_default() += 1;
-        }
-    }
-    // A count that one answer lacks says nothing of all.
-    let total = |of: fn(&Asked) -> Option<usize>| {
-        complete.iter().map(|a| of(a)).sum::<Option<usize>>().filter(|_| !complete.is_empty())
-    };
-    let per_s = |n: usize| if wall_s > 0.0 { n as f64 / wall_s } else { 0.0 };
-    let generated = total(|a| a.generated);
-    let good = rows.iter().filter(|r| r.good).count();
-    Summary {
-        requests: asked.len(),
-        complete: complete.len(),
-        failures,
-        wall_s,
-        requests_per_s: per_s(complete.len()),
-        generated,
-        tokens_per_s: generated.map(per_s),
-        prompt_tokens: total(|a| a.prompt_tokens),
-        cached_tokens: total(|a| a.cached_tokens),
-        ttft_ms: Spread::of(complete.iter().filter_map(|a| a.ttft_ms())),
-        itl_ms: Spread::of(complete.iter().flat_map(|a| a.gaps_ms())),
-        tpt_ms: Spread::of(complete.iter().filter_map(|a| a.tpt_ms())),
-        total_ms: Spread::of(complete.iter().filter_map(|a| a.total_ms())),
-        good,
-        goodput_per_s: per_s(good),
-        late_ms: Spread::of(asked.iter().map(|a| a.late_ms)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::plan::tests::plan;
     use super::super::request::Refusal;
     use super::*;
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     fn asked(index: usize, deliveries_ms: &[f64], outcome: Outcome) -> Asked {

@@ -5,8 +5,9 @@ use crate::record::quality::Quality;
 use crate::record::results::Record;
 use crate::record::statistic::{Stats, Verdict};
 use crate::record::summary::Cell;
+use crate::report::figures;
+use crate::report::figures::{SubjectFigures, groups, rank_name};
 use crate::report::findings;
-use crate::report::findings::{SubjectFigures, groups, rank_name};
 use std::fmt::Write;
 
 /// Characters of the ranking's longest bar.
@@ -14,7 +15,7 @@ const BAR: f64 = 24.0;
 
 /// The report as Markdown.
 pub fn to_string(record: &Record) -> String {
-    let subjects = findings::subjects(record);
+    let subjects = figures::subjects(record);
     let mut out = String::from("# Benchmark report\n\n");
     if record.partial {
         out.push_str("**Interrupted: the figures are incomplete.**\n\n");
@@ -81,7 +82,7 @@ fn results(out: &mut String, record: &Record, subject: &SubjectFigures<'_>) {
     let averages = FIGURES.map(|pick| subject.average(pick).map(figure).unwrap_or_default()).join(" | ");
     let _ = writeln!(out, "| **Avg** | | | {averages} | |\n");
     let mut facts = Vec::new();
-    facts.extend(findings::load_ms(record, subject.index).map(|ms| format!("load {} ms", figure(ms))));
+    facts.extend(figures::load_ms(record, subject.index).map(|ms| format!("load {} ms", figure(ms))));
     facts.extend(subject.peak_mb().map(|mb| format!("peak memory {} MiB", figure(mb))));
     facts.extend(record.quality(subject.index).and_then(Quality::describe));
     if !facts.is_empty() {

@@ -5,6 +5,7 @@ use crate::record::results::Record;
 
 pub mod comparison;
 pub mod csv;
+pub mod figures;
 pub mod findings;
 pub mod html;
 pub mod json;

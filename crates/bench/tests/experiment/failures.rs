@@ -146,7 +146,7 @@ fn a_program_that_is_no_child_is_told() {
     let plan = Plan::new(BenchConfig { timeout_s: 1, ..short(config(vec![subject("a", "")])) }).unwrap();
     for (program, args, why) in [
         ("true", &[][..], "starting: the process ended before it answered"),
-        ("echo", &["hello, parent"], "starting: the child process does not keep to the protocol: a frame of"),
+        ("echo", &["hello, parent"], "starting: the child process does not follow the protocol: a frame of"),
         ("sleep", &["60"], "starting: no sign of life for 1 s"),
     ] {
         let record = zonda_bench::run(&plan, &other(program, args), &mut Silent).unwrap();

@@ -1,6 +1,7 @@
 //! Tests of the store: what is made once is found again, and one of several files is removed alone.
 
-use super::*;
+use super::{Manifest, ModelName, Store, StoredFile};
+use std::path::Path;
 
 fn store(home: &Path) -> Store {
     Store::at(home).offline(true)

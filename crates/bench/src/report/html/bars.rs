@@ -4,7 +4,7 @@ use super::elements::{card, colour, escape, list, note_of, swatch};
 use crate::record::figure;
 use crate::record::results::Record;
 use crate::record::statistic::Stats;
-use crate::report::findings::{SubjectFigures, groups, rank_name};
+use crate::report::figures::{SubjectFigures, groups, rank_name};
 use crate::report::markdown::against;
 use std::fmt::Write;
 

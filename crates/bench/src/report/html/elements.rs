@@ -1,6 +1,6 @@
 //! Parts that all of the page is made of: sections, cards, lists, notes, colours, and escaped text.
 
-use crate::report::findings::SubjectFigures;
+use crate::report::figures::SubjectFigures;
 use std::fmt::Write;
 
 /// Colours in the style sheet.

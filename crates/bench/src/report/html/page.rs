@@ -5,15 +5,16 @@ use super::{bars, plots, tables};
 use crate::record::figure;
 use crate::record::results::Record;
 use crate::record::row::Status;
+use crate::report::figures;
+use crate::report::figures::{SubjectFigures, groups, rank_name};
 use crate::report::findings;
-use crate::report::findings::{SubjectFigures, groups, rank_name};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("sort.js");
 
 /// The report as an HTML document.
 pub fn to_string(record: &Record) -> String {
-    let subjects = findings::subjects(record);
+    let subjects = figures::subjects(record);
     let mut main = header(record);
     main.push_str(&tiles(record, &subjects));
     section(&mut main, "Recommendation", &card(&list(&record.recommendation)));
@@ -61,7 +62,7 @@ fn page(main: &str) -> String {
 fn header(record: &Record) -> String {
     let m = &record.machine;
     let mut about: Vec<String> = m.cpu.iter().cloned().collect();
-    about.extend(m.physical_cores.map(|n| findings::count(n, "core")));
+    about.extend(m.physical_cores.map(|n| figures::count(n, "core")));
     about.push(record.started.clone());
     let mut out =
         format!("<header><h1>Benchmark report</h1><p>{}</p></header>\n", escape(&about.join(" · ")));
@@ -82,7 +83,7 @@ fn header(record: &Record) -> String {
 }
 
 fn subjects_ran(record: &Record) -> bool {
-    findings::good(record).next().is_some()
+    figures::good(record).next().is_some()
 }
 
 /// The figures a person looks for first.
@@ -114,7 +115,7 @@ fn tiles(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     tiles.push((
         format!("{good}"),
         "",
-        format!("of {} have figures", findings::count(record.rows.len(), "run")),
+        format!("of {} have figures", figures::count(record.rows.len(), "run")),
     ));
     if let Some(o) = &record.overhead {
         tiles.push((figure(o.per_token_us), "µs", "harness overhead per token (mock)".into()));

@@ -9,7 +9,7 @@ use crate::record::process::LoadReport;
 use crate::record::results::Record;
 use crate::record::row::{Row, Status};
 use crate::record::timeline::Delivery;
-use crate::report::findings::SubjectFigures;
+use crate::report::figures::SubjectFigures;
 
 /// Points of a drawn time line at most.
 const POINTS: usize = 160;

@@ -6,8 +6,8 @@ use crate::record::results::Record;
 use crate::record::row::{Row, Status};
 use crate::record::statistic::Stats;
 use crate::record::summary::Cell;
-use crate::report::findings;
-use crate::report::findings::SubjectFigures;
+use crate::report::figures;
+use crate::report::figures::SubjectFigures;
 use std::fmt::Write;
 
 type Pick = fn(&Cell) -> Option<&Stats>;
@@ -88,7 +88,7 @@ fn one(record: &Record, s: &SubjectFigures<'_>) -> String {
     }
     out.push_str("<td></td><td></td></tr></tbody></table></div>");
     let mut facts = Vec::new();
-    facts.extend(findings::load_ms(record, s.index).map(|ms| format!("load {} ms", figure(ms))));
+    facts.extend(figures::load_ms(record, s.index).map(|ms| format!("load {} ms", figure(ms))));
     facts.extend(
         s.cells.iter().find_map(|c| c.cold_start_ms).map(|ms| format!("cold start {} ms", figure(ms))),
     );
@@ -99,7 +99,7 @@ fn one(record: &Record, s: &SubjectFigures<'_>) -> String {
             format!("{} {}", b.name, b.version),
             b.device.clone(),
             b.isa.clone(),
-            findings::count(b.threads, "thread"),
+            figures::count(b.threads, "thread"),
             if b.kv_type.is_empty() { String::new() } else { format!("KV {}", b.kv_type) },
         ]
         .into_iter()
