@@ -147,7 +147,7 @@ fn run_refuses_what_it_cannot_do() {
     sandbox.run(&["run", "-m", tiny, "hi"]).fails(1, &["without a tokenizer"]);
     sandbox
         .run(&["run", "-m", tiny, "--backend", "mock", "hi"])
-        .fails(1, &["mock backend has a model of its own"]);
+        .fails(1, &["mock backend has its own model"]);
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn tokens_there_and_back() {
     sandbox.run(&["tokenize", "-m", "bad.txt", "x"]).fails(1, &["bad.txt"]);
     sandbox.run(&["detokenize", "-m", "mock", "99999999"]).fails(1, &["outside the vocabulary"]);
     sandbox.run(&["detokenize", "-m", "mock", "one"]).fails(2, &["\"one\""]);
-    sandbox.run(&["tokenize", "-m", tiny().to_str().unwrap(), "x"]).fails(1, &["holds no tokenizer"]);
+    sandbox.run(&["tokenize", "-m", tiny().to_str().unwrap(), "x"]).fails(1, &["has no tokenizer"]);
 }
 
 #[test]

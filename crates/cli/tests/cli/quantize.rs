@@ -76,7 +76,7 @@ fn what_can_not_be_is_refused() {
     sandbox.run(&["quantize", "f32.gguf", "q.gguf", "q9"]).fails(2, &["q9", "q4_k_m"]);
     sandbox.run(&["quantize", "f32.gguf", "q.gguf", "f16"]).fails(2, &["f16", "convert"]);
     sandbox.run(&["quantize", "f32.gguf", "folder", "q4_0"]).fails(2, &[".gguf"]);
-    sandbox.run(&["quantize", "f32.gguf", "f32.gguf", "q4_0"]).fails(2, &["lost"]);
+    sandbox.run(&["quantize", "f32.gguf", "f32.gguf", "q4_0"]).fails(2, &["overwritten"]);
     sandbox.run(&["quantize", "mock", "q.gguf", "q4_0"]).fails(2, &["mock"]);
     sandbox.run(&["quantize", "absent.gguf", "q.gguf", "q4_0"]).fails(1, &["absent.gguf"]);
     sandbox
