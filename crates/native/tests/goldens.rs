@@ -45,6 +45,9 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d.is_nan() || d > m { d } else { m })
 }
 
+/// A lead, in nats, that the rounding of activations to bf16 may undo.
+const NEAR_TIE: f32 = 0.02;
+
 #[test]
 fn transformers() {
     for folder in folders() {
@@ -64,7 +67,14 @@ fn transformers() {
                     worst = if d.is_nan() { d } else { worst.max(d) };
                     let bound = if rounds { 0.5 } else { 1e-3 };
                     assert!(d <= bound, "{name} on {on}: position {i} of {}: off by {d}", ids.len());
-                    assert_eq!(argmax(row), argmax(expected), "{name} on {on}: position {i}");
+                    // rounded activations may change the order of two tokens that are nearly tied, of no others
+                    let (best, found) = (argmax(expected), argmax(row));
+                    let tie = if rounds { NEAR_TIE } else { 0.0 };
+                    let lead = expected[best] - expected[found];
+                    assert!(
+                        lead <= tie,
+                        "{name} on {on}: position {i}: {found} instead of {best}, which leads by {lead}"
+                    );
                 }
             }
             println!("{name} on {}: max abs difference {worst:.2e}", isa.describe());
