@@ -241,7 +241,7 @@ impl Seen {
             }
             Event::Dropped { .. } => None,
             Event::Finished(outcome) => Some(match outcome.reason {
-                FinishReason::Error(why) => Err(why),
+                FinishReason::Error(why) | FinishReason::Refused(why) => Err(why),
                 _ => Ok(outcome),
             }),
         }

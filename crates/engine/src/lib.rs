@@ -57,12 +57,14 @@ pub mod tokenize;
 pub mod worker;
 
 pub use prompt_cache::PromptCacheConfig;
-pub use request::{Keep, Prompt, Request, RequestError, Text};
+pub use request::{Backlog, Keep, Prompt, Request, RequestError, Text};
 pub use sample::{Grammar, SamplingParams};
 pub use schedule::Occupancy;
 pub use speculate::{DraftModel, Speculate};
 pub use stream::{Event, FinishReason, Outcome, Timing, Usage};
-pub use worker::{Canceller, Completion, Engine, EngineConfig, EngineError, Extras, Generation, Parallel};
+pub use worker::{
+    Canceller, Completion, Engine, EngineConfig, EngineError, Extras, Generation, Parallel, Places, Prepared,
+};
 
 /// A token's number in the model's vocabulary.
 pub type TokenId = u32;

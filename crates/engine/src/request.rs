@@ -8,6 +8,7 @@ use crate::tokenize::{
     ChatTemplate, Encode, Message, RenderOptions, TemplateError, TokenizeError, Tokenizer,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// What to generate after.
@@ -122,8 +123,43 @@ pub struct Request {
     pub prefix_cache: bool,
     /// Where drafts come from; `None`: from where the engine's configuration says.
     pub speculate: Option<Speculate>,
+    /// Counts the events that its consumer has not taken yet; `None`: the consumer keeps up, or holds them all.
+    pub backlog: Option<Backlog>,
     /// When the prompt was handed over; times are measured from here.
     pub t0: Instant,
+}
+
+/// How many events of a request wait for its consumer. While there are too many, the engine leaves the request's sequences
+/// out of its steps. The engine adds, the consumer takes off.
+#[derive(Clone, Debug)]
+pub struct Backlog {
+    waiting: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Backlog {
+    /// A backlog of at most about `most` events: one step's more.
+    pub fn new(most: usize) -> Backlog {
+        Backlog { waiting: Arc::new(AtomicUsize::new(0)), most }
+    }
+
+    /// The consumer has taken an event.
+    pub fn take(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many events wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting() >= self.most
+    }
 }
 
 impl Request {
@@ -140,6 +176,7 @@ impl Request {
             keep_special: Vec::new(),
             prefix_cache: true,
             speculate: None,
+            backlog: None,
             t0: Instant::now(),
         }
     }
@@ -198,6 +235,9 @@ pub enum RequestError {
         /// The vocabulary's size.
         vocab: usize,
     },
+    /// Nobody wants it any more.
+    #[error("the request was abandoned")]
+    Abandoned,
     /// The prompt is empty or does not fit.
     #[error(transparent)]
     Schedule(#[from] crate::schedule::ScheduleError),
@@ -205,12 +245,13 @@ pub enum RequestError {
 
 impl Request {
     /// Checks everything but the prompt's length. Gives the prompt's token ids, and how many of them stay when a context
-    /// of `capacity` tokens is full, if any are to.
+    /// of `capacity` tokens is full, if any are to. Asks `go_on` between its steps.
     pub(crate) fn prepare(
         &mut self,
         text: Option<&Text>,
         vocab: usize,
         capacity: usize,
+        go_on: &dyn Fn() -> Result<(), RequestError>,
     ) -> Result<(Vec<TokenId>, Option<usize>), RequestError> {
         self.sampling.validate(vocab)?;
         if self.max_tokens == 0 {
@@ -230,6 +271,7 @@ impl Request {
             Some(Keep::System) => prompt.system(text),
             _ => Vec::new(),
         };
+        go_on()?;
         let tokens = prompt.encode(text)?;
         if let Some(index) = tokens.iter().position(|&t| t as usize >= vocab) {
             return Err(RequestError::NoSuchToken { index, token: tokens[index], vocab });
@@ -257,8 +299,16 @@ impl Text {
         options: &RenderOptions,
     ) -> Result<Vec<TokenId>, RequestError> {
         let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
-        let prompt = template.render(messages, options)?;
-        let mut tokens = self.tokenizer.encode(&prompt, Encode { add_bos: false, parse_special: true })?;
+        let prompt = if options.parse_special {
+            template.render(messages, options)?
+        } else {
+            let (mut messages, mut options) = (messages.to_vec(), options.clone());
+            messages.iter_mut().for_each(|message| self.tokenizer.guard_message(message));
+            let given = options.tools.iter_mut().chain(&mut options.documents);
+            given.chain(options.extra.values_mut()).for_each(|value| self.tokenizer.guard_value(value));
+            template.render(&messages, &options)?
+        };
+        let mut tokens = self.tokenizer.encode_prompt(&prompt)?;
         if let Some(bos) = self.tokenizer.bos()
             && self.tokenizer.adds_bos()
             && tokens.first() != Some(&bos)

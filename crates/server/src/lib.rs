@@ -38,7 +38,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod clients;
 mod config;
+mod connections;
 mod error;
 mod extract;
 mod gate;

@@ -52,6 +52,13 @@ pub enum SampleError {
     },
 }
 
+impl SampleError {
+    /// The request's own parameters lead to it, not the model's numbers.
+    pub fn is_the_requests(&self) -> bool {
+        matches!(self, SampleError::NothingAllowed { .. } | SampleError::Grammar { .. })
+    }
+}
+
 /// What was chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {

@@ -1,9 +1,10 @@
-//! Output that has to follow a JSON schema, a grammar or a regular expression: a mask over the logits.
+//! Output that follows a JSON schema, a grammar or a regular expression: a mask over the logits.
 //!
-//! The crate `llguidance` parses what was generated so far and says which tokens may come next; what may not becomes
-//! negative infinity before anything is drawn. A [`GrammarCompiler`] holds what depends on the vocabulary alone, a
-//! [`Constraint`] one generation's state.
+//! The crate `llguidance` parses the text so far and says which tokens may come next. The logits of all others become
+//! negative infinity before a token is drawn. A [`GrammarCompiler`] holds what depends on the vocabulary alone, a
+//! [`Constraint`] the state of one generation.
 
+use super::bounds;
 use super::chain::SampleError;
 use crate::TokenId;
 use crate::tokenize::Tokenizer;
@@ -38,7 +39,7 @@ impl Grammar {
     pub fn as_lark_value(&self) -> Result<String, GrammarError> {
         match self {
             Grammar::JsonSchema(schema) => Ok(format!("%json {}", with_bounded_whitespace(schema)?)),
-            Grammar::Regex(pattern) => Ok(format!("/{}/", pattern.replace('/', "\\/"))),
+            Grammar::Regex(pattern) => Ok(lark_regex(pattern)),
             Grammar::Lark(_) => Err(GrammarError("a Lark grammar can't stand inside another".to_owned())),
         }
     }
@@ -52,6 +53,25 @@ impl Grammar {
             Grammar::Regex(pattern) => TopLevelGrammar::from_regex(pattern),
         })
     }
+}
+
+/// A regular expression as Lark writes it. A `\/` in the pattern stays as it is; an empty pattern would start a comment.
+fn lark_regex(pattern: &str) -> String {
+    if pattern.is_empty() {
+        return "\"\"".to_owned();
+    }
+    let mut out = String::with_capacity(pattern.len() + 2);
+    out.push('/');
+    let mut escaped = false;
+    for c in pattern.chars() {
+        if c == '/' && !escaped {
+            out.push('\\');
+        }
+        escaped = c == '\\' && !escaped;
+        out.push(c);
+    }
+    out.push('/');
+    out
 }
 
 /// Between JSON tokens: nothing, a space, or a line break with an indent. Small models otherwise write spaces until
@@ -77,6 +97,9 @@ fn with_bounded_whitespace(schema: &Value) -> Result<Value, GrammarError> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct GrammarError(pub String);
+
+/// Stack of the thread that compiles a grammar, in bytes. The system commits only the pages that are used.
+const STACK: usize = 256 << 20;
 
 /// Compiles grammars for one vocabulary. Share it in an `Arc`: building it takes a tenth of a second.
 pub struct GrammarCompiler {
@@ -113,6 +136,22 @@ impl GrammarCompiler {
     /// # Errors
     /// What is wrong with the grammar.
     pub fn compile(&self, grammar: &Grammar) -> Result<Constraint, GrammarError> {
+        let bounded = match grammar {
+            Grammar::JsonSchema(schema) => bounds::check_schema(schema),
+            Grammar::Lark(text) => bounds::check_lark(text),
+            Grammar::Regex(pattern) => bounds::check_regex(pattern),
+        };
+        bounded.map_err(GrammarError)?;
+        // `llguidance` recurses from rule to rule; what `bounds` lets pass fits this stack.
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("zonda-grammar".into()).stack_size(STACK);
+            let compiling = thread.spawn_scoped(scope, || self.compile_here(grammar));
+            let compiling = compiling.map_err(|e| GrammarError(format!("no thread to compile it: {e}")))?;
+            compiling.join().unwrap_or_else(|_| Err(GrammarError("the compiler panicked".to_owned())))
+        })
+    }
+
+    fn compile_here(&self, grammar: &Grammar) -> Result<Constraint, GrammarError> {
         let parser = self.factory.create_parser(grammar.compile()?);
         let mut matcher = Matcher::new(parser);
         match matcher.get_error().or_else(|| matcher.compute_mask().err().map(|e| e.to_string())) {
@@ -139,7 +178,8 @@ fn word(tokenizer: &Tokenizer, id: TokenId) -> Vec<u8> {
     }
 }
 
-/// How far one generation has come in its grammar.
+/// How far one generation has come in its grammar. A clone goes on by itself.
+#[derive(Clone)]
 pub struct Constraint {
     matcher: Box<Matcher>,
     ends: Arc<[TokenId]>,
@@ -237,6 +277,77 @@ mod tests {
         assert_eq!(generate(&Grammar::Regex("(water|wind) house".into()), "wind"), "wind house");
         assert_eq!(generate(&Grammar::Lark("start: \"a\" \"b\"".into()), "b"), "ab");
         assert_eq!(generate(&Grammar::Lark("start: /a+/ <|im_start|> \"b\"".into()), "b"), "a<|im_start|>b");
+    }
+
+    #[test]
+    fn a_slash_in_a_pattern_may_be_escaped_or_not() {
+        assert_eq!(lark_regex(r"a/b\/c\\/"), r"/a\/b\/c\\\//");
+        let lark = |pattern: &str| {
+            let value = Grammar::Regex(pattern.into()).as_lark_value().unwrap();
+            Grammar::Lark(format!("start: x | y\nx: {value}\ny: {value}\n"))
+        };
+        for pattern in ["a/b", r"a\/b"] {
+            assert_eq!(generate(&lark(pattern), "b"), "a/b");
+        }
+    }
+
+    /// Chains that overflowed the stack of the calling thread end in a mask or in an error that gives the bound.
+    #[test]
+    fn deep_grammars_are_compiled_or_refused() {
+        let chain = |n: usize, name: &str| {
+            let rules: String = (0..n).map(|i| format!("{name}{i}: {name}{}\n", i + 1)).collect();
+            Grammar::Lark(format!("start: {name}0\n{rules}{name}{n}: \"a\"\n"))
+        };
+        assert_eq!(generate(&chain(700, "r"), "a"), "a");
+        assert_eq!(generate(&chain(900, "T"), "a"), "a");
+        let error = COMPILER.compile(&chain(20_000, "r")).unwrap_err().to_string();
+        assert!(error.contains("expected at most"), "{error}");
+        let groups = format!("start: {}\"a\"{}", "(".repeat(5000), ")".repeat(5000));
+        assert!(COMPILER.compile(&Grammar::Lark(groups)).is_err());
+
+        type Wrap = fn(Value) -> Value;
+        let ways: [(&str, Wrap); 8] = [
+            ("properties", |next| json!({"type": "object", "properties": {"a": next}})),
+            ("items", |next| json!({"type": "array", "items": next, "maxItems": 1})),
+            ("prefixItems", |next| json!({"type": "array", "prefixItems": [next]})),
+            ("allOf", |next| json!({"allOf": [next]})),
+            ("anyOf", |next| json!({"anyOf": [next, {"type": "null"}]})),
+            ("oneOf", |next| json!({"oneOf": [next]})),
+            ("additionalProperties", |next| json!({"type": "object", "additionalProperties": next})),
+            ("patternProperties", |next| json!({"type": "object", "patternProperties": {"^a": next}})),
+        ];
+        for (way, wrap) in ways {
+            for (links, taken) in [(220, true), (450, true), (9000, false)] {
+                let mut defs = serde_json::Map::new();
+                for i in 0..links {
+                    defs.insert(format!("d{i}"), wrap(json!({"$ref": format!("#/$defs/d{}", i + 1)})));
+                }
+                defs.insert(format!("d{links}"), json!({"type": "boolean"}));
+                let schema = json!({"$defs": defs, "$ref": "#/$defs/d0"});
+                match (COMPILER.compile(&Grammar::JsonSchema(schema)), taken) {
+                    (Ok(_), true) => {}
+                    (Err(error), false) => {
+                        assert!(error.to_string().contains("expected at most"), "{way}: {error}");
+                    }
+                    // The compiler has bounds of its own on intersections.
+                    (Err(error), true) => assert!(error.to_string().contains("level"), "{way}: {error}"),
+                    (Ok(_), false) => panic!("{way}: {links} links were taken"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_integers_are_refused_rather_than_rounded() {
+        for schema in [
+            json!({"const": 9_007_199_254_740_993_i64}),
+            json!({"enum": [1, 12_345_678_901_234_567_890_u64]}),
+            json!({"type": "integer", "minimum": 9_223_372_036_854_775_807_i64}),
+        ] {
+            let error = COMPILER.compile(&Grammar::JsonSchema(schema)).unwrap_err().to_string();
+            assert!(error.contains("2^53"), "{error}");
+        }
+        assert!(COMPILER.compile(&Grammar::JsonSchema(json!({"const": 9_007_199_254_740_991_i64}))).is_ok());
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //!
 //! Because of the last point a request's tokens do not depend on what else runs beside it.
 
+mod bounds;
 mod candidates;
 mod chain;
 mod grammar;

@@ -57,6 +57,8 @@ pub enum FinishReason {
     ContextFull,
     /// The caller cancelled it, or the engine was dropped.
     Cancelled,
+    /// The request asks for what can't be: it forbids every token, or its grammar can't be followed. Says why.
+    Refused(String),
     /// It failed; says why.
     Error(String),
 }
@@ -69,7 +71,7 @@ impl FinishReason {
             FinishReason::Length => "length",
             FinishReason::ContextFull => "context_full",
             FinishReason::Cancelled => "cancelled",
-            FinishReason::Error(_) => "error",
+            FinishReason::Refused(_) | FinishReason::Error(_) => "error",
         }
     }
 }

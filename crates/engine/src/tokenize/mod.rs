@@ -10,6 +10,7 @@ pub mod chat;
 mod error;
 mod files;
 mod gguf;
+mod guard;
 mod hf;
 mod merge;
 mod mock;
@@ -29,6 +30,7 @@ pub(crate) use sentencepiece::pieces;
 use crate::TokenId;
 use crate::load::{Format, Metadata, Model};
 use crate::stream::Detokenizer;
+use std::borrow::Cow;
 use std::path::Path;
 use vocab::{Fragment, Vocab};
 
@@ -107,22 +109,63 @@ impl Tokenizer {
             hf.encode(text, options, &mut ids)?;
             return Ok(ids);
         }
+        self.append(self.vocab.fragments(text, options.parse_special), &mut ids)?;
+        Ok(ids)
+    }
+
+    /// The ids of a rendered prompt. Control tokens that stand in it by name become their ids, but for those in texts that
+    /// [`Tokenizer::guard_message`] has guarded.
+    ///
+    /// # Errors
+    /// If the text is longer than [`MAX_TEXT`].
+    pub fn encode_prompt(&self, prompt: &str) -> Result<Vec<TokenId>, TokenizeError> {
+        guard::encode(self, prompt)
+    }
+
+    /// Guards the names of control tokens in a message's texts, so that they stay text when the prompt that holds them is
+    /// encoded by [`Tokenizer::encode_prompt`]. A message without any is not changed.
+    pub fn guard_message(&self, message: &mut Message) {
+        for text in [&mut message.role, &mut message.content] {
+            if let Cow::Owned(guarded) = guard::guard(self, text) {
+                *text = guarded;
+            }
+        }
+        message.extra.values_mut().for_each(|value| guard::guard_value(self, value));
+    }
+
+    /// As [`Tokenizer::guard_message`], for a JSON value that a chat template is given.
+    pub fn guard_value(&self, value: &mut serde_json::Value) {
+        guard::guard_value(self, value);
+    }
+
+    /// The ids of a text with guards at these offsets, in bytes.
+    fn encode_fragments(&self, text: &str, guards: &[usize]) -> Result<Vec<TokenId>, TokenizeError> {
+        if text.len() > MAX_TEXT {
+            return Err(TokenizeError::TextTooLong { bytes: text.len() });
+        }
+        let mut ids = Vec::with_capacity(text.len() / 4 + 1);
+        self.append(self.vocab.guarded_fragments(text, guards), &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Appends the ids of fragments, in which no further special tokens are looked for.
+    fn append(&self, fragments: Vec<Fragment<'_>>, ids: &mut Vec<TokenId>) -> Result<(), TokenizeError> {
         // What stands before the fragment: nothing, or a token that was matched in the text.
         let mut before = None;
-        for fragment in self.vocab.fragments(text, options.parse_special) {
+        for fragment in fragments {
             match (fragment, &self.algorithm) {
                 (Fragment::Token(id), _) => {
                     ids.push(id);
                     before = Some(id);
                 }
-                (Fragment::Text(text), Algorithm::Bpe(bpe)) => bpe.encode(text, &mut ids),
+                (Fragment::Text(text), Algorithm::Bpe(bpe)) => bpe.encode(text, ids),
                 (Fragment::Text(text), Algorithm::Spm(spm)) => {
-                    spm.encode(text, self.prefixes_space_after(before), &mut ids);
+                    spm.encode(text, self.prefixes_space_after(before), ids);
                 }
-                (Fragment::Text(_), Algorithm::Hf(_)) => unreachable!("encoded above"),
+                (Fragment::Text(text), Algorithm::Hf(hf)) => hf.encode(text, Encode::default(), ids)?,
             }
         }
-        Ok(ids)
+        Ok(())
     }
 
     /// The text of a token sequence, bytes that are no UTF-8 replaced by U+FFFD.

@@ -6,8 +6,12 @@
 mod active;
 mod drafts;
 mod engine;
+#[cfg(test)]
+mod faults;
 mod measure;
 mod run;
 mod shift;
 
-pub use engine::{Canceller, Completion, Engine, EngineConfig, EngineError, Extras, Generation, Parallel};
+pub use engine::{
+    Canceller, Completion, Engine, EngineConfig, EngineError, Extras, Generation, Parallel, Places, Prepared,
+};

@@ -10,7 +10,7 @@ use crate::schedule::{LEAST_BEHIND, Pushed, ScheduleError, SeqId, cut};
 use crate::stream::{Event, FinishReason};
 
 /// What a request does when its context is full, and what it has dropped so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Shift {
     /// Tokens at the front that stay; `None`: the request ends.
     keep: Option<usize>,

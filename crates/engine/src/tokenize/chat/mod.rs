@@ -52,6 +52,9 @@ pub struct RenderOptions {
     pub documents: Vec<serde_json::Value>,
     /// Further variables, such as `enable_thinking`.
     pub extra: serde_json::Map<String, serde_json::Value>,
+    /// Control tokens written out in the messages, tools and documents count as such. Off, they are text, as the makers of
+    /// chat models ask for: nobody who writes a message can then end it, or speak as someone else.
+    pub parse_special: bool,
 }
 
 impl Default for RenderOptions {
@@ -61,6 +64,7 @@ impl Default for RenderOptions {
             tools: Vec::new(),
             documents: Vec::new(),
             extra: serde_json::Map::new(),
+            parse_special: false,
         }
     }
 }
@@ -193,8 +197,8 @@ impl ChatTemplate {
         &self.source
     }
 
-    /// The prompt text of a conversation. Encode it with `parse_special` and without `add_bos`: the template writes
-    /// BOS itself where the model wants it.
+    /// The prompt text of a conversation. Encode it with [`Tokenizer::encode_prompt`], without a BOS: the template writes it
+    /// itself where the model wants it.
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String, TemplateError> {
         let name = if self.has_tool_use && !options.tools.is_empty() { TOOL_USE } else { DEFAULT };
         // `none` and not an empty list: templates ask `if tools is not none`.
