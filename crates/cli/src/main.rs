@@ -3,6 +3,7 @@
 mod args;
 mod backends;
 mod cmd;
+mod descriptors;
 mod error;
 mod interrupt;
 mod npy;

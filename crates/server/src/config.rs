@@ -17,10 +17,13 @@ pub struct Config {
     pub hosts: Option<Vec<String>>,
     /// Longest request body, in bytes.
     pub max_body: usize,
-    /// Most tokens that one answer may ask for; `None`: what the context holds.
+    /// Most tokens that one answer may ask for; `None`: what the context holds, or 16 times that where it is shifted.
     pub max_tokens: Option<usize>,
     /// Most answers that one request may ask for (`n`).
     pub max_choices: usize,
+    /// Most answers that one client may have in flight: all that share a key, or without keys an address. `None`: as many
+    /// as there are places.
+    pub max_per_client: Option<usize>,
     /// How long a request may take, from its arrival to its last token; `None`: as long as it takes. A request's own
     /// `timeout` can only shorten it.
     pub deadline: Option<Duration>,
@@ -35,9 +38,11 @@ pub struct Config {
     pub max_model_bytes: Option<u64>,
     /// Prompts are reused between requests.
     pub prefix_cache: bool,
-    /// What stays of a request whose context is full, if it does not say itself; `None`: its answer ends there, and a
-    /// prompt that does not fit is refused.
+    /// What stays of a request whose context is full, if it does not say itself; `None`: its answer ends there, a prompt that
+    /// does not fit is refused, and requests may not ask for anything else: a shifted context has no end.
     pub context_shift: Option<Keep>,
+    /// Control tokens written out in the messages of chats count as such.
+    pub parse_special: bool,
     /// Prompts and answers go into the log.
     pub log_prompts: bool,
     /// Where the page finds the last bench report.
@@ -53,13 +58,15 @@ impl Default for Config {
             max_body: 8 << 20,
             max_tokens: None,
             max_choices: 16,
-            deadline: None,
+            max_per_client: None,
+            deadline: Some(Duration::from_secs(3600)),
             body_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(5),
             retry_after: Duration::from_secs(1),
             max_model_bytes: None,
             prefix_cache: true,
             context_shift: None,
+            parse_special: false,
             log_prompts: false,
             reports: Reports::None,
         }

@@ -1,20 +1,22 @@
 //! [`Server`]: what all requests share, and [`app`]: the routes.
 
+use crate::clients::Clients;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::models::{ModelSource, Models};
 use crate::{gate, id, openai, openapi, operate, ui};
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use std::any::Any;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 /// Why a server can't be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -37,6 +39,11 @@ pub struct Server {
     models: Models,
     metrics: Metrics,
     draining: AtomicBool,
+    clients: Clients,
+    /// Turns at work that blocks a thread before a request reaches the engine: parsing, tokenising, compiling.
+    preparing: Arc<Semaphore>,
+    /// Turns at making HTML of Markdown.
+    rendering: Arc<Semaphore>,
     /// Part of addresses that only those are told who have a key.
     ticket: String,
 }
@@ -59,8 +66,17 @@ impl Server {
             return Err(ServerError::BadOrigin(bad.clone()));
         }
         let models = Models::new(sources, config.max_model_bytes);
-        let (metrics, draining, ticket) = (Metrics::new(), AtomicBool::new(false), id::random(""));
-        Ok(Arc::new(Server { config, models, metrics, draining, ticket }))
+        let turns = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
+        Ok(Arc::new(Server {
+            config,
+            models,
+            metrics: Metrics::new(),
+            draining: AtomicBool::new(false),
+            clients: Clients::default(),
+            preparing: Arc::new(Semaphore::new(turns)),
+            rendering: Arc::new(Semaphore::new(2)),
+            ticket: id::random(""),
+        }))
     }
 
     /// Limits and keys.
@@ -76,6 +92,21 @@ impl Server {
     /// What is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Sequences in flight, by client.
+    pub(crate) fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// Turns at preparing requests.
+    pub(crate) fn preparing(&self) -> Arc<Semaphore> {
+        self.preparing.clone()
+    }
+
+    /// Turns at rendering Markdown.
+    pub(crate) fn rendering(&self) -> Arc<Semaphore> {
+        self.rendering.clone()
     }
 
     /// Random, and the same until the server ends.
@@ -144,7 +175,8 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION, HeaderName::from_static("x-request-id")])
+        // Client libraries send headers of their own, such as `x-stainless-os`. None of them means anything here.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([HeaderName::from_static("x-request-id"), crate::extract::IGNORED_FIELDS]);
     Some(layer)
 }

@@ -4,7 +4,7 @@ use crate::args::{JsonArg, OpenArgs, ShiftArgs, SpeculateArgs};
 use crate::backends::{self, BackendKind, OpenOptions, Sharing};
 use crate::error::{Advice as _, Interrupted, Usage};
 use crate::store::Located;
-use crate::{Context, interrupt, output};
+use crate::{Context, descriptors, interrupt, output};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
@@ -91,13 +91,16 @@ struct LoadArgs {
     /// Most memory for weights, in GiB: models are loaded when they are asked for, and unloaded to make room.
     #[arg(long, value_name = "GIB", value_parser = gibibytes)]
     max_memory: Option<u64>,
-    /// Most tokens of one answer [default: what the context holds; with --context-shift, if the request doesn't say, as
-    /// many as the context holds in all].
+    /// Most tokens of one answer [default: what the context holds; with --context-shift, 16 times that, and as many as the
+    /// context holds if the request doesn't say].
     #[arg(long, value_name = "N")]
     max_tokens: Option<NonZeroUsize>,
-    /// Seconds that a request may take [default: as long as it takes].
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    timeout: Option<Duration>,
+    /// Most answers that one client may have in flight: all that share a key, or without keys an address.
+    #[arg(long, value_name = "N", default_value = "32")]
+    per_client: NonZeroUsize,
+    /// Seconds that a request may take.
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    timeout: Duration,
     /// Seconds that running requests may go on after SIGTERM.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     drain_timeout: Duration,
@@ -116,7 +119,18 @@ struct WebArgs {
     /// An origin whose web pages may use the API, or `*`; may be repeated [default: none].
     #[arg(long, value_name = "ORIGIN")]
     cors: Vec<String>,
-    /// A further name in the Host header that is answered; may be repeated [default, without keys: local names].
+    /// Control tokens written out in the messages of chats count as such. Whoever writes a message can then end it and
+    /// speak as someone else.
+    #[arg(long)]
+    parse_special: bool,
+    /// Connections at once from one address.
+    #[arg(long, value_name = "N", default_value = "1024")]
+    connections_per_address: NonZeroUsize,
+    /// Seconds after which a client that reads nothing of its answer is cut off.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    write_timeout: Duration,
+    /// A further name in the Host header that is answered; may be repeated [default, without keys: local names and
+    /// addresses].
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
     /// A certificate chain in PEM, for TLS.
@@ -158,7 +172,17 @@ impl Serve {
         let _graceful = interrupt::graceful();
         let tls = self.tls()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let listen = Listen { tls, drain: self.load.drain_timeout, ..Listen::default() };
+        let defaults = Listen::default();
+        // Files, logs and models need some descriptors too.
+        let descriptors = descriptors::raise().saturating_sub(128).max(64);
+        let listen = Listen {
+            tls,
+            drain: self.load.drain_timeout,
+            write_timeout: self.web.write_timeout,
+            max_connections: defaults.max_connections.min(descriptors),
+            max_per_address: self.web.connections_per_address.get(),
+            ..defaults
+        };
         let server = Server::new(self.config()?, self.sources(context)?).map_err(|e| Usage(e.to_string()))?;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
@@ -199,7 +223,8 @@ impl Serve {
         }
         let defaults = Config::default();
         let hosts = match (&self.web.allow_host[..], defaults.hosts) {
-            ([], Some(_)) if !keys.is_empty() || !local => None,
+            // A page elsewhere has no key. Without keys, its name must not lead here, whatever address is listened at.
+            ([], Some(_)) if !keys.is_empty() => None,
             (named, known) => Some(named.iter().cloned().chain(known.unwrap_or_default()).collect()),
         };
         Ok(Config {
@@ -208,7 +233,9 @@ impl Serve {
             hosts,
             max_body: self.web.max_body.get(),
             max_tokens: self.load.max_tokens.map(NonZeroUsize::get),
-            deadline: self.load.timeout,
+            max_per_client: Some(self.load.per_client.get()),
+            deadline: Some(self.load.timeout),
+            parse_special: self.web.parse_special,
             max_model_bytes: self.load.max_memory,
             prefix_cache: !self.load.no_prefix_cache,
             context_shift: self.shift.shift(),

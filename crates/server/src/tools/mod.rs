@@ -13,7 +13,7 @@ mod demand;
 mod parse;
 mod tell;
 
-pub(crate) use choice::{Choice, ToolChoice, Tools};
+pub(crate) use choice::{Choice, ToolChoice, Tools, as_object_schema};
 pub(crate) use parse::{Call, Parser, Piece};
 
 use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
