@@ -39,13 +39,16 @@ impl Clients {
     pub fn take(&self, client: &Client, count: usize, most: Option<usize>) -> Result<Share, ApiError> {
         let most = most.filter(|_| *client != Client::Unknown).unwrap_or(usize::MAX);
         if count > most {
-            let message = format!("expected at most {most} answers in all, as many as one client may have, found {count}");
+            let message = format!(
+                "expected at most {most} answers in all, as many as one client may have, found {count}"
+            );
             return Err(ApiError::field("n", message));
         }
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let own = held.entry(client.clone()).or_default();
         if *own + count > most {
-            let message = format!("expected at most {most} answers at once for one client, found {}", *own + count);
+            let message =
+                format!("expected at most {most} answers at once for one client, found {}", *own + count);
             return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "client_limit", message));
         }
         *own += count;

@@ -81,7 +81,8 @@ impl Connections {
     /// If all of them have passed the gate.
     pub fn enter(self: &Arc<Connections>, address: IpAddr) -> Result<Entered, Refused> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.by_address.get(&address).is_some_and(|&n| n >= self.per_address) && !open.evict(Some(address)) {
+        if open.by_address.get(&address).is_some_and(|&n| n >= self.per_address) && !open.evict(Some(address))
+        {
             return Err(Refused::Address);
         }
         if open.visits.len() >= self.most && !open.evict(None) {
@@ -100,7 +101,9 @@ impl Connections {
 impl Open {
     fn evict(&mut self, address: Option<IpAddr>) -> bool {
         let idle = |visit: &Visit| !visit.is_admitted() && address.is_none_or(|a| a == visit.address());
-        let Some(number) = self.visits.iter().find(|(_, visit)| idle(visit)).map(|(&n, _)| n) else { return false };
+        let Some(number) = self.visits.iter().find(|(_, visit)| idle(visit)).map(|(&n, _)| n) else {
+            return false;
+        };
         if let Some(visit) = self.remove(number) {
             visit.0.close.notify_one();
         }
@@ -155,14 +158,20 @@ impl<S> Impatient<S> {
         let limit = self.limit;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         match waiting.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))),
+            Poll::Ready(()) => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -210,7 +219,9 @@ mod tests {
         let idle = connections.enter(a).unwrap();
         let _third = connections.enter(a).unwrap();
         let fourth = connections.enter(a).unwrap();
-        let held = |visit: &Visit| connections.open.lock().unwrap().visits.values().any(|v| Arc::ptr_eq(&v.0, &visit.0));
+        let held = |visit: &Visit| {
+            connections.open.lock().unwrap().visits.values().any(|v| Arc::ptr_eq(&v.0, &visit.0))
+        };
         assert!(held(&first.visit) && !held(&idle.visit) && held(&fourth.visit));
         let others: Vec<Entered> = (0..3).map(|_| connections.enter(b).unwrap()).collect();
         assert!(held(&first.visit) && !held(&fourth.visit), "the oldest idle one went");

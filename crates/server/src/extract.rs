@@ -1,4 +1,4 @@
-//! A request's body: within its limit, in time, as JSON whose unknown fields are named.
+//! Reads a request's body within limits of size and time, parses it as JSON, and names unknown fields.
 
 use crate::clients::Client;
 use crate::error::ApiError;
@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The response header that names the fields of the request that nothing was done with.
+/// The response header that lists the request's fields that were ignored.
 pub const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-zonda-ignored-fields");
 
 /// A JSON object from a request's body, who sent it, and when it was there.
@@ -116,7 +116,7 @@ fn count_values(body: &[u8]) -> usize {
     count
 }
 
-/// JSON has to be called JSON: a web page elsewhere can send any other type here without asking first.
+/// Requires a JSON content type: a web page of another origin can send other types without a preflight.
 fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("none");
     let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -127,8 +127,8 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
 }
 
-/// The whole body. One that is too long is read on for a while and thrown away: a client that still sends would see
-/// a broken connection instead of the answer.
+/// The whole body. A body that is too long is read further and discarded, up to 8 times the limit: a client that is still
+/// sending would see a broken connection instead of the answer.
 async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let mut kept = BytesMut::new();
     let mut length = 0usize;

@@ -1,4 +1,4 @@
-//! What every request passes before its handler: an id, a log line, the host it asks for, its key.
+//! The middleware around all handlers: request id, log line, Host check, API key.
 
 use crate::clients::Client;
 use crate::connections::Visit;
@@ -22,9 +22,9 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
-/// What anyone may read: nothing in it depends on a model's answers or on who asks.
+/// Paths without authentication. Their content depends neither on a model's answers nor on the client.
 const OPEN: &[&str] = &["/health", "/ready", "/openapi.json"];
-/// What is still answered while the server ends.
+/// Paths that are still served while the server shuts down.
 const UNTIL_THE_END: &[&str] = &["/metrics", "/v1/models", "/ui/render"];
 
 /// Whether anyone may read what is at this path.
@@ -77,7 +77,7 @@ fn request_id(headers: &HeaderMap) -> String {
     given.filter(usable).map_or_else(|| id::random("req-"), str::to_owned)
 }
 
-/// Whether a request may reach its handler, and whose it is.
+/// Checks that a request may reach its handler, and identifies the client.
 fn admit(
     server: &Server,
     path: &str,
@@ -101,7 +101,7 @@ fn admit(
     Ok(client)
 }
 
-/// A page elsewhere whose name was pointed at this machine still says that name.
+/// Refuses domain names that are not on the list: a DNS rebinding attack still sends its own name.
 fn check_host(hosts: &[String], headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(host) = headers.get(header::HOST) else { return Ok(()) };
     let host = host.to_str().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! [`Running`]: the generations of one request, from the worker's thread to the handler.
+//! [`Running`]: the generations of one HTTP request, and their events on the way from the engine's worker to the handler.
 
 use crate::clients::{Client, Share};
 use crate::error::ApiError;
@@ -55,7 +55,7 @@ pub(crate) async fn within<T>(
     tokio::time::timeout_at(end, work).await.map_err(|_| ApiError::deadline(limit))
 }
 
-/// Generations in progress. Dropping it cancels them: that is what happens when the client leaves.
+/// Generations in progress. Dropping it cancels them, as happens when the client disconnects.
 #[derive(Debug)]
 pub(crate) struct Running {
     events: UnboundedReceiver<(usize, Event)>,
@@ -118,7 +118,8 @@ impl Running {
                 for ((prompt, prepared), places) in prepared?.into_iter().enumerate().zip(places) {
                     let sink = |choice| {
                         let (sender, index) = (sender.clone(), prompt * each + choice);
-                        Some(Box::new(move |event| drop(sender.send((index, event)))) as Box<dyn FnMut(Event) + Send>)
+                        Some(Box::new(move |event| drop(sender.send((index, event))))
+                            as Box<dyn FnMut(Event) + Send>)
                     };
                     cancellers.0.extend(engine.engine.submit_prepared(prepared, places, sink)?);
                 }

@@ -4,18 +4,18 @@ use sha2::{Digest as _, Sha256};
 use std::fmt;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-/// The keys that may ask. Only their hashes are kept, so that all comparisons take as long, whatever the keys' lengths,
-/// and no log can show one.
+/// The accepted API keys. Only their hashes are stored: comparisons take the same time whatever a key's length, and no log can
+/// show a key.
 #[derive(Clone, Default)]
 pub struct Keys(Vec<[u8; 32]>);
 
 impl Keys {
-    /// Takes any of these keys; without one, everybody may ask.
+    /// Accepts any of these keys. Without keys, no request needs one.
     pub fn new<S: AsRef<str>>(keys: impl IntoIterator<Item = S>) -> Keys {
         Keys(keys.into_iter().map(|key| hash(key.as_ref())).collect())
     }
 
-    /// Nobody needs a key.
+    /// Whether requests need no key.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

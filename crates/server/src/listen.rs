@@ -1,7 +1,8 @@
-//! Sockets: plain or TLS, time limits on slow senders, a graceful end.
+//! Sockets: plain or TLS, connection limits, timeouts for slow clients, graceful shutdown.
 
+use crate::app::app;
 use crate::connections::{Connections, Entered, Impatient, Refused, Visit};
-use crate::server::{Server, app};
+use crate::server::Server;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -57,7 +58,7 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// Why TLS can't be had.
+/// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file that can't be read or holds no certificate or key.

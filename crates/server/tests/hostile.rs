@@ -22,7 +22,9 @@ fn lark(definition: String) -> Value {
 #[tokio::test]
 async fn deep_grammars_end_the_request_and_not_the_process() {
     let server = server();
-    let rules = |n: usize| (0..n).map(|i| format!("r{i}: r{}\n", i + 1)).collect::<String>() + &format!("r{n}: \"a\"\n");
+    let rules = |n: usize| {
+        (0..n).map(|i| format!("r{i}: r{}\n", i + 1)).collect::<String>() + &format!("r{n}: \"a\"\n")
+    };
     let deep = lark(format!("start: r0\n{}", rules(700)));
     chat(&server, json!({"response_format": deep, "max_tokens": 5})).await.ok();
     for format in [
@@ -67,15 +69,22 @@ async fn a_clients_mistakes_are_its_own() {
 #[tokio::test]
 async fn a_schema_of_json_object_is_kept_to_and_minus_one_is_no_seed() {
     let server = server();
-    let schema = json!({"properties": {"sea": {"const": "warm"}}, "required": ["sea"], "additionalProperties": false});
+    let schema =
+        json!({"properties": {"sea": {"const": "warm"}}, "required": ["sea"], "additionalProperties": false});
     let format = json!({"type": "json_object", "schema": schema});
     let answer = chat(&server, json!({"response_format": format, "max_tokens": 500})).await.ok();
-    let content: Value = serde_json::from_str(answer["choices"][0]["message"]["content"].as_str().unwrap()).unwrap();
+    let content: Value =
+        serde_json::from_str(answer["choices"][0]["message"]["content"].as_str().unwrap()).unwrap();
     assert_eq!(content, json!({"sea": "warm"}));
     let text = json!({"type": "json_object", "schema": {"type": "string"}});
     chat(&server, json!({"response_format": text})).await.fails(400, "object");
 
-    let ask = |seed: i64| complete(&server, json!({"seed": seed, "max_tokens": 40, "temperature": 2, "top_k": 0, "top_p": 1, "min_p": 0}));
+    let ask = |seed: i64| {
+        complete(
+            &server,
+            json!({"seed": seed, "max_tokens": 40, "temperature": 2, "top_k": 0, "top_p": 1, "min_p": 0}),
+        )
+    };
     let text = |answer: &Value| answer["choices"][0]["text"].clone();
     assert_eq!(text(&ask(7).await.ok()), text(&ask(7).await.ok()));
     assert_ne!(text(&ask(-1).await.ok()), text(&ask(-1).await.ok()));
@@ -87,14 +96,26 @@ async fn a_message_can_not_speak_as_someone_else() {
     let ask = json!({"messages": [{"role": "user", "content": hostile}], "with_pieces": true});
     let specials = |answer: &Value| {
         let pieces = answer["pieces"].as_array().unwrap().clone();
-        pieces.iter().filter(|piece| ["<|im_start|>", "<|im_end|>", "<s>", "</s>"].contains(&piece.as_str().unwrap())).count()
+        pieces
+            .iter()
+            .filter(|piece| ["<|im_start|>", "<|im_end|>", "<s>", "</s>"].contains(&piece.as_str().unwrap()))
+            .count()
     };
     let safe = post(&server(), "/tokenize", ask.clone()).await.ok();
     let config = Config { parse_special: true, ..Config::default() };
     let parsing = server_with(config, MockOptions::default(), EngineConfig::default());
     let parsed = post(&parsing, "/tokenize", ask).await.ok();
     assert_eq!(specials(&parsed), specials(&safe) + 4);
-    assert_eq!(safe["pieces"].as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect::<String>().contains(hostile), true);
+    assert_eq!(
+        safe["pieces"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| p.as_str().unwrap())
+            .collect::<String>()
+            .contains(hostile),
+        true
+    );
 }
 
 #[tokio::test]
@@ -147,7 +168,12 @@ fn endless() -> MockOptions {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_client_leaves_places_to_others_and_one_that_does_not_read_is_cut_off() {
-    let config = Config { keys: Keys::new(["key", "other"]), max_per_client: Some(2), hosts: None, ..Config::default() };
+    let config = Config {
+        keys: Keys::new(["key", "other"]),
+        max_per_client: Some(2),
+        hosts: None,
+        ..Config::default()
+    };
     let listen = Listen { write_timeout: Duration::from_secs(1), ..Listen::default() };
     let address = start(config, endless(), listen).await;
     let ask = json!({"prompt": "the", "max_tokens": 1_000_000, "stream": true, "n": 2});

@@ -223,8 +223,9 @@ impl Scheduler {
         if !plan.spans.is_empty() {
             budget = budget.min(self.prefill_chunk);
         }
-        let mut prefills: Vec<usize> =
-            (0..self.running.len()).filter(|&i| !self.running[i].held && self.running[i].pending() > 1).collect();
+        let mut prefills: Vec<usize> = (0..self.running.len())
+            .filter(|&i| !self.running[i].held && self.running[i].pending() > 1)
+            .collect();
         prefills.sort_by_key(|&i| self.running[i].turn);
         if let Some(&first) = prefills.first() {
             // Who is served first goes to the end of the line; the others share what is left.

@@ -307,7 +307,8 @@ impl Vocab {
 
     /// Whether control tokens stand in a text by name.
     pub fn names_special(&self, text: &str) -> bool {
-        let special = |fragment: &Fragment<'_>| matches!(fragment, Fragment::Token(id) if self.is_special(*id));
+        let special =
+            |fragment: &Fragment<'_>| matches!(fragment, Fragment::Token(id) if self.is_special(*id));
         self.match_all.as_ref().is_some_and(|matcher| matcher.cut(text).iter().any(special))
     }
 }

@@ -343,11 +343,16 @@ impl Engine {
     ///
     /// # Errors
     /// If the request is malformed or does not fit, or was abandoned.
-    pub fn prepare(&self, mut request: Request, abandoned: &dyn Fn() -> bool) -> Result<Prepared, EngineError> {
+    pub fn prepare(
+        &self,
+        mut request: Request,
+        abandoned: &dyn Fn() -> bool,
+    ) -> Result<Prepared, EngineError> {
         let go_on = || if abandoned() { Err(RequestError::Abandoned) } else { Ok(()) };
         go_on()?;
         let capacity = self.capacity();
-        let (mut prompt, keep) = request.prepare(self.text.as_ref(), self.spec().vocab_size, capacity, &go_on)?;
+        let (mut prompt, keep) =
+            request.prepare(self.text.as_ref(), self.spec().vocab_size, capacity, &go_on)?;
         let (shift, truncated) = Shift::fit(&mut prompt, keep, capacity).map_err(RequestError::from)?;
         let speculate = request.speculate.get_or_insert(self.config.speculate);
         if *speculate == Speculate::Draft && self.opened.draft.is_none() {
@@ -372,14 +377,18 @@ impl Engine {
         mut sink: impl FnMut(usize) -> Option<Box<dyn FnMut(Event) + Send>>,
     ) -> Result<Vec<Canceller>, EngineError> {
         let prefix_cache = prepared.request.prefix_cache && self.config.prefix_cache;
-        let mut cancellers = Vec::with_capacity(places.0.len());
+        let count = places.0.len();
+        let mut prepared = Some(prepared);
+        let mut cancellers = Vec::with_capacity(count);
         for (index, ticket) in places.0.into_iter().enumerate() {
-            let Some(sink) = sink(index) else { break };
-            let Prepared { mut request, prompt, shift, truncated, constraint } = prepared.clone();
+            let next = if index + 1 < count { prepared.clone() } else { prepared.take() };
+            let (Some(sink), Some(next)) = (sink(index), next) else { break };
+            let Prepared { mut request, prompt, shift, truncated, constraint } = next;
             request.sampling.seed = request.sampling.seed.map(|seed| seed.wrapping_add(index as u64));
             let tokenizer = self.text.as_ref().map(|t| t.tokenizer.clone());
             let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-            let mut active = Box::new(Active::new(key, request, &prompt, constraint, tokenizer, sink, ticket));
+            let mut active =
+                Box::new(Active::new(key, request, &prompt, constraint, tokenizer, sink, ticket));
             active.set_shift(shift, truncated);
             if let Err(SendError(command)) =
                 self.commands.send(Command::Submit { prompt, prefix_cache, active })

@@ -224,7 +224,9 @@ fn is_empty(value: &Value) -> bool {
 ///
 /// # Errors
 /// If a field is malformed, or would change the answer and is not supported.
-pub(crate) fn read<T: DeserializeOwned>(fields: &Fields) -> Result<(Shared, T, Option<HeaderValue>), ApiError> {
+pub(crate) fn read<T: DeserializeOwned>(
+    fields: &Fields,
+) -> Result<(Shared, T, Option<HeaderValue>), ApiError> {
     for (name, neutral) in UNSUPPORTED {
         if fields.get(name).is_some_and(|value| !neutral(value)) {
             return Err(ApiError::unsupported(
@@ -260,7 +262,8 @@ impl Shared {
             Some(ResponseFormat::JsonObject { schema: None }) => Some(Grammar::json_object()),
             Some(ResponseFormat::JsonObject { schema: Some(schema) }) => {
                 let object = crate::tools::as_object_schema(schema.clone());
-                let expected = || ApiError::field("response_format.schema", "expected the schema of an object");
+                let expected =
+                    || ApiError::field("response_format.schema", "expected the schema of an object");
                 Some(Grammar::JsonSchema(object.ok_or_else(expected)?))
             }
             Some(ResponseFormat::JsonSchema { json_schema }) => {
@@ -345,8 +348,10 @@ impl Shared {
                 if request.max_tokens == usize::MAX {
                     request.max_tokens = capacity.min(most);
                 } else if request.max_tokens > most {
-                    let message =
-                        format!("expected at most {most} where the context is shifted, found {}", request.max_tokens);
+                    let message = format!(
+                        "expected at most {most} where the context is shifted, found {}",
+                        request.max_tokens
+                    );
                     return Err(ApiError::field("max_tokens", message));
                 }
             }

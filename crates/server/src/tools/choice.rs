@@ -128,7 +128,9 @@ impl Tools {
 /// schema.
 pub(crate) fn as_object_schema(mut schema: Value) -> Option<Value> {
     let referenced = match schema.get("$ref").and_then(Value::as_str) {
-        Some(target) => schema.pointer(target.strip_prefix('#')?).is_some_and(|part| part["type"] == "object"),
+        Some(target) => {
+            schema.pointer(target.strip_prefix('#')?).is_some_and(|part| part["type"] == "object")
+        }
         None => false,
     };
     let fields = schema.as_object_mut()?;

@@ -1,6 +1,8 @@
 //! Demanding calls: the grammar of an answer that calls a function, in the model's own format.
 
-use super::{Choice, Format, Style, Tools};
+use super::choice::{Choice, Tools};
+use super::format::Format;
+use super::style::Style;
 use crate::error::ApiError;
 use serde_json::{Map, Value, json};
 use zonda_engine::Grammar;
@@ -170,7 +172,7 @@ fn compiled(schema: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Piece;
+    use super::super::parse::Piece;
     use super::*;
     use zonda_engine::sample::{GrammarCompiler, Sampler};
     use zonda_engine::{SamplingParams, TokenId};
@@ -250,12 +252,17 @@ mod tests {
             "required": ["leaf", "next"], "additionalProperties": false,
             "$defs": {"leaf": {"enum": ["sea", "$ref"]}},
         });
-        let list: Vec<Value> = [("tree", tree), ("free", json!({})), ("bare", json!({"properties": {"a": {"type": "boolean"}}, "additionalProperties": false}))]
-            .into_iter()
-            .map(|(name, schema)| json!({"type": "function", "function": {"name": name, "parameters": schema}}))
-            .collect();
+        let list: Vec<Value> = [
+            ("tree", tree),
+            ("free", json!({})),
+            ("bare", json!({"properties": {"a": {"type": "boolean"}}, "additionalProperties": false})),
+        ]
+        .into_iter()
+        .map(|(name, schema)| json!({"type": "function", "function": {"name": name, "parameters": schema}}))
+        .collect();
         for name in ["tree", "bare"] {
-            let choice = serde_json::from_value(json!({"type": "function", "function": {"name": name}})).unwrap();
+            let choice =
+                serde_json::from_value(json!({"type": "function", "function": {"name": name}})).unwrap();
             let tools = Tools::new(list.clone(), Some(choice), None).unwrap();
             for format in FORMATS {
                 let pieces = generate(Style { format, native: true }, &tools, None, 7);

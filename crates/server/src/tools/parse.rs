@@ -1,6 +1,6 @@
 //! [`Parser`]: finds calls in a text that comes in pieces.
 
-use super::Format;
+use super::format::Format;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -20,8 +20,8 @@ pub(crate) enum Piece {
     Call(Call),
 }
 
-/// Cuts an answer into text and calls. What may be the beginning of a call is held back until that is certain; what
-/// turns out to be none is text.
+/// Splits an answer into text and calls. Text that may be the beginning of a call is held back until that is certain. If it
+/// is no call, it is delivered as text.
 #[derive(Clone, Debug)]
 pub(crate) struct Parser {
     format: Format,
@@ -341,7 +341,11 @@ mod tests {
             r#"<tool_call>{"name": "f", "arguments": {"a": "x</tool_call>y\"</tool_call>"}}</tool_call> end"#,
             &[call("f", r#"{"a":"x</tool_call>y\"</tool_call>"}"#), text(" end")],
         );
-        check(Format::Tagged, r#"<tool_call>no "json</tool_call>!"#, &[text(r#"<tool_call>no "json</tool_call>!"#)]);
+        check(
+            Format::Tagged,
+            r#"<tool_call>no "json</tool_call>!"#,
+            &[text(r#"<tool_call>no "json</tool_call>!"#)],
+        );
     }
 
     #[test]
@@ -349,7 +353,9 @@ mod tests {
         for format in [Format::Tagged, Format::MistralNamed] {
             let number = "12345678901234567890123";
             let answer = match format {
-                Format::Tagged => format!(r#"<tool_call>{{"name": "f", "arguments": {{"a": {number}, "b": 1.50}}}}</tool_call>"#),
+                Format::Tagged => format!(
+                    r#"<tool_call>{{"name": "f", "arguments": {{"a": {number}, "b": 1.50}}}}</tool_call>"#
+                ),
                 _ => format!(r#"[TOOL_CALLS]f[ARGS]{{"a": {number}, "b": 1.50}}"#),
             };
             check(format, &answer, &[call("f", &format!(r#"{{"a":{number},"b":1.50}}"#))]);

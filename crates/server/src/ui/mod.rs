@@ -4,7 +4,7 @@
 //! lets it load only these files, ask only this server, and run no script that is not one of them.
 
 mod markdown;
-mod report;
+pub(crate) mod report;
 
 pub use report::Reports;
 
