@@ -71,20 +71,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 
 /// Crates, by folder, in which no files use each other in a circle.
 // To extend: kernels, native, server, bench and cli follow as soon as their circles are gone.
-const WITHOUT_CIRCLES: &[&str] = &[
-    "machine",
-    "kernels",
-    "engine",
-    "native",
-    "convert",
-    "llama-cpp",
-    "mlx",
-    "zonda",
-    "testkit",
-    "bench",
-    "server",
-    "cli",
-];
+const WITHOUT_CIRCLES: &[&str] = &["machine", "kernels", "engine", "native", "convert", "llama-cpp", "mlx", "zonda", "testkit", "bench", "server", "cli"];
 
 /// The engine's rooms in order: a later one may use an earlier one's items, never the other way round. First what all use,
 /// then the way of a request, with what stands beside it (`quant`, `mock`, `prompt_cache`, `request`) where it belongs.

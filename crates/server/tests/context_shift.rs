@@ -65,7 +65,7 @@ async fn a_full_context_is_shifted_where_the_server_allows_it() {
         .fails(400, "-1 for the whole");
     assert_eq!(error["param"], "n_keep");
     let whole = json!({"prompt": "the ".repeat(50), "context_shift": true, "n_keep": -1});
-    let error = complete(&shifting, whole).await.fails(400, "to be kept of a context of 32");
+    let error = complete(&shifting, whole).await.fails(400, "to be kept when the context of 32 is full");
     assert_eq!((&error["param"], &error["code"]), (&json!("n_keep"), &json!("context_length_exceeded")));
     let mut stream = body(json!({"context_shift": true, "stream": true}));
     stream["max_tokens"] = 60.into();
