@@ -93,9 +93,10 @@ struct LoadArgs {
     /// the whole context for requests without a limit].
     #[arg(long, value_name = "N")]
     max_tokens: Option<NonZeroUsize>,
-    /// Most answers in flight for one client: all requests with the same key, or without keys from the same address.
-    #[arg(long, value_name = "N", default_value = "32")]
-    per_client: NonZeroUsize,
+    /// Most answers in flight for one client: all requests with the same key, or without keys from the same address
+    /// [default: as many as --queue, at least 16].
+    #[arg(long, value_name = "N")]
+    per_client: Option<NonZeroUsize>,
     /// Most seconds for a request.
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
     timeout: Duration,
@@ -230,7 +231,7 @@ impl Serve {
             hosts,
             max_body: self.web.max_body.get(),
             max_tokens: self.load.max_tokens.map(NonZeroUsize::get),
-            max_per_client: Some(self.load.per_client.get()),
+            max_per_client: Some(self.load.per_client.map_or(self.load.queue.max(16), NonZeroUsize::get)),
             deadline: Some(self.load.timeout),
             parse_special: self.web.parse_special,
             max_model_bytes: self.load.max_memory,

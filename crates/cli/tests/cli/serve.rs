@@ -117,7 +117,7 @@ fn what_it_refuses() {
     sandbox.run(&["serve", "-m", "mock", "--isa", "scalar", "--port", "0"]).fails(1, &["no --isa"]);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    sandbox.run(&["serve", "-m", "mock", "--port", &port]).fails(1, &["listening at", "--port"]);
+    sandbox.run(&["serve", "-m", "mock", "--port", &port]).fails(1, &["listening on", "--port"]);
 }
 
 /// With `--deterministic` a seeded request has the same tokens alone on one thread, and beside others on two.
