@@ -130,8 +130,8 @@ pub struct Request {
     pub t0: Instant,
 }
 
-/// How many events of a request wait for its consumer. While there are too many, the engine leaves the request's sequences
-/// out of its steps. The engine adds, the consumer takes off.
+/// Counts the events of a request that wait for its consumer. While there are too many, the engine leaves the request's
+/// sequences out of its steps. The engine increments the count, the consumer decrements it.
 #[derive(Clone, Debug)]
 pub struct Backlog {
     waiting: Arc<AtomicUsize>,
@@ -139,12 +139,12 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// A backlog of at most about `most` events: one step's more.
+    /// A backlog of `most` events; the events of one step may exceed it.
     pub fn new(most: usize) -> Backlog {
         Backlog { waiting: Arc::new(AtomicUsize::new(0)), most }
     }
 
-    /// The consumer has taken an event.
+    /// Call it after taking an event.
     pub fn take(&self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
@@ -227,7 +227,7 @@ pub enum RequestError {
         /// The vocabulary's size.
         vocab: usize,
     },
-    /// Nobody wants it any more.
+    /// The caller no longer wants the result.
     #[error("the request was abandoned")]
     Abandoned,
     /// The prompt is empty or does not fit.

@@ -44,12 +44,12 @@ async fn wrong_method(method: Method, uri: axum::http::Uri) -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 
-/// A bug of ours: the request fails, the server lives on.
+/// A panic in a handler: the request fails, the server continues.
 fn panicked(_: Box<dyn Any + Send>) -> Response {
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "an internal error").into_response()
 }
 
-/// Without origins there is no layer, and browsers keep other sites' pages from reading anything.
+/// The CORS layer. Without origins there is none, and browsers keep pages of other sites from reading answers.
 fn cors(origins: &[String]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;

@@ -1,4 +1,4 @@
-//! Who asks, and how many sequences each client has in flight.
+//! Identifies clients and limits the answers that each has in flight.
 
 use crate::error::ApiError;
 use axum::http::StatusCode;
@@ -6,14 +6,14 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A client: whoever shares its key, or without keys its address.
+/// A client: all requests with one key, or without keys from one address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Client {
     /// The number of the key.
     Key(usize),
-    /// The address; of an IPv6 address, the network, of which one client has all addresses.
+    /// The address; for IPv6 its /64 network, since one client usually has all of its addresses.
     Address(IpAddr),
-    /// Asked without a socket.
+    /// The request did not come through a socket.
     #[default]
     Unknown,
 }
@@ -27,15 +27,15 @@ impl Client {
     }
 }
 
-/// Sequences in flight, by client.
+/// Answers in flight, by client.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clients(Arc<Mutex<HashMap<Client, usize>>>);
 
 impl Clients {
-    /// Takes `count` sequences for a client that may have `most`.
+    /// Adds `count` answers of a client that may have `most`.
     ///
     /// # Errors
-    /// If it would have more: 429, or 400 if it never can.
+    /// 429 if it would have more; 400 if `count` alone is more.
     pub fn take(&self, client: &Client, count: usize, most: Option<usize>) -> Result<Share, ApiError> {
         let most = most.filter(|_| *client != Client::Unknown).unwrap_or(usize::MAX);
         if count > most {
@@ -56,7 +56,7 @@ impl Clients {
     }
 }
 
-/// A client's sequences, given back when dropped.
+/// Some answers of a client, subtracted when dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     clients: Clients,

@@ -38,10 +38,10 @@ pub struct Config {
     pub max_model_bytes: Option<u64>,
     /// Requests reuse the KV cache of common prompt prefixes.
     pub prefix_cache: bool,
-    /// What stays of a request whose context is full, if it does not say itself; `None`: its answer ends there, a prompt that
-    /// does not fit is refused, and requests may not ask for anything else: a shifted context has no end.
+    /// The kept prefix when a context is full, unless the request sets one. `None`: the answer ends there, a prompt that does not
+    /// fit is refused, and requests can't change that, because a shifted context has no end.
     pub context_shift: Option<Keep>,
-    /// Control tokens written out in the messages of chats count as such.
+    /// Names of control tokens in chat messages become these tokens.
     pub parse_special: bool,
     /// Writes prompts and answers into the log.
     pub log_prompts: bool,

@@ -1,4 +1,4 @@
-//! Open connections: how many, from where, which have shown a key, and which one goes when there is no more room.
+//! Limits open connections, in all and per address, and closes idle ones when there are too many.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -40,17 +40,17 @@ struct State {
 }
 
 impl Visit {
-    /// Where it comes from.
+    /// The client's address.
     pub fn address(&self) -> IpAddr {
         self.0.address
     }
 
-    /// A request on it has passed the gate: it stays when others have to go.
+    /// Marks it as in use, after a request on it was accepted: it is not closed to make room.
     pub fn admit(&self) {
         self.0.admitted.store(true, Ordering::Relaxed);
     }
 
-    /// Resolves when it has to make room.
+    /// Resolves when it has to be closed to make room.
     pub async fn closed(&self) {
         self.0.close.notified().await;
     }
@@ -60,12 +60,12 @@ impl Visit {
     }
 }
 
-/// Why a connection is not taken.
+/// Why a connection is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// Its address has as many as it may have.
+    /// Its address has the maximum number.
     Address,
-    /// There are as many as there may be.
+    /// There is the maximum number in all.
     Full,
 }
 
@@ -74,11 +74,11 @@ impl Connections {
         Connections { open: Mutex::default(), most: most.max(1), per_address: per_address.max(1) }
     }
 
-    /// Takes a connection. Where there is no room, the oldest that has passed no gate is closed: of the same address if that
-    /// has too many, else of any.
+    /// Adds a connection. If there are too many, the oldest one without an accepted request is closed: of the same address if
+    /// that has too many, otherwise of any.
     ///
     /// # Errors
-    /// If all of them have passed the gate.
+    /// If all of them have an accepted request.
     pub fn enter(self: &Arc<Connections>, address: IpAddr) -> Result<Entered, Refused> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.by_address.get(&address).is_some_and(|&n| n >= self.per_address) && !open.evict(Some(address))
@@ -123,7 +123,7 @@ impl Open {
     }
 }
 
-/// A connection's place, given back when dropped.
+/// An open connection, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Entered {
     connections: Arc<Connections>,
@@ -137,7 +137,7 @@ impl Drop for Entered {
     }
 }
 
-/// A stream whose writes fail once the other side has read nothing for a while.
+/// A stream whose writes fail after the other side has read nothing for a time.
 #[derive(Debug)]
 pub(crate) struct Impatient<S> {
     stream: S,

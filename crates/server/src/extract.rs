@@ -18,7 +18,7 @@ use std::time::Instant;
 /// The response header that lists the request's fields that were ignored.
 pub const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-zonda-ignored-fields");
 
-/// A JSON object from a request's body, who sent it, and when it was there.
+/// The JSON object of a request's body, its client, and the time when it was complete.
 #[derive(Debug)]
 pub(crate) struct Fields {
     /// An object.
@@ -27,7 +27,7 @@ pub(crate) struct Fields {
     pub arrived: Instant,
 }
 
-/// Most values in a body: each takes tens of bytes once it is parsed, and two suffice to write one.
+/// The maximum number of values in a body: a value of two bytes takes tens of bytes once it is parsed.
 const MAX_VALUES: usize = 500_000;
 /// Longer bodies are parsed on a thread that may block, in bytes.
 const LONG: usize = 64 << 10;
@@ -101,7 +101,7 @@ fn parse(body: &[u8]) -> Result<Value, ApiError> {
     }
 }
 
-/// How many values a JSON text may hold: the commas, colons and opening brackets outside of strings.
+/// An upper bound on the values in a JSON text: the commas, colons and opening brackets outside of strings.
 fn count_values(body: &[u8]) -> usize {
     let (mut count, mut inside, mut escaped) = (1, false, false);
     for &byte in body {

@@ -25,23 +25,23 @@ pub(crate) struct Job {
     pub requests: Vec<Request>,
     /// Answers to each.
     pub choices: usize,
-    /// Who asks.
+    /// The client.
     pub client: Client,
     /// How long all of it may take from the requests' `t0`.
     pub deadline: Option<Duration>,
 }
 
 impl Job {
-    /// How many answers there will be.
+    /// The number of answers.
     pub fn answers(&self) -> usize {
         self.requests.len() * self.choices
     }
 }
 
-/// Events that may wait for a connection, of all choices of a request together: beyond, its sequences pause.
+/// How many events of all choices of a request may wait for its connection. Above it, the sequences pause.
 const BACKLOG: usize = 512;
 
-/// Waits for what a request needs, no longer than its deadline allows.
+/// Waits for `work`, at most until the deadline.
 ///
 /// # Errors
 /// If the deadline passes first.

@@ -1,26 +1,26 @@
 //! Bounds on grammars and schemas, checked before they are compiled.
 //!
 //! The compiler recurses along rules, groups and `$ref`s, and visits each rule and each `$ref` target once. So the depth of
-//! its recursion is at most the number of rules plus the nesting of each, whatever refers to what. That sum is bounded here,
-//! without recursion on the input. The checks are linear in the input, apart from `$ref` targets, whose visits are counted.
+//! its recursion is at most the number of rules plus the nesting of each. That sum is bounded here, without recursion on the
+//! input. The checks are linear in the input, apart from `$ref` targets, whose visits are counted.
 
 use serde_json::Value;
 use std::collections::HashSet;
 
-/// Longest Lark grammar or regular expression, in bytes.
+/// The longest Lark grammar or regular expression, in bytes.
 const MAX_SOURCE: usize = 256 << 10;
-/// Most values in a schema, and most bytes of its texts.
+/// The maximum number of values in a schema, and of bytes of its texts.
 const MAX_VALUES: usize = 50_000;
 const MAX_TEXT: usize = 1 << 20;
-/// Deepest recursion of the compiler: rules, or `$ref` targets, plus the nesting in each.
+/// The deepest recursion of the compiler: rules, or `$ref` targets, plus the nesting in each.
 const MAX_DEPTH: usize = 4_000;
-/// Most values visited while the nesting of `$ref` targets is measured.
+/// The maximum number of values visited while the nesting of `$ref` targets is measured.
 const MAX_VISITS: usize = 5_000_000;
 
 /// Checks a regular expression's size.
 ///
 /// # Errors
-/// What was expected and found, as for the other checks.
+/// The limit and the size found.
 pub(super) fn check_regex(pattern: &str) -> Result<(), String> {
     at_most("bytes of a regular expression", MAX_SOURCE, pattern.len())
 }
@@ -33,7 +33,7 @@ fn at_most(what: &str, most: usize, found: usize) -> Result<(), String> {
 }
 
 /// Sums the definitions of a Lark grammar and the deepest nesting in each, and checks the schemas in it. Cuts the text into
-/// tokens as `llguidance` does; what it can't read, that crate refuses before it recurses.
+/// tokens as `llguidance` does; text that this function can't read is refused by that crate before it recurses.
 pub(super) fn check_lark(text: &str) -> Result<(), String> {
     at_most("bytes of grammar", MAX_SOURCE, text.len())?;
     let bytes = text.as_bytes();
@@ -75,12 +75,12 @@ pub(super) fn check_lark(text: &str) -> Result<(), String> {
     at_most("rules, terminals and nested groups in all", MAX_DEPTH, total + deepest)
 }
 
-/// How long a comment is.
+/// The length of a comment, in bytes.
 fn line(bytes: &[u8]) -> usize {
     bytes.iter().position(|&b| b == b'\n').unwrap_or(bytes.len())
 }
 
-/// How long a text in quotes is.
+/// The length of a quoted text, in bytes.
 fn quoted(bytes: &[u8], quote: u8) -> usize {
     let mut at = 1;
     while let Some(&byte) = bytes.get(at) {
@@ -92,7 +92,7 @@ fn quoted(bytes: &[u8], quote: u8) -> usize {
     at.min(bytes.len())
 }
 
-/// Checks the JSON at the start of a text, and gives its length in bytes; 0 if it is none.
+/// Checks the JSON at the start of a text, and returns its length in bytes; 0 if there is none.
 fn check_embedded(text: &str) -> Result<usize, String> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     let Some(Ok(value)) = values.next() else { return Ok(0) };
@@ -149,7 +149,7 @@ fn is_rounded(number: &serde_json::Number) -> bool {
     exact.is_some_and(|n| n.unsigned_abs() > 1 << 53)
 }
 
-/// How deeply a value is nested.
+/// The depth of a value's nesting.
 fn height(value: &Value, visits: &mut usize) -> Result<usize, String> {
     let mut open = vec![(value, 1)];
     let mut most = 0;
@@ -166,7 +166,7 @@ fn height(value: &Value, visits: &mut usize) -> Result<usize, String> {
     Ok(most)
 }
 
-/// What a `$ref` points to, by the compiler's rules.
+/// The target of a `$ref`, by the compiler's rules.
 fn resolve<'a>(schema: &'a Value, target: &str) -> Option<&'a Value> {
     let path = target.strip_prefix('#')?;
     let path = path.strip_prefix('/').unwrap_or(path);

@@ -1,4 +1,4 @@
-//! Faults that tests put into the worker's own part, and what becomes of the requests beside them.
+//! Tests of faults in the worker itself: sampling that panics, consumers that do not read, requests that forbid every token.
 
 use crate::TokenId;
 use crate::mock::{Mock, MockOptions};
@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 thread_local! {
-    /// Taking this token panics, on the worker that has it.
+    /// The token whose delivery panics, on this worker's thread.
     static FAULT: Cell<Option<TokenId>> = const { Cell::new(None) };
 }
 
@@ -28,7 +28,7 @@ fn engine(fault: Option<TokenId>) -> Engine {
     Engine::start(open, None, EngineConfig::default()).unwrap()
 }
 
-/// Forces one token, always.
+/// A request that generates one token again and again.
 fn forced(token: TokenId, tokens: usize) -> Request {
     let sampling = SamplingParams { logit_bias: vec![(token, 1e9)], ..SamplingParams::greedy() };
     Request { sampling, ..Request::new(Prompt::Tokens(vec![300, 301]), tokens) }
