@@ -5,6 +5,7 @@ mod cli;
 mod cmd;
 mod console;
 mod context;
+mod descriptors;
 mod error;
 mod interrupt;
 mod npy;

@@ -63,7 +63,7 @@ pub mod tokenize;
 pub mod worker;
 
 pub use prompt_cache::PromptCacheConfig;
-pub use request::{Keep, Prompt, Request, RequestError};
+pub use request::{Backlog, Keep, Prompt, Request, RequestError};
 pub use sample::{Grammar, SamplingParams};
 pub use schedule::Occupancy;
 pub use speculate::Speculate;
@@ -71,6 +71,7 @@ pub use stream::{Event, FinishReason, Outcome, Timing, Usage};
 pub use tokenize::TextProcessor;
 pub use worker::{
     Canceller, Completion, DraftModel, Engine, EngineConfig, EngineError, Extras, Generation, Parallel,
+    Places, Prepared,
 };
 
 /// A token's number in the model's vocabulary.

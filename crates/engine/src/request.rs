@@ -7,6 +7,8 @@ use crate::speculate::Speculate;
 use crate::tokenize::{
     ChatError, Encode, Message, RenderOptions, TemplateError, TextProcessor, TokenizeError,
 };
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// The prompt.
@@ -122,8 +124,43 @@ pub struct Request {
     pub prefix_cache: bool,
     /// The source of drafts; `None`: as in the engine's configuration.
     pub speculate: Option<Speculate>,
+    /// Counts the events that the consumer has not taken yet; `None`: there is no bound on them.
+    pub backlog: Option<Backlog>,
     /// When the prompt was handed over: the start of all measured times.
     pub t0: Instant,
+}
+
+/// Counts the events of a request that wait for its consumer. While there are too many, the engine leaves the request's
+/// sequences out of its steps. The engine increments the count, the consumer decrements it.
+#[derive(Clone, Debug)]
+pub struct Backlog {
+    waiting: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Backlog {
+    /// A backlog of `most` events; the events of one step may exceed it.
+    pub fn new(most: usize) -> Backlog {
+        Backlog { waiting: Arc::new(AtomicUsize::new(0)), most }
+    }
+
+    /// Call it after taking an event.
+    pub fn take(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many events wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting() >= self.most
+    }
 }
 
 impl Request {
@@ -140,6 +177,7 @@ impl Request {
             keep_special: Vec::new(),
             prefix_cache: true,
             speculate: None,
+            backlog: None,
             t0: Instant::now(),
         }
     }
@@ -189,6 +227,9 @@ pub enum RequestError {
         /// The vocabulary's size.
         vocab: usize,
     },
+    /// The caller no longer wants the result.
+    #[error("the request was abandoned")]
+    Abandoned,
     /// The prompt is empty or does not fit.
     #[error(transparent)]
     Schedule(#[from] crate::schedule::ScheduleError),
@@ -205,12 +246,13 @@ impl From<ChatError> for RequestError {
 
 impl Request {
     /// Checks everything except the prompt's length. Returns the prompt's token ids, and how many of them are kept when a
-    /// context of `capacity` tokens is shifted; `None` if it is not.
+    /// context of `capacity` tokens is shifted; `None` if it is not. `go_on` is called between the steps, and its error ends them.
     pub(crate) fn prepare(
         &mut self,
         text: Option<&TextProcessor>,
         vocab: usize,
         capacity: usize,
+        go_on: &dyn Fn() -> Result<(), RequestError>,
     ) -> Result<(Vec<TokenId>, Option<usize>), RequestError> {
         self.sampling.validate(vocab)?;
         if self.max_tokens == 0 {
@@ -230,6 +272,7 @@ impl Request {
             Some(Keep::System) => prompt.system(text),
             _ => Vec::new(),
         };
+        go_on()?;
         let tokens = prompt.encode(text)?;
         if let Some(index) = tokens.iter().position(|&t| t as usize >= vocab) {
             return Err(RequestError::NoSuchToken { index, token: tokens[index], vocab });

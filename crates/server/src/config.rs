@@ -1,44 +1,49 @@
 //! [`Config`]: limits, keys and what may reach the server.
 
 use crate::keys::Keys;
-use crate::ui::Reports;
+use crate::ui::report::Reports;
 use std::time::Duration;
 use zonda_engine::Keep;
 
 /// How the server behaves. The default is for one person on one machine.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Who may ask; without keys, everyone who can connect.
+    /// Keys that requests must carry. Without keys, everyone who can connect may send requests.
     pub keys: Keys,
-    /// Origins whose web pages may ask, such as `https://example.org`, or `*`; none: CORS is off.
+    /// Origins whose web pages may send requests, such as `https://example.org`, or `*`. None: CORS is off.
     pub cors: Vec<String>,
-    /// Names in the `Host` header that are answered; `None`: all. A web page elsewhere can point a name of its own at
-    /// this machine: without keys, only known names keep it out.
+    /// Names in the `Host` header that are accepted, besides IP addresses; `None`: all. A web page elsewhere can point its own
+    /// domain name at this machine (DNS rebinding). Without keys, this list keeps it out.
     pub hosts: Option<Vec<String>>,
     /// Longest request body, in bytes.
     pub max_body: usize,
-    /// Most tokens that one answer may ask for; `None`: what the context holds.
+    /// Most tokens that one answer may ask for; `None`: what the context holds, or 16 times that where it is shifted.
     pub max_tokens: Option<usize>,
     /// Most answers that one request may ask for (`n`).
     pub max_choices: usize,
+    /// Most answers that one client may have in flight: all that share a key, or without keys an address. `None`: as many
+    /// as there are places.
+    pub max_per_client: Option<usize>,
     /// How long a request may take, from its arrival to its last token; `None`: as long as it takes. A request's own
     /// `timeout` can only shorten it.
     pub deadline: Option<Duration>,
     /// How long a request's body may take to arrive.
     pub body_timeout: Duration,
-    /// How often a stream in which nothing happens says that it is alive.
+    /// Interval of keep-alive comments in a stream without events.
     pub keep_alive: Duration,
-    /// What a client whose request was refused for a full queue is told to wait.
+    /// `Retry-After` of a request that was refused with 429.
     pub retry_after: Duration,
-    /// Most bytes that loaded models may take; beyond it, those that were used longest ago and are idle are unloaded.
-    /// `None`: all stay loaded.
+    /// Memory budget of all loaded models, in bytes. Beyond it, the least recently used idle models are unloaded. `None`: all
+    /// stay loaded.
     pub max_model_bytes: Option<u64>,
-    /// Prompts are reused between requests.
+    /// Requests reuse the KV cache of common prompt prefixes.
     pub prefix_cache: bool,
-    /// What stays of a request whose context is full, if it does not say itself; `None`: its answer ends there, and a
-    /// prompt that does not fit is refused.
+    /// The kept prefix when a context is full, unless the request sets one. `None`: the answer ends there, a prompt that does not
+    /// fit is refused, and requests can't change that, because a shifted context has no end.
     pub context_shift: Option<Keep>,
-    /// Prompts and answers go into the log.
+    /// Names of control tokens in chat messages become these tokens.
+    pub parse_special: bool,
+    /// Writes prompts and answers into the log.
     pub log_prompts: bool,
     /// Where the page finds the last bench report.
     pub reports: Reports,
@@ -53,13 +58,15 @@ impl Default for Config {
             max_body: 8 << 20,
             max_tokens: None,
             max_choices: 16,
-            deadline: None,
+            max_per_client: None,
+            deadline: Some(Duration::from_secs(3600)),
             body_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(5),
             retry_after: Duration::from_secs(1),
             max_model_bytes: None,
             prefix_cache: true,
             context_shift: None,
+            parse_special: false,
             log_prompts: false,
             reports: Reports::None,
         }

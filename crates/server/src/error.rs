@@ -1,4 +1,4 @@
-//! [`ApiError`]: what went wrong, in OpenAI's shape and with the right status.
+//! [`ApiError`]: an error with its HTTP status, as JSON in OpenAI's format.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -50,12 +50,12 @@ impl ApiError {
         ApiError { status, message: message.into(), param: None, code, retry_after: None }
     }
 
-    /// 400: the request makes no sense.
+    /// 400: the request is invalid.
     pub fn bad_request(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_request", message)
     }
 
-    /// 400: a field makes no sense.
+    /// 400: a field is invalid.
     pub fn field(param: impl Into<String>, message: impl Into<String>) -> ApiError {
         let param = param.into();
         ApiError {
@@ -64,7 +64,7 @@ impl ApiError {
         }
     }
 
-    /// 400: a field that would change the answer, and that this server does not have.
+    /// 400: a field that would change the answer and that this server does not support.
     pub fn unsupported(param: impl Into<String>, message: impl Into<String>) -> ApiError {
         ApiError { code: "unsupported", ..ApiError::field(param, message) }
     }
@@ -74,13 +74,13 @@ impl ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "backend_failed", message)
     }
 
-    /// 503: the server is about to end.
+    /// 503: the server is shutting down.
     pub fn draining() -> ApiError {
         let message = "the server is shutting down and takes no new requests";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message)
     }
 
-    /// 504: it took too long.
+    /// 504: the deadline has passed.
     pub fn deadline(limit: Duration) -> ApiError {
         let message = format!("the answer was not complete after {} s", limit.as_secs_f64());
         ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message)

@@ -1,6 +1,8 @@
-//! A request's body: within its limit, in time, as JSON whose unknown fields are named.
+//! Reads a request's body within limits of size and time, parses it as JSON, and names unknown fields.
 
+use crate::clients::Client;
 use crate::error::ApiError;
+use crate::generate::within;
 use crate::server::Server;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -8,21 +10,32 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
-/// The response header that names the fields of the request that nothing was done with.
+/// The response header that lists the request's fields that were ignored.
 pub const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-zonda-ignored-fields");
 
-/// A JSON object from a request's body.
+/// The JSON object of a request's body, its client, and the time when it was complete.
 #[derive(Debug)]
-pub struct Fields(Map<String, Value>);
+pub(crate) struct Fields {
+    /// An object.
+    value: Value,
+    pub client: Client,
+    pub arrived: Instant,
+}
+
+/// The maximum number of values in a body: a value of two bytes takes tens of bytes once it is parsed.
+const MAX_VALUES: usize = 500_000;
+/// Longer bodies are parsed on a thread that may block, in bytes.
+const LONG: usize = 64 << 10;
 
 impl Fields {
     /// The object's field; `null` counts as absent.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name).filter(|v| !v.is_null())
+        self.value.get(name).filter(|v| !v.is_null())
     }
 
     /// Reads the fields that `T` knows; the paths of the others go into the set.
@@ -32,8 +45,7 @@ impl Fields {
     pub fn read<T: DeserializeOwned>(&self) -> Result<(T, BTreeSet<String>), ApiError> {
         let mut ignored = BTreeSet::new();
         let mut track = serde_path_to_error::Track::new();
-        let value = Value::Object(self.0.clone());
-        let outer = serde_path_to_error::Deserializer::new(&value, &mut track);
+        let outer = serde_path_to_error::Deserializer::new(&self.value, &mut track);
         let result = serde_ignored::deserialize(outer, |path| {
             // The path of what is optional goes through a `?`.
             ignored.insert(path.to_string().replace(".?", ""));
@@ -50,6 +62,7 @@ impl FromRequest<Arc<Server>> for Fields {
 
     async fn from_request(request: Request, server: &Arc<Server>) -> Result<Fields, ApiError> {
         check_type(request.headers())?;
+        let client = request.extensions().get::<Client>().cloned().unwrap_or_default();
         let config = server.config();
         let body = tokio::time::timeout(config.body_timeout, collect(request.into_body(), config.max_body));
         let body = body.await.map_err(|_| {
@@ -57,18 +70,53 @@ impl FromRequest<Arc<Server>> for Fields {
             let message = format!("the request's body was not complete after {limit} s");
             ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
         })??;
-        match serde_json::from_slice(&body) {
-            Ok(Value::Object(map)) => Ok(Fields(map)),
-            Ok(other) => Err(ApiError::bad_request(format!(
-                "the body: expected a JSON object, found {}",
-                kind(&other)
-            ))),
-            Err(error) => Err(ApiError::bad_request(format!("the body is not valid JSON: {error}"))),
-        }
+        let arrived = Instant::now();
+        let value = if body.len() <= LONG {
+            parse(&body)?
+        } else {
+            let turn = within(config.deadline, arrived, server.preparing().acquire_owned()).await?;
+            let parsed = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                parse(&body)
+            });
+            parsed.await.map_err(|e| ApiError::backend(e.to_string()))??
+        };
+        Ok(Fields { value, client, arrived })
     }
 }
 
-/// JSON has to be called JSON: a web page elsewhere can send any other type here without asking first.
+/// The JSON object in a body.
+fn parse(body: &[u8]) -> Result<Value, ApiError> {
+    let values = count_values(body);
+    if values > MAX_VALUES {
+        let message = format!("the body: expected at most {MAX_VALUES} values, found {values}");
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message));
+    }
+    match serde_json::from_slice(body) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(other) => {
+            Err(ApiError::bad_request(format!("the body: expected a JSON object, found {}", kind(&other))))
+        }
+        Err(error) => Err(ApiError::bad_request(format!("the body is not valid JSON: {error}"))),
+    }
+}
+
+/// An upper bound on the values in a JSON text: the commas, colons and opening brackets outside of strings.
+fn count_values(body: &[u8]) -> usize {
+    let (mut count, mut inside, mut escaped) = (1, false, false);
+    for &byte in body {
+        match (inside, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => inside = !inside,
+            (false, b',' | b':' | b'[' | b'{') => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+/// Requires a JSON content type: a web page of another origin can send other types without a preflight.
 fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("none");
     let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -79,8 +127,8 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
 }
 
-/// The whole body. One that is too long is read on for a while and thrown away: a client that still sends would see
-/// a broken connection instead of the answer.
+/// The whole body. A body that is too long is read further and discarded, up to 8 times the limit: a client that is still
+/// sending would see a broken connection instead of the answer.
 async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let mut kept = BytesMut::new();
     let mut length = 0usize;

@@ -1,5 +1,7 @@
-//! What every request passes before its handler: an id, a log line, the host it asks for, its key.
+//! The middleware around all handlers: request id, log line, Host check, API key.
 
+use crate::clients::Client;
+use crate::connections::Visit;
 use crate::error::ApiError;
 use crate::id;
 use crate::server::Server;
@@ -8,6 +10,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::Instrument as _;
@@ -19,9 +22,9 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
-/// What anyone may read: nothing in it depends on a model's answers or on who asks.
+/// Paths without authentication. Their content depends neither on a model's answers nor on the client.
 const OPEN: &[&str] = &["/health", "/ready", "/openapi.json"];
-/// What is still answered while the server ends.
+/// Paths that are still served while the server shuts down.
 const UNTIL_THE_END: &[&str] = &["/metrics", "/v1/models", "/ui/render"];
 
 /// Whether anyone may read what is at this path.
@@ -38,8 +41,12 @@ pub async fn gate(State(server): State<Arc<Server>>, mut request: Request, next:
     let span = tracing::info_span!("request", id, %method, path);
     request.extensions_mut().insert(RequestId(id.clone()));
     let handle = async {
-        let mut response = match admit(&server, &path, request.headers()) {
-            Ok(()) => next.run(request).await,
+        let visit = request.extensions().get::<Visit>().cloned();
+        let mut response = match admit(&server, &path, request.headers(), visit.as_ref()) {
+            Ok(client) => {
+                request.extensions_mut().insert(client);
+                next.run(request).await
+            }
             Err(error) => error.into_response(),
         };
         let status = response.status();
@@ -70,22 +77,31 @@ fn request_id(headers: &HeaderMap) -> String {
     given.filter(usable).map_or_else(|| id::random("req-"), str::to_owned)
 }
 
-/// Whether a request may reach its handler.
-fn admit(server: &Server, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+/// Checks that a request may reach its handler, and identifies the client.
+fn admit(
+    server: &Server,
+    path: &str,
+    headers: &HeaderMap,
+    visit: Option<&Visit>,
+) -> Result<Client, ApiError> {
     let config = server.config();
     if let Some(hosts) = &config.hosts {
         check_host(hosts, headers)?;
     }
+    let mut client = visit.map_or(Client::Unknown, |visit| Client::at(visit.address()));
     if !config.keys.is_empty() && !open(path) {
-        check_key(server, headers)?;
+        client = Client::Key(check_key(server, headers)?);
     }
     if server.draining() && !open(path) && !UNTIL_THE_END.contains(&path) {
         return Err(ApiError::draining());
     }
-    Ok(())
+    if let Some(visit) = visit.filter(|_| !open(path)) {
+        visit.admit();
+    }
+    Ok(client)
 }
 
-/// A page elsewhere whose name was pointed at this machine still says that name.
+/// Refuses domain names that are not on the list: a DNS rebinding attack still sends its own name.
 fn check_host(hosts: &[String], headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(host) = headers.get(header::HOST) else { return Ok(()) };
     let host = host.to_str().unwrap_or_default();
@@ -93,28 +109,30 @@ fn check_host(hosts: &[String], headers: &HeaderMap) -> Result<(), ApiError> {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
     };
-    if hosts.iter().any(|h| h.eq_ignore_ascii_case(name)) {
+    // An address is no name that could be pointed here.
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    if address.is_ok() || hosts.iter().any(|h| h.eq_ignore_ascii_case(name)) {
         return Ok(());
     }
     let message = format!("host: expected one of {}, found {host:?}", hosts.join(", "));
     Err(ApiError::new(StatusCode::FORBIDDEN, "host_not_allowed", message))
 }
 
-fn check_key(server: &Server, headers: &HeaderMap) -> Result<(), ApiError> {
+/// Which key a request carries.
+fn check_key(server: &Server, headers: &HeaderMap) -> Result<usize, ApiError> {
     let refuse = |message: &str| Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message));
     let Some(given) = headers.get(header::AUTHORIZATION) else {
         return refuse("an API key is needed: send the header `Authorization: Bearer KEY`");
     };
     let bearer = given.to_str().ok().and_then(|v| v.split_once(' '));
     match bearer {
-        Some((scheme, key))
-            if scheme.eq_ignore_ascii_case("bearer") && server.config().keys.accept(key.trim()) =>
-        {
-            Ok(())
-        }
         Some((scheme, _)) if !scheme.eq_ignore_ascii_case("bearer") => {
             refuse("authorization: expected `Bearer KEY`, found another scheme")
         }
-        _ => refuse("the API key is not one of this server's"),
+        Some((_, key)) => match server.config().keys.find(key.trim()) {
+            Some(number) => Ok(number),
+            None => refuse("the API key is not one of this server's"),
+        },
+        None => refuse("the API key is not one of this server's"),
     }
 }

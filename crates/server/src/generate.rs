@@ -1,31 +1,66 @@
-//! [`Running`]: the generations of one request, from the worker's thread to the handler.
+//! [`Running`]: the generations of one HTTP request, and their events on the way from the engine's worker to the handler.
 
+use crate::clients::{Client, Share};
 use crate::error::ApiError;
 use crate::metrics::Series;
 use crate::models::Loaded;
 use crate::server::Server;
+use axum::http::StatusCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::Span;
 use tracing::field::Empty;
-use zonda_engine::{Canceller, Event, FinishReason, Outcome, Request};
+use zonda_engine::{
+    Backlog, Canceller, EngineError, Event, FinishReason, Outcome, Places, Prepared, Request, RequestError,
+};
 
 /// What one request asks of an engine.
 #[derive(Debug)]
-pub struct Job {
+pub(crate) struct Job {
     /// The model.
     pub loaded: Arc<Loaded>,
-    /// One per choice.
+    /// One per prompt.
     pub requests: Vec<Request>,
+    /// Answers to each.
+    pub choices: usize,
+    /// The client.
+    pub client: Client,
     /// How long all of it may take from the requests' `t0`.
     pub deadline: Option<Duration>,
 }
 
-/// Generations in progress. Dropping it cancels them: that is what happens when the client leaves.
+impl Job {
+    /// The number of answers.
+    pub fn answers(&self) -> usize {
+        self.requests.len() * self.choices
+    }
+}
+
+/// How many events of all choices of a request may wait for its connection. Above it, the sequences pause.
+const BACKLOG: usize = 512;
+
+/// Waits for `work`, at most until the deadline.
+///
+/// # Errors
+/// If the deadline passes first.
+pub(crate) async fn within<T>(
+    deadline: Option<Duration>,
+    t0: Instant,
+    work: impl Future<Output = T>,
+) -> Result<T, ApiError> {
+    let Some(limit) = deadline else { return Ok(work.await) };
+    let end = tokio::time::Instant::from_std(t0 + limit);
+    tokio::time::timeout_at(end, work).await.map_err(|_| ApiError::deadline(limit))
+}
+
+/// Generations in progress. Dropping it cancels them, as happens when the client disconnects.
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct Running {
     events: UnboundedReceiver<(usize, Event)>,
+    /// Bounds what waits in `events`.
+    backlog: Backlog,
     cancellers: Vec<Canceller>,
     /// Choices that have not finished.
     left: usize,
@@ -36,47 +71,73 @@ pub struct Running {
     series: Series,
     /// From the submission to the last token, within the request's span.
     span: Span,
+    /// The client's sequences, until all of them have ended.
+    _share: Share,
     /// Keeps the model in memory.
     loaded: Arc<Loaded>,
 }
 
 impl Running {
-    /// Submits all choices. Prompts are rendered and tokenised, and grammars compiled, on a thread that may block.
+    /// Submits all choices. Their places in the queue are taken first. Then each prompt is rendered and tokenised once, and
+    /// its grammar compiled once, on a thread that may block and of which there are few. The deadline bounds all of it, and it
+    /// stops between its steps once the client has left.
     ///
     /// # Errors
-    /// If a request is malformed or does not fit, or the queue is full: then none of the choices runs.
+    /// If a request is malformed or does not fit, the queue is full, the client has too many answers in flight, or the
+    /// deadline passes: then none of the choices runs.
     pub async fn start(server: &Server, job: Job) -> Result<Running, ApiError> {
-        let Job { loaded, requests, deadline } = job;
+        let choices = job.answers();
+        let Job { loaded, mut requests, choices: each, client, deadline } = job;
         let t0 = requests.first().map_or_else(Instant::now, |r| r.t0);
-        let choices = requests.len();
-        let (sender, events) = unbounded_channel();
-        let engine = loaded.clone();
-        let submitted = tokio::task::spawn_blocking(move || {
-            let mut cancellers: Vec<Canceller> = Vec::with_capacity(choices);
-            for (index, request) in requests.into_iter().enumerate() {
-                let sender = sender.clone();
-                let sink = move |event| drop(sender.send((index, event)));
-                match engine.engine.submit_with(request, sink) {
-                    Ok(canceller) => cancellers.push(canceller),
-                    Err(error) => {
-                        cancellers.iter().for_each(Canceller::cancel);
-                        return Err(ApiError::from(error));
-                    }
-                }
+        let config = server.config();
+        let come_back = |mut error: ApiError| {
+            if error.status == StatusCode::TOO_MANY_REQUESTS {
+                error.retry_after = Some(config.retry_after);
             }
-            // A handler that has gone takes no result: dropping this cancels.
-            Ok(CancelOnDrop(cancellers))
-        });
-        let submitted = submitted.await.map_err(|e| ApiError::backend(e.to_string()))?;
-        let cancellers = match submitted {
-            Ok(mut cancellers) => std::mem::take(&mut cancellers.0),
-            Err(mut error) => {
-                if error.code == "queue_full" {
-                    error.retry_after = Some(server.config().retry_after);
-                }
-                return Err(error);
-            }
+            error
         };
+        let share = server.clients().take(&client, choices, config.max_per_client).map_err(come_back)?;
+        let places: Result<Vec<Places>, _> = requests.iter().map(|_| loaded.engine.reserve(each)).collect();
+        let places = places.map_err(|error| come_back(error.into()))?;
+        let backlog = Backlog::new(BACKLOG);
+        requests.iter_mut().for_each(|request| request.backlog = Some(backlog.clone()));
+        let (sender, events) = unbounded_channel();
+        let abandoned = AbandonOnDrop::default();
+        let gone = abandoned.0.clone();
+        let (engine, preparing) = (loaded.clone(), server.preparing());
+        let work = async move {
+            let turn = preparing.acquire_owned().await;
+            tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                let end = deadline.map(|limit| t0 + limit);
+                let stop = || gone.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
+                let prepare = |request| engine.engine.prepare(request, &stop);
+                let prepared: Result<Vec<Prepared>, _> = requests.into_iter().map(prepare).collect();
+                // A handler that has gone takes no result: dropping this cancels.
+                let mut cancellers = CancelOnDrop(Vec::with_capacity(choices));
+                for ((prompt, prepared), places) in prepared?.into_iter().enumerate().zip(places) {
+                    let sink = |choice| {
+                        let (sender, index) = (sender.clone(), prompt * each + choice);
+                        Some(Box::new(move |event| drop(sender.send((index, event))))
+                            as Box<dyn FnMut(Event) + Send>)
+                    };
+                    cancellers.0.extend(engine.engine.submit_prepared(prepared, places, sink)?);
+                }
+                Ok::<_, EngineError>(cancellers)
+            })
+            .await
+        };
+        let submitted = within(deadline, t0, work).await?;
+        let submitted = submitted.map_err(|e| ApiError::backend(e.to_string()))?;
+        let mut cancellers = match (submitted, deadline) {
+            (Ok(cancellers), _) => cancellers,
+            (Err(EngineError::Request(RequestError::Abandoned)), Some(limit)) => {
+                return Err(ApiError::deadline(limit));
+            }
+            (Err(error), _) => return Err(error.into()),
+        };
+        let cancellers = std::mem::take(&mut cancellers.0);
+        drop(abandoned);
         let series = server.metrics().series(&loaded.name);
         let span = tracing::info_span!(
             "generation",
@@ -89,7 +150,19 @@ impl Running {
             finish_reason = Empty,
         );
         let last = vec![None; choices];
-        Ok(Running { events, cancellers, left: choices, last, t0, deadline, series, span, loaded })
+        Ok(Running {
+            events,
+            backlog,
+            cancellers,
+            left: choices,
+            last,
+            t0,
+            deadline,
+            series,
+            span,
+            _share: share,
+            loaded,
+        })
     }
 
     /// The model that runs.
@@ -105,16 +178,13 @@ impl Running {
         if self.left == 0 {
             return None;
         }
-        let event = match self.deadline {
-            None => self.events.recv().await,
-            Some(limit) => {
-                let end = tokio::time::Instant::from_std(self.t0 + limit);
-                match tokio::time::timeout_at(end, self.events.recv()).await {
-                    Ok(event) => event,
-                    Err(_) => return Some(Err(ApiError::deadline(limit))),
-                }
-            }
+        let event = match within(self.deadline, self.t0, self.events.recv()).await {
+            Ok(event) => event,
+            Err(error) => return Some(Err(error)),
         };
+        if event.is_some() {
+            self.backlog.take();
+        }
         Some(match event {
             Some((choice, event)) => self.note(choice, event),
             None => Err(ApiError::backend("the engine stopped before the answer was complete")),
@@ -136,6 +206,7 @@ impl Running {
                 self.series.finished(outcome);
                 self.describe(outcome);
                 match &outcome.reason {
+                    FinishReason::Refused(why) => return Err(ApiError::bad_request(why.clone())),
                     FinishReason::Error(why) => return Err(ApiError::backend(why.clone())),
                     FinishReason::Cancelled => return Err(ApiError::backend("the engine has stopped")),
                     _ => {}
@@ -176,5 +247,15 @@ struct CancelOnDrop(Vec<Canceller>);
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.iter().for_each(Canceller::cancel);
+    }
+}
+
+/// Tells a preparation that its handler has gone.
+#[derive(Default)]
+struct AbandonOnDrop(Arc<AtomicBool>);
+
+impl Drop for AbandonOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

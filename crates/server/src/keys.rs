@@ -2,28 +2,39 @@
 
 use sha2::{Digest as _, Sha256};
 use std::fmt;
-use subtle::{Choice, ConstantTimeEq as _};
+use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-/// The keys that may ask. Only their hashes are kept, so that all comparisons take as long, whatever the keys' lengths,
-/// and no log can show one.
+/// The accepted API keys. Only their hashes are stored: comparisons take the same time whatever a key's length, and no log can
+/// show a key.
 #[derive(Clone, Default)]
 pub struct Keys(Vec<[u8; 32]>);
 
 impl Keys {
-    /// Takes any of these keys; without one, everybody may ask.
+    /// Accepts any of these keys. Without keys, no request needs one.
     pub fn new<S: AsRef<str>>(keys: impl IntoIterator<Item = S>) -> Keys {
         Keys(keys.into_iter().map(|key| hash(key.as_ref())).collect())
     }
 
-    /// Nobody needs a key.
+    /// Whether requests need no key.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether `key` is one of them. Looks at all of them in any case.
+    /// Whether `key` is one of them.
     pub fn accept(&self, key: &str) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// Which of them `key` is. Looks at all of them in any case.
+    pub(crate) fn find(&self, key: &str) -> Option<usize> {
         let given = hash(key);
-        self.0.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(&given)).into()
+        let (mut found, mut number) = (Choice::from(0), 0u64);
+        for (i, known) in (0u64..).zip(&self.0) {
+            let same = known.ct_eq(&given);
+            number.conditional_assign(&i, same);
+            found |= same;
+        }
+        bool::from(found).then_some(number as usize)
     }
 }
 
@@ -44,7 +55,7 @@ mod tests {
     #[test]
     fn any_key_is_taken_and_nothing_else() {
         let keys = Keys::new(["first", "second"]);
-        assert!(keys.accept("first") && keys.accept("second"));
+        assert_eq!((keys.find("first"), keys.find("second")), (Some(0), Some(1)));
         for wrong in ["", "firs", "first ", "firstsecond", "First"] {
             assert!(!keys.accept(wrong), "{wrong:?}");
         }

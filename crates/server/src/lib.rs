@@ -38,7 +38,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod app;
+mod clients;
 mod config;
+mod connections;
 mod error;
 mod extract;
 mod gate;
@@ -55,9 +58,10 @@ mod server;
 mod tools;
 mod ui;
 
+pub use app::app;
 pub use config::Config;
 pub use error::ApiError;
 pub use keys::Keys;
 pub use models::{ModelSource, Models};
-pub use server::{Server, ServerError, app};
+pub use server::{Server, ServerError};
 pub use ui::Reports;

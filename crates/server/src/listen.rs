@@ -1,10 +1,11 @@
-//! Sockets: plain or TLS, time limits on slow senders, a graceful end.
+//! Sockets: plain or TLS, connection limits, timeouts for slow clients, graceful shutdown.
 
-use crate::server::{Server, app};
+use crate::app::app;
+use crate::connections::{Connections, Entered, Impatient, Refused, Visit};
+use crate::server::Server;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -14,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
 
 /// How connections are served.
 #[derive(Clone, Debug)]
@@ -24,8 +25,12 @@ pub struct Listen {
     pub tls: Option<Tls>,
     /// How long a request's head may take to arrive, and a TLS handshake.
     pub head_timeout: Duration,
-    /// Connections at once; more wait to be accepted.
+    /// How long a client may read nothing of what it is sent.
+    pub write_timeout: Duration,
+    /// Connections at once. When there are more, those that have passed no gate make room; if none is left, new ones wait.
     pub max_connections: usize,
+    /// Connections at once from one address.
+    pub max_per_address: usize,
     /// How long running requests may go on after the end was asked for.
     pub drain: Duration,
 }
@@ -35,7 +40,9 @@ impl Default for Listen {
         Listen {
             tls: None,
             head_timeout: Duration::from_secs(15),
+            write_timeout: Duration::from_secs(30),
             max_connections: 4096,
+            max_per_address: 1024,
             drain: Duration::from_secs(30),
         }
     }
@@ -51,7 +58,7 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// Why TLS can't be had.
+/// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file that can't be read or holds no certificate or key.
@@ -105,7 +112,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> bool {
     let router = app(server.clone());
-    let connections = Arc::new(Semaphore::new(listen.max_connections));
+    let connections = Arc::new(Connections::new(listen.max_connections, listen.max_per_address));
     let graceful = GracefulShutdown::new();
     tokio::pin!(stop);
     loop {
@@ -113,8 +120,9 @@ pub async fn serve(
             () = &mut stop => break,
             accepted = accept(&listener, &connections) => accepted,
         };
-        let (stream, permit) = match accepted {
-            Ok(accepted) => accepted,
+        let (stream, entered) = match accepted {
+            Ok(Some(accepted)) => accepted,
+            Ok(None) => continue,
             Err(error) => {
                 // Out of file descriptors, most likely: some will be closed soon.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -123,21 +131,34 @@ pub async fn serve(
             }
         };
         stream.set_nodelay(true).ok();
-        let service = TowerToHyperService::new(router.clone());
-        let watcher = graceful.watcher();
+        let stream = Impatient::new(stream, listen.write_timeout);
+        let (router, watcher) = (router.clone(), graceful.watcher());
         let (tls, limit) = (listen.tls.clone(), listen.head_timeout);
         tokio::spawn(async move {
-            let _permit = permit;
-            let result = match tls {
-                None => connection(stream, service, limit, watcher).await,
-                Some(Tls(acceptor)) => match tokio::time::timeout(limit, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, service, limit, watcher).await,
-                    Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
-                    Err(_) => return tracing::debug!("a TLS handshake took too long"),
-                },
+            let visit = entered.visit.clone();
+            let serving = async {
+                match tls {
+                    None => connection(stream, router, visit.clone(), limit, watcher).await,
+                    Some(Tls(acceptor)) => match tokio::time::timeout(limit, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => connection(stream, router, visit.clone(), limit, watcher).await,
+                        Ok(Err(error)) => {
+                            tracing::debug!(%error, "a TLS handshake failed");
+                            Ok(())
+                        }
+                        Err(_) => {
+                            tracing::debug!("a TLS handshake took too long");
+                            Ok(())
+                        }
+                    },
+                }
             };
-            if let Err(error) = result {
-                tracing::debug!(%error, "a connection ended early");
+            tokio::select! {
+                result = serving => {
+                    if let Err(error) = result {
+                        tracing::debug!(%error, "a connection ended early");
+                    }
+                }
+                () = visit.closed() => tracing::debug!("an idle connection was closed to make room"),
             }
         });
     }
@@ -146,21 +167,35 @@ pub async fn serve(
     tokio::time::timeout(listen.drain, graceful.shutdown()).await.is_ok()
 }
 
+/// The next connection; `None` if its address has too many.
 async fn accept(
     listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+    connections: &Arc<Connections>,
+) -> io::Result<Option<(TcpStream, Entered)>> {
+    let (stream, address) = listener.accept().await?;
+    loop {
+        match connections.enter(address.ip()) {
+            Ok(entered) => return Ok(Some((stream, entered))),
+            Err(Refused::Address) => {
+                tracing::debug!(address = %address.ip(), "an address has too many connections");
+                return Ok(None);
+            }
+            Err(Refused::Full) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
-    service: TowerToHyperService<axum::Router>,
+    router: axum::Router,
+    visit: Visit,
     head_timeout: Duration,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), hyper::Error> {
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(visit.clone());
+        router.clone().oneshot(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)

@@ -228,7 +228,7 @@ impl Series {
             FinishReason::Stop | FinishReason::StopString => "stop",
             FinishReason::Length | FinishReason::ContextFull => "length",
             FinishReason::Cancelled => "abort",
-            FinishReason::Error(_) => "error",
+            FinishReason::Refused(_) | FinishReason::Error(_) => "error",
         };
         self.ended(reason, 1);
     }

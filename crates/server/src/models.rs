@@ -1,4 +1,4 @@
-//! [`Models`]: which models there are, which are loaded, and how one comes and goes.
+//! [`Models`]: the models of a server, and how they are loaded and unloaded.
 
 use crate::error::ApiError;
 use crate::id;

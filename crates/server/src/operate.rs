@@ -1,4 +1,4 @@
-//! Health, readiness, metrics: what runs the server reads.
+//! Health, readiness and metrics, for whoever operates the server.
 
 use crate::server::Server;
 use axum::Json;

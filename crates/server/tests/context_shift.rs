@@ -1,4 +1,4 @@
-//! Full contexts over HTTP: shifted where the request or the server says so, and told.
+//! Full contexts over HTTP: shifted where the server allows it and the request does not decline, and told.
 
 mod common;
 
@@ -10,7 +10,7 @@ use zonda_engine::{EngineConfig, Keep};
 use zonda_server::Config;
 
 #[tokio::test]
-async fn a_full_context_is_shifted_where_the_request_or_the_server_says() {
+async fn a_full_context_is_shifted_where_the_server_allows_it() {
     let limits = Limits { slots: 1, batch_tokens: 16, context: 32, kv_tokens: 32, kv_page: 4 };
     let options = MockOptions { limits, end_every: 0, ..MockOptions::default() };
     let server = |config| server_with(config, options.clone(), EngineConfig::default());
@@ -20,7 +20,8 @@ async fn a_full_context_is_shifted_where_the_request_or_the_server_says() {
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body
     };
-    let on = complete(&plain, body(json!({"context_shift": true, "n_keep": 1}))).await.ok();
+    let shifting = server(Config { context_shift: Some(Keep::Tokens(1)), ..Config::default() });
+    let on = complete(&shifting, body(json!({"context_shift": true, "n_keep": 1}))).await.ok();
     assert_eq!(
         (&on["usage"]["completion_tokens"], &on["choices"][0]["finish_reason"]),
         (&json!(100), &json!("length"))
@@ -31,10 +32,9 @@ async fn a_full_context_is_shifted_where_the_request_or_the_server_says() {
     assert_eq!(on["timings"]["context_shifts"], shifts);
     assert_eq!(on["timings"]["dropped_tokens"], 15 * shifts);
     assert!(
-        get(&plain, "/metrics").await.text().contains("zonda_context_shifts_total{model_name=\"mock\"} ")
+        get(&shifting, "/metrics").await.text().contains("zonda_context_shifts_total{model_name=\"mock\"} ")
     );
 
-    let shifting = server(Config { context_shift: Some(Keep::Tokens(1)), ..Config::default() });
     let same = complete(&shifting, body(json!({}))).await.ok();
     assert_eq!(same["choices"], on["choices"]);
     let off = complete(&shifting, body(json!({"context_shift": false}))).await.ok();
@@ -53,16 +53,23 @@ async fn a_full_context_is_shifted_where_the_request_or_the_server_says() {
     let count = |value: &Value| value.as_u64().unwrap();
     let (kept, gone) = (count(&cut["usage"]["prompt_tokens"]), count(&cut["timings"]["truncated_tokens"]));
     assert!(kept <= 32 && kept + gone > 50 && gone % 15 == 0, "{cut}");
-    let error = complete(&plain, body(json!({"context_shift": true, "n_keep": -2})))
+    // A shifted context has no end of its own, so the server has to allow it, and bounds what is asked for.
+    let refused = complete(&plain, body(json!({"context_shift": true}))).await.fails(400, "--context-shift");
+    assert_eq!(refused["param"], "context_shift");
+    let mut endless = body(json!({"context_shift": true, "ignore_eos": true}));
+    endless["max_tokens"] = json!(1_000_000_000_000_000_u64);
+    let refused = complete(&shifting, endless).await.fails(400, "at most 512");
+    assert_eq!(refused["param"], "max_tokens");
+    let error = complete(&shifting, body(json!({"context_shift": true, "n_keep": -2})))
         .await
         .fails(400, "-1 for the whole");
     assert_eq!(error["param"], "n_keep");
     let whole = json!({"prompt": "the ".repeat(50), "context_shift": true, "n_keep": -1});
-    let error = complete(&plain, whole).await.fails(400, "to be kept of a context of 32");
+    let error = complete(&shifting, whole).await.fails(400, "to be kept when the context of 32 is full");
     assert_eq!((&error["param"], &error["code"]), (&json!("n_keep"), &json!("context_length_exceeded")));
     let mut stream = body(json!({"context_shift": true, "stream": true}));
     stream["max_tokens"] = 60.into();
-    let streamed = complete(&plain, stream).await;
+    let streamed = complete(&shifting, stream).await;
     let text = streamed.text();
     assert!(text.contains("\"context_shifts\":") && !text.contains("\"context_shifts\":0"), "{text}");
 }

@@ -255,7 +255,7 @@ impl Received {
                 None
             }
             Event::Finished(outcome) => Some(match outcome.reason {
-                FinishReason::Error(why) => Err(why),
+                FinishReason::Error(why) | FinishReason::Refused(why) => Err(why),
                 _ => Ok(outcome),
             }),
             _ => None,

@@ -108,7 +108,7 @@ impl Session {
                 }
                 Some(Event::Finished(outcome)) => {
                     drop(waiting);
-                    if let FinishReason::Error(why) = &outcome.reason {
+                    if let FinishReason::Error(why) | FinishReason::Refused(why) = &outcome.reason {
                         return Err(anyhow::anyhow!("{why}"))
                             .advise("the model or the backend is at fault: `zonda inspect` shows the model");
                     }

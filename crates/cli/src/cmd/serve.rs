@@ -3,7 +3,7 @@
 use crate::args::{JsonArg, OpenArgs, ShiftArgs, SpeculateArgs};
 use crate::context::Context;
 use crate::error::{Advice as _, Interrupted, Usage};
-use crate::{interrupt, output};
+use crate::{descriptors, interrupt, output};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
@@ -90,13 +90,17 @@ struct LoadArgs {
     /// Most memory for weights, in GiB: models are loaded when a request needs them, and unloaded to make room.
     #[arg(long, value_name = "GIB", value_parser = gibibytes)]
     max_memory: Option<u64>,
-    /// Most tokens of an answer [default: what fits into the context; with --context-shift, for requests without a limit, as
-    /// many as the whole context].
+    /// Most tokens of an answer [default: what fits into the context; with --context-shift, 16 times the context, and as many as
+    /// the whole context for requests without a limit].
     #[arg(long, value_name = "N")]
     max_tokens: Option<NonZeroUsize>,
-    /// Most seconds for a request [default: no limit].
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    timeout: Option<Duration>,
+    /// Most answers in flight for one client: all requests with the same key, or without keys from the same address
+    /// [default: as many as --queue, at least 16].
+    #[arg(long, value_name = "N")]
+    per_client: Option<NonZeroUsize>,
+    /// Most seconds for a request.
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    timeout: Duration,
     /// Most seconds that running requests may continue after SIGTERM.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     drain_timeout: Duration,
@@ -115,7 +119,17 @@ struct WebArgs {
     /// An origin whose web pages may use the API, or `*`; may be repeated [default: none].
     #[arg(long, value_name = "ORIGIN")]
     cors: Vec<String>,
-    /// A further name to accept in the Host header; may be repeated [default, without keys: local names].
+    /// Turn names of control tokens in chat messages into these tokens. The author of a message can then end it and write one
+    /// in another role.
+    #[arg(long)]
+    parse_special: bool,
+    /// Most connections at once from one address.
+    #[arg(long, value_name = "N", default_value = "1024")]
+    connections_per_address: NonZeroUsize,
+    /// Seconds after which a client that reads nothing of its answer is disconnected.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    write_timeout: Duration,
+    /// A further name to accept in the Host header; may be repeated [default, without keys: local names and addresses].
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
     /// A certificate chain in PEM, for TLS.
@@ -157,7 +171,17 @@ impl Serve {
         let _graceful = interrupt::graceful();
         let tls = self.tls()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let listen = Listen { tls, drain: self.load.drain_timeout, ..Listen::default() };
+        let defaults = Listen::default();
+        // Files, logs and models need some descriptors too.
+        let descriptors = descriptors::raise().saturating_sub(128).max(64);
+        let listen = Listen {
+            tls,
+            drain: self.load.drain_timeout,
+            write_timeout: self.web.write_timeout,
+            max_connections: defaults.max_connections.min(descriptors),
+            max_per_address: self.web.connections_per_address.get(),
+            ..defaults
+        };
         let server = Server::new(self.config()?, self.sources(context)?).map_err(|e| Usage(e.to_string()))?;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
@@ -198,7 +222,8 @@ impl Serve {
         }
         let defaults = Config::default();
         let hosts = match (&self.web.allow_host[..], defaults.hosts) {
-            ([], Some(_)) if !keys.is_empty() || !local => None,
+            // A web page elsewhere has no key, so with keys any name may be used.
+            ([], Some(_)) if !keys.is_empty() => None,
             (named, known) => Some(named.iter().cloned().chain(known.unwrap_or_default()).collect()),
         };
         Ok(Config {
@@ -207,7 +232,9 @@ impl Serve {
             hosts,
             max_body: self.web.max_body.get(),
             max_tokens: self.load.max_tokens.map(NonZeroUsize::get),
-            deadline: self.load.timeout,
+            max_per_client: Some(self.load.per_client.map_or(self.load.queue.max(16), NonZeroUsize::get)),
+            deadline: Some(self.load.timeout),
+            parse_special: self.web.parse_special,
             max_model_bytes: self.load.max_memory,
             prefix_cache: !self.load.no_prefix_cache,
             context_shift: self.shift.shift(),

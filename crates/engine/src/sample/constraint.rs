@@ -4,6 +4,7 @@
 //! become negative infinity before sampling. A [`GrammarCompiler`] holds what depends on the vocabulary alone, a
 //! [`Constraint`] one generation's state.
 
+use super::bounds;
 use super::error::SampleError;
 use super::grammar::{Grammar, GrammarError, with_bounded_whitespace};
 use crate::TokenId;
@@ -13,6 +14,9 @@ use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use std::fmt;
 use std::sync::Arc;
+
+/// Stack of the thread that compiles a grammar, in bytes. The system commits only the pages that are used.
+const STACK: usize = 256 << 20;
 
 /// Compiles grammars for one vocabulary. Share it in an `Arc`: building it takes a tenth of a second.
 pub struct GrammarCompiler {
@@ -50,6 +54,25 @@ impl GrammarCompiler {
     /// # Errors
     /// The problem with the grammar.
     pub fn compile(&self, grammar: &Grammar) -> Result<Constraint, GrammarError> {
+        let bounded = match grammar {
+            Grammar::JsonSchema(schema) => bounds::check_schema(schema),
+            Grammar::Lark(text) => bounds::check_lark(text),
+            Grammar::Regex(pattern) => bounds::check_regex(pattern),
+        };
+        bounded.map_err(GrammarError::Invalid)?;
+        let invalid = |message: String| GrammarError::Invalid(message);
+        // `llguidance` recurses from rule to rule. Grammars within the bounds fit this stack.
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("zonda-grammar".into()).stack_size(STACK);
+            let compiling = thread.spawn_scoped(scope, || self.compile_here(grammar));
+            let compiling =
+                compiling.map_err(|e| invalid(format!("no thread to compile the grammar: {e}")))?;
+            compiling.join().unwrap_or_else(|_| Err(invalid("the grammar's compiler panicked".to_owned())))
+        })
+    }
+
+    /// Compiles on the caller's stack.
+    fn compile_here(&self, grammar: &Grammar) -> Result<Constraint, GrammarError> {
         let parser = self.factory.create_parser(parsed(grammar)?);
         let mut matcher = Matcher::new(parser);
         match matcher.get_error().or_else(|| matcher.compute_mask().err().map(|e| e.to_string())) {
@@ -85,7 +108,8 @@ fn word(tokenizer: &Tokenizer, id: TokenId) -> Vec<u8> {
     }
 }
 
-/// The state of one generation in its grammar.
+/// The state of one generation in its grammar. A clone is a generation of its own.
+#[derive(Clone)]
 pub struct Constraint {
     matcher: Box<Matcher>,
     ends: Arc<[TokenId]>,
@@ -184,6 +208,76 @@ mod tests {
         assert_eq!(generate(&Grammar::Regex("(water|wind) house".into()), "wind"), "wind house");
         assert_eq!(generate(&Grammar::Lark("start: \"a\" \"b\"".into()), "b"), "ab");
         assert_eq!(generate(&Grammar::Lark("start: /a+/ <|im_start|> \"b\"".into()), "b"), "a<|im_start|>b");
+    }
+
+    #[test]
+    fn a_slash_in_a_pattern_may_be_escaped_or_not() {
+        let lark = |pattern: &str| {
+            let value = Grammar::Regex(pattern.into()).as_lark_value().unwrap();
+            Grammar::Lark(format!("start: x | y\nx: {value}\ny: {value}\n"))
+        };
+        for pattern in ["a/b", r"a\/b"] {
+            assert_eq!(generate(&lark(pattern), "b"), "a/b");
+        }
+    }
+
+    /// Chains that overflowed the stack of the calling thread end in a mask or in an error that gives the bound.
+    #[test]
+    fn deep_grammars_are_compiled_or_refused() {
+        let chain = |n: usize, name: &str| {
+            let rules: String = (0..n).map(|i| format!("{name}{i}: {name}{}\n", i + 1)).collect();
+            Grammar::Lark(format!("start: {name}0\n{rules}{name}{n}: \"a\"\n"))
+        };
+        assert_eq!(generate(&chain(700, "r"), "a"), "a");
+        assert_eq!(generate(&chain(900, "T"), "a"), "a");
+        let error = COMPILER.compile(&chain(20_000, "r")).unwrap_err().to_string();
+        assert!(error.contains("expected at most"), "{error}");
+        let groups = format!("start: {}\"a\"{}", "(".repeat(5000), ")".repeat(5000));
+        assert!(COMPILER.compile(&Grammar::Lark(groups)).is_err());
+
+        type Wrap = fn(Value) -> Value;
+        let ways: [(&str, Wrap); 8] = [
+            ("properties", |next| json!({"type": "object", "properties": {"a": next}})),
+            ("items", |next| json!({"type": "array", "items": next, "maxItems": 1})),
+            ("prefixItems", |next| json!({"type": "array", "prefixItems": [next]})),
+            ("allOf", |next| json!({"allOf": [next]})),
+            ("anyOf", |next| json!({"anyOf": [next, {"type": "null"}]})),
+            ("oneOf", |next| json!({"oneOf": [next]})),
+            ("additionalProperties", |next| json!({"type": "object", "additionalProperties": next})),
+            ("patternProperties", |next| json!({"type": "object", "patternProperties": {"^a": next}})),
+        ];
+        for (way, wrap) in ways {
+            for (links, taken) in [(220, true), (450, true), (9000, false)] {
+                let mut defs = serde_json::Map::new();
+                for i in 0..links {
+                    defs.insert(format!("d{i}"), wrap(json!({"$ref": format!("#/$defs/d{}", i + 1)})));
+                }
+                defs.insert(format!("d{links}"), json!({"type": "boolean"}));
+                let schema = json!({"$defs": defs, "$ref": "#/$defs/d0"});
+                match (COMPILER.compile(&Grammar::JsonSchema(schema)), taken) {
+                    (Ok(_), true) => {}
+                    (Err(error), false) => {
+                        assert!(error.to_string().contains("expected at most"), "{way}: {error}");
+                    }
+                    // The compiler has bounds of its own on intersections.
+                    (Err(error), true) => assert!(error.to_string().contains("level"), "{way}: {error}"),
+                    (Ok(_), false) => panic!("{way}: {links} links were taken"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_integers_are_refused_rather_than_rounded() {
+        for schema in [
+            json!({"const": 9_007_199_254_740_993_i64}),
+            json!({"enum": [1, 12_345_678_901_234_567_890_u64]}),
+            json!({"type": "integer", "minimum": 9_223_372_036_854_775_807_i64}),
+        ] {
+            let error = COMPILER.compile(&Grammar::JsonSchema(schema)).unwrap_err().to_string();
+            assert!(error.contains("2^53"), "{error}");
+        }
+        assert!(COMPILER.compile(&Grammar::JsonSchema(json!({"const": 9_007_199_254_740_991_i64}))).is_ok());
     }
 
     #[test]

@@ -45,3 +45,10 @@ pub enum SampleError {
         position: usize,
     },
 }
+
+impl SampleError {
+    /// Whether the request's own parameters cause it, and not the model's logits.
+    pub fn is_the_requests(&self) -> bool {
+        matches!(self, SampleError::NothingAllowed { .. } | SampleError::Grammar { .. })
+    }
+}

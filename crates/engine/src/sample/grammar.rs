@@ -26,12 +26,32 @@ impl Grammar {
     pub fn as_lark_value(&self) -> Result<String, GrammarError> {
         match self {
             Grammar::JsonSchema(schema) => Ok(format!("%json {}", with_bounded_whitespace(schema)?)),
-            Grammar::Regex(pattern) => Ok(format!("/{}/", pattern.replace('/', "\\/"))),
+            Grammar::Regex(pattern) => Ok(lark_regex(pattern)),
             Grammar::Lark(_) => {
                 Err(GrammarError::Invalid("a Lark grammar can't stand inside another".to_owned()))
             }
         }
     }
+}
+
+/// A regular expression in Lark's syntax. A `\/` in the pattern is kept; an empty pattern is written as a text, since `//` starts
+/// a comment.
+fn lark_regex(pattern: &str) -> String {
+    if pattern.is_empty() {
+        return "\"\"".to_owned();
+    }
+    let mut out = String::with_capacity(pattern.len() + 2);
+    out.push('/');
+    let mut escaped = false;
+    for c in pattern.chars() {
+        if c == '/' && !escaped {
+            out.push('\\');
+        }
+        escaped = c == '\\' && !escaped;
+        out.push(c);
+    }
+    out.push('/');
+    out
 }
 
 /// The whitespace allowed between JSON tokens: none, a space, or a line break with an indent. Without this limit small models
@@ -62,4 +82,15 @@ pub enum GrammarError {
     /// The engine was compiled without grammars.
     #[error("grammars need zonda-engine's feature `grammar`, which this program was compiled without")]
     NotCompiled,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slashes_are_escaped_once() {
+        assert_eq!(lark_regex(r"a/b\/c\\/"), r"/a\/b\/c\\\//");
+        assert_eq!(lark_regex(""), "\"\"");
+    }
 }

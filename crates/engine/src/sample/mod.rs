@@ -11,6 +11,8 @@
 //!
 //! Because of the last point a request's tokens do not depend on other requests.
 
+#[cfg(feature = "grammar")]
+mod bounds;
 mod candidates;
 mod chain;
 #[cfg(feature = "grammar")]

@@ -28,7 +28,7 @@ impl GrammarCompiler {
 }
 
 /// One generation's state; there is none without the feature `grammar`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Constraint {}
 
 impl Constraint {

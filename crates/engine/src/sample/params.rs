@@ -16,8 +16,8 @@ pub struct SamplingParams {
     /// Locally typical sampling (arXiv 2202.00666): keep the tokens whose information content is nearest to the entropy and that
     /// together reach this probability, 0 to 1; 1: all.
     pub typical_p: f32,
-    /// Logits of tokens in the window are divided (if positive) or multiplied (if not) by this (arXiv 1909.05858),
-    /// above 0; 1: off.
+    /// Logits of tokens in the window are divided (if positive) or multiplied (if not) by this (arXiv 1909.05858), 0.01 to
+    /// 100; 1: off.
     pub repeat_penalty: f32,
     /// The penalties' window: how many of the last tokens, prompt included; 0: penalties off, `usize::MAX`: all.
     pub repeat_last_n: usize,
@@ -25,7 +25,7 @@ pub struct SamplingParams {
     pub presence_penalty: f32,
     /// Subtracted from the logit of a token once per occurrence in the window, -100 to 100; 0: off.
     pub frequency_penalty: f32,
-    /// Added to the logits of single tokens: finite, or negative infinity to forbid a token. Ids must not repeat.
+    /// Added to the logits of single tokens: -1e30 to 1e30, or negative infinity to forbid a token. Ids must not repeat.
     pub logit_bias: Vec<(TokenId, f32)>,
     /// The seed, which makes sampling reproducible; `None`: a random one, reported in the outcome.
     pub seed: Option<u64>,
@@ -64,6 +64,9 @@ pub struct ParamError {
     pub found: String,
 }
 
+/// The largest logit bias: the sum with a penalty stays finite.
+const MAX_BIAS: f32 = 1e30;
+
 /// The maximum number of alternatives reported with a token.
 const MAX_LOGPROBS: usize = 20;
 
@@ -91,8 +94,8 @@ impl SamplingParams {
                 return Err(error(field, format!("a number from {low} to {high}"), value));
             }
         }
-        if !(self.repeat_penalty > 0.0 && self.repeat_penalty <= 100.0) {
-            return Err(error("repeat_penalty", "a number above 0, up to 100".into(), self.repeat_penalty));
+        if !(0.01..=100.0).contains(&self.repeat_penalty) {
+            return Err(error("repeat_penalty", "a number from 0.01 to 100".into(), self.repeat_penalty));
         }
         if let Some(n) = self.logprobs
             && n > MAX_LOGPROBS
@@ -112,8 +115,8 @@ impl SamplingParams {
             if id as usize >= vocab {
                 return Err(error("logit_bias", format!("tokens below {vocab}"), format!("token {id}")));
             }
-            if bias.is_nan() || bias == f32::INFINITY {
-                let expected = "a finite number or negative infinity".into();
+            if bias != f32::NEG_INFINITY && !(-MAX_BIAS..=MAX_BIAS).contains(&bias) {
+                let expected = "a number from -1e30 to 1e30 or negative infinity".into();
                 return Err(error("logit_bias", expected, format!("{bias} for token {id}")));
             }
         }
@@ -151,7 +154,7 @@ mod tests {
         assert_eq!(message(|p| p.typical_p = -0.1), "typical_p: expected a number from 0 to 1, found -0.1");
         assert_eq!(
             message(|p| p.repeat_penalty = 0.0),
-            "repeat_penalty: expected a number above 0, up to 100, found 0"
+            "repeat_penalty: expected a number from 0.01 to 100, found 0"
         );
         assert_eq!(
             message(|p| p.presence_penalty = f32::INFINITY),
@@ -172,7 +175,7 @@ mod tests {
         );
         assert_eq!(
             message(|p| p.logit_bias = vec![(1, f32::INFINITY)]),
-            "logit_bias: expected a finite number or negative infinity, found inf for token 1"
+            "logit_bias: expected a number from -1e30 to 1e30 or negative infinity, found inf for token 1"
         );
     }
 
@@ -183,7 +186,7 @@ mod tests {
             top_p: 0.0,
             min_p: 1.0,
             typical_p: 0.0,
-            repeat_penalty: 100.0,
+            repeat_penalty: 0.01,
             repeat_last_n: usize::MAX,
             presence_penalty: -100.0,
             frequency_penalty: 100.0,

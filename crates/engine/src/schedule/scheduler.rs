@@ -172,7 +172,7 @@ impl Scheduler {
     pub fn decodes(&self, id: SeqId) -> bool {
         self.index(id)
             .map(|i| &self.running[i])
-            .is_some_and(|s| s.pending() == 1 && s.confirmed().len() > s.prompt)
+            .is_some_and(|s| !s.held && s.pending() == 1 && s.confirmed().len() > s.prompt)
     }
 
     /// How many drafted tokens of a sequence the next step could verify: 0 unless it decodes.
@@ -202,6 +202,13 @@ impl Scheduler {
         tokens.len()
     }
 
+    /// Leaves a sequence out of the steps that follow, or takes it in again. It keeps its slot.
+    pub fn hold(&mut self, id: SeqId, held: bool) {
+        if let Some(seq) = self.sequence_mut(id) {
+            seq.held = held;
+        }
+    }
+
     /// Plans the next step into `plan`; empty if there is nothing to compute.
     ///
     /// # Panics
@@ -209,14 +216,15 @@ impl Scheduler {
     pub fn plan(&mut self, plan: &mut StepPlan) {
         assert!(self.ops.is_empty(), "next_op has to be asked until it returns None");
         plan.spans.clear();
-        let decodes = self.running.iter().filter(|s| s.pending() == 1);
+        let decodes = self.running.iter().filter(|s| !s.held && s.pending() == 1);
         plan.spans.extend(decodes.map(|s| PlannedSpan::of(s, 1 + s.drafted)));
         let mut budget = self.batch_tokens - plan.tokens();
         if !plan.spans.is_empty() {
             budget = budget.min(self.prefill_chunk);
         }
-        let mut prefills: Vec<usize> =
-            (0..self.running.len()).filter(|&i| self.running[i].pending() > 1).collect();
+        let mut prefills: Vec<usize> = (0..self.running.len())
+            .filter(|&i| !self.running[i].held && self.running[i].pending() > 1)
+            .collect();
         prefills.sort_by_key(|&i| self.running[i].turn);
         if let Some(&first) = prefills.first() {
             // The prefill served first goes to the end of the line; the others share the rest.

@@ -33,6 +33,8 @@ pub(super) struct Sequence {
     pub pages: usize,
     /// Its turn among prefills: the lowest is served first.
     pub turn: u64,
+    /// Left out of the next steps.
+    pub held: bool,
 }
 
 impl Sequence {
@@ -51,6 +53,7 @@ impl Sequence {
             slot: 0,
             pages: 0,
             turn: 0,
+            held: false,
         }
     }
 

@@ -57,6 +57,8 @@ pub enum FinishReason {
     ContextFull,
     /// The caller cancelled it, or the engine was dropped.
     Cancelled,
+    /// The request can't be fulfilled: it forbids every token, or its grammar can't be followed. Has the message.
+    Refused(String),
     /// It failed, with this message.
     Error(String),
 }
@@ -69,7 +71,7 @@ impl FinishReason {
             FinishReason::Length => "length",
             FinishReason::ContextFull => "context_full",
             FinishReason::Cancelled => "cancelled",
-            FinishReason::Error(_) => "error",
+            FinishReason::Refused(_) | FinishReason::Error(_) => "error",
         }
     }
 }

@@ -11,6 +11,7 @@ mod detokenize;
 mod error;
 mod files;
 mod gguf;
+mod guard;
 #[cfg(feature = "hf-tokenizers")]
 mod hf;
 #[cfg(feature = "hf-tokenizers")]

@@ -2,7 +2,7 @@
 
 use super::chat::{ChatTemplate, Message, RenderOptions, TemplateError};
 use super::error::TokenizeError;
-use super::tokenizer::{Encode, Tokenizer};
+use super::tokenizer::Tokenizer;
 use crate::TokenId;
 use std::sync::Arc;
 
@@ -46,8 +46,16 @@ impl TextProcessor {
         options: &RenderOptions,
     ) -> Result<Vec<TokenId>, ChatError> {
         let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
-        let prompt = template.render(messages, options)?;
-        let mut tokens = self.tokenizer.encode(&prompt, Encode { add_bos: false, parse_special: true })?;
+        let prompt = if options.parse_special {
+            template.render(messages, options)?
+        } else {
+            let (mut messages, mut options) = (messages.to_vec(), options.clone());
+            messages.iter_mut().for_each(|message| self.tokenizer.guard_message(message));
+            let values = options.tools.iter_mut().chain(&mut options.documents);
+            values.chain(options.extra.values_mut()).for_each(|value| self.tokenizer.guard_value(value));
+            template.render(&messages, &options)?
+        };
+        let mut tokens = self.tokenizer.encode_prompt(&prompt)?;
         if let Some(bos) = self.tokenizer.bos()
             && self.tokenizer.adds_bos()
             && tokens.first() != Some(&bos)

@@ -61,23 +61,33 @@ impl Tokenizer {
             hf.encode(text, options.parse_special, &mut ids)?;
             return Ok(ids);
         }
+        self.append(self.vocab.fragments(text, options.parse_special), &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Appends the ids of fragments. No special tokens are looked for in their text.
+    pub(super) fn append(
+        &self,
+        fragments: Vec<Fragment<'_>>,
+        ids: &mut Vec<TokenId>,
+    ) -> Result<(), TokenizeError> {
         // What stands before the fragment: nothing, or a token that was matched in the text.
         let mut before = None;
-        for fragment in self.vocab.fragments(text, options.parse_special) {
+        for fragment in fragments {
             match (fragment, &self.algorithm) {
                 (Fragment::Token(id), _) => {
                     ids.push(id);
                     before = Some(id);
                 }
-                (Fragment::Text(text), Algorithm::Bpe(bpe)) => bpe.encode(text, &mut ids),
+                (Fragment::Text(text), Algorithm::Bpe(bpe)) => bpe.encode(text, ids),
                 (Fragment::Text(text), Algorithm::Spm(spm)) => {
-                    spm.encode(text, self.prefixes_space_after(before), &mut ids);
+                    spm.encode(text, self.prefixes_space_after(before), ids);
                 }
                 #[cfg(feature = "hf-tokenizers")]
-                (Fragment::Text(_), Algorithm::Hf(..)) => unreachable!("encoded above"),
+                (Fragment::Text(text), Algorithm::Hf(hf, _)) => hf.encode(text, false, ids)?,
             }
         }
-        Ok(ids)
+        Ok(())
     }
 
     /// One token for display: its text, control tokens by name, stray bytes as U+FFFD; empty for an unknown id.

@@ -195,9 +195,14 @@ const MAX_SPECIALS: usize = 4 << 20;
 impl Matcher {
     /// Cuts a text at the tokens. The leftmost match wins, and of those the longest.
     pub fn cut<'a>(&self, text: &'a str) -> Vec<Fragment<'a>> {
+        self.cut_but(text, |_, _| false)
+    }
+
+    /// As [`Matcher::cut`]; `plain` says which stretches of bytes are text whatever they look like.
+    pub fn cut_but<'a>(&self, text: &'a str, plain: impl Fn(usize, usize) -> bool) -> Vec<Fragment<'a>> {
         let mut fragments = Vec::new();
         let mut rest = 0;
-        for found in self.automaton.find_iter(text) {
+        for found in self.automaton.find_iter(text).filter(|found| !plain(found.start(), found.end())) {
             // A token that is no valid UTF-8 could match inside a character; then it is not meant.
             let (Some(before), true) = (text.get(rest..found.start()), text.is_char_boundary(found.end()))
             else {
@@ -284,5 +289,26 @@ impl Vocab {
             None if text.is_empty() => Vec::new(),
             None => vec![Fragment::Text(text)],
         }
+    }
+
+    /// Cuts a text at its special tokens, but for control tokens with a guard in their bytes or right behind them. Guards are
+    /// offsets in bytes, in rising order.
+    pub fn guarded_fragments<'a>(&self, text: &'a str, guards: &[usize]) -> Vec<Fragment<'a>> {
+        let plain = |start: usize, end: usize| {
+            let at = guards.partition_point(|&guard| guard <= start);
+            let broken = guards.get(at).is_some_and(|&guard| guard <= end);
+            broken && self.special.get(&text.as_bytes()[start..end]).is_some_and(|&id| self.is_special(id))
+        };
+        match &self.match_all {
+            Some(matcher) => matcher.cut_but(text, plain),
+            None => vec![Fragment::Text(text)],
+        }
+    }
+
+    /// Whether control tokens stand in a text by name.
+    pub fn names_special(&self, text: &str) -> bool {
+        let special =
+            |fragment: &Fragment<'_>| matches!(fragment, Fragment::Token(id) if self.is_special(*id));
+        self.match_all.as_ref().is_some_and(|matcher| matcher.cut(text).iter().any(special))
     }
 }

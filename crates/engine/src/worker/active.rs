@@ -2,7 +2,7 @@
 
 use super::shift::Shift;
 use crate::TokenId;
-use crate::request::Request;
+use crate::request::{Backlog, Request};
 use crate::sample::{Constraint, Sampled, Sampler, TokenLogprobs};
 use crate::speculate::Speculate;
 use crate::stream::{Event, FinishReason, Outcome, TextStream, Timing, Usage};
@@ -33,11 +33,14 @@ pub(super) struct Active {
     pub usage: Usage,
     timing: Timing,
     sink: Sink,
+    /// Counts the events that the consumer has not taken yet.
+    backlog: Option<Backlog>,
     /// Its ticket among the requests in flight; `None` once it has ended.
     ticket: Option<Ticket>,
 }
 
 /// Counts as one request in flight until it is dropped.
+#[derive(Debug)]
 pub(super) struct Ticket(Arc<AtomicUsize>);
 
 impl Ticket {
@@ -65,6 +68,7 @@ impl Active {
         sink: Sink,
         ticket: Ticket,
     ) -> Active {
+        let backlog = request.backlog.clone();
         let ends = tokenizer.as_ref().filter(|_| !request.ignore_eos);
         Active {
             key,
@@ -78,6 +82,7 @@ impl Active {
             usage: Usage { prompt_tokens: prompt.len(), ..Usage::default() },
             timing: Timing { t0: request.t0, prefill: Duration::ZERO, first: None, last: None },
             sink,
+            backlog,
             ticket: Some(ticket),
         }
     }
@@ -112,6 +117,8 @@ impl Active {
             return Some(FinishReason::Stop);
         }
         self.usage.completion_tokens += 1;
+        #[cfg(test)]
+        super::faults::strike(sampled.token);
         let (ids, text, logprobs) = &mut self.taken;
         ids.push(sampled.token);
         text.push_str(&self.text.push(sampled.token));
@@ -123,6 +130,11 @@ impl Active {
         } else {
             None
         }
+    }
+
+    /// Whether its consumer has too many events to take, so that its next tokens can wait.
+    pub fn is_backlogged(&self) -> bool {
+        self.backlog.as_ref().is_some_and(Backlog::is_full)
     }
 
     /// Delivers the tokens of a step; false if the consumer panicked.
@@ -143,7 +155,8 @@ impl Active {
         if self.ticket.take().is_none() {
             return;
         }
-        let text = self.text.finish();
+        // A text stream that panicked once may do so again; the outcome comes all the same.
+        let text = catch_unwind(AssertUnwindSafe(|| self.text.finish())).unwrap_or_default();
         if !text.is_empty() {
             let at = Instant::now();
             self.deliver(Event::Tokens { ids: vec![], text, logprobs: vec![], at });
@@ -159,6 +172,9 @@ impl Active {
 
     /// Hands an event to the consumer; false if the consumer panicked.
     pub(super) fn deliver(&mut self, event: Event) -> bool {
+        if let Some(backlog) = &self.backlog {
+            backlog.add();
+        }
         catch_unwind(AssertUnwindSafe(|| (self.sink)(event))).is_ok()
     }
 }

@@ -4,6 +4,7 @@ use super::active::{Active, Sink, Ticket};
 use super::draft_model::{DraftModel, Drafter, TokenizerMismatch, same_tokens};
 use super::drafts::measure_costs;
 use super::measure::best_parallel;
+use super::prepared::{Places, Prepared};
 use super::run::{Command, Worker};
 use super::shift::Shift;
 use crate::TokenId;
@@ -23,6 +24,10 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender, TryRe
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// The worker's stack, in bytes: a grammar's regular expressions are evaluated on it, recursively. The system commits only the
+/// pages that are used.
+const STACK: usize = 64 << 20;
 
 /// How an engine schedules requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +220,7 @@ impl Engine {
                 report.send(Err(error)).ok();
             }
         };
-        let thread = std::thread::Builder::new().name("zonda-worker".into()).spawn(body)?;
+        let thread = std::thread::Builder::new().name("zonda-worker".into()).stack_size(STACK).spawn(body)?;
         match opened.recv() {
             Ok(Ok(opened)) => Ok(Engine {
                 commands,
@@ -313,36 +318,91 @@ impl Engine {
     /// As [`Engine::submit`].
     pub fn submit_with(
         &self,
-        mut request: Request,
+        request: Request,
         sink: impl FnMut(Event) + Send + 'static,
     ) -> Result<Canceller, EngineError> {
+        let mut sink = Some(sink);
+        let places = self.reserve(1)?;
+        let prepared = self.prepare(request, &|| false)?;
+        let cancellers =
+            self.submit_prepared(prepared, places, |_| sink.take().map(|sink| Box::new(sink) as Sink))?;
+        cancellers.into_iter().next().ok_or(EngineError::Stopped)
+    }
+
+    /// Takes places for `count` generations, before the work of preparing them is done: all or none.
+    ///
+    /// # Errors
+    /// If the queue is full.
+    pub fn reserve(&self, count: usize) -> Result<Places, EngineError> {
+        let (running, waiting) = (self.max_running(), self.config.max_waiting);
+        let limit = running.saturating_add(waiting);
+        let tickets: Option<Vec<Ticket>> = (0..count).map(|_| Ticket::take(&self.in_flight, limit)).collect();
+        tickets.map(Places).ok_or(EngineError::QueueFull { running, waiting })
+    }
+
+    /// Checks a request, renders and tokenises its prompt, and compiles its grammar, on the caller's thread. `abandoned` is
+    /// asked between these steps whether anyone still wants the result.
+    ///
+    /// # Errors
+    /// If the request is malformed or does not fit, or was abandoned.
+    pub fn prepare(
+        &self,
+        mut request: Request,
+        abandoned: &dyn Fn() -> bool,
+    ) -> Result<Prepared, EngineError> {
+        let go_on = || if abandoned() { Err(RequestError::Abandoned) } else { Ok(()) };
+        go_on()?;
         let capacity = self.capacity();
-        let (mut prompt, keep) = request.prepare(self.text.as_ref(), self.spec().vocab_size, capacity)?;
+        let (mut prompt, keep) =
+            request.prepare(self.text.as_ref(), self.spec().vocab_size, capacity, &go_on)?;
         let (shift, truncated) = Shift::fit(&mut prompt, keep, capacity).map_err(RequestError::from)?;
         let speculate = request.speculate.get_or_insert(self.config.speculate);
         if *speculate == Speculate::Draft && self.opened.draft.is_none() {
             return Err(RequestError::NoDraftModel.into());
         }
-        let waiting = self.config.max_waiting;
-        let running = self.max_running();
+        go_on()?;
         let constraint = request.grammar.take().map(|g| self.constraint(&g)).transpose()?;
-        let Some(ticket) = Ticket::take(&self.in_flight, running.saturating_add(waiting)) else {
-            return Err(EngineError::QueueFull { running, waiting });
-        };
-        let prefix_cache = request.prefix_cache && self.config.prefix_cache;
-        let tokenizer = self.text.as_ref().map(|t| t.tokenizer.clone());
-        let sink: Sink = Box::new(sink);
-        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        let mut active = Box::new(Active::new(key, request, &prompt, constraint, tokenizer, sink, ticket));
-        active.set_shift(shift, truncated);
-        if let Err(SendError(command)) = self.commands.send(Command::Submit { prompt, prefix_cache, active })
-        {
-            if let Command::Submit { active, .. } = command {
-                active.discard();
+        go_on()?;
+        Ok(Prepared { request, prompt, shift, truncated, constraint })
+    }
+
+    /// Takes a prepared request as often as there are `places`. The first has the request's seed, each further one the next.
+    /// `sink` makes the consumer of the events of each, by number; see [`Engine::submit_with`] for what one may do. `None`
+    /// from it leaves the rest out.
+    ///
+    /// # Errors
+    /// If the engine has stopped.
+    pub fn submit_prepared(
+        &self,
+        prepared: Prepared,
+        places: Places,
+        mut sink: impl FnMut(usize) -> Option<Box<dyn FnMut(Event) + Send>>,
+    ) -> Result<Vec<Canceller>, EngineError> {
+        let prefix_cache = prepared.request.prefix_cache && self.config.prefix_cache;
+        let count = places.0.len();
+        let mut prepared = Some(prepared);
+        let mut cancellers = Vec::with_capacity(count);
+        for (index, ticket) in places.0.into_iter().enumerate() {
+            let next = if index + 1 < count { prepared.clone() } else { prepared.take() };
+            let (Some(sink), Some(next)) = (sink(index), next) else { break };
+            let Prepared { mut request, prompt, shift, truncated, constraint } = next;
+            request.sampling.seed = request.sampling.seed.map(|seed| seed.wrapping_add(index as u64));
+            let tokenizer = self.text.as_ref().map(|t| t.tokenizer.clone());
+            let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+            let mut active =
+                Box::new(Active::new(key, request, &prompt, constraint, tokenizer, sink, ticket));
+            active.set_shift(shift, truncated);
+            if let Err(SendError(command)) =
+                self.commands.send(Command::Submit { prompt, prefix_cache, active })
+            {
+                if let Command::Submit { active, .. } = command {
+                    active.discard();
+                }
+                return Err(EngineError::Stopped);
             }
-            return Err(EngineError::Stopped);
+            cancellers.push(Canceller { key, commands: self.commands.clone() });
         }
-        Ok(Canceller { key, commands: self.commands.clone() })
+        Ok(cancellers)
     }
 }
 
@@ -529,7 +589,7 @@ impl Completion {
     /// The error it ended with, if it did.
     pub fn error(&self) -> Option<&str> {
         match &self.outcome.reason {
-            FinishReason::Error(message) => Some(message),
+            FinishReason::Error(message) | FinishReason::Refused(message) => Some(message),
             _ => None,
         }
     }

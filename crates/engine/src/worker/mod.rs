@@ -7,9 +7,13 @@ mod active;
 mod draft_model;
 mod drafts;
 mod engine;
+#[cfg(test)]
+mod faults;
 mod measure;
+mod prepared;
 mod run;
 mod shift;
 
 pub use draft_model::{DraftModel, TokenizerMismatch, same_tokens};
 pub use engine::{Canceller, Completion, Engine, EngineConfig, EngineError, Extras, Generation, Parallel};
+pub use prepared::{Places, Prepared};

@@ -38,7 +38,12 @@ pub(super) struct Worker {
     occupancy: Arc<Mutex<Occupancy>>,
     /// The prompts on disk, if they are stored.
     stored: Option<PromptCache>,
+    /// The last step had nothing to compute: all that runs is held back.
+    stalled: bool,
 }
+
+/// How long the worker sleeps before it looks again whether a consumer caught up.
+const STALL: Duration = Duration::from_millis(1);
 
 impl Worker {
     pub fn new(
@@ -62,6 +67,7 @@ impl Worker {
             logits: Logits::new(),
             occupancy,
             stored,
+            stalled: false,
         }
     }
 
@@ -80,6 +86,7 @@ impl Worker {
 
     /// One step: draft, admit, compute, sample, deliver.
     fn step(&mut self) -> Result<(), BackendError> {
+        self.hold_back();
         self.speculate();
         while let Some(op) = self.scheduler.next_op() {
             let kept = self.apply(op)?;
@@ -88,6 +95,7 @@ impl Worker {
         let mut plan = std::mem::take(&mut self.plan);
         self.scheduler.plan(&mut plan);
         self.tell_occupancy();
+        self.stalled = plan.spans.is_empty();
         if !plan.spans.is_empty() {
             match self.forward(&plan) {
                 Ok(took) => {
@@ -99,6 +107,13 @@ impl Worker {
         }
         self.plan = plan;
         Ok(())
+    }
+
+    /// Leaves sequences out of the step while their consumers are behind, which bounds the events that wait for them.
+    fn hold_back(&mut self) {
+        for (&id, active) in &self.active {
+            self.scheduler.hold(id, active.is_backlogged());
+        }
     }
 
     /// Runs the plan's batch and returns the time it took.
@@ -126,7 +141,14 @@ impl Worker {
             if let Some(active) = self.active.get_mut(&span.id) {
                 active.add_prefill(took, span.prompt_tokens, tokens);
             }
-            if let Some(reason) = self.sample(span, row) {
+            // A panic in one request's sampler or text ends that request, as one in the backend ends those of its batch.
+            let sampled = catch_unwind(AssertUnwindSafe(|| self.sample(span, row)));
+            let reason = sampled.unwrap_or_else(|panic| {
+                let message = panic_message(&*panic);
+                tracing::error!(message, "sampling panicked");
+                Some(FinishReason::Error(format!("the engine panicked while sampling: {message}")))
+            });
+            if let Some(reason) = reason {
                 self.finish(span.id, reason);
             }
             row += span.rows();
@@ -143,7 +165,11 @@ impl Worker {
             let sampled = match active.sampler.sample(self.logits.row_mut(row), text) {
                 Ok(sampled) => sampled,
                 Err(error) => {
-                    reason = Some(FinishReason::Error(error.to_string()));
+                    reason = Some(if error.is_the_requests() {
+                        FinishReason::Refused(error.to_string())
+                    } else {
+                        FinishReason::Error(error.to_string())
+                    });
                     break;
                 }
             };
@@ -194,7 +220,7 @@ impl Worker {
     fn finish(&mut self, id: SeqId, reason: FinishReason) {
         let cached = self.scheduler.cached_tokens(id);
         let shifted = self.active.get(&id).is_some_and(|active| active.usage.context_shifts > 0);
-        if !shifted && !matches!(reason, FinishReason::Error(_)) {
+        if !shifted && !matches!(reason, FinishReason::Error(_) | FinishReason::Refused(_)) {
             self.store(id);
         }
         match reason {
@@ -225,7 +251,14 @@ impl Worker {
             if idle {
                 self.tell_occupancy();
             }
-            let command = match if idle { self.inbox.recv().ok() } else { self.inbox.try_recv().ok() } {
+            let received = if idle {
+                self.inbox.recv().ok()
+            } else if std::mem::take(&mut self.stalled) {
+                self.inbox.recv_timeout(STALL).ok()
+            } else {
+                self.inbox.try_recv().ok()
+            };
+            let command = match received {
                 Some(command) => command,
                 // The engine always sends `Stop` before it is dropped; without a sender an idle worker ends.
                 None => return !idle,

@@ -7,7 +7,7 @@ use crate::TokenId;
 use crate::schedule::{LEAST_BEHIND, ScheduleError, cut};
 
 /// How a request handles a full context, and its whole text once tokens were dropped.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Shift {
     /// Tokens kept at the start; `None`: the request ends.
     pub keep: Option<usize>,

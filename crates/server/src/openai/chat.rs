@@ -198,7 +198,7 @@ pub struct Delta {
     (status = 429, body = crate::error::ErrorBody, description = "The queue is full; Retry-After says when to come back"),
     (status = 504, body = crate::error::ErrorBody, description = "The deadline has passed"),
 ))]
-pub async fn create(
+pub(crate) async fn create(
     State(server): State<Arc<Server>>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     fields: Fields,
@@ -206,8 +206,8 @@ pub async fn create(
     let (shared, own, ignored) = shared::read::<ChatRequest>(&fields)?;
     let streams = shared.streams();
     let usage = shared.includes_usage();
-    let loaded = server.models().get(shared.model.as_deref()).await?;
-    let (turn, running) = Turn::start(&server, loaded, shared, own).await?;
+    let loaded = shared.model(&server, &fields).await?;
+    let (turn, running) = Turn::start(&server, &fields, loaded, shared, own).await?;
     tracing::debug!(request_id, "generating");
     let mut response = if streams {
         chunks::respond(&server, Stream { turn, running, usage })
@@ -252,6 +252,7 @@ struct Step {
 impl Turn {
     async fn start(
         server: &Server,
+        fields: &Fields,
         loaded: Arc<Loaded>,
         shared: Shared,
         own: ChatRequest,
@@ -262,6 +263,7 @@ impl Turn {
         let mut options = RenderOptions {
             documents: own.documents.unwrap_or_default(),
             extra: own.chat_template_kwargs.unwrap_or_default(),
+            parse_special: config.parse_special,
             ..RenderOptions::default()
         };
         loaded.tools.tell(&tools, &mut messages, &mut options);
@@ -284,8 +286,8 @@ impl Turn {
             request.keep_special = loaded.tools.markers(&text.tokenizer);
             request.grammar = loaded.tools.grammar(&tools, request.grammar.take(), &text.tokenizer)?;
         }
-        let job = shared.job(config, loaded, vec![request])?;
-        let progress = |_| Progress {
+        let job = shared.job(config, fields, loaded, vec![request])?;
+        let progress = |_: usize| Progress {
             parser: parses.then(|| job.loaded.tools.parser(&tools)),
             calls: 0,
             short_ids: job.loaded.tools.short_ids(),
@@ -297,7 +299,7 @@ impl Turn {
             id: id::random("chatcmpl-"),
             created: id::now(),
             model: job.loaded.name.clone(),
-            choices: job.requests.iter().map(progress).collect(),
+            choices: (0..job.answers()).map(progress).collect(),
             usage: Usage::default(),
             log_text: config.log_prompts,
         };

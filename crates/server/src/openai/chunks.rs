@@ -24,8 +24,8 @@ pub fn chunk(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// The response that sends the chunks as they come, with a comment now and then while nothing does, and `[DONE]` at the
-/// end. Dropping it, as happens when the client leaves, drops the chunks.
+/// The response that streams the chunks, with keep-alive comments in between and `[DONE]` at the end. Dropping it, as happens
+/// when the client disconnects, drops the chunks.
 pub fn respond(server: &Server, chunks: impl Chunks) -> Response {
     let keep_alive = KeepAlive::new().interval(server.config().keep_alive).text("alive");
     let mut response = Sse::new(events(chunks)).keep_alive(keep_alive).into_response();

@@ -109,15 +109,18 @@ pub struct CompletionLogprobs {
     pub token_logprobs: Vec<f32>,
     /// The most probable tokens at each place.
     pub top_logprobs: Vec<BTreeMap<String, f32>>,
-    /// Where each token begins in the answer's text, in characters of the tokens' texts.
+    /// Where each token begins in the answer's text, in characters; one that begins within a character: where that does.
     pub text_offset: Vec<usize>,
 }
 
 impl CompletionLogprobs {
-    fn push(&mut self, tokenizer: &Tokenizer, found: &TokenLogprobs, offset: &mut usize) {
-        let token = tokenizer.piece(found.chosen.id);
-        self.text_offset.push(*offset);
-        *offset += token.chars().count();
+    fn push(&mut self, tokenizer: &Tokenizer, found: &TokenLogprobs, place: &mut TextPlace) {
+        let id = found.chosen.id;
+        let token = tokenizer.piece(id);
+        self.text_offset.push(place.offset);
+        if !tokenizer.is_special(id) {
+            place.advance(tokenizer.token_bytes(id).unwrap_or_default());
+        }
         self.tokens.push(token);
         self.token_logprobs.push(found.chosen.logprob);
         self.top_logprobs.push(found.top.iter().map(|t| (tokenizer.piece(t.id), t.logprob)).collect());
@@ -128,6 +131,37 @@ impl CompletionLogprobs {
         self.token_logprobs.extend(more.token_logprobs);
         self.top_logprobs.extend(more.top_logprobs);
         self.text_offset.extend(more.text_offset);
+    }
+}
+
+/// How far a text has come whose characters arrive in bytes.
+#[derive(Clone, Debug, Default)]
+struct TextPlace {
+    /// Complete characters so far.
+    offset: usize,
+    /// Bytes of an unfinished one.
+    held: Vec<u8>,
+}
+
+impl TextPlace {
+    fn advance(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
+        let mut unfinished = 0;
+        let length = self.held.len();
+        let mut seen = 0;
+        for chunk in self.held.utf8_chunks() {
+            self.offset += chunk.valid().chars().count();
+            seen += chunk.valid().len() + chunk.invalid().len();
+            let invalid = chunk.invalid();
+            let may_grow = std::str::from_utf8(invalid).is_err_and(|e| e.error_len().is_none());
+            if seen == length && may_grow {
+                unfinished = invalid.len();
+            } else if !invalid.is_empty() {
+                // It is shown as U+FFFD.
+                self.offset += 1;
+            }
+        }
+        self.held.drain(..length - unfinished);
     }
 }
 
@@ -142,11 +176,11 @@ const DEFAULT_TOKENS: usize = 16;
     (status = 429, body = crate::error::ErrorBody, description = "The queue is full; Retry-After says when to come back"),
     (status = 504, body = crate::error::ErrorBody, description = "The deadline has passed"),
 ))]
-pub async fn create(State(server): State<Arc<Server>>, fields: Fields) -> Result<Response, ApiError> {
+pub(crate) async fn create(State(server): State<Arc<Server>>, fields: Fields) -> Result<Response, ApiError> {
     let (shared, own, ignored) = shared::read::<CompletionRequest>(&fields)?;
     let (streams, usage) = (shared.streams(), shared.includes_usage());
     let config = server.config();
-    let loaded = server.models().get(shared.model.as_deref()).await?;
+    let loaded = shared.model(&server, &fields).await?;
     let limit = Limit { field: "max_tokens", asked: shared.max_tokens, default: Some(DEFAULT_TOKENS) };
     if config.log_prompts {
         tracing::info!(prompt = ?own.prompt, "prompt");
@@ -157,13 +191,13 @@ pub async fn create(State(server): State<Arc<Server>>, fields: Fields) -> Result
     }
     let request = |prompt| shared.request(config, prompt, limit, own.logprobs);
     let requests = prompts.into_iter().map(request).collect::<Result<Vec<Request>, _>>()?;
-    let job = shared.job(config, loaded, requests)?;
+    let job = shared.job(config, &fields, loaded, requests)?;
     let turn = Turn {
         id: id::random("cmpl-"),
         created: id::now(),
         model: job.loaded.name.clone(),
         logprobs: own.logprobs.is_some(),
-        offsets: vec![0; job.requests.len()],
+        places: vec![TextPlace::default(); job.answers()],
         per_prompt: shared.n.unwrap_or(1) as usize,
         usage: Usage::default(),
     };
@@ -185,8 +219,8 @@ struct Turn {
     created: u64,
     model: String,
     logprobs: bool,
-    /// Characters of each choice's tokens so far.
-    offsets: Vec<usize>,
+    /// Where each choice's text is.
+    places: Vec<TextPlace>,
     /// Choices of one prompt.
     per_prompt: usize,
     usage: Usage,
@@ -201,7 +235,7 @@ impl Turn {
             Event::Tokens { text, logprobs, .. } => {
                 let mut found = CompletionLogprobs::default();
                 if let Some(text) = loaded.engine.text() {
-                    logprobs.iter().for_each(|t| found.push(&text.tokenizer, t, &mut self.offsets[index]));
+                    logprobs.iter().for_each(|t| found.push(&text.tokenizer, t, &mut self.places[index]));
                 }
                 (choice(text, self.logprobs.then_some(found), None), None)
             }
@@ -221,7 +255,7 @@ impl Turn {
             logprobs: self.logprobs.then(CompletionLogprobs::default),
             finish_reason: None,
         };
-        let mut choices: Vec<CompletionChoice> = (0..self.offsets.len()).map(empty).collect();
+        let mut choices: Vec<CompletionChoice> = (0..self.places.len()).map(empty).collect();
         let mut timings = None;
         while let Some(event) = running.next().await {
             let (index, event) = event?;
@@ -273,5 +307,25 @@ impl Chunks for Stream {
         let told = piece.finish_reason.is_some() || !piece.text.is_empty() || piece.logprobs.is_some();
         let made = Completion { timings, ..self.turn.completion(vec![piece]) };
         Ok(Some(if told { vec![chunk(&made)] } else { Vec::new() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TextPlace;
+
+    #[test]
+    fn tokens_within_a_character_count_once() {
+        let mut place = TextPlace::default();
+        let wind = "風".as_bytes();
+        let offsets: Vec<usize> = [&b"a"[..], &wind[..1], &wind[1..2], &wind[2..], b"\xff", b"b"]
+            .into_iter()
+            .map(|bytes| {
+                let at = place.offset;
+                place.advance(bytes);
+                at
+            })
+            .collect();
+        assert_eq!((offsets, place.offset), (vec![0, 1, 1, 1, 2, 3], 4));
     }
 }

@@ -23,7 +23,7 @@ pub struct EmbeddingRequest {
 /// Vectors of texts: not implemented by any backend yet
 #[utoipa::path(post, path = "/v1/embeddings", tag = "openai", request_body = EmbeddingRequest,
     responses((status = 501, body = crate::error::ErrorBody)))]
-pub async fn create(State(server): State<Arc<Server>>, fields: Fields) -> Result<(), ApiError> {
+pub(crate) async fn create(State(server): State<Arc<Server>>, fields: Fields) -> Result<(), ApiError> {
     let (request, _) = fields.read::<EmbeddingRequest>()?;
     let loaded = server.models().get(request.model.as_deref()).await?;
     let backend = &loaded.engine.info().name;

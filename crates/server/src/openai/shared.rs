@@ -3,8 +3,9 @@
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::extract::{self, Fields};
-use crate::generate::Job;
+use crate::generate::{Job, within};
 use crate::models::Loaded;
+use crate::server::Server;
 use axum::http::HeaderValue;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -30,7 +31,7 @@ pub struct Shared {
     pub max_tokens: Option<u64>,
     /// Texts that end the answer; they are not part of it.
     pub stop: Option<Stop>,
-    /// Makes sampling reproducible.
+    /// Makes sampling reproducible; -1: a random one.
     pub seed: Option<i64>,
     /// 0 is greedy [default: 0.8].
     pub temperature: Option<f32>,
@@ -57,8 +58,8 @@ pub struct Shared {
     pub ignore_eos: Option<bool>,
     /// Reuse what earlier requests with the same beginning computed [default: true].
     pub cache_prompt: Option<bool>,
-    /// When the context is full, drop half of what lies behind the kept front and go on; cut a prompt that does not fit
-    /// likewise [default: as the server was started].
+    /// When the context is full, discard half of the tokens after the kept prefix and go on; cut a prompt that does not fit
+    /// likewise. Only where the server was started so, which is also the default.
     pub context_shift: Option<bool>,
     /// With `context_shift`: prompt tokens after the BOS that are never dropped; -1: the whole prompt [default: as the server
     /// was started; the system messages, where they take at most half of the context].
@@ -127,7 +128,12 @@ pub enum ResponseFormat {
     /// Whatever the model says.
     Text,
     /// A JSON object.
-    JsonObject,
+    JsonObject {
+        /// A schema that it has to be valid under, as some servers have it.
+        #[serde(default)]
+        #[schema(value_type = Option<Object>)]
+        schema: Option<Value>,
+    },
     /// JSON that is valid under a schema.
     JsonSchema {
         /// The schema.
@@ -166,6 +172,9 @@ pub enum Syntax {
     /// A regular expression.
     Regex,
 }
+
+/// Most tokens of an answer in a shifted context, in contexts, where the server says nothing else.
+const SHIFTED_CONTEXTS: usize = 16;
 
 /// Most texts that end an answer.
 const MAX_STOPS: usize = 16;
@@ -215,7 +224,9 @@ fn is_empty(value: &Value) -> bool {
 ///
 /// # Errors
 /// If a field is malformed, or would change the answer and is not supported.
-pub fn read<T: DeserializeOwned>(fields: &Fields) -> Result<(Shared, T, Option<HeaderValue>), ApiError> {
+pub(crate) fn read<T: DeserializeOwned>(
+    fields: &Fields,
+) -> Result<(Shared, T, Option<HeaderValue>), ApiError> {
     for (name, neutral) in UNSUPPORTED {
         if fields.get(name).is_some_and(|value| !neutral(value)) {
             return Err(ApiError::unsupported(
@@ -248,7 +259,13 @@ impl Shared {
     pub fn grammar(&self) -> Result<Option<Grammar>, ApiError> {
         Ok(match &self.response_format {
             None | Some(ResponseFormat::Text) => None,
-            Some(ResponseFormat::JsonObject) => Some(Grammar::json_object()),
+            Some(ResponseFormat::JsonObject { schema: None }) => Some(Grammar::json_object()),
+            Some(ResponseFormat::JsonObject { schema: Some(schema) }) => {
+                let object = crate::tools::as_object_schema(schema.clone());
+                let expected =
+                    || ApiError::field("response_format.schema", "expected the schema of an object");
+                Some(Grammar::JsonSchema(object.ok_or_else(expected)?))
+            }
             Some(ResponseFormat::JsonSchema { json_schema }) => {
                 let missing =
                     || ApiError::field("response_format.json_schema.schema", "expected a schema, found none");
@@ -304,11 +321,17 @@ impl Shared {
         Ok(request)
     }
 
-    /// `request` as often as `n` says, each with a seed of its own.
+    /// What is asked of the engine: each request as often as `n` says.
     ///
     /// # Errors
     /// If `n` or `timeout` is out of range.
-    pub fn job(&self, config: &Config, loaded: Arc<Loaded>, requests: Vec<Request>) -> Result<Job, ApiError> {
+    pub(crate) fn job(
+        &self,
+        config: &Config,
+        fields: &Fields,
+        loaded: Arc<Loaded>,
+        mut requests: Vec<Request>,
+    ) -> Result<Job, ApiError> {
         let choices = self.n.unwrap_or(1);
         let most = config.max_choices as u64;
         let all = choices.saturating_mul(requests.len() as u64);
@@ -316,19 +339,37 @@ impl Shared {
             let message = format!("expected 1 to {most} answers in all, found {all}");
             return Err(ApiError::field("n", message));
         }
-        let many = requests.into_iter().flat_map(|mut request| {
-            if request.context_shift.is_some() && request.max_tokens == usize::MAX {
-                // Nobody said how long, and nothing else would end it.
-                request.max_tokens = loaded.engine.capacity();
+        for request in &mut requests {
+            request.t0 = fields.arrived;
+            if request.context_shift.is_some() {
+                // Nothing else would end it.
+                let capacity = loaded.engine.capacity();
+                let most = config.max_tokens.unwrap_or(capacity.saturating_mul(SHIFTED_CONTEXTS));
+                if request.max_tokens == usize::MAX {
+                    request.max_tokens = capacity.min(most);
+                } else if request.max_tokens > most {
+                    let message = format!(
+                        "expected at most {most} where the context is shifted, found {}",
+                        request.max_tokens
+                    );
+                    return Err(ApiError::field("max_tokens", message));
+                }
             }
-            (0..choices).map(move |i| {
-                let mut request = request.clone();
-                request.sampling.seed = request.sampling.seed.map(|seed| seed.wrapping_add(i));
-                request
-            })
-        });
-        let requests = many.collect();
-        Ok(Job { loaded, requests, deadline: self.deadline(config)? })
+        }
+        let (choices, client) = (choices as usize, fields.client.clone());
+        Ok(Job { loaded, requests, choices, client, deadline: self.deadline(config)? })
+    }
+
+    /// Waits for the request's model, no longer than its deadline allows.
+    ///
+    /// # Errors
+    /// If there is no such model, it does not load, or not in time.
+    pub(crate) async fn model(&self, server: &Arc<Server>, fields: &Fields) -> Result<Arc<Loaded>, ApiError> {
+        let deadline = self.deadline(server.config())?;
+        let (server, name) = (server.clone(), self.model.clone());
+        // On a task of its own: a model that is being loaded is of use to the next request.
+        let loading = tokio::spawn(async move { server.models().get(name.as_deref()).await });
+        within(deadline, fields.arrived, loading).await?.map_err(|e| ApiError::backend(e.to_string()))?
     }
 
     /// What stays when the context is full; `None`: the answer ends there.
@@ -339,6 +380,10 @@ impl Shared {
                 ApiError::field("n_keep", format!("expected a count, or -1 for the whole prompt, found {n}"))
             })?,
         };
+        if self.context_shift == Some(true) && config.context_shift.is_none() {
+            let message = "expected false, as the server was started without --context-shift, found true";
+            return Err(ApiError::unsupported("context_shift", message));
+        }
         Ok(self.context_shift.unwrap_or(config.context_shift.is_some()).then_some(keep))
     }
 
@@ -368,7 +413,7 @@ impl Shared {
             presence_penalty: self.presence_penalty.unwrap_or(d.presence_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(d.frequency_penalty),
             logit_bias: self.logit_bias()?,
-            seed: self.seed.map(|seed| seed as u64),
+            seed: self.seed.filter(|&seed| seed != -1).map(|seed| seed as u64),
             logprobs: None,
         })
     }

@@ -3,6 +3,7 @@
 use super::messages::{self, ChatMessage};
 use crate::error::ApiError;
 use crate::extract::Fields;
+use crate::generate::within;
 use crate::models::Loaded;
 use crate::server::Server;
 use axum::Json;
@@ -26,7 +27,7 @@ pub struct TokenizeRequest {
     /// Put a BOS in front of a text if the model wants one [default: false].
     #[serde(alias = "add_special_tokens")]
     pub add_special: Option<bool>,
-    /// Control tokens written out in the text count as such [default: true].
+    /// Control tokens written out in the text count as such [default: true; in messages, as for chats].
     pub parse_special: Option<bool>,
     /// Give each token's text too [default: false].
     #[serde(alias = "return_token_strs")]
@@ -50,17 +51,29 @@ pub struct TokenizeResponse {
 /// Text to token ids
 #[utoipa::path(post, path = "/tokenize", tag = "tokens", request_body = TokenizeRequest,
     responses((status = 200, body = TokenizeResponse), (status = 400, body = crate::error::ErrorBody)))]
-pub async fn tokenize(
+pub(crate) async fn tokenize(
     State(server): State<Arc<Server>>,
     fields: Fields,
 ) -> Result<Json<TokenizeResponse>, ApiError> {
     let (request, _) = fields.read::<TokenizeRequest>()?;
     let loaded = server.models().get(request.model.as_deref()).await?;
-    let work = move || encode(&loaded, request);
-    tokio::task::spawn_blocking(work).await.map_err(|e| ApiError::backend(e.to_string()))?.map(Json)
+    let config = server.config();
+    let parse_special = config.parse_special;
+    let turn = within(config.deadline, fields.arrived, server.preparing().acquire_owned()).await?;
+    let work = move || {
+        let _turn = turn;
+        encode(&loaded, request, parse_special)
+    };
+    let work = within(config.deadline, fields.arrived, tokio::task::spawn_blocking(work)).await?;
+    work.map_err(|e| ApiError::backend(e.to_string()))?.map(Json)
 }
 
-fn encode(loaded: &Loaded, request: TokenizeRequest) -> Result<TokenizeResponse, ApiError> {
+/// `parse_special` is what the server says for chats.
+fn encode(
+    loaded: &Loaded,
+    request: TokenizeRequest,
+    parse_special: bool,
+) -> Result<TokenizeResponse, ApiError> {
     let text = text(loaded)?;
     let tokens = match (request.content, request.messages) {
         (Some(content), None) => {
@@ -69,8 +82,9 @@ fn encode(loaded: &Loaded, request: TokenizeRequest) -> Result<TokenizeResponse,
             text.tokenizer.encode(&content, options).map_err(RequestError::from)?
         }
         (None, Some(messages)) => {
-            let messages = messages::convert(messages)?;
-            text.encode_chat(&messages, &RenderOptions::default()).map_err(RequestError::from)?
+            let parse_special = request.parse_special.unwrap_or(parse_special);
+            let options = RenderOptions { parse_special, ..RenderOptions::default() };
+            text.encode_chat(&messages::convert(messages)?, &options).map_err(RequestError::from)?
         }
         (None, None) => return Err(ApiError::field("content", "expected a text or messages, found neither")),
         (Some(_), Some(_)) => {
@@ -107,7 +121,7 @@ pub struct DetokenizeResponse {
 /// Token ids to text
 #[utoipa::path(post, path = "/detokenize", tag = "tokens", request_body = DetokenizeRequest,
     responses((status = 200, body = DetokenizeResponse), (status = 400, body = crate::error::ErrorBody)))]
-pub async fn detokenize(
+pub(crate) async fn detokenize(
     State(server): State<Arc<Server>>,
     fields: Fields,
 ) -> Result<Json<DetokenizeResponse>, ApiError> {

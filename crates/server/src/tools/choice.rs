@@ -73,8 +73,9 @@ impl Tools {
                 ));
             }
             let parameters = &tool["function"]["parameters"];
-            if !parameters.is_null() && !parameters.is_object() {
-                return Err(ApiError::field(format!("{at}.function.parameters"), "expected a JSON schema"));
+            if !parameters.is_null() && as_object_schema(parameters.clone()).is_none() {
+                let message = "expected the JSON schema of an object";
+                return Err(ApiError::field(format!("{at}.function.parameters"), message));
             }
         }
         let choice = match choice {
@@ -115,11 +116,36 @@ impl Tools {
             let function = &tool["function"];
             let schema = match &function["parameters"] {
                 Value::Null => json!({"type": "object", "properties": {}, "additionalProperties": false}),
-                schema => schema.clone(),
+                // `new` has checked it.
+                schema => as_object_schema(schema.clone()).unwrap_or_else(|| schema.clone()),
             };
             (function["name"].as_str().unwrap_or_default(), schema)
         })
     }
+}
+
+/// A schema that allows objects only: the type is added where the schema says none. `None` if it allows no object, or is no
+/// schema.
+pub(crate) fn as_object_schema(mut schema: Value) -> Option<Value> {
+    let referenced = match schema.get("$ref").and_then(Value::as_str) {
+        Some(target) => {
+            schema.pointer(target.strip_prefix('#')?).is_some_and(|part| part["type"] == "object")
+        }
+        None => false,
+    };
+    let fields = schema.as_object_mut()?;
+    match fields.get("type") {
+        None if referenced => {}
+        None => {
+            fields.insert("type".to_owned(), "object".into());
+        }
+        Some(Value::String(name)) if name == "object" => {}
+        Some(Value::Array(names)) if names.iter().any(|name| name == "object") => {
+            fields.insert("type".to_owned(), "object".into());
+        }
+        Some(_) => return None,
+    }
+    Some(schema)
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Demanding calls: the grammar of an answer that calls a function, in the model's own format.
 
-use super::{Choice, Format, Style, Tools};
+use super::choice::{Choice, Tools};
+use super::format::Format;
+use super::style::Style;
 use crate::error::ApiError;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use zonda_engine::Grammar;
 use zonda_engine::tokenize::Tokenizer;
 
@@ -46,7 +48,20 @@ impl Style {
             None => Value::from(name).to_string(),
         };
         let arguments = if self.format == Format::Llama3 { "parameters" } else { "arguments" };
-        let call = any_of(functions.iter().map(|(name, schema)| {
+        // Inside the schema of a call, a `$ref` would point elsewhere: schemas that have one become definitions.
+        let mut definitions = Map::new();
+        let mut inside = |i: usize, schema: &Value| {
+            if !has_ref(schema) {
+                return schema.clone();
+            }
+            let (name, mut schema) = (format!("arguments{i}"), schema.clone());
+            let root = format!("#/$defs/{name}");
+            move_refs(&mut schema, &root);
+            definitions.insert(name, schema);
+            json!({ "$ref": root })
+        };
+        let call = any_of(functions.iter().enumerate().map(|(i, (name, schema))| {
+            let schema = inside(i, schema);
             json!({
                 "type": "object",
                 "properties": {"name": {"const": name}, arguments: schema},
@@ -54,13 +69,19 @@ impl Style {
                 "additionalProperties": false,
             })
         }));
+        let whole = |mut schema: Value| {
+            if !definitions.is_empty() {
+                schema["$defs"] = Value::Object(definitions.clone());
+            }
+            compiled(&schema)
+        };
         let list = |call: &Value| {
             let most = if parallel { Value::Null } else { json!(1) };
             let mut list = json!({"type": "array", "items": call, "minItems": 1});
             if !most.is_null() {
                 list["maxItems"] = most;
             }
-            compiled(&list)
+            whole(list)
         };
         let again = if parallel { "+" } else { "" };
         match self.format {
@@ -81,7 +102,7 @@ impl Style {
             // Several calls are written apart by semicolons.
             Format::Llama3 => {
                 let more = if parallel { " (\"; \" call)*" } else { "" };
-                format!("calls: call{more}\ncall: {}\n", compiled(&call))
+                format!("calls: call{more}\ncall: {}\n", whole(call))
             }
             Format::Tagged => {
                 let (open, close) = (mark("<tool_call>"), mark("</tool_call>"));
@@ -90,7 +111,7 @@ impl Style {
                 } else {
                     String::new()
                 };
-                format!("calls: {open} \"\\n\" call \"\\n\" {close}{more}\ncall: {}\n", compiled(&call))
+                format!("calls: {open} \"\\n\" call \"\\n\" {close}{more}\ncall: {}\n", whole(call))
             }
             Format::TaggedList => {
                 let (open, close) = (mark("<tool_call>"), mark("</tool_call>"));
@@ -105,6 +126,44 @@ fn any_of(calls: impl ExactSizeIterator<Item = Value>) -> Value {
     if calls.len() == 1 { calls.remove(0) } else { json!({"anyOf": calls}) }
 }
 
+/// Keywords whose values are data, and those whose values are schemas by name.
+const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
+const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
+
+/// Calls `seen` with each `$ref` of a schema that points into it.
+fn each_ref(schema: &mut Value, seen: &mut dyn FnMut(&mut String)) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(|item| each_ref(item, seen)),
+        Value::Object(fields) => {
+            for (key, field) in fields.iter_mut() {
+                match (key.as_str(), field) {
+                    ("$ref", Value::String(target)) if target.starts_with('#') => seen(target),
+                    (key, Value::Object(named)) if NAMED.contains(&key) => {
+                        named.values_mut().for_each(|schema| each_ref(schema, seen));
+                    }
+                    (key, _) if DATA.contains(&key) => {}
+                    (_, field) => each_ref(field, seen),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn has_ref(schema: &Value) -> bool {
+    let mut found = false;
+    each_ref(&mut schema.clone(), &mut |_| found = true);
+    found
+}
+
+/// Points a schema's own `$ref`s to where it stands now.
+fn move_refs(schema: &mut Value, root: &str) {
+    each_ref(schema, &mut |target| {
+        let path = target[1..].trim_end_matches('/');
+        *target = format!("{root}{path}");
+    });
+}
+
 /// A schema inside a Lark grammar.
 fn compiled(schema: &Value) -> String {
     // Objects always have a value; what is wrong in one is said when the whole is compiled.
@@ -113,7 +172,7 @@ fn compiled(schema: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Piece;
+    use super::super::parse::Piece;
     use super::*;
     use zonda_engine::sample::{GrammarCompiler, Sampler};
     use zonda_engine::{SamplingParams, TokenId};
@@ -183,6 +242,44 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn arguments_are_objects_that_keep_to_schemas_with_references() {
+        let tree = json!({
+            "type": "object",
+            "properties": {"leaf": {"$ref": "#/$defs/leaf"}, "next": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}},
+            "required": ["leaf", "next"], "additionalProperties": false,
+            "$defs": {"leaf": {"enum": ["sea", "$ref"]}},
+        });
+        let list: Vec<Value> = [
+            ("tree", tree),
+            ("free", json!({})),
+            ("bare", json!({"properties": {"a": {"type": "boolean"}}, "additionalProperties": false})),
+        ]
+        .into_iter()
+        .map(|(name, schema)| json!({"type": "function", "function": {"name": name, "parameters": schema}}))
+        .collect();
+        for name in ["tree", "bare"] {
+            let choice =
+                serde_json::from_value(json!({"type": "function", "function": {"name": name}})).unwrap();
+            let tools = Tools::new(list.clone(), Some(choice), None).unwrap();
+            for format in FORMATS {
+                let pieces = generate(Style { format, native: true }, &tools, None, 7);
+                let [Piece::Call(call)] = &pieces[..] else { panic!("{format:?}: {pieces:?}") };
+                let arguments: Value = serde_json::from_str(&call.arguments).unwrap();
+                assert!(arguments.is_object(), "{arguments}");
+                if name == "tree" {
+                    let mut node = &arguments;
+                    while !node.is_null() {
+                        assert!(node["leaf"] == "sea" || node["leaf"] == "$ref", "{arguments}");
+                        node = &node["next"];
+                    }
+                }
+            }
+        }
+        let bad = json!({"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}});
+        assert!(Tools::new(vec![bad], None, None).unwrap_err().message.contains("of an object"));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! [`Parser`]: finds calls in a text that comes in pieces.
 
-use super::Format;
-use serde_json::Value;
+use super::format::Format;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 /// A call that the model made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +20,8 @@ pub(crate) enum Piece {
     Call(Call),
 }
 
-/// Cuts an answer into text and calls. What may be the beginning of a call is held back until that is certain; what
-/// turns out to be none is text.
+/// Splits an answer into text and calls. Text that may be the beginning of a call is held back until that is certain. If it
+/// is no call, it is delivered as text.
 #[derive(Clone, Debug)]
 pub(crate) struct Parser {
     format: Format,
@@ -30,6 +32,8 @@ pub(crate) struct Parser {
     space: String,
     /// Inside a call.
     inside: bool,
+    /// Bytes of the held text whose closing tags are parts of arguments.
+    passed: usize,
     /// Some text was given out.
     spoken: bool,
 }
@@ -41,7 +45,15 @@ const PYTHON: &str = "<|python_tag|>";
 
 impl Parser {
     pub fn new(format: Format, names: Vec<String>) -> Parser {
-        Parser { format, names, held: String::new(), space: String::new(), inside: false, spoken: false }
+        Parser {
+            format,
+            names,
+            held: String::new(),
+            space: String::new(),
+            inside: false,
+            passed: 0,
+            spoken: false,
+        }
     }
 
     /// Takes the next piece of text, and gives what became certain.
@@ -55,6 +67,7 @@ impl Parser {
     /// The text has ended: what is held back is what it looks like now.
     pub fn finish(&mut self) -> Vec<Piece> {
         let rest = std::mem::take(&mut self.held);
+        self.passed = 0;
         let mut out = Vec::new();
         if !self.inside {
             self.say(&rest, &mut out);
@@ -122,9 +135,16 @@ impl Parser {
         if !matches!(self.format, Format::Tagged | Format::TaggedList) {
             return false;
         }
-        let Some(end) = self.held.find(CLOSE_TAG) else { return false };
-        let whole: String = self.held.drain(..end + CLOSE_TAG.len()).collect();
+        let Some(end) = self.held[self.passed..].find(CLOSE_TAG) else { return false };
+        let end = self.passed + end + CLOSE_TAG.len();
+        if breaks_off_in_a_string(self.body(&self.held[..end])) {
+            // The tag is part of an argument.
+            self.passed = end;
+            return true;
+        }
+        let whole: String = self.held.drain(..end).collect();
         self.inside = false;
+        self.passed = 0;
         match self.calls(self.body(&whole)) {
             Some(calls) => out.extend(calls.into_iter().map(Piece::Call)),
             None => self.take_back(&whole, out),
@@ -169,15 +189,33 @@ impl Parser {
     }
 }
 
+/// Whether a text is JSON so far and ends within a string.
+fn breaks_off_in_a_string(body: &str) -> bool {
+    let (mut inside, mut escaped) = (false, false);
+    for byte in body.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if inside => escaped = true,
+            b'"' => inside = !inside,
+            _ => {}
+        }
+    }
+    let mut values = serde_json::Deserializer::from_str(body).into_iter::<IgnoredAny>();
+    inside && values.find_map(Result::err).is_some_and(|error| error.is_eof())
+}
+
 /// JSON objects or lists of them, one after another, perhaps with semicolons between them.
 fn listed(body: &str) -> Option<Vec<Call>> {
     let mut calls = Vec::new();
     let mut rest = body.trim();
     while !rest.is_empty() {
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
-        match values.next()?.ok()? {
-            Value::Array(list) => calls.extend(list.iter().map(call).collect::<Option<Vec<_>>>()?),
-            value => calls.push(call(&value)?),
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<&RawValue>();
+        let value = values.next()?.ok()?;
+        if value.get().starts_with('[') {
+            let list: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
+            calls.extend(list.into_iter().map(call).collect::<Option<Vec<_>>>()?);
+        } else {
+            calls.push(call(value)?);
         }
         let end = values.byte_offset();
         rest = rest[end..].trim_start_matches(|c: char| c == ';' || c.is_whitespace());
@@ -185,15 +223,39 @@ fn listed(body: &str) -> Option<Vec<Call>> {
     Some(calls)
 }
 
-fn call(value: &Value) -> Option<Call> {
-    let name = value["name"].as_str()?.to_owned();
-    let arguments = ["arguments", "parameters"].into_iter().find_map(|key| value.get(key));
-    let arguments = match arguments {
-        None | Some(Value::Null) => "{}".to_owned(),
-        Some(Value::String(text)) => text.clone(),
-        Some(value) => value.to_string(),
+/// A call as it is written. The arguments stay as they are: a number need not fit any type of ours.
+#[derive(Deserialize)]
+struct Written<'a> {
+    name: String,
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
+    #[serde(borrow)]
+    parameters: Option<&'a RawValue>,
+}
+
+fn call(value: &RawValue) -> Option<Call> {
+    let Written { name, arguments, parameters } = serde_json::from_str(value.get()).ok()?;
+    let arguments = match arguments.or(parameters).map(RawValue::get) {
+        None | Some("null") => "{}".to_owned(),
+        Some(text) if text.starts_with('"') => serde_json::from_str(text).ok()?,
+        Some(text) => compact(text),
     };
     Some(Call { name, arguments })
+}
+
+/// JSON without white space between its parts.
+fn compact(json: &str) -> String {
+    let (mut inside, mut escaped) = (false, false);
+    let kept = |c: &char| {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if inside => escaped = true,
+            '"' => inside = !inside,
+            _ => {}
+        }
+        inside || !c.is_ascii_whitespace()
+    };
+    json.chars().filter(kept).collect()
 }
 
 /// `name[ARGS]{…}`, again and again behind further marks.
@@ -201,8 +263,8 @@ fn named(body: &str) -> Option<Vec<Call>> {
     let one = |part: &str| {
         let (name, arguments) = part.split_once("[ARGS]")?;
         let name = name.split("[CALL_ID]").next().unwrap_or(name).trim();
-        let arguments: Value = serde_json::from_str(arguments.trim()).ok()?;
-        Some(Call { name: name.to_owned(), arguments: arguments.to_string() })
+        let arguments: &RawValue = serde_json::from_str(arguments.trim()).ok()?;
+        Some(Call { name: name.to_owned(), arguments: compact(arguments.get()) })
     };
     body.split(MISTRAL).map(one).collect()
 }
@@ -270,6 +332,34 @@ mod tests {
             r#"<tool_call>[{"name": "f", "arguments": "{\"a\": 1}"}]</tool_call> done"#,
             &[call("f", r#"{"a": 1}"#), text(" done")],
         );
+    }
+
+    #[test]
+    fn a_closing_tag_in_an_argument_is_part_of_it() {
+        check(
+            Format::Tagged,
+            r#"<tool_call>{"name": "f", "arguments": {"a": "x</tool_call>y\"</tool_call>"}}</tool_call> end"#,
+            &[call("f", r#"{"a":"x</tool_call>y\"</tool_call>"}"#), text(" end")],
+        );
+        check(
+            Format::Tagged,
+            r#"<tool_call>no "json</tool_call>!"#,
+            &[text(r#"<tool_call>no "json</tool_call>!"#)],
+        );
+    }
+
+    #[test]
+    fn numbers_stay_as_they_are_written() {
+        for format in [Format::Tagged, Format::MistralNamed] {
+            let number = "12345678901234567890123";
+            let answer = match format {
+                Format::Tagged => format!(
+                    r#"<tool_call>{{"name": "f", "arguments": {{"a": {number}, "b": 1.50}}}}</tool_call>"#
+                ),
+                _ => format!(r#"[TOOL_CALLS]f[ARGS]{{"a": {number}, "b": 1.50}}"#),
+            };
+            check(format, &answer, &[call("f", &format!(r#"{{"a":{number},"b":1.50}}"#))]);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Telling a model of its functions: through its template, or in the system message where the template knows none.
+//! Describes the functions to the model: through its chat template, or in the system message if the template has no tools.
 
-use super::{Choice, Style, Tools};
+use super::choice::{Choice, Tools};
+use super::style::Style;
 use serde_json::Value;
 use zonda_engine::tokenize::{Message, RenderOptions};
 
@@ -65,7 +66,7 @@ fn rewrite(messages: &mut Vec<Message>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Format;
+    use super::super::format::Format;
     use super::*;
     use serde_json::json;
 

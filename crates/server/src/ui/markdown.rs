@@ -44,6 +44,9 @@ const ELEMENTS: [&str; 28] = [
 /// Blocks within blocks beyond this depth are shown as plain text: nobody writes them, and a tree of them is deep.
 const MAX_DEPTH: usize = 64;
 
+/// Texts of more parts than this are shown as plain text: each is a node of a tree that is built to check them.
+const MAX_EVENTS: usize = 200_000;
+
 static CLEAN: LazyLock<Builder<'static>> = LazyLock::new(|| {
     let mut builder = Builder::empty();
     let attributes: [(&str, HashSet<&str>); 5] = [
@@ -78,17 +81,21 @@ pub fn to_html(markdown: &str) -> String {
     let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
     let mut depth = 0usize;
     let mut too_deep = false;
-    let parser = Parser::new_ext(markdown, options).inspect(|event| match event {
-        Event::Start(_) => {
-            depth += 1;
-            too_deep |= depth > MAX_DEPTH;
+    let mut events = 0usize;
+    let parser = Parser::new_ext(markdown, options).inspect(|event| {
+        events += 1;
+        match event {
+            Event::Start(_) => {
+                depth += 1;
+                too_deep |= depth > MAX_DEPTH;
+            }
+            Event::End(_) => depth -= 1,
+            _ => {}
         }
-        Event::End(_) => depth -= 1,
-        _ => {}
     });
     let mut made = String::with_capacity(markdown.len() * 3 / 2);
     html::push_html(&mut made, parser.map(plain));
-    if too_deep {
+    if too_deep || events > MAX_EVENTS {
         return format!("<pre>{}</pre>", ammonia::clean_text(markdown));
     }
     // The renderer aligns cells by style, which the page's policy forbids.

@@ -4,12 +4,13 @@
 //! lets it load only these files, ask only this server, and run no script that is not one of them.
 
 mod markdown;
-mod report;
+pub(crate) mod report;
 
 pub use report::Reports;
 
 use crate::error::ApiError;
 use crate::extract::Fields;
+use crate::generate::within;
 use crate::server::Server;
 use axum::Json;
 use axum::Router;
@@ -152,11 +153,23 @@ struct Rendered {
     html: Vec<String>,
 }
 
+/// Most bytes of the texts in one request: making HTML of them takes some fifty times as many.
+const MAX_MARKDOWN: usize = 1 << 20;
+
 /// Markdown to HTML that is safe to show, text by text.
-async fn render(fields: Fields) -> Result<Json<Rendered>, ApiError> {
+async fn render(State(server): State<Arc<Server>>, fields: Fields) -> Result<Json<Rendered>, ApiError> {
     let (Texts { texts }, _) = fields.read::<Texts>()?;
-    // Long texts take a while, and whoever streams beside them waits for no one.
-    let made = tokio::task::spawn_blocking(move || texts.iter().map(|t| markdown::to_html(t)).collect());
+    let bytes: usize = texts.iter().map(String::len).sum();
+    if bytes > MAX_MARKDOWN {
+        let message = format!("expected at most {MAX_MARKDOWN} bytes in all, found {bytes}");
+        return Err(ApiError::field("texts", message));
+    }
+    // Long texts take a while: few at a time, and not on a thread that streams.
+    let turn = within(server.config().deadline, fields.arrived, server.rendering().acquire_owned()).await?;
+    let made = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        texts.iter().map(|t| markdown::to_html(t)).collect()
+    });
     let html = made.await.map_err(|e| ApiError::backend(e.to_string()))?;
     Ok(Json(Rendered { html }))
 }

@@ -57,6 +57,9 @@ pub struct RenderOptions {
     pub documents: Vec<serde_json::Value>,
     /// Further variables, such as `enable_thinking`.
     pub extra: serde_json::Map<String, serde_json::Value>,
+    /// Names of control tokens in messages, tools and documents become these tokens. If off, they are text, so that the author
+    /// of a message can't end it or write one in another role.
+    pub parse_special: bool,
 }
 
 impl Default for RenderOptions {
@@ -66,6 +69,7 @@ impl Default for RenderOptions {
             tools: Vec::new(),
             documents: Vec::new(),
             extra: serde_json::Map::new(),
+            parse_special: false,
         }
     }
 }
@@ -172,8 +176,8 @@ impl ChatTemplate {
         &self.source
     }
 
-    /// The prompt text of a conversation. Encode it with `parse_special` and without `add_bos`: the template writes
-    /// BOS itself where the model wants it.
+    /// The prompt text of a conversation. Encode it with [`Tokenizer::encode_prompt`], without a BOS: the template writes one if
+    /// the model wants it.
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String, TemplateError> {
         let name = if self.has_tool_use && !options.tools.is_empty() { TOOL_USE } else { DEFAULT };
         // `none` and not an empty list: templates ask `if tools is not none`.

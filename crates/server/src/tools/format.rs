@@ -1,0 +1,11 @@
+//! [`Format`]: how a model writes calls.
+
+/// How calls are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Mistral,
+    MistralNamed,
+    Llama3,
+    Tagged,
+    TaggedList,
+}
