@@ -196,7 +196,7 @@ fn overlap_is_told() {
     );
     let other = report::comparison::render(&two(10, 1, 1.5, &mut rng), 120, false);
     assert!(
-        other.contains("The intervals of 0 of 3 figures overlap; not those of x · m (gguf), short,"),
+        other.contains("The intervals of 0 of 3 figures overlap; no overlap: x · m (gguf), short,"),
         "{other}"
     );
     assert!(other.contains("slower"), "{other}");

@@ -87,7 +87,7 @@ fn overlap(rows: &[Compared]) -> Option<String> {
         (0, _) => None,
         (_, 0) => Some(format!("The intervals of all {all} figures overlap.")),
         _ => Some(format!(
-            "The intervals of {n} of {all} figures overlap, except those of {}.",
+            "The intervals of {n} of {all} figures overlap; no overlap: {}.",
             apart.join("; ")
         )),
     }
