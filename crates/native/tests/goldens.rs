@@ -46,7 +46,7 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// A lead, in nats, that the rounding of activations to bf16 may undo.
-const NEAR_TIE: f32 = 0.02;
+const NEAR_TIE: f32 = 0.05;
 
 #[test]
 fn transformers() {
