@@ -2,7 +2,7 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    if let Ok(folder) = std::env::var("DEP_MLX_LIB") {
+    if let Ok(folder) = std::env::var("DEP_ZONDA_MLX_LIB") {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
     }
 }

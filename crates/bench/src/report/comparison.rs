@@ -86,9 +86,8 @@ fn overlap(rows: &[Compared]) -> Option<String> {
     match (all, apart.len()) {
         (0, _) => None,
         (_, 0) => Some(format!("The intervals of all {all} figures overlap.")),
-        _ => Some(format!(
-            "The intervals of {n} of {all} figures overlap; no overlap: {}.",
-            apart.join("; ")
-        )),
+        _ => {
+            Some(format!("The intervals of {n} of {all} figures overlap; no overlap: {}.", apart.join("; ")))
+        }
     }
 }
