@@ -8,7 +8,7 @@ mod status;
 pub use kind::{BackendKind, choose};
 pub use open::open;
 #[cfg(feature = "native")]
-pub use open::{calibrate, exact};
+pub use open::{calibrate, reference};
 pub use status::{DeviceStatus, Status};
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ mod async_stream;
 pub use async_stream::AsyncStream;
 pub use backend::{BackendKind, DeviceStatus, Status, choose, open as open_backend};
 #[cfg(feature = "native")]
-pub use backend::{calibrate, exact};
+pub use backend::{calibrate, reference};
 pub use error::{Detail, Error, Result};
 pub use generate::{Answer, Generate, Stream};
 pub use located::Located;

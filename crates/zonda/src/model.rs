@@ -282,10 +282,9 @@ impl ModelBuilder {
     /// As [`ModelBuilder::inspect`]; if the tokenizer or the chat template can't be read; [`Error::Engine`] with what the
     /// backend says.
     pub fn open(mut self) -> Result<Model> {
-        let located = self.locate()?;
+        self.locate()?; // a download is not part of the load time
         let began = Instant::now();
-        let (located, kind, files) =
-            ModelBuilder { model: Named::Located(located), ..self.clone() }.inspect()?;
+        let (located, kind, files) = self.inspect()?;
         let text = text_of(files.as_deref())?;
         let ModelBuilder { options, sharing, prompt_cache, .. } = self;
         let engine = Start { kind, files, text, options, sharing, prompt_cache }.engine()?;

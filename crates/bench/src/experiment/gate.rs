@@ -102,38 +102,24 @@ impl Gate<'_> {
             let quantize = subject.options.get("quantize").cloned();
             let spec = CompareSpec { subject, prompts: prompts.clone(), file: file.clone() };
             let answer = self.ask(*i, &ToChild::Compare(spec));
-            let wrong = |why: String| {
-                let bound = bound("", None, "");
-                let (found, within, why) = (None, Some(false), vec![why]);
-                GateResult {
-                    subject: *i,
-                    reference: form.clone(),
-                    tokens,
-                    found,
-                    bound,
-                    within,
-                    why,
-                    earlier: false,
-                }
+            let result = |found, bound, within, why| GateResult {
+                subject: *i,
+                reference: form.clone(),
+                tokens,
+                found,
+                bound,
+                within: Some(within),
+                why,
+                earlier: false,
             };
+            let wrong = |why: String| result(None, bound("", None, ""), false, vec![why]);
             self.all.push(match answer {
                 Err(ChildError::Interrupted) => return Err(ChildError::Interrupted),
                 Ok(FromChild::Compared { found, backend }) => {
                     let BackendInfo { weights, kv_type, .. } = &*backend;
                     let bound = bound(weights, quantize.as_deref(), kv_type);
                     let why = broken(&found, &bound);
-                    let within = Some(why.is_empty());
-                    let (reference, found) = (form.clone(), Some(*found));
-                    let agreed = GateResult {
-                        subject: *i,
-                        reference,
-                        tokens,
-                        found,
-                        bound,
-                        within,
-                        why,
-                        earlier: false,
-                    };
+                    let agreed = result(Some(*found), bound, why.is_empty(), why);
                     if let Some(path) = kept_at {
                         write(path, &agreed);
                     }

@@ -61,7 +61,7 @@ impl Host for Child {
                 Ok((model.context("a model in a file")?, OpenOptions::from_map(&subject.options)?))
             })
             .map_err(said)?;
-        zonda::exact(&model, options.threads, sequences, on_logits)?;
+        zonda::reference(&model, options.threads, sequences, on_logits)?;
         Ok("the file's weights as f32, with f32 activations, keys and values".to_owned())
     }
 

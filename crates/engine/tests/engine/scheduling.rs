@@ -33,7 +33,6 @@ pub fn prefix_support() -> impl Strategy<Value = PrefixSupport> {
 }
 
 /// Prompts that share beginnings: a few tokens of one of three texts, then their own.
-#[allow(dead_code)] // not every test file wants these
 pub fn prompt(longest: usize) -> impl Strategy<Value = Vec<TokenId>> {
     (0u32..3, 0..longest, prop::collection::vec(0u32..4, 1..8)).prop_map(move |(text, shared, own)| {
         let shared = (0..shared as u32).map(|i| 300 + 50 * text + i % 50);
@@ -42,7 +41,6 @@ pub fn prompt(longest: usize) -> impl Strategy<Value = Vec<TokenId>> {
 }
 
 /// Greedy, or hot and with penalties.
-#[allow(dead_code)] // as above
 pub fn sampling() -> impl Strategy<Value = SamplingParams> {
     prop_oneof![
         Just(SamplingParams::greedy()),
@@ -72,7 +70,6 @@ pub fn settle(
 }
 
 /// For tests in which nothing is stored.
-#[allow(dead_code)] // as above
 pub fn no_import(_: &Scheduler, _: &mut Mock, id: SeqId, _: Slot, _: usize) -> Result<usize, BackendError> {
     unreachable!("nothing is stored for sequence {id}")
 }

@@ -60,13 +60,13 @@ pub fn open(
     }
 }
 
-/// Hands the exact logits of a model's weights to `look`: a row, `[vocab]`, for every position of every sequence, in order.
+/// Hands the reference logits of a model's weights to `look`: a row, `[vocab]`, for every position of every sequence, in order.
 /// The native backend computes them.
 ///
 /// # Errors
 /// What the native backend or `look` says.
 #[cfg(feature = "native")]
-pub fn exact(
+pub fn reference(
     model: &Model,
     threads: Option<usize>,
     sequences: &[Vec<TokenId>],
