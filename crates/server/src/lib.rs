@@ -1,6 +1,6 @@
 //! The engine behind an HTTP API: OpenAI's, with health, metrics and a web page beside it.
 //!
-//! [`app`] is the whole service as a router, without a socket: tests call it directly. The way of a request:
+//! [`app()`] is the whole service as a router, without a socket: tests call it directly. The way of a request:
 //!
 //! * [`listen`]: connections, TLS, time limits on slow senders, draining at the end;
 //! * `gate`: request id, log line, allowed hosts and origins, keys; what does not pass ends there;

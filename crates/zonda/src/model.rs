@@ -33,7 +33,7 @@ impl Model {
     /// Opens a model with default options on the best backend that reads it.
     ///
     /// `name` is a `.gguf` file, a folder with config.json and SafeTensors, the name of a model in the
-    /// [`Store`](crate::store::Store) (with the feature `hub`, a missing one is downloaded: `smollm2-135m`, a Hub repository
+    /// [`Store`] (with the feature `hub`, a missing one is downloaded: `smollm2-135m`, a Hub repository
     /// as `ORG/NAME`, or one file of it as `ORG/NAME:FILE.gguf`), or `mock`.
     ///
     /// # Errors

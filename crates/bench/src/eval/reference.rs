@@ -28,7 +28,7 @@ pub struct ReferenceSpec {
 pub struct CompareSpec {
     /// Backend, model, options.
     pub subject: Subject,
-    /// The prompts that [`write`] returned.
+    /// The prompts that `write` returned.
     pub prompts: Vec<EvalPrompt>,
     /// The file of [`ReferenceSpec`].
     pub file: PathBuf,

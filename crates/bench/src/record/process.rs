@@ -11,7 +11,7 @@ use zonda_engine::forward::BackendInfo;
 /// One child process: one subject in one block.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
-    /// Index into [`BenchConfig::subjects`].
+    /// Index into `BenchConfig::subjects`.
     pub subject: usize,
     /// The block it belongs to, from 1.
     pub run: usize,

@@ -34,7 +34,7 @@ impl std::fmt::Display for Status {
 pub struct Row {
     /// The place among all runs in execution order, from 1; `None` if the run never began.
     pub order: Option<usize>,
-    /// Index into [`BenchConfig::subjects`].
+    /// Index into `BenchConfig::subjects`.
     pub subject: usize,
     /// Backend, model, format and quantisation.
     #[serde(flatten)]

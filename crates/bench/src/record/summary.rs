@@ -43,16 +43,16 @@ pub struct Cell {
     pub peak_rss_mb: Option<Stats>,
     /// 50th, 90th and 99th percentile of all gaps between deliveries of the good runs, in ms.
     pub itl_ms: Option<[f64; 3]>,
-    /// As [`Row::prefill_share`].
+    /// As `Row::prefill_share`.
     #[serde(default)]
     pub prefill_share: Option<Stats>,
-    /// As [`Row::decode_share`].
+    /// As `Row::decode_share`.
     #[serde(default)]
     pub decode_share: Option<Stats>,
-    /// As [`Row::read_bytes_per_s`].
+    /// As `Row::read_bytes_per_s`.
     #[serde(default)]
     pub read_bytes_per_s: Option<Stats>,
-    /// As [`Row::read_mean_bytes_per_s`].
+    /// As `Row::read_mean_bytes_per_s`.
     #[serde(default)]
     pub read_mean_bytes_per_s: Option<Stats>,
     /// Loading the engine, in ms, cold and warm.
@@ -80,7 +80,7 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// As [`Row::headline`].
+    /// As `Row::headline`.
     pub fn headline(&self) -> Option<&Stats> {
         self.throughput.as_ref().or(self.prefill_tps.as_ref())
     }

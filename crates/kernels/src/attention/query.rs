@@ -18,7 +18,7 @@ pub struct Query {
 
 impl Query {
     /// A query that sees positions `from..to`. `q` is `[head_dim]`, RoPE applied; `out` is `[head_dim]`, or `[head_dim + 2]` for
-    /// [`Attend::split`](super::Attend::split).
+    /// `Attend::split`.
     ///
     /// # Safety
     /// The caller guarantees that until the last [`Attend::on`](super::Attend::on) that is given this query or a copy of it has

@@ -116,7 +116,7 @@ impl Partial {
 /// The SHA-256 of a file, in lower-case hex.
 ///
 /// # Errors
-/// What the file system says; [`Error::Cancelled`](crate::Error::Cancelled).
+/// What the file system says; [`Error::Cancelled`].
 pub fn sha256_of(path: &Path, progress: &dyn Progress) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut file = File::open(path).at(path)?;
