@@ -44,6 +44,13 @@ pub struct ErrorDetail {
     pub code: &'static str,
 }
 
+impl From<zonda::tools::ToolError> for ApiError {
+    fn from(error: zonda::tools::ToolError) -> ApiError {
+        let make = if error.unsupported { ApiError::unsupported } else { ApiError::field };
+        make(error.param, error.message)
+    }
+}
+
 impl ApiError {
     /// An error with a status, a code and a sentence.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {

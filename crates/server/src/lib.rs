@@ -7,7 +7,6 @@
 //! * `extract`: the body, within its limit and in time, as JSON whose unknown fields are named;
 //! * `openai`: one file per endpoint: checks the fields, asks [`Models`] for an engine, makes engine requests;
 //! * `generate`: runs them, all choices of one request together, and cancels them when the client leaves;
-//! * `tools`: function calls, in the model's own format: told, demanded by a grammar, parsed;
 //! * [`metrics`]: what Prometheus reads;
 //! * `ui`: the web page.
 //!
@@ -55,7 +54,6 @@ mod openai;
 mod openapi;
 mod operate;
 mod server;
-mod tools;
 mod ui;
 
 pub use app::app;

@@ -2,12 +2,12 @@
 
 use crate::error::ApiError;
 use crate::id;
-use crate::tools::Style;
 use axum::http::StatusCode;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use zonda::tools::Style;
 use zonda_engine::Engine;
 
 type Open = dyn Fn() -> Result<Engine, String> + Send + Sync;

@@ -2,6 +2,7 @@
 //! thread wakes whichever task waits.
 
 use crate::error::{Error, Result};
+use crate::tools::{Separator, ToolCall};
 use futures_core::Stream;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use zonda_engine::{Canceller, Engine, Event, Request};
 pub struct AsyncStream {
     shared: Arc<Shared>,
     canceller: Canceller,
+    separator: Separator,
     ended: bool,
 }
 
@@ -56,18 +58,23 @@ impl Drop for Sender {
 }
 
 impl AsyncStream {
-    pub(crate) fn start(engine: &Engine, request: Request) -> Result<AsyncStream> {
+    pub(crate) fn start(engine: &Engine, request: Request, separator: Separator) -> Result<AsyncStream> {
         let shared = Arc::new(Shared::default());
         let sender = Sender(shared.clone());
         let canceller = engine.submit_with(request, move |event| {
             sender.0.change(|waiting| waiting.events.push_back(event));
         })?;
-        Ok(AsyncStream { shared, canceller, ended: false })
+        Ok(AsyncStream { shared, canceller, separator, ended: false })
     }
 
     /// Cancels the generation; [`Event::Finished`] still comes.
     pub fn cancel(&self) {
         self.canceller.cancel();
+    }
+
+    /// The tool calls so far. All are known when [`Event::Finished`] comes.
+    pub fn tool_calls(&self) -> &[ToolCall] {
+        self.separator.calls()
     }
 }
 
@@ -78,19 +85,21 @@ impl Stream for AsyncStream {
         if self.ended {
             return Poll::Ready(None);
         }
-        let next = {
-            let mut waiting = self.shared.lock();
+        let AsyncStream { shared, separator, .. } = &mut *self;
+        let next = separator.next(|| {
+            let mut waiting = shared.lock();
             match waiting.events.pop_front() {
-                Some(event) => Error::of_event(event),
+                Some(event) => Some(Error::of_event(event)),
                 None if waiting.closed => {
-                    Err(Error::Generation("the engine stopped before the answer ended".to_owned()))
+                    Some(Err(Error::Generation("the engine stopped before the answer ended".to_owned())))
                 }
                 None => {
                     waiting.waker = Some(context.waker().clone());
-                    return Poll::Pending;
+                    None
                 }
             }
-        };
+        });
+        let Some(next) = next else { return Poll::Pending };
         self.ended = matches!(next, Ok(Event::Finished(_)) | Err(_));
         Poll::Ready(Some(next))
     }

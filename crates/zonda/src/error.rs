@@ -1,5 +1,6 @@
 //! [`Error`]: what can go wrong between a model's name and its answer, and what to do about it.
 
+use crate::tools::ToolError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use zonda_engine::forward::BackendError;
@@ -70,6 +71,9 @@ pub enum Error {
     /// The model has no tokenizer, so it takes token ids only.
     #[error("the model has no tokenizer")]
     NoTokenizer,
+    /// A tool, or the choice among tools, is malformed or not supported.
+    #[error(transparent)]
+    Tools(#[from] ToolError),
     /// The generation failed.
     #[error("the generation failed: {0}")]
     Generation(String),

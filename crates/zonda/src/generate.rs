@@ -1,6 +1,9 @@
 //! [`Generate`]: one generation, from its settings to its [`Answer`] or its stream of events.
 
 use crate::error::{Error, Result};
+use crate::tools::{Separator, Style, ToolCall, ToolChoice, Tools};
+use serde_json::Value;
+use zonda_engine::tokenize::Message;
 use zonda_engine::{
     Engine, Event, FinishReason, Generation, Grammar, Keep, Outcome, Prompt, Request, SamplingParams,
     Speculate, Timing, TokenId, Usage,
@@ -15,11 +18,20 @@ use zonda_engine::{
 pub struct Generate<'m> {
     engine: &'m Engine,
     request: Request,
+    tools: Vec<Value>,
+    tool_choice: Option<ToolChoice>,
+    parallel_tool_calls: bool,
 }
 
 impl<'m> Generate<'m> {
     pub(crate) fn new(engine: &'m Engine, prompt: Prompt) -> Generate<'m> {
-        Generate { engine, request: Request::new(prompt, usize::MAX) }
+        Generate {
+            engine,
+            request: Request::new(prompt, usize::MAX),
+            tools: Vec::new(),
+            tool_choice: None,
+            parallel_tool_calls: true,
+        }
     }
 
     fn sampled(mut self, set: impl FnOnce(&mut SamplingParams)) -> Generate<'m> {
@@ -76,13 +88,31 @@ impl<'m> Generate<'m> {
     }
 
     /// The answer is a JSON document that is valid under this schema (JSON Schema, draft 2020-12).
-    pub fn json_schema(self, schema: impl Into<serde_json::Value>) -> Generate<'m> {
+    pub fn json_schema(self, schema: impl Into<Value>) -> Generate<'m> {
         self.grammar(Grammar::JsonSchema(schema.into()))
     }
 
     /// The answer matches this grammar: a JSON schema, a regular expression or a Lark grammar.
     pub fn grammar(mut self, grammar: Grammar) -> Generate<'m> {
         self.request.grammar = Some(grammar);
+        self
+    }
+
+    /// The model may call these functions: [`Tool`](crate::Tool)s, or tools in the JSON of OpenAI's API.
+    pub fn tools<T: Into<Value>>(mut self, tools: impl IntoIterator<Item = T>) -> Generate<'m> {
+        self.tools.extend(tools.into_iter().map(Into::into));
+        self
+    }
+
+    /// Whether the model calls tools; otherwise it decides.
+    pub fn tool_choice(mut self, choice: ToolChoice) -> Generate<'m> {
+        self.tool_choice = Some(choice);
+        self
+    }
+
+    /// Whether one answer may hold several calls; otherwise it may.
+    pub fn parallel_tool_calls(mut self, parallel: bool) -> Generate<'m> {
+        self.parallel_tool_calls = parallel;
         self
     }
 
@@ -104,9 +134,18 @@ impl<'m> Generate<'m> {
         self
     }
 
-    /// The engine's request.
+    /// The engine's request. Tools are not part of it: see [`Style::apply`].
     pub fn into_request(self) -> Request {
         self.request
+    }
+
+    /// The request with its tools, and what separates calls from text.
+    fn prepare(self) -> Result<(&'m Engine, Request, Separator)> {
+        let Generate { engine, mut request, tools, tool_choice, parallel_tool_calls } = self;
+        let tools = Tools::new(tools, tool_choice, Some(parallel_tool_calls))?;
+        let text = engine.text();
+        let parser = Style::of(text).apply(&tools, &mut request, text.map(|text| &*text.tokenizer))?;
+        Ok((engine, request, Separator::new(parser)))
     }
 
     /// Starts the generation and waits for its end.
@@ -120,9 +159,10 @@ impl<'m> Generate<'m> {
     /// Starts the generation; its events come as they happen.
     ///
     /// # Errors
-    /// [`Error::Engine`] if the request is malformed or does not fit, or the queue is full.
+    /// [`Error::Engine`] if the request is malformed or does not fit, or the queue is full; [`Error::Tools`].
     pub fn stream(self) -> Result<Stream> {
-        Ok(Stream { generation: self.engine.submit(self.request)? })
+        let (engine, request, separator) = self.prepare()?;
+        Ok(Stream { generation: engine.submit(request)?, separator })
     }
 
     /// Starts the generation; its events are an async stream, for any runtime.
@@ -131,7 +171,8 @@ impl<'m> Generate<'m> {
     /// As [`Generate::stream`].
     #[cfg(feature = "async")]
     pub fn stream_async(self) -> Result<crate::AsyncStream> {
-        crate::AsyncStream::start(self.engine, self.request)
+        let (engine, request, separator) = self.prepare()?;
+        crate::AsyncStream::start(engine, request, separator)
     }
 }
 
@@ -139,8 +180,10 @@ impl<'m> Generate<'m> {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Answer {
-    /// Its text.
+    /// Its text, without tool calls.
     pub text: String,
+    /// The functions to call.
+    pub tool_calls: Vec<ToolCall>,
     /// Its token ids.
     pub tokens: Vec<TokenId>,
     /// Why it ended.
@@ -154,9 +197,19 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn new(text: String, tokens: Vec<TokenId>, outcome: Outcome) -> Answer {
+    fn new(text: String, tool_calls: Vec<ToolCall>, tokens: Vec<TokenId>, outcome: Outcome) -> Answer {
         let Outcome { reason, usage, timing, seed, .. } = outcome;
-        Answer { text, tokens, finish_reason: reason, usage, timing, seed }
+        Answer { text, tool_calls, tokens, finish_reason: reason, usage, timing, seed }
+    }
+
+    /// The answer as a message with its text and its calls, to continue the conversation with.
+    pub fn message(&self) -> Message {
+        let mut message = Message::assistant(&self.text);
+        if !self.tool_calls.is_empty() {
+            let calls = self.tool_calls.iter().map(ToolCall::to_value).collect();
+            message.extra.insert("tool_calls".to_owned(), Value::Array(calls));
+        }
+        message
     }
 }
 
@@ -164,6 +217,7 @@ impl Answer {
 #[derive(Debug)]
 pub struct Stream {
     generation: Generation,
+    separator: Separator,
 }
 
 impl Stream {
@@ -171,16 +225,18 @@ impl Stream {
     ///
     /// # Errors
     /// [`Error::Generation`] if the backend fails on the way.
-    pub fn wait(self) -> Result<Answer> {
+    pub fn wait(mut self) -> Result<Answer> {
         let mut tokens = Vec::new();
         let mut text = String::new();
-        for event in self {
+        for event in self.by_ref() {
             match event? {
                 Event::Tokens { ids, text: piece, .. } => {
                     tokens.extend(ids);
                     text.push_str(&piece);
                 }
-                Event::Finished(outcome) => return Ok(Answer::new(text, tokens, outcome)),
+                Event::Finished(outcome) => {
+                    return Ok(Answer::new(text, self.separator.into_calls(), tokens, outcome));
+                }
                 _ => {}
             }
         }
@@ -201,7 +257,12 @@ impl Stream {
         })
     }
 
-    /// The engine's own handle, which can wait with a time limit.
+    /// The tool calls so far. All are known when [`Event::Finished`] comes.
+    pub fn tool_calls(&self) -> &[ToolCall] {
+        self.separator.calls()
+    }
+
+    /// The engine's own handle, which can wait with a time limit. Its text contains tool calls as the model wrote them.
     pub fn into_generation(self) -> Generation {
         self.generation
     }
@@ -211,6 +272,7 @@ impl Iterator for Stream {
     type Item = Result<Event>;
 
     fn next(&mut self) -> Option<Result<Event>> {
-        self.generation.recv().map(Error::of_event)
+        let Stream { generation, separator } = self;
+        separator.next(|| generation.recv().map(Error::of_event))
     }
 }

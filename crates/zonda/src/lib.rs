@@ -56,6 +56,28 @@
 //! # }
 //! ```
 //!
+//! With [`Generate::tools`] the model may call functions of yours. [`Answer::tool_calls`] has its calls,
+//! [`Answer::message`] is what the conversation continues with, and [`Message::tool`] is a call's result:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let model = zonda::Model::open("mock")?;
+//! use zonda::{Message, Tool, ToolChoice};
+//!
+//! let place = serde_json::json!({"type": "object", "properties": {"place": {"enum": ["sea", "hills"]}}, "required": ["place"]});
+//! let weather = Tool::function("weather", "Tells the weather at a place", place);
+//! let mut conversation = vec![Message::user("How is the weather at the sea?")];
+//! let answer = model.chat(conversation.clone()).tools([weather]).tool_choice(ToolChoice::Required).seed(1).send()?;
+//! conversation.push(answer.message());
+//! for call in &answer.tool_calls {
+//!     let arguments: serde_json::Value = serde_json::from_str(&call.arguments)?;
+//!     conversation.push(Message::tool(&call.id, format!("sunny at the {}", arguments["place"])));
+//! }
+//! assert_eq!(conversation.last().map(|message| message.role.as_str()), Some("tool"));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A [`Model`] is shared by reference: requests from several threads are computed together, in batches.
 //!
 //! # Errors
@@ -86,6 +108,7 @@ mod start;
 pub mod store;
 mod text;
 mod text_map;
+pub mod tools;
 mod units;
 
 #[cfg(feature = "async")]
@@ -105,6 +128,7 @@ pub use plan::per_token as kv_bytes_per_token;
 pub use start::Sharing;
 pub use store::Store;
 pub use text::{open_files, open_tokenizer, text_of};
+pub use tools::{Tool, ToolCall, ToolChoice};
 pub use units::human_bytes;
 
 pub use zonda_engine as engine;

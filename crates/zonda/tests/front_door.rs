@@ -3,7 +3,7 @@
 use serde_json::json;
 use zonda::{
     BackendKind, CacheLocation, Error, Event, FinishReason, Grammar, Message, Model, OpenOptions, Sharing,
-    Store,
+    Store, Tool, ToolChoice,
 };
 
 fn mock() -> Model {
@@ -43,6 +43,76 @@ fn answers_stop_and_have_a_form() {
 
     let regex = Grammar::Regex("[ab]{3}".to_owned());
     assert_eq!(model.generate("x").grammar(regex).send().unwrap().text.len(), 3);
+}
+
+fn weather() -> Tool {
+    let parameters = json!({"type": "object", "properties": {"place": {"enum": ["sea", "hills"]}},
+        "required": ["place"], "additionalProperties": false});
+    Tool::function("weather", "Tells the weather", parameters)
+}
+
+#[test]
+fn a_required_tool_is_called() {
+    let model = mock();
+    let ask = || {
+        let request = model.chat([Message::user("How is it at the sea?")]).tools([weather()]).seed(4);
+        request.tool_choice(ToolChoice::Required).parallel_tool_calls(false)
+    };
+    let answer = ask().send().unwrap();
+    let [call] = &answer.tool_calls[..] else { panic!("{answer:?}") };
+    let arguments: serde_json::Value = serde_json::from_str(&call.arguments).unwrap();
+    assert_eq!((call.name.as_str(), answer.text.as_str()), ("weather", ""));
+    assert!(arguments["place"] == "sea" || arguments["place"] == "hills", "{arguments}");
+
+    // The call is part of the conversation, so that the result can follow it.
+    let message = answer.message();
+    assert_eq!(message.extra["tool_calls"][0]["function"]["arguments"], arguments);
+    let result = Message::tool(&call.id, "sunny");
+    assert_eq!(result.extra["tool_call_id"], message.extra["tool_calls"][0]["id"]);
+    let next = model.chat([Message::user("How is it at the sea?"), message, result]).tools([weather()]);
+    assert!(next.tool_choice(ToolChoice::None).max_tokens(4).send().unwrap().tool_calls.is_empty());
+
+    // A stream has the same call and no text of it.
+    let mut stream = ask().stream().unwrap();
+    let text: String = stream
+        .by_ref()
+        .filter_map(|event| match event.unwrap() {
+            Event::Tokens { text, .. } => Some(text),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((text.as_str(), stream.tool_calls()), ("", &answer.tool_calls[..]));
+}
+
+#[test]
+fn text_that_only_begins_like_a_call_is_delivered() {
+    let model = mock();
+    let begins = Grammar::Regex("ab<tool_ca".to_owned());
+    let request = model.chat([Message::user("x")]).tools([weather()]).with(|r| r.grammar = Some(begins));
+    // With a grammar of its own, the answer may be a call or match that grammar: this seed matches it.
+    let answers = (0..20).map(|seed| request.clone().seed(seed).send().unwrap());
+    let texts: Vec<String> = answers.filter(|a| a.tool_calls.is_empty()).map(|a| a.text).collect();
+    assert!(!texts.is_empty() && texts.iter().all(|text| text == "ab<tool_ca"), "{texts:?}");
+}
+
+#[test]
+fn malformed_tools_are_refused() {
+    let model = mock();
+    let chat = || model.chat([Message::user("x")]).max_tokens(1);
+    let refused = |request: zonda::Generate<'_>| match request.send().unwrap_err() {
+        Error::Tools(error) => error.param,
+        error => panic!("{error:?}"),
+    };
+    assert_eq!(refused(chat().tools([weather(), weather()])), "tools[1].function.name");
+    assert_eq!(refused(chat().tools([json!({"type": "browser"})])), "tools[0]");
+    assert_eq!(refused(chat().tool_choice(ToolChoice::Required)), "tool_choice");
+    assert_eq!(
+        refused(chat().tools([weather()]).tool_choice(ToolChoice::Function("x".into()))),
+        "tool_choice"
+    );
+    assert_eq!(refused(model.generate("x").tools([weather()])), "tools");
+    let lark = Grammar::Lark("start: \"a\"".into());
+    assert_eq!(refused(chat().tools([weather()]).grammar(lark)), "response_format");
 }
 
 #[test]

@@ -11,7 +11,6 @@ use crate::generate::Running;
 use crate::id;
 use crate::models::Loaded;
 use crate::server::Server;
-use crate::tools::{Call, Choice, Parser, Piece, ToolChoice, Tools};
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
@@ -19,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use utoipa::ToSchema;
+use zonda::tools::{Parser, Piece, ToolChoice, Tools, WrittenCall};
 use zonda_engine::tokenize::RenderOptions;
 use zonda_engine::{Event, Outcome, Prompt};
 
@@ -259,17 +259,13 @@ impl Turn {
     ) -> Result<(Turn, Running), ApiError> {
         let config = server.config();
         let tools = Tools::new(own.tools.unwrap_or_default(), own.tool_choice, own.parallel_tool_calls)?;
-        let mut messages = messages::convert(own.messages)?;
-        let mut options = RenderOptions {
+        let messages = messages::convert(own.messages)?;
+        let options = RenderOptions {
             documents: own.documents.unwrap_or_default(),
             extra: own.chat_template_kwargs.unwrap_or_default(),
             parse_special: config.parse_special,
             ..RenderOptions::default()
         };
-        loaded.tools.tell(&tools, &mut messages, &mut options);
-        if config.log_prompts {
-            tracing::info!(messages = ?messages, "prompt");
-        }
         let logprobs = match (own.logprobs, own.top_logprobs) {
             (Some(true), top) => Some(top.unwrap_or(0)),
             (_, None) => None,
@@ -280,15 +276,16 @@ impl Turn {
             None => Limit { field: "max_tokens", asked: shared.max_tokens, default: None },
         };
         let mut request = shared.request(config, Prompt::Chat { messages, options }, limit, logprobs)?;
-        let text = loaded.engine.text();
-        let parses = tools.choice != Choice::None;
-        if parses && let Some(text) = text {
-            request.keep_special = loaded.tools.markers(&text.tokenizer);
-            request.grammar = loaded.tools.grammar(&tools, request.grammar.take(), &text.tokenizer)?;
+        let tokenizer = loaded.engine.text().map(|text| &*text.tokenizer);
+        let parser = loaded.tools.apply(&tools, &mut request, tokenizer)?;
+        if config.log_prompts
+            && let Prompt::Chat { messages, .. } = &request.prompt
+        {
+            tracing::info!(messages = ?messages, "prompt");
         }
         let job = shared.job(config, fields, loaded, vec![request])?;
         let progress = |_: usize| Progress {
-            parser: parses.then(|| job.loaded.tools.parser(&tools)),
+            parser: parser.clone(),
             calls: 0,
             short_ids: job.loaded.tools.short_ids(),
             begun: false,
@@ -389,7 +386,7 @@ impl Progress {
         for piece in pieces {
             match piece {
                 Piece::Text(text) => step.content.push_str(&text),
-                Piece::Call(Call { name, arguments }) => {
+                Piece::Call(WrittenCall { name, arguments }) => {
                     let id = if self.short_ids { id::short() } else { id::random("call_") };
                     let function = Function { name, arguments };
                     step.calls.push(ToolCall { index: Some(self.calls), id, r#type: "function", function });

@@ -261,7 +261,7 @@ impl Shared {
             None | Some(ResponseFormat::Text) => None,
             Some(ResponseFormat::JsonObject { schema: None }) => Some(Grammar::json_object()),
             Some(ResponseFormat::JsonObject { schema: Some(schema) }) => {
-                let object = crate::tools::as_object_schema(schema.clone());
+                let object = zonda::tools::as_object_schema(schema.clone());
                 let expected =
                     || ApiError::field("response_format.schema", "expected the schema of an object");
                 Some(Grammar::JsonSchema(object.ok_or_else(expected)?))

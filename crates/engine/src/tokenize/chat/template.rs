@@ -40,6 +40,13 @@ impl Message {
     pub fn assistant(content: impl Into<String>) -> Message {
         Message::new("assistant", content)
     }
+
+    /// The result of a tool call that the model made.
+    pub fn tool(call_id: impl Into<String>, content: impl Into<String>) -> Message {
+        let mut message = Message::new("tool", content);
+        message.extra.insert("tool_call_id".to_owned(), call_id.into().into());
+        message
+    }
 }
 
 fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

@@ -5,25 +5,28 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-/// A call that the model made.
+/// A call as the model wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Call {
+pub struct WrittenCall {
+    /// The function.
     pub name: String,
     /// A JSON object, as text.
     pub arguments: String,
 }
 
-/// What an answer consists of.
+/// A part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub enum Piece {
+    /// Text.
     Text(String),
-    Call(Call),
+    /// A call.
+    Call(WrittenCall),
 }
 
 /// Splits an answer into text and calls. Text that may be the beginning of a call is held back until that is certain. If it
 /// is no call, it is delivered as text.
 #[derive(Clone, Debug)]
-pub(crate) struct Parser {
+pub struct Parser {
     format: Format,
     /// The functions that there are.
     names: Vec<String>,
@@ -44,7 +47,7 @@ const MISTRAL: &str = "[TOOL_CALLS]";
 const PYTHON: &str = "<|python_tag|>";
 
 impl Parser {
-    pub fn new(format: Format, names: Vec<String>) -> Parser {
+    pub(super) fn new(format: Format, names: Vec<String>) -> Parser {
         Parser {
             format,
             names,
@@ -165,13 +168,13 @@ impl Parser {
         }
     }
 
-    fn calls(&self, body: &str) -> Option<Vec<Call>> {
+    fn calls(&self, body: &str) -> Option<Vec<WrittenCall>> {
         let calls = match self.format {
             Format::MistralNamed => named(body).or_else(|| listed(body))?,
             _ => listed(body)?,
         };
         // An answer that happens to be JSON is no call.
-        let known = |call: &Call| self.format != Format::Llama3 || self.names.contains(&call.name);
+        let known = |call: &WrittenCall| self.format != Format::Llama3 || self.names.contains(&call.name);
         (!calls.is_empty() && calls.iter().all(known)).then_some(calls)
     }
 
@@ -205,7 +208,7 @@ fn breaks_off_in_a_string(body: &str) -> bool {
 }
 
 /// JSON objects or lists of them, one after another, perhaps with semicolons between them.
-fn listed(body: &str) -> Option<Vec<Call>> {
+fn listed(body: &str) -> Option<Vec<WrittenCall>> {
     let mut calls = Vec::new();
     let mut rest = body.trim();
     while !rest.is_empty() {
@@ -233,14 +236,14 @@ struct Written<'a> {
     parameters: Option<&'a RawValue>,
 }
 
-fn call(value: &RawValue) -> Option<Call> {
+fn call(value: &RawValue) -> Option<WrittenCall> {
     let Written { name, arguments, parameters } = serde_json::from_str(value.get()).ok()?;
     let arguments = match arguments.or(parameters).map(RawValue::get) {
         None | Some("null") => "{}".to_owned(),
         Some(text) if text.starts_with('"') => serde_json::from_str(text).ok()?,
         Some(text) => compact(text),
     };
-    Some(Call { name, arguments })
+    Some(WrittenCall { name, arguments })
 }
 
 /// JSON without white space between its parts.
@@ -259,12 +262,12 @@ fn compact(json: &str) -> String {
 }
 
 /// `name[ARGS]{…}`, again and again behind further marks.
-fn named(body: &str) -> Option<Vec<Call>> {
+fn named(body: &str) -> Option<Vec<WrittenCall>> {
     let one = |part: &str| {
         let (name, arguments) = part.split_once("[ARGS]")?;
         let name = name.split("[CALL_ID]").next().unwrap_or(name).trim();
         let arguments: &RawValue = serde_json::from_str(arguments.trim()).ok()?;
-        Some(Call { name: name.to_owned(), arguments: compact(arguments.get()) })
+        Some(WrittenCall { name: name.to_owned(), arguments: compact(arguments.get()) })
     };
     body.split(MISTRAL).map(one).collect()
 }
@@ -275,7 +278,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn call(name: &str, arguments: &str) -> Piece {
-        Piece::Call(Call { name: name.into(), arguments: arguments.into() })
+        Piece::Call(WrittenCall { name: name.into(), arguments: arguments.into() })
     }
 
     fn text(text: &str) -> Piece {

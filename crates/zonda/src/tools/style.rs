@@ -8,14 +8,14 @@ use zonda_engine::{TextProcessor, TokenId};
 
 /// How one model calls functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Style {
+pub struct Style {
     pub(super) format: Format,
     /// The model's template knows tools; otherwise the system message tells of them.
     pub(super) native: bool,
 }
 
 impl Style {
-    /// The style of a model, by its template's words.
+    /// A model's style, recognised by the words of its chat template.
     pub fn of(text: Option<&TextProcessor>) -> Style {
         Style::of_template(text.and_then(|t| t.template.as_deref()).map_or("", ChatTemplate::source))
     }
@@ -38,13 +38,13 @@ impl Style {
         Style { format: if refuses { Format::TaggedList } else { format }, native: native && !refuses }
     }
 
-    /// Mistral's templates take ids of nine letters and digits only.
+    /// Whether ids of calls must have nine letters and digits, as Mistral's templates demand.
     pub fn short_ids(self) -> bool {
         matches!(self.format, Format::Mistral | Format::MistralNamed)
     }
 
-    /// The control tokens that mark calls, which have to show in the text.
-    pub fn markers(self, tokenizer: &Tokenizer) -> Vec<TokenId> {
+    /// The control tokens that mark calls. They must appear in the text.
+    pub(super) fn markers(self, tokenizer: &Tokenizer) -> Vec<TokenId> {
         let names: &[&str] = match self.format {
             Format::Mistral | Format::MistralNamed => &["[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"],
             Format::Llama3 => &["<|python_tag|>"],
@@ -55,7 +55,7 @@ impl Style {
     }
 
     /// A parser of one answer's text.
-    pub fn parser(self, tools: &Tools) -> Parser {
+    pub(super) fn parser(self, tools: &Tools) -> Parser {
         Parser::new(self.format, tools.names())
     }
 }

@@ -2,7 +2,7 @@
 
 /// How calls are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+pub(super) enum Format {
     Mistral,
     MistralNamed,
     Llama3,

@@ -1,9 +1,9 @@
 //! Demanding calls: the grammar of an answer that calls a function, in the model's own format.
 
-use super::choice::{Choice, Tools};
+use super::choice::{ToolChoice, Tools};
+use super::error::ToolError;
 use super::format::Format;
 use super::style::Style;
-use crate::error::ApiError;
 use serde_json::{Map, Value, json};
 use zonda_engine::Grammar;
 use zonda_engine::tokenize::Tokenizer;
@@ -14,26 +14,26 @@ impl Style {
     ///
     /// # Errors
     /// If a format is demanded that can't be combined with calls.
-    pub fn grammar(
+    pub(super) fn grammar(
         self,
         tools: &Tools,
         format: Option<Grammar>,
         tokenizer: &Tokenizer,
-    ) -> Result<Option<Grammar>, ApiError> {
+    ) -> Result<Option<Grammar>, ToolError> {
         let named = match &tools.choice {
-            Choice::None => return Ok(format),
-            Choice::Auto if format.is_none() => return Ok(None),
-            Choice::Function(name) => Some(name.as_str()),
-            Choice::Auto | Choice::Required => None,
+            ToolChoice::None => return Ok(format),
+            ToolChoice::Auto if format.is_none() => return Ok(None),
+            ToolChoice::Function(name) => Some(name.as_str()),
+            ToolChoice::Auto | ToolChoice::Required => None,
         };
         let functions =
             tools.functions().filter(|(name, _)| named.is_none_or(|n| n == *name)).collect::<Vec<_>>();
         let calls = self.calls(&functions, tools.parallel && named.is_none(), tokenizer);
         let start = match (format, &tools.choice) {
-            (Some(format), Choice::Auto) => {
+            (Some(format), ToolChoice::Auto) => {
                 let answer = format
                     .as_lark_value()
-                    .map_err(|e| ApiError::unsupported("response_format", format!("with tools: {e}")))?;
+                    .map_err(|e| ToolError::unsupported("response_format", format!("with tools: {e}")))?;
                 format!("start: calls | answer\nanswer: {answer}\n")
             }
             _ => "start: calls\n".to_owned(),

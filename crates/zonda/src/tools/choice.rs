@@ -1,73 +1,73 @@
-//! [`Tools`]: the functions of a request, and whether one has to be called.
+//! [`Tools`]: the functions of a request, and [`ToolChoice`]: whether one must be called.
 
-use crate::error::ApiError;
+use super::error::ToolError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
-/// OpenAI's `tool_choice`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum ToolChoice {
-    /// `none`, `auto` or `required`.
-    Mode(String),
-    /// One function.
-    Named { function: Named },
-}
-
-/// A function's name.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Named {
-    name: String,
-}
-
-/// Whether functions are called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
-    /// Never.
+/// Whether tools are called: OpenAI's `tool_choice`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Value")]
+pub enum ToolChoice {
+    /// `none`: no calls.
     None,
-    /// As the model likes.
+    /// `auto`: the model decides.
+    #[default]
     Auto,
-    /// Some function.
+    /// `required`: at least one call.
     Required,
-    /// This one.
+    /// `{"type": "function", "function": {"name": …}}`: a call of this function.
     Function(String),
 }
 
-/// The functions that a model may call.
+impl TryFrom<Value> for ToolChoice {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<ToolChoice, String> {
+        match (value.as_str(), value["function"]["name"].as_str()) {
+            (Some("none"), _) => Ok(ToolChoice::None),
+            (Some("auto"), _) => Ok(ToolChoice::Auto),
+            (Some("required"), _) => Ok(ToolChoice::Required),
+            (None, Some(name)) => Ok(ToolChoice::Function(name.to_owned())),
+            _ => Err(format!("expected none, auto, required or a function, found {value}")),
+        }
+    }
+}
+
+/// The functions that a model may call, checked.
 #[derive(Clone, Debug)]
-pub(crate) struct Tools {
-    /// As the API has them: `{"type": "function", "function": {"name", "description", "parameters"}}`.
-    pub list: Vec<Value>,
-    pub choice: Choice,
-    /// One answer may hold several calls.
-    pub parallel: bool,
+pub struct Tools {
+    /// As OpenAI's API has them: `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    pub(super) list: Vec<Value>,
+    pub(super) choice: ToolChoice,
+    /// Whether one answer may hold several calls.
+    pub(super) parallel: bool,
 }
 
 impl Tools {
     /// Checks a request's tools.
     ///
     /// # Errors
-    /// If one is no function, two have one name, or the choice is none of them.
+    /// If a tool is not a function, two have the same name, or the chosen one does not exist.
     pub fn new(
         list: Vec<Value>,
         choice: Option<ToolChoice>,
         parallel: Option<bool>,
-    ) -> Result<Tools, ApiError> {
+    ) -> Result<Tools, ToolError> {
         let mut names = HashSet::new();
         for (i, tool) in list.iter().enumerate() {
             let at = format!("tools[{i}]");
             if tool["type"] != "function" {
                 let message = format!("expected the type \"function\", found {}", tool["type"]);
-                return Err(ApiError::unsupported(at, message));
+                return Err(ToolError::unsupported(at, message));
             }
             let name = tool["function"]["name"].as_str().unwrap_or_default();
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) {
                 let message = format!("expected a name of letters, digits, _, - and ., found {name:?}");
-                return Err(ApiError::field(format!("{at}.function.name"), message));
+                return Err(ToolError::field(format!("{at}.function.name"), message));
             }
             if !names.insert(name) {
-                return Err(ApiError::field(
+                return Err(ToolError::field(
                     format!("{at}.function.name"),
                     format!("{name:?} is there twice"),
                 ));
@@ -75,43 +75,29 @@ impl Tools {
             let parameters = &tool["function"]["parameters"];
             if !parameters.is_null() && as_object_schema(parameters.clone()).is_none() {
                 let message = "expected the JSON schema of an object";
-                return Err(ApiError::field(format!("{at}.function.parameters"), message));
+                return Err(ToolError::field(format!("{at}.function.parameters"), message));
             }
         }
         let choice = match choice {
-            None if list.is_empty() => Choice::None,
-            None => Choice::Auto,
-            Some(ToolChoice::Mode(mode)) => match mode.as_str() {
-                "none" => Choice::None,
-                "auto" if list.is_empty() => Choice::None,
-                "auto" => Choice::Auto,
-                "required" if list.is_empty() => {
-                    return Err(ApiError::field("tool_choice", "expected tools with it, found none"));
-                }
-                "required" => Choice::Required,
-                other => {
-                    let message = format!("expected none, auto, required or a function, found {other:?}");
-                    return Err(ApiError::field("tool_choice", message));
-                }
-            },
-            Some(ToolChoice::Named { function }) if names.contains(function.name.as_str()) => {
-                Choice::Function(function.name)
+            None | Some(ToolChoice::Auto) if list.is_empty() => ToolChoice::None,
+            Some(ToolChoice::Required) if list.is_empty() => {
+                return Err(ToolError::field("tool_choice", "expected tools with it, found none"));
             }
-            Some(ToolChoice::Named { function }) => {
-                let message = format!("there is no tool named {:?}", function.name);
-                return Err(ApiError::field("tool_choice", message));
+            Some(ToolChoice::Function(name)) if !names.contains(name.as_str()) => {
+                return Err(ToolError::field("tool_choice", format!("there is no tool named {name:?}")));
             }
+            choice => choice.unwrap_or_default(),
         };
         Ok(Tools { list, choice, parallel: parallel != Some(false) })
     }
 
     /// All functions' names.
-    pub fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         self.functions().map(|(name, _)| name.to_owned()).collect()
     }
 
     /// Name and schema of the arguments of each function.
-    pub fn functions(&self) -> impl Iterator<Item = (&str, Value)> {
+    pub(super) fn functions(&self) -> impl Iterator<Item = (&str, Value)> {
         self.list.iter().map(|tool| {
             let function = &tool["function"];
             let schema = match &function["parameters"] {
@@ -126,7 +112,7 @@ impl Tools {
 
 /// A schema that allows objects only: the type is added where the schema says none. `None` if it allows no object, or is no
 /// schema.
-pub(crate) fn as_object_schema(mut schema: Value) -> Option<Value> {
+pub fn as_object_schema(mut schema: Value) -> Option<Value> {
     let referenced = match schema.get("$ref").and_then(Value::as_str) {
         Some(target) => {
             schema.pointer(target.strip_prefix('#')?).is_some_and(|part| part["type"] == "object")
@@ -156,22 +142,24 @@ mod tests {
         json!({"type": "function", "function": {"name": name}})
     }
 
-    fn choose(list: Vec<Value>, choice: Value) -> Result<Choice, String> {
-        let choice = serde_json::from_value(choice).unwrap();
-        Tools::new(list, choice, None).map(|t| t.choice).map_err(|e| e.message)
+    fn choose(list: Vec<Value>, choice: Value) -> Result<ToolChoice, String> {
+        let choice = serde_json::from_value(choice).map_err(|e| e.to_string())?;
+        Tools::new(list, choice, None).map(|t| t.choice).map_err(|e| e.to_string())
     }
 
     #[test]
     fn choices() {
         let list = || vec![tool("f"), tool("g")];
-        assert_eq!(choose(list(), json!(null)), Ok(Choice::Auto));
-        assert_eq!(choose(vec![], json!("auto")), Ok(Choice::None));
-        assert_eq!(choose(list(), json!("none")), Ok(Choice::None));
-        assert_eq!(choose(list(), json!("required")), Ok(Choice::Required));
+        assert_eq!(choose(list(), json!(null)), Ok(ToolChoice::Auto));
+        assert_eq!(choose(vec![], json!("auto")), Ok(ToolChoice::None));
+        assert_eq!(choose(list(), json!("none")), Ok(ToolChoice::None));
+        assert_eq!(choose(list(), json!("required")), Ok(ToolChoice::Required));
         let named = json!({"type": "function", "function": {"name": "g"}});
-        assert_eq!(choose(list(), named), Ok(Choice::Function("g".into())));
+        assert_eq!(choose(list(), named), Ok(ToolChoice::Function("g".into())));
         assert!(choose(list(), json!({"function": {"name": "h"}})).unwrap_err().contains("\"h\""));
-        assert!(choose(list(), json!("maybe")).unwrap_err().contains("maybe"));
+        for malformed in [json!("maybe"), json!(3), json!({"function": 3})] {
+            assert!(choose(list(), malformed.clone()).unwrap_err().contains(&malformed.to_string()));
+        }
         assert!(choose(vec![], json!("required")).unwrap_err().contains("tools"));
     }
 

@@ -1,14 +1,14 @@
 //! Describes the functions to the model: through its chat template, or in the system message if the template has no tools.
 
-use super::choice::{Choice, Tools};
+use super::choice::{ToolChoice, Tools};
 use super::style::Style;
 use serde_json::Value;
 use zonda_engine::tokenize::{Message, RenderOptions};
 
 impl Style {
     /// Puts the tools where the model reads them, and rewrites earlier calls and results for templates that know none.
-    pub fn tell(self, tools: &Tools, messages: &mut Vec<Message>, options: &mut RenderOptions) {
-        let told = tools.choice != Choice::None;
+    pub(super) fn tell(self, tools: &Tools, messages: &mut Vec<Message>, options: &mut RenderOptions) {
+        let told = tools.choice != ToolChoice::None;
         if self.native {
             if told {
                 options.tools.clone_from(&tools.list);
