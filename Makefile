@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 ARGS ?=
+TIME ?= 60
+TARGETS ?=
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 # Arguments that build the backends in C++. llama.cpp takes about two minutes on two cores, once; MLX is installed ready
@@ -10,7 +12,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 FFI := $$(scripts/setup.sh ffi-args)
 
 .DEFAULT_GOAL := help
-.PHONY: help build bench record test test-vulkan test-neon test-loom test-asan check check-windows check-macos audit fetch-test-models clients fmt
+.PHONY: help build bench record test test-vulkan test-neon test-loom test-asan fuzz check check-windows check-macos audit fetch-test-models clients fmt
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +83,10 @@ audit: ## Look for security advisories on our dependencies (needs the network)
 test-loom: ## Check the worker pool's protocol in every order of its threads' steps (loom)
 	@scripts/setup.sh rust
 	scripts/test-loom.sh $(ARGS)
+
+fuzz: ## Fuzz every parser for TIME seconds each (libFuzzer; options: TIME=60 TARGETS="gguf http")
+	@scripts/setup.sh rust fuzz
+	scripts/fuzz.sh $(TIME) $(TARGETS)
 
 test-asan: ## Test the kernels under AddressSanitizer
 	@scripts/setup.sh rust

@@ -8,6 +8,7 @@
 #   scripts/setup.sh mlx           MLX's library into target/mlx, a C++ compiler and OpenBLAS, for the MLX backend
 #   scripts/setup.sh neon          a compiler, a linker and an emulator for AArch64, to test its kernels on other machines
 #   scripts/setup.sh chromium      Chromium, for tests of the web page (only as root; otherwise it prints a message)
+#   scripts/setup.sh fuzz          a C++ compiler for libFuzzer
 #   scripts/setup.sh cargo-deny    the checker of dependency rules, into target/tools
 #
 #   scripts/setup.sh ffi-args      installs nothing; prints cargo's arguments for a build with every installed backend
@@ -199,9 +200,10 @@ for part in "$@"; do
     mlx) need_mlx ;;
     neon) need_neon ;;
     chromium) need_chromium ;;
+    fuzz) command -v c++ >/dev/null || apt_install "a C++ compiler for libFuzzer" g++ ;;
     cargo-deny) need_cargo_deny ;;
     ffi-args) ffi_args ;;
     ffi-tests) ffi_tests ;;
-    *) fail "unknown part $part; expected rust, python, llama-cpp, vulkan, mlx, neon, cargo-deny, chromium, ffi-args or ffi-tests" ;;
+    *) fail "unknown part $part; expected rust, python, llama-cpp, vulkan, mlx, neon, fuzz, cargo-deny, chromium, ffi-args or ffi-tests" ;;
     esac
 done

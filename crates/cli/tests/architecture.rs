@@ -51,6 +51,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "zonda-testkit",
         ],
     ),
+    // Nothing uses it.
+    ("zonda-fuzz", &["zonda-engine", "zonda", "zonda-bench", "zonda-server"]),
 ];
 
 /// Crates that the tests of any crate above `zonda-engine` may use as well.
@@ -58,8 +60,8 @@ const TESTS_MAY_USE: &[&str] = &["zonda-convert", "zonda-testkit"];
 
 /// Crates outside the workspace that only these crates may use.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("tokio", &["zonda-cli", "zonda-server"]),
-    ("axum", &["zonda-server"]),
+    ("tokio", &["zonda-cli", "zonda-server", "zonda-fuzz"]),
+    ("axum", &["zonda-server", "zonda-fuzz"]),
     ("anyhow", &["zonda-cli"]),
     ("clap", &["zonda-cli"]),
     ("ureq", &["zonda-cli", "zonda"]),

@@ -206,5 +206,4 @@ fn bootstrap_median(sorted: &[f64], seed: u64) -> [f64; 2] {
 }
 
 #[cfg(test)]
-#[path = "stats_tests.rs"]
 mod tests;

@@ -12,9 +12,6 @@
 
 #[cfg(feature = "hub")]
 mod cache;
-#[cfg(not(feature = "hub"))]
-#[path = "no_cache.rs"]
-mod cache;
 mod checksum;
 mod contents;
 mod folder;
@@ -26,6 +23,8 @@ mod hub;
 mod locate;
 mod manifest;
 mod name;
+#[cfg(not(feature = "hub"))]
+mod no_cache;
 mod progress;
 mod pull;
 #[cfg(feature = "hub")]
@@ -39,6 +38,9 @@ pub use home::Store;
 pub use manifest::{Manifest, StoredFile};
 pub use name::ModelName;
 pub use progress::Progress;
+
+#[cfg(not(feature = "hub"))]
+use no_cache as cache;
 
 #[cfg(test)]
 mod tests;
