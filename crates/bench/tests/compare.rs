@@ -252,7 +252,7 @@ fn what_can_not_be_compared_is_refused_or_named() {
     let wrong = with(|b| {
         b.agreement = vec![GateResult {
             subject: 1,
-            reference: "exact".into(),
+            reference: "reference".into(),
             tokens: 0,
             found: None,
             bound: bound("q4_0", None, "f16"),

@@ -17,7 +17,7 @@ use zonda_engine::load::{Model, check_finite};
 use zonda_engine::{TextProcessor, TokenId};
 
 /// The name of the reference in checks and pairs.
-pub const REFERENCE: &str = "exact";
+pub const REFERENCE: &str = "reference";
 
 /// What is compared, and on how much.
 #[derive(Clone, Debug)]

@@ -40,11 +40,11 @@ pub enum ToChild {
     /// Measure the read bandwidth now, with this subject's number of threads; answered by [`FromChild::Read`] or
     /// [`FromChild::Failed`]. The process keeps the memory for the next measurement.
     Read(Subject),
-    /// Compute the exact logits of a subject's weights; answered by [`FromChild::Reference`] or [`FromChild::Failed`].
+    /// Compute the reference logits of a subject's weights; answered by [`FromChild::Reference`] or [`FromChild::Failed`].
     Reference(ReferenceSpec),
     /// Compare a backend with those logits; answered by [`FromChild::Compared`] or [`FromChild::Failed`].
     Compare(CompareSpec),
-    /// Compute exact logits of a text; answered by [`FromChild::QualityReference`] or [`FromChild::Failed`].
+    /// Compute the reference logits of a text; answered by [`FromChild::QualityReference`] or [`FromChild::Failed`].
     QualityReference(QualitySpec),
     /// Measure a backend's quality on a text; answered by [`FromChild::Quality`] or [`FromChild::Failed`].
     Quality(QualitySpec),
@@ -92,7 +92,7 @@ pub enum FromChild {
         /// Bytes a second.
         bytes_per_s: f64,
     },
-    /// The exact logits are in the file.
+    /// The reference logits are in the file.
     Reference {
         /// What the highest-precision form is.
         form: String,
@@ -106,16 +106,16 @@ pub enum FromChild {
         /// The backend.
         backend: Box<BackendInfo>,
     },
-    /// The exact logits of the text's first windows are in the file.
+    /// The reference logits of the text's first windows are in the file.
     QualityReference {
         /// What the highest-precision form is.
         form: String,
     },
     /// A backend's quality on the text.
     Quality {
-        /// How well it predicted it.
+        /// How well the backend predicted the text.
         found: Perplexity,
-        /// How far from exact logits; `None` if there were none.
+        /// Its distance from the reference logits; `None` without them.
         compared: Option<Box<LogitsSummary>>,
     },
     /// The engine could not be opened, or the request could not be run. The child continues.

@@ -100,9 +100,9 @@ pub struct QualityText {
     pub sha256: String,
     /// Tokens of a window.
     pub window: usize,
-    /// At most so many windows.
+    /// Maximum number of windows.
     pub windows: usize,
-    /// The first so many are compared with exact logits too.
+    /// This many windows, from the first on, are also compared with the reference logits.
     pub compared: usize,
 }
 

@@ -22,7 +22,7 @@ pub struct Quality {
     pub stderr: Option<f64>,
     /// Tokens scored.
     pub tokens: Option<usize>,
-    /// Mean KL divergence from the exact form of the weights on the same text, in nats.
+    /// Mean KL divergence from the reference logits of the same weights and text, in nats.
     pub kl_mean: Option<f64>,
     /// The divergence that 99% of positions stay below.
     pub kl_p99: Option<f64>,
@@ -30,7 +30,7 @@ pub struct Quality {
     pub top1: Option<f64>,
     /// Positions compared.
     pub kl_positions: Option<usize>,
-    /// What the exact form is.
+    /// What the reference is.
     pub reference: Option<String>,
     /// Why a figure is missing.
     pub why: Option<String>,

@@ -42,8 +42,8 @@ impl Host for TestHost {
         sequences: &[Vec<TokenId>],
         look: &mut OnLogits<'_>,
     ) -> Result<String, String> {
-        if subject.model == "without exact form" {
-            return Err("no room for the exact logits".into());
+        if subject.model == "without reference" {
+            return Err("no room for the reference logits".into());
         }
         let mut mock = Mock::new(MockOptions::default());
         let mut logits = Logits::new();

@@ -53,7 +53,7 @@ fn quality_is_measured_of_every_subject() {
     std::fs::write(&path, "the warm wind of the mountains ".repeat(400)).unwrap();
     let mut text = zonda_bench::eval::quality::text_of(&path).unwrap();
     (text.windows, text.compared) = (3, 2);
-    let unknown = Subject { model: "without exact form".into(), ..subject("trusted", "") };
+    let unknown = Subject { model: "without reference".into(), ..subject("trusted", "") };
     let subjects = vec![subject("right", ""), subject("other", "wrong"), unknown, mock()];
     let record = run(BenchConfig { gate: false, peaks: false, quality: Some(text), ..gated(subjects) });
     let [right, other, trusted] = &record.quality[..] else { panic!("{:?}", record.quality) };
@@ -79,10 +79,10 @@ fn a_backend_that_fails_in_the_gate_is_not_ranked() {
 }
 
 fn without_exact_logits_ranks_rest_on_trust() {
-    let large = Subject { model: "without exact form".into(), ..subject("a", "") };
+    let large = Subject { model: "without reference".into(), ..subject("a", "") };
     let record = run(gated(vec![large]));
     assert_eq!((ranked(&record), record.agreement[0].within), (vec!["a"], None));
-    let why = "no room for the exact logits";
+    let why = "no room for the reference logits";
     let told = |w: &Warning| matches!(w, Warning::NotCompared { why: told, .. } if told == why);
     assert!(record.warnings.iter().any(|w| told(&w.warning)), "{:?}", record.warnings);
 }

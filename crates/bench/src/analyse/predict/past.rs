@@ -86,7 +86,7 @@ pub struct MeasuredQuality {
     /// Perplexity ÷ the lowest of the model's forms in that record − 1. They read the same text, so that much smaller
     /// differences than the standard error of one perplexity count.
     pub loss: f64,
-    /// Mean KL divergence from the exact form of the same weights, in nats.
+    /// Mean KL divergence from the reference logits of the same weights, in nats.
     pub kl_mean: Option<f64>,
     /// The text's file name.
     pub text: String,
