@@ -83,7 +83,9 @@ impl Gate<'_> {
         let Some((first, _)) = todo.first() else { return Ok(()) };
         let scratch = match tempfile::tempdir() {
             Ok(folder) => folder,
-            Err(error) => return self.not_compared(todo, &format!("a folder for the reference logits: {error}")),
+            Err(error) => {
+                return self.not_compared(todo, &format!("a folder for the reference logits: {error}"));
+            }
         };
         let file = scratch.path().join("reference.f32");
         let subject = self.subject(*first).clone();
@@ -95,7 +97,9 @@ impl Gate<'_> {
             Ok(FromChild::Failed { why }) => return self.not_compared(todo, &why),
             Ok(other) => return self.not_compared(todo, &format!("unexpected answer: {other:?}")),
             Err(ChildError::Interrupted) => return Err(ChildError::Interrupted),
-            Err(error) => return self.not_compared(todo, &format!("computing the reference logits: {error}")),
+            Err(error) => {
+                return self.not_compared(todo, &format!("computing the reference logits: {error}"));
+            }
         };
         for (i, kept_at) in todo {
             let subject = self.subject(*i).clone();

@@ -399,7 +399,11 @@ fn right_drafts_save_steps_and_wrong_ones_cost_none() {
     assert_eq!((plain.accepted, wrong.accepted), (0, 0));
     assert!(right.accepted > 60, "{}", right.accepted);
     // A right draft token is computed once, like any token; a wrong one is wasted work.
-    assert!(right.computed <= plain.computed + 3, "except for one at the end of each sequence: {}", right.computed);
+    assert!(
+        right.computed <= plain.computed + 3,
+        "except for one at the end of each sequence: {}",
+        right.computed
+    );
     assert!(wrong.computed > plain.computed + 60);
 }
 
@@ -537,7 +541,11 @@ fn prompts_that_cannot_run_are_refused() {
     let mut scheduler = Scheduler::new(limits_of(1, 8, 32).limits, 8).unwrap();
     assert_eq!(scheduler.submit(vec![], true), Err(ScheduleError::EmptyPrompt));
     let too_long = ScheduleError::PromptTooLong { tokens: 33, capacity: 32 };
-    assert_eq!(scheduler.submit(vec![1; 33], true), Err(too_long), "the size of the KV cache counts, not only the context");
+    assert_eq!(
+        scheduler.submit(vec![1; 33], true),
+        Err(too_long),
+        "the size of the KV cache counts, not only the context"
+    );
     assert!(scheduler.submit(vec![1; 32], true).is_ok());
     let none = Limits { kv_tokens: 3, ..limits_of(1, 8, 32).limits };
     assert_eq!(Scheduler::new(none, 8).unwrap_err(), ScheduleError::BadLimits(none));
