@@ -53,11 +53,11 @@ impl Op for SiluMul<'_> {
 /// `x += scale · y`, both `[n]`: biases, expert outputs.
 #[derive(Debug)]
 pub struct AddScaled<'a> {
-    /// Added to.
+    /// The sum.
     pub x: &'a mut [f32],
-    /// What is added,
+    /// The values to add.
     pub y: &'a [f32],
-    /// times this.
+    /// Their factor.
     pub scale: f32,
 }
 
