@@ -20,7 +20,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use zonda_engine::forward::BackendInfo;
 
-/// Part of the key of cached comparisons; raised when what is compared changes.
+/// Part of the key of cached comparisons; raised when the comparison changes.
 const VERSION: u32 = 2;
 
 /// Compares every subject that is not synthetic, unless an earlier experiment cached the comparison.
@@ -203,7 +203,7 @@ mod tests {
     use crate::eval::comparison::LogitsComparison;
 
     #[test]
-    fn a_kept_comparison_is_read_back_as_an_earlier_one() {
+    fn a_cached_comparison_is_read_back_as_an_earlier_one() {
         let mut agreement = LogitsComparison::default();
         agreement.add(&[1.0, 2.0], &[1.0, 2.0]).unwrap();
         let made = GateResult {

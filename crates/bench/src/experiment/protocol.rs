@@ -57,11 +57,11 @@ pub enum ToChild {
 pub struct RunSpec {
     /// What to do.
     pub work: Work,
-    /// Most tokens to generate; fewer than the work's own in a warm-up.
+    /// Maximum tokens to generate; fewer in a warm-up than in a measured run.
     pub max_tokens: usize,
-    /// The model may stop by itself.
+    /// Whether the model may end the answer.
     pub natural: bool,
-    /// The prefix cache is on.
+    /// Whether the prefix cache is on.
     pub cached: bool,
     /// Seed of random prompt ids.
     pub seed: u64,
@@ -150,7 +150,7 @@ pub fn write(to: &mut impl Write, message: &impl Serialize) -> Result<(), FrameE
     let body = serde_json::to_vec(message)?;
     let length = u32::try_from(body.len()).ok().filter(|&n| n as usize <= MAX_FRAME);
     let length = length.ok_or(FrameError::TooLong(body.len()))?;
-    // One write for the whole frame, so that no frame is half written while the process computes.
+    // One write for the whole frame, so that no frame stays half written while the process computes.
     let mut frame = Vec::with_capacity(body.len() + 4);
     frame.extend_from_slice(&length.to_le_bytes());
     frame.extend_from_slice(&body);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_back_as_they_went() {
+    fn messages_round_trip() {
         let sent = [
             FromChild::Hello { protocol: VERSION },
             FromChild::Progress { tokens: 7 },
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lying_length_is_refused_without_allocating() {
+    fn a_wrong_length_is_refused_without_allocating() {
         let text = b"llama_model_loader: loaded"; // a library that prints to stdout
         assert!(matches!(read::<FromChild>(&mut &text[..]), Err(FrameError::TooLong(_))));
         let mut bytes = (MAX_FRAME as u32).to_le_bytes().to_vec();

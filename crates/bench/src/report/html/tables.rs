@@ -16,7 +16,7 @@ type Pick = fn(&Cell) -> Option<&Stats>;
 #[derive(Clone, Copy, PartialEq)]
 enum Shown {
     Figure,
-    /// A share of a limit: only where the record has any.
+    /// A share of a limit, shown only if the record has any.
     Share,
 }
 
@@ -190,7 +190,7 @@ pub fn quality(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     card(&format!("{out}{}", note_of(&note)))
 }
 
-/// Every run in the order they followed one another.
+/// All runs in execution order.
 pub fn raw(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let mut out = String::from(
         "<details><summary>Show all runs (click a heading to sort)</summary><div class=\"scroll\"><table class=\"sort\"><thead><tr>",
