@@ -37,7 +37,7 @@ impl From<Engine> for Opened {
 /// Gets a row of logits, `[vocab]`; an error ends the evaluation.
 pub type OnLogits<'a> = dyn FnMut(&[f32]) -> Result<(), String> + 'a;
 
-/// Measures the read bandwidth now, in bytes a second.
+/// Measures the current read bandwidth in bytes per second.
 pub type Reader = Box<dyn FnMut() -> f64>;
 
 /// The services of a child process. Each error is one sentence.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Longest source file, in lines; tests in files of their own are not counted.
+/// Maximum lines of a source file; separate test files are not counted.
 const MAX_LINES: usize = 600;
 
 /// What each crate may use of the workspace. A new crate gets a line.

@@ -78,7 +78,7 @@ pub fn convert_to_mlx(
     let parts: Vec<(usize, usize)> =
         matrices.iter().enumerate().flat_map(|(i, m)| (0..m.parts()).map(move |part| (i, part))).collect();
     let weights = crate::convert::Stored(input);
-    // computed with a matrix's codes, written after them
+    // Computed together with a matrix's codes, but written after them.
     let mut rest = [Vec::new(), Vec::new()];
     let mut fill = |i: usize, sink: &mut Sink<'_>| match (&matrices[parts[i].0], parts[i].1) {
         (matrix, 0) if matrix.quantized => {

@@ -32,7 +32,7 @@ impl Op for SiluMul<'_> {
         let one = s.splat(1.0);
         for i in (0..n).step_by(LANES) {
             let left = n - i;
-            // SAFETY: `left` values are there in all three.
+            // SAFETY: all three have `left` values.
             unsafe {
                 let (gate, up, out) =
                     (self.gate.as_ptr().add(i), self.up.as_ptr().add(i), self.out.as_mut_ptr().add(i));

@@ -64,13 +64,13 @@ impl Buffer {
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `len` bytes at `at` lie in the mapping that `_map` keeps, and are this buffer's alone.
+        // SAFETY: `len` bytes at `at` are within the mapping that `_map` keeps alive, and no other buffer has them.
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 
     /// The bytes, writable.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `len` bytes at `at` lie in the mapping that `_map` keeps, and are this buffer's alone; it is borrowed mutably.
+        // SAFETY: `len` bytes at `at` are within the mapping that `_map` keeps alive, and no other buffer has them; it is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
     }
 

@@ -234,7 +234,7 @@ fn activations_whose_size_overflows_are_refused() {
 
 #[test]
 fn a_matrix_whose_size_overflows_is_an_error() {
-    // a group of 64 rows takes 256 bytes
+    // A group of 64 rows takes 256 bytes.
     let rows = 64 << (usize::BITS - 8);
     assert!(Packed::pack(&Pool::new(1), &Arena::new(), DType::F32, rows, 1, |_| &[0; 4]).is_err());
 }

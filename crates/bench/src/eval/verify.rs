@@ -1,6 +1,6 @@
 //! Checks a model's files, and compares backends with each other on the evaluation prompts (`zonda verify`).
 //!
-//! The first backend answers the prompts. Every other backend, and the reference if asked for, reads the same tokens. Each is
+//! The first backend answers the prompts. Every other backend, and the reference if requested, reads the same tokens. Each is
 //! compared with the reference and with the first backend.
 
 use super::comparison::ComparisonError;

@@ -89,7 +89,7 @@ pub enum FromChild {
     Peaks(Box<Peaks>),
     /// The read bandwidth of all threads together, measured just now.
     Read {
-        /// Bytes a second.
+        /// Bytes per second.
         bytes_per_s: f64,
     },
     /// The reference logits are in the file.

@@ -13,7 +13,7 @@ pub struct ModuleGraph {
     pub uses: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// A module that has a file of its own.
+/// A module with its own file.
 #[derive(Debug, Default)]
 struct Module {
     file: String,

@@ -25,7 +25,7 @@ pub(super) struct Walk<'a> {
 
 impl Walk<'_> {
     /// # Safety
-    /// `page` is one of form `F` and this head size. The queries are `[head_dim]`, and whoever made them keeps them valid.
+    /// `page` is a page of form `F` and this head size. The queries are `[head_dim]`, and their creator keeps them valid.
     #[inline(always)]
     pub unsafe fn run<S: Simd, F: Form>(self, s: S, page: *const u8) {
         let tiles = self.queries.chunks(S::QUERIES).zip(self.acc.chunks_mut(S::QUERIES * self.head_dim));
@@ -85,7 +85,7 @@ impl Tile<'_> {
     /// Folds the page into the running softmax of `N` queries: `acc` is `[N, head_dim]`, `state` `[N]`.
     ///
     /// # Safety
-    /// `page` is one of form `F` and this head size. The queries are `[head_dim]`, and whoever made them keeps them valid.
+    /// `page` is a page of form `F` and this head size. The queries are `[head_dim]`, and their creator keeps them valid.
     #[inline(always)]
     unsafe fn fold<S: Simd, F: Form, const N: usize>(
         &self,
