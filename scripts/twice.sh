@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs an experiment twice and compares the two records: scripts/twice.sh [OUT] [-- options of zonda bench].
-# Without options: SmolLM2-135M on every backend of the build, five runs. The machine should be quiet: an interval covers
-# only what happened while its record was made.
+# Without options: SmolLM2-135M on every backend of the build, five runs. The machine should be idle: an interval covers only
+# the conditions while its record was made.
 set -eu
 cd "$(dirname "$0")/.."
 zonda=${ZONDA:-target/release/zonda}

@@ -1,7 +1,7 @@
-//! Finds MLX, checks its version, compiles the shim against it and tells the linker where it is.
+//! Finds MLX, checks its version, compiles the shim against it and passes its location to the linker.
 //!
-//! MLX is a library of Apple's that comes ready built: in Python wheels for macOS and Linux, and from Homebrew. Nothing is
-//! downloaded here; `scripts/setup.sh mlx` fetches the wheel.
+//! MLX is Apple's array library, available prebuilt in Python wheels for macOS and Linux, and from Homebrew. This script
+//! downloads nothing; `scripts/setup.sh mlx` fetches the wheel.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::process::Command;
 /// The version whose headers the shim is written against. MLX changes signatures between patch releases.
 const VERSION: &str = "0.32.2";
 
-/// A place that may hold MLX: the folder with `include/mlx` and `lib`, and where the idea comes from.
+/// A possible location of MLX: the folder with `include/mlx` and `lib`, and its origin.
 struct Candidate {
     folder: PathBuf,
     from: &'static str,
@@ -28,11 +28,11 @@ fn main() {
     compile(&folder);
 }
 
-/// The folder of an MLX of the right version, or a sentence that says what to install.
+/// The folder of an MLX of the right version, or advice on what to install.
 fn find() -> Result<PathBuf, String> {
     let named = std::env::var_os("MLX_DIR").map(PathBuf::from);
     let candidates = match &named {
-        // What was named is taken or refused; nothing else is tried in its place.
+        // A folder in `MLX_DIR` is used or refused; nothing else is tried.
         Some(folder) => vec![
             Candidate { folder: folder.clone(), from: "MLX_DIR" },
             Candidate { folder: folder.join("mlx"), from: "MLX_DIR" },
@@ -63,7 +63,7 @@ fn find() -> Result<PathBuf, String> {
     ))
 }
 
-/// Where MLX may be when nobody says: what `scripts/setup.sh mlx` fetched, Python's packages, Homebrew.
+/// Default locations of MLX: the wheel fetched by `scripts/setup.sh mlx`, Python's packages, Homebrew.
 fn candidates() -> Vec<Candidate> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut all = vec![Candidate { folder: root.join("target/mlx/mlx"), from: "scripts/setup.sh" }];
@@ -78,7 +78,7 @@ fn candidates() -> Vec<Candidate> {
     all
 }
 
-/// `0.32.2` of a `version.h`.
+/// The version in a `version.h`, such as `0.32.2`.
 fn version(header: &str) -> String {
     let part = |name: &str| {
         let line = header.lines().find_map(|line| line.strip_prefix(&format!("#define MLX_VERSION_{name} ")));
@@ -99,7 +99,7 @@ fn compile(folder: &Path) {
     }
     build.compile("zonda_mlx_shim");
 
-    // Before MLX, so that its matrix products find OpenBLAS rather than the reference BLAS that the wheel brings.
+    // Before MLX, so that its matrix products use OpenBLAS instead of the reference BLAS in the wheel.
     if let Some(openblas) = openblas {
         println!("cargo:rustc-link-search=native={}", openblas.parent().unwrap_or(Path::new("/")).display());
         let name = openblas.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -107,13 +107,13 @@ fn compile(folder: &Path) {
     }
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:rustc-link-lib=dylib=mlx");
-    // For this crate's own tests; a program that links this crate sets its own (`DEP_MLX_LIB`).
+    // For this crate's own tests; programs that link this crate set their own rpath (`DEP_MLX_LIB`).
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:lib={}", lib.display());
 }
 
-/// OpenBLAS, if it is installed on Linux: MLX's own matrix products on the processor are several times slower. The wheels
-/// for CUDA don't use it. `ZONDA_NO_OPENBLAS=1` leaves it out: a program built with it needs it to start.
+/// OpenBLAS, if it is installed on Linux: MLX's own matrix products on the CPU are several times slower. The wheels for CUDA
+/// don't use it. `ZONDA_NO_OPENBLAS=1` builds without it, because a program built with OpenBLAS can't start without it.
 fn openblas() -> Option<PathBuf> {
     if std::env::var_os("CARGO_CFG_TARGET_OS")? != "linux" || std::env::var_os("ZONDA_NO_OPENBLAS").is_some()
     {

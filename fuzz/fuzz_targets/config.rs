@@ -1,4 +1,4 @@
-//! Any bytes as a `config.json` of a folder without weights.
+//! Arbitrary bytes as the `config.json` of a folder without weights.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

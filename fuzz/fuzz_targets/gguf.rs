@@ -1,4 +1,4 @@
-//! Any bytes as a GGUF file: an error, or a model all of whose tensors can be read.
+//! Arbitrary bytes as a GGUF file: an error, or a model whose tensors can all be read.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Any bytes as the weights of a tiny Llama.
+//! Arbitrary bytes as the weights of a tiny Llama.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -2,8 +2,8 @@
 
 For a type T this makes, in the output folder (default: the script's own),
 
-* `T.bin`      the raw blocks, one after another, exactly as they lie in a GGUF tensor;
-* `T.f32.bin`  the values they stand for, little-endian float32, from `gguf.quants.dequantize`.
+* `T.bin`      the raw blocks, one after another, as in a GGUF tensor;
+* `T.f32.bin`  their values, little-endian float32, from `gguf.quants.dequantize`.
 
 Every bit of the codes and sub-block scales is random; the float16 fields (`d`, `m`, `dmin`) are drawn
 as finite numbers of the size real weights have, and the first few blocks hold the edge cases: zero,
@@ -33,7 +33,7 @@ F16_FIELDS = {
 }
 # Values per file: raw bytes and float32 together stay under 64 KiB.
 VALUES = {"quantised": 12_032, "float": 10_240}
-# Valid scales and minima that random draws would hardly produce.
+# Valid scales and minima that random draws would rarely produce.
 EDGE_F16 = (0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0xFBFF)
 
 

@@ -1,4 +1,4 @@
-// Drives the web page of a server of mocks in Chromium: what a person does, and what a hostile model tries.
+// Drives the web page of a server with mocks in Chromium: the actions of a user, and the attacks of a hostile model.
 //
 //   node page.mjs FOLDER-OF-NODE_MODULES CHROMIUM URL KEY
 import { strict as assert } from "node:assert";
@@ -18,7 +18,7 @@ page.on("dialog", (dialog) => { troubles.push(`dialog: ${dialog.message()}`); di
 page.on("console", (line) => { if (/Content Security|TrustedHTML/.test(line.text())) troubles.push(line.text()); });
 page.on("request", (request) => { if (!request.url().startsWith(url)) troubles.push(`asked ${request.url()}`); });
 
-// The mock ends after some 60 tokens unless it is told to go on.
+// The mock ends after about 60 tokens unless a request ignores the end token.
 let goOn = false;
 await page.route("**/v1/chat/completions", (route) => {
   const body = route.request().postDataJSON();

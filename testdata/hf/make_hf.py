@@ -1,4 +1,4 @@
-"""Makes tiny seeded checkpoints with Hugging Face transformers, and the logits they give.
+"""Makes tiny seeded checkpoints with Hugging Face transformers, and their logits.
 
 One folder for each checkpoint, next to this script:
 
@@ -34,7 +34,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 LENGTHS = (1, 5, 33, 100)
 MIN_GAP = 0.01  # between the two best logits of every position
 MIN_ROUTER_GAP = 0.002  # between the last chosen expert's router logit and the next one's
-MAX_BYTES = 600_000  # of weights, a checkpoint
+MAX_BYTES = 600_000  # of weights per checkpoint
 
 BASE = dict(
     vocab_size=160,

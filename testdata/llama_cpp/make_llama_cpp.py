@@ -39,7 +39,7 @@ PPL_TOKENS, PPL_CTX = 8192, 512
 
 
 def repeated(request: str, answer: str, times: int) -> list[dict]:
-    """A conversation with `request` and `answer` repeated `times` times, then `request` once more."""
+    """A conversation with `request` and `answer` repeated `times` times, then `request` again."""
     turn = [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
     return turn * times + turn[:1]
 

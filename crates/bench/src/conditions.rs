@@ -1,16 +1,16 @@
-//! What happens on the machine while it measures: time taken by a hypervisor, heat, other load.
+//! Conditions on the machine during the measurement: time stolen by a hypervisor, heat, other load.
 
 use crate::record::Conditions;
 use crate::record::Warning;
 use zonda_machine::heat;
 use zonda_machine::load::{self, Steal};
 
-/// A machine this hot before the first run, in °C, may slow itself down.
+/// A machine this hot before the first run, in °C, may throttle.
 const HOT: f64 = 85.0;
-/// More stolen time than this, in percent, gives a warning.
+/// More stolen time than this, in percent, causes a warning.
 const STOLEN_PCT: f64 = 1.0;
 
-/// The machine as it was when the watch began.
+/// The state of the machine when watching began.
 pub(crate) struct Watch {
     steal: Option<Steal>,
     celsius: Option<f64>,
@@ -22,12 +22,12 @@ impl Watch {
         Watch { steal: Steal::now(), celsius: heat::celsius(), throttles: heat::throttles() }
     }
 
-    /// What may disturb a measurement that begins now.
+    /// Warnings about possible disturbances of a measurement that begins now.
     pub fn warning(&self) -> Option<Warning> {
         self.celsius.filter(|&c| c >= HOT).map(|celsius| Warning::Hot { celsius })
     }
 
-    /// What happened since, and the warnings that it gives.
+    /// The conditions since then, and the resulting warnings.
     pub fn end(self) -> (Conditions, Vec<Warning>) {
         let conditions = Conditions {
             steal_pct: self.steal.zip(Steal::now()).and_then(|(a, b)| Steal::pct(a, b)),
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hot_machine_is_told() {
+    fn a_hot_machine_is_reported() {
         let at = |celsius| Watch { steal: None, celsius, throttles: None }.warning();
         assert_eq!(at(Some(90.0)), Some(Warning::Hot { celsius: 90.0 }));
         assert_eq!((at(Some(40.0)), at(None)), (None, None));

@@ -12,7 +12,7 @@ pub enum BenchError {
         /// What is wrong with it.
         why: String,
     },
-    /// The plan makes no sense.
+    /// The plan is invalid.
     #[error("{0}")]
     Plan(String),
     /// No child process could be started at all.
@@ -20,15 +20,15 @@ pub enum BenchError {
     Launch {
         /// The program.
         program: std::path::PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A result could not be written.
     #[error("can't write {path}: {why}")]
     Write {
-        /// Where.
+        /// The path.
         path: std::path::PathBuf,
-        /// What went wrong.
+        /// The error.
         why: String,
     },
 }

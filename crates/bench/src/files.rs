@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use zonda_machine::page_cache;
 pub use zonda_machine::page_cache::cached_share;
 
-/// Files larger than this are hashed at both ends only: a hash of 14 GB would take longer than the measurement.
+/// For files larger than this only both ends are hashed, since hashing 14 GB would take longer than the measurement.
 const HASH_ALL: u64 = 1 << 30;
-/// How much of each end of such a file is hashed.
+/// Bytes hashed at each end of such a file.
 const HASH_END: u64 = 16 << 20;
-/// Most files of one model looked at.
+/// Maximum number of files per model.
 const MOST_FILES: usize = 4096;
 
 /// The files that hold a model, in name order: the file itself (with the other parts of a split GGUF), or the
@@ -78,7 +78,7 @@ pub fn describe(path: &Path) -> io::Result<ModelFile> {
     Ok(ModelFile { name, bytes, sha256: hex(hash), hashed })
 }
 
-/// SHA-256 of token ids as little-endian `u32`, in hexadecimal: equal exactly for equal prompts.
+/// SHA-256 of token ids as little-endian `u32`, in hexadecimal: equal only for equal prompts.
 pub fn hash_ids(ids: &[u32]) -> String {
     let mut hash = Sha256::new();
     for id in ids {
@@ -103,7 +103,7 @@ impl io::Write for HashWriter<'_> {
     }
 }
 
-/// Asks the system to drop the files from the page cache. It need not comply: [`cached_share`] tells the result.
+/// Asks the system to drop the files from the page cache. It may not comply; [`cached_share`] shows the result.
 pub fn drop_from_cache(files: &[PathBuf]) {
     for path in files {
         if let Err(error) = page_cache::evict(path) {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_models_files() {
+    fn a_models_files_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let parts = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"];
         touch(dir.path(), &parts);
@@ -153,10 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn of_a_huge_file_both_ends_are_hashed() {
+    fn both_ends_of_a_huge_file_are_hashed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("huge.gguf");
-        // Sparse: it takes no room on the disk.
+        // A sparse file, which takes no disk space.
         let file = File::create(&path).unwrap();
         file.set_len(HASH_ALL + 1).unwrap();
         let zeros = describe(&path).unwrap();

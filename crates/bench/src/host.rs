@@ -1,4 +1,4 @@
-//! [`Host`]: what a child process needs from the program that starts it. The bench itself knows no backend.
+//! [`Host`]: the services that a child process needs from its program. The bench itself does not depend on backends.
 
 use crate::record::config::Work;
 use crate::record::model_cost::ModelCost;
@@ -8,23 +8,23 @@ use serde::{Deserialize, Serialize};
 use zonda_engine::forward::Backend;
 use zonda_engine::{Engine, TextProcessor, TokenId};
 
-/// What a child opens.
+/// The engine that a child opens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChildSpec {
     /// Backend, model, options.
     pub subject: Subject,
-    /// The work to come; what decides the context it needs ([`ChildSpec::context_needed`]).
+    /// The planned work, which determines the necessary context ([`ChildSpec::context_needed`]).
     pub work: Vec<Work>,
-    /// Keep the process to the cores its threads run on.
+    /// Whether to restrict the process to the cores of its threads.
     pub isolate: bool,
 }
 
-/// An engine and what is known of its model.
+/// An engine and facts about its model.
 #[derive(Debug)]
 pub struct Opened {
     /// The engine.
     pub engine: Engine,
-    /// What one token costs; `None` if it isn't known.
+    /// The cost of one token; `None` if unknown.
     pub cost: Option<ModelCost>,
 }
 
@@ -37,10 +37,10 @@ impl From<Engine> for Opened {
 /// Gets a row of logits, `[vocab]`; an error ends the evaluation.
 pub type OnLogits<'a> = dyn FnMut(&[f32]) -> Result<(), String> + 'a;
 
-/// Measures the read bandwidth now, in bytes a second.
+/// Measures the current read bandwidth in bytes per second.
 pub type Reader = Box<dyn FnMut() -> f64>;
 
-/// What a child process can do. Each error is one sentence.
+/// The services of a child process. Each error is one sentence.
 pub trait Host {
     /// Opens the engine of a subject.
     ///
@@ -48,20 +48,21 @@ pub trait Host {
     /// The reason.
     fn open(&self, spec: &ChildSpec) -> Result<Opened, String>;
 
-    /// The text of a subject's model, `None` if it has no tokenizer; and its vocabulary's size.
+    /// The text processor of a subject's model (`None` without a tokenizer), and its vocabulary size.
     ///
     /// # Errors
     /// The reason.
     fn text(&self, subject: &Subject) -> Result<(Option<TextProcessor>, usize), String>;
 
-    /// Opens the bare backend of a subject for sequences of at most `context` tokens, with the options it is measured with.
+    /// Opens the backend of a subject, without an engine, for sequences of at most `context` tokens, with the same options as for
+    /// measuring.
     ///
     /// # Errors
     /// The reason.
     fn backend(&self, subject: &Subject, context: usize) -> Result<Box<dyn Backend>, String>;
 
-    /// Passes the logits of the highest-precision form of a subject's weights to `look`, for every position of every
-    /// sequence, in order. Returns what that form is.
+    /// Passes the reference logits of a subject's weights to `look`, for every position of every sequence, in order. Returns a
+    /// description of the reference.
     ///
     /// # Errors
     /// The reason, or the error of `look`.
@@ -72,15 +73,14 @@ pub trait Host {
         look: &mut OnLogits<'_>,
     ) -> Result<String, String>;
 
-    /// Measures the machine's peaks, with the number of threads in a subject's options; with `large`, also reads of a large
-    /// memory region.
+    /// Measures the machine's peaks with the number of threads in a subject's options; with `large`, also reads of large memory.
     ///
     /// # Errors
     /// The reason.
     fn peaks(&self, subject: &Subject, large: bool) -> Result<Peaks, String>;
 
-    /// Prepares repeated measurements of the read bandwidth, in bytes a second: the number of threads in a subject's options
-    /// read half a GiB of memory, in a fifth of a second or less.
+    /// Prepares repeated measurements of the read bandwidth in bytes per second: as many threads as in a subject's options read
+    /// half a GiB of memory in at most a fifth of a second.
     ///
     /// # Errors
     /// The reason.

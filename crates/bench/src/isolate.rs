@@ -1,18 +1,18 @@
-//! Keeping a process to its cores. On systems other than Linux the reason is told instead.
+//! Restricts a process to its cores. Linux only; other systems return an error.
 
 use zonda_machine::cpus;
 
-/// Keeps this process, and the threads that it will start, on some CPUs; returns them.
+/// Restricts this process, and the threads that it starts, to some CPUs; returns them.
 ///
 /// # Errors
-/// Why it can't be kept there.
+/// The reason if it can't be restricted.
 pub(crate) fn keep_to(cpus: &[usize]) -> Result<Vec<usize>, String> {
     if cfg!(target_os = "linux") && cpus.is_empty() {
         return Err("the system does not say which CPUs there are".into());
     }
     match cpus::keep_to(cpus) {
         Ok(()) => Ok(cpus.to_vec()),
-        // no wording of the system's: the record is the same everywhere
+        // Without the system's wording, so that records are the same everywhere.
         Err(_) if cfg!(not(target_os = "linux")) => Err("this system does not pin processes".into()),
         Err(error) => Err(error.to_string()),
     }

@@ -1,16 +1,16 @@
-//! The bench: measures backends, compares and evaluates them, and keeps what it measured.
+//! The bench: measures, compares and evaluates backends, and keeps records.
 //!
-//! Its rooms, in the order of their dependencies; no room uses one that comes later:
+//! Its modules, in the order of their dependencies; each uses only earlier ones:
 //!
-//! 1. [`record`]: everything that is kept, as plain data, and its JSON schema;
+//! 1. [`record`]: the record as plain data, and its JSON schema;
 //! 2. [`analyse`]: statistics, ranking, recommendation, comparison of records, roofline, predictions;
 //! 3. [`eval`]: reference logits, comparison of logits, perplexity, quality;
 //! 4. [`experiment`]: plan, child processes, trials, and the gate that compares every backend before it is timed;
 //! 5. [`report`]: CSV, JSON, Markdown, HTML and the terminal's tables;
-//! 6. [`loadgen`]: load on a server.
+//! 6. [`loadgen`]: load tests of a server.
 //!
-//! Below them stand [`machine`] and [`files`] (the computer and its files), [`rng`], [`host`] (what the caller
-//! provides) and the errors. The bench knows no backend: the caller passes a [`Host`] that opens one.
+//! They all use [`machine`] and [`files`] (the computer and its files), [`rng`], [`host`] (the caller's services) and the
+//! errors. The bench does not depend on backends: the caller passes a [`Host`] that opens one.
 
 pub mod analyse;
 mod conditions;

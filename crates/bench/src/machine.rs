@@ -1,13 +1,13 @@
-//! What may disturb a measurement on this machine, as warnings.
+//! Warnings about possible disturbances of a measurement on this machine.
 
 use crate::record::Warning;
 pub use zonda_machine::Machine;
 use zonda_machine::load;
 
-/// A process that uses more of a core than this, in percent, is named.
+/// A process that uses more of a core than this, in percent, causes a warning.
 const BUSY_PCT: f32 = 20.0;
 
-/// What may disturb a measurement that begins now. Watches the other processes for a fifth of a second.
+/// Warnings for a measurement that begins now. Watches the other processes for a fifth of a second.
 pub fn check(machine: &Machine) -> Vec<Warning> {
     let mut warnings = of_figures(machine);
     let busy = load::busy_processes(BUSY_PCT).into_iter();

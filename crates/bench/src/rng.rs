@@ -1,8 +1,7 @@
 //! A small seeded generator for shuffles, prompts of random ids and bootstrap resampling.
 //!
-//! SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014). It is written out here,
-//! rather than taken from a crate, so that a seed kept in a record gives the same order and the same prompts for
-//! every later version.
+//! SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014). It is implemented here instead of
+//! taken from a crate, so that the seed in a record gives the same order and prompts in every later version.
 
 /// The generator's state.
 #[derive(Clone, Debug)]
@@ -43,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_gives_the_same_stream_and_another_purpose_another() {
+    fn seeds_reproduce_a_stream_and_purposes_differ() {
         let stream = |seed, purpose| {
             let mut r = Rng::new(seed, purpose);
             (0..8).map(|_| r.bits()).collect::<Vec<_>>()
@@ -54,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn every_order_of_three_comes_up_about_as_often() {
+    fn every_order_of_three_is_about_equally_frequent() {
         let mut rng = Rng::new(1, 0);
         let mut counts = std::collections::BTreeMap::new();
         for _ in 0..6000 {

@@ -1,4 +1,4 @@
-//! What this process uses, as records have it.
+//! The resources of this process in the form of records.
 
 use crate::record::ProcessUsage;
 use zonda_machine::usage::Used;

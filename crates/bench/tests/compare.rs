@@ -1,4 +1,4 @@
-//! Comparing records, shown sound on a fake clock: runs whose true speed is known, with noise drawn from a seed.
+//! Comparing records, tested on a fake clock: runs of known true speed with seeded noise.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use zonda_bench::record::*;
 use zonda_bench::rng::Rng;
 use zonda_bench::{BenchConfig, Record, Scenario, Subject, Work, report};
 
-/// The noise of a run, and the drift that all runs of a block share.
+/// The noise of each run, and the drift shared by all runs of a block.
 const NOISE: f64 = 0.03;
 const DRIFT: f64 = 0.05;
 
@@ -83,7 +83,7 @@ fn experiment(subjects: &[(&str, f64)], scenarios: usize, runs: usize, drift: f6
     }
 }
 
-/// 16 tokens: the first after `ttft` ms, then one each `tpt` ms.
+/// 16 tokens: the first after `ttft` ms, then one every `tpt` ms.
 fn report(ttft: f64, tpt: f64) -> RunReport {
     let mut timeline = TimeLine::new();
     for i in 0..16 {
@@ -115,7 +115,7 @@ fn called(comparison: &Comparison, metric: Metric) -> Verdict {
 }
 
 #[test]
-fn of_a_thousand_comparisons_of_the_same_few_are_called_different() {
+fn few_of_a_thousand_comparisons_of_equal_sides_are_called_different() {
     let mut rng = Rng::new(1, 1);
     for runs in [3, 5, 10] {
         for metric in [Metric::Throughput, Metric::PrefillTps] {
@@ -130,9 +130,9 @@ fn of_a_thousand_comparisons_of_the_same_few_are_called_different() {
     }
 }
 
-/// Twelve blocks, as the documentation says: a pair is one value where two records have two.
+/// Twelve blocks, as the documentation recommends, because a pair gives one value where two records give two.
 #[test]
-fn pairs_within_a_record_are_sound_under_drift() {
+fn pairs_within_a_record_tolerate_drift() {
     let mut rng = Rng::new(2, 2);
     let mut verdict = |slower| {
         let record = experiment(&[("x", 1.0), ("y", slower)], 1, 12, DRIFT, &mut rng);
@@ -145,7 +145,7 @@ fn pairs_within_a_record_are_sound_under_drift() {
     assert!(found >= 900, "{found} of 1000 found");
 }
 
-/// The number of runs that the documentation gives: 10 on either side.
+/// With the documented number of runs: 10 on each side.
 #[test]
 fn five_percent_at_three_percent_noise_is_found() {
     let mut rng = Rng::new(3, 3);
@@ -156,9 +156,9 @@ fn five_percent_at_three_percent_noise_is_found() {
     assert!(found >= 900, "{found} of 1000 found");
 }
 
-/// Twelve figures are tested at once, and still one alarm in twenty at most.
+/// Twelve figures are tested at once, yet at most one comparison in twenty raises a false alarm.
 #[test]
-fn the_regression_gate_rarely_cries_wolf() {
+fn the_regression_gate_rarely_raises_false_alarms() {
     let mut rng = Rng::new(4, 4);
     let alarms = (0..1000).filter(|_| !two(5, 4, 1.0, &mut rng).regressions().is_empty()).count();
     println!("12 figures tested at once, 5 runs: {alarms} of 1000 alarms");
@@ -168,7 +168,7 @@ fn the_regression_gate_rarely_cries_wolf() {
 }
 
 #[test]
-fn a_regression_is_beyond_what_is_allowed_and_significant() {
+fn a_regression_exceeds_the_allowance_and_is_significant() {
     let mut rng = Rng::new(5, 5);
     let a = experiment(&[("x", 1.0), ("mock", 1.0)], 2, 8, 0.0, &mut rng);
     let b = experiment(&[("x", 1.2), ("mock", 3.0)], 2, 8, 0.0, &mut rng);
@@ -185,9 +185,9 @@ fn a_regression_is_beyond_what_is_allowed_and_significant() {
     );
 }
 
-/// The same experiment twice: intervals of a median overlap nearly always, and a table says where not.
+/// The same experiment twice: the intervals of a median nearly always overlap, and the table marks where they don't.
 #[test]
-fn overlap_is_told() {
+fn overlap_is_reported() {
     let mut rng = Rng::new(6, 6);
     let same = two(10, 4, 1.0, &mut rng);
     assert!(same.rows.iter().all(|r| r.overlap == Some(true)), "{same:?}");
@@ -205,7 +205,7 @@ fn overlap_is_told() {
 }
 
 #[test]
-fn what_can_not_be_compared_is_refused_or_named() {
+fn incomparable_records_are_refused_or_named() {
     let mut rng = Rng::new(7, 7);
     let a = experiment(&[("x", 1.0), ("y", 1.0)], 2, 3, 0.0, &mut rng);
     let refused = |b: &Record| compare(&a, b, &Options::default()).unwrap_err();
@@ -252,7 +252,7 @@ fn what_can_not_be_compared_is_refused_or_named() {
     let wrong = with(|b| {
         b.agreement = vec![GateResult {
             subject: 1,
-            reference: "exact".into(),
+            reference: "reference".into(),
             tokens: 0,
             found: None,
             bound: bound("q4_0", None, "f16"),

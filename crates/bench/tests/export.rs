@@ -1,4 +1,4 @@
-//! Tables, CSV and sentences from fixed figures, compared with snapshots.
+//! Tables, CSV and sentences made from fixed figures, compared with snapshots.
 
 mod fixture;
 
@@ -11,19 +11,19 @@ use zonda_bench::record::*;
 use zonda_bench::report;
 
 #[test]
-fn the_terminals_table() {
+fn the_table_matches_its_snapshot() {
     insta::assert_snapshot!("table_120", report::render_table(&record(), 120, false));
     insta::assert_snapshot!("table_80", report::render_table(&record(), 80, false));
 }
 
 #[test]
-fn colour_only_where_asked_for() {
+fn colour_only_on_request() {
     assert!(!report::render_table(&record(), 120, false).contains('\x1b'));
     assert!(report::render_table(&record(), 120, true).contains("\x1b[1m"));
 }
 
 #[test]
-fn the_csv() {
+fn the_csv_matches_its_snapshot() {
     insta::assert_snapshot!("csv", report::csv::to_string(&record()).unwrap());
 }
 
@@ -70,9 +70,9 @@ fn every_sentence_follows_from_the_figures() {
     insta::assert_snapshot!("recommendation", record.recommendation.join("\n"));
 }
 
-/// Scores within 2% are a tie, and the sentence says so.
+/// Scores within 2% are reported as a tie.
 #[test]
-fn a_tie_is_called_a_tie() {
+fn close_scores_are_reported_as_a_tie() {
     let mut record = record();
     for row in record.rows.iter_mut().filter(|r| r.subject == 1 && r.status == Status::Ok) {
         let order = row.order;
@@ -90,9 +90,9 @@ fn a_tie_is_called_a_tie() {
     assert!(said.contains("no relevant difference"), "{said}");
 }
 
-/// What the fastest costs in quality is said where two perplexities are known, and only there.
+/// The quality loss of the fastest subject is reported only if two perplexities are known.
 #[test]
-fn the_cost_of_speed_is_told() {
+fn the_quality_cost_of_speed_is_reported() {
     let record = record();
     let said = |of: &[(usize, Option<f64>)]| {
         let quality: Vec<_> = of.iter().map(|&(subject, ppl)| quality(subject, ppl)).collect();
@@ -109,9 +109,9 @@ fn the_cost_of_speed_is_told() {
     }
 }
 
-/// An outlier is marked, warned of, and still counted.
+/// An outlier is marked, causes a warning, and still counts.
 #[test]
-fn an_outlier_is_marked_and_counted() {
+fn an_outlier_is_marked_and_still_counts() {
     let record = record();
     let mut rows: Vec<Row> = (1..=6)
         .map(|run| {
@@ -131,9 +131,9 @@ fn an_outlier_is_marked_and_counted() {
     assert!(cells[0].tpt_ms.as_ref().unwrap().max > 8.9);
 }
 
-/// Two forms of one model have to get the same ids; where they don't, it is said once a scenario.
+/// Two forms of one model must get the same ids; otherwise one warning per scenario is given.
 #[test]
-fn different_ids_for_the_same_model_are_warned_of() {
+fn different_ids_for_the_same_model_cause_a_warning() {
     let mut record = record();
     let warnings = |rows: &mut Vec<Row>| {
         let all = summary::warnings(&record.config, &record.processes, rows);
@@ -151,9 +151,9 @@ fn different_ids_for_the_same_model_are_warned_of() {
     assert_eq!(warnings(&mut record.rows), [expected]);
 }
 
-/// Prompts of other lengths are worth a warning among models that are ranked with each other, not between others.
+/// Unequal prompt lengths cause a warning only among models that are ranked together.
 #[test]
-fn unequal_prompts_are_told_per_shape() {
+fn unequal_prompts_are_reported_per_shape() {
     let unequal = |shape: &str| {
         let mut record = record();
         for process in record.processes.iter_mut().filter(|p| p.subject == 1) {

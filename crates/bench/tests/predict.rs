@@ -1,4 +1,4 @@
-//! Predictions that rest on records: which are taken, what shares come of them, and how far off they were.
+//! Predictions from records: which records are used, the shares derived from them, and the errors of past predictions.
 
 mod fixture;
 
@@ -12,8 +12,8 @@ use zonda_bench::record::{Arithmetic, ModelCost};
 use zonda_bench::record::{Peaks, Rate, Roofline};
 use zonda_convert::SynthSpec;
 
-/// SmolLM2's shapes, as a record of a machine whose ideal time is 1 ms a prompt token and 2 ms a generated one. Of prefill
-/// only `long`, with 1,472 tokens, counts: `short` has too few.
+/// SmolLM2's shapes, in a record of a machine whose ideal times are 1 ms per prompt token and 2 ms per generated token. For
+/// prefill only `long` counts, with 1,472 tokens; `short` has too few.
 fn record(form: &Form, started: &str, prefill_tps: f64, decode_tps: f64) -> Record {
     let mut record = fixture::record();
     record.started = started.into();
@@ -64,13 +64,13 @@ fn shares_come_from_the_newest_record_of_this_machine() {
     let past = Past::of(&Machine::default(), records.map(|(name, r)| (name.to_owned(), r)));
     assert_eq!(past.len(), 2);
     let (share, basis) = past.efficiency("native", &form).unwrap();
-    // 2 ms less 30 × 576 values at 2.3 ns and 50.87 MOP of attention at half of 1 TFLOPS: 1.85851 ms
+    // 2 ms minus 30 × 576 values at 2.3 ns and 50.87 MOP of attention at half of 1 TFLOPS are 1.85851 ms.
     assert!(near(share.prefill, 1.0 / 1.85851), "{share:?}");
-    // 4 ms less 0.42 ms for the layers and 36.2 or 1.34 MB of keys and values at 0.41 of 71.4 GB/s; between both cells
+    // 4 ms minus 0.42 ms for the layers and 36.2 or 1.34 MB of keys and values at 0.41 of 71.4 GB/s; the result lies between both cells.
     assert!(near(share.decode, (2.0 / 2.34347 + 2.0 / 3.53438) / 2.0), "{share:?}");
     let new = || Source::Record { record: "new".into() };
     assert_eq!(basis, Basis { prefill: new(), decode: new() });
-    // nothing in them of llama.cpp
+    // The records have nothing on llama.cpp.
     let built_in = past.efficiency("llama-cpp", &form).unwrap();
     assert_eq!(built_in.0, built_in::shares("llama-cpp", "q8_0").unwrap().share);
     assert!(
@@ -81,7 +81,7 @@ fn shares_come_from_the_newest_record_of_this_machine() {
     let measured = past.measured("native", &form).unwrap();
     let prefill = measured.prefill.unwrap();
     assert_eq!((prefill.prompt_tokens, prefill.tps, measured.record.as_str()), (1472, 500.0, "new"));
-    // the record itself says nothing of its own prediction: the other one does, where products took 9.85851 ms
+    // A record does not predict itself. The other one is used, in which products took 9.85851 ms.
     assert!(near(prefill.predicted_tps.unwrap(), 100.0) && near(prefill.error.unwrap(), -0.8), "{prefill:?}");
     assert_eq!(measured.decode.map(|d| (d.prompt_tokens, d.tps)), Some((48, 250.0)));
     assert_eq!(past.measured("native", &Form { format: "safetensors".into(), ..form.clone() }), None);
@@ -89,7 +89,7 @@ fn shares_come_from_the_newest_record_of_this_machine() {
     assert_eq!(past.measured("native", &Form { cost: larger, ..form }), None);
 }
 
-/// Perplexities are held against the lowest of the same shape in the same record: the newest that has any.
+/// Perplexities are compared with the lowest of the same shape in the same record, which is the newest that has any.
 #[test]
 fn quality_comes_from_one_record() {
     let (form, q4_0) = (
@@ -123,7 +123,7 @@ fn quality_comes_from_one_record() {
 
 /// Each of two records is predicted from the other alone.
 #[test]
-fn past_predictions_are_held_against_what_was_measured() {
+fn past_predictions_are_compared_with_measurements() {
     let form = form();
     let records = || {
         let old = record(&form, "2026-01-01T00:00:00Z", 400.0, 200.0);
@@ -131,9 +131,9 @@ fn past_predictions_are_held_against_what_was_measured() {
         [("old".to_owned(), old), ("new".to_owned(), new)]
     };
     let error = Past::of(&Machine::default(), records()).error();
-    // one cell a record has a prompt long enough for prefill, both have enough generated tokens
+    // In each record, one cell has a prompt long enough for prefill; both cells have enough generated tokens.
     assert_eq!((error.prefill.cells, error.decode.cells), (2, 4));
-    // prediction and measurement are 400 against 500 and the other way: 0.2 and 0.25 off
+    // Prediction and measurement are 400 and 500, then the reverse: errors of 0.2 and 0.25.
     assert!(
         near(error.prefill.median.unwrap(), 0.225) && near(error.prefill.worst.unwrap(), 0.25),
         "{error:?}"
@@ -144,7 +144,7 @@ fn past_predictions_are_held_against_what_was_measured() {
     assert_eq!(Past::default().error().prefill.median, None);
 }
 
-/// A record is held against the table and against the others, itself left out.
+/// A record is compared with predictions from the built-in table and from the other records.
 #[test]
 fn a_record_is_checked_cell_by_cell() {
     let form = form();
@@ -158,26 +158,26 @@ fn a_record_is_checked_cell_by_cell() {
     let (prefill, decode) = (long.prefill.unwrap(), long.decode.unwrap());
     assert_eq!((prefill.measured, decode.measured), (500.0, 250.0));
     assert!(near(prefill.others.unwrap().error, -0.2), "{check:?}");
-    // one share for both cells of the other record, whose speeds are the same after 58 tokens and after 1,571
+    // Both cells of the other record give one share; their speeds are the same after 58 tokens and after 1,571.
     let short = cell(&check, "short").decode.unwrap();
     assert!(short.others.unwrap().error > -0.2 && decode.others.unwrap().error < -0.2, "{check:?}");
-    // 1 ms at 0.65, 0.14149 ms beside
+    // 1 ms at 0.65, and 0.14149 ms of other costs.
     let expected = 1000.0 / (1.0 / 0.65 + 0.14149);
     assert!((prefill.built_in.unwrap().tps / expected - 1.0).abs() < 1e-4, "{prefill:?}");
-    assert_eq!(cell(&check, "short").prefill, None, "too short to say anything");
+    assert_eq!(cell(&check, "short").prefill, None, "the prompt is too short");
     assert_eq!(Check::of(new.clone(), []).others, None);
 
-    // where a third of the memory's speed was left to it, a decode is held against that
+    // If only a third of the memory bandwidth was available, decode is predicted from that.
     for cell in new.summary.iter_mut().filter(|c| c.subject == 0) {
         cell.read_bytes_per_s = Stats::of(&[500.0 * form.cost.decode_bytes as f64 / 3.0], 1);
     }
     let busy = cell(&Check::of(new, []), "short").decode.unwrap().built_in.unwrap().tps;
-    // 6 ms at 0.95, 0.42 ms for the layers, and 1.34 MB of keys and values at as much
+    // 6 ms at 0.95, 0.42 ms for the layers, and 1.34 MB of keys and values at the same share.
     let expected = 1000.0 / (6.0 / 0.95 + 0.42 + 6.0 / 0.95 * 23040.0 * 58.0 / form.cost.decode_bytes as f64);
     assert!((busy / expected - 1.0).abs() < 0.01, "{busy} {expected}");
 }
 
-/// The built-in shares predict the committed record, which most of them were not taken from.
+/// The built-in shares predict the committed record. Most of them come from other measurements.
 #[test]
 fn the_committed_record_is_predicted_by_the_built_in_table() {
     let path = concat!(

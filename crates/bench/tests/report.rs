@@ -1,4 +1,5 @@
-//! The reports: Markdown by snapshot, HTML by its structure. Whole, interrupted, failed, of the mock alone, of one run.
+//! The reports: Markdown is compared with a snapshot, HTML checked by its structure. They cover complete, interrupted and
+//! failed experiments, the mock alone, and a single run.
 
 mod fixture;
 
@@ -9,7 +10,7 @@ use zonda_bench::record::{Arithmetic, ModelCost};
 use zonda_bench::record::{Peaks, Rate, Roofline};
 use zonda_bench::{Record, report};
 
-/// Peaks of a machine, and what a token costs on it.
+/// Adds the peaks of a machine and the cost of a token.
 fn with_ceilings(mut record: Record) -> Record {
     let rate = |all| Rate { one_core: all / 2.0, all_threads: all };
     let peaks = Peaks {
@@ -47,7 +48,7 @@ fn only(mut record: Record, keep: impl Fn(&Row) -> bool) -> Record {
     record
 }
 
-/// Every record that a report has to stand.
+/// Every kind of record that a report must handle.
 fn all() -> Vec<(&'static str, Record)> {
     let mut partial = with_ceilings(only(record(), |r| r.run == 1 && r.subject == 0));
     partial.partial = true;
@@ -63,19 +64,19 @@ fn all() -> Vec<(&'static str, Record)> {
 }
 
 #[test]
-fn the_markdown() {
+fn the_markdown_matches_its_snapshot() {
     insta::assert_snapshot!("markdown", report::markdown::to_string(&with_ceilings(record())));
 }
 
-/// Tags that are closed by no other tag.
+/// Tags without a closing tag.
 fn is_void(tag: &str) -> bool {
     matches!(tag, "meta" | "br" | "!doctype")
 }
 
-/// Every tag that is opened is closed, in order. Returns how many there are.
+/// Checks that every open tag is closed in order. Returns the number of tags.
 fn well_formed(html: &str) -> usize {
     let (mut open, mut count) = (Vec::new(), 0);
-    // what stands between the tags of scripts and styles is no markup
+    // The content of scripts and styles is not markup.
     let mut rest = html;
     while let Some(at) = rest.find('<') {
         let end = at + rest[at..].find('>').expect("a tag that ends");
@@ -116,7 +117,7 @@ fn every_html_is_well_formed_and_loads_nothing() {
 }
 
 #[test]
-fn plots_are_there_where_their_figures_are() {
+fn plots_are_shown_if_their_figures_are_known() {
     let html = report::html::to_string(&with_ceilings(record()));
     for heading in [
         "<h3>Roofline</h3>",
@@ -126,7 +127,7 @@ fn plots_are_there_where_their_figures_are() {
     ] {
         assert!(html.contains(heading), "{heading}");
     }
-    // circles are decode: two scenarios of the first subject, one of the second
+    // Circles are decode rates: two scenarios of the first subject, one of the second.
     assert_eq!((html.matches("<circle").count(), html.matches("<rect").count()), (3, 3));
     let bare = report::html::to_string(&record());
     assert!(!bare.contains("Roofline"));
@@ -134,7 +135,7 @@ fn plots_are_there_where_their_figures_are() {
     assert!(mock.contains("the harness alone") && !mock.contains("<h2>Ranking</h2>"));
 }
 
-/// Names and messages of others are text, whatever is in them.
+/// Names and messages from outside are shown as text, whatever they contain.
 #[test]
 fn hostile_text_stays_text() {
     let evil = "<script>alert(\"x\")</script>'\u{1b}[31m|`x`";

@@ -1,4 +1,4 @@
-//! The committed schema is the one of the types, and what was and is written keeps it.
+//! The committed schema matches the types, and old and new records conform to it.
 
 mod fixture;
 
@@ -14,14 +14,14 @@ fn root(path: &str) -> PathBuf {
 #[test]
 fn the_committed_schema_is_the_generated_one() {
     let committed = std::fs::read_to_string(root("docs/results.schema.json")).unwrap();
-    // by value: the order of keys depends on which features of the JSON library a build has
+    // Compared by value: the order of keys depends on the JSON library's features in this build.
     let [committed, generated] =
         [committed, schema::to_string()].map(|text| serde_json::from_str::<Value>(&text).unwrap());
     let regenerate = "cargo run -p zonda-bench --example schema > docs/results.schema.json";
     assert!(committed == generated, "docs/results.schema.json is out of date: {regenerate}");
 }
 
-/// What is wrong with a document.
+/// The violations in a document.
 fn errors(document: &Value) -> Vec<String> {
     let validator = jsonschema::validator_for(&schema::schema()).unwrap();
     validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect()
@@ -38,7 +38,7 @@ fn records(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_committed_records_keep_it() {
+fn the_committed_records_conform() {
     let records = records(&root("benchmarks/record"));
     assert!(!records.is_empty());
     for path in records {
@@ -48,7 +48,7 @@ fn the_committed_records_keep_it() {
 }
 
 #[test]
-fn what_is_written_keeps_it_and_what_is_broken_does_not() {
+fn new_records_conform_and_broken_ones_do_not() {
     let text = report::json::to_string(&fixture::record()).unwrap();
     let document: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(errors(&document), Vec::<String>::new());

@@ -1,5 +1,5 @@
 //! The architecture as a test: which crate may use which, what may appear where, and that files say what they own.
-//! A rule that has to change is changed here, in the open.
+//! To change a rule, change this file.
 
 #[path = "architecture/module_graph.rs"]
 mod module_graph;
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Longest source file, in lines; tests in files of their own are not counted.
+/// Maximum lines of a source file; separate test files are not counted.
 const MAX_LINES: usize = 600;
 
 /// What each crate may use of the workspace. A new crate gets a line.
@@ -34,7 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "zonda-testkit",
         ],
     ),
-    // helpers of tests: a dependency of tests only
+    // Test helpers: a dev-dependency only.
     ("zonda-testkit", &["zonda-engine", "zonda-convert"]),
     ("zonda-bench", &["zonda-machine", "zonda-kernels", "zonda-engine", "zonda", "zonda-testkit"]),
     ("zonda-server", &["zonda-machine", "zonda-engine", "zonda", "zonda-testkit"]),
@@ -55,7 +55,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("zonda-fuzz", &["zonda-engine", "zonda", "zonda-bench", "zonda-server"]),
 ];
 
-/// Crates that the tests of any crate above `zonda-engine` may use as well.
+/// Crates that the tests of every crate above `zonda-engine` may also use.
 const TESTS_MAY_USE: &[&str] = &["zonda-convert", "zonda-testkit"];
 
 /// Crates outside the workspace that only these crates may use.
@@ -87,8 +87,8 @@ const WITHOUT_CIRCLES: &[&str] = &[
     "cli",
 ];
 
-/// The engine's rooms in order: a later one may use an earlier one's items, never the other way round. First what all use,
-/// then the way of a request, with what stands beside it (`quant`, `mock`, `prompt_cache`, `request`) where it belongs.
+/// The engine's modules in order: a module may use items of earlier ones only. The shared modules come first, then the path of a
+/// request, with `quant`, `mock`, `prompt_cache` and `request` where they fit.
 const ROOMS: &[&str] = &[
     "lib",
     "hash",
@@ -118,10 +118,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .canonicalize()
-        .expect("the workspace is two folders up")
+        .expect("the workspace root is two folders up")
 }
 
-/// Every file below `dir` that git would keep, without build outputs.
+/// Every file below `dir` except build outputs and other files that git ignores.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![dir.to_owned()];
@@ -159,18 +159,18 @@ fn sources() -> Vec<(String, String)> {
     all
 }
 
-/// The code of a line: what stands before a comment.
+/// The code of a line: the part before a comment.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or(line)
 }
 
-/// Fails with one line per breach.
+/// Fails if there are breaches, with one line for each.
 fn no_breaches(rule: &str, breaches: impl IntoIterator<Item = String>) {
     let breaches: Vec<_> = breaches.into_iter().collect();
     assert!(breaches.is_empty(), "{rule}:\n  {}", breaches.join("\n  "));
 }
 
-/// Every line of code in which `found` says there is a breach, except in the files that `allowed` lets pass.
+/// Every line of code that `found` calls a breach, except in files that `allowed` accepts.
 fn lines_with(
     sources: &[(String, String)],
     allowed: impl Fn(&str) -> bool,
@@ -184,7 +184,7 @@ fn lines_with(
     breaches
 }
 
-/// Dependencies of every workspace crate: name to names, of all kinds but `dev` when `with_dev` is false.
+/// Dependencies of every workspace crate, by name; dev-dependencies only if `with_dev`.
 fn dependencies(with_dev: bool) -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1"])
@@ -226,7 +226,7 @@ fn crates_use_only_what_is_below_them() {
 }
 
 #[test]
-fn some_crates_stay_in_their_place() {
+fn restricted_crates_are_used_only_where_allowed() {
     let used = dependencies(false);
     let mut breaches = Vec::new();
     for (name, dependencies) in &used {
@@ -265,7 +265,7 @@ fn a_foreign_library_is_called_in_one_file_of_its_crate() {
 }
 
 #[test]
-fn no_circle_of_files() {
+fn files_do_not_depend_on_each_other_in_circles() {
     let mut breaches = Vec::new();
     for name in WITHOUT_CIRCLES {
         let graph = ModuleGraph::read(&root().join("crates").join(name).join("src"));
@@ -285,7 +285,7 @@ fn no_circle_of_files() {
 }
 
 #[test]
-fn engine_rooms_in_order() {
+fn engine_modules_use_only_earlier_ones() {
     let graph = ModuleGraph::read(&root().join("crates/engine/src"));
     let room = |file: &str| file.split('/').next().unwrap_or(file).trim_end_matches(".rs").to_owned();
     let rank = |file: &str| ROOMS.iter().position(|r| *r == room(file));
@@ -303,7 +303,7 @@ fn engine_rooms_in_order() {
 }
 
 #[test]
-fn circles_are_seen_through_re_exports_and_tests_are_left_out() {
+fn circles_are_found_through_re_exports_and_test_modules_are_ignored() {
     let files = BTreeMap::from([
         ("lib.rs", "pub mod a;\nmod b;\npub use a::Item;\npub type Id = u32;"),
         ("a/mod.rs", "mod inner;\npub use inner::Item;"),
@@ -368,7 +368,7 @@ fn files_stay_short() {
 }
 
 #[test]
-fn nothing_is_left_unfinished() {
+fn no_unfinished_code() {
     let words = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!(")];
     let code = lines_with(&sources(), |_| false, |line| words.iter().any(|w| line.contains(w)));
     let comments = sources().into_iter().flat_map(|(name, text)| {
@@ -382,7 +382,7 @@ fn nothing_is_left_unfinished() {
 
 #[test]
 fn no_package_registry_is_named() {
-    // Clients know their registries; a project that names one breaks behind a mirror.
+    // Package clients know their registries; a project that names one breaks behind a mirror.
     let hosts = [
         concat!("crates", ".io"),
         concat!("pypi", ".org"),
@@ -411,16 +411,16 @@ fn the_hub_is_named_once() {
 }
 
 #[test]
-fn a_breach_is_seen_and_a_comment_is_none() {
+fn breaches_are_found_in_code_but_not_in_comments() {
     let text = "//! doc\nlet a = 1; // target_arch in a comment\n#[cfg(target_arch = \"x86_64\")]\n";
     let sources = [("crates/x/src/lib.rs".to_owned(), text.to_owned())];
     let breaches = lines_with(&sources, |_| false, |line| line.contains("target_arch"));
     assert_eq!(breaches, ["crates/x/src/lib.rs:3: #[cfg(target_arch = \"x86_64\")]"]);
 }
 
-/// The C library counts as foreign, too: in each crate one `sys.rs` or `safe.rs` calls it, and the rest uses safe functions.
+/// The C library is foreign code too: in each crate, only `sys.rs` or `safe.rs` calls it.
 #[test]
-fn the_c_library_is_called_in_sys_files_only() {
+fn only_sys_files_call_the_c_library() {
     let is_ffi = |name: &str| name.ends_with("/sys.rs") || name.ends_with("/safe.rs");
     let sources = sources();
     let calls = lines_with(&sources, is_ffi, |line| line.contains("libc::") || line.contains("use libc"));

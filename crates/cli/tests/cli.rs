@@ -1,5 +1,5 @@
-//! Every command as a process. One program holds all these tests, since linking takes longer than running most of them;
-//! tests that need a feature of the crate are programs of their own.
+//! Every command as a process. All these tests are in one program, because linking takes longer than running most of them.
+//! Tests that need a feature of the crate are separate programs.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! Commands whose output nobody reads: a closed pipe on standard output ends them quietly, and a standard error that is closed
-//! or full ends none.
+//! Commands whose output nobody reads: a closed standard output ends a command quietly; a closed or full standard error ends
+//! none.
 
 #[path = "common/mod.rs"]
 mod sandbox;
@@ -21,7 +21,7 @@ fn a_closed_standard_output_ends_a_command_quietly() {
         &["--help"],
     ];
     for args in commands {
-        // The reading end is gone before the command starts.
+        // The reading end is closed before the command starts.
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = sandbox.command().args(*args).stdout(writer).output().unwrap();
@@ -33,13 +33,13 @@ fn a_closed_standard_output_ends_a_command_quietly() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_full_standard_error_ends_no_command() {
+fn a_full_standard_error_does_not_end_a_command() {
     let sandbox = Sandbox::new();
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let commands: &[(&[&str], i32)] = &[
         (&["run", "-m", "mock", "hi", "--seed", "1"], 0),
         (&["-vv", "run", "-m", "mock", "hi", "--seed", "1"], 0),
-        // A warning in the log: the context is full.
+        // The full context causes a warning in the log.
         (&["run", "-m", "mock", "hi", "--ctx", "64", "--ignore-eos"], 0),
         (&["run", "-m", "no/such/file.gguf", "hi"], 1),
         (&["run", "-m", "mock"], 0),
@@ -55,7 +55,7 @@ fn a_full_standard_error_ends_no_command() {
 
 #[test]
 #[cfg(unix)]
-fn a_closed_standard_error_ends_no_command() {
+fn a_closed_standard_error_does_not_end_a_command() {
     let sandbox = Sandbox::new();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

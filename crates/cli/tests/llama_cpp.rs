@@ -1,5 +1,5 @@
-//! The llama.cpp backend through the command: against the native backend on the same file, in one table with it, and its
-//! failures as rows of a bench that goes on.
+//! The llama.cpp backend on the command line: compared with the native backend on the same file, in one table with it, and with
+//! failures that cost one row of a bench.
 
 mod common;
 
@@ -32,7 +32,7 @@ fn best(row: &[f32]) -> usize {
     (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap()
 }
 
-/// KL divergence of two rows' distributions, in nats.
+/// KL divergence of the distributions of two rows, in nats.
 fn divergence(a: &[f32], b: &[f32]) -> f64 {
     let log_softmax = |row: &[f32]| -> Vec<f64> {
         let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -42,7 +42,7 @@ fn divergence(a: &[f32], b: &[f32]) -> f64 {
     log_softmax(a).iter().zip(log_softmax(b)).map(|(a, b)| a.exp() * (a - b)).sum()
 }
 
-/// One server, one model, a name for each backend.
+/// One server with one model, under a name for each backend.
 #[test]
 fn a_server_runs_a_model_on_both_backends() {
     let sandbox = Sandbox::new();
@@ -69,19 +69,19 @@ fn the_native_backend_computes_the_same_function() {
             let (mean, worst) = (kl.iter().sum::<f64>() / 60.0, kl.iter().copied().fold(0.0, f64::max));
             println!("{arch} {quant}: KL {mean:.2e} on average, {worst:.2e} at worst");
             assert!(mean <= 0.01, "{arch} {quant}: mean KL {mean:.2e}");
-            // A router's choice between two experts that weigh nearly the same falls either way, and its token with it.
+            // A router's choice between two nearly equal experts can go either way, and so can the token.
             let has_experts = arch.contains("moe") || arch.contains("mixtral");
             assert!(quant != "f32" || has_experts || worst <= 1e-4, "{arch}: KL {worst:.2e}");
             agreed += pairs().filter(|(a, b)| best(a) == best(b)).count();
             rows += native.len();
         }
         println!("{quant}: {agreed} of {rows} best tokens agree");
-        // random weights leave the best token with hardly a lead
+        // With random weights the best token hardly leads.
         assert!(agreed * 10 >= rows * 9, "{quant}: {agreed} of {rows} best tokens agree");
     }
 }
 
-/// The types of `zonda quantize`, and what most matrices of rows of 256 values, and of 576, get.
+/// The types of `zonda quantize`, and the types that most matrices with rows of 256 and of 576 values get.
 const QUANTIZED: [(&str, &str, &str); 6] = [
     ("q8_0", "q8_0", "q8_0"),
     ("q6_k", "q6_k", "q8_0"),
@@ -91,7 +91,7 @@ const QUANTIZED: [(&str, &str, &str); 6] = [
     ("q4_0", "q4_0", "q4_0"),
 ];
 
-/// Quantises a file and gives the type that queries of the first layer got.
+/// Quantises a file and returns the type of the first layer's query matrix.
 fn quantize(sandbox: &Sandbox, from: &str, to: &str, kind: &str) -> String {
     let args = ["quantize", from, to, kind, "--allow-requantize", "--json"];
     let document = sandbox.run(&args).json();
@@ -100,9 +100,9 @@ fn quantize(sandbox: &Sandbox, from: &str, to: &str, kind: &str) -> String {
     query["type"].as_str().unwrap().to_owned()
 }
 
-/// Files of our quantiser load in llama.cpp, which reads the values in them as we do.
+/// Files from our quantiser load in llama.cpp, which reads the same values from them.
 #[test]
-fn what_the_quantiser_writes_is_the_same_function_there() {
+fn quantised_files_are_the_same_function_in_llama_cpp() {
     let sandbox = Sandbox::new();
     let ids: Vec<String> = (0..60).map(|i| ((i * 53 + 7) % 100).to_string()).collect();
     let ids = ids.join(",");
@@ -125,11 +125,11 @@ fn what_the_quantiser_writes_is_the_same_function_there() {
     }
 }
 
-/// The same for a real model, whose rows of 576 values don't divide into K blocks (those of 1536 do). Where there are K blocks
-/// llama.cpp rounds activations to bytes with a scale for 256 values instead of 32 (its Q8_K), so the bound is wider than that of
-/// `verify`; another reading of the weights would be off by whole nats.
+/// The same for a real model, whose rows of 576 values don't divide into K blocks (those of 1536 do). For K blocks llama.cpp
+/// rounds activations to bytes with one scale per 256 values instead of 32 (its Q8_K), so the bound is wider than that of
+/// `verify`; misreading the weights would cost whole nats.
 #[test]
-fn what_the_quantiser_makes_of_a_real_model_is_the_same_function_there() {
+fn a_quantised_real_model_is_the_same_function_in_llama_cpp() {
     let Some(source) = models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
     let sandbox = Sandbox::new();
     for (kind, _, fallback) in QUANTIZED {
@@ -147,9 +147,9 @@ fn what_the_quantiser_makes_of_a_real_model_is_the_same_function_there() {
     }
 }
 
-/// What one process computed with llama.cpp another imports; each backend refuses the other's file.
+/// One process imports what another computed with llama.cpp; each backend refuses the other's file.
 #[test]
-fn prompts_are_kept_on_disk_with_it() {
+fn llama_cpp_stores_prompts_on_disk() {
     let sandbox = Sandbox::new();
     let model = synth(&sandbox, "tiny-llama", "q8_0");
     let prompt: String = (0..30).map(|i| format!("wind {i} ")).collect();
@@ -177,7 +177,7 @@ fn prompts_are_kept_on_disk_with_it() {
     assert!(other.err.contains("another model, backend or KV type"), "{other:?}");
 }
 
-/// As documented: near ties apart, the same best token; and neither is further from the exact logits than the bounds.
+/// As documented: the best tokens are the same except for near ties, and both backends are within bounds of the reference.
 #[test]
 fn verify_finds_the_same_function_in_a_real_model() {
     let Some(path) = models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
@@ -216,7 +216,7 @@ fn one_table_with_the_native_backend() {
 }
 
 #[test]
-fn what_it_cannot_open_is_a_failed_row_and_the_rest_is_measured() {
+fn a_model_that_it_cannot_open_is_a_failed_row_and_the_rest_is_measured() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-llama", "--quant", "f32", "-o", "folder"]).ok();
     assert!(Path::new(&sandbox.path("folder")).is_dir());
@@ -224,15 +224,15 @@ fn what_it_cannot_open_is_a_failed_row_and_the_rest_is_measured() {
         let args = ["bench", "-m", "folder", "--pp", "8", "--runs", "1", "--out", "r", "--json"];
         sandbox.run(&[&args[..], more].concat())
     };
-    // named on both sides: tried, and the reason is in the record
+    // Both the model and the backend are named: it is tried, and the record has the reason.
     let ran = bench(&["--backend", "native,llama-cpp"]).fails(1, &["1 of 2 runs failed"]);
     assert!(ran.out.contains("zonda convert"), "{}", ran.out);
-    // not named: left out aloud
+    // The backend is not named: the model is skipped with a message.
     let ran = bench(&[]).ok();
     assert!(ran.err.contains("not measured: folder on llama-cpp"), "{}", ran.err);
 }
 
-/// Overwrites what follows the first occurrence of `key` by `skip` bytes.
+/// Overwrites the bytes at `skip` bytes after the first occurrence of `key`.
 fn patch(sandbox: &Sandbox, file: &str, key: &str, skip: usize, with: &[u8]) {
     let mut bytes = std::fs::read(sandbox.path(file)).unwrap();
     let at = bytes.windows(key.len()).position(|w| w == key.as_bytes()).expect(key) + key.len() + skip;
@@ -240,10 +240,10 @@ fn patch(sandbox: &Sandbox, file: &str, key: &str, skip: usize, with: &[u8]) {
     std::fs::write(sandbox.path(file), bytes).unwrap();
 }
 
-/// Whatever happens to llama.cpp with one model happens in a child process: its rows say what, and the other model is
+/// A crash of llama.cpp on one model is confined to a child process: that model's rows give the reason, and the other model is
 /// measured.
 #[test]
-fn a_model_that_llama_cpp_dies_of_is_a_failed_row_and_the_rest_is_measured() {
+fn a_model_that_crashes_llama_cpp_is_a_failed_row_and_the_rest_is_measured() {
     let sandbox = Sandbox::new();
     let good = synth(&sandbox, "tiny-qwen2", "q8_0");
 
@@ -251,9 +251,9 @@ fn a_model_that_llama_cpp_dies_of_is_a_failed_row_and_the_rest_is_measured() {
     let whole = std::fs::read(sandbox.path(&cut)).unwrap();
     std::fs::write(sandbox.path(&cut), &whole[..whole.len() / 2]).unwrap();
     std::fs::write(sandbox.path("foreign.gguf"), &whole).unwrap();
-    // a string's length is 8 bytes, and its type 4
+    // A string's length takes 8 bytes, and its type 4.
     patch(&sandbox, "foreign.gguf", "general.architecture", 12, b"gemma");
-    // our loader takes up to 1024 layers, llama.cpp has an assertion that there are at most 512
+    // Our loader accepts up to 1024 layers; llama.cpp asserts at most 512.
     sandbox.run(&["synth", "tiny-llama", "--quant", "q4_0", "--layers", "513", "-o", "deep.gguf"]).ok();
 
     for (bad, says) in [
@@ -274,11 +274,11 @@ fn a_model_that_llama_cpp_dies_of_is_a_failed_row_and_the_rest_is_measured() {
     }
 }
 
-/// A KV cache of some 60 GB in an address space of 8: the allocation fails whatever the machine has.
+/// A KV cache of about 60 GB in an address space of 8 GB: the allocation fails on any machine.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_want_of_memory_is_a_failed_row_and_the_rest_is_measured() {
-    // The memory plan would see it coming: it is told not to look, so that llama.cpp's own allocation fails.
+fn a_failed_allocation_is_a_failed_row_and_the_rest_is_measured() {
+    // The memory plan would refuse this, so it is turned off to let llama.cpp's own allocation fail.
     let sandbox = Sandbox::new();
     let model = synth(&sandbox, "tiny-llama", "q8_0");
     let context: u32 = 1 << 26;
@@ -305,7 +305,7 @@ fn a_want_of_memory_is_a_failed_row_and_the_rest_is_measured() {
 }
 
 #[test]
-fn flags_it_does_not_have_and_devices_that_are_not_there() {
+fn unsupported_flags_and_missing_devices_are_refused() {
     let sandbox = Sandbox::new();
     let model = synth(&sandbox, "tiny-llama", "f32");
     let run = |more: &[&str]| {

@@ -1,5 +1,5 @@
-//! The MLX backend through the command: against the native backend on the same files, in one table with it, and its
-//! failures as rows of a bench that goes on.
+//! The MLX backend on the command line: compared with the native backend on the same files, in one table with it, and with
+//! failures that cost one row of a bench.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn logits(sandbox: &Sandbox, model: &str, backend: &str, more: &[&str]) -> Vec<V
     values.chunks_exact(vocab).map(<[f32]>::to_vec).collect()
 }
 
-/// The largest difference; NaN if there is one anywhere.
+/// The largest difference; NaN if any value is NaN.
 fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     let pairs = a.iter().flatten().zip(b.iter().flatten());
     pairs.map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d.is_nan() || d > m { d } else { m })
@@ -36,7 +36,7 @@ fn the_native_backend_computes_the_same_function() {
         sandbox.run(&["synth", arch, "--quant", "f32", "-o", &file]).ok();
         sandbox.run(&["synth", arch, "--quant", "f32", "-o", &folder]).ok();
         for model in [&file, &folder] {
-            // f32 activations on both sides
+            // Both backends use f32 activations.
             let native = logits(&sandbox, model, "native", &[]);
             let mlx = logits(&sandbox, model, "mlx", &[]);
             let d = difference(&native, &mlx);
@@ -73,7 +73,7 @@ fn one_table_with_the_native_backend() {
 }
 
 #[test]
-fn flags_it_does_not_have_and_devices_that_are_not_there() {
+fn unsupported_flags_and_missing_devices_are_refused() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-llama", "--quant", "f32", "-o", "folder"]).ok();
     let run = |more: &[&str]| {
@@ -90,7 +90,7 @@ fn flags_it_does_not_have_and_devices_that_are_not_there() {
     }
 }
 
-/// Whether MLX computes on the processor when nobody says.
+/// Whether MLX computes on the CPU by default.
 fn zonda_has_no_gpu(sandbox: &Sandbox) -> bool {
     let args =
         ["bench", "-m", "folder", "--backend", "mlx", "--pp", "2", "--runs", "1", "--out", "g", "--json"];

@@ -6,7 +6,7 @@ use common::{Sandbox, Served};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
-/// Takes one HTTP request and gives its head and body.
+/// Receives one HTTP request and returns its head and body.
 fn take(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let (mut text, mut byte) = (Vec::new(), [0]);
     while !text.ends_with(b"\r\n\r\n") {
@@ -31,7 +31,7 @@ fn take(stream: &mut TcpStream) -> (String, Vec<u8>) {
 }
 
 #[test]
-fn a_generation_is_a_span() {
+fn a_generation_is_exported_as_a_span() {
     let collector = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", collector.local_addr().unwrap());
     let collected = std::thread::spawn(move || take(&mut collector.accept().unwrap().0));

@@ -15,10 +15,10 @@ use zonda_kernels::dequantize::dequantize;
 /// Writes `input` to `out` in the float type `dtype`: a GGUF file if `out` ends in `.gguf`, else a Hugging Face
 /// folder. Returns the bytes of the file, or of the folder's weights.
 ///
-/// Values are what the input's types stand for, rounded once to `dtype`; norms (and routers) stay f32 in GGUF.
+/// Values are dequantised and rounded once to `dtype`; norms (and routers) stay f32 in GGUF.
 ///
 /// # Errors
-/// An input that is incomplete or has what the other format can't say, and what the file system says.
+/// If the input is incomplete or has properties that the other format can't express, or if the file system fails.
 pub fn convert(input: &Model, out: &Path, dtype: DType, progress: Progress<'_>) -> Result<u64, ConvertError> {
     if dtype.is_quantized() {
         return Err(ConvertError::Invalid {
@@ -64,7 +64,7 @@ fn convert_to_gguf(
     to_gguf(out, &input.spec, &metadata, mix, &Stored(input), None, progress)
 }
 
-/// What a GGUF file of the model says besides its tensors: hyperparameters, tokenizer, and what else its input says.
+/// The metadata of a GGUF file of the model: hyperparameters, tokenizer, and other metadata of the input.
 pub(crate) fn gguf_metadata(input: &Model, mix: Mix) -> Result<Metadata, ConvertError> {
     let mut metadata = gguf_keys::metadata(&input.spec, mix.file_type());
     match input.folder() {
@@ -75,14 +75,14 @@ pub(crate) fn gguf_metadata(input: &Model, mix: Mix) -> Result<Metadata, Convert
             metadata.0.entry("general.name".to_owned()).or_insert(Value::String(name));
         }
         None => {
-            // What the file says besides hyperparameters: name, licence, tokenizer.
+            // Metadata other than hyperparameters: name, licence, tokenizer.
             let kept = |key: &str| {
                 key.starts_with("tokenizer.") || key.starts_with("general.") && !metadata.0.contains_key(key)
             };
             let pairs = input.metadata.0.iter().filter(|(key, _)| kept(key));
             let kept: Vec<_> = pairs.map(|(key, value)| (key.clone(), value.clone())).collect();
             metadata.0.extend(kept);
-            // The writer aligns by the format's default.
+            // The writer uses the format's default alignment.
             metadata.0.remove("general.alignment");
         }
     }
@@ -93,7 +93,7 @@ pub(crate) fn gguf_metadata(input: &Model, mix: Mix) -> Result<Metadata, Convert
 pub(crate) struct Stored<'a>(pub &'a Model);
 
 impl Stored<'_> {
-    /// Where row `r` of Hugging Face's order lies in the stored tensor.
+    /// The index in the stored tensor of row `r` in Hugging Face's order.
     fn stored_row(&self, role: TensorRole) -> impl Fn(usize) -> usize + Sync + use<> {
         let head_dim = self.0.spec.head_dim;
         let permuted = is_rotated(role) && self.0.spec.rope.pairing == RopePairing::Adjacent;

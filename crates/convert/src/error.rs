@@ -7,7 +7,7 @@ use zonda_engine::load::LoadError;
 /// Why a model could not be written. No part of a failed output is left.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-#[allow(missing_docs)] // the messages say what the fields are
+#[allow(missing_docs)] // the messages name the fields
 pub enum ConvertError {
     /// Writing failed: a full disk, a missing folder, no permission.
     #[error("writing {path}: {source}", path = path.display())]
@@ -59,7 +59,7 @@ pub enum ConvertError {
     )]
     FloatsOnly { found: String },
 
-    /// The input is quantised already; quantising again would lose more.
+    /// The input is already quantised; quantising it again would lose more precision.
     #[error("the model is quantised already ({found}); expected f32, f16 or bf16 weights")]
     Quantized { found: String },
 

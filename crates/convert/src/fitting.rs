@@ -1,4 +1,4 @@
-//! [`Fitting`]: streams tensors in fewer bits and measures the quantisation error.
+//! [`Fitting`]: quantises tensors as a stream and measures the quantisation error.
 
 use crate::error::ConvertError;
 use crate::output::{Planned, Sink};
@@ -12,7 +12,7 @@ use zonda_kernels::DType;
 pub struct QuantizeOptions<'a> {
     /// Allows quantised inputs. Tensors that already have their new type are copied.
     pub requantize: bool,
-    /// The importance of columns, and the name of the text it was measured on.
+    /// The importance of columns, and the name of the calibration text.
     pub importance: Option<(&'a Importance, String)>,
     /// Threads; `None`: one per CPU.
     pub threads: Option<usize>,
@@ -25,17 +25,17 @@ pub struct Fitted {
     pub name: String,
     /// Outermost dimension first.
     pub shape: Vec<usize>,
-    /// Its type in the input; `None` if it had none of ours.
+    /// Its type in the input; `None` if it is not one of our types.
     pub from: Option<DType>,
     /// Its type in the file.
     pub to: DType,
-    /// The type that the mix gives it, if its rows are not whole blocks of that type.
+    /// The type in the mix, if another type was used because its rows are not whole blocks of that type.
     pub wanted: Option<DType>,
     /// Its bytes in the file.
     pub bytes: u64,
     /// RMS of the errors relative to the RMS of the values.
     pub error: f64,
-    /// The same weighted by the columns' importance, if known.
+    /// The same, weighted by the columns' importance, if known.
     pub weighted_error: Option<f64>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Fitting<'a> {
 }
 
 impl Fitting<'_> {
-    /// Streams a tensor, made of the tensors of `roles` one after another, and records the result.
+    /// Streams a tensor, which consists of the tensors of `roles` in order, and records the result.
     #[allow(clippy::too_many_arguments)] // one call; a struct would only rename them
     pub(crate) fn stream(
         &mut self,

@@ -1,5 +1,5 @@
-//! From a [`ModelSpec`] to GGUF metadata, with the keys that llama.cpp's converter writes; and the names and order of
-//! a GGUF file's tensors.
+//! From a [`ModelSpec`] to GGUF metadata, with the keys that llama.cpp's converter writes; and the names and order of a GGUF
+//! file's tensors.
 
 use std::f64::consts::TAU;
 use zonda_engine::load::names::{self, TensorLocation};
@@ -78,7 +78,7 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
             put("rope.scaling.original_context_length", int(*original_context));
             put("rope.scaling.yarn_beta_fast", Value::F32(*beta_fast));
             put("rope.scaling.yarn_beta_slow", Value::F32(*beta_slow));
-            // The key holds the factor beyond YaRN's own for this scaling.
+            // The key holds the additional factor beyond YaRN's own for this scaling.
             let own = yarn_mscale(f64::from(*factor), 1.0) as f32;
             if (attention_factor / own - 1.0).abs() > 1e-6 {
                 put("rope.scaling.attn_factor", Value::F32(attention_factor / own));
@@ -122,7 +122,7 @@ pub(crate) fn wavelengths(spec: &ModelSpec) -> impl Iterator<Item = f64> {
     (0..spec.head_dim / 2).map(move |i| TAU * theta.powf(2.0 * i as f64 / width))
 }
 
-/// A GGUF tensor: of one role, or of all experts of a layer.
+/// A GGUF tensor: of one role, or fused from all experts of a layer.
 #[derive(Debug)]
 pub(crate) struct GgufTensor {
     pub name: String,

@@ -19,7 +19,7 @@ const BYTE: i32 = 6;
 
 /// GPT-2's expression, applied by a `ByteLevel` pre-tokenizer with `use_regex`.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-/// How published files write the English endings of the newer expressions, and how the presets do.
+/// The English contractions in the newer expressions, as published files and as the presets write them.
 const ENDINGS: (&str, &str) =
     ("(?i:'s|'t|'re|'ve|'m|'ll|'d)", "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]");
 
@@ -61,7 +61,7 @@ pub(crate) fn metadata(folder: &Path, vocab_size: usize) -> Result<Metadata, Con
             put(&format!("ggml.{key}_token_id"), Value::U32(id));
         }
     }
-    // GGUF has one end of a text and one of a turn; a folder lists all ids that end a generation.
+    // GGUF has one id for the end of a text and one for the end of a turn; a folder lists all ids that end a generation.
     let ends = end_ids(folder)?;
     let turn_end = ends.into_iter().find(|&id| Some(id) != tokenizer.eos() && (id as usize) < vocab_size);
     if let Some(id) = turn_end {
@@ -73,7 +73,7 @@ pub(crate) fn metadata(folder: &Path, vocab_size: usize) -> Result<Metadata, Con
     Ok(metadata)
 }
 
-/// The chat template's source: a file of its own, or in `tokenizer_config.json` alone or as one of several named.
+/// The chat template's source: a separate file, or in `tokenizer_config.json`, alone or as one of several named templates.
 fn chat_template(folder: &Path) -> Result<Option<String>, ConvertError> {
     let path = folder.join("chat_template.jinja");
     if path.is_file() {
@@ -95,7 +95,7 @@ fn special_token(folder: &Path, name: &str) -> Result<Option<String>, ConvertErr
         let path = folder.join(file);
         if path.is_file() {
             let json = read_json(&path)?;
-            // A token is its text, or an object that holds it.
+            // A token is its text, or an object that contains it.
             if let Some(text) = json[name].as_str().or(json[name]["content"].as_str()) {
                 return Ok(Some(text.to_owned()));
             }
@@ -121,7 +121,7 @@ fn read_json(path: &Path) -> Result<Json, ConvertError> {
         .map_err(|e| ConvertError::tokenizer(path.display().to_string(), "a JSON document", e.to_string()))
 }
 
-/// A tokenizer in GGUF's form.
+/// A tokenizer as GGUF stores it.
 struct Vocabulary {
     tokens: Vec<String>,
     kinds: Vec<i32>,
@@ -169,7 +169,7 @@ impl Vocabulary {
 
     fn from_json(json: &Json, size: usize) -> Result<Vocabulary, ConvertError> {
         let model = &json["model"];
-        // Files of some years leave the type out.
+        // Older files omit the type.
         if !matches!(model["type"].as_str(), Some("BPE") | None) {
             return Err(wrong("model.type", "BPE", &model["type"]));
         }
@@ -245,15 +245,15 @@ impl Slots {
         Ok(())
     }
 
-    /// Texts and types. Rows that no text has are what is left of a vocabulary rounded up.
+    /// Texts and types. Rows without a text are padding of a vocabulary that was rounded up.
     fn finish(self) -> (Vec<String>, Vec<i32>) {
         let named = |(id, token): (usize, Option<String>)| token.unwrap_or_else(|| format!("[PAD{id}]"));
         (self.tokens.into_iter().enumerate().map(named).collect(), self.kinds)
     }
 }
 
-/// SentencePiece scores that merge in the order of the listed merges: a token made by an earlier merge has a
-/// better score. Tokens that no merge makes come last; their scores are never compared.
+/// SentencePiece scores that reproduce the order of the listed merges: the result of an earlier merge has a better score.
+/// Tokens that are not the result of a merge come last; their scores are never compared.
 fn scores(tokens: &[String], kinds: &[i32], merges: &[(String, String)]) -> Vec<f32> {
     let mut rank: HashMap<String, usize> = HashMap::with_capacity(merges.len());
     for (a, b) in merges {
@@ -271,7 +271,7 @@ fn wrong(what: &str, expected: &str, found: &Json) -> ConvertError {
     ConvertError::tokenizer(what, expected, found.to_string().chars().take(60).collect::<String>())
 }
 
-/// The first component of a type in a (possibly nested) one.
+/// The first component of this type in a (possibly nested) component.
 fn find<'a>(component: &'a Json, name: &str) -> Option<&'a Json> {
     if component["type"] == name {
         return Some(component);

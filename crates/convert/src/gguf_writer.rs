@@ -12,10 +12,10 @@ const ALIGNMENT: u64 = 32;
 /// Maximum length of a tensor name in ggml, in bytes.
 const MAX_NAME: usize = 63;
 
-/// Writes a file of `metadata` and `tensors`; `fill(i, sink)` gives the bytes of tensor `i`, in order. Returns the
-/// file's size in bytes.
+/// Writes a file of `metadata` and `tensors`; `fill(i, sink)` writes the bytes of tensor `i` and is called in order. Returns
+/// the file's size in bytes.
 ///
-/// The file gets its name `path` when it is complete.
+/// The file appears at `path` once it is complete.
 ///
 /// # Errors
 /// If the file system or `fill` fails, or the format can't hold the tensors or metadata.
@@ -94,7 +94,7 @@ fn string(out: &mut Vec<u8>, s: &str) {
     out.extend(s.as_bytes());
 }
 
-/// The number GGUF gives a value's type.
+/// GGUF's number of a value's type.
 fn type_id(value: &Value) -> u32 {
     match value {
         Value::U8(_) => 0,
@@ -144,7 +144,7 @@ fn put_value(out: &mut Vec<u8>, key: &str, value: &Value) -> Result<(), ConvertE
             out.extend(v.iter().flat_map(|x| x.to_le_bytes()));
         }
         Value::Array(v) => {
-            // An empty array keeps no element type; any will do.
+            // An empty array has no element type; any will do.
             let element = v.first().map_or(4, type_id);
             if v.iter().any(|e| type_id(e) != element) {
                 return Err(ConvertError::Invalid {

@@ -1,4 +1,4 @@
-//! From a [`ModelSpec`] to a Hugging Face `config.json`, in the spelling that every reader knows (`rope_theta`,
+//! From a [`ModelSpec`] to a Hugging Face `config.json`, in the spelling that every reader supports (`rope_theta`,
 //! `rope_scaling`, `torch_dtype`).
 
 use crate::error::ConvertError;
@@ -62,7 +62,7 @@ pub(crate) fn config(
         "torch_dtype": torch_dtype,
         "use_cache": true,
     });
-    let object = config.as_object_mut().expect("made as one above");
+    let object = config.as_object_mut().expect("created as an object above");
     if let Some(bos) = bos {
         object.insert("bos_token_id".into(), bos.into());
     }
@@ -165,10 +165,10 @@ fn rope_scaling(spec: &ModelSpec) -> Result<Json, ConvertError> {
     })
 }
 
-/// The parameters that give these frequency factors, if there are any.
+/// The parameters that produce these frequency factors, if any do.
 ///
-/// Llama 3's factors are 1 up to a wavelength, one number beyond another, and between them `1/factor` is linear in
-/// `1/wavelength`. The line gives two ratios of its three parameters, so `low_freq_factor` is taken as 1.
+/// Llama 3's factors are 1 up to one wavelength and constant beyond another; between them `1/factor` is linear in
+/// `1/wavelength`. The line determines only two ratios of its three parameters, so `low_freq_factor` is set to 1.
 fn scaling_of_factors(spec: &ModelSpec, factors: &[f32]) -> Result<Json, ConvertError> {
     let last = factors.last().copied().unwrap_or(1.0);
     if factors.iter().all(|f| *f == last) {
@@ -200,7 +200,7 @@ fn scaling_of_factors(spec: &ModelSpec, factors: &[f32]) -> Result<Json, Convert
         }
         _ => None,
     };
-    // All published models have 4 as their high factor: it decides where few points leave a choice.
+    // All published models have a high factor of 4, so it is preferred if few points leave a choice.
     let found = published.into_iter().chain(fitted).find(|&(high, original)| fits(high, original));
     match found {
         Some((high, original)) => Ok(json!({

@@ -16,7 +16,7 @@ const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 
-/// Writes the files; returns the id of the token in front of each text, if there is one, and the ids of end tokens.
+/// Writes the files; returns the id of the token before each text, if there is one, and the ids of end tokens.
 ///
 /// # Errors
 /// If there is no tokenizer, a `tokenizer.json` can't express it, or the files can't be written.
@@ -107,7 +107,7 @@ impl<'a> Source<'a> {
         Ok(Source { is_sentence_piece, pre, tokens, kinds })
     }
 
-    /// A special token's id; GGUF files may say "none" with a number beyond the vocabulary.
+    /// A special token's id; GGUF files may use a number beyond the vocabulary for "none".
     fn id(&self, metadata: &Metadata, key: &str) -> Result<Option<TokenId>, ConvertError> {
         let Some(id) = metadata.u64(&format!("tokenizer.ggml.{key}")) else { return Ok(None) };
         match id {
@@ -216,7 +216,7 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// The words are cut by the named expressions, then written in the alphabet of bytes.
+    /// Splits words by the named expressions, then maps them to the byte alphabet.
     fn byte_level_steps(&self) -> Result<Json, ConvertError> {
         let splits = self.preset()?.stages.iter().map(|pattern| {
             json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false })
@@ -224,7 +224,7 @@ impl<'a> Source<'a> {
         Ok(json!({ "type": "Sequence", "pretokenizers": splits.chain([byte_level()]).collect::<Vec<_>>() }))
     }
 
-    /// Puts the beginning (and end) of a text where the model wants them.
+    /// Adds the tokens for the beginning (and end) of a text that the model expects.
     fn post_processor(&self, bos: Option<TokenId>, eos: Option<TokenId>) -> Json {
         let token = |id: &TokenId, part: u32| json!({ "SpecialToken": { "id": self.tokens[*id as usize], "type_id": part } });
         let sequence = |name: &str, part: u32| {
@@ -255,8 +255,8 @@ fn byte_level() -> Json {
     json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false })
 }
 
-/// Normaliser, pre-tokenizer and decoder of SentencePiece's BPE: spaces become `▁`, one is put in front, and
-/// decoding takes both back.
+/// Normaliser, pre-tokenizer and decoder of SentencePiece's BPE: spaces become `▁`, one is prepended, and decoding
+/// reverses both.
 fn sentence_piece_steps(space_prefix: bool) -> (Json, Json, Json) {
     let escape = json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" });
     let prepend = json!({ "type": "Prepend", "prepend": "▁" });
@@ -276,8 +276,8 @@ fn sentence_piece_steps(space_prefix: bool) -> (Json, Json, Json) {
     )
 }
 
-/// The merges that SentencePiece's scores stand for: every way to make a token of two others, in the order of the
-/// made token's score. (SentencePiece merges the pair whose token scores best; a `tokenizer.json` lists pairs.)
+/// The merges equivalent to SentencePiece's scores: every way to make a token from two others, ordered by the score of the
+/// result. (SentencePiece merges the pair whose result scores best; a `tokenizer.json` lists pairs.)
 fn sentence_piece_merges(tokens: &[String], scores: &[f32]) -> Vec<Json> {
     let ids: HashMap<&str, usize> = tokens.iter().enumerate().map(|(id, t)| (t.as_str(), id)).collect();
     let mut merges: Vec<(usize, usize, usize)> = Vec::new();

@@ -4,7 +4,7 @@
 //! All of them describe the output first (a [`ModelSpec`](zonda_engine::load::ModelSpec), its tensors' names, types and shapes) and
 //! then stream tensor after tensor through [`gguf_writer`] or [`safetensors_writer`], a few megabytes at a time, so
 //! that memory does not grow with the model. An output gets its final name when it is complete ([`output`]); after an error
-//! nothing of it is left.
+//! it is deleted.
 
 pub mod convert;
 mod error;

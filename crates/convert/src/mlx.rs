@@ -1,5 +1,5 @@
 //! Writes a folder as `mlx-lm` does and `mlx-community` publishes: SafeTensors with matrices in MLX's affine quantisation,
-//! experts stacked, and a `config.json` that says so.
+//! experts stacked, and a `config.json` that describes it.
 //!
 //! A group's scale and bias follow MLX's `quantize`: the extreme value farther from zero is represented exactly, and so is
 //! zero.
@@ -78,7 +78,7 @@ pub fn convert_to_mlx(
     let parts: Vec<(usize, usize)> =
         matrices.iter().enumerate().flat_map(|(i, m)| (0..m.parts()).map(move |part| (i, part))).collect();
     let weights = crate::convert::Stored(input);
-    // computed with a matrix's codes, written after them
+    // Computed together with a matrix's codes, but written after them.
     let mut rest = [Vec::new(), Vec::new()];
     let mut fill = |i: usize, sink: &mut Sink<'_>| match (&matrices[parts[i].0], parts[i].1) {
         (matrix, 0) if matrix.quantized => {
@@ -112,11 +112,11 @@ fn check(affine: Affine) -> Result<(), ConvertError> {
     }
 }
 
-/// The input folder's `config.json`, with the spec's hyperparameters in the spelling that every reader knows.
+/// The input folder's `config.json`, with the spec's hyperparameters in the spelling that every reader supports.
 fn own_config(input: &Model, from: &Path, dtype: DType) -> Result<Json, ConvertError> {
     let path = from.join("config.json");
     let text = fs::read(&path).map_err(ConvertError::read(&path))?;
-    // it was parsed when the model was opened
+    // It was parsed when the model was opened.
     let mut config: Map<String, Json> = serde_json::from_slice(&text).unwrap_or_default();
     if let Json::Object(spec) = hf_config::config(&input.spec, dtype, None, &[])? {
         config.extend(spec);
@@ -139,7 +139,7 @@ fn copy_beside_weights(from: &Path, to: &Path) -> Result<(), ConvertError> {
 
 /// A tensor of the folder: a matrix, all experts' matrices, or a vector.
 struct Matrix {
-    /// Without `.weight` for a quantised one.
+    /// The name, without `.weight` for a quantised matrix.
     name: String,
     /// The roles of all experts, or the single one.
     roles: Vec<TensorRole>,
@@ -156,7 +156,7 @@ fn matrices(spec: &ModelSpec, affine: Affine) -> Vec<Matrix> {
         let quantized = is_quantized(role, &shape, affine);
         let (name, roles) = match expert_role(role) {
             None => (names::hugging_face(role, spec.architecture), vec![role]),
-            // one tensor for all, in the first one's place
+            // One tensor for all experts, in place of the first expert's.
             Some((layer, of, 0)) => {
                 let mut places = names::folder(role, spec.architecture).into_iter();
                 let stacked = places.find_map(|place| match place {
@@ -177,7 +177,7 @@ fn matrices(spec: &ModelSpec, affine: Affine) -> Vec<Matrix> {
 /// One of an expert's matrices, by the expert's number.
 type OfExpert = fn(usize) -> LayerTensor;
 
-/// For an expert's matrix: its layer, which one of any expert it is, and its expert.
+/// For an expert's matrix: its layer, its kind, and its expert.
 fn expert_role(role: TensorRole) -> Option<(usize, OfExpert, usize)> {
     let TensorRole::Layer(layer, tensor) = role else { return None };
     match tensor {
@@ -188,14 +188,14 @@ fn expert_role(role: TensorRole) -> Option<(usize, OfExpert, usize)> {
     }
 }
 
-/// Matrices with rows of whole groups, but for the router, whose few values decide too much.
+/// Matrices with rows of whole groups, except for the router, which is too sensitive.
 fn is_quantized(role: TensorRole, shape: &[usize], affine: Affine) -> bool {
     let router = matches!(role, TensorRole::Layer(_, LayerTensor::Router));
     shape.len() == 2 && !router && shape[1].is_multiple_of(affine.group_size)
 }
 
 impl Matrix {
-    /// Tensors it takes.
+    /// The number of tensors it takes.
     fn parts(&self) -> usize {
         if self.quantized { 3 } else { 1 }
     }
@@ -267,7 +267,7 @@ struct Groups {
 }
 
 impl Groups {
-    /// Adds one group. Codes are those for the scale and bias as `dtype` rounds them.
+    /// Adds one group. Codes are computed from the scale and bias as rounded to `dtype`.
     fn quantize(&mut self, values: &[f32], bits: usize, dtype: DType) {
         let most = ((1u32 << bits) - 1) as f32;
         let (scale, bias) = scale_and_bias(values, most);
@@ -283,7 +283,7 @@ impl Groups {
             true => 0,
             false => ((value - bias) / scale).round_ties_even().clamp(0.0, most) as u8,
         };
-        // a stream of bits, low ones first
+        // A bit stream, low bits first.
         let (mut open, mut filled) = (0u32, 0);
         for &value in values {
             open |= u32::from(code(value)) << filled;
@@ -297,8 +297,8 @@ impl Groups {
     }
 }
 
-/// `value ≈ scale · code + bias`, with codes up to `most`. The bias is the extreme value that is farther from zero, and the
-/// scale leads from there to the other one in steps that meet zero.
+/// `value ≈ scale · code + bias`, with codes up to `most`. The bias is the extreme value farther from zero, and the steps
+/// of the scale from there to the other extreme include zero.
 fn scale_and_bias(values: &[f32], most: f32) -> (f32, f32) {
     let low = values.iter().copied().fold(f32::INFINITY, f32::min);
     let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -315,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn extremes_and_zero_are_met_and_the_rest_within_half_a_step() {
+    fn extremes_and_zero_are_exact_and_the_rest_within_half_a_step() {
         let values: Vec<f32> = (0..64).map(|i| ((i * 37 % 64) as f32 - 20.0) / 7.0).collect();
         for bits in [2usize, 3, 4, 5, 6, 8] {
             let most = ((1u32 << bits) - 1) as f32;
@@ -330,7 +330,7 @@ mod tests {
                 let two = u16::from_le_bytes([made.codes[at / 8], *made.codes.get(at / 8 + 1).unwrap_or(&0)]);
                 let code = f32::from(two >> (at % 8) & ((1 << bits) - 1));
                 let error = (scale * code + bias - value).abs();
-                // the last step is wider, where zero had to be met
+                // The last step is wider if the scale was adjusted to include zero.
                 assert!(error <= scale.abs(), "{bits} bits: {value} is {error} off, a step is {scale}");
             }
         }

@@ -1,5 +1,4 @@
-//! Shared by the writers: outputs that appear complete or not at all, the tensors planned for them, and the sink for their
-//! bytes.
+//! Shared by the writers: outputs that appear complete or not at all, their planned tensors, and the sink for their bytes.
 
 use crate::error::ConvertError;
 use std::fs::{self, File};
@@ -7,13 +6,13 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use zonda_kernels::DType;
 
-/// Called with `(bytes done, bytes in all)` of tensor data, a few times a second on a fast disk.
+/// Called with `(bytes done, total bytes)` of tensor data, a few times a second on a fast disk.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// The contents of a tensor to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
-    /// Values of a type.
+    /// Values of this type.
     Values(DType),
     /// 32-bit words: MLX's codes. SafeTensors only.
     Words,
@@ -45,7 +44,7 @@ impl Planned {
         let cols = self.shape.last().copied().unwrap_or(1);
         let dtype = match self.holds {
             Holds::Values(dtype) => dtype,
-            Holds::Words => DType::F32, // of the same size
+            Holds::Words => DType::F32, // the same size
         };
         let rows = self.shape.iter().rev().skip(1).try_fold(1usize, |n, &d| n.checked_mul(d));
         rows.and_then(|rows| dtype.bytes_for(cols)?.checked_mul(rows)).map(|n| n as u64).ok_or_else(|| {
@@ -112,7 +111,7 @@ impl Pending {
         let parent = temporary.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(ConvertError::write(parent))?;
         let pending = Pending { temporary, target: target.to_owned(), committed: false };
-        pending.clear(); // what a killed process of the same number left
+        pending.clear(); // removes leftovers of a killed process with the same id
         Ok(pending)
     }
 
@@ -136,7 +135,7 @@ impl Pending {
     }
 
     fn clear(&self) {
-        // Nothing to be done about a failure: the error that led here is the one to report.
+        // A failure is ignored: the error that led here is the one to report.
         let _ = if self.temporary.is_dir() {
             fs::remove_dir_all(&self.temporary)
         } else {
@@ -158,7 +157,7 @@ pub struct Sink<'a> {
     file: BufWriter<File>,
     path: PathBuf,
     position: u64,
-    /// Told of every stretch of tensor data, in bytes.
+    /// Called with the size of every piece of tensor data, in bytes.
     wrote: &'a mut dyn FnMut(u64),
 }
 

@@ -10,7 +10,7 @@ use zonda_engine::load::{Format, Metadata, Model, Value};
 use zonda_engine::quant::{Importance, Mix};
 use zonda_kernels::DType;
 
-/// What [`quantize()`] wrote.
+/// The result of [`quantize()`].
 #[derive(Debug)]
 pub struct Quantized {
     /// The file's size.
@@ -24,8 +24,8 @@ pub struct Quantized {
 /// Writes `input` to the GGUF file `out` with the types of `mix`. One or two tensors are in memory at a time, large ones in part.
 ///
 /// # Errors
-/// If the mix is not quantised; if the input is quantised already and that is not allowed, is incomplete, or can't be expressed
-/// in GGUF; if reading or writing fails.
+/// If the mix is not quantised; if the input is already quantised and that is not allowed, is incomplete, or can't be expressed
+/// in GGUF; or if reading or writing fails.
 pub fn quantize(
     input: &Model,
     out: &Path,

@@ -8,16 +8,16 @@ use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::quantize::{quantize, quantize_weighted};
 
-/// Appends the bytes of row `r` of a matrix as they are stored, in Hugging Face's order of rows.
+/// Appends the stored bytes of row `r` of a matrix, in Hugging Face's order of rows.
 pub(crate) type RawRow<'a> = Box<dyn Fn(usize, &mut Vec<u8>) + Sync + 'a>;
 
 /// Values per thread and chunk: enough to outweigh starting the thread, few enough to limit memory.
 const CHUNK: usize = 1 << 20;
 
-/// Gives row `r` of a matrix as `f32`.
+/// Writes row `r` of a matrix as `f32`.
 pub(crate) type RowSource<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
-/// Streams a tensor of type `dtype` with the rows of `source`, in order.
+/// Streams the rows of `source` in order as a tensor of type `dtype`.
 pub(crate) fn stream(
     tensor: &Planned,
     dtype: DType,
@@ -41,7 +41,7 @@ pub(crate) fn stream(
 /// Values per thread and chunk for quantisation, which takes far longer than starting the thread.
 const QUANTIZED_CHUNK: usize = 1 << 17;
 
-/// Appends the bytes of row `r` of a matrix as they are stored.
+/// Appends the stored bytes of row `r` of a matrix.
 pub(crate) type RawSource<'a> = &'a (dyn Fn(usize, &mut Vec<u8>) + Sync);
 
 /// A matrix to be quantised.
@@ -175,7 +175,7 @@ mod tests {
     fn many_chunks_are_written_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows");
-        // Rows of 1024: five chunks and a bit.
+        // Rows of 1024: between five and six chunks.
         let rows = 5 * (CHUNK / 1024) + 3;
         let tensor = Planned { name: "t".to_owned(), holds: DType::F32.into(), shape: vec![rows, 1024] };
         let mut written = 0;

@@ -15,10 +15,10 @@ use zonda_kernels::DType;
 /// Maximum size of a shard in bytes (except for a single larger tensor).
 pub const SHARD_BYTES: u64 = 5_000_000_000;
 
-/// Writes `model.safetensors`, or its shards and their index, into `folder`; `fill(i, sink)` gives the bytes of
-/// tensor `i`, in order. Returns the bytes written.
+/// Writes `model.safetensors`, or its shards and their index, into `folder`; `fill(i, sink)` writes the bytes of tensor `i`
+/// and is called in order. Returns the bytes written.
 ///
-/// All tensors should be of one type: a value's alignment in the file is that of the sizes before it.
+/// All tensors should have one type, because the alignment of a tensor depends on the sizes of those before it.
 ///
 /// # Errors
 /// If the file system or `fill` fails, or SafeTensors does not have a type.
@@ -60,7 +60,7 @@ pub fn write_safetensors(
     Ok(bytes)
 }
 
-/// Which tensors go into which file, in order.
+/// The tensors of each file, in order.
 fn shards(tensors: &[Planned], limit: u64) -> Result<Vec<Range<usize>>, ConvertError> {
     let mut shards = Vec::new();
     let (mut start, mut bytes) = (0, 0);

@@ -12,7 +12,7 @@ use zonda_engine::load::{LayerTensor, Metadata, ModelSpec, TensorRole, names};
 use zonda_engine::quant::Mix;
 use zonda_kernels::DType;
 
-/// Gives row `r` of a matrix as `f32`, in Hugging Face's order of rows.
+/// Writes row `r` of a matrix as `f32`, in Hugging Face's order of rows.
 pub(crate) type Rows<'a> = Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>;
 
 /// A source of weights: another file, or a random generator.
@@ -20,7 +20,7 @@ pub(crate) trait Weights {
     /// The rows of a role's tensor. A vector is a single row.
     fn rows(&self, role: TensorRole) -> Result<Rows<'_>, ConvertError>;
 
-    /// A role's tensor as stored; `None` if it is not stored in one of our types.
+    /// A role's tensor as stored; `None` if its type is not one of ours.
     fn raw(&self, _role: TensorRole) -> Result<Option<(DType, RawRow<'_>)>, ConvertError> {
         Ok(None)
     }
@@ -69,7 +69,7 @@ pub(crate) fn to_gguf(
         let parts = roles.iter().map(|&role| weights.rows(role)).collect::<Result<Vec<_>, _>>()?;
         let rows_of_one = matrix_rows(&spec.shape(entry.role));
         let permuted = gguf_keys::permutes(spec) && is_rotated(entry.role);
-        // For a row of the file: its part, and the row there.
+        // For a row of the file: its part, and its row in that part.
         let place = |row: usize| {
             let (part, row) = (row / rows_of_one, row % rows_of_one);
             (part, if permuted { halves_row(row, spec.head_dim) } else { row })
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permutations_are_each_others_inverse() {
+    fn the_permutations_are_inverses() {
         let permuted: Vec<usize> = (0..8).map(|row| halves_row(row, 8)).collect();
         assert_eq!(permuted, [0, 4, 1, 5, 2, 6, 3, 7]);
         for row in 0..64 {

@@ -1,4 +1,4 @@
-//! Conversion there and back: the same tensors bit for bit, the same hyperparameters, the same tokens.
+//! Round trips through both formats keep the tensors bit for bit, the hyperparameters and the tokens.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ fn gguf_to_folder_to_gguf_is_the_same_file() {
         let [one, two] = [&first, &second].map(|p| GgufFile::open(p).unwrap().metadata);
         let differing: Vec<_> =
             one.0.iter().filter(|(k, v)| two.get(k) != Some(*v)).map(|(k, _)| k).collect();
-        // A folder has no place for the name but its own.
+        // A folder stores no name other than its own.
         assert_eq!(differing, ["general.name"], "{}", arch.name);
         assert_same_weights(&Model::open(&first).unwrap(), &Model::open(&second).unwrap());
         let (one, two) = (Model::open(&first).unwrap().spec, Model::open(&second).unwrap().spec);
@@ -86,7 +86,7 @@ fn folder_to_gguf_to_folder_keeps_weights_and_spec() {
         if let (RopeScaling::Llama3 { .. }, RopeScaling::Llama3 { .. }) =
             (&expected.rope.scaling, &back.spec.rope.scaling)
         {
-            // The parameters may be others that give the same factors; those are compared below.
+            // Other parameters may give the same factors; the factors are compared below.
             expected.rope.scaling = back.spec.rope.scaling.clone();
         }
         assert_eq!(back.spec, expected, "{name}");
@@ -104,7 +104,7 @@ fn folder_to_gguf_to_folder_keeps_weights_and_spec() {
 }
 
 #[test]
-fn quantised_input_gives_what_its_types_stand_for() {
+fn quantised_input_is_dequantised() {
     let dir = tempfile::tempdir().unwrap();
     let (file, folder) = (dir.path().join("q.gguf"), dir.path().join("f"));
     let arch = SynthSpec::find("tiny-qwen3").unwrap();
@@ -136,7 +136,7 @@ fn shards_are_read_and_the_progress_ends_at_its_total() {
     assert!(last.0 == last.1 && calls > 10);
 }
 
-/// A vocabulary with all that SentencePiece has: scores, bytes, control tokens, spaces as `▁`.
+/// A vocabulary with all of SentencePiece's features: scores, bytes, control tokens, spaces as `▁`.
 fn sentence_piece() -> (Vec<String>, Vec<i32>, Vec<f32>) {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).into();
     let mut kinds = vec![2, 3, 3];
@@ -152,7 +152,7 @@ fn sentence_piece() -> (Vec<String>, Vec<i32>, Vec<f32>) {
 }
 
 #[test]
-fn a_sentence_piece_tokenizer_goes_there_and_back() {
+fn a_sentence_piece_tokenizer_round_trips() {
     use zonda_engine::load::Value;
     let dir = tempfile::tempdir().unwrap();
     let (file, folder, second) = (dir.path().join("m.gguf"), dir.path().join("f"), dir.path().join("2.gguf"));
@@ -163,7 +163,7 @@ fn a_sentence_piece_tokenizer_goes_there_and_back() {
         spec
     };
     synth(&spec, Mix::Plain(DType::F32), &file, 0, &mut |_, _| {}).unwrap();
-    // The same weights under another tokenizer, by way of our own writer.
+    // The same weights with another tokenizer, written by our own writer.
     let mut model = Model::open(&file).unwrap();
     let mut metadata = model.metadata.clone();
     metadata.0.retain(|key, _| !key.starts_with("tokenizer."));
@@ -206,7 +206,7 @@ fn a_sentence_piece_tokenizer_goes_there_and_back() {
 }
 
 #[test]
-fn refusals_say_why_and_leave_nothing() {
+fn refusals_give_the_reason_and_leave_no_files() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("m.gguf");
     let arch = SynthSpec::find("tiny-llama").unwrap();
@@ -215,21 +215,21 @@ fn refusals_say_why_and_leave_nothing() {
     let error = convert_to(&file, &dir.path().join("f"), DType::Q4_0).unwrap_err().to_string();
     assert_eq!(error, "the type to convert to is q4_0; expected f32, f16 or bf16");
 
-    // Frequency factors that Llama 3's formula can't give.
+    // Frequency factors that Llama 3's formula can't produce.
     let mut model = Model::open(&file).unwrap();
     let RopeScaling::Factors(factors) = &mut model.spec.rope.scaling else { panic!("expected factors") };
     factors[3] = 77.0;
     let error = convert(&model, &dir.path().join("f"), DType::F32, &mut |_, _| {}).unwrap_err();
     assert!(error.to_string().starts_with("rope_freqs.weight is 32 factors from 1 to 8"), "{error}");
 
-    // A tokenizer that is cut off.
+    // A truncated tokenizer.
     let folder = dir.path().join("g");
     convert_to(&file, &folder, DType::F32).unwrap();
     let path = folder.join("tokenizer.json");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, &text[..text.len() / 2]).unwrap();
     assert!(convert_to(&folder, &dir.path().join("h.gguf"), DType::F32).is_err());
-    // One that cuts words in a way GGUF has no name for.
+    // A pre-tokenizer for which GGUF has no name.
     fs::write(&path, text.replace(r"?\\p{L}+", r"?\\p{L}{1,7}")).unwrap();
     let error = convert_to(&folder, &dir.path().join("h.gguf"), DType::F32).unwrap_err().to_string();
     assert!(error.contains("one that GGUF has a name for") && error.contains("{1,7}"), "{error}");
@@ -240,7 +240,7 @@ fn refusals_say_why_and_leave_nothing() {
 }
 
 #[test]
-fn smollm2_as_a_folder_tokenises_as_llama_cpp_does() {
+fn smollm2_as_a_folder_tokenises_as_in_llama_cpp() {
     let Some(path) = models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("smollm2");
@@ -291,7 +291,7 @@ fn a_sentence_piece_file_becomes_gguf_metadata() {
         (gguf.bos(), gguf.eos(), gguf.adds_bos()),
         (original.bos(), original.eos(), original.adds_bos())
     );
-    // And back: the scores as merges of a tokenizer.json.
+    // And back: the scores become merges of a `tokenizer.json`.
     convert_to(&file, &dir.path().join("back"), DType::BF16).unwrap();
     let hf = tokenizers::Tokenizer::from_file(dir.path().join("back/tokenizer.json")).unwrap();
 

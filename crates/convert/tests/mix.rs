@@ -1,4 +1,4 @@
-//! Which types the mixes give the tensors of real shapes.
+//! The types that the mixes give the tensors of real shapes.
 
 use zonda_convert::SynthSpec;
 use zonda_engine::load::{LayerTensor, ModelSpec, TensorRole};
@@ -14,7 +14,7 @@ fn better_layers(mix: Mix, spec: &ModelSpec, tensor: LayerTensor, cols: usize) -
 #[test]
 fn q4_k_m_keeps_more_bits_where_llama_cpp_does() {
     let spec = SynthSpec::find("mistral-7b").unwrap().spec;
-    // As a Mistral 7B in Q4_K_M from llama.cpp has them.
+    // As in a Mistral 7B in Q4_K_M from llama.cpp.
     let expected = [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31];
     assert_eq!(better_layers(Mix::Q4KM, &spec, LayerTensor::V, 4096), expected);
     assert_eq!(better_layers(Mix::Q4KM, &spec, LayerTensor::FfnDown, 14_336), expected);
@@ -26,7 +26,7 @@ fn q4_k_m_keeps_more_bits_where_llama_cpp_does() {
 }
 
 #[test]
-fn eight_experts_have_larger_keys_and_values() {
+fn models_with_eight_experts_get_more_bits_for_keys_and_values() {
     let spec = SynthSpec::find("mixtral-8x7b").unwrap().spec;
     let dtype = |mix: Mix, tensor| mix.dtype(&spec, TensorRole::Layer(4, tensor), 4096);
     assert_eq!(dtype(Mix::Q4KM, LayerTensor::V), DType::Q8_0);
@@ -39,7 +39,7 @@ fn eight_experts_have_larger_keys_and_values() {
 fn short_rows_fall_back_to_smaller_blocks() {
     let spec = SynthSpec::find("smollm2-135m").unwrap().spec;
     let dtype = |mix: Mix, role, cols| mix.dtype(&spec, role, cols);
-    // 576 is no multiple of 256.
+    // 576 is not a multiple of 256.
     assert_eq!(dtype(Mix::Plain(DType::Q4_1), TensorRole::TokenEmbedding, 576), DType::Q8_0);
     assert_eq!(dtype(Mix::Q4KM, TensorRole::Layer(8, LayerTensor::Q), 576), DType::Q5_0);
     assert_eq!(dtype(Mix::Q5KM, TensorRole::Layer(8, LayerTensor::Q), 576), DType::Q5_1);

@@ -18,8 +18,8 @@ fn tiny() -> impl Iterator<Item = SynthSpec> {
     synth_archs().into_iter().filter(|s| s.name.starts_with("tiny-"))
 }
 
-/// A tensor's rows in Hugging Face's order, worked out here by itself: pair `i` of a head is rows `2i, 2i + 1` where
-/// pairs are adjacent, and rows `i, i + half` where they are halves.
+/// A tensor's rows in Hugging Face's order, computed independently: pair `i` of a head is rows `2i, 2i + 1` for adjacent
+/// pairs, and rows `i, i + half` for pairs of halves.
 fn rows(model: &Model, role: TensorRole) -> Vec<f32> {
     let tensor = model.tensor(role).unwrap();
     let values = tensor.to_f32();
@@ -42,7 +42,7 @@ fn rows(model: &Model, role: TensorRole) -> Vec<f32> {
 }
 
 #[test]
-fn gguf_and_folder_of_one_seed_are_one_model() {
+fn gguf_and_folder_of_one_seed_are_the_same_model() {
     for arch in tiny() {
         let dir = tempfile::tempdir().unwrap();
         let (file, folder) = (dir.path().join("m.gguf"), dir.path().join("m"));
@@ -74,7 +74,7 @@ fn gguf_and_folder_of_one_seed_are_one_model() {
 }
 
 #[test]
-fn a_seed_gives_the_same_bytes_and_another_seed_others() {
+fn a_seed_reproduces_the_bytes_and_another_seed_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let paths = ["a", "b", "c"].map(|n| dir.path().join(format!("{n}.gguf")));
     for (path, seed) in paths.iter().zip([1, 1, 2]) {
@@ -101,7 +101,7 @@ fn every_type_is_written_and_read() {
         assert_eq!(model.tensor(TensorRole::TokenEmbedding).unwrap().dtype, mix.base(), "{mix}");
         assert_eq!(model.tensor(TensorRole::Output).unwrap().dtype, head(mix), "{mix}");
         assert_eq!(model.tensor(TensorRole::OutputNorm).unwrap().dtype, DType::F32);
-        // Values are around those of f32: the type's error on bell-shaped rows.
+        // Values are close to those in f32, within the type's error on bell-shaped rows.
         let role = TensorRole::TokenEmbedding;
         let values = model.tensor(role).unwrap().to_f32();
         let power = values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32;
@@ -110,7 +110,7 @@ fn every_type_is_written_and_read() {
 }
 
 #[test]
-fn tokenizers_of_both_formats_agree_and_lose_nothing() {
+fn tokenizers_of_both_formats_agree_and_are_lossless() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["tiny-llama", "tiny-qwen3"] {
         let (file, folder) = (dir.path().join(format!("{name}.gguf")), dir.path().join(name));
@@ -151,7 +151,7 @@ fn common_english_takes_few_tokens_in_a_real_vocabulary() {
 }
 
 #[test]
-fn refusals_name_the_reason_and_leave_nothing() {
+fn refusals_give_the_reason_and_leave_no_files() {
     let dir = tempfile::tempdir().unwrap();
     let spec = SynthSpec::find("tiny-llama").unwrap();
     let try_synth = |mix, out: &Path| synth(&spec, mix, out, 0, &mut |_, _| {});

@@ -1,4 +1,4 @@
-//! The GGUF and SafeTensors writers against the readers, and what they leave behind when something goes wrong.
+//! The GGUF and SafeTensors writers against the readers, and the files that are left after errors.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -60,7 +60,7 @@ fn entries(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn gguf_metadata_and_tensors_come_back() {
+fn gguf_metadata_and_tensors_round_trip() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("new/folder/x.gguf");
     let tensors = three_tensors();
@@ -82,7 +82,7 @@ fn gguf_metadata_and_tensors_come_back() {
 }
 
 #[test]
-fn a_failing_source_leaves_the_old_file_and_nothing_else() {
+fn a_failing_source_leaves_only_the_old_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.gguf");
     fs::write(&path, "old").unwrap();
@@ -109,7 +109,7 @@ fn a_source_of_the_wrong_length_is_an_error() {
 }
 
 #[test]
-fn what_gguf_cant_hold_is_refused_before_a_file_is_made() {
+fn content_that_gguf_cant_hold_is_refused_before_a_file_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.gguf");
     let write = |metadata: &Metadata, tensor: Planned| {
@@ -140,7 +140,7 @@ fn a_path_that_cant_be_written_is_named() {
 }
 
 #[test]
-fn safetensors_are_read_by_the_crate_whole_and_in_shards() {
+fn the_safetensors_crate_reads_single_files_and_shards() {
     let tensors = vec![
         planned("a", DType::BF16, &[4, 2]),
         planned("b", DType::BF16, &[3]),

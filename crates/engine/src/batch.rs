@@ -1,5 +1,5 @@
-//! What goes into one forward call: spans of tokens that extend slots, within a backend's [`Limits`]. The scheduler plans it,
-//! a backend computes it; [`forward`](crate::forward) re-exports all of it.
+//! The input of one forward call: spans of tokens that extend slots, within a backend's [`Limits`]. The scheduler plans it, a
+//! backend computes it; [`forward`](crate::forward) re-exports everything.
 
 use crate::TokenId;
 use std::ops::Range;
@@ -7,14 +7,14 @@ use std::ops::Range;
 /// The number of a sequence's slot in a backend, `0..limits().slots`.
 pub type Slot = usize;
 
-/// Which positions of a span want logits.
+/// The positions of a span whose logits are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
-    /// None: the middle of a chunked prefill.
+    /// None, in the middle of a chunked prefill.
     None,
-    /// The last one: the end of a prefill, or a decode step.
+    /// The last one, at the end of a prefill or in a decode step.
     Last,
-    /// Every one: speculative verification, perplexity.
+    /// All, for speculative verification and perplexity.
     All,
 }
 
@@ -27,12 +27,12 @@ pub struct Span<'a> {
     pub start: usize,
     /// The tokens to append, `[tokens]`; never empty.
     pub tokens: &'a [TokenId],
-    /// Which positions want logits.
+    /// The positions whose logits are wanted.
     pub want: Want,
 }
 
 impl Span<'_> {
-    /// The indices of the tokens that want logits.
+    /// The indices of the tokens whose logits are wanted.
     pub fn wanted(&self) -> Range<usize> {
         let len = self.tokens.len();
         match self.want {
@@ -42,7 +42,7 @@ impl Span<'_> {
         }
     }
 
-    /// How many logits rows this span asks for.
+    /// The number of logits rows for this span.
     pub fn rows(&self) -> usize {
         self.wanted().len()
     }
@@ -51,22 +51,22 @@ impl Span<'_> {
 /// One step's work: at most one span per slot.
 #[derive(Clone, Debug, Default)]
 pub struct Batch<'a> {
-    /// The spans, in the order their logits rows come out.
+    /// The spans, in the order of their logits rows.
     pub spans: Vec<Span<'a>>,
 }
 
 impl Batch<'_> {
-    /// All tokens together.
+    /// The total number of tokens.
     pub fn tokens(&self) -> usize {
         self.spans.iter().map(|s| s.tokens.len()).sum()
     }
 
-    /// All logits rows asked for.
+    /// The number of requested logits rows.
     pub fn rows(&self) -> usize {
         self.spans.iter().map(Span::rows).sum()
     }
 
-    /// Which of the batch's tokens want logits, in order: indices into all spans' tokens one after another.
+    /// The batch's tokens whose logits are wanted, in order: indices into the concatenated tokens of all spans.
     pub fn wanted_rows(&self) -> impl Iterator<Item = usize> {
         let mut first = 0;
         self.spans.iter().flat_map(move |span| {
@@ -79,7 +79,7 @@ impl Batch<'_> {
 
     /// Checks the rules that hold for every backend.
     ///
-    /// `slot_len(slot)` gives the length a slot has now.
+    /// `slot_len(slot)` gives the current length of a slot.
     ///
     /// # Errors
     /// The first rule that a span breaks.
@@ -98,7 +98,7 @@ impl Batch<'_> {
             if slot >= limits.slots {
                 return Err(BatchError::NoSuchSlot { slot, slots: limits.slots });
             }
-            // few spans: comparing them all is cheaper than a set, and allocates nothing
+            // There are few spans, so comparing them all is cheaper than a set, and allocates nothing.
             if self.spans[..i].iter().any(|earlier| earlier.slot == slot) {
                 return Err(BatchError::SlotTwice { slot });
             }
@@ -121,7 +121,7 @@ impl Batch<'_> {
     }
 }
 
-/// How much a backend holds. All are hard limits that the scheduler keeps to.
+/// The capacity of a backend. All are hard limits that the scheduler respects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Sequences held at once; slots are numbered `0..slots`.
@@ -132,13 +132,12 @@ pub struct Limits {
     pub context: usize,
     /// KV room of all slots together, in tokens. A slot's tokens occupy whole pages of `kv_page` tokens.
     pub kv_tokens: usize,
-    /// Tokens per KV page; 1 where the backend doesn't page.
+    /// Tokens per KV page; 1 for a backend without pages.
     pub kv_page: usize,
 }
 
 impl Limits {
-    /// The context length of a backend that is given none: models that allow 128k tokens would otherwise claim gigabytes of KV
-    /// cache.
+    /// The default context length of a backend: models that allow 128k tokens would otherwise take gigabytes of KV cache.
     pub const DEFAULT_CONTEXT: usize = 4096;
 }
 

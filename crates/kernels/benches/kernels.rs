@@ -1,11 +1,11 @@
-//! How fast each kernel is: for every weight type, the shapes of a 7B model's layer and every instruction set.
+//! The speed of each kernel for every weight type, the shapes of a 7B model's layer and every instruction set.
 //!
-//! `cargo bench -p zonda-kernels -- [WORD…] [--quick] [--threads N] [--tokens N]`: rows that hold every WORD
-//! (`q4_0`, `avx2`, `4096x14336`, `matmul` …), say which. One token reads weights from memory and is given in GB/s, many
-//! tokens in GOPS, both also as shares of what the machine reached on the set's instructions just before, with as many threads:
-//! bytes out of half a GiB, operations in registers. Attention likewise, of a 7B's groups of four heads of 128: one token
-//! after 4,096 by the keys and values it reads, a page of tokens after 2,048 by its multiply-adds, shares of the `f32` peak. Times
-//! are medians.
+//! `cargo bench -p zonda-kernels -- [WORD…] [--quick] [--threads N] [--tokens N]` runs the rows that contain every WORD
+//! (`q4_0`, `avx2`, `4096x14336`, `matmul` …). Products with one token read weights from memory and are given in GB/s, those with
+//! many tokens in GOPS; both also as shares of the peak measured just before with the same instructions and threads: reading
+//! half a GiB, and arithmetic in registers. Attention uses a 7B's groups of four heads of 128: one token after 4,096 is
+//! measured by the keys and values it reads, a page of tokens after 2,048 by its multiply-adds as a share of the `f32` peak.
+//! Times are medians.
 
 use std::time::{Duration, Instant};
 use zonda_kernels::attention::{Attend, KvType, PAGE, Query, SPLIT, Scratch, StoreKv};
@@ -15,16 +15,16 @@ use zonda_kernels::quantize::quantize;
 use zonda_kernels::{ActivationKind, Activations, DType, Isa, Job, Packed, Pool, activation_kind, matmul};
 use zonda_machine::{Peaks, cpus};
 
-/// `[rows, cols]` of a 7B layer's products: Q and O, gate and up, down, K and V.
+/// `[rows, cols]` of the products in a 7B layer: Q and O, gate and up, down, K and V.
 const SHAPES: [(usize, usize); 4] = [(4096, 4096), (14336, 4096), (4096, 14336), (1024, 4096)];
-/// Weights that a decode measurement walks through: more than any cache holds, as a model's layers are.
+/// Bytes of weights that a decode measurement streams: more than any cache holds, like a model's layers.
 const COLD_BYTES: usize = 2 << 30;
 
 struct Options {
     words: Vec<String>,
     threads: usize,
     tokens: usize,
-    /// How long a figure is measured.
+    /// The duration of one measurement.
     time: Duration,
 }
 
@@ -43,7 +43,7 @@ impl Options {
                 value.parse().ok().filter(|&n| n > 0).ok_or(format!("{arg} takes a number, not {value:?}"))
             };
             match arg.as_str() {
-                "--bench" => {} // cargo's own
+                "--bench" => {} // passed by cargo
                 "--quick" => options.time = Duration::from_millis(20),
                 "--threads" => options.threads = number()?,
                 "--tokens" => options.tokens = number()?,
@@ -61,7 +61,7 @@ impl Options {
         self.words.iter().all(|word| row.contains(word))
     }
 
-    /// The median time of `body`, which is run at least three times and once before.
+    /// The median time of `body`, which runs once as a warm-up and then at least three times.
     fn time(&self, mut body: impl FnMut()) -> f64 {
         body();
         let (start, mut times) = (Instant::now(), Vec::new());
@@ -87,7 +87,7 @@ fn noise(n: usize) -> Vec<f32> {
     (0..n).map(next).collect()
 }
 
-/// As many copies of a matrix as `COLD_BYTES` hold.
+/// As many copies of a matrix as fit in `COLD_BYTES`.
 fn weights(pool: &Pool, dtype: DType, rows: usize, cols: usize) -> Vec<Packed> {
     let mut stored = Vec::new();
     quantize(dtype, &noise(16 * cols), &mut stored);
@@ -114,7 +114,7 @@ fn activations(isa: Isa, tokens: usize, cols: usize, kind: ActivationKind) -> Ac
     activations
 }
 
-/// What limits products of many tokens.
+/// The limit of products with many tokens.
 fn peak(peaks: &Peaks, kind: ActivationKind) -> f64 {
     match kind {
         ActivationKind::Quant => peaks.int8_ops_per_s.all_threads,
@@ -162,35 +162,35 @@ fn matmuls(options: &Options, pool: &Pool, sets: &[Isa]) {
     }
 }
 
-/// Heads of a 7B: queries that share keys and values, values in a head.
+/// Heads of a 7B: queries that share keys and values, values per head.
 const GROUP: usize = 4;
 const HEAD_DIM: usize = 128;
 
-/// One work item of attention and its room: the queries of `tokens` tokens after `before` others, and their outputs.
+/// One work item of attention with its buffers: the queries of `tokens` tokens after `before` others, and their outputs.
 struct Item {
     queries: Vec<Query>,
     _q: Vec<f32>,
     _out: Vec<f32>,
 }
 
-// SAFETY: the pointers are to vectors that live, unmoved on the heap, as long as the item, which one thread works on.
+// SAFETY: the pointers are to vectors that live on the heap, unmoved, as long as the item, which only one thread uses.
 unsafe impl Sync for Item {}
 
 impl Item {
     fn new(tokens: usize, before: usize) -> Item {
         let n = tokens * GROUP;
         let (q, mut out) = (noise(n * HEAD_DIM), vec![0.0; n * (HEAD_DIM + 2)]);
-        // a split's outputs have room for its maximum and sum
+        // The outputs of a split have room for its maximum and sum.
         let width = if tokens == 1 { HEAD_DIM + 2 } else { HEAD_DIM };
         let rows = q.chunks(HEAD_DIM).zip(out.chunks_mut(width)).take(n).enumerate();
-        // SAFETY: the item keeps both vectors, which don't move on the heap, and nothing else uses them.
+        // SAFETY: the item keeps both vectors alive, which don't move on the heap, and nothing else uses them.
         let query = |(i, (q, out)): (usize, _)| unsafe { Query::new(q, out, 0, before + i / GROUP + 1) };
         let queries = rows.map(query).collect();
         Item { queries, _q: q, _out: out }
     }
 }
 
-/// Pages of keys and values, as many as memory for `bytes`: `[pages, page_bytes]`.
+/// As many pages of keys and values as fit in `bytes`: `[pages, page_bytes]`.
 fn pages(isa: Isa, kv: KvType, bytes: usize) -> Vec<u8> {
     let page_bytes = kv.page_bytes(HEAD_DIM);
     let mut pages = vec![0; bytes.div_ceil(page_bytes) * page_bytes];
@@ -204,7 +204,7 @@ fn pages(isa: Isa, kv: KvType, bytes: usize) -> Vec<u8> {
 }
 
 fn attentions(options: &Options, pool: &Pool, sets: &[Isa]) {
-    // tokens, positions before them, memory that is walked through
+    // Tokens, positions before them, memory to stream through.
     for (tokens, before, bytes) in [(1, 4096 - 1, COLD_BYTES / 2), (PAGE, 2048 - PAGE, 1)] {
         for kv in KvType::ALL {
             for &isa in sets {
@@ -218,7 +218,7 @@ fn attentions(options: &Options, pool: &Pool, sets: &[Isa]) {
                 let kv_bytes = in_context * page_bytes;
                 let memory = pages(isa, kv, bytes.max(2 * pool.threads() * kv_bytes));
                 let heads = memory.len() / kv_bytes;
-                // a token's splits are work for several threads, a prompt's page goes through all before it
+                // A token's splits are work for several threads; a page of a prompt attends to all positions before it.
                 let splits = if tokens == 1 { (before + 1) / SPLIT } else { 1 };
                 let items: Vec<Item> = (0..heads * splits).map(|_| Item::new(tokens, before)).collect();
                 let peaks = probe::measure(isa, options.threads, options.time / 2, false)

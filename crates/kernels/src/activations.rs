@@ -1,21 +1,21 @@
 //! Activations in the forms that matmuls read: `f32`, `bf16` pairs, or signed bytes with a scale per group.
 //!
-//! The quantised form takes one scale per [`GROUP`] values. Larger groups cost a multiply less but lose too much to outliers:
-//! SmolLM2's perplexity is 0.1% above llama.cpp's with groups of 32, 0.3% with 64, 0.4% with 128, and from 64 on its greedy
-//! texts part. Sums of each 16 and 32 codes go with it, so that zero points and mins cost one operation a block.
+//! The quantised form has one scale per [`GROUP`] values. Larger groups save a multiply but lose too much to outliers:
+//! SmolLM2's perplexity is 0.1% above llama.cpp's with groups of 32, 0.3% with 64, 0.4% with 128, and from 64 on the greedy
+//! texts differ. Each block also has the sums of its 16 and 32 codes, so zero points and mins cost one operation per block.
 //!
-//! Blocks of [`TILE`] tokens are interleaved, with their scales and sums beside them: a register tile reads one stream from
-//! front to back, at offsets that are constants, instead of four arrays times its tokens.
+//! Blocks of [`TILE`] tokens are interleaved, together with their scales and sums: a register tile reads one sequential
+//! stream at constant offsets instead of four arrays per token.
 
 use crate::simd::{LANES, Op, Simd};
 use std::marker::PhantomData;
 
 /// Values that share an activation scale.
 pub const GROUP: usize = 32;
-/// Tokens whose quantised blocks lie side by side: as many as the widest register tile takes.
+/// Tokens whose quantised blocks are interleaved: as many as the widest register tile takes.
 pub const TILE: usize = 6;
 
-/// What form of activations a weight type is multiplied with.
+/// The form of activations that a weight type is multiplied with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActivationKind {
     /// `f32` rows.
@@ -26,7 +26,7 @@ pub enum ActivationKind {
     Quant,
 }
 
-/// A matrix of activations, `[tokens, cols]`, in the forms asked for. Buffers only grow.
+/// A matrix of activations, `[tokens, cols]`, in the requested forms. Buffers only grow.
 #[derive(Debug, Default)]
 pub struct Activations {
     tokens: usize,
@@ -40,7 +40,7 @@ pub struct Activations {
     pub(crate) blocks: Vec<ActivationBlock>,
 }
 
-/// Which forms there are besides `f32`, which is always there.
+/// The forms that are present besides `f32`, which always is.
 #[derive(Clone, Copy, Debug, Default)]
 struct Forms {
     bf16: bool,
@@ -63,7 +63,7 @@ impl Forms {
 pub(crate) struct ActivationBlock {
     /// −127..=127
     pub codes: [[i8; 32]; TILE],
-    /// NaN where the group held NaN or infinity, so that it shows in every result
+    /// NaN if the group has NaN or infinity, so that it reaches every result
     pub scales: [f32; TILE],
     /// Negated sums of the 32 codes
     pub neg32: [i32; TILE],
@@ -77,11 +77,11 @@ impl Activations {
         Activations::default()
     }
 
-    /// Sets the shape and the forms: `f32`, and what `kinds` names. Rows are then written through [`Activations::rows`];
-    /// until then they hold what was there before.
+    /// Sets the shape and the forms: `f32` and those in `kinds`. Rows are then written through [`Activations::rows`]; until
+    /// then they hold old values.
     ///
     /// # Panics
-    /// If the quantised form is asked for and `cols` is no multiple of 32, or if the matrix is too large for an address.
+    /// If the quantised form is requested and `cols` is not a multiple of 32, or if the size of the matrix overflows.
     pub fn reset(&mut self, tokens: usize, cols: usize, kinds: &[ActivationKind]) {
         let forms = Forms {
             bf16: kinds.contains(&ActivationKind::Bf16),
@@ -91,7 +91,7 @@ impl Activations {
             !forms.quant || cols.is_multiple_of(GROUP),
             "quantised activations come in blocks of 32, not {cols}"
         );
-        // before room is made: after a failure no form is there that has no room
+        // Cleared before the allocation, so that no form without memory remains after a failure.
         (self.tokens, self.cols, self.forms) = (0, 0, Forms::default());
         grow(&mut self.f32, tokens, cols);
         if forms.bf16 {
@@ -103,7 +103,7 @@ impl Activations {
         (self.tokens, self.cols, self.forms) = (tokens, cols, forms);
     }
 
-    /// Whether the form is among those that the last [`Activations::reset`] made room for.
+    /// Whether the last [`Activations::reset`] requested this form.
     pub fn holds(&self, kind: ActivationKind) -> bool {
         self.forms.holds(kind)
     }
@@ -150,7 +150,7 @@ fn grow<T: Clone + Default>(v: &mut Vec<T>, rows: usize, len: usize) {
     }
 }
 
-/// The rows of an [`Activations`], which stays borrowed, for threads that each write different ones.
+/// The rows of a borrowed [`Activations`], for threads that each write different rows.
 #[derive(Clone, Copy, Debug)]
 pub struct ActivationRows<'a> {
     cols: usize,
@@ -162,22 +162,22 @@ pub struct ActivationRows<'a> {
     borrowed: PhantomData<&'a mut Activations>,
 }
 
-// SAFETY: only addresses; `part`, `row` and `convert` demand of their callers that threads keep to different places.
+// SAFETY: only addresses; callers of `part`, `row` and `convert` guarantee that threads use different places.
 unsafe impl Send for ActivationRows<'_> {}
-// SAFETY: shared access gives no more than a copy does, which may be sent.
+// SAFETY: shared access gives no more than a copy, which may be sent.
 unsafe impl Sync for ActivationRows<'_> {}
 
 impl<'a> ActivationRows<'a> {
     /// One row's `f32` values, `[cols]`.
     ///
     /// # Safety
-    /// While the slice is in use, nothing else reads or writes row `t`, be it through another slice or
+    /// While the slice is in use, nothing else reads or writes row `t`, neither through another slice nor through
     /// [`ActivationRows::convert`].
     ///
     /// # Panics
     /// If there is no such row.
     pub unsafe fn row(&self, t: usize) -> &'a mut [f32] {
-        // SAFETY: the caller guarantees that nothing else touches the row, of which this is all.
+        // SAFETY: this is the whole row, and the caller guarantees that nothing else touches it.
         unsafe { self.part(t, 0, self.cols) }
     }
 
@@ -190,12 +190,12 @@ impl<'a> ActivationRows<'a> {
     /// If there is no such row, or it has no such columns.
     pub unsafe fn part(&self, t: usize, from: usize, len: usize) -> &'a mut [f32] {
         assert!(t < self.tokens && from <= self.cols && len <= self.cols - from, "a part of the activations");
-        // SAFETY: `reset` made room for `tokens · cols` values, within which the part lies as was just checked; they stay
-        // there as long as the activations are borrowed. The caller guarantees that nothing else touches them.
+        // SAFETY: `reset` allocated `tokens · cols` values, the part was just checked to be within them, and they stay in
+        // place while the activations are borrowed. The caller guarantees that nothing else touches them.
         unsafe { std::slice::from_raw_parts_mut(self.f32.add(t * self.cols + from), len) }
     }
 
-    /// Makes row `t`'s other forms out of its `f32` values.
+    /// Converts row `t`'s `f32` values to its other forms.
     ///
     /// # Safety
     /// During the call nothing else reads or writes row `t`, in any form.
@@ -207,8 +207,8 @@ impl<'a> ActivationRows<'a> {
         let row: &[f32] = unsafe { self.row(t) };
         if self.forms.bf16 {
             let half = self.cols.div_ceil(2);
-            // SAFETY: `reset` made room for `tokens` rows of `half` pairs, and `row` checked `t`; the caller guarantees that
-            // nothing else touches the row.
+            // SAFETY: `reset` allocated `tokens` rows of `half` pairs, and `row` checked `t`; the caller guarantees that nothing
+            // else touches the row.
             let out = unsafe { std::slice::from_raw_parts_mut(self.bf16.add(t * half), half) };
             for (o, pair) in out.iter_mut().zip(row.chunks(2)) {
                 let bits = |i: usize| pair.get(i).map_or(0, |&v| half::bf16::from_f32(v).to_bits());
@@ -216,21 +216,21 @@ impl<'a> ActivationRows<'a> {
             }
         }
         if self.forms.quant {
-            // SAFETY: `reset` made room for a row of blocks for every tile of tokens, and `row` checked `t`.
+            // SAFETY: `reset` allocated a row of blocks for every tile of tokens, and `row` checked `t`.
             let blocks = unsafe { self.blocks.add(t / TILE * (self.cols / GROUP)) };
             isa.run_floats(QuantizeRow { src: row, blocks, lane: t % TILE });
         }
     }
 }
 
-/// Quantises one row: per group the largest magnitude becomes ±127. Whoever makes one guarantees that nothing else touches
+/// Quantises one row: in each group the largest magnitude becomes ±127. The creator guarantees that nothing else touches
 /// the row's lane of the blocks.
 struct QuantizeRow<'a> {
     /// `[cols]`
     src: &'a [f32],
     /// `[cols / 32]`
     blocks: *mut ActivationBlock,
-    /// Which of a block's tokens the row is.
+    /// The row's token within a block.
     lane: usize,
 }
 
@@ -240,20 +240,20 @@ impl Op for QuantizeRow<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for (g, group) in self.src.chunks_exact(GROUP).enumerate() {
-            // SAFETY: the row is a multiple of GROUP = 32 = 2 · LANES long (`Activations::reset`) and has a block for each; the
-            // lane of each block is this row's alone.
+            // SAFETY: the row's length is a multiple of GROUP = 32 = 2 · LANES (`Activations::reset`), with a block for each
+            // group; only this row uses its lane of each block.
             unsafe {
                 let block = self.blocks.add(g);
                 let (a, b) = (s.load(group.as_ptr()), s.load(group.as_ptr().add(LANES)));
                 let amax = s.max_lane(s.max(s.abs(a), s.abs(b)));
-                // a NaN may hide from max, never from a sum
+                // `max` may drop a NaN; a sum can't.
                 let finite = s.sum(s.add(s.abs(a), s.abs(b))).is_finite();
                 (&raw mut (*block).scales[self.lane]).write(if finite { amax / 127.0 } else { f32::NAN });
                 let inverse = s.splat(if finite && amax > 0.0 { 127.0 / amax } else { 0.0 });
                 let codes = (&raw mut (*block).codes[self.lane]).cast::<i8>();
                 let mut whole = 0;
                 for (half, v) in [a, b].into_iter().enumerate() {
-                    // codes of a group that isn't finite mean nothing: its NaN scale says it all
+                    // The codes of a non-finite group are meaningless; its scale is NaN.
                     let v = if finite { v } else { s.splat(0.0) };
                     let rounded = s.round(s.mul(v, inverse));
                     s.store_i8(codes.add(half * LANES), rounded);

@@ -1,10 +1,10 @@
-//! The quantised blocks as GGUF lays them out in memory, one `#[repr(C)]` struct per type.
+//! GGUF's quantised blocks, one `#[repr(C)]` struct per type.
 //!
-//! Every struct has alignment 1 and no padding, so any byte slice of the right length casts to blocks
-//! ([`bytemuck::cast_slice`]) wherever a file put it. Multi-byte fields are little-endian.
+//! Every struct has alignment 1 and no padding, so any byte slice of the right length can be cast to blocks
+//! ([`bytemuck::cast_slice`]) at any address. Multi-byte fields are little-endian.
 //!
-//! Types named `_0` stand for `x = d·q` with a signed code, types named `_1` for `x = d·q + m`. The K types
-//! hold 256 values in sub-blocks of 16 or 32, whose scales (and minima) are small integers times one `f16` a block.
+//! Types named `_0` mean `x = d·q` with a signed code, types named `_1` mean `x = d·q + m`. The K types
+//! hold 256 values in sub-blocks of 16 or 32, whose scales (and minima) are small integers times one `f16` per block.
 //! Source: ggml's block definitions, checked against gguf-py's dequantisation.
 
 use crate::DType;
@@ -16,18 +16,18 @@ pub const BLOCK: usize = 32;
 /// Values in a block of the K types.
 pub const SUPER: usize = 256;
 
-/// A little-endian IEEE half, without alignment.
+/// A little-endian IEEE half with alignment 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Half(pub [u8; 2]);
 
 impl Half {
-    /// The value, exactly.
+    /// The exact value.
     pub fn to_f32(self) -> f32 {
         f16::from_le_bytes(self.0).to_f32()
     }
 
-    /// Rounds to nearest, ties to even; too large becomes infinite.
+    /// Rounds to nearest, ties to even; values that are too large become infinite.
     pub fn from_f32(value: f32) -> Half {
         Half(f16::from_f32(value).to_le_bytes())
     }
@@ -131,7 +131,7 @@ block!(BlockQ2K, DType::Q2_K);
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct BlockQ3K {
-    /// High bits: bit `j` of byte `i` belongs to value `32j + i`. Set: the code is the low bits as they are; clear: 4 less.
+    /// High bits: bit `j` of byte `i` belongs to value `32j + i`. If it is set, the code is the low bits; if clear, 4 less.
     pub hmask: [u8; 32],
     /// Low two bits, laid out as [`BlockQ2K::qs`].
     pub qs: [u8; 64],
@@ -216,7 +216,7 @@ block!(BlockQ6K, DType::Q6_K);
 /// The 6-bit `(scale, minimum)` of the eight sub-blocks of a [`BlockQ4K`] or [`BlockQ5K`].
 ///
 /// Sub-blocks 0..4: the low six bits of bytes `j` (scale) and `4 + j` (minimum). Sub-blocks 4..8: the low four
-/// bits are the nibbles of byte `4 + j`, the high two sit atop bytes `j − 4` (scale) and `j` (minimum).
+/// bits are the nibbles of byte `4 + j`, the high two are the top bits of bytes `j − 4` (scale) and `j` (minimum).
 pub fn scales_and_minima(packed: &[u8; 12]) -> [(u8, u8); 8] {
     std::array::from_fn(|j| {
         if j < 4 {

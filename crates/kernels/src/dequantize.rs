@@ -1,7 +1,7 @@
-//! Stored bytes to `f32`: the readable reference for every format, and the oracle of the kernels' tests.
+//! Stored bytes to `f32`: the readable reference for every format, which the kernels' tests compare with.
 //!
-//! Each function is its type's formula in [`crate::blocks`], with the products and differences taken in the order
-//! of gguf-py's `gguf.quants.dequantize`, so that the results are equal bit for bit.
+//! Each function is its type's formula in [`crate::blocks`], with the operations in the order of gguf-py's
+//! `gguf.quants.dequantize`, so the results are equal bit for bit.
 
 use crate::DType;
 use crate::blocks::*;
@@ -9,7 +9,7 @@ use crate::blocks::*;
 /// Dequantises `bytes` (whole blocks of `dtype`) into `out`.
 ///
 /// # Panics
-/// If `bytes.len()` is not what `out.len()` values of `dtype` take ([`DType::bytes_for`]).
+/// If `bytes.len()` differs from the size of `out.len()` values of `dtype` ([`DType::bytes_for`]).
 pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     assert_eq!(dtype.bytes_for(out.len()), Some(bytes.len()), "byte count of {dtype}");
     match dtype {

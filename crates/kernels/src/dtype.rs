@@ -1,4 +1,4 @@
-//! The tensor formats that Zonda reads, with their block sizes and the numbers GGUF gives them.
+//! The tensor formats that Zonda reads, with their block sizes and GGUF's numbers for them.
 //!
 //! Source: the GGUF specification and ggml's type numbering; block layouts are in [`crate::blocks`].
 
@@ -64,7 +64,7 @@ impl DType {
         }
     }
 
-    /// The name in lower case, as the command line takes it: `q4_0`.
+    /// The lower-case name on the command line: `q4_0`.
     pub const fn name(self) -> &'static str {
         self.row().0
     }
@@ -84,7 +84,7 @@ impl DType {
         self.row().3
     }
 
-    /// The type with this GGUF number, if we run it.
+    /// The type with this GGUF number, if it is supported.
     pub fn from_ggml_id(id: u32) -> Option<DType> {
         DType::ALL.into_iter().find(|t| t.ggml_id() == id)
     }
@@ -94,7 +94,7 @@ impl DType {
         self.block_len() > 1
     }
 
-    /// Bytes that `values` values take; `None` if they don't fill whole blocks or the size overflows.
+    /// The size of `values` values in bytes; `None` if they don't fill whole blocks or the size overflows.
     pub fn bytes_for(self, values: usize) -> Option<usize> {
         if !values.is_multiple_of(self.block_len()) {
             return None;
@@ -109,7 +109,7 @@ impl fmt::Display for DType {
     }
 }
 
-/// A type name that is none of [`DType::ALL`].
+/// A type name that is not in [`DType::ALL`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "unknown tensor type {0:?}; expected one of f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k"
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_want_whole_blocks() {
+    fn sizes_need_whole_blocks() {
         assert_eq!(DType::Q4_0.bytes_for(64), Some(36));
         assert_eq!(DType::Q4_0.bytes_for(33), None);
         assert_eq!(DType::F32.bytes_for(usize::MAX), None);

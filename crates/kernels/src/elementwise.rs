@@ -32,7 +32,7 @@ impl Op for SiluMul<'_> {
         let one = s.splat(1.0);
         for i in (0..n).step_by(LANES) {
             let left = n - i;
-            // SAFETY: `left` values are there in all three.
+            // SAFETY: all three have `left` values.
             unsafe {
                 let (gate, up, out) =
                     (self.gate.as_ptr().add(i), self.up.as_ptr().add(i), self.out.as_mut_ptr().add(i));
@@ -53,11 +53,11 @@ impl Op for SiluMul<'_> {
 /// `x += scale · y`, both `[n]`: biases, expert outputs.
 #[derive(Debug)]
 pub struct AddScaled<'a> {
-    /// Added to.
+    /// The sum.
     pub x: &'a mut [f32],
-    /// What is added,
+    /// The values to add.
     pub y: &'a [f32],
-    /// times this.
+    /// Their factor.
     pub scale: f32,
 }
 

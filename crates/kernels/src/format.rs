@@ -1,9 +1,9 @@
-//! What a quantised type looks like inside a packed panel: one row of constants per type, read by [`crate::pack`]
-//! (which writes panels) and [`crate::matmul()`] (which reads them), so that both have one code path for all types.
+//! The layout of each quantised type in a packed panel, as one row of constants. [`crate::pack`] (which writes panels) and
+//! [`crate::matmul()`] (which reads them) both use it, so each has one code path for all types.
 
 use crate::DType;
 
-/// A quantised type's panel layout, as constants that the inner loop is compiled for.
+/// A quantised type's panel layout, as compile-time constants of the inner loop.
 ///
 /// A value is `scale · (code − zero) − min`, codes unsigned, scale and min shared by `SUB` consecutive values.
 pub trait Format: Send + Sync + 'static {
@@ -13,20 +13,20 @@ pub trait Format: Send + Sync + 'static {
     const LOW: usize;
     /// Bits of a code in the high plane: 0, 1 or 2.
     const HIGH: usize;
-    /// `log2(zero)`, or 0 where there is no zero point.
+    /// `log2(zero)`, or 0 without a zero point.
     const ZERO_LOG2: u32;
-    /// Sign with which a stored min enters: 0.0 where there are none, 1.0 where `value = … + m`, −1.0 where `… − m`.
+    /// The sign of a stored min: 0.0 without mins, 1.0 for `value = … + m`, −1.0 for `… − m`.
     const MIN_SIGN: f32;
     /// Values that share a scale: 32, or 16.
     const SUB: usize;
-    /// Scales are 8-bit multiples of an `f16` shared by 256 values (K-quants), not `f16` themselves.
+    /// Whether scales are 8-bit multiples of an `f16` shared by 256 values (K-quants) instead of `f16`.
     const SUPER: bool;
-    /// The 8-bit scales are signed.
+    /// Whether the 8-bit scales are signed.
     const SIGNED: bool;
 
     /// Values in a stored block.
     const BLOCK: usize = if Self::SUPER { 256 } else { 32 };
-    /// True where values have mins.
+    /// Whether values have mins.
     const HAS_MIN: bool = Self::MIN_SIGN != 0.0;
     /// Bytes of codes per 32 values × 16 rows.
     const CODE_BYTES: usize = 64 * (Self::LOW + Self::HIGH);
@@ -73,7 +73,7 @@ formats! {
 }
 
 /// `with_format!(dtype, F => expr)`: evaluates `expr` with `F` naming the format of a quantised [`DType`].
-/// Float types panic: callers have told them apart.
+/// Panics on float types, which callers handle separately.
 macro_rules! with_format {
     ($dtype:expr, $f:ident => $body:expr) => {
         $crate::format::with_format!(@arms $dtype, $f => $body; Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K)

@@ -1,21 +1,21 @@
-//! The bottom crate: number formats, SIMD kernels and the worker pool. It knows numbers, not models.
+//! The bottom crate: number formats, SIMD kernels and the worker pool. It does not depend on models.
 //!
 //! Formats:
 //! * [`dtype`] names every tensor format that Zonda reads, with its block size;
-//! * [`blocks`] lays the quantised blocks out in memory as GGUF stores them;
-//! * [`dequantize`] turns stored bytes into `f32` (the oracle every kernel is tested against);
+//! * [`blocks`] defines GGUF's quantised blocks;
+//! * [`dequantize`] turns stored bytes into `f32` (the reference that every kernel is tested against);
 //! * [`quantize`] turns `f32` into stored bytes.
 //!
 //! Kernels:
-//! * [`simd`] is the vocabulary that they are written in, [`scalar`] its portable definition, [`table`] the one list of
+//! * [`simd`] is the vector interface that kernels are written with, [`scalar`] its portable definition, [`table`] the list of
 //!   instruction sets and the choice at run time ([`Isa`]);
 //! * [`pack`] interleaves weights into panels, [`activations`] holds what they are multiplied with, [`matmul`](mod@matmul)
 //!   multiplies both;
 //! * [`attention`] reads a paged KV cache with an online softmax; [`norm`], [`rope`] and [`elementwise`] are the rest;
-//! * [`pool`] runs them on pinned threads; [`memory`] gives the memory of weights;
-//! * [`probe`] measures what the machine can do at most.
+//! * [`pool`] runs them on pinned threads; [`memory`] allocates the memory of weights;
+//! * [`probe`] measures the machine's peaks.
 //!
-//! Every kernel is compiled here, once per instruction set, behind a function that is not generic: code that uses the kernels
+//! Every kernel is compiled here, once per instruction set, behind a function that is not generic, so code that uses the kernels
 //! compiles quickly.
 
 // Loops over a tile's registers index several arrays at once, with constant bounds.

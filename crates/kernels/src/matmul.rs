@@ -1,11 +1,10 @@
 //! Matrix multiplication: packed weights × activations, for one token or many, spread over the pool.
 //!
-//! Several products of the same activations run as one parallel loop over all their panels. A thread takes a run of panels;
-//! for each block of tokens that stays in its L2 cache it streams the panels past, a few at a time, in register tiles
-//! (`tile/`).
+//! Several products of the same activations run as one parallel loop over all their panels. A thread takes a range of panels;
+//! for each block of tokens that fits its L2 cache it streams these panels, a few at a time, through register tiles (`tile/`).
 //!
-//! The arithmetic of one token and row is the same whatever the tile, the batch or the thread count: results
-//! do not depend on what else is in a batch.
+//! The arithmetic of one token and row does not depend on the tile, the batch or the number of threads, so results do not
+//! depend on the rest of the batch.
 
 use crate::activations::{self, ActivationKind, Activations};
 use crate::format::with_format;
@@ -17,9 +16,9 @@ use crate::{DType, Isa};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Tokens whose activations are kept in the L2 cache while panels stream past: whole tiles.
+/// Tokens whose activations stay in the L2 cache while panels are streamed: whole tiles.
 const TOKEN_BLOCK: usize = 10 * activations::TILE;
-/// Most products that share one loop: Q, K and V.
+/// Maximum number of products in one loop.
 const MAX_JOBS: usize = 4;
 
 /// One product of a [`matmul`]: `out[t, r] = Σ_k activations[t, k] · weights[r, k]`.
@@ -27,15 +26,15 @@ const MAX_JOBS: usize = 4;
 pub struct Job<'a> {
     /// The weights, `[rows, cols]`.
     pub weights: &'a Packed,
-    /// `[tokens, stride]`, of which each row's first `weights.rows()` are written.
+    /// `[tokens, stride]`; the first `weights.rows()` values of each row are written.
     pub out: &'a mut [f32],
-    /// Values from one token's row of `out` to the next.
+    /// Values between the starts of two tokens' rows of `out`.
     pub stride: usize,
-    /// Adds to `out` instead of overwriting it: the residual.
+    /// Adds to `out` instead of overwriting it, for the residual.
     pub add: bool,
 }
 
-/// The form of activations that weights of this type want.
+/// The form of activations for weights of this type.
 pub fn activation_kind(isa: Isa, dtype: DType) -> ActivationKind {
     match dtype {
         DType::F32 | DType::F16 => ActivationKind::F32,
@@ -70,7 +69,7 @@ pub fn matmul(isa: Isa, pool: &Pool, activations: &Activations, jobs: &mut [Job<
         panels += weights.panels();
         *part = Some(Part { weights, out: out.as_mut_ptr(), stride: *stride, add: *add, first });
     }
-    // at the end of the loop threads take as little as still runs at full speed, so that they stop together
+    // Near the end of the loop, threads take the smallest ranges that still run at full speed, so that they finish together.
     let grain = if tokens == 1 { GROUP } else { GROUP / 2 };
     pool.split(panels, grain, &|range| {
         for part in parts.iter().flatten() {
@@ -83,17 +82,17 @@ pub fn matmul(isa: Isa, pool: &Pool, activations: &Activations, jobs: &mut [Job<
     });
 }
 
-/// A job with its output as an address: threads write disjoint columns of it.
+/// A job with its output as an address; threads write disjoint columns of it.
 struct Part<'a> {
     weights: &'a Packed,
     out: *mut f32,
     stride: usize,
     add: bool,
-    /// The number of this part's first panel among all parts'.
+    /// The number of this part's first panel, counted over all parts.
     first: usize,
 }
 
-// SAFETY: `out` is written only in the columns of the panels a range holds, and ranges are disjoint.
+// SAFETY: `out` is written only in the columns of a range's panels, and ranges are disjoint.
 unsafe impl Sync for Part<'_> {}
 
 impl Part<'_> {
@@ -110,7 +109,7 @@ impl Part<'_> {
     }
 }
 
-/// A run of panels times all tokens.
+/// A range of panels times all tokens.
 struct Columns<'a, K> {
     part: &'a Part<'a>,
     activations: &'a Activations,
@@ -133,14 +132,14 @@ impl<K: Tile> Op for Columns<'_, K> {
             unreachable!("chosen only where the set has the instruction");
         }
         let tokens = self.activations.tokens();
-        // the last group's panels may hold no rows
+        // Panels of the last group may have no rows.
         let end = self.panels.end.min(self.part.weights.rows().div_ceil(LANES));
         let mut block = 0;
         while block < tokens {
             let block_end = (block + TOKEN_BLOCK).min(tokens);
             let mut panel = self.panels.start;
             while panel < end {
-                // a tile's panels are of one group
+                // The panels of a tile belong to one group.
                 let left = (end - panel).min(GROUP - panel % GROUP);
                 // SAFETY: the tokens are within the batch; this range owns the panels' columns of `out`.
                 panel += unsafe {
@@ -162,17 +161,17 @@ impl<K: Tile> Op for Columns<'_, K> {
 }
 
 impl<K: Tile> Columns<'_, K> {
-    /// `P` panels times some tokens, in tiles that don't cross the activations' own.
+    /// `P` panels times some tokens, in tiles that don't cross a tile boundary of the activations.
     ///
     /// # Safety
-    /// The tokens exist, the panels are of one group, and no one else writes their columns.
+    /// The tokens exist, the panels belong to one group, and nothing else writes their columns.
     #[inline(always)]
     unsafe fn tokens<S: Simd, const P: usize>(&self, s: S, panel: usize, tokens: Range<usize>) {
         let mut t = tokens.start;
         while t < tokens.end {
             let cold = t == tokens.start;
             let room = (tokens.end - t).min(activations::TILE - t % activations::TILE);
-            // SAFETY: `room` tokens are left in the batch and in their tile; the caller guarantees the rest for all of `tokens`.
+            // SAFETY: `room` tokens remain in the batch and in their tile; the caller guarantees the rest for all of `tokens`.
             t += unsafe {
                 if K::most_tokens::<S>() >= 6 && room >= 6 {
                     self.tile::<S, 6, P>(s, panel, t, cold)
@@ -192,7 +191,7 @@ impl<K: Tile> Columns<'_, K> {
     /// Computes one tile and writes it out; returns `T`.
     ///
     /// # Safety
-    /// `T` tokens from `t` on exist and lie in one tile of the activations; the panels are of one group, and no one else
+    /// `T` tokens from `t` on exist and are in one tile of the activations; the panels belong to one group, and nothing else
     /// writes their columns.
     #[inline(always)]
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(

@@ -8,48 +8,48 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 #[cfg(target_os = "linux")]
 use zonda_machine::memory::Available;
 
-/// Bytes that buffers of an [`Arena`] start at multiples of: a cache line.
+/// The alignment of buffers in an [`Arena`] in bytes: a cache line.
 const LINE: usize = 64;
-/// What an [`Arena`] asks the system for at a time. Only the pages that are written take memory.
+/// The size of an [`Arena`]'s mappings. Only pages that are written take memory.
 const SLAB_BYTES: usize = 256 << 20;
 
-/// Zeroed bytes, 64-byte-aligned, freed on drop. Pages are touched only when written.
+/// Zeroed bytes, 64-byte-aligned, freed on drop. Pages take memory only when written.
 #[derive(Debug)]
 pub struct Buffer {
-    /// Keeps the memory; `None` for no bytes.
+    /// Keeps the mapping alive; `None` for an empty buffer.
     _map: Option<Arc<MmapMut>>,
     at: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: a buffer's range of its mapping is its own; only `&mut self` writes it.
+// SAFETY: a buffer has its range of the mapping to itself; only `&mut self` writes it.
 unsafe impl Send for Buffer {}
-// SAFETY: shared access only reads, since only `&mut self` writes the range, which is this buffer's own.
+// SAFETY: shared access only reads, since only `&mut self` writes the range, which no other buffer has.
 unsafe impl Sync for Buffer {}
 
 /// The system refused memory.
 #[derive(Debug, thiserror::Error)]
 #[error("could not allocate {bytes} bytes: {source}")]
 pub struct AllocError {
-    /// How much was asked for.
+    /// The requested size.
     pub bytes: usize,
-    /// What the system said.
+    /// The system's error.
     pub source: std::io::Error,
 }
 
-/// Asks the system for memory.
+/// Maps memory.
 fn map(bytes: usize) -> Result<MmapMut, AllocError> {
     let map = MmapMut::map_anon(bytes).map_err(|source| AllocError { bytes, source })?;
     #[cfg(target_os = "linux")]
     if bytes >= 1 << 20 {
-        // a hint: without huge pages everything still works
+        // This is a hint: without huge pages everything still works.
         let _ = map.advise(memmap2::Advice::HugePage);
     }
     Ok(map)
 }
 
 impl Buffer {
-    /// `bytes` zero bytes in a mapping of their own.
+    /// `bytes` zero bytes in a separate mapping.
     ///
     /// # Errors
     /// If the system refuses the mapping.
@@ -64,13 +64,13 @@ impl Buffer {
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `len` bytes at `at` lie in the mapping that `_map` keeps, and are this buffer's alone.
+        // SAFETY: `len` bytes at `at` are within the mapping that `_map` keeps alive, and no other buffer has them.
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 
-    /// The bytes, to write.
+    /// The bytes, writable.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `len` bytes at `at` lie in the mapping that `_map` keeps, and are this buffer's alone; it is borrowed mutably.
+        // SAFETY: `len` bytes at `at` are within the mapping that `_map` keeps alive, and no other buffer has them; it is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
     }
 
@@ -79,26 +79,26 @@ impl Buffer {
         self.at.as_ptr()
     }
 
-    /// How many bytes.
+    /// The number of bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// True for no bytes at all.
+    /// True if there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }
 
-/// Buffers one behind the other in few large mappings, so that huge pages hold them whole: each in a mapping of its own leaves
-/// an end of up to 2 MiB on small pages, a tenth of a 7B's weights. The memory is freed when the last buffer of a mapping is.
+/// Consecutive buffers in a few large mappings, so that huge pages cover them completely. With one mapping per buffer, up to
+/// 2 MiB at the end of each would be on small pages: a tenth of a 7B's weights. A mapping is freed with its last buffer.
 #[derive(Debug, Default)]
 pub struct Arena {
-    /// The mappings that buffers still lie in; new buffers are taken from the last.
+    /// The mappings in use; new buffers are taken from the last.
     slabs: Mutex<Vec<Slab>>,
 }
 
-/// A mapping, which its buffers keep, and how much of it is taken.
+/// A mapping, which its buffers keep alive, and how much of it is taken.
 #[derive(Debug)]
 struct Slab {
     map: Weak<MmapMut>,
@@ -107,11 +107,11 @@ struct Slab {
     taken: usize,
 }
 
-// SAFETY: an address and a count; what lies there is reached only through the buffers that were given out.
+// SAFETY: an address and a count; the memory is accessed only through the buffers handed out.
 unsafe impl Send for Slab {}
 
 impl Arena {
-    /// Without any memory yet.
+    /// An empty arena.
     pub fn new() -> Arena {
         Arena::default()
     }
@@ -144,8 +144,8 @@ impl Arena {
         Ok(Buffer { _map: Some(map), at, len: bytes })
     }
 
-    /// Asks for huge pages again where there were none when the memory was first written, as on a machine whose memory is
-    /// full of cached files. Waits until it is done. Where the system can't, small pages stay.
+    /// Requests huge pages again for memory that got small ones when it was first written, as on a machine whose memory is full
+    /// of cached files. Waits until it is done. If the system can't provide them, the small pages stay.
     pub fn collapse(&self) {
         #[cfg(target_os = "linux")]
         {
@@ -164,16 +164,16 @@ impl Arena {
     }
 }
 
-/// What [`Arena::collapse`] asks for at a time.
+/// Bytes per request of [`Arena::collapse`].
 #[cfg(target_os = "linux")]
 const PIECE_BYTES: usize = 64 << 20;
 
-/// After so many refusals it stops: each costs a while.
+/// It gives up after this many refusals, since each takes a while.
 #[cfg(target_os = "linux")]
 const MOST_REFUSED: usize = 8;
 
-/// Asks for huge pages for a piece of memory, and once more after making room, unless the system doesn't know the request.
-/// False if it was refused.
+/// Requests huge pages for a piece of memory, and once more after making room, unless the system doesn't know the request.
+/// False if the request was refused.
 #[cfg(target_os = "linux")]
 fn collapse_piece(at: *const u8, bytes: usize) -> bool {
     use std::io::ErrorKind::InvalidInput;
@@ -184,8 +184,8 @@ fn collapse_piece(at: *const u8, bytes: usize) -> bool {
     }
 }
 
-/// Has the system drop the cached files that it used least, as much as a piece needs: it does so for memory, not for huge
-/// pages. False if memory is too short for that.
+/// Makes the system drop the least used cached files, as much as a piece needs, by allocating memory: it drops them for
+/// memory but not for huge pages. False if there is too little memory for that.
 #[cfg(target_os = "linux")]
 fn make_room() -> bool {
     const SMALL_PAGE: usize = 4096;
@@ -198,7 +198,7 @@ fn make_room() -> bool {
     true
 }
 
-/// A pointer that several threads may use. Each use is unsafe code that says why no other thread touches the same place.
+/// A pointer that several threads may use. Each use is unsafe code that must ensure that no other thread touches the same place.
 #[derive(Debug)]
 pub struct SharedPtr<T>(*mut T);
 
@@ -209,9 +209,9 @@ impl<T> Clone for SharedPtr<T> {
 }
 impl<T> Copy for SharedPtr<T> {}
 
-// SAFETY: a pointer is only an address; dereferencing it is the user's own unsafe code.
+// SAFETY: a pointer is only an address; the user dereferences it in unsafe code.
 unsafe impl<T> Send for SharedPtr<T> {}
-// SAFETY: shared access gives no more than a copy of the address does, which may be sent.
+// SAFETY: shared access gives no more than a copy of the address, which may be sent.
 unsafe impl<T> Sync for SharedPtr<T> {}
 
 impl<T> SharedPtr<T> {
@@ -223,7 +223,7 @@ impl<T> SharedPtr<T> {
     /// The address of element `i`.
     ///
     /// # Safety
-    /// `i` lies within the slice that this was made from, which still lives when the address is used.
+    /// `i` is within the slice that this was made from, which is still alive when the address is used.
     pub unsafe fn at(self, i: usize) -> *mut T {
         // SAFETY: the caller guarantees that `i` is within the slice.
         unsafe { self.0.add(i) }
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_arenas_buffers_are_zeroed_aligned_and_apart() {
+    fn buffers_of_an_arena_are_zeroed_aligned_and_disjoint() {
         let arena = Arena::new();
         let mut buffers = Vec::new();
         for bytes in [1, 64, 1000, 0, 3 << 20, SLAB_BYTES - (1 << 20), 65] {
@@ -252,14 +252,14 @@ mod tests {
             buffers.iter().map(|b| b.bytes().as_ptr_range()).filter(|r| r.start != r.end).collect();
         ranges.sort_by_key(|r| r.start);
         assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
-        // what was written last is still there after the arena is gone
+        // The buffers outlive the arena.
         drop(arena);
         assert!(
             buffers.iter().filter(|b| b.len() > 1).all(|b| (b.bytes()[0], b.bytes()[b.len() - 1]) == (1, 2))
         );
     }
     #[test]
-    fn an_arena_keeps_no_mapping_that_nobody_uses() {
+    fn an_arena_keeps_no_unused_mapping() {
         let arena = Arena::new();
         for _ in 0..3 {
             let buffers = [arena.zeroed(SLAB_BYTES).unwrap(), arena.zeroed(1).unwrap()];

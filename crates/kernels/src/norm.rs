@@ -12,11 +12,11 @@ pub struct RmsNorm<'a> {
     pub weight: &'a [f32],
     /// Added to the mean square.
     pub eps: f32,
-    /// Where the result goes.
+    /// The result.
     pub out: &'a mut [f32],
 }
 
-/// As [`RmsNorm`], overwriting the row.
+/// As [`RmsNorm`], but overwrites the row.
 #[derive(Debug)]
 pub struct RmsNormInPlace<'a> {
     /// The row, `[n]`.
@@ -69,7 +69,7 @@ impl Op for RmsNormInPlace<'_> {
 }
 
 /// # Safety
-/// `x` and `weight` are readable, `out` writable for `n` values; `out` is `x` or apart from it.
+/// `x` and `weight` are readable and `out` is writable for `n` values; `out` is `x` or does not overlap it.
 #[inline(always)]
 unsafe fn normalise<S: Simd>(s: S, x: *const f32, weight: *const f32, eps: f32, out: *mut f32, n: usize) {
     let whole = n - n % LANES;

@@ -1,9 +1,9 @@
-//! Weight matrices repacked into panels that the inner loops stream in order.
+//! Weight matrices repacked into panels that the inner loops read sequentially.
 //!
 //! A panel is 16 rows of the matrix, interleaved so that one 512-bit load gives 4 consecutive values (as bytes) of each of
-//! the 16 rows: what a four-way byte dot product wants. Panels stand in groups of four whose pieces alternate, so that a
-//! product with one token reads one stream from front to back: as fast as the memory goes (four streams were measured to
-//! be a tenth slower). All types have one layout for every instruction set, for GEMV and GEMM alike; of a group:
+//! the 16 rows, as a four-way byte dot product needs them. Panels form groups of four whose pieces alternate, so a product with
+//! one token reads one sequential stream at full memory speed (four streams were a tenth slower). All instruction sets use
+//! the same layout for each type, for GEMV and GEMM. The layout of a group:
 //!
 //! ```text
 //! quantised   per stored block scales, then codes:
@@ -17,7 +17,7 @@
 //! bf16        per pair i, of panel 0, 1, 2, 3: row r's values 2i (low) and 2i+1      64 bytes
 //! ```
 //!
-//! Rows beyond the last are zeros. A code takes as many bits as in the file.
+//! Rows beyond the last are zeros. Codes have as many bits as in the file.
 
 use crate::DType;
 use crate::format::{Format, with_format};
@@ -42,20 +42,20 @@ pub struct Packed {
     data: Buffer,
 }
 
-/// Bytes of a stored block of a group's rows: scales and codes.
+/// Bytes of one stored block of all rows of a group: scales and codes.
 pub(crate) const fn chunk_bytes<F: Format>() -> usize {
     GROUP * (F::BLOCK / 32 * F::CODE_BYTES + F::HEADER_BYTES)
 }
 
 impl Packed {
-    /// Packs a stored matrix. `row(r)` gives the stored bytes of row `r`: a row order other than the file's (RoPE
-    /// pairing) costs nothing. The panels lie in `arena`, behind those packed before them.
+    /// Packs a stored matrix. `row(r)` gives the stored bytes of row `r`, so a row order other than the file's (for RoPE
+    /// pairing) is free. The panels are allocated in `arena`, after those packed before.
     ///
     /// # Errors
-    /// If memory for the panels can't be had.
+    /// If there is not enough memory for the panels.
     ///
     /// # Panics
-    /// If a row's byte count is not that of `cols` values of `dtype`.
+    /// If a row's size is not that of `cols` values of `dtype`.
     pub fn pack<'a>(
         pool: &Pool,
         arena: &Arena,
@@ -114,12 +114,12 @@ impl Packed {
         self.cols
     }
 
-    /// Panels of 16 rows; a multiple of [`GROUP`], so that the last ones may hold no row.
+    /// Panels of 16 rows; a multiple of [`GROUP`], so the last ones may have no rows.
     pub(crate) fn panels(&self) -> usize {
         self.rows.div_ceil(ROWS) * GROUP
     }
 
-    /// Bytes in memory: what a decode step reads.
+    /// Bytes in memory, all of which a decode step reads.
     pub fn bytes(&self) -> usize {
         self.data.len()
     }
@@ -165,12 +165,12 @@ fn pack_codes<F: Format>(values: &[u8], r: usize, planes: &mut [u8]) {
     let (low, high) = planes.split_at_mut(64 * F::LOW);
     pack_plane(&fours, F::LOW, r, low);
     if F::HIGH > 0 {
-        // what the low plane has no room for, moved down in every byte
+        // The bits that don't fit the low plane, shifted down in every byte.
         pack_plane(&fours.map(|four| (four >> F::LOW) & 0x0303_0303), F::HIGH, r, high);
     }
 }
 
-/// The lowest `width` bits of each of 32 codes into a plane's lines.
+/// Writes the lowest `width` bits of each of 32 codes into a plane's lines.
 fn pack_plane(fours: &[u32; 8], width: usize, r: usize, plane: &mut [u8]) {
     let mask = 0x0101_0101 * (u32::MAX >> (32 - width) & 0xff);
     for (i, line) in plane.chunks_exact_mut(64).enumerate() {
@@ -182,7 +182,7 @@ fn pack_plane(fours: &[u32; 8], width: usize, r: usize, plane: &mut [u8]) {
     }
 }
 
-/// One block's scales and mins of row `r`.
+/// Writes one block's scales and mins of row `r`.
 fn pack_header<F: Format>(block: &Block, r: usize, header: &mut [u8]) {
     header[2 * r..][..2].copy_from_slice(&block.d);
     let mut rest = &mut header[32..];

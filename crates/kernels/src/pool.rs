@@ -1,7 +1,7 @@
 //! The worker pool: threads pinned to cores that spin between the ~200 fork/joins of a token and sleep when idle.
 //!
-//! Work is numbered, and threads take it from a shared counter, much at first and little at the end, so that a slow core
-//! doesn't stall a step. The caller is worker 0.
+//! Work items are numbered, and threads take ranges of them from a shared counter: large ranges at first and small ones at the
+//! end, so that a slow core doesn't delay a step. The caller is worker 0.
 
 use crate::sync::{
     Arc, AtomicBool, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering,
@@ -12,12 +12,12 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use zonda_machine::cpus;
 
-/// How often a worker looks for work before it sleeps: a few hundred µs, longer than the gap between two tokens.
+/// How many times a worker polls for work before it sleeps: a few hundred µs, longer than the gap between two tokens.
 const SPINS_BEFORE_SLEEP: u32 = if cfg!(loom) { 1 } else { 20_000 };
-/// A thread takes the rest of a loop divided by this number and the number of threads: threads end together, yet few ranges
-/// are cut.
+/// A thread takes the rest of a loop divided by this number and the number of threads, so that threads finish together with few
+/// ranges.
 const PARTS: usize = 2;
-/// How often a thread looks before it yields its core between looks.
+/// How many times a thread polls before it yields its core between polls.
 const SPINS_BEFORE_YIELD: u32 = 4_000;
 
 /// A fixed set of threads that run one parallel loop at a time. Dropping it stops and joins them.
@@ -32,14 +32,14 @@ pub struct Pool {
 struct Task {
     body: *const (dyn Fn(Range<usize>) + Sync),
     items: usize,
-    /// The fewest items a thread takes at a time.
+    /// Minimum number of items that a thread takes at a time.
     grain: usize,
-    /// A thread takes what is left divided by this; `None`: it takes `grain`.
+    /// A thread takes the remaining items divided by this; `None`: it takes `grain`.
     parts: Option<usize>,
 }
 
 impl Task {
-    /// How many items a thread takes when `left` are left.
+    /// How many items a thread takes when `left` remain.
     fn take(self, left: usize) -> usize {
         let share = self.parts.map_or(0, |parts| left / parts);
         (share - share % self.grain).max(self.grain).min(left)
@@ -49,13 +49,13 @@ impl Task {
 struct Shared {
     /// Incremented to start a loop; workers wait for it to change.
     epoch: AtomicU64,
-    /// The loop to run; written by the caller before `epoch` moves, read by workers after, until `running` is 0.
+    /// The loop to run. The caller writes it before `epoch` changes; workers read it afterwards, until `running` is 0.
     task: UnsafeCell<Option<Task>>,
     /// The next item to take.
     next: AtomicUsize,
     /// Workers that haven't finished the loop in progress.
     running: AtomicUsize,
-    /// A loop is in progress.
+    /// Whether a loop is in progress.
     busy: AtomicBool,
     stop: AtomicBool,
     sleepers: AtomicUsize,
@@ -68,11 +68,11 @@ struct Shared {
 // SAFETY: `task` is written only while no worker reads it (see the field), and points to a `Sync` closure that `split` keeps
 // alive until every worker is done with it.
 unsafe impl Sync for Shared {}
-// SAFETY: nothing in it belongs to a thread; `task` is used as said for `Sync`.
+// SAFETY: nothing in it is bound to a thread; for `task` see `Sync`.
 unsafe impl Send for Shared {}
 
 impl Pool {
-    /// A pool of `threads` threads, the caller included, pinned one per core where that many cores are allowed.
+    /// A pool of `threads` threads, including the caller, pinned one per core if that many cores are allowed.
     pub fn new(threads: usize) -> Pool {
         let threads = threads.max(1);
         let pins = if cfg!(loom) { Vec::new() } else { cpus::pins(threads) };
@@ -104,18 +104,18 @@ impl Pool {
                         }
                         shared.work();
                     })
-                    .expect("the system starts threads")
+                    .expect("the system can start threads")
             })
             .collect();
         Pool { shared, workers, pinned }
     }
 
-    /// How many threads work, the caller included.
+    /// The number of threads, including the caller.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
-    /// Calls `body(i)` for every `i < items`, spread over all threads one by one; returns when all are done.
+    /// Calls `body(i)` for every `i < items`, distributed over all threads one by one; returns when all are done.
     ///
     /// # Panics
     /// With the first panic of `body`, after all threads have stopped.
@@ -123,7 +123,7 @@ impl Pool {
         self.start(items, 1, false, &|range| range.for_each(body));
     }
 
-    /// Calls `body` with ranges that cover `0..items`, spread over all threads: large ones first, then smaller ones down to
+    /// Calls `body` with ranges that cover `0..items`, distributed over all threads: large ones first, then smaller ones, in
     /// multiples of `grain`. Returns when all are done.
     ///
     /// # Panics
@@ -149,7 +149,7 @@ impl Pool {
         shared.next.store(0, Ordering::Relaxed);
         shared.running.store(self.workers.len(), Ordering::Relaxed);
         shared.epoch.fetch_add(1, Ordering::Release);
-        // pairs with that of a worker about to sleep: it sees the new epoch, or it is seen here and woken
+        // Pairs with the fence of a worker about to sleep: the worker sees the new epoch, or it is seen here and woken.
         fence(Ordering::SeqCst);
         if shared.sleepers.load(Ordering::Relaxed) > 0 {
             drop(lock(&shared.sleep));
@@ -160,7 +160,7 @@ impl Pool {
         while shared.running.load(Ordering::Acquire) > 0 {
             pause(&mut spins);
         }
-        // before the next loop can begin, and unlocked before it unwinds
+        // Taken before the next loop can begin, and unlocked before unwinding.
         let panic = lock(&shared.panic).take();
         shared.busy.store(false, Ordering::Release);
         if let Some(panic) = panic {
@@ -188,7 +188,7 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// What a worker does: wait for an epoch, run its loop, count itself out.
+    /// A worker's loop: waits for an epoch, runs its loop, decrements the count.
     fn work(&self) {
         let mut seen = 0;
         loop {
@@ -196,7 +196,7 @@ impl Shared {
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
-            // SAFETY: written before the epoch moved, and not again until this worker has counted itself out.
+            // SAFETY: written before the epoch changed, and not again until this worker has decremented `running`.
             let task = self.task.with(|at| unsafe { *at });
             if let Some(task) = task {
                 self.run(task);
@@ -205,9 +205,9 @@ impl Shared {
         }
     }
 
-    /// Takes items until none are left.
+    /// Takes items until none remain.
     fn run(&self, task: Task) {
-        // SAFETY: `start` keeps the closure alive until `running` is 0, and the caller counts itself.
+        // SAFETY: `start` keeps the closure alive until `running` is 0 and the calling thread has left this function.
         let body = unsafe { &*task.body };
         let done = catch_unwind(AssertUnwindSafe(|| {
             let mut next = self.next.load(Ordering::Relaxed);
@@ -240,7 +240,7 @@ impl Shared {
         }
         let mut guard = lock(&self.sleep);
         self.sleepers.fetch_add(1, Ordering::Relaxed);
-        // pairs with that of a caller that starts a loop
+        // Pairs with the fence of a caller that starts a loop.
         fence(Ordering::SeqCst);
         let epoch = loop {
             let epoch = self.epoch.load(Ordering::Acquire);
@@ -254,7 +254,7 @@ impl Shared {
     }
 }
 
-/// Waits between two looks: spins at first, then lets other threads have the core.
+/// Waits between two polls: spins at first, then yields the core to other threads.
 fn pause(spins: &mut u32) {
     *spins += 1;
     if *spins < SPINS_BEFORE_YIELD {
@@ -264,7 +264,7 @@ fn pause(spins: &mut u32) {
     }
 }
 
-/// Locks. A panic elsewhere does no harm to the data.
+/// Locks, ignoring poisoning: a panic elsewhere does not harm the data.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
@@ -305,7 +305,8 @@ mod tests {
     }
 }
 
-/// The protocol in a model that tries every order of the threads' steps, up to some number of preemptions: `make test-loom`.
+/// Checks the protocol in loom's model, which tries every order of the threads' steps up to a number of preemptions
+/// (`make test-loom`).
 #[cfg(all(test, loom))]
 mod model {
     use super::*;
@@ -318,19 +319,19 @@ mod model {
         model.check(test);
     }
 
-    /// Loops over cells that are written without synchronisation: `loom` fails if an item runs twice, if two threads have
-    /// it at once, or if the caller reads before a worker's write has reached it.
+    /// Loops over cells that are written without synchronisation: `loom` fails if an item runs twice, if two threads access
+    /// it at once, or if the caller reads before a worker's write is visible.
     fn loops(threads: usize, lens: &[usize]) {
         let pool = Pool::new(threads);
         for &items in lens {
             let cells: Vec<_> = (0..items).map(|_| UnsafeCell::new(0)).collect();
             let cells = Cells(&cells);
             pool.for_each(items, &|i| {
-                // SAFETY: each item is one thread's: what the model checks.
+                // SAFETY: only one thread accesses each item, as the model checks.
                 cells.get(i).with_mut(|at| unsafe { *at += 1 });
             });
             for i in 0..items {
-                // SAFETY: the loop has ended: what the model checks.
+                // SAFETY: the loop has ended, as the model checks.
                 assert_eq!(cells.get(i).with(|at| unsafe { *at }), 1);
             }
         }
@@ -339,7 +340,7 @@ mod model {
     #[derive(Clone, Copy)]
     struct Cells<'a>(&'a [UnsafeCell<u32>]);
 
-    // SAFETY: every access is checked by the model.
+    // SAFETY: the model checks every access.
     unsafe impl Sync for Cells<'_> {}
 
     impl<'a> Cells<'a> {
@@ -370,7 +371,7 @@ mod model {
             let caught = catch_unwind(AssertUnwindSafe(|| {
                 pool.for_each(2, &|i| {
                     if i == 1 {
-                        // `resume_unwind` prints nothing, thousands of times
+                        // Unlike `panic!`, `resume_unwind` prints nothing: it runs thousands of times.
                         resume_unwind(Box::new("item 1"));
                     }
                 });

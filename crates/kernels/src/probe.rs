@@ -1,8 +1,8 @@
-//! What this machine can do at most: bytes read a second, and multiply-adds a second on the instructions that the kernels
-//! use. Every speed of an engine is a share of these.
+//! The machine's peaks: bytes read per second, and multiply-adds per second with the instructions that the kernels use. An
+//! engine's speeds are shares of these.
 //!
-//! Arithmetic runs from registers in chains that don't wait for each other; reading streams through memory far larger
-//! than any cache. Both are the best of many passes: a disturbed pass says nothing about a limit.
+//! Arithmetic runs in registers in independent chains; reading streams through memory far larger than any cache. Both are the
+//! best of many passes, because a disturbed pass does not show the limit.
 
 use crate::memory::{AllocError, Buffer, SharedPtr};
 use crate::pool::Pool;
@@ -16,16 +16,16 @@ use zonda_machine::{Peaks, Rate, cpus};
 
 /// Bytes of a vector.
 const VECTOR: usize = 64;
-/// Accumulators in flight. Too few leave the units waiting for results, too many spill to memory; how many are right
-/// depends on the processor, so all are tried.
+/// Numbers of accumulators in flight. With too few the units wait for results, with too many they spill to memory. The best
+/// number depends on the CPU, so all are tried.
 const CHAINS: [usize; 4] = [4, 5, 8, 12];
-/// Vectors in the ring that an arithmetic loop reads its changing operand from: 4 KiB, always in the first cache.
+/// Vectors in the ring from which an arithmetic loop reads its changing operand: 4 KiB, always in the L1 cache.
 const RING: usize = 64;
-/// Rounds between two looks at the clock.
+/// Rounds between two readings of the clock.
 const ROUNDS: usize = 4096;
-/// Bytes read between two looks at the clock.
+/// Bytes read between two readings of the clock.
 const STRETCH: usize = 1 << 20;
-/// Memory that is streamed through: at least this much, eight times the last cache, and a share for every thread.
+/// Minimum size of the memory to stream through; it is also at least eight times the last cache, with a share for every thread.
 const READ_BYTES: usize = 512 << 20;
 const READ_BYTES_A_THREAD: usize = 32 << 20;
 /// A large model's weights: see [`Peaks::read_large_bytes_per_s`].
@@ -34,48 +34,48 @@ pub const LARGE_BYTES: usize = 4 << 30;
 /// How long [`measure`] spends on each of its eight figures.
 pub const EACH: Duration = Duration::from_millis(300);
 
-/// Measures with `threads` threads, pinned as the kernels' are, spending about `each` on every figure. `large` also measures
-/// reading from [`LARGE_BYTES`] of memory, which takes that memory and the time to fill it. The calling thread is not pinned.
+/// Measures with `threads` threads, pinned like those of the kernels, for about `each` per figure. `large` also measures
+/// reading [`LARGE_BYTES`] of memory, which takes that memory and the time to fill it. The calling thread is not pinned.
 ///
 /// # Errors
-/// If the memory to read can't be had.
+/// If there is not enough memory to read.
 pub fn measure(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<Peaks, AllocError> {
-    // a pool pins its caller, which may have other plans
+    // A pool pins its caller, so it gets a thread of its own.
     std::thread::scope(|scope| {
         let measured = scope.spawn(|| measure_here(isa, threads.max(1), each, large)).join();
         measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-/// Memory that is read in pieces, to measure how fast that is *now*: between the steps of something whose speed is compared
-/// with it, since the bandwidth that neighbours leave changes from second to second.
+/// Memory that is read in pieces to measure the *current* bandwidth, between the steps of a measurement that is compared with
+/// it, since the bandwidth left by other tenants changes from second to second.
 pub struct Stream {
     isa: Isa,
     buffer: Buffer,
-    /// The stretch to go on from.
+    /// The stretch to continue from.
     at: usize,
 }
 
 impl Stream {
-    /// `bytes` of memory, written once by the threads of `pool`. [`LARGE_BYTES`] are like a large model's weights.
+    /// `bytes` of memory, written once by the threads of `pool`; with [`LARGE_BYTES`] it is like a large model's weights.
     ///
     /// # Errors
-    /// If there is no such memory.
+    /// If there is not enough memory.
     pub fn new(isa: Isa, pool: &Pool, bytes: usize) -> Result<Stream, AllocError> {
         let mut buffer = Buffer::zeroed(bytes.next_multiple_of(STRETCH))?;
         let (stretches, memory) = (buffer.len() / STRETCH, SharedPtr::new(buffer.bytes_mut()));
         pool.for_each(stretches, &|i| {
-            // SAFETY: within the buffer, and each stretch is one thread's.
+            // SAFETY: within the buffer, and only one thread uses each stretch.
             unsafe { std::slice::from_raw_parts_mut(memory.at(i * STRETCH), STRETCH).fill(1) };
         });
         Ok(Stream { isa, buffer, at: 0 })
     }
 
-    /// Reads the next `bytes` (whole MiB, and round again at the end) with all threads of `pool`; bytes a second.
+    /// Reads the next `bytes` (whole MiB, wrapping at the end) with all threads of `pool`; returns bytes per second.
     pub fn read(&mut self, pool: &Pool, bytes: usize) -> f64 {
         let (stretches, all) = (bytes.div_ceil(STRETCH), self.buffer.len() / STRETCH);
         let begun = Instant::now();
-        // long runs: a stretch by itself is read more slowly than one after another
+        // Long ranges, since single stretches are read more slowly than consecutive ones.
         pool.split(stretches, 8, &|range| {
             for i in range {
                 let at = (self.at + i) % all * STRETCH;
@@ -87,7 +87,7 @@ impl Stream {
     }
 }
 
-/// What is measured in one pass.
+/// The subject of one pass.
 #[derive(Clone, Copy, PartialEq)]
 enum What {
     Read,
@@ -97,15 +97,15 @@ enum What {
     F32,
 }
 
-/// One pass: what, with how many chains, and whether all threads take part.
+/// One pass: its subject, the number of chains, and whether all threads take part.
 struct Pass {
     what: What,
     chains: usize,
     all: bool,
 }
 
-/// Passes behind every figure; those of arithmetic try each number of chains in turn. Many short ones: on a busy machine
-/// one of them is left alone.
+/// Passes per figure; those of arithmetic try each number of chains in turn. They are many and short, so that on a busy
+/// machine at least one is undisturbed.
 const PASSES: usize = 8 * CHAINS.len();
 
 fn passes(isa: Isa, large: bool) -> Vec<Pass> {
@@ -121,8 +121,8 @@ fn passes(isa: Isa, large: bool) -> Vec<Pass> {
     passes
 }
 
-/// One parallel region for everything: each thread keeps the part of memory that it touched first, and those that a
-/// pass doesn't need sleep at the barrier.
+/// One parallel region for everything: each thread keeps the part of memory that it touched first, and threads that a pass
+/// doesn't need sleep at the barrier.
 fn measure_here(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<Peaks, AllocError> {
     let small = (READ_BYTES.max(8 * cpus::last_cache_bytes()) / threads).max(READ_BYTES_A_THREAD);
     let small = small.next_multiple_of(STRETCH);
@@ -132,12 +132,12 @@ fn measure_here(isa: Isa, threads: usize, each: Duration, large: bool) -> Result
     let passes = passes(isa, large);
     let pass_time = each / PASSES as u32;
     let barrier = Barrier::new(threads);
-    // units a second of each pass, summed over the threads
+    // Units per second of each pass, summed over the threads.
     let rates = Mutex::new(vec![0.0; passes.len()]);
     Pool::new(threads).for_each(threads, &|i| {
-        // SAFETY: thread `i` writes its own part, before the barrier that comes before any reading.
+        // SAFETY: thread `i` writes only its own part, before the barrier that precedes all reads.
         unsafe { std::slice::from_raw_parts_mut(memory.at(i * part), part).fill(1) };
-        // a pass goes on where the last one stopped: each is shorter than a walk through all of the memory
+        // A pass continues where the last one stopped, since each is shorter than a walk through the whole memory.
         let mut stretch = 0;
         for (n, pass) in passes.iter().enumerate() {
             barrier.wait();
@@ -146,7 +146,7 @@ fn measure_here(isa: Isa, threads: usize, each: Duration, large: bool) -> Result
             }
             let part = if pass.what == What::ReadLarge { part } else { small };
             let (start, len) = if pass.all { (i * part, part) } else { (0, threads * part) };
-            // SAFETY: within the buffer, which nobody writes any more.
+            // SAFETY: within the buffer, which is no longer written.
             let bytes = unsafe { std::slice::from_raw_parts(memory.at(start), len) };
             let rate = run_pass(isa, pass, bytes, &mut stretch, pass_time);
             rates.lock().unwrap_or_else(PoisonError::into_inner)[n] += rate;
@@ -171,7 +171,7 @@ fn measure_here(isa: Isa, threads: usize, each: Duration, large: bool) -> Result
     })
 }
 
-/// Units a second of one thread; reading goes on from stretch `from`.
+/// Units per second of one thread; reading continues from stretch `from`.
 fn run_pass(isa: Isa, pass: &Pass, bytes: &[u8], from: &mut usize, time: Duration) -> f64 {
     let ring = black_box(ring(pass.what));
     let stretches = bytes.len() / STRETCH;
@@ -198,7 +198,7 @@ fn run_pass(isa: Isa, pass: &Pass, bytes: &[u8], from: &mut usize, time: Duratio
 }
 
 impl What {
-    /// Operations of one instruction's worth of work: a multiply-add of two vectors is two an element.
+    /// Operations per instruction: a multiply-add of two vectors counts as two per element.
     fn operations(self) -> usize {
         match self {
             What::Read | What::ReadLarge => 0,
@@ -209,8 +209,8 @@ impl What {
     }
 }
 
-/// The operand that changes from round to round: were both constant, the compiler would multiply once and add ever
-/// after. Vectors of ones with alternating sign, so that sums stay small.
+/// The operand that changes from round to round; if both were constant, the compiler would multiply only once. It has
+/// vectors of ones with alternating sign, so that sums stay small.
 fn ring(what: What) -> [u8; RING * VECTOR] {
     let mut ring = [0; RING * VECTOR];
     for (i, vector) in ring.chunks_exact_mut(VECTOR).enumerate() {
@@ -300,7 +300,7 @@ impl<const N: usize> Op for MultiplyAdd<'_, N> {
     }
 }
 
-/// Reads whole vectors and adds them up, so that none can be left out.
+/// Reads whole vectors and adds them up, so that the compiler can't skip any.
 struct Read<'a>(&'a [u8]);
 
 impl Op for Read<'_> {
@@ -328,14 +328,14 @@ impl Op for Read<'_> {
 mod tests {
     use super::*;
 
-    /// What the loops add up, by the formula: nothing of the work was left out or done once for all.
+    /// The loops' sums match the formula, so no work was skipped or hoisted out of the loop.
     #[test]
     fn every_multiply_add_is_done() {
         for isa in Isa::all() {
             for what in [What::Int8, What::Bf16, What::F32] {
                 for chains in CHAINS {
                     for rounds in [0usize, 1, 2, 63, 127] {
-                        // rounds in pairs cancel out; lanes × products in a lane × (1 + 2 + … + chains)
+                        // Pairs of rounds cancel out; the rest is lanes × products per lane × (1 + 2 + … + chains).
                         let products = what.operations() / 2;
                         let expected = (rounds % 2) * products * chains * (chains + 1) / 2;
                         let found = multiply_add(isa, what, chains, rounds, &ring(what));
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_read_round_and_round() {
+    fn a_stream_wraps_around() {
         let pool = Pool::new(2);
         let mut stream = Stream::new(Isa::best(), &pool, 3 << 20).unwrap();
         assert!(stream.buffer.bytes().iter().all(|&b| b == 1));
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn every_figure_is_there() {
+    fn every_figure_is_measured() {
         for (isa, threads) in [(Isa::best(), 2), (Isa::named("scalar").unwrap(), 1)] {
             let peaks = measure(isa, threads, Duration::from_millis(6), false).unwrap();
             assert_eq!((peaks.read_large_bytes_per_s, &peaks.instruction_set[..]), (None, isa.describe()));

@@ -5,7 +5,7 @@
 use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
 
-/// Turns one head in place.
+/// Rotates one head in place.
 #[derive(Debug)]
 pub struct Rotate<'a> {
     /// The head, `[head_dim]`.

@@ -1,5 +1,5 @@
-//! The portable instruction set: plain arrays that the compiler may vectorise. It runs everywhere, and it is the
-//! readable definition of what each [`Simd`] method means.
+//! The portable instruction set: plain arrays that the compiler may vectorise. It runs everywhere and is the readable
+//! definition of each [`Simd`] method.
 
 use crate::simd::{LANES, Op, Simd};
 use half::{bf16, f16};
@@ -9,7 +9,7 @@ use half::{bf16, f16};
 pub struct Scalar;
 
 impl Scalar {
-    /// Asks nothing: every CPU has it.
+    /// Always succeeds: every CPU can run it.
     pub fn detect() -> Option<Self> {
         Some(Self)
     }
@@ -139,7 +139,7 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     fn fma(self, a: F, b: F, c: F) -> F {
-        // not `mul_add`: without an FMA instruction that is a library call
+        // Not `mul_add`, which is a library call without an FMA instruction.
         map(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]

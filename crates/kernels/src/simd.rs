@@ -1,7 +1,7 @@
-//! The one vocabulary that kernels are written in: vectors of 16 lanes, whatever the machine's width.
+//! The vector interface of all kernels: vectors of 16 lanes on every machine.
 //!
 //! A kernel is an [`Op`]: a struct of its arguments with one generic body. [`crate::Isa::run`] compiles that body once per
-//! instruction set, inside a function that enables the set, so that everything inlines into straight vector code.
+//! instruction set, in a function that enables the set, so everything is inlined into vector code.
 //! Sixteen lanes are one AVX-512 register, two of AVX2, four of NEON; the panels of [`crate::pack`] are 16 rows for the
 //! same reason.
 
@@ -10,7 +10,7 @@ use half::f16;
 /// Lanes of every vector.
 pub const LANES: usize = 16;
 
-/// How many times in a row [`Simd::dot`] is exact with codes of so many bits: two products each fit 16 bits.
+/// How many consecutive calls of [`Simd::dot`] are exact with codes of this many bits: pairs of products are summed in 16 bits.
 pub const fn dots_between(bits: usize) -> usize {
     32767 / (2 * 127 * ((1 << bits) - 1))
 }
@@ -19,46 +19,43 @@ pub const fn dots_between(bits: usize) -> usize {
 pub trait Op {
     /// What the kernel returns.
     type Out;
-    /// The body. Implementations are `#[inline(always)]`, so that they take on the caller's instruction set.
+    /// The body. Implementations are `#[inline(always)]`, so that they are compiled for the caller's instruction set.
     fn run<S: Simd>(self, s: S) -> Self::Out;
 }
 
-/// One instruction set. A value of such a type exists only where the CPU has the set, so the methods that take no
-/// pointers are safe.
+/// One instruction set. A value of such a type exists only if the CPU has the set, so methods without pointers are safe.
 ///
 /// # Safety
-/// Implementors guarantee that a value exists only after the CPU was asked for every feature that the methods use. Callers of
-/// pointer methods guarantee readable (writable) memory of the stated length; no alignment is needed.
+/// Implementors guarantee that a value exists only after detecting every CPU feature that the methods use. Callers of pointer
+/// methods guarantee readable (writable) memory of the stated length; no alignment is needed.
 #[allow(clippy::missing_safety_doc)] // the trait's own section holds for pointer methods
 pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// 16 `f32`.
     type F: Copy;
-    /// 16 `i32`, or the 64 bytes they are made of.
+    /// 16 `i32`, or their 64 bytes.
     type I: Copy;
-    /// 16 sums of products of bytes on their way to an [`Simd::I`]: the same where one instruction dots four bytes, halves of
-    /// 16 bits where one doesn't and widening each product would cost more than the product.
+    /// 16 partial sums of byte products before they become an [`Simd::I`]: the same type if one instruction dots four bytes,
+    /// otherwise sums in 16 bits, because widening each product would cost more than the product.
     type Dots: Copy;
 
-    /// Most tokens in a register tile of quantised weights (tokens × panels of 16 rows); at most [`crate::activations::TILE`].
+    /// Maximum tokens in a register tile of quantised weights (tokens × panels of 16 rows), up to [`crate::activations::TILE`].
     const TILE: usize;
-    /// As [`Simd::TILE`], of float weights, whose sums take half the registers.
+    /// As [`Simd::TILE`] for float weights, whose sums take half the registers.
     const FLOAT_TILE: usize = Self::TILE;
-    /// Panels in a register tile: a broadcast activation serves all of them.
+    /// Panels in a register tile, which share each broadcast activation.
     const PANELS: usize = 1;
-    /// Panels that a single token's product reads side by side: several streams hide the memory's latency.
+    /// Panels that the product with a single token reads side by side: several streams hide the memory's latency.
     const STREAMS: usize = 1;
-    /// [`Simd::dot8`] takes 128 off every `w`, since this set multiplies signed bytes with signed ones: a zero point that
-    /// costs nothing.
+    /// Whether [`Simd::dot8`] subtracts 128 from every `w`, because this set multiplies signed bytes: a zero point at no cost.
     const DOT8_CENTRES: bool = false;
-    /// Most queries in a tile of attention.
+    /// Maximum queries in a tile of attention.
     const QUERIES: usize;
-    /// [`Simd::dot_bf16`] is one instruction here.
+    /// Whether [`Simd::dot_bf16`] is one instruction.
     const BF16_DOT: bool;
 
-    /// The smallest set that computes with `f32` and converts as this one does: kernels without dot products are compiled for
-    /// it only.
+    /// The smallest set with the same `f32` arithmetic and conversions: kernels without dot products are compiled only for it.
     type Floats: Simd;
-    /// The smallest set that has the byte dot products of this one.
+    /// The smallest set with the same byte dot products.
     type Bytes: Simd;
 
     /// This CPU's [`Simd::Floats`].
@@ -66,8 +63,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// This CPU's [`Simd::Bytes`].
     fn bytes(self) -> Self::Bytes;
 
-    /// Runs `op` in a function that has this instruction set enabled. The function is never inlined, so that a kernel can be
-    /// cut into parts that compile by themselves.
+    /// Runs `op` in a function with this instruction set enabled. The function is never inlined, so a kernel can be split into
+    /// parts that compile separately.
     fn vectorize<O: Op>(self, op: O) -> O::Out;
 
     /// Every lane `x`.
@@ -82,7 +79,7 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store_f16(self, p: *mut f16, v: Self::F);
     /// Reads 16 signed bytes.
     unsafe fn load_i8(self, p: *const i8) -> Self::F;
-    /// What the low (`HIGH`: the high) halves of 16 bytes stand for in `table`.
+    /// The entries of `table` for the low (`HIGH`: high) halves of 16 bytes.
     unsafe fn look_up<const HIGH: bool>(self, table: &[i8; LANES], p: *const u8) -> Self::F;
     /// Reads 16 unsigned bytes.
     unsafe fn load_u8(self, p: *const u8) -> Self::F;
@@ -100,9 +97,9 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// `|a|`
     fn abs(self, a: Self::F) -> Self::F;
-    /// `a * b + c`, fused where the set can.
+    /// `a * b + c`, fused if the set supports it.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// `c - a * b`, fused where the set can.
+    /// `c - a * b`, fused if the set supports it.
     fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// The sum of all lanes, in an order fixed per set.
     fn sum(self, v: Self::F) -> f32;
@@ -119,21 +116,21 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn or(self, a: Self::I, b: Self::I) -> Self::I;
     /// Each `i32` lane shifted left by `N`.
     fn shl<const N: u32>(self, v: Self::I) -> Self::I;
-    /// Each `i32` lane shifted right by `N`; zeros come in.
+    /// Each `i32` lane shifted right by `N`, filled with zeros.
     fn shr<const N: u32>(self, v: Self::I) -> Self::I;
-    /// Dot products that start at `acc`, if [`Simd::close`] gets the same.
+    /// Starts dot products at `acc`; [`Simd::close`] must get the same `acc`.
     fn open(self, acc: Self::I) -> Self::Dots;
-    /// `dots[i] + Σ_{j<4} w[4i+j] · a[4i+j]` with `w` unsigned, `a` signed bytes but not −128. Exact, if no more than
-    /// [`dots_between`] of the largest `w` come between [`Simd::open`] and [`Simd::close`].
+    /// `dots[i] + Σ_{j<4} w[4i+j] · a[4i+j]` with unsigned bytes `w` and signed bytes `a` other than −128. Exact if there are at
+    /// most [`dots_between`] calls for the largest `w` between [`Simd::open`] and [`Simd::close`].
     fn dot(self, dots: Self::Dots, w: Self::I, a: Self::I) -> Self::Dots;
-    /// What was opened with `acc`, and all added since.
+    /// `acc`, as given to [`Simd::open`], and all products added since.
     fn close(self, acc: Self::I, dots: Self::Dots) -> Self::I;
-    /// `acc` and one [`Simd::dot`], `w` at most 127. Exact.
+    /// `acc` plus one [`Simd::dot`] with `w` at most 127. Exact.
     #[inline(always)]
     fn dot7(self, acc: Self::I, w: Self::I, a: Self::I) -> Self::I {
         self.close(acc, self.dot(self.open(acc), w, a))
     }
-    /// As [`Simd::dot7`] with `w` any unsigned byte; see [`Simd::DOT8_CENTRES`]. Exact.
+    /// As [`Simd::dot7`] with any unsigned byte `w`; see [`Simd::DOT8_CENTRES`]. Exact.
     fn dot8(self, acc: Self::I, w: Self::I, a: Self::I) -> Self::I;
     /// `i32` lanes to `f32`.
     fn to_f(self, v: Self::I) -> Self::F;
@@ -147,7 +144,7 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn bf16_low(self, v: Self::I) -> Self::F;
     /// The `bf16` in each lane's high half.
     fn bf16_high(self, v: Self::I) -> Self::F;
-    /// `acc[i] + w.low · a.low + w.high · a.high` over `bf16` pairs; rounding as the hardware does it.
+    /// `acc[i] + w.low · a.low + w.high · a.high` over `bf16` pairs, with the hardware's rounding.
     fn dot_bf16(self, acc: Self::F, w: Self::I, a: Self::I) -> Self::F;
 
     /// Prefetches a cache line; any address is allowed.

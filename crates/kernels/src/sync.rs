@@ -1,4 +1,4 @@
-//! The thread primitives that the pool is made of: those of `std`, or `loom`'s in the model test of its protocol.
+//! The thread primitives of the pool: those of `std`, or `loom`'s in the model test of its protocol.
 
 #[cfg(loom)]
 pub(crate) use loom::{
@@ -15,7 +15,7 @@ pub(crate) use {
     std::thread::{Builder, JoinHandle, yield_now},
 };
 
-/// Lets the other hyper-thread of the core go first; in the model, any other thread.
+/// Yields to the other hyper-thread of the core; in the model, to any other thread.
 pub(crate) fn spin_loop() {
     #[cfg(loom)]
     yield_now();
@@ -25,7 +25,7 @@ pub(crate) fn spin_loop() {
 
 #[cfg(not(loom))]
 mod cell {
-    /// As `std`'s, with the interface of `loom`'s, which sees accesses begin and end.
+    /// `std`'s cell with the interface of `loom`'s, which tracks the beginning and end of accesses.
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
@@ -34,12 +34,12 @@ mod cell {
             UnsafeCell(std::cell::UnsafeCell::new(value))
         }
 
-        /// Hands out the address to read. Reading it is the caller's unsafe code.
+        /// Passes on the address to read. The caller reads it in unsafe code.
         pub(crate) fn with<R>(&self, read: impl FnOnce(*const T) -> R) -> R {
             read(self.0.get())
         }
 
-        /// Hands out the address to write. Writing to it is the caller's unsafe code.
+        /// Passes on the address to write. The caller writes to it in unsafe code.
         pub(crate) fn with_mut<R>(&self, write: impl FnOnce(*mut T) -> R) -> R {
             write(self.0.get())
         }

@@ -1,4 +1,4 @@
-//! The one table of instruction sets, best first, and the choice among them at run time.
+//! The table of instruction sets, best first, and the choice at run time.
 
 #[cfg(target_arch = "aarch64")]
 use crate::aarch64::neon::{self, Neon};
@@ -7,11 +7,11 @@ use crate::simd::{Op, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::x86_64::{avx2::Avx2, avx512::Avx512};
 
-/// An instruction set that this CPU has. A value can only be had by asking the CPU.
+/// An instruction set that this CPU has. Values come only from detecting the CPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Isa(Kind);
 
-/// One row a set: the type that proves it, the name on the command line, and what it uses, for people.
+/// One row per set: the type that proves it, its name on the command line, and its description.
 macro_rules! sets {
     ($($(#[$arch:meta])? $kind:ident: $set:ty, $name:literal, $describe:literal;)*) => {
         #[derive(Clone, Copy, Debug)]
@@ -26,29 +26,29 @@ macro_rules! sets {
                 sets.into_iter().flatten().map(Isa).collect()
             }
 
-            /// The name, as the command line takes it.
+            /// The name on the command line.
             pub fn name(self) -> &'static str {
                 match self.0 {
                     $($(#[$arch])? Kind::$kind(_) => $name,)*
                 }
             }
 
-            /// The name with what is used beyond the plain set, for people.
+            /// The description: the name with the extensions in use.
             pub fn describe(self) -> &'static str {
                 match self.0 {
                     $($(#[$arch])? Kind::$kind(_) => $describe,)*
                 }
             }
 
-            /// Whether `bf16` weights are multiplied with `bf16` activations (one instruction), or with `f32` ones.
+            /// Whether `bf16` weights are multiplied with `bf16` activations (in one instruction) instead of `f32` ones.
             pub fn bf16_dot(self) -> bool {
                 match self.0 {
                     $($(#[$arch])? Kind::$kind(_) => <$set as Simd>::BF16_DOT,)*
                 }
             }
 
-            /// Runs a kernel compiled for this set. It is compiled where this is called, once for every set: other crates
-            /// use the kernels' own functions, such as [`crate::norm::RmsNorm::on`].
+            /// Runs a kernel compiled for this set. Each call site compiles it once for every set, so other crates use the kernels' own
+            /// functions, such as [`crate::norm::RmsNorm::on`].
             #[inline]
             pub fn run<O: Op>(self, op: O) -> O::Out {
                 match self.0 {
@@ -56,7 +56,7 @@ macro_rules! sets {
                 }
             }
 
-            /// As [`Isa::run`], of a kernel without dot products: sets that differ only in those share its code.
+            /// As [`Isa::run`] for a kernel without dot products: sets that differ only in those share its code.
             #[inline]
             pub(crate) fn run_floats<O: Op>(self, op: O) -> O::Out {
                 match self.0 {
@@ -64,7 +64,7 @@ macro_rules! sets {
                 }
             }
 
-            /// As [`Isa::run`], of a kernel without `bf16` dot products.
+            /// As [`Isa::run`] for a kernel without `bf16` dot products.
             #[inline]
             pub(crate) fn run_bytes<O: Op>(self, op: O) -> O::Out {
                 match self.0 {
@@ -93,24 +93,24 @@ sets! {
     Scalar: Scalar, "scalar", "scalar";
 }
 
-/// A name on the command line that is none of [`Isa::NAMES`], or one that this CPU lacks.
+/// A name that is not in [`Isa::NAMES`], or a set that this CPU lacks.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum IsaError {
-    /// Not a name we know.
+    /// The name is unknown.
     #[error("unknown instruction set {0:?}; expected one of scalar, avx2, avx512, neon")]
     Unknown(String),
-    /// Known, but this CPU (or this build) lacks it.
+    /// The name is known, but this CPU (or this build) lacks the set.
     #[error("this CPU cannot run {asked}; it has {available}")]
     Missing {
-        /// The set asked for.
+        /// The requested set.
         asked: String,
-        /// Those there are, best first.
+        /// The available sets, best first.
         available: String,
     },
 }
 
 impl Isa {
-    /// The names that the command line takes.
+    /// The names on the command line.
     pub const NAMES: [&'static str; 4] = ["scalar", "avx2", "avx512", "neon"];
 
     /// The best instruction set this CPU has.

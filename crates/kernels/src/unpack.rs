@@ -1,20 +1,20 @@
-//! Stored blocks to codes, scales and mins, the form in which [`crate::pack`] interleaves them.
+//! Splits stored blocks into codes, scales and mins, which [`crate::pack`] then interleaves.
 //!
 //! Block layouts: the GGUF specification and ggml's `block_*` structs, as [`crate::blocks`] documents them.
 
 use crate::DType;
 use crate::blocks::{BlockQ3K, scales_and_minima};
 
-/// One stored block taken apart: `value[i] = d · sc[i/sub] · (code[i] − zero) ± dmin · m[i/sub]`.
-/// For types without 8-bit scales `sc` and `m` mean nothing.
+/// One stored block in parts: `value[i] = d · sc[i/sub] · (code[i] − zero) ± dmin · m[i/sub]`.
+/// Types without 8-bit scales don't use `sc` and `m`.
 pub(crate) struct Block {
-    /// `[block_len]`, unsigned, the zero point not taken off.
+    /// `[block_len]`, unsigned, without subtracting the zero point.
     pub codes: [u8; 256],
     /// `f16` bits of the scale.
     pub d: [u8; 2],
     /// `f16` bits of the min, or of the mins' scale.
     pub dmin: [u8; 2],
-    /// 8-bit scales, signed or not as the format says.
+    /// 8-bit scales, signed or unsigned depending on the format.
     pub sc: [u8; 16],
     /// 8-bit mins.
     pub m: [u8; 16],
@@ -56,7 +56,7 @@ fn scales_k4(packed: &[u8], out: &mut Block) {
     }
 }
 
-/// Takes one stored block apart.
+/// Splits one stored block into its parts.
 ///
 /// # Panics
 /// If `b` is not one block of the quantised type `dtype`.

@@ -37,11 +37,11 @@ fn as_stored(kv: KvType, values: &[f32], head_dim: usize) -> Vec<f64> {
     .collect()
 }
 
-/// Levels of a value of [`KvType::Q4_0`], over the block's scale.
+/// The levels of [`KvType::Q4_0`], as multiples of the block's scale.
 const LEVELS: [i8; 16] = [-126, -104, -83, -65, -50, -36, -22, -10, 2, 14, 26, 38, 51, 66, 84, 110];
 
-/// Whether rounding decides what is stored of a block in levels: two values of the largest magnitude, a value halfway between
-/// two levels, or two ends that are equally good.
+/// Whether rounding decides how a block is stored in levels: two values share the largest magnitude, a value is halfway between
+/// two levels, or both ends fit equally well.
 fn undecided(block: &[f32]) -> bool {
     let mut sizes: Vec<f64> = block.iter().map(|&v| f64::from(v.abs())).collect();
     sizes.sort_by(|a, b| b.total_cmp(a));
@@ -64,7 +64,7 @@ fn undecided(block: &[f32]) -> bool {
         || low.1.min(high.1) < 1e-3
 }
 
-/// Values whose stored form is not a matter of the last bit.
+/// Values whose stored form does not depend on the last bit.
 fn decided(kv: KvType, n: usize, head_dim: usize, seed: u64, scale: f32) -> Vec<f32> {
     let mut all = values(n, seed, scale);
     let rows = all.chunks_mut(head_dim).filter(|_| kv == KvType::Q4_0);
@@ -86,7 +86,7 @@ fn by_levels(block: &[f32]) -> Vec<f64> {
         let level = |x: f32| {
             LEVELS.map(f32::from).into_iter().min_by(|a, b| (a - x).abs().total_cmp(&(b - x).abs())).unwrap()
         };
-        // summed as the kernels sum: which end is better may hang on the last bit
+        // Summed in the kernels' order, since the choice of the better end may depend on the last bit.
         let mut squares = [0.0f32; LANES];
         let mut stored = Vec::new();
         for i in 0..32 {
@@ -121,7 +121,7 @@ fn queries(
     ranges: &[(usize, usize)],
 ) -> Vec<Query> {
     let rows = q.chunks(head_dim).zip(out.chunks_mut(width)).zip(ranges);
-    // SAFETY: every test here keeps both slices, and looks at `out` only after it has attended.
+    // SAFETY: every test here keeps both slices alive, and reads `out` only after the kernel has returned.
     rows.map(|((q, out), &(from, to))| unsafe { Query::new(q, out, from, to) }).collect()
 }
 
@@ -144,7 +144,7 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
     let q = values(windows.len() * head_dim, seed + 2, 3.0);
     let mut pages = vec![vec![0u32; kv.page_bytes(head_dim) / 4]; positions.div_ceil(PAGE)];
     for p in 0..positions {
-        // every set writes the same bits
+        // Every instruction set writes the same bits.
         let isa = Isa::all()[p % Isa::all().len()];
         StoreKv {
             page: bytemuck::cast_slice_mut(&mut pages[p / PAGE]),
@@ -184,7 +184,7 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
     }
 }
 
-/// What several threads do with a long context: every split on its own, then merged.
+/// As several threads process a long context: every split separately, then the merge.
 fn by_splits(
     isa: Isa,
     q: &[f32],
@@ -214,7 +214,7 @@ proptest! {
 
     #[test]
     fn attention(positions in 1usize..200, dim in 1usize..9, queries in 1usize..30, kv in prop::sample::select(&KvType::ALL[..]), window in 1usize..120, seed in 0u64..10_000) {
-        // head sizes that are no multiple of the vector too
+        // Also head sizes that are not a multiple of the vector.
         let head_dim = 2 * (8 * dim - seed as usize % 7);
         let ranges: Vec<(usize, usize)> = (0..queries)
             .map(|i| {
@@ -272,9 +272,9 @@ fn long_contexts_and_whole_pages() {
     }
 }
 
-/// Many queries widen a page first, few do not.
+/// With many queries the kernel widens a page first, with few it does not.
 #[test]
-fn the_bits_do_not_depend_on_how_many_queries_there_are() {
+fn the_bits_do_not_depend_on_the_number_of_queries() {
     let (positions, head_dim) = (3 * PAGE + 5, 72);
     let (keys, vals) = (values(positions * head_dim, 5, 1.0), values(positions * head_dim, 6, 1.0));
     let q = values(head_dim, 7, 3.0);
@@ -288,7 +288,7 @@ fn the_bits_do_not_depend_on_how_many_queries_there_are() {
             let run = |queries: usize| {
                 let mut out = vec![f32::NAN; queries * head_dim];
                 let rows = out.chunks_mut(head_dim);
-                // SAFETY: `q` and `out` live, and `out` is looked at only afterwards.
+                // SAFETY: `q` and `out` are alive, and `out` is read only afterwards.
                 let work: Vec<Query> = rows.map(|row| unsafe { Query::new(&q, row, 0, positions) }).collect();
                 attend(isa, &work, head_dim, 0.125, kv, &pages, None);
                 out
@@ -330,7 +330,7 @@ fn hadamard_is_its_own_inverse_and_keeps_scores() {
 }
 
 #[test]
-fn a_nan_in_the_cache_shows() {
+fn a_nan_in_the_cache_reaches_the_output() {
     for (kv, (key, value)) in
         KvType::ALL.into_iter().flat_map(|kv| [(f32::NAN, 1.0), (1.0, f32::NAN)].map(|pair| (kv, pair)))
     {
@@ -351,7 +351,7 @@ fn a_nan_in_the_cache_shows() {
 
 #[test]
 #[should_panic(expected = "queries and outputs of one head")]
-fn a_query_of_another_length_is_refused() {
+fn a_query_of_the_wrong_length_is_refused() {
     let page = vec![0u32; KvType::F32.page_bytes(64) / 4];
     let (q, mut out) = ([1.0f32; 32], [0.0f32; 32]);
     let work = queries(&q, &mut out, 32, 32, &[(0, 3)]);
@@ -402,7 +402,7 @@ impl Method for ThroughF16 {
 }
 
 #[test]
-fn exponentials() {
+fn exponentials_are_accurate() {
     for isa in Isa::all() {
         for step in 0..2000 {
             let x: [f32; LANES] = std::array::from_fn(|i| -87.0 + 0.08 * step as f32 + 0.005 * i as f32);
@@ -417,7 +417,7 @@ fn exponentials() {
 }
 
 #[test]
-fn halves_round_to_nearest_even_on_every_set() {
+fn f16_rounds_to_nearest_even_on_every_set() {
     for isa in Isa::all() {
         let special = [0.0, -0.0, 1.0, 65504.0, 65520.0, 1e-8, 5.96e-8, 6.1e-5, 1.000_488_3, 1.001_464_8];
         for (n, x) in

@@ -1,4 +1,4 @@
-//! Dequantisation against gguf-py's, bit for bit, on the committed blocks of `testdata/blocks`.
+//! Dequantisation against gguf-py, bit for bit, on the committed blocks of `testdata/blocks`.
 
 use std::path::Path;
 use zonda_kernels::DType;
@@ -34,7 +34,7 @@ fn every_type_dequantises_to_gguf_pys_bits() {
 }
 
 #[test]
-fn f32_is_read_as_it_is() {
+fn f32_is_read_unchanged() {
     let values = [0.0f32, -0.0, 1.5, f32::INFINITY, f32::MIN_POSITIVE / 2.0];
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let mut out = [1.0; 5];

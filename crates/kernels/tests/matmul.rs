@@ -1,4 +1,4 @@
-//! Every matmul kernel on every instruction set this machine has, against `f64` sums over dequantised values.
+//! Every matmul kernel on every instruction set of this machine, against `f64` sums over dequantised values.
 
 use proptest::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,7 +36,7 @@ fn filled(isa: Isa, x: &[f32], cols: usize, kinds: &[ActivationKind]) -> Activat
     activations
 }
 
-/// What the activations become before they are multiplied, as plain `f32`.
+/// The activations as the kernel multiplies them, in plain `f32`.
 fn seen(kind: ActivationKind, x: &[f32], cols: usize) -> Vec<f32> {
     match kind {
         ActivationKind::F32 => x.to_vec(),
@@ -80,7 +80,7 @@ fn check(dtype: DType, rows: usize, cols: usize, tokens: usize, threads: usize, 
                     let (sum, size) = products.fold((0.0, 0.0), |(s, m), p| (s + p, m + p.abs()));
                     let want = sum + if add { f64::from(base[t * stride + r]) } else { 0.0 };
                     let got = f64::from(out[t * stride + r]);
-                    // rounding of f32 sums; mins and zero points cancel larger terms than the products themselves
+                    // Rounding of f32 sums; mins and zero points cancel terms larger than the products themselves.
                     let tolerance = 4e-6 * (size + 8.0) + 1e-5;
                     assert!(
                         (got - want).abs() <= tolerance,
@@ -122,7 +122,7 @@ proptest! {
 }
 
 #[test]
-fn a_token_does_not_depend_on_its_batch() {
+fn a_tokens_result_does_not_depend_on_its_batch() {
     let (rows, cols) = (50, 512);
     let x = values(11 * cols, 3);
     let pool = Pool::new(2);
@@ -154,7 +154,7 @@ fn a_token_does_not_depend_on_its_batch() {
 }
 
 #[test]
-fn nan_and_infinity_in_activations_show() {
+fn nan_and_infinity_in_activations_reach_the_output() {
     let pool = Pool::new(1);
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut x = values(256, 1);
@@ -207,7 +207,7 @@ fn activations_without_the_form_that_weights_read_are_refused() {
             assert_eq!(multiply(&activations).is_ok(), needed == ActivationKind::F32, "{dtype}");
             activations.reset(1, 32, &[needed]);
             assert!(multiply(&activations).is_ok(), "{dtype}");
-            // room of an earlier shape is no form of this one
+            // A buffer left from an earlier shape does not count as a form of this one.
             activations.reset(1, 32, &[]);
             assert_eq!(activations.holds(needed), needed == ActivationKind::F32);
         }
@@ -221,7 +221,7 @@ fn a_stride_that_overflows_is_refused() {
     let mut activations = Activations::new();
     activations.reset(3, 32, &[]);
     let (weights, mut out) = (small(&pool, DType::F32), vec![0.0; 16]);
-    // twice the stride is 0 in a `usize`
+    // Twice the stride overflows to 0 in a `usize`.
     let job = Job { weights: &weights, out: &mut out, stride: 1 << (usize::BITS - 1), add: false };
     matmul(Isa::best(), &pool, &activations, &mut [job]);
 }
@@ -234,7 +234,7 @@ fn activations_whose_size_overflows_are_refused() {
 
 #[test]
 fn a_matrix_whose_size_overflows_is_an_error() {
-    // a group of 64 rows takes 256 bytes
+    // A group of 64 rows takes 256 bytes.
     let rows = 64 << (usize::BITS - 8);
     assert!(Packed::pack(&Pool::new(1), &Arena::new(), DType::F32, rows, 1, |_| &[0; 4]).is_err());
 }

@@ -1,4 +1,4 @@
-//! Quantisers: the simple types against gguf-py's bytes, the K types by their error, all of them by their edges.
+//! Quantisers: the simple types against gguf-py's bytes, the K types by their error, and all types on edge cases.
 
 use proptest::prelude::*;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn dequantized(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     values
 }
 
-/// Seeded normal values (sum of twelve uniforms, less six).
+/// Seeded normal values (the sum of twelve uniforms minus six).
 fn normals(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut uniform = || {
@@ -47,7 +47,7 @@ fn relative_error(dtype: DType, values: &[f32]) -> f64 {
 #[test]
 fn simple_types_and_floats_give_gguf_pys_bytes() {
     let mut values = dequantized(DType::F32, &golden("Q6_K.f32.bin")[..4096 * 4]);
-    values.iter_mut().for_each(|v| *v += 0.0); // negative zeros made positive, as the script does
+    values.iter_mut().for_each(|v| *v += 0.0); // makes negative zeros positive, as the script does
     for dtype in SIMPLE.into_iter().chain([DType::F16, DType::BF16]) {
         let name = dtype.name().to_uppercase();
         let expected = golden(&format!("{name}.quantized.bin"));
@@ -64,8 +64,8 @@ fn simple_types_and_floats_give_gguf_pys_bytes() {
 }
 
 #[test]
-fn errors_on_normal_values_are_what_the_bits_allow() {
-    // ggml 0.25's own quantisers on these values: q4_0 .0843, q4_1 .0773, q5_0 .0419, q5_1 .0374, q8_0 .0052,
+fn errors_on_normal_values_are_as_small_as_the_bits_allow() {
+    // The errors of ggml 0.25's quantisers on these values: q4_0 .0843, q4_1 .0773, q5_0 .0419, q5_1 .0374, q8_0 .0052,
     // q2_k .2931, q3_k .1488, q4_k .0705, q5_k .0357, q6_k .0175. The bounds: 1% above.
     let values = normals(256 * 400, 7);
     for (dtype, bound) in [
@@ -100,9 +100,9 @@ fn weighted_error(dtype: DType, values: &[f32], importance: &[f32], told: bool) 
 }
 
 #[test]
-fn weights_make_errors_small_where_they_are_large() {
+fn large_weights_reduce_the_errors_of_their_columns() {
     let values = normals(256 * 100, 11);
-    // a few columns matter a hundred times more, as a model's do
+    // A few columns are a hundred times as important, as in real models.
     let importance: Vec<f32> = (0..values.len()).map(|i| if i % 11 == 3 { 100.0 } else { 1.0 }).collect();
     for dtype in DType::ALL.into_iter().filter(|t| t.is_quantized()) {
         let [told, not] = [true, false].map(|told| weighted_error(dtype, &values, &importance, told));
@@ -115,7 +115,7 @@ fn weights_make_errors_small_where_they_are_large() {
 }
 
 #[test]
-fn importance_of_nothing_is_no_importance() {
+fn zero_importance_is_like_none() {
     let values = normals(512, 2);
     for dtype in DType::ALL {
         let mut bytes = Vec::new();
@@ -125,7 +125,7 @@ fn importance_of_nothing_is_no_importance() {
 }
 
 #[test]
-fn weighted_blocks_with_what_is_not_finite_are_nan() {
+fn weighted_blocks_with_non_finite_values_are_nan() {
     for dtype in DType::ALL.into_iter().filter(|t| t.is_quantized()) {
         let mut values = normals(256, 5);
         values[17] = f32::NAN;
@@ -147,7 +147,7 @@ fn values_of_any_scale_and_offset_keep_their_precision() {
 }
 
 #[test]
-fn zeros_come_back_as_zeros() {
+fn zeros_round_trip() {
     for dtype in DType::ALL {
         let back = dequantized(dtype, &quantized(dtype, &[0.0; 256]));
         assert!(back.iter().all(|&v| v == 0.0), "{dtype}");
@@ -155,11 +155,11 @@ fn zeros_come_back_as_zeros() {
 }
 
 #[test]
-fn constants_come_back() {
+fn constants_round_trip() {
     for dtype in DType::ALL {
         for constant in [1.0f32, -1.0, 0.37, -250.0] {
             let back = dequantized(dtype, &quantized(dtype, &[constant; 256]));
-            // The mirror image of the extreme code is cut in the types without a minimum; not here: all are the extreme.
+            // Types without a minimum clip the mirror image of the extreme value; here all values are the extreme.
             let worst = back.iter().map(|v| ((v - constant) / constant).abs()).fold(0.0, f32::max);
             assert!(worst < 0.01, "{dtype}: {constant} came back off by {worst}");
         }
@@ -167,7 +167,7 @@ fn constants_come_back() {
 }
 
 #[test]
-fn what_is_not_finite_makes_its_block_nan_and_no_other() {
+fn non_finite_values_make_only_their_own_block_nan() {
     for dtype in DType::ALL.into_iter().filter(|t| t.is_quantized()) {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut values = normals(512, 5);
@@ -197,7 +197,7 @@ proptest! {
         }
     }
 
-    /// Values that already lie on a type's grid, with a block's extremes in use, are found again exactly.
+    /// Values on a type's grid that use the block's extremes are reproduced exactly.
     #[test]
     fn quantising_again_changes_nothing(seed: u64, exponent in -8i32..4) {
         let values: Vec<f32> = normals(512, seed).iter().map(|v| v * 2f32.powi(exponent)).collect();
@@ -206,7 +206,7 @@ proptest! {
             let twice = dequantized(dtype, &quantized(dtype, &once));
             let worst = once.iter().zip(&twice).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             let range = once.iter().fold(0.0f32, |a, v| a.max(v.abs()));
-            // The scale is rounded to f16 (11 bits), anew each time for types with a minimum.
+            // The scale is rounded to f16 (11 bits), each time anew for types with a minimum.
             prop_assert!(worst <= range * 2e-3, "{dtype}: {worst} of {range}");
         }
     }

@@ -1,4 +1,4 @@
-//! Every method of every instruction set, lane by lane, against plain Rust; and which sets a CPU is found to have.
+//! Every method of every instruction set, lane by lane, against plain Rust; and the detection of a CPU's instruction sets.
 
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use zonda_kernels::simd::{LANES, Op, Simd, dots_between};
 type F = [f32; LANES];
 type I = [i32; LANES];
 
-/// What every method makes of the same arguments.
+/// The results of every method on the same arguments.
 #[derive(Debug, PartialEq)]
 struct Results {
     floats: Vec<(&'static str, F)>,
@@ -21,7 +21,7 @@ struct Args {
     a: F,
     b: F,
     c: F,
-    /// Added to by the dot products.
+    /// The accumulators of the dot products.
     acc: I,
     /// Unsigned bytes.
     w: [u8; 64],
@@ -38,7 +38,7 @@ impl Op for All<'_> {
     fn run<S: Simd>(self, s: S) -> Results {
         let args = self.0;
         let mut bytes = [0; LANES];
-        // SAFETY: every pointer is to at least 16 lanes, but for the partial ones, which are told how many.
+        // SAFETY: every pointer is to at least 16 lanes, except for the partial methods, which get the number of lanes.
         unsafe {
             let (a, b, c) = (s.load(args.a.as_ptr()), s.load(args.b.as_ptr()), s.load(args.c.as_ptr()));
             let acc = s.load_bytes(args.acc.as_ptr().cast());
@@ -91,7 +91,7 @@ impl Op for All<'_> {
     }
 }
 
-/// [`Simd::dot8`] with the 128 given back that some sets take off each weight.
+/// [`Simd::dot8`], corrected for the 128 that some sets subtract from each weight.
 #[inline(always)]
 fn dot8<S: Simd>(s: S, acc: S::I, w: S::I, x: S::I) -> S::I {
     let mut acc = s.dot8(acc, w, x);
@@ -111,7 +111,7 @@ fn lanes<S: Simd>(s: S, v: S::F) -> F {
     out
 }
 
-/// The vocabulary has no store of integers: 16 bits at a time, which floats hold exactly.
+/// Stores integers 16 bits at a time as floats, which is exact: [`Simd`] has no store for integers.
 #[inline(always)]
 fn int_lanes<S: Simd>(s: S, v: S::I) -> I {
     let low = lanes(s, s.to_f(s.and(v, s.isplat(0xffff))));
@@ -123,7 +123,7 @@ fn quad(bytes: &[u8; 64], lane: usize) -> i32 {
     i32::from_le_bytes(bytes[4 * lane..][..4].try_into().unwrap())
 }
 
-/// What the methods' descriptions say, in plain Rust.
+/// The documented results of the methods, in plain Rust.
 fn expected(args: &Args) -> Results {
     let Args { a, b, c, acc, w, x } = args;
     let f = |g: &dyn Fn(usize) -> f32| -> F { std::array::from_fn(g) };
@@ -176,7 +176,7 @@ fn check(args: &Args) {
         let (got, on) = (isa.run(All(args)), isa.describe());
         for ((name, got), (_, want)) in got.floats.iter().zip(&want.floats) {
             for l in 0..LANES {
-                // sets that can't fuse round twice
+                // Sets without a fused multiply-add round twice.
                 let size = (args.a[l] * args.b[l]).abs() + want[l].abs();
                 let slack = if matches!(*name, "fma" | "fnma") { size * f32::EPSILON } else { 0.0 };
                 let same = got[l] == want[l] || (got[l].is_nan() && want[l].is_nan());
@@ -227,7 +227,7 @@ fn the_largest_dot_products_are_exact() {
     }
 }
 
-/// As many products of the largest codes of `bits` as fit, one after the other.
+/// As many consecutive products of the largest codes of `bits` as fit.
 struct Chain {
     bits: usize,
     x: i8,
@@ -262,7 +262,7 @@ fn products_between_open_and_close_are_exact() {
     }
 }
 
-/// `bf16` products: exact in `f32`, their sums rounded as the hardware likes.
+/// `bf16` products are exact in `f32`; the hardware decides how their sums are rounded.
 struct DotBf16<'a>(&'a [[u16; 2 * LANES]; 2], F);
 
 impl Op for DotBf16<'_> {
@@ -280,7 +280,7 @@ impl Op for DotBf16<'_> {
 }
 
 #[test]
-fn bf16_pairs_are_dotted() {
+fn bf16_dot_products_are_right() {
     let value = |i: usize| bf16::from_f32(((i * 37 + 11) % 64) as f32 / 8.0 - 4.0);
     let args = [std::array::from_fn(|i| value(i).to_bits()), std::array::from_fn(|i| value(i + 9).to_bits())];
     let acc: F = std::array::from_fn(|l| l as f32 / 3.0 - 2.0);
@@ -295,9 +295,9 @@ fn bf16_pairs_are_dotted() {
     }
 }
 
-/// `ZONDA_EXPECT_SETS`, where it is set, lists what this CPU must be found to have: `;` between sets, best first.
+/// `ZONDA_EXPECT_SETS`, if set, lists the instruction sets that must be detected, best first, separated by `;`.
 #[test]
-fn the_sets_of_this_cpu() {
+fn the_sets_of_this_cpu_are_detected() {
     let found: Vec<_> = Isa::all().iter().map(|isa| isa.describe()).collect();
     assert_eq!(found.last(), Some(&"scalar"), "every CPU runs plain Rust");
     for isa in Isa::all() {

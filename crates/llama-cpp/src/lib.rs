@@ -127,7 +127,7 @@ impl Backend for LlamaCpp {
     fn truncate(&mut self, slot: Slot, len: usize) -> Result<usize, BackendError> {
         self.limits.check_slot(slot)?;
         let mut keep = len.min(self.lengths[slot]);
-        // Also if our count has nothing to cut: a failed batch may have left some of its tokens.
+        // Also called if our count has nothing to cut, since a failed batch may have left some of its tokens.
         if !self.context.forget(slot, keep) {
             keep = 0;
             self.context.forget(slot, 0);
@@ -202,14 +202,14 @@ fn choose_device(device: Device, spec: &ModelSpec) -> Result<(String, i32), Back
     let devices = devices();
     let gpus: Vec<_> = devices.iter().filter(|d| d.gpu).map(|d| d.description.trim()).collect();
     let gpus = gpus.join(" + ");
-    // the output head is the last layer
+    // The output head counts as the last layer.
     let all = spec.layers + 1;
     match layers {
         Some(0) => Err(BackendError::Unsupported(
             "0 layers on the GPU; expected at least 1, or the CPU as the device".to_owned(),
         )),
         Some(n) if n < all => Ok((format!("{gpus} ({n} of {all} layers)"), n as i32)),
-        // a negative number means all layers in llama.cpp
+        // In llama.cpp a negative number means all layers.
         _ => Ok((gpus, -1)),
     }
 }
@@ -235,7 +235,7 @@ fn agrees(weights: &Weights, spec: &ModelSpec, limits: &Limits) -> Result<(), Ba
             "this model's expert weights are not normalised, and llama.cpp normalises them; the native backend supports it".to_owned(),
         ));
     }
-    // llama.cpp has no window in the llama architecture, which Mistral's files use.
+    // llama.cpp does not support windows in the llama architecture, which Mistral's files use.
     let matters = |window: &usize| *window < limits.context;
     let ours = spec.windows.iter().flatten().copied().min().filter(matters);
     let theirs = weights.window().filter(matters);

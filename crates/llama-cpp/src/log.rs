@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-/// llama.cpp's level of a line.
+/// llama.cpp's log level of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
     Debug,
@@ -47,9 +47,9 @@ thread_local! {
 /// Maximum number of lines kept for an error.
 const KEPT: usize = 4;
 
-/// Takes a fragment; `level` is `None` where it continues the line before.
+/// Takes a fragment; `level` is `None` if it continues the previous line.
 pub(crate) fn fragment(level: Option<Level>, text: &str) {
-    // A thread that is ending has no lines any more: its messages are dropped.
+    // A thread that is ending has no lines left, so its messages are dropped.
     let finished = LINES.try_with(|lines| lines.borrow_mut().take(level, text)).unwrap_or_default();
     for (level, line) in finished {
         // llama.cpp's warnings matter little to Zonda's users, and its errors are returned as ours.
@@ -110,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn an_assertion_is_told_without_folders() {
+    fn an_assertion_is_reported_without_folders() {
         let told = "/home/x y/ggml.c:12: GGML_ASSERT(a / b > 0) failed";
         assert_eq!(without_folders(told), "ggml.c:12: GGML_ASSERT(a / b > 0) failed");
         assert_eq!(without_folders("gone"), "gone");
     }
 
     #[test]
-    fn only_the_last_lines_are_kept_and_forgetting_empties() {
+    fn only_the_last_lines_are_kept_until_they_are_forgotten() {
         for i in 0..10 {
             fragment(Some(Level::Error), &format!("line {i}\n"));
         }

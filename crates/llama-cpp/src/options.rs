@@ -16,8 +16,8 @@ pub struct LlamaCppOptions {
     pub cpus: Vec<usize>,
     /// The type of the KV cache.
     pub kv_type: KvType,
-    /// Flash attention: one pass over keys and values without storing the scores. On the CPU llama.cpp's rounds them to 16 bits
-    /// for any type of the cache; use `false` to compare exact logits.
+    /// Flash attention: one pass over keys and values without storing the scores. On the CPU llama.cpp rounds the scores to 16
+    /// bits for every KV type; use `false` to compare logits closely.
     pub flash_attention: bool,
     /// Maps the file instead of reading it. Weights that llama.cpp repacks are copied in both cases.
     pub mmap: bool,
@@ -99,7 +99,7 @@ impl LlamaCppOptions {
         }
         let kv_tokens = self.kv_tokens.unwrap_or(context.saturating_mul(self.slots));
         for (what, found) in [("tokens a batch", self.batch_tokens), ("tokens of KV cache", kv_tokens)] {
-            // leaves room for rounding up to llama.cpp's pages of 256 tokens
+            // Leaves room for rounding up to llama.cpp's pages of 256 tokens.
             const MOST: usize = i32::MAX as usize - 255;
             if found == 0 || found > MOST {
                 return unsupported(format!("{found} {what}; llama.cpp takes 1 to {MOST}"));

@@ -1,8 +1,8 @@
-//! The only file that calls llama.cpp: its model, context and thread pool as owned values, freed when dropped, with null
-//! pointers and status codes turned into errors. Everything above it is safe code.
+//! The only file that calls llama.cpp. It wraps model, context and thread pool as owned values that are freed when dropped, and
+//! turns null pointers and status codes into errors. All other files are safe code.
 //!
-//! A [`Context`] owns its [`Weights`], so neither borrows the other. What llama.cpp checks with an assertion that would
-//! end the process (batch sizes, sequence numbers, thread counts) is checked here first.
+//! A [`Context`] owns its [`Weights`], so neither borrows the other. Batch sizes, sequence numbers and thread counts are checked
+//! here, because llama.cpp checks them with assertions that end the process.
 
 use crate::log::{self, Level};
 use crate::options::KvType;
@@ -16,14 +16,14 @@ use std::sync::OnceLock;
 /// Maximum number of threads in a pool, `GGML_MAX_N_THREADS`: the number of one-byte entries in its CPU mask, its first field.
 const MAX_THREADS: usize = std::mem::offset_of!(sys::ggml_threadpool_params, n_threads);
 
-/// llama.cpp's information on itself.
+/// llama.cpp's information about itself.
 #[derive(Debug)]
 pub(crate) struct Library {
     /// `0.6.0 (ggml 0.26.0)`
     pub version: String,
     /// Instruction sets and switches of each device library, as llama.cpp prints them.
     pub system: String,
-    /// Maximum number of slots of one context: its sequences except one, which exports use.
+    /// Maximum number of slots per context: one fewer than its sequences, since exports use one.
     pub max_slots: usize,
 }
 
@@ -32,7 +32,7 @@ pub(crate) fn library() -> &'static Library {
     static LIBRARY: OnceLock<Library> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         // SAFETY: called once, before any other call; the callbacks are functions and need no data. The strings are
-        // static or are copied before another call could change them.
+        // static, or copied before another call could change them.
         unsafe {
             sys::llama_log_set(Some(on_log), ptr::null_mut());
             sys::ggml_set_abort_callback(Some(on_abort));
@@ -83,10 +83,10 @@ pub(crate) fn devices() -> Vec<RawDevice> {
 /// How weights are loaded.
 #[derive(Debug)]
 pub(crate) struct LoadOptions {
-    /// Layers on GPUs: 0 is CPU only, negative is all.
+    /// Layers on GPUs: 0 means CPU only, negative means all.
     pub gpu_layers: i32,
     pub mmap: bool,
-    /// For a file without a tokenizer, which llama.cpp would refuse: the key of its vocabulary size, and the size.
+    /// For a file without a tokenizer, which llama.cpp would otherwise refuse: the key of the vocabulary size, and the size.
     pub no_tokenizer: Option<(String, usize)>,
 }
 
@@ -112,7 +112,7 @@ impl Weights {
             .map(|(key, size)| [no_vocabulary(), integer(key, *size as i64), empty()]);
         log::forget();
         // SAFETY: paths, device list and overrides outlive the call; the lists end with a null pointer and an empty key,
-        // as the header asks.
+        // as the header requires.
         let model = unsafe {
             let mut params = sys::llama_model_default_params();
             params.n_gpu_layers = options.gpu_layers;
@@ -132,14 +132,14 @@ impl Weights {
         NonNull::new(model).map(Weights).ok_or_else(|| log::explain("could not load the model"))
     }
 
-    /// Rows of its output head.
+    /// Rows of the output head.
     pub fn vocab_size(&self) -> usize {
-        // SAFETY: the model is loaded, and its vocabulary lives as long.
+        // SAFETY: the model is loaded, and its vocabulary lives as long as the model.
         let tokens = unsafe { sys::llama_vocab_n_tokens(sys::llama_model_get_vocab(self.0.as_ptr())) };
         tokens.max(0) as usize
     }
 
-    /// The attention window it computes with; `None`: every position sees all before it.
+    /// The attention window in use; `None`: every position sees all positions before it.
     pub fn window(&self) -> Option<usize> {
         // SAFETY: the model is loaded.
         let window = unsafe { sys::llama_model_n_swa(self.0.as_ptr()) };
@@ -149,7 +149,7 @@ impl Weights {
 
 impl Drop for Weights {
     fn drop(&mut self) {
-        // SAFETY: loaded by `load` and freed once; the context that used it is gone (`Context` drops it last).
+        // SAFETY: loaded by `load` and freed once; the context that used it is already freed (`Context` drops it last).
         unsafe { sys::llama_model_free(self.0.as_ptr()) }
     }
 }
@@ -162,17 +162,17 @@ pub(crate) struct ContextOptions<'a> {
     pub kv_tokens: usize,
     pub kv_type: KvType,
     pub threads: usize,
-    /// CPUs to pin the threads to, one each; empty: don't.
+    /// CPUs to pin the threads to, one each; empty: threads are not pinned.
     pub cpus: &'a [usize],
     pub flash_attention: bool,
-    /// YaRN's `(beta_fast, beta_slow)`, which llama.cpp does not read from files of every architecture.
+    /// YaRN's `(beta_fast, beta_slow)`, which llama.cpp reads from files of some architectures only.
     pub yarn_betas: Option<(f32, f32)>,
 }
 
 /// Why a batch failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum DecodeError {
-    /// The KV cache has no room for it; nothing was changed.
+    /// The KV cache has no room for the batch; nothing was changed.
     KvFull,
     Failed(String),
 }
@@ -181,7 +181,7 @@ pub(crate) enum DecodeError {
 #[derive(Debug)]
 pub(crate) struct Context {
     context: NonNull<sys::llama_context>,
-    /// Freed after the context and before the weights, by [`Context::drop`] and by the order of fields.
+    /// Freed after the context (in [`Context::drop`]) and before the weights (by the order of fields).
     _pool: Pool,
     weights: Weights,
     slots: usize,
@@ -209,7 +209,7 @@ impl Context {
             params.n_ctx = narrow(options.kv_tokens)?;
             params.n_batch = narrow(options.batch_tokens)?;
             params.n_ubatch = params.n_batch.min(params.n_ubatch);
-            // one more, for exports; it has no cells of its own
+            // One more for exports; it has no cells of its own.
             params.n_seq_max = narrow(slots + 1)?;
             params.n_threads = threads as i32;
             params.n_threads_batch = threads as i32;
@@ -222,8 +222,8 @@ impl Context {
             }
             params.type_k = ggml_type(options.kv_type);
             params.type_v = params.type_k;
-            // One buffer for all sequences lets them share a prefix's cells, and any one of them grow to its limit; a
-            // whole window cache lets them be cut back to any length.
+            // With one buffer for all sequences they can share a prefix's cells, and each can grow to its limit; with a full
+            // window cache they can be truncated to any length.
             params.kv_unified = true;
             params.swa_full = true;
             sys::llama_init_from_model(weights.0.as_ptr(), params)
@@ -238,7 +238,7 @@ impl Context {
         Ok(Context { context, _pool: pool, weights, slots, batch_tokens, rows: 0 })
     }
 
-    /// Extends sequences by the tokens of a batch; the wanted rows are then in [`Context::logits`].
+    /// Extends sequences by the tokens of a batch; [`Context::logits`] then has the wanted rows.
     pub fn decode(&mut self, tokens: &mut Tokens) -> Result<(), DecodeError> {
         let n = tokens.ids.len();
         self.rows = 0;
@@ -263,8 +263,8 @@ impl Context {
             logits: tokens.wanted.as_mut_ptr(),
         };
         log::forget();
-        // SAFETY: every array has `n` entries, lives until the call returns and is not kept; ids, positions and sequence
-        // numbers are checked by llama.cpp, sizes above.
+        // SAFETY: every array has `n` entries, lives until the call returns and is not kept. llama.cpp checks ids, positions
+        // and sequence numbers; the sizes are checked above.
         match unsafe { sys::llama_decode(self.context.as_ptr(), batch) } {
             0 => {
                 self.rows = tokens.wanted.iter().filter(|&&wanted| wanted != 0).count();
@@ -275,7 +275,7 @@ impl Context {
         }
     }
 
-    /// The wanted rows of the last batch, `[rows, vocab]`, in its order. Waits for the device.
+    /// The wanted rows of the last batch, `[rows, vocab]`, in the batch's order. Waits for the device.
     pub fn logits(&mut self) -> Result<&[f32], String> {
         if self.rows == 0 {
             return Ok(&[]);
@@ -285,12 +285,12 @@ impl Context {
         if data.is_null() {
             return Err(log::explain("gave no logits"));
         }
-        // SAFETY: after a batch with `rows` wanted positions the buffer holds that many rows of the vocabulary's size,
-        // and stays as it is until the next call, which the borrow of `self` holds off.
+        // SAFETY: after a batch with `rows` wanted positions the buffer holds that many rows of the vocabulary's size.
+        // It does not change until the next call, which the borrow of `self` prevents.
         Ok(unsafe { std::slice::from_raw_parts(data, self.rows * self.weights.vocab_size()) })
     }
 
-    /// Removes a sequence's positions from `start` on; `false` if its memory can't be cut there.
+    /// Removes a sequence's positions from `start` on; `false` if its memory can't be truncated there.
     pub fn forget(&mut self, slot: usize, start: usize) -> bool {
         let (Ok(slot), Ok(start)) = (i32::try_from(slot), i32::try_from(start)) else { return false };
         if slot as usize >= self.slots {
@@ -300,14 +300,14 @@ impl Context {
         unsafe { sys::llama_memory_seq_rm(sys::llama_get_memory(self.context.as_ptr()), slot, start, -1) }
     }
 
-    /// Appends the first `len` positions of a sequence to `out`, as llama.cpp writes them.
+    /// Appends the first `len` positions of a sequence to `out`, in llama.cpp's format.
     pub fn export(&mut self, slot: usize, len: usize, out: &mut Vec<u8>) -> Result<(), String> {
         assert!(slot < self.slots, "slot {slot} of {}", self.slots);
-        // A state is of a whole sequence: the spare one shares those cells while it is written.
+        // llama.cpp exports only whole sequences, so the spare one shares the first cells during the export.
         let (start, spare) = (out.len(), self.slots as i32);
         log::forget();
-        // SAFETY: the context is alive and has both sequences, whose numbers fit: there are few. The buffer has the size that
-        // llama.cpp asks for.
+        // SAFETY: the context is alive and has both sequences, whose small numbers fit. The buffer has the size that llama.cpp
+        // requires.
         let written = unsafe {
             let memory = sys::llama_get_memory(self.context.as_ptr());
             sys::llama_memory_seq_cp(memory, slot as i32, spare, 0, len as i32);
@@ -326,8 +326,8 @@ impl Context {
     pub fn import(&mut self, slot: usize, len: usize, from: &[u8]) -> Result<(), String> {
         assert!(slot < self.slots, "slot {slot} of {}", self.slots);
         log::forget();
-        // SAFETY: the context is alive and has this sequence, whose number fits; llama.cpp reads within the slice, and
-        // compares what it reads with its own types and shapes.
+        // SAFETY: the context is alive and has this sequence, whose number fits; llama.cpp reads only within the slice and
+        // compares its content with its own types and shapes.
         let (read, positions) = unsafe {
             let (context, seq) = (self.context.as_ptr(), slot as i32);
             let read = sys::llama_state_seq_set_data(context, from.as_ptr(), from.len(), seq);
@@ -337,7 +337,7 @@ impl Context {
             (read, (first == 0).then(|| last as usize + 1))
         };
         let whole = read == from.len() && positions.is_some_and(|held| held >= len);
-        // an export may hold more than is wanted of it
+        // The export may have more positions than `len`.
         if whole && self.forget(slot, len) {
             return Ok(());
         }
@@ -352,7 +352,7 @@ impl Context {
             "slots {from} and {to} of {}",
             self.slots
         );
-        // SAFETY: the context is alive and has both sequences, whose numbers fit: there are few.
+        // SAFETY: the context is alive and has both sequences, whose small numbers fit.
         unsafe {
             let memory = sys::llama_get_memory(self.context.as_ptr());
             sys::llama_memory_seq_cp(memory, from as i32, to as i32, 0, len as i32);
@@ -374,9 +374,9 @@ pub(crate) struct Tokens {
     positions: Vec<sys::llama_pos>,
     slots: Vec<sys::llama_seq_id>,
     wanted: Vec<i8>,
-    /// How many sequences each token belongs to: one
+    /// The number of sequences that each token belongs to: one
     counts: Vec<i32>,
-    /// Where each token's list of sequences is
+    /// Pointers to each token's list of sequences
     lists: Vec<*mut sys::llama_seq_id>,
 }
 
@@ -388,7 +388,7 @@ impl Tokens {
         self.wanted.clear();
     }
 
-    /// Adds one token, whose logits are not wanted. Numbers beyond llama.cpp's become -1, which it refuses.
+    /// Adds one token without requesting its logits. Numbers that don't fit llama.cpp's types become -1, which it refuses.
     pub fn push(&mut self, id: u32, position: usize, slot: usize) {
         self.ids.push(i32::try_from(id).unwrap_or(-1));
         self.positions.push(i32::try_from(position).unwrap_or(-1));
@@ -396,7 +396,7 @@ impl Tokens {
         self.wanted.push(0);
     }
 
-    /// Asks for the logits of the `row`-th token.
+    /// Requests the logits of the `row`-th token.
     pub fn want(&mut self, row: usize) {
         self.wanted[row] = 1;
     }
@@ -408,9 +408,9 @@ struct Pool(*mut sys::ggml_threadpool);
 
 impl Pool {
     fn new(threads: usize, cpus: &[usize]) -> Pool {
-        // SAFETY: an all-zero value is a valid one of these plain numbers, and `init` fills it.
+        // SAFETY: the struct has only plain numbers, for which all zeros are valid, and `init` fills it.
         let mut params: sys::ggml_threadpool_params = unsafe { std::mem::zeroed() };
-        // SAFETY: the pointer is to a whole value.
+        // SAFETY: the pointer is to a complete value.
         unsafe { sys::ggml_threadpool_params_init(&mut params, threads as i32) };
         if cpus.len() >= threads && cpus.iter().all(|&cpu| cpu < params.cpumask.len()) {
             for &cpu in &cpus[..threads] {
@@ -418,7 +418,7 @@ impl Pool {
             }
             params.strict_cpu = true;
         }
-        // SAFETY: the parameters are read during the call; the number of threads is within ggml's limit.
+        // SAFETY: the parameters are read only during the call; the number of threads is within ggml's limit.
         Pool(unsafe { sys::ggml_threadpool_new(&mut params) })
     }
 }
@@ -439,13 +439,13 @@ fn ggml_type(kv_type: KvType) -> sys::ggml_type {
     }
 }
 
-/// An override without a key: the end of a list of them.
+/// An override without a key, which ends a list of overrides.
 fn empty() -> sys::llama_model_kv_override {
     // SAFETY: all zeros is an empty key and the integer 0.
     unsafe { std::mem::zeroed() }
 }
 
-/// Says that the file has no tokenizer.
+/// The override that declares a file without a tokenizer.
 fn no_vocabulary() -> sys::llama_model_kv_override {
     let mut entry = empty();
     entry.tag = sys::LLAMA_KV_OVERRIDE_TYPE_STR;
@@ -464,7 +464,7 @@ fn integer(key: &str, value: i64) -> sys::llama_model_kv_override {
     entry
 }
 
-/// Copies as much as leaves room for the zero at the end.
+/// Copies as much as fits before the terminating zero.
 fn copy(to: &mut [c_char; 128], from: &str) {
     for (to, from) in to[..127].iter_mut().zip(from.bytes()) {
         *to = from as c_char;
@@ -497,8 +497,8 @@ unsafe extern "C" fn on_log(level: sys::ggml_log_level, string: *const c_char, _
     let _ = catch_unwind(AssertUnwindSafe(|| log::fragment(level, &string)));
 }
 
-/// Called before llama.cpp ends the process after a failed assertion. It prints the reason as the last line on stderr, where a
-/// parent process finds it; without it a backtrace would follow.
+/// Called before llama.cpp ends the process after a failed assertion. Prints the reason as the last line on stderr, where the
+/// parent process finds it; without this callback a backtrace would follow.
 unsafe extern "C" fn on_abort(message: *const c_char) {
     // SAFETY: llama.cpp passes a string that lives until this returns.
     let message = unsafe { text(message) };

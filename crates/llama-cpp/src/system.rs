@@ -1,4 +1,4 @@
-//! llama.cpp's information on this build and this machine: version, instruction sets and devices.
+//! llama.cpp's information about this build and this machine: version, instruction sets and devices.
 
 use crate::safe;
 
@@ -67,9 +67,9 @@ pub fn instruction_sets() -> String {
     describe(&safe::library().system)
 }
 
-/// Sums up `llama_print_system_info`: `CPU : AVX2 = 1 | AVX512 = 1 | AVX512_VNNI = 1 | LLAMAFILE = 1 | `.
+/// Summarises `llama_print_system_info`: `CPU : AVX2 = 1 | AVX512 = 1 | AVX512_VNNI = 1 | LLAMAFILE = 1 | `.
 fn describe(system: &str) -> String {
-    /// Families, best first, with the extensions to report: llama.cpp's name and ours.
+    /// Instruction set families, best first, with the extensions to report: llama.cpp's name and ours.
     const FAMILIES: &[(&str, &[(&str, &str)])] = &[
         ("AVX512", &[("AVX512_VNNI", "VNNI"), ("AVX512_BF16", "BF16"), ("AMX_INT8", "AMX")]),
         ("AVX2", &[("AVX_VNNI", "VNNI"), ("FMA", "FMA"), ("F16C", "F16C")]),
@@ -80,7 +80,7 @@ fn describe(system: &str) -> String {
     let cpu = system.split_once("CPU : ").map_or("", |(_, cpu)| cpu);
     let on: Vec<&str> = cpu
         .split('|')
-        // the next device library's name comes with a colon
+        // The name of the next device library ends with a colon.
         .take_while(|part| !part.contains(" : "))
         .filter_map(|part| part.split_once('='))
         .filter(|(_, value)| value.trim() != "0")

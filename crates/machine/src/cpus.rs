@@ -1,22 +1,22 @@
-//! Which CPUs and cores this process may use, pinning threads to them, and caches. On systems other than Linux the lists are
-//! empty and threads are left to the system.
+//! The CPUs and cores that this process may use, pinning threads to them, and caches. On systems other than Linux the lists are
+//! empty and the system places threads.
 
 use crate::{files, sys};
 use std::io;
 use std::sync::OnceLock;
 
-/// The logical CPUs that the process's affinity mask allows, in ascending order; empty if the system doesn't say.
+/// The logical CPUs that the process's affinity mask allows, in ascending order; empty if unknown.
 pub fn allowed_cpus() -> Vec<usize> {
     allowed().cpus.clone()
 }
 
-/// The first allowed CPU of every physical core, in ascending order; empty if the system doesn't say.
+/// The first allowed CPU of every physical core, in ascending order; empty if unknown.
 pub fn allowed_cores() -> Vec<usize> {
     allowed().cores.clone()
 }
 
-/// The CPU that each of `threads` threads is pinned to. Empty if threads are left to the system: a single thread, or more
-/// threads than cores.
+/// The CPU to which each of `threads` threads is pinned. Empty if threads are not pinned: a single thread, or more threads
+/// than cores.
 pub fn pins(threads: usize) -> Vec<usize> {
     let mut cores = allowed_cores();
     if threads < 2 || threads > cores.len() {
@@ -34,22 +34,22 @@ pub fn default_threads() -> usize {
     }
 }
 
-/// How many CPUs' worth of time the process may use: the affinity mask, capped by any CPU quota (control groups v1 and v2).
+/// The number of CPUs that the process may use: the affinity mask, capped by any CPU quota (control groups v1 and v2).
 pub fn quota() -> usize {
-    // read once, for the same reason as the mask
+    // Read once, for the same reason as the mask.
     static QUOTA: OnceLock<usize> = OnceLock::new();
     *QUOTA.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
 }
 
-/// Pins the calling thread to one CPU. A refusal is ignored, since pinning only steadies the speed.
+/// Pins the calling thread to one CPU. Errors are ignored, since pinning only stabilises the speed.
 pub fn pin_current_thread(cpu: usize) {
     let _ = sys::set_affinity(&[cpu]);
 }
 
-/// Keeps the calling thread, and the threads that it will start, on some CPUs.
+/// Restricts the calling thread, and the threads that it starts, to some CPUs.
 ///
 /// # Errors
-/// If the system can't do it, or refuses.
+/// If the system does not support it, or refuses.
 pub fn keep_to(cpus: &[usize]) -> io::Result<()> {
     sys::set_affinity(cpus)
 }
@@ -59,7 +59,7 @@ pub fn isolated() -> Vec<usize> {
     parse_list(&files::line("/sys/devices/system/cpu/isolated").unwrap_or_default())
 }
 
-/// Size of the last cache before memory, as the first CPU sees it, in bytes; 0 if the system doesn't say.
+/// Size of the first CPU's last-level cache in bytes; 0 if unknown.
 pub fn last_cache_bytes() -> usize {
     let size = |index: usize| files::line(format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size"));
     let sizes = (0..).map_while(size).filter_map(|text| parse_size(&text));
@@ -72,7 +72,7 @@ struct Allowed {
 }
 
 fn allowed() -> &'static Allowed {
-    // read once: pinning a thread narrows the mask that its children would see later
+    // Read once, because pinning a thread narrows the mask that threads started by it see.
     static ALLOWED: OnceLock<Allowed> = OnceLock::new();
     ALLOWED.get_or_init(|| {
         let cpus = sys::affinity();
@@ -101,9 +101,9 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// Parses the kernel's lists, such as `0-3,8`, into ascending numbers. Parts that are no numbers are skipped.
+/// Parses the kernel's lists, such as `0-3,8`, into ascending numbers. Parts that are not numbers are skipped.
 fn parse_list(list: &str) -> Vec<usize> {
-    /// No machine has more CPUs; bounds what a broken list can ask for.
+    /// More CPUs than any machine has; limits the result of a malformed list.
     const MOST: usize = 4096;
     let mut cpus = Vec::new();
     for part in list.trim().split(',') {
@@ -140,7 +140,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_thread_is_kept_on_its_cpus() {
+    fn a_thread_is_restricted_to_its_cpus() {
         std::thread::spawn(|| {
             let before = sys::affinity();
             keep_to(&before[..1]).unwrap();

@@ -1,18 +1,18 @@
-//! Energy that the processor packages used: RAPL, as Linux's powercap shows it. Each package has a counter of microjoules that
-//! starts again at its range. Since 2020 only root may read it (CVE-2020-8694).
+//! Energy used by the processor packages: RAPL, through Linux's powercap. Each package has a counter of microjoules that wraps
+//! at its range. Since 2020 only root may read it (CVE-2020-8694).
 
 use crate::files;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A package's counter and the value after which it starts again, in microjoules.
+/// A package's counter and the value at which it wraps, in microjoules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
     value: u64,
     range: u64,
 }
 
-/// The packages' counters of this moment; `None` if there are none or they may not be read.
+/// The current counters of the packages; `None` if there are none or they may not be read.
 pub fn counters() -> Option<Vec<Counter>> {
     read(Path::new("/sys/class/powercap"))
 }
@@ -33,7 +33,7 @@ fn read(dir: &Path) -> Option<Vec<Counter>> {
     counters.filter(|c| !c.is_empty())
 }
 
-/// The energy used between two readings, in joules; `None` if they are not of the same counters.
+/// The energy used between two readings, in joules; `None` if they have different counters.
 pub fn joules(then: &[Counter], now: &[Counter]) -> Option<f64> {
     let one = |(then, now): (&Counter, &Counter)| {
         let again = if now.value < then.value { now.range } else { 0 };
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn energy_of_packages_that_start_again() {
+    fn energy_of_counters_that_wrap() {
         let dir = tempfile::tempdir().unwrap();
         let domain = |folder: &str, name: &str, value: &str| {
             let folder = dir.path().join(folder);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// A file's text without the white space around it; `None` if it can't be read or is empty.
+/// A file's text without surrounding white space; `None` if it can't be read or is empty.
 pub(crate) fn line(path: impl AsRef<Path>) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     Some(text.trim().to_owned()).filter(|t| !t.is_empty())

@@ -1,18 +1,18 @@
-//! The computer that a model runs on: facts and a few settings. It knows no models, and it judges nothing: warnings are made
-//! of these facts elsewhere.
+//! The computer that a model runs on: facts and a few settings. It does not depend on models and does not judge: other crates
+//! derive warnings from these facts.
 //!
-//! * [`cpus`]: which CPUs and cores this process may use, pinning threads to them, the default number of threads;
-//! * [`memory`]: how much memory this process can get, by the machine and its control groups;
+//! * [`cpus`]: the CPUs and cores that this process may use, pinning threads to them, the default number of threads;
+//! * [`memory`]: how much memory this process can get within the machine and its control groups;
 //! * [`page_cache`]: how much of a file the system keeps in memory;
 //! * [`load`]: other work on the machine, and time taken by a hypervisor;
 //! * [`heat`]: temperature and throttling;
 //! * [`usage`]: CPU time, memory and context switches of this process;
 //! * `signals`: the signals that end a process (Unix only);
 //! * [`energy`]: joules used by the processor packages (RAPL);
-//! * [`Machine`]: what the machine is, as records have it;
-//! * [`Peaks`] and [`Rate`]: what the machine can do at most.
+//! * [`Machine`]: the description of the machine in records;
+//! * [`Peaks`] and [`Rate`]: the machine's peaks.
 //!
-//! Linux tells all of it. Elsewhere the functions return `None`, an empty list or an error, as each one says.
+//! Everything is available on Linux. Elsewhere the functions return `None`, an empty list or an error, as documented.
 
 pub mod cpus;
 pub mod energy;

@@ -1,10 +1,10 @@
-//! Other work on the machine: the load average, busy processes, and time that a hypervisor took.
+//! Other work on the machine: the load average, busy processes, and time stolen by a hypervisor.
 
 use std::cmp::Reverse;
 use std::time::Duration;
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
-/// The load average over one minute; `None` on systems that have none.
+/// The load average over one minute; `None` on systems without one.
 pub fn load1() -> Option<f64> {
     cfg!(unix).then(|| System::load_average().one)
 }
@@ -20,8 +20,8 @@ pub struct BusyProcess {
     pub cpu_pct: f64,
 }
 
-/// Other processes that use more than `over_pct` percent of a core, the busiest first, at most five. Watches them for a
-/// fifth of a second.
+/// Other processes that use more than `over_pct` percent of a core, the busiest first, at most five. Measures for a fifth of a
+/// second.
 pub fn busy_processes(over_pct: f32) -> Vec<BusyProcess> {
     let mut system = System::new();
     let what = ProcessRefreshKind::nothing().with_cpu();
@@ -44,7 +44,7 @@ pub fn busy_processes(over_pct: f32) -> Vec<BusyProcess> {
     busy
 }
 
-/// Time that the hypervisor took from this machine, and all time, since the system started. Linux only.
+/// Time stolen from this machine by the hypervisor, and total time, since the system started. Linux only.
 #[derive(Clone, Copy, Debug)]
 pub struct Steal {
     stolen: u64,
@@ -52,7 +52,7 @@ pub struct Steal {
 }
 
 impl Steal {
-    /// The counters of this moment; `None` if the system has none.
+    /// The current counters; `None` if the system has none.
     pub fn now() -> Option<Steal> {
         Steal::parse(&std::fs::read_to_string("/proc/stat").ok()?)
     }

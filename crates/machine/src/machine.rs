@@ -1,4 +1,4 @@
-//! What the machine is: processor, caches, memory, limits, operating system.
+//! The description of the machine: processor, caches, memory, limits, operating system.
 
 use crate::cpus::parse_size;
 use crate::files::line;
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use sysinfo::System;
 
-/// Instruction sets worth recording, as `/proc/cpuinfo` spells their beginnings.
+/// Prefixes of the instruction sets worth recording, as spelt in `/proc/cpuinfo`.
 const FLAGS: [&str; 14] = [
     "sse4_2",
     "avx",
@@ -96,7 +96,7 @@ impl Machine {
     }
 
     /// Memory that this process can get, in bytes, and the beginning of a sentence that names the limit: the smaller of machine
-    /// and control group, as [`Available::bytes`] has it.
+    /// and control group, as in [`Available::bytes`].
     pub fn room(&self) -> (u64, &'static str) {
         match self.cgroup_available_bytes {
             Some(left) if left < self.available_bytes => (left, "the control group has room for"),
@@ -120,7 +120,7 @@ fn cpuinfo(key: &str) -> Option<String> {
 }
 
 fn flags(all: &str) -> Vec<String> {
-    // smep is no instruction set
+    // `smep` is not an instruction set.
     let telling = |f: &&str| *f != "smep" && FLAGS.iter().any(|p| f.starts_with(p));
     all.split_whitespace().filter(telling).map(str::to_owned).collect()
 }
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_cache_counts() {
+    fn the_largest_cache_is_used() {
         let caches = ["L1d 48K", "L2 1024K", "L3 32M", "L3 much"].map(str::to_owned).to_vec();
         assert_eq!(Machine { caches, ..Machine::default() }.last_cache_bytes(), 32 << 20);
         assert_eq!(Machine::default().last_cache_bytes(), 0);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn only_telling_flags_are_kept() {
+    fn only_relevant_flags_are_kept() {
         assert_eq!(flags("fpu sse4_2 avx512_vnni smep tsc fma"), ["sse4_2", "avx512_vnni", "fma"]);
     }
 }

@@ -1,5 +1,5 @@
-//! How much memory this process can get: what the machine has available, and what its control groups leave it. The one
-//! answer for every part of Zonda that plans with memory.
+//! How much memory this process can get: the machine's available memory and the remainder of its control groups' limits. All
+//! memory planning in Zonda uses this module.
 
 use std::fs;
 use std::path::Path;
@@ -8,16 +8,16 @@ use sysinfo::System;
 /// Memory that this process can get without swapping, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Available {
-    /// What the machine has available; `None` if the system doesn't say.
+    /// The machine's available memory; `None` if unknown.
     pub machine: Option<u64>,
-    /// What the tightest control group leaves, of this process's own and all above it; `None` if none has a limit.
+    /// What remains in the tightest control group, among this process's own and all above it; `None` if none has a limit.
     pub group: Option<u64>,
     /// The lowest limit among them.
     pub group_limit: Option<u64>,
 }
 
 impl Available {
-    /// Reads the figures of this moment.
+    /// Reads the current figures.
     pub fn now() -> Available {
         let mut system = System::new();
         system.refresh_memory();
@@ -28,7 +28,7 @@ impl Available {
         }
     }
 
-    /// What the control groups leave, by the lines of `/proc/self/cgroup`.
+    /// What remains in the control groups listed in `/proc/self/cgroup`.
     fn in_groups(root: &Path, lines: &str) -> Available {
         let found: Vec<Group> = lines.lines().flat_map(|line| in_group(root, line)).collect();
         Available {
@@ -38,7 +38,7 @@ impl Available {
         }
     }
 
-    /// The smaller of both, in bytes; `None` if the system doesn't say what the machine has.
+    /// The smaller of both, in bytes; `None` if the machine's available memory is unknown.
     pub fn bytes(&self) -> Option<u64> {
         self.machine.map(|machine| machine.min(self.group.unwrap_or(u64::MAX)))
     }
@@ -51,7 +51,7 @@ struct Group {
     limit: u64,
 }
 
-/// The limits of a group and of all above it, by a line of `/proc/self/cgroup` (memory controller, version 1 or 2). In a
+/// The limits of a group and of all above it, from a line of `/proc/self/cgroup` (memory controller, version 1 or 2). In a
 /// container the files are at the root, although the line names a path outside it.
 fn in_group(root: &Path, line: &str) -> Vec<Group> {
     let mut fields = line.splitn(3, ':');
@@ -68,10 +68,10 @@ fn in_group(root: &Path, line: &str) -> Vec<Group> {
         .take_while(|folder| folder.starts_with(&root))
         .filter_map(|folder| {
             let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
-            // `max`, or version 1's largest number, is no limit
+            // `max`, or the largest number in version 1, means no limit.
             let limit: u64 = read(names[0])?.trim().parse().ok().filter(|&limit| limit < 1 << 60)?;
             let used: u64 = read(names[1])?.trim().parse().ok()?;
-            // cached files, which the system would drop first
+            // Cached files, which the system would drop first.
             let stat = read("memory.stat").unwrap_or_default();
             let cached =
                 stat.lines().find_map(|l| l.strip_prefix(names[2])?.trim().parse().ok()).unwrap_or(0);
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tightest_group_counts_in_both_versions() {
+    fn the_tightest_group_is_used_in_both_versions() {
         let folder = tempfile::tempdir().unwrap();
         let put = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -99,7 +99,7 @@ mod tests {
         put("a/b/memory.max", "800000\n");
         put("a/b/memory.current", "50000\n");
         let of = |lines| Available::in_groups(folder.path(), lines);
-        // 800,000 less 50,000 in its own, 1,000,000 less 300,000 in the one above
+        // 800,000 − 50,000 in its own group, 1,000,000 − 300,000 in the one above.
         let two = Available { machine: None, group: Some(700_000), group_limit: Some(800_000) };
         assert_eq!(of("0::/a/b"), two);
         put("memory/x/memory.limit_in_bytes", "5000\n");
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smaller_of_machine_and_group_counts() {
+    fn the_smaller_of_machine_and_group_is_used() {
         let left = |machine, group| Available { machine, group, group_limit: None }.bytes();
         assert_eq!(
             (left(Some(5), Some(3)), left(Some(2), Some(3)), left(Some(2), None)),

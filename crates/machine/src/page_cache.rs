@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The share of some files' bytes that the page cache holds, 0 to 1; `None` if it can't be known.
+/// The share of some files' bytes that the page cache holds, 0 to 1; `None` if unknown.
 pub fn cached_share(files: &[PathBuf]) -> Option<f64> {
     let (mut resident, mut all) = (0usize, 0usize);
     for path in files {
@@ -16,7 +16,7 @@ pub fn cached_share(files: &[PathBuf]) -> Option<f64> {
     (all > 0).then(|| resident as f64 / all as f64)
 }
 
-/// Asks the system to drop a file from the page cache. It need not comply: [`cached_share`] tells the result.
+/// Asks the system to drop a file from the page cache. It may not comply; [`cached_share`] shows the result.
 ///
 /// # Errors
 /// If the file can't be opened, or the system has no such call.

@@ -1,4 +1,4 @@
-//! What a machine can do at most, as measured: the types. Measuring is done by whoever has the instructions.
+//! The types of a machine's measured peaks. The crate with the kernels measures them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,22 +12,22 @@ pub struct Rate {
     pub all_threads: f64,
 }
 
-/// What the machine reached in one measurement. The same keys as `zonda doctor --json` has.
+/// The machine's peaks in one measurement, with the same keys as in `zonda doctor --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Peaks {
     /// Threads behind [`Rate::all_threads`].
     pub threads: usize,
-    /// The instruction set that it was measured with.
+    /// The instruction set of the measurement.
     pub instruction_set: String,
-    /// Memory read, in bytes a second, out of half a GiB: about the weights of a small model.
+    /// Read bandwidth of half a GiB of memory, about the weights of a small model, in bytes per second.
     pub read_bytes_per_s: Rate,
-    /// Memory read out of 4 GiB, as large models are read; `None` if it was not measured. It is slower where looking up the
-    /// addresses of pages no longer stays in a cache, as in virtual machines, whose pages are looked up twice.
+    /// Read bandwidth of 4 GiB of memory, as for large models; `None` if it was not measured. It is lower if the page tables no
+    /// longer fit a cache, especially in virtual machines, which look up each page twice.
     #[serde(default)]
     pub read_large_bytes_per_s: Option<Rate>,
-    /// Bytes times bytes into 32 bits, in operations a second: a multiply-add is two.
+    /// Products of bytes summed in 32 bits, in operations per second; a multiply-add counts as two.
     pub int8_ops_per_s: Rate,
-    /// `bf16` pairs into `f32`, likewise; `None` where no instruction does that.
+    /// `bf16` pairs summed in `f32`, likewise; `None` if no instruction does that.
     pub bf16_ops_per_s: Option<Rate>,
     /// `f32`, likewise.
     pub f32_ops_per_s: Rate,

@@ -1,4 +1,4 @@
-//! All calls of the system's C library, behind safe functions, and what takes their place on systems that lack them.
+//! Safe functions for all calls of the C library, and their replacements on systems without these calls.
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{affinity, evict, resident_pages, set_affinity};
@@ -6,14 +6,14 @@ pub(crate) use linux::{affinity, evict, resident_pages, set_affinity};
 pub(crate) use other::{affinity, evict, resident_pages, set_affinity};
 pub(crate) use process::usage;
 
-/// What this process has used since it started.
+/// The resources that this process has used since it started.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     /// User and system time of all threads, in ms.
     pub cpu_ms: f64,
     /// Voluntary and involuntary context switches.
     pub switches: (u64, u64),
-    /// The most memory it ever held, in bytes.
+    /// Peak resident memory in bytes.
     pub peak_bytes: Option<u64>,
 }
 
@@ -23,11 +23,11 @@ mod linux {
     use std::io;
     use std::os::fd::AsRawFd as _;
 
-    /// The logical CPUs that the calling thread may run on, in ascending order; empty if the system doesn't say.
+    /// The logical CPUs that the calling thread may run on, in ascending order; empty if unknown.
     pub(crate) fn affinity() -> Vec<usize> {
         // SAFETY: all zeros is a valid, empty `cpu_set_t`.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-        // SAFETY: the pointer is to a live set, of which the call writes at most the size given.
+        // SAFETY: the pointer is to a live set, and the call writes at most the given size.
         if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) } != 0 {
             return Vec::new();
         }
@@ -35,7 +35,7 @@ mod linux {
         (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
     }
 
-    /// Keeps the calling thread, and the threads that it will start, on some CPUs.
+    /// Restricts the calling thread, and the threads that it starts, to some CPUs.
     pub(crate) fn set_affinity(cpus: &[usize]) -> io::Result<()> {
         // SAFETY: all zeros is a valid, empty `cpu_set_t`.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
@@ -43,7 +43,7 @@ mod linux {
             // SAFETY: the number is below `CPU_SETSIZE`, so within the set.
             unsafe { libc::CPU_SET(cpu, &mut set) };
         }
-        // SAFETY: the set is live and of the size given; the call only reads it. 0 is the calling thread.
+        // SAFETY: the set is live and has the given size; the call only reads it. 0 is the calling thread.
         match unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
@@ -52,7 +52,7 @@ mod linux {
 
     /// Asks the system to drop a file from the page cache.
     pub(crate) fn evict(file: &File) -> io::Result<()> {
-        // SAFETY: the descriptor is open for as long as `file` is borrowed; the call reads no memory of ours.
+        // SAFETY: the descriptor is open as long as `file` is borrowed; the call accesses no memory of ours.
         match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
             0 => Ok(()),
             error => Err(io::Error::from_raw_os_error(error)),
@@ -64,14 +64,14 @@ mod linux {
         if file.metadata()?.len() == 0 {
             return Ok((0, 0));
         }
-        // SAFETY: the mapping is read-only and none of its bytes is ever read, so a change of the file by another process
-        // is never seen through it.
+        // SAFETY: the mapping is read-only and its bytes are never read, so changes of the file by other processes are not
+        // visible through it.
         let map = unsafe { memmap2::Mmap::map(file)? };
         // SAFETY: `sysconf` has no preconditions.
         let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1);
         let mut pages = vec![0u8; map.len().div_ceil(page)];
-        // SAFETY: the address is the start of a live mapping of `map.len()` bytes, and `pages` has a byte for each of its
-        // pages, which is all that `mincore` writes.
+        // SAFETY: the address is the start of a live mapping of `map.len()` bytes, and `mincore` writes one byte for each of
+        // its pages, for which `pages` has room.
         let failed = unsafe { libc::mincore(map.as_ptr() as *mut _, map.len(), pages.as_mut_ptr()) };
         if failed != 0 {
             return Err(io::Error::last_os_error());
@@ -107,9 +107,9 @@ mod other {
 pub mod signals {
     /// `SIGKILL`: killed from outside.
     pub const KILL: i32 = libc::SIGKILL;
-    /// `SIGSEGV`: used memory that is not its own.
+    /// `SIGSEGV`: accessed memory that it does not have.
     pub const INVALID_MEMORY: i32 = libc::SIGSEGV;
-    /// `SIGBUS`: used memory that has no storage behind it, such as a mapped file that was cut short.
+    /// `SIGBUS`: accessed memory without storage behind it, such as a mapped file that was truncated.
     pub const BUS_ERROR: i32 = libc::SIGBUS;
     /// `SIGILL`: ran an instruction that the processor lacks.
     pub const ILLEGAL_INSTRUCTION: i32 = libc::SIGILL;
@@ -121,7 +121,7 @@ pub mod signals {
 mod process {
     use super::Usage;
 
-    /// What this process has used (`getrusage`); `None` if the system doesn't say.
+    /// The resources that this process has used (`getrusage`); `None` if unknown.
     pub(crate) fn usage() -> Option<Usage> {
         // SAFETY: all zeros is a valid `rusage`, a plain C structure.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
@@ -131,7 +131,7 @@ mod process {
         }
         let ms = |t: libc::timeval| t.tv_sec as f64 * 1e3 + t.tv_usec as f64 / 1e3;
         let count = |n: libc::c_long| u64::try_from(n).unwrap_or(0);
-        // kilobytes, but bytes on Apple's systems
+        // In kilobytes, but in bytes on Apple's systems.
         let unit = if cfg!(target_vendor = "apple") { 1 } else { 1024 };
         Some(Usage {
             cpu_ms: ms(usage.ru_utime) + ms(usage.ru_stime),
@@ -145,7 +145,7 @@ mod process {
 mod process {
     use super::Usage;
 
-    /// Not known on this system.
+    /// Unknown on this system.
     pub(crate) fn usage() -> Option<Usage> {
         None
     }

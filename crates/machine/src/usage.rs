@@ -1,19 +1,19 @@
-//! What this process uses: CPU time, context switches, memory, and the energy of the machine meanwhile.
+//! The resources of this process: CPU time, context switches, memory, and the energy used by the machine meanwhile.
 
 use crate::{energy, sys};
 
-/// What was used between [`Span::begin`] and [`Span::end`]. Figures that the system doesn't tell are `None`.
+/// The resources used between [`Span::begin`] and [`Span::end`]. Unknown figures are `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Used {
-    /// The most memory that the process held at once, in bytes.
+    /// Peak resident memory of the process in bytes.
     pub peak_bytes: Option<u64>,
     /// User and system time of all threads, in ms.
     pub cpu_ms: Option<f64>,
     /// Context switches because a thread waited.
     pub voluntary_switches: Option<u64>,
-    /// Context switches because the system took the CPU away.
+    /// Context switches because the system preempted it.
     pub involuntary_switches: Option<u64>,
-    /// Energy that the processor packages used for everything that ran, in joules.
+    /// Energy used by the processor packages for everything that ran, in joules.
     pub energy_j: Option<f64>,
 }
 
@@ -25,14 +25,14 @@ pub struct Span {
 }
 
 impl Span {
-    /// Begins here. On Linux the mark of the highest memory use is reset, so that the span's own peak is seen.
+    /// Begins a span. On Linux the peak memory is reset, so that the span's own peak is measured.
     pub fn begin() -> Span {
-        // "5" resets VmHWM (proc(5), clear_refs). If that isn't allowed, the mark is that of the process so far.
+        // "5" resets VmHWM (proc(5), clear_refs). If that is not allowed, the peak is that of the process so far.
         let _ = std::fs::write("/proc/self/clear_refs", "5");
         Span { usage: sys::usage(), energy: energy::counters() }
     }
 
-    /// What was used since the beginning.
+    /// The resources used since the beginning.
     pub fn end(self) -> Used {
         let now = sys::usage();
         let both = self.usage.zip(now);
@@ -69,7 +69,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn memory_that_was_touched_is_seen() {
+    fn touched_memory_is_counted() {
         let span = Span::begin();
         let before = Span::begin().end().peak_bytes.unwrap();
         let block = std::hint::black_box(vec![1u8; 64 << 20]);

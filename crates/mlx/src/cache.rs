@@ -68,7 +68,7 @@ impl Cache {
         let tokens = new.keys.shape()[2];
         let slot = &mut self.slots[slot];
         slot.layers.resize(self.layers, None);
-        // taken out, so that only the update owns the old arrays and they can be overwritten
+        // Taken out, so that the update is the only owner of the old arrays and can overwrite them.
         let old = slot.layers[layer].take();
         let (heads, width) = (self.kv_heads, self.head_dim);
         let (from, to) = ([0, 0, start, 0], [1, heads, start + tokens, width]);
@@ -83,13 +83,13 @@ impl Cache {
         Ok(written)
     }
 
-    /// Every array that a batch has written, to be evaluated together with its logits.
+    /// All arrays written by a batch, to be evaluated together with its logits.
     pub fn written<'a>(&'a self, batch: &'a Batch<'_>) -> impl Iterator<Item = &'a Array> {
         let layers = batch.spans.iter().flat_map(|span| self.slots[span.slot].layers.iter().flatten());
         layers.flat_map(|layer| [&layer.keys, &layer.values])
     }
 
-    /// Counts a batch's tokens, once they are computed.
+    /// Adds a batch's tokens to the lengths once they are computed.
     pub fn commit(&mut self, batch: &Batch<'_>) {
         for span in &batch.spans {
             self.slots[span.slot].len = span.start + span.tokens.len();
@@ -106,7 +106,7 @@ impl Cache {
         slot.len
     }
 
-    /// Lets the empty slot `to` begin with the first `len` tokens of `from`; fewer if there is no room.
+    /// Shares the first `len` tokens of `from` with the empty slot `to`; fewer if there is no room.
     pub fn share(&mut self, from: Slot, to: Slot, len: usize) -> usize {
         let used: usize = self.slots.iter().map(|slot| slot.len.div_ceil(KV_STEP)).sum();
         let room = (self.limits.kv_tokens / KV_STEP).saturating_sub(used) * KV_STEP;
@@ -118,7 +118,7 @@ impl Cache {
     }
 }
 
-/// `old` with room for `tokens` tokens: as it is, or with zeros behind it.
+/// `old` with room for `tokens` tokens: unchanged, or extended with zeros.
 fn grown(
     ops: &Ops,
     old: Option<Array>,
@@ -157,7 +157,7 @@ mod tests {
         Cache::new(&spec, limits, Dtype::F32)
     }
 
-    /// Writes `tokens` tokens of ones to a slot's layers and computes them; returns where the first layer's keys are.
+    /// Writes `tokens` tokens of ones to a slot's layers and computes them; returns the address of the first layer's keys.
     fn write(cache: &mut Cache, ops: &Ops, slot: Slot, tokens: usize) -> usize {
         let start = cache.len(slot);
         let shape = [1, cache.kv_heads, tokens, cache.head_dim];
@@ -184,7 +184,7 @@ mod tests {
         assert_ne!(grown, at, "a second page");
         assert_eq!(write(&mut cache, &ops, 0, 1), grown);
         assert_eq!(cache.truncate(0, 7), 7);
-        assert_eq!(write(&mut cache, &ops, 0, 1), grown, "what was cut off is overwritten");
+        assert_eq!(write(&mut cache, &ops, 0, 1), grown, "truncated tokens are overwritten");
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(cache.share(0, 1, 12), 12);
         let copy = write(&mut cache, &ops, 1, 1);
         assert_ne!(copy, donor);
-        assert_eq!(write(&mut cache, &ops, 0, 1), donor, "the donor's is its own again");
+        assert_eq!(write(&mut cache, &ops, 0, 1), donor, "the donor owns its array alone again");
         assert_eq!(write(&mut cache, &ops, 1, 1), copy);
     }
 }

@@ -1,4 +1,4 @@
-//! The feed-forward half of mixtures of experts: every token through the experts that its router picks.
+//! The feed-forward half of mixtures of experts: every token passes through the experts that its router picks.
 
 use crate::safe::{Array, Dtype, Ops, Result};
 use crate::weights::{Experts, Matrix};
@@ -27,7 +27,7 @@ impl Experts {
         let (tokens, hidden, used) = (x.shape()[0], x.shape()[1], self.moe.used);
         let picks = tokens * used;
         let flat = ops.reshape(picked, &[picks])?;
-        // one row a pick: the token of pick i is i / used
+        // One row per pick: the token of pick i is i / used.
         let token = ops.indices((0..picks).map(|pick| (pick / used) as u32))?;
         let sorted = picks >= SORT_FROM;
         let order = if sorted { Some(ops.order(&flat)?) } else { None };
@@ -40,7 +40,7 @@ impl Experts {
         let up = self.up.gather(ops, &rows, &expert, sorted)?;
         let out = self.down.gather(ops, &ops.swiglu(&gate, &up)?, &expert, sorted)?; // [picks, 1, hidden]
         let out = match &order {
-            // back to the order of picks
+            // Back to the order of picks.
             Some(order) => ops.take(&out, &ops.order(order)?, 0)?,
             None => out,
         };
@@ -49,7 +49,7 @@ impl Experts {
 }
 
 impl Matrix {
-    /// Row `i` of `[rows, 1, in]` by the matrix, of `[experts, out, in]`, that index `i` names: `[rows, 1, out]`.
+    /// Multiplies row `i` of `[rows, 1, in]` with the matrix of `[experts, out, in]` at index `i`: `[rows, 1, out]`.
     fn gather(&self, ops: &Ops, x: &Array, indices: &Array, sorted: bool) -> Result<Array> {
         match self {
             Matrix::Dense(w) => ops.gather_linear(x, w, indices, sorted),

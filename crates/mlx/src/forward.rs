@@ -15,13 +15,13 @@ struct AttendedSpan {
     rows: std::ops::Range<usize>,
     /// The position of its first token.
     start: usize,
-    /// By window: the positions its tokens attend to.
+    /// The positions that its tokens attend to, by window.
     views: BTreeMap<Option<usize>, View>,
 }
 
 /// The positions that a span's tokens attend to.
 struct View {
-    /// The first one that any of them sees.
+    /// The first position that any of them attends to.
     first: usize,
     mask: Mask,
 }
@@ -59,7 +59,7 @@ impl Mlx {
         }
     }
 
-    /// Attention's output for normed rows, both `[tokens, hidden]`.
+    /// Attention on normalised rows, `[tokens, hidden]` to `[tokens, hidden]`.
     fn attention(&mut self, l: usize, normed: &Array, spans: &[AttendedSpan]) -> Result<Array> {
         let layer = &self.weights.layers[l];
         let q = self.heads(&layer.q, normed, layer.qk_norm.as_ref().map(|(q, _)| q))?;
@@ -74,7 +74,7 @@ impl Mlx {
         self.weights.layers[l].attn_out.linear(&self.ops, &rows)
     }
 
-    /// A projection by head, normed per head where the model does that: `[tokens, heads, head_dim]`.
+    /// A projection split into heads, normalised per head if the model does so: `[tokens, heads, head_dim]`.
     fn heads(&self, linear: &Linear, x: &Array, norm: Option<&Array>) -> Result<Array> {
         let mut y = linear.matrix.linear(&self.ops, x)?;
         if let Some(bias) = &linear.bias {
@@ -88,7 +88,7 @@ impl Mlx {
         }
     }
 
-    /// One span's attention over its slot, `[its tokens, heads * head_dim]`; its keys and values join the cache.
+    /// One span's attention over its slot, `[its tokens, heads * head_dim]`; adds its keys and values to the cache.
     fn attend(&mut self, l: usize, span: &AttendedSpan, [q, k, v]: [&Array; 3]) -> Result<Array> {
         let ops = &self.ops;
         let adjacent = self.spec.rope.pairing == zonda_engine::load::RopePairing::Adjacent;

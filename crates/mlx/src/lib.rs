@@ -1,7 +1,7 @@
 //! The MLX backend: Apple's array library, on Metal (macOS), the CPU or CUDA (Linux).
 //!
 //! * [`options`]: the options for opening a model;
-//! * `sys` and `shim.h` bridge the operations of MLX in use; `safe` is the only file that calls them;
+//! * `sys` and `shim.h` bridge the MLX operations in use; `safe` is the only file that calls them;
 //! * `weights` converts a model's tensors, of any format, to MLX's arrays; `regroup` converts ggml's quantised types;
 //! * `cache` is the KV cache: one growing pair of arrays per layer and slot;
 //! * `forward` is the main path: embed → layers → head; `experts` is the feed-forward half of mixtures.
@@ -88,7 +88,7 @@ impl Mlx {
         };
         Ok(Mlx {
             periods: ops.floats(&periods, &[periods.len()])?,
-            // YaRN multiplies both sides of every score by its magnitude
+            // YaRN multiplies both sides of every score by its magnitude.
             scale: magnitude * magnitude / (spec.head_dim as f32).sqrt(),
             compute: format.compute,
             cache: Cache::new(&spec, limits, kv_type),
@@ -149,7 +149,7 @@ pub fn version() -> Result<String, BackendError> {
     )))
 }
 
-/// Why [`Device::Gpu`] is refused where [`gpu`] finds none.
+/// Why [`Device::Gpu`] is refused if [`gpu`] finds none.
 pub fn no_gpu() -> String {
     let wheel = match std::env::consts::OS {
         "macos" => "MLX uses one through Metal, on Apple silicon",

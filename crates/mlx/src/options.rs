@@ -83,7 +83,7 @@ pub struct Quantization {
 }
 
 impl Quantization {
-    /// What `--quantize` takes.
+    /// The values of `--quantize`.
     pub const NAMES: [&str; 2] = ["q4", "q8"];
 }
 

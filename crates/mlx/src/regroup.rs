@@ -1,7 +1,7 @@
 //! ggml's quantised types in MLX's form: groups of 32 with a scale and a bias in `f32`, with exactly the same values.
 //!
-//! `x = d·(q − 8)` is `d·q + (−8d)`; the K types' scales are products of a 16-bit float and 6 bits, which `f32` holds. Types
-//! with groups of 16 (Q6_K, Q2_K, Q3_K) have no such form. Layouts as in ggml's `ggml-common.h`.
+//! `x = d·(q − 8)` is `d·q + (−8d)`; the K types' scales are products of a 16-bit float and 6 bits, which `f32` represents
+//! exactly. Types with groups of 16 (Q6_K, Q2_K, Q3_K) have no such form. Layouts as in ggml's `ggml-common.h`.
 
 use crate::safe::Dtype;
 use half::{bf16, f16};
@@ -51,7 +51,7 @@ impl Regrouped {
         self.biases.push(bias);
     }
 
-    /// 32 codes of 4 bits: of 16 bytes the low halves, then the high halves.
+    /// 32 codes of 4 bits: the low halves of 16 bytes, then the high halves.
     fn halves(&mut self, bytes: &[u8]) {
         let code = |i: usize| if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 };
         self.codes.extend((0..16).map(|i| code(2 * i) | code(2 * i + 1) << 4));
@@ -107,7 +107,7 @@ mod tests {
 
     /// Against gguf-py's values (`testdata/blocks`).
     #[test]
-    fn values_are_the_same() {
+    fn values_match_gguf_py() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/blocks");
         for dtype in [DType::Q4_0, DType::Q4_1, DType::Q8_0, DType::Q4_K] {
             let name = format!("{dtype:?}");
@@ -125,7 +125,7 @@ mod tests {
                 };
                 let (scale, bias) = (regrouped.scales[i / GROUP], regrouped.biases[i / GROUP]);
                 let value = scale * f32::from(code) + bias;
-                // one rounding of the largest term apart: ggml multiplies codes that have their zero taken out
+                // They differ by one rounding of the largest term, since ggml subtracts the zero point before it multiplies.
                 let bound = (scale * 255.0).abs().max(bias.abs()) * f32::EPSILON;
                 assert!((value - expected).abs() <= bound, "{dtype} value {i}: {value}, expected {expected}");
             }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn scales_that_16_bits_hold() {
+    fn only_types_that_represent_the_scales_exactly_fit() {
         let exact = Regrouped { bits: 4, codes: vec![], scales: vec![0.5], biases: vec![-4.0] };
         let fine = Regrouped { scales: vec![1.0 + f32::EPSILON], ..Regrouped::default() };
         for (dtype, fits) in [(Dtype::F32, true), (Dtype::F16, false), (Dtype::BF16, false)] {

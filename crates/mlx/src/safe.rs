@@ -1,7 +1,8 @@
-//! MLX's arrays and operations as safe Rust: the only file that calls the bridge.
+//! MLX's arrays and operations in safe Rust. Only this file calls the bridge.
 //!
-//! Operations are lazy; [`Ops::eval`] and [`Ops::read`] compute them. Arrays are values: an operation never changes its inputs,
-//! and [`Array::clone`] shares. MLX reuses the memory of an input that has no other owner, so a KV cache is written in place.
+//! Operations are lazy; [`Ops::eval`] and [`Ops::read`] compute them. Arrays are immutable values: an operation never changes its
+//! inputs, and [`Array::clone`] shares. MLX reuses the memory of an input without other owners, so the KV cache is updated in
+//! place.
 
 use crate::sys::ffi;
 use cxx::UniquePtr;
@@ -34,7 +35,7 @@ impl From<Error> for BackendError {
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// The version of the loaded MLX, and of the one that this was compiled against.
+/// The versions of the loaded MLX and of the one that this crate was compiled against.
 pub(crate) fn versions() -> (String, String) {
     (ffi::version(), ffi::built_against())
 }
@@ -49,8 +50,8 @@ pub(crate) fn memory_limit() -> usize {
     ffi::memory_limit()
 }
 
-/// Sets the threads of the BLAS that MLX uses for `f32` matrices on the CPU, for the whole process. Returns the number of threads
-/// and the BLAS's name: 1 and an empty name for the plain one that comes with MLX.
+/// Sets the number of threads of the BLAS that MLX uses for `f32` matrices on the CPU, for the whole process. Returns the number
+/// in use and the BLAS's name; 1 and an empty name for MLX's own BLAS.
 pub(crate) fn set_blas_threads(threads: usize) -> (usize, String) {
     let threads = ffi::set_blas_threads(i32::try_from(threads).unwrap_or(i32::MAX)).max(1) as usize;
     (threads, ffi::blas_name())
@@ -68,7 +69,7 @@ pub(crate) fn name(dtype: Dtype) -> &'static str {
     }
 }
 
-/// Bytes of a value.
+/// Bytes per value.
 pub(crate) fn size(dtype: Dtype) -> usize {
     match dtype {
         Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
@@ -77,7 +78,7 @@ pub(crate) fn size(dtype: Dtype) -> usize {
     }
 }
 
-/// An array, possibly not computed yet. Not `Send`: it belongs to the thread of the [`Ops`] that made it.
+/// An array, possibly not computed yet. Not `Send`: it belongs to the thread of the [`Ops`] that created it.
 pub(crate) struct Array(UniquePtr<ffi::Array>);
 
 impl Array {
@@ -86,7 +87,7 @@ impl Array {
         ffi::shape_of(&self.0).into_iter().map(|dim| dim.max(0) as usize).collect()
     }
 
-    /// The address of its values, once it is computed.
+    /// The address of its values after it was computed.
     #[cfg(test)]
     pub fn address(&self) -> Result<usize> {
         Ok(ffi::address_of(&self.0)?)
@@ -98,7 +99,7 @@ impl Array {
 }
 
 impl Clone for Array {
-    /// The same array: nothing is copied.
+    /// Shares the array without copying.
     fn clone(&self) -> Array {
         Array(ffi::share(&self.0))
     }
@@ -124,7 +125,7 @@ pub(crate) struct Quantized {
     pub bits: usize,
 }
 
-/// Several arrays: to join, or to compute at once.
+/// Several arrays, to concatenate or to compute together.
 pub(crate) struct List(UniquePtr<ffi::List>);
 
 impl List {
@@ -151,10 +152,10 @@ impl fmt::Debug for List {
     }
 }
 
-/// Operations on one device, on the stream of the thread that made this. Not `Send`.
+/// Operations on one device, on the stream of the thread that created this value. Not `Send`.
 pub(crate) struct Ops {
     ops: UniquePtr<ffi::Ops>,
-    /// Whether element-wise operations are fused by MLX's compiler. On the processor it would run a C++ compiler.
+    /// Whether MLX's compiler fuses element-wise operations. On the CPU it would run a C++ compiler.
     pub compiled: bool,
 }
 
@@ -164,7 +165,7 @@ impl fmt::Debug for Ops {
     }
 }
 
-/// A shape as MLX counts it.
+/// A shape in MLX's type.
 fn dims(shape: &[usize]) -> Result<Vec<i32>> {
     let narrow = |&n: &usize| i32::try_from(n).map_err(|_| Error(format!("a dimension of {n} is too large")));
     shape.iter().map(narrow).collect()
@@ -179,7 +180,7 @@ impl Ops {
         Ok(Ops { ops: ffi::new_ops(gpu)?, compiled: gpu })
     }
 
-    /// An array of values in memory, copied.
+    /// An array with a copy of values in memory.
     pub fn array(&self, bytes: &[u8], shape: &[usize], dtype: Dtype) -> Result<Array> {
         Ok(Array(self.ops.array(bytes, &dims(shape)?, dtype)?))
     }
@@ -211,27 +212,27 @@ impl Ops {
         Ok(Array(self.ops.transpose(&a.0, &dims(axes)?)?))
     }
 
-    /// The part from `start` up to `stop` in every dimension.
+    /// The part of an array from `start` to `stop` in every dimension.
     pub fn slice(&self, a: &Array, start: &[usize], stop: &[usize]) -> Result<Array> {
         Ok(Array(self.ops.slice(&a.0, &dims(start)?, &dims(stop)?)?))
     }
 
-    /// `a` with `update` from `start` up to `stop`. In place if nothing else holds `a` when it is computed.
+    /// `a` with `update` written from `start` to `stop`. In place if `a` has no other owner when it is computed.
     pub fn slice_update(&self, a: Array, update: &Array, start: &[usize], stop: &[usize]) -> Result<Array> {
         Ok(Array(self.ops.slice_update(&a.0, &update.0, &dims(start)?, &dims(stop)?)?))
     }
 
-    /// One after another along `axis`.
+    /// Concatenates arrays along `axis`.
     pub fn concatenate(&self, list: &List, axis: usize) -> Result<Array> {
         Ok(Array(self.ops.concatenate(&list.0, int(axis)?)?))
     }
 
-    /// The rows (along `axis`) that `indices` name.
+    /// The rows (along `axis`) at `indices`.
     pub fn take(&self, a: &Array, indices: &Array, axis: usize) -> Result<Array> {
         Ok(Array(self.ops.take(&a.0, &indices.0, int(axis)?)?))
     }
 
-    /// Per row, the values that its indices name, along the last axis.
+    /// For each row, the values at its indices along the last axis.
     pub fn take_along_last(&self, a: &Array, indices: &Array) -> Result<Array> {
         Ok(Array(self.ops.take_along(&a.0, &indices.0, -1)?))
     }
@@ -248,7 +249,7 @@ impl Ops {
         Ok(Array(self.ops.divide(&a.0, &b.0)?))
     }
 
-    /// Sums along the axis `from_end` from the last one (0: the last), which is kept with length 1 if `keep`.
+    /// Sums along an axis, counted from the last one (`from_end` 0). With `keep` the axis stays, with length 1.
     pub fn sum(&self, a: &Array, from_end: usize, keep: bool) -> Result<Array> {
         Ok(Array(self.ops.sum(&a.0, -1 - int(from_end)?, keep)?))
     }
@@ -258,7 +259,7 @@ impl Ops {
         Ok(Array(self.ops.softmax(&a.0)?))
     }
 
-    /// Per row, the indices of its `count` largest values, in no order.
+    /// The indices of the `count` largest values of each row, in no particular order.
     pub fn largest(&self, a: &Array, count: usize) -> Result<Array> {
         Ok(Array(self.ops.largest(&a.0, int(count)?)?))
     }
@@ -278,14 +279,14 @@ impl Ops {
         Ok(Array(self.ops.rms_norm(&x.0, &weight.0, eps)?))
     }
 
-    /// Turns `x`, `[1, heads, tokens, head_dim]`, of the positions from `start` on. `periods`, `[head_dim / 2]`: positions
-    /// per radian.
+    /// Applies RoPE to `x`, `[1, heads, tokens, head_dim]`, at the positions from `start` on. `periods`, `[head_dim / 2]`, are in
+    /// positions per radian.
     pub fn rope(&self, x: &Array, adjacent: bool, start: usize, periods: &Array) -> Result<Array> {
         Ok(Array(self.ops.rope(&x.0, adjacent, int(start)?, &periods.0)?))
     }
 
     /// Attention of `q`, `[1, heads, tokens, head_dim]`, over `k` and `v`, `[1, kv_heads, positions, head_dim]`; the
-    /// tokens are the last of the positions.
+    /// tokens are at the last positions.
     pub fn attention(&self, q: &Array, k: &Array, v: &Array, scale: f32, mask: &Mask) -> Result<Array> {
         let out = match mask {
             Mask::None => self.ops.attention(&q.0, &k.0, &v.0, scale, false),
@@ -295,7 +296,7 @@ impl Ops {
         Ok(Array(out?))
     }
 
-    /// `x · wᵀ`: `[tokens, in]` by `[out, in]`.
+    /// `x · wᵀ` of `[tokens, in]` and `[out, in]`.
     pub fn linear(&self, x: &Array, w: &Array) -> Result<Array> {
         Ok(Array(self.ops.linear(&x.0, &w.0)?))
     }
@@ -307,7 +308,7 @@ impl Ops {
         Ok(Array(self.ops.linear_quantized(&x.0, codes, scales, biases, group_size, bits)?))
     }
 
-    /// Per row of `x` the matrix, of several `[matrices, out, in]`, that `indices` names.
+    /// Multiplies each row of `x` with one of several matrices, `[matrices, out, in]`, chosen by `indices`.
     pub fn gather_linear(&self, x: &Array, w: &Array, indices: &Array, sorted: bool) -> Result<Array> {
         Ok(Array(self.ops.gather_linear(&x.0, &w.0, &indices.0, sorted)?))
     }
@@ -328,38 +329,38 @@ impl Ops {
         Ok(Array(out?))
     }
 
-    /// Quantises groups along the last axis.
+    /// Quantises a matrix in groups along the last axis.
     pub fn quantize(&self, w: &Array, group_size: usize, bits: usize) -> Result<Quantized> {
         let ffi::Quantized { codes, scales, biases } =
             self.ops.quantize(&w.0, int(group_size)?, int(bits)?)?;
         Ok(Quantized { codes: Array(codes), scales: Array(scales), biases: Array(biases), group_size, bits })
     }
 
-    /// The values that a quantised matrix stands for, in the type of its scales.
+    /// The values of a quantised matrix, in the type of its scales.
     pub fn dequantize(&self, w: &Quantized) -> Result<Array> {
         let (group_size, bits) = (int(w.group_size)?, int(w.bits)?);
         Ok(Array(self.ops.dequantize(&w.codes.0, &w.scales.0, &w.biases.0, group_size, bits)?))
     }
 
-    /// Computes all of the arrays.
+    /// Computes all arrays of a list.
     pub fn eval(&self, list: &List) -> Result<()> {
         Ok(self.ops.eval(&list.0)?)
     }
 
-    /// Computes an array and copies its values as `f32`, row-major, into `out`, which has to be as large.
+    /// Computes an array and copies its values, row-major, as `f32` into `out`, which must have the same size.
     pub fn read(&self, a: &Array, out: &mut [f32]) -> Result<()> {
         Ok(self.ops.read(&a.0, out)?)
     }
 }
 
-/// What a query sees.
+/// The positions that a query attends to.
 #[derive(Clone, Debug)]
 pub(crate) enum Mask {
-    /// Everything: a single token.
+    /// All positions, for a single token.
     None,
-    /// Itself and what is before it.
+    /// Its own position and those before it.
     Causal,
-    /// What is true in `[tokens, positions]`.
+    /// The positions that are true in `[tokens, positions]`.
     Array(Array),
 }
 
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_mlx_refuses_is_an_error_and_nothing_breaks() {
+    fn refusals_of_mlx_are_errors_and_do_no_harm() {
         let ops = Ops::new(false).unwrap();
         let a = ops.floats(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]).unwrap();
         let wrong = ops.linear(&a, &ops.zeros(&[4, 5], Dtype::F32).unwrap()).unwrap_err();
@@ -384,7 +385,7 @@ mod tests {
         );
         assert!(ops.zeros(&[usize::MAX], Dtype::F32).is_err());
         assert!(ops.largest(&a, 4).unwrap_err().to_string().contains("largest 4 of 3"));
-        assert!(ops.quantize(&a, 64, 4).is_err(), "rows of 3 are no groups of 64");
+        assert!(ops.quantize(&a, 64, 4).is_err(), "rows of 3 values are not groups of 64");
         assert!(
             ops.read(&a, &mut [0.0; 5]).unwrap_err().to_string().contains("6 values read into room for 5")
         );
@@ -403,9 +404,9 @@ mod tests {
         assert_eq!(values(&ops, &a), [0.0; 4]);
     }
 
-    /// On the processor MLX's compiler runs a C++ compiler, which built this program, too.
+    /// On the CPU MLX's compiler runs a C++ compiler, which is present because it built this program.
     #[test]
-    fn swiglu_is_the_same_compiled() {
+    fn compiled_swiglu_gives_the_same_values() {
         let mut ops = Ops::new(false).unwrap();
         let gate = ops.floats(&[-2.0, 0.0, 0.5, 3.0], &[2, 2]).unwrap();
         let up = ops.floats(&[1.0, 2.0, -3.0, 0.25], &[2, 2]).unwrap();

@@ -1,4 +1,4 @@
-// See shim.h. Each function is one call of MLX.
+// See shim.h. Each function makes one call of MLX.
 #include "zonda-mlx/src/shim.h"
 #include "zonda-mlx/src/sys.rs.h"
 
@@ -75,7 +75,7 @@ std::int32_t set_blas_threads([[maybe_unused]] std::int32_t threads) {
 
 rust::String blas_name() {
 #ifdef ZONDA_OPENBLAS
-    // "OpenBLAS 0.3.21 DYNAMIC_ARCH ...": the first two words
+    // The first two words of "OpenBLAS 0.3.21 DYNAMIC_ARCH ...".
     std::string config(openblas_get_config());
     auto second = config.find(' ');
     return config.substr(0, config.find(' ', second + 1)) + " " + openblas_get_corename();
@@ -175,10 +175,10 @@ std::unique_ptr<Array> Ops::sum(const Array &a, std::int32_t axis, bool keep) co
     return boxed(mx::sum(a, axis, keep, stream));
 }
 
-// Along the last axis; in f32 inside, whatever the type.
+// Along the last axis; computed in f32 for every type.
 std::unique_ptr<Array> Ops::softmax(const Array &a) const { return boxed(mx::softmax(a, -1, true, stream)); }
 
-// The indices of the largest `count` values along the last axis, in no order.
+// The indices of the largest `count` values along the last axis, in no particular order.
 std::unique_ptr<Array> Ops::largest(const Array &a, std::int32_t count) const {
     int last = static_cast<int>(a.ndim()) - 1, all = a.shape(-1);
     if (count < 1 || count > all)
@@ -195,7 +195,7 @@ std::unique_ptr<Array> Ops::order(const Array &a) const { return boxed(mx::argso
 std::unique_ptr<Array> Ops::swiglu(const Array &gate, const Array &up, bool compiled) const {
     if (!compiled)
         return boxed(std::move(silu_mul({gate, up}, stream)[0]));
-    // Fused into one kernel. Inside, operations run on the default stream, which is set to ours meanwhile.
+    // Fused into one kernel. Its operations run on the default stream, which is set to ours during the call.
     mx::StreamContext context(stream);
     static thread_local const auto fused =
         mx::compile([](const std::vector<Array> &in) { return silu_mul(in, {}); }, /* shapeless */ true);
@@ -206,7 +206,7 @@ std::unique_ptr<Array> Ops::rms_norm(const Array &x, const Array &weight, float 
     return boxed(mx::fast::rms_norm(x, weight, eps, stream));
 }
 
-// `periods` are radians' inverse: a position turns a pair by position / period.
+// `periods` are positions per radian: RoPE rotates a pair by position / period.
 std::unique_ptr<Array> Ops::rope(const Array &x, bool adjacent, std::int32_t offset, const Array &periods) const {
     return boxed(mx::fast::rope(x, x.shape(-1), adjacent, std::nullopt, 1.0f, offset, periods, stream));
 }

@@ -1,6 +1,6 @@
-// The operations of MLX that the backend uses, in the shape that crate `cxx` bridges: references in, a new array out, a
-// C++ exception for an error. Every operation runs on the stream that its `Ops` was made with; streams belong to the
-// thread that made them, and so do `Ops` and arrays.
+// The MLX operations that the backend uses, in the form that crate `cxx` bridges: they take references, return a new array
+// and throw a C++ exception on errors. Every operation runs on the stream of its `Ops`. Streams belong to the thread that
+// created them, and so do `Ops` and arrays.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ using Array = mlx::core::array;
 enum class Dtype : std::uint8_t;
 struct Quantized;
 
-// Several arrays: to join, or to evaluate at once.
+// Several arrays, to concatenate or to evaluate together.
 class List {
 public:
     void push(const Array &array);
@@ -29,17 +29,17 @@ rust::String version();
 rust::String built_against();
 bool has_gpu();
 rust::String gpu_name();
-// The bytes of memory that MLX takes before it refuses.
+// MLX's memory limit in bytes.
 std::size_t memory_limit();
-// Threads of the BLAS that multiplies f32 matrices on the processor; 1 if it has none.
+// Sets the threads of the BLAS that multiplies f32 matrices on the CPU; returns the number in use, 1 without such a BLAS.
 std::int32_t set_blas_threads(std::int32_t threads);
-// Its name, version and kernels; empty for the plain one that comes with MLX.
+// The name and version of the BLAS; empty for MLX's own.
 rust::String blas_name();
 
 std::unique_ptr<Array> share(const Array &array);
 rust::Vec<std::int32_t> shape_of(const Array &array);
 Dtype dtype_of(const Array &array);
-// Where the values of a computed array are.
+// The address of a computed array's values.
 std::size_t address_of(const Array &array);
 
 class Ops {
@@ -86,9 +86,9 @@ public:
     std::unique_ptr<Array> dequantize(const Array &w, const Array &scales, const Array &biases,
                                       std::int32_t group_size, std::int32_t bits) const;
 
-    // Computes all of the arrays, waiting for them.
+    // Computes all arrays and waits for them.
     void eval(const List &list) const;
-    // Computes an array and copies its values, as f32 in row-major order.
+    // Computes an array and copies its values as f32 in row-major order.
     void read(const Array &a, rust::Slice<float> out) const;
 
 private:

@@ -1,9 +1,9 @@
 //! The bridge to `shim.h`, one line per function. Called from `safe.rs` only.
 
-#[allow(unused_qualifications)] // in what the macro writes
+#[allow(unused_qualifications)] // in the code that the macro generates
 #[cxx::bridge(namespace = "zonda_mlx")]
 pub(crate) mod ffi {
-    /// The types of arrays that are used.
+    /// The array types in use.
     #[derive(Debug)]
     enum Dtype {
         F32,
@@ -24,7 +24,7 @@ pub(crate) mod ffi {
         biases: UniquePtr<Array>,
     }
 
-    // All functions check what they are given and throw, which becomes `Err`.
+    // All functions check their arguments and throw on errors, which become `Err`.
     unsafe extern "C++" {
         include!("zonda-mlx/src/shim.h");
 
@@ -46,7 +46,7 @@ pub(crate) mod ffi {
         fn share(array: &Array) -> UniquePtr<Array>;
         fn shape_of(array: &Array) -> Vec<i32>;
         fn dtype_of(array: &Array) -> Result<Dtype>;
-        #[allow(dead_code)] // a test looks
+        #[allow(dead_code)] // used by a test
         fn address_of(array: &Array) -> Result<usize>;
 
         fn new_ops(gpu: bool) -> Result<UniquePtr<Ops>>;
@@ -118,7 +118,7 @@ pub(crate) mod ffi {
             indices: &Array,
             sorted: bool,
         ) -> Result<UniquePtr<Array>>;
-        #[allow(clippy::too_many_arguments)] // MLX's own
+        #[allow(clippy::too_many_arguments)] // as in MLX
         fn gather_linear_quantized(
             self: &Ops,
             x: &Array,

@@ -80,7 +80,7 @@ pub(crate) enum Matrix {
 }
 
 impl Matrix {
-    /// The number of its outputs.
+    /// The number of outputs.
     pub fn out(&self) -> usize {
         let shape = match self {
             Matrix::Dense(w) => w.shape(),
@@ -95,14 +95,14 @@ impl Matrix {
 pub(crate) struct WeightFormat {
     /// The type of activations, norms, scales, and of matrices that are not quantised.
     pub compute: Dtype,
-    /// Quantised matrices become floats.
+    /// Whether quantised matrices become floats.
     dequantize: bool,
-    /// Float matrices are quantised.
+    /// How float matrices are quantised; `None`: they are not.
     quantize: Option<Quantization>,
 }
 
 impl WeightFormat {
-    /// As [`MlxOptions`] says.
+    /// The form according to [`MlxOptions`].
     pub fn new(model: &Model, options: &MlxOptions, gpu: bool) -> WeightFormat {
         let fits = model.parameters().saturating_mul(4) <= safe::memory_limit() as u64 / 3;
         let quantized =
@@ -111,7 +111,7 @@ impl WeightFormat {
             Some(Compute::F32) => Dtype::F32,
             Some(Compute::F16) => Dtype::F16,
             Some(Compute::BF16) => Dtype::BF16,
-            // quantised matrices are multiplied with f32 as fast as with other types
+            // Quantised matrices are multiplied with f32 as fast as with other types.
             None if !gpu && (fits || quantized || options.quantize.is_some()) => Dtype::F32,
             None => own_type(model),
         };
@@ -120,7 +120,7 @@ impl WeightFormat {
     }
 }
 
-/// The float type that a model's matrices, or their scales, are in.
+/// The float type of a model's matrices, or of their scales.
 fn own_type(model: &Model) -> Dtype {
     let types = model.types();
     if types.iter().any(|share| is_quantized(&share.dtype)) {

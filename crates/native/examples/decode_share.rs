@@ -1,13 +1,13 @@
-//! Which share of the memory's bandwidth decoding reaches, on a machine whose bandwidth changes from second to second.
+//! The share of the memory bandwidth that decoding reaches, on a machine whose bandwidth changes from second to second.
 //!
 //! ```text
 //! cargo run --release -p zonda-native --example decode_share -- MODEL.gguf [STEPS] [CONTEXT] [THREADS] [KV TYPE]
 //! ```
 //!
-//! Before and after each step of one token as many bytes are read as a step reads, by a plain loop over 4 GiB (1 GiB at most at
-//! a time). A step's share is its bytes a second over the mean of the two. Steps during which the two readings differ by more
-//! than a tenth are left out: there the bandwidth changed. Bytes are those of the matrices that a token is multiplied with
-//! and of the keys and values before it. The median counts; the rest is sorted by the bandwidth that the steps met.
+//! Before and after each step of one token, a plain loop over 4 GiB reads as many bytes as a step (at most 1 GiB at a time). A
+//! step's share is its bytes per second over the mean of the two readings. Steps whose readings differ by more than a tenth are
+//! left out, because the bandwidth changed. Bytes are those of the matrices that a token is multiplied with and of the keys and
+//! values before it. The result is the median, followed by shares sorted by the available bandwidth.
 
 use std::error::Error;
 use std::path::Path;
@@ -20,19 +20,19 @@ use zonda_kernels::probe::{LARGE_BYTES, Stream};
 use zonda_kernels::{Isa, Pool};
 use zonda_native::{Native, NativeOptions};
 
-/// Tokens a step of the prompt.
+/// Prompt tokens per step.
 const BATCH: usize = 512;
-/// The most bytes of a reading.
+/// Maximum bytes per reading.
 const READING: usize = 1 << 30;
 
-/// One step and the readings around it, in bytes a second.
+/// One step and the readings around it, in bytes per second.
 struct Step {
     decode: f64,
     read: f64,
     steady: bool,
 }
 
-/// The bytes of the matrices that each token is multiplied with. Models of experts are not looked at.
+/// The bytes of the matrices that each token is multiplied with. Models with experts are not supported.
 fn weight_bytes(model: &Model) -> Result<f64, LoadError> {
     let spec = &model.spec;
     let used = |role: &TensorRole| match role {
@@ -87,7 +87,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let kv = (spec.layers * spec.kv_heads * options.kv_type.page_bytes(spec.head_dim) / PAGE) as f64;
     let bytes = |position: usize| weights + kv * position as f64;
     let reading = (bytes(context) as usize).min(READING);
-    // both pools are pinned to the same cores, and threads spin for a while after their work
+    // Both pools are pinned to the same cores, and threads spin for a while after their work.
     let rest = || std::thread::sleep(Duration::from_millis(2));
     let mut read = || {
         rest();

@@ -1,12 +1,12 @@
-//! What speculation is worth on a model of some shape, at an acceptance that is set: measured, beside what the cost model says.
+//! The speedup by speculation with a model of some shape at a given acceptance: measured, and as predicted by the cost model.
 //!
 //! ```text
 //! cargo run --release -p zonda-native --example speculation -- MODEL.gguf [TOKENS] [ACCEPTANCE IN PERCENT…]
 //! ```
 //!
-//! The model's weights may be random (`zonda synth mistral-7b --quant q4_0`): its steps cost what they cost, and a stand-in
-//! puts one token far above the others in its logits, so that the answer is known. The draft model is a stand-in too: it
-//! knows the answer, gives the right token with the set probability, and costs next to nothing.
+//! The model's weights may be random (`zonda synth mistral-7b --quant q4_0`): its steps have their real cost, and a wrapper
+//! puts one token far above the others in its logits, so that the answer is known. The draft model is simulated: it knows the
+//! answer, gives the right token with the set probability, and costs next to nothing.
 
 use std::error::Error;
 use std::path::Path;
@@ -23,15 +23,15 @@ use zonda_engine::{
 use zonda_native::{Native, NativeOptions};
 
 const PROMPT: usize = 32;
-/// How often each acceptance is measured; the median counts. Acceptances take turns.
+/// How often each acceptance is measured, in turns; the median counts.
 const RUNS: usize = 3;
 
-/// The token at a position, whatever came before it.
+/// The token at a position, independent of those before it.
 fn answer(position: usize, vocab: usize) -> TokenId {
     ((position * 7919 + 13) % vocab) as TokenId
 }
 
-/// Puts a token above all other logits of each wanted row, by its position.
+/// Puts the token of its position above all other logits in each wanted row.
 fn force(batch: &Batch<'_>, out: &mut Logits, mut token: impl FnMut(usize) -> TokenId) {
     let positions = batch.spans.iter().flat_map(|s: &Span<'_>| match s.want {
         Want::None => s.start..s.start,
@@ -43,7 +43,7 @@ fn force(batch: &Batch<'_>, out: &mut Logits, mut token: impl FnMut(usize) -> To
     }
 }
 
-/// A model that gives the answer, at its own cost.
+/// A model that gives the known answer, at its real cost.
 struct Forced(Native);
 
 impl Backend for Forced {
@@ -79,7 +79,7 @@ struct Oracle {
 }
 
 impl Oracle {
-    /// A number in 0..100, another each time (SplitMix64).
+    /// The next random number in 0..100 (SplitMix64).
     fn draw(&self) -> usize {
         let x = self.draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -121,13 +121,13 @@ impl Backend for Oracle {
     }
 }
 
-/// The best draft length and its tokens a second: `(1 + p + … + p^k) / cost(1 + k)`.
+/// The best draft length and its tokens per second: `(1 + p + … + p^k) / cost(1 + k)`.
 fn predicted(costs: &Costs, p: f64, most: usize) -> (usize, f64) {
     let rate = |k: usize| (0..=k).map(|i| p.powi(i as i32)).sum::<f64>() / costs.of(1 + k);
     (0..=most).map(|k| (k, rate(k))).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default()
 }
 
-/// How long a step takes that verifies so many tokens after a prompt: the fastest of some.
+/// The time of a step that verifies this many tokens after a prompt: the fastest of several.
 fn costs(native: &mut Native) -> Result<Vec<(usize, Duration)>, Box<dyn Error>> {
     let vocab = native.spec().vocab_size;
     let tokens: Vec<TokenId> = (0..PROMPT + 32).map(|i| answer(i, vocab)).collect();

@@ -1,4 +1,4 @@
-//! A decode step allocates nothing: not a byte is asked of the allocator, on any thread.
+//! A decode step requests no memory from the allocator, on any thread.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
@@ -8,16 +8,16 @@ use zonda_engine::forward::{Backend, Batch, Logits, Span, Want};
 use zonda_engine::load::Model;
 use zonda_native::{Native, NativeOptions};
 
-/// The system's allocator, counting.
+/// The system allocator, which counts requests.
 struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: everything is the system allocator's; counting touches no memory of its callers.
+// SAFETY: every request goes to the system allocator; counting touches no memory of the callers.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps to `alloc`'s contract, which is the system allocator's.
+        // SAFETY: the caller upholds `alloc`'s contract, which is the system allocator's.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
@@ -55,7 +55,7 @@ fn decode_steps_allocate_nothing() {
             };
             let context = native.limits().context;
             let mut logits = Logits::default();
-            // the prompt sizes the buffers, and the first steps those that only decoding uses
+            // The prompt sizes the buffers, and the first steps size those used only in decoding.
             let prompt: Vec<u32> = (0..context as u32 / 2).map(|i| i % 50).collect();
             assert!(step(&mut native, 0, &prompt, &mut logits) > 0, "the counter counts");
             let mut position = prompt.len();

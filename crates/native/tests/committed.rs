@@ -1,4 +1,4 @@
-//! The KV cache takes memory as sequences grow, not all of it with the first token.
+//! The KV cache takes memory as sequences grow, not all at once with the first token.
 #![cfg(target_os = "linux")]
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use zonda_engine::load::Model;
 use zonda_native::{Native, NativeOptions};
 use zonda_testkit::models;
 
-/// What of this process is in memory, in bytes.
+/// The resident memory of this process in bytes.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let kib = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
@@ -27,7 +27,7 @@ fn memory_is_committed_as_sequences_grow() {
         native.forward(&Batch { spans }, &mut logits).unwrap();
         resident().saturating_sub(before)
     };
-    // 256 positions are 6 MiB here, whose ends may lie within huge pages of 2 MiB; the whole context would be 180 MiB
+    // 256 positions take 6 MiB here, whose ends may be within huge pages of 2 MiB; the whole context would take 180 MiB.
     const CHUNK: usize = 10 << 20;
     let first = grow(0, &tokens[..1]);
     assert!(first > 0 && first < CHUNK + (6 << 20), "{first} bytes with the first token");

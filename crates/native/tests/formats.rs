@@ -1,5 +1,5 @@
-//! One model in every format: GGUF and SafeTensors are the same function, quantised GGUF files stay close to the floats they
-//! were made from, and a NaN hidden in a scale is found at load.
+//! One model in every format: GGUF and SafeTensors compute the same function, quantised GGUF files stay close to their float
+//! sources, and a NaN hidden in a scale is found at load.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ fn write(arch: &SynthSpec, mix: Mix, out: &Path) {
 }
 
 #[test]
-fn gguf_and_safetensors_are_the_same_model() {
+fn gguf_and_safetensors_compute_the_same() {
     let dir = tempfile::tempdir().unwrap();
     for arch in tiny_archs() {
         let folder = dir.path().join(arch.name);
@@ -55,7 +55,7 @@ fn gguf_and_safetensors_are_the_same_model() {
         convert(&Model::open(&file).unwrap(), &back, DType::F32, &mut |_, _| {}).unwrap();
         let expected = logits(&folder);
         for other in [&file, &back, &made] {
-            // GGUF holds llama3's RoPE scaling as rounded factors; all else is the same bits
+            // GGUF stores Llama 3's RoPE scaling as rounded factors; everything else has the same bits.
             let bound = if matches!(arch.spec.rope.scaling, RopeScaling::Llama3 { .. }) { 1e-4 } else { 0.0 };
             let found = logits(other);
             assert_eq!(found.len(), expected.len());
@@ -67,7 +67,7 @@ fn gguf_and_safetensors_are_the_same_model() {
 }
 
 #[test]
-fn quantised_files_stay_close_to_what_they_were_made_from() {
+fn quantised_files_stay_close_to_their_sources() {
     let dir = tempfile::tempdir().unwrap();
     let arch = SynthSpec::find("tiny-mistral").unwrap();
     let drift = |a: &[f32], b: &[f32]| {
@@ -78,7 +78,7 @@ fn quantised_files_stay_close_to_what_they_were_made_from() {
     for mix in Mix::all() {
         let file = dir.path().join(format!("{mix}.gguf"));
         write(&arch, mix, &file);
-        // the same values as floats: only the rounding of activations is left to differ
+        // The same values as floats: only the rounding of activations differs.
         let floats = dir.path().join(format!("{mix}"));
         convert(&Model::open(&file).unwrap(), &floats, DType::F32, &mut |_, _| {}).unwrap();
         let drift = drift(&logits(&file), &logits(&floats));
@@ -95,7 +95,7 @@ fn a_nan_in_any_weight_is_refused_by_name() {
         let file = dir.path().join(format!("{dtype}.gguf"));
         write(&arch, Mix::Plain(dtype), &file);
         let mut bytes = std::fs::read(&file).unwrap();
-        // the last tensors: 0xff throughout is NaN in f16, bf16 and f32 alike
+        // Overwrites the last tensors: all bytes 0xff are NaN in f16, bf16 and f32.
         let from = bytes.len() - bytes.len() / 4;
         bytes[from..].fill(0xff);
         std::fs::write(&file, bytes).unwrap();

@@ -1,5 +1,5 @@
-//! Logits against Hugging Face `transformers` (`testdata/hf`), for every architecture and RoPE scaling, on every
-//! instruction set this machine has; and prefill, whole or cut up or batched, against token-by-token decode.
+//! Logits against Hugging Face `transformers` (`testdata/hf`) for every architecture and RoPE scaling, on every
+//! instruction set of this machine; and prefill (whole, chunked, batched) against token-by-token decode.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ fn argmax(row: &[f32]) -> usize {
     (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap()
 }
 
-/// The largest difference; NaN if there is one anywhere.
+/// The largest difference; NaN if any value is NaN.
 fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d.is_nan() || d > m { d } else { m })
@@ -49,12 +49,12 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
 const NEAR_TIE: f32 = 0.05;
 
 #[test]
-fn transformers() {
+fn logits_match_transformers() {
     for folder in folders() {
         let name = folder.file_name().unwrap().to_str().unwrap();
         for isa in Isa::all() {
             let mut native = open(&folder, isa, 2, 1);
-            // bf16 weights on a set that multiplies bf16 pairs: activations are rounded to 8 bits
+            // bf16 weights on a set that multiplies bf16 pairs: activations are rounded to 8 significant bits.
             let rounds = name == "smollm2"
                 && activation_kind(isa, zonda_kernels::DType::BF16) == zonda_kernels::ActivationKind::Bf16;
             let mut worst = 0.0f32;
@@ -67,7 +67,7 @@ fn transformers() {
                     worst = if d.is_nan() { d } else { worst.max(d) };
                     let bound = if rounds { 0.5 } else { 1e-3 };
                     assert!(d <= bound, "{name} on {on}: position {i} of {}: off by {d}", ids.len());
-                    // rounded activations may change the order of two tokens that are nearly tied, of no others
+                    // Rounded activations may swap only two tokens that are nearly tied.
                     let (best, found) = (argmax(expected), argmax(row));
                     let tie = if rounds { NEAR_TIE } else { 0.0 };
                     let lead = expected[best] - expected[found];
@@ -95,7 +95,7 @@ fn every_prefill_equals_decode() {
             let one_by_one: Vec<Vec<f32>> =
                 (0..ids.len()).flat_map(|i| forward(&mut native, vec![all(0, i, &ids[i..=i])])).collect();
             let at_once = forward(&mut native, vec![all(1, 0, &ids)]);
-            // chunks of one sequence beside decode of another, on one thread
+            // Chunks of one sequence batched with decode steps of another, on one thread.
             let mut single = open(&folder, isa, 1, 3);
             let (mut chunked, mut beside) = (Vec::new(), Vec::new());
             for (i, chunk) in ids.chunks(7).enumerate() {
@@ -118,19 +118,19 @@ fn every_prefill_equals_decode() {
 }
 
 #[test]
-fn truncated_and_shared_slots_go_on_alike() {
+fn truncated_and_shared_slots_continue_alike() {
     let folder = folders().into_iter().find(|f| f.ends_with("mistral_window")).unwrap();
     let ids = cases(&folder).pop().unwrap().0;
     let mut native = open(&folder, Isa::best(), 2, 3);
     let expected = forward(&mut native, vec![all(0, 0, &ids)]);
     for keep in [1, 31, 32, 33, 64, 99] {
-        // slot 1 shares a prefix of slot 0, goes another way, and comes back
+        // Slot 1 shares a prefix of slot 0, continues with other tokens, and returns to the first ones.
         assert_eq!(native.share_prefix(0, 1, keep).unwrap(), keep);
         let elsewhere = [ids[0], ids[1], ids[2]];
         forward(&mut native, vec![all(1, keep, &elsewhere)]);
         assert_eq!(native.truncate(1, keep).unwrap(), keep);
         assert_eq!(forward(&mut native, vec![all(1, keep, &ids[keep..])]), expected[keep..], "shared {keep}");
-        // the donor is untouched
+        // Slot 0 is unchanged.
         assert_eq!(native.truncate(0, keep).unwrap(), keep);
         assert_eq!(forward(&mut native, vec![all(0, keep, &ids[keep..])]), expected[keep..], "kept {keep}");
         assert_eq!(native.truncate(1, 0).unwrap(), 0);
@@ -151,8 +151,8 @@ fn drift(rows: &[Vec<f32>], expected: &[f32]) -> f64 {
 }
 
 #[test]
-fn quantised_while_loading() {
-    // about twice what rounding costs these tiny random models; a wrong layout costs 1. (q4_k is q5_0 on rows of 64.)
+fn quantising_while_loading_stays_close() {
+    // About twice the cost of rounding in these tiny random models; a wrong layout costs 1. (q4_k is q5_0 on rows of 64.)
     let bounds = [("q8_0", 4e-3), ("q5_1", 7e-2), ("q4_k_m", 9e-2), ("q4_0", 0.25)];
     for folder in folders() {
         let (ids, expected) = cases(&folder).pop().unwrap();

@@ -1,5 +1,5 @@
-//! Keys and values that one backend hands out and another takes in: the slot goes on with the bits of one that computed them,
-//! for every KV type and any number of tokens. Nothing here knows how pages lie in memory.
+//! Keys and values that one backend exports and another imports: the slot continues bit for bit as if it had computed them,
+//! for every KV type and any number of tokens. The tests do not depend on the layout of pages in memory.
 
 use std::sync::Arc;
 use zonda_convert::{SynthSpec, synth};
@@ -9,7 +9,7 @@ use zonda_engine::load::Model;
 use zonda_kernels::attention::{KvType, PAGE};
 use zonda_native::{Native, NativeOptions};
 
-/// Tokens of the prompt: three pages and a part.
+/// Tokens of the prompt: three pages and part of a fourth.
 const PROMPT: usize = 3 * PAGE + 5;
 
 fn model(arch: &str, layers: usize, folder: &std::path::Path) -> Arc<Model> {
@@ -38,7 +38,7 @@ fn forward(native: &mut Native, slot: Slot, start: usize, tokens: &[TokenId]) ->
     (0..out.rows()).map(|r| out.row(r).to_vec()).collect()
 }
 
-/// Goes on greedily from a row of logits.
+/// Continues greedily from a row of logits.
 fn greedy(native: &mut Native, slot: Slot, start: usize, row: &[f32], n: usize) -> Vec<TokenId> {
     let best = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as TokenId;
     let mut tokens = vec![best(row)];
@@ -53,7 +53,7 @@ fn prompt(model: &Model, n: usize, step: TokenId) -> Vec<TokenId> {
     (0..n as TokenId).map(|i| (i * step + 5) % model.spec.vocab_size as TokenId).collect()
 }
 
-/// An export of the prompt from a slot that went on after it, the prompt's rows, and the tokens that followed.
+/// An export of the prompt from a slot that has continued after it, the prompt's rows, and the tokens that followed.
 fn export(model: &Arc<Model>, kv_type: KvType) -> (Vec<u8>, Vec<Vec<f32>>, Vec<TokenId>) {
     let mut native = open(model, kv_type, None);
     let rows = forward(&mut native, 0, 0, &prompt(model, PROMPT, 37));
@@ -71,22 +71,22 @@ fn refused(result: Result<usize, BackendError>) -> String {
 }
 
 #[test]
-fn imported_tokens_go_on_as_if_they_had_been_computed() {
+fn imported_tokens_continue_as_if_computed() {
     let folder = tempfile::tempdir().unwrap();
-    // one with a window of 64, which the prompt is longer than, and one that sees everything
+    // One model with a window of 64, shorter than the prompt, and one without a window.
     for arch in ["tiny-mistral", "tiny-llama"] {
         let model = model(arch, 2, folder.path());
         let ids = prompt(&model, PROMPT, 37);
         for kv_type in KvType::ALL {
             let (bytes, rows, after) = export(&model, kv_type);
             let (mut native, mut plain) = (open(&model, kv_type, None), open(&model, kv_type, None));
-            // so that the pages are others than those that were exported
+            // Makes the pages differ from those that were exported.
             forward(&mut native, 0, 0, &prompt(&model, 40, 11));
             for len in [1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, PROMPT - 1] {
                 let what = format!("{arch}, {}, {len} tokens", kv_type.name());
                 assert_eq!(native.import_kv(1, len, &bytes).unwrap(), len, "{what}");
                 let rest = forward(&mut native, 1, len, &ids[len..]);
-                // cut at the same place, everything computed
+                // Truncated at the same place, with everything computed.
                 plain.truncate(0, 0).unwrap();
                 forward(&mut plain, 0, 0, &ids[..len]);
                 let computed = forward(&mut plain, 0, len, &ids[len..]);
@@ -95,7 +95,7 @@ fn imported_tokens_go_on_as_if_they_had_been_computed() {
                 assert_eq!(greedy(&mut native, 1, PROMPT, &rest[rest.len() - 1], 12), after, "{what}");
                 assert_eq!(native.truncate(1, 0).unwrap(), 0);
             }
-            // what was imported can be handed out again
+            // The imported tokens can be exported again.
             let (len, mut again) = (PROMPT - 1, Vec::new());
             native.import_kv(1, len, &bytes).unwrap();
             assert_eq!(native.export_kv(1, len, &mut again).unwrap(), len);
@@ -110,7 +110,7 @@ fn imported_tokens_go_on_as_if_they_had_been_computed() {
 }
 
 #[test]
-fn an_imported_beginning_is_shared_like_any_other() {
+fn an_imported_prefix_can_be_shared() {
     let folder = tempfile::tempdir().unwrap();
     let model = model("tiny-llama", 2, folder.path());
     let ids = prompt(&model, PROMPT, 37);
@@ -124,7 +124,7 @@ fn an_imported_beginning_is_shared_like_any_other() {
 }
 
 #[test]
-fn exports_of_another_layout_type_or_model_are_refused_and_change_nothing() {
+fn foreign_exports_are_refused_and_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (llama, deeper) = (model("tiny-llama", 2, folder.path()), model("tiny-llama", 3, folder.path()));
     let ids = prompt(&llama, PROMPT, 37);
@@ -138,7 +138,7 @@ fn exports_of_another_layout_type_or_model_are_refused_and_change_nothing() {
             let why = refused(native.import_kv(0, PROMPT, bytes));
             assert!(why.contains(other.name()) && why.contains(kv_type.name()), "{why}");
         }
-        // another version: the first number of the line it begins with
+        // Another version: the first number in the header line.
         let digit = own.iter().position(u8::is_ascii_digit).unwrap();
         let mut foreign = own.clone();
         foreign[digit] = b'0';
@@ -150,7 +150,7 @@ fn exports_of_another_layout_type_or_model_are_refused_and_change_nothing() {
         let why = refused(native.import_kv(0, PROMPT + PAGE, own));
         assert!(why.contains("bytes of keys and values"), "{why}");
         assert!(matches!(native.import_kv(9, 1, own), Err(BackendError::NoSuchSlot { slot: 9, slots: 2 })));
-        // the slot is empty after all that, and whoever is not is refused
+        // The slot is still empty; a slot that is not empty is refused.
         let rows = forward(&mut native, 0, 0, &ids);
         let full = native.import_kv(0, PROMPT, own);
         assert!(matches!(full, Err(BackendError::Batch(BatchError::WrongStart { slot: 0, .. }))), "{full:?}");
@@ -163,11 +163,11 @@ fn exports_of_another_layout_type_or_model_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn without_room_nothing_is_imported() {
+fn a_full_cache_refuses_imports() {
     let folder = tempfile::tempdir().unwrap();
     let model = model("tiny-llama", 2, folder.path());
     let (bytes, rows, _) = export(&model, KvType::F16);
-    // five pages: slot 0 takes two, and the prompt needs four
+    // Five pages: slot 0 takes two, and the prompt needs four.
     let mut native = open(&model, KvType::F16, Some(5 * PAGE));
     forward(&mut native, 0, 0, &prompt(&model, PAGE + 1, 11));
     let why = refused(native.import_kv(1, PROMPT, &bytes));

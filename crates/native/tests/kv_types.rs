@@ -1,4 +1,4 @@
-//! What keys and values in fewer bits leave alone, and what they cost.
+//! KV types with fewer bits: what they do not change, and what they cost.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn tiny(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf").join(name)
 }
 
-/// Every token's logits.
+/// The logits of every token.
 fn forward(native: &mut Native, slot: Slot, start: usize, tokens: &[TokenId]) -> Vec<Vec<f32>> {
     let mut out = Logits::new();
     let spans = vec![Span { slot, start, tokens, want: Want::All }];
@@ -28,7 +28,7 @@ fn forward(native: &mut Native, slot: Slot, start: usize, tokens: &[TokenId]) ->
     (0..out.rows()).map(|r| out.row(r).to_vec()).collect()
 }
 
-/// Prompts widen a page for many queries, decode steps read it as it is.
+/// Prompts widen a page for many queries; decode steps read it directly.
 #[test]
 fn every_prefill_equals_decode_in_every_type() {
     for name in ["llama", "mistral_window", "qwen3"] {
@@ -48,7 +48,7 @@ fn every_prefill_equals_decode_in_every_type() {
     }
 }
 
-/// `KL(p ‖ q)` of the distributions that two rows of logits give, in nats.
+/// `KL(p ‖ q)` of the distributions of two rows of logits, in nats.
 fn divergence(p: &[f32], q: &[f32]) -> f64 {
     let log_softmax = |row: &[f32]| -> Vec<f64> {
         let max = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
@@ -59,7 +59,7 @@ fn divergence(p: &[f32], q: &[f32]) -> f64 {
 }
 
 #[test]
-fn smollm2_is_as_near_to_itself_as_each_type_allows() {
+fn smollm2_stays_within_the_bound_of_each_kv_type() {
     let Some(path) = models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
     let ids = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/llama_cpp/perplexity_ids.bin");
     let ids: Vec<TokenId> = std::fs::read(ids)

@@ -1,4 +1,4 @@
-//! Reference logits against Hugging Face `transformers`: every architecture, weights stored as bf16 too, many sequences at once.
+//! Reference logits against Hugging Face `transformers`: every architecture, also with weights in bf16, many sequences at once.
 
 use std::path::Path;
 use zonda_engine::TokenId;
@@ -17,7 +17,7 @@ fn reference(model: &Path, sequences: &[Vec<TokenId>]) -> Result<Vec<Vec<f32>>, 
 }
 
 #[test]
-fn reference_logits_are_those_of_transformers() {
+fn reference_logits_match_transformers() {
     for folder in folders() {
         let name = folder.file_name().unwrap().to_str().unwrap();
         let (sequences, expected): (Vec<_>, Vec<_>) = cases(&folder).into_iter().unzip();
@@ -36,7 +36,7 @@ fn reference_logits_are_those_of_transformers() {
 }
 
 #[test]
-fn sequences_that_can_not_be_run_are_errors() {
+fn invalid_sequences_are_errors() {
     let folder = folders().remove(0);
     let model = Model::open(&folder).unwrap();
     for wrong in [vec![], vec![model.spec.vocab_size as TokenId], vec![0; model.spec.context_length + 1]] {

@@ -1,4 +1,5 @@
-//! The trait's rules (`zonda_testkit::rules`) on every instruction set: no bit may depend on chunks, batches or shared pages.
+//! The rules of the `Backend` trait (`zonda_testkit::rules`) on every instruction set: no bit may depend on chunks, batches or
+//! shared pages.
 
 use std::sync::Arc;
 use zonda_engine::forward::Backend;
@@ -13,13 +14,13 @@ fn options(model: &Model) -> NativeOptions {
     NativeOptions { threads: Some(2), context, ..NativeOptions::default() }
 }
 
-/// A tiny model for what does not depend on the architecture.
+/// A tiny model for tests that do not depend on the architecture.
 fn llama() -> Arc<Model> {
     let dir = tempfile::tempdir().unwrap();
     Arc::new(rules::tiny("tiny-llama", "f32".parse().unwrap(), dir.path()))
 }
 
-/// `test` gets a name, a model of every architecture and its backend with three slots.
+/// Calls `test` with a name, a model of every architecture and its backend with three slots.
 fn every_architecture(test: impl Fn(&str, &Model, &mut dyn Backend, f32)) {
     rules::every_architecture(&["f32", "q4_0"], |arch, mix, model| {
         for isa in Isa::all() {
@@ -38,26 +39,26 @@ fn chunks_and_decode_steps_give_the_logits_of_one_prefill() {
 }
 
 #[test]
-fn slots_in_one_batch_do_not_see_each_other() {
+fn slots_in_one_batch_do_not_affect_each_other() {
     every_architecture(rules::slots_apart);
 }
 
 #[test]
-fn truncated_and_shared_prefixes_go_on_as_if_computed() {
+fn truncated_and_shared_prefixes_continue_as_if_computed() {
     every_architecture(rules::prefixes);
 }
 
 #[test]
-fn batches_that_break_a_rule_change_nothing() {
+fn invalid_batches_change_nothing() {
     let model = llama();
     let limits = NativeOptions { slots: 2, context: Some(64), batch_tokens: 48, ..options(&model) };
     rules::broken_batches(&model, &mut Native::open(&model, &limits).unwrap());
 }
 
 #[test]
-fn a_full_cache_says_so_and_serves_on() {
+fn a_full_cache_is_reported_and_the_backend_keeps_working() {
     let model = llama();
-    // eight pages of 32 tokens for three slots
+    // Eight pages of 32 tokens for three slots.
     let options = NativeOptions { slots: 3, kv_tokens: Some(256), ..options(&model) };
     rules::full_cache(&model, &mut Native::open(&model, &options).unwrap(), (1, 0), 0.0);
 }

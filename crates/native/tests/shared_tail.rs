@@ -1,4 +1,4 @@
-//! Two slots that share a page and both write it need one copy, not two: they fit into two pages.
+//! Two slots that share a page and both write to it need one copy, not two: they fit into two pages.
 
 use std::path::Path;
 use zonda_engine::forward::{Backend as _, Batch, Logits, Span, Want};

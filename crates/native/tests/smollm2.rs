@@ -1,6 +1,6 @@
 //! SmolLM2-135M (Q4_1) against llama.cpp (`testdata/llama_cpp`): greedy texts, perplexity, logits.
 //!
-//! Both round activations to 8 bits, in groups of different sizes, so logits differ; the bounds say by how much they may.
+//! Both round activations to 8 bits, in groups of different sizes, so the logits differ; the tests bound the difference.
 
 use safetensors::SafeTensors;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ fn nll(row: &[f32], token: TokenId) -> f64 {
 }
 
 #[test]
-fn greedy_texts_agree_for_48_tokens_or_part_at_a_near_tie() {
+fn greedy_texts_agree_for_48_tokens_or_diverge_at_a_near_tie() {
     let Some(mut native) = open() else { return };
     let file: serde_json::Value = serde_json::from_slice(&golden("greedy.json")).unwrap();
     let cases = file["cases"].as_array().unwrap();
@@ -99,7 +99,7 @@ fn perplexity_within_one_percent() {
 }
 
 #[test]
-fn logits_as_close_to_exact_ones_as_rounding_allows() {
+fn logits_are_as_close_to_the_exact_ones_as_rounding_allows() {
     let Some(mut native) = open() else { return };
     let bytes = golden("logits.safetensors");
     let file = SafeTensors::deserialize(&bytes).unwrap();

@@ -1,11 +1,11 @@
-//! Puts load on a server and says how it held: tokens per second, time to the first token, gaps between tokens.
+//! Puts load on a server and reports tokens per second, time to the first token, and gaps between tokens.
 //!
 //! ```text
 //! cargo run --release -p zonda-server --example load -- --url 127.0.0.1:8080 --clients 8 --requests 32
 //! ```
 //!
-//! Each client has one connection at a time and asks again when its answer is complete. It speaks plain HTTP and the
-//! streams of `/v1/completions`, so it measures any server of OpenAI's API; times are taken where a chunk arrives.
+//! Each client has one connection at a time and sends its next request when the answer is complete. It uses plain HTTP and the
+//! streams of `/v1/completions`, so it works with any server with OpenAI's API; times are taken when a chunk arrives.
 //!
 //! | flag | meaning | default |
 //! |---|---|---|
@@ -13,11 +13,11 @@
 //! | `--model NAME` | which model | none: the server's only one |
 //! | `--key KEY` | an API key | none |
 //! | `--clients N` | requests at once | 8 |
-//! | `--requests N` | requests in all | 4 for each client |
+//! | `--requests N` | total requests | 4 for each client |
 //! | `--prompt-words N` | length of each request's own prompt, in words | 32 |
-//! | `--shared-words N` | length of a beginning that all prompts have in common | 0 |
+//! | `--shared-words N` | length of a common prefix of all prompts, in words | 0 |
 //! | `--tokens N` | length of each answer | 64 |
-//! | `--intrude N` | while the clients run, one more request with a prompt of N words: what it does to their gaps | none |
+//! | `--intrude N` | one more request with a prompt of N words while the clients run, to show its effect on their gaps | none |
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What is asked of whom.
+/// The command line.
 struct Plan {
     url: String,
     model: Option<String>,
@@ -38,12 +38,12 @@ struct Plan {
     intrude: Option<usize>,
 }
 
-/// One answer, as it came.
+/// One answer with its times.
 #[derive(Debug, Default)]
 struct Answer {
     first: Duration,
     total: Duration,
-    /// Between chunks with text, and when each ended.
+    /// Gaps between chunks with text, with the end of each.
     gaps: Vec<(Duration, Instant)>,
     tokens: usize,
     cached: usize,
@@ -54,7 +54,7 @@ const WORDS: [&str; 16] = [
     "window", "north", "paper", "story", "cloud", "bridge",
 ];
 
-/// `n` words that no other `salt` gives.
+/// `n` words that depend on `salt`.
 fn words(salt: usize, n: usize) -> String {
     let mut state = salt as u64 ^ 0x9e37_79b9_7f4a_7c15;
     let mut next = || {

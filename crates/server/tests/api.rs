@@ -1,4 +1,4 @@
-//! Every endpoint on the mock: what it answers, streamed or not.
+//! The answers of every endpoint on the mock, streamed and not.
 
 mod common;
 
@@ -13,7 +13,7 @@ use zonda_engine::mock::{Fault, FaultKind, MockOptions};
 use zonda_server::{Config, Keys, Server, ServerError};
 
 #[tokio::test]
-async fn a_chat_is_answered_in_openais_shape() {
+async fn a_chat_is_answered_in_openais_format() {
     let answer = chat(&server(), json!({"model": "mock", "max_tokens": 6, "seed": 1})).await.ok();
     assert_eq!((&answer["object"], &answer["model"]), (&json!("chat.completion"), &json!("mock")));
     assert!(answer["id"].as_str().unwrap().starts_with("chatcmpl-"));
@@ -29,13 +29,13 @@ async fn a_chat_is_answered_in_openais_shape() {
     );
 }
 
-/// The choices of a stream: text, how each ended.
+/// The choices of a stream: each with its text and finish reason.
 fn gather(events: &[Value], text: impl Fn(&Value) -> &Value) -> Vec<(String, Value)> {
     let mut all: Vec<(String, Value)> = Vec::new();
     for choice in events.iter().flat_map(|e| e["choices"].as_array().unwrap()) {
         let index = choice["index"].as_u64().unwrap() as usize;
         all.resize_with(all.len().max(index + 1), Default::default);
-        assert!(all[index].1.is_null(), "nothing comes after the end");
+        assert!(all[index].1.is_null(), "nothing follows the finish reason");
         all[index].0.push_str(text(choice).as_str().unwrap_or_default());
         all[index].1 = choice["finish_reason"].clone();
     }
@@ -43,7 +43,7 @@ fn gather(events: &[Value], text: impl Fn(&Value) -> &Value) -> Vec<(String, Val
 }
 
 #[tokio::test]
-async fn a_stream_adds_up_to_the_whole() {
+async fn a_stream_adds_up_to_the_full_answer() {
     let server = server();
     for n in [1, 3] {
         let ask = |stream: bool| {
@@ -75,7 +75,7 @@ async fn a_stream_adds_up_to_the_whole() {
         }
     }
     let events = chat(&server, json!({"max_tokens": 2, "stream": true})).await.events();
-    assert!(events.iter().all(|e| e.get("usage").is_none()), "no counts unless asked for");
+    assert!(events.iter().all(|e| e.get("usage").is_none()), "usage is sent only on request");
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn several_prompts_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn sampling_fields_reach_the_engine() {
+async fn sampling_parameters_reach_the_engine() {
     let server = server();
     let text = async |body: Value| {
         chat(&server, body).await.ok()["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
@@ -142,7 +142,7 @@ async fn sampling_fields_reach_the_engine() {
 }
 
 #[tokio::test]
-async fn probabilities_come_with_each_token() {
+async fn each_token_has_its_probabilities() {
     let server = server();
     let ask = json!({"logprobs": true, "top_logprobs": 2, "temperature": 0, "max_tokens": 4});
     let answer = chat(&server, ask.clone()).await.ok();
@@ -173,7 +173,7 @@ async fn probabilities_come_with_each_token() {
 }
 
 #[tokio::test]
-async fn a_growing_conversation_costs_its_new_tokens_only() {
+async fn a_growing_conversation_costs_only_its_new_tokens() {
     let server = server();
     let system = "you are ".repeat(40);
     let first = json!([{"role": "system", "content": system}, {"role": "user", "content": "how is the sea"}]);
@@ -194,7 +194,7 @@ async fn a_growing_conversation_costs_its_new_tokens_only() {
 }
 
 #[tokio::test]
-async fn speculation_is_chosen_per_request_and_changes_nothing() {
+async fn speculation_is_chosen_per_request_and_changes_no_token() {
     let config = EngineConfig { draft_min: 4, ..EngineConfig::default() };
     let server = server_with(Config::default(), MockOptions::default(), config);
     let messages = json!([{"role": "user", "content": "how is the sea how is the sea how is"}]);
@@ -265,7 +265,7 @@ async fn a_prompt_that_does_not_fit_is_an_error() {
     );
     let error = complete(&server, json!({"prompt": "the ".repeat(50)})).await.fails(400, "at most 32 fit");
     assert_eq!(error["code"], "context_length_exceeded");
-    // What fits goes on until the context is full, and says so.
+    // A prompt that fits runs until the context is full, and the finish reason says so.
     let full = complete(&server, json!({"prompt": "the ".repeat(10), "max_tokens": 999, "ignore_eos": true}))
         .await
         .ok();
@@ -273,7 +273,7 @@ async fn a_prompt_that_does_not_fit_is_an_error() {
 }
 
 #[tokio::test]
-async fn json_and_grammars_are_kept_to() {
+async fn answers_follow_json_schemas_and_grammars() {
     let server = server();
     let schema = json!({
         "type": "object",
@@ -313,7 +313,7 @@ fn weather() -> Value {
 }
 
 #[tokio::test]
-async fn a_demanded_tool_is_called() {
+async fn a_required_tool_is_called() {
     let server = server();
     for choice in [json!("required"), json!({"type": "function", "function": {"name": "weather"}})] {
         let ask = |stream: bool| {
@@ -338,7 +338,7 @@ async fn a_demanded_tool_is_called() {
         assert_eq!((calls.len(), &calls[0]["index"]), (1, &json!(0)));
         assert_eq!(calls[0]["function"], call["function"]);
         assert_eq!(events.last().unwrap()["choices"][0]["finish_reason"], "tool_calls");
-        // The result goes back.
+        // The tool's result is sent back.
         let follow_up = json!([
             {"role": "user", "content": "how is it"},
             {"role": "assistant", "content": null, "tool_calls": [call]},
@@ -351,7 +351,7 @@ async fn a_demanded_tool_is_called() {
 }
 
 #[tokio::test]
-async fn tokens_go_there_and_back() {
+async fn tokens_round_trip() {
     let server = server();
     let text = "the warm <|im_end|> wind, naïve 風";
     let ids = post(&server, "/tokenize", json!({"content": text, "with_pieces": true})).await.ok();
@@ -370,7 +370,7 @@ async fn tokens_go_there_and_back() {
 }
 
 #[tokio::test]
-async fn one_model_on_two_backends_is_two_names_of_one_root() {
+async fn one_model_on_two_backends_has_two_names_with_one_root() {
     let mock = || source("wind", MockOptions::default(), EngineConfig::default());
     let sources = vec![mock().on("native"), mock().on("mlx").beside()];
     let server = Server::new(Config::default(), sources).unwrap();
@@ -404,7 +404,7 @@ async fn models_are_listed_and_embeddings_are_a_clear_501() {
 }
 
 #[tokio::test]
-async fn the_description_names_every_path_and_refers_to_what_it_has() {
+async fn the_api_description_has_every_path_and_no_broken_references() {
     let document = get(&server(), "/openapi.json").await.ok();
     for path in ["/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/health", "/metrics"]
     {
@@ -419,7 +419,7 @@ async fn the_description_names_every_path_and_refers_to_what_it_has() {
 }
 
 #[tokio::test]
-async fn readiness_follows_loading_draining_and_failing() {
+async fn readiness_follows_loading_draining_and_failures() {
     let server = server();
     assert_eq!(get(&server, "/ready").await.status, 503);
     get(&server, "/health").await.ok();
@@ -434,7 +434,7 @@ async fn readiness_follows_loading_draining_and_failing() {
 }
 
 #[tokio::test]
-async fn metrics_count_under_both_names() {
+async fn metrics_have_both_names() {
     let server = server();
     chat(&server, json!({"max_tokens": 5, "ignore_eos": true})).await.ok();
     let text = get(&server, "/metrics").await.text().to_owned();
@@ -465,7 +465,7 @@ fn with_key(path: &str, key: Option<&str>) -> Request<Body> {
 }
 
 #[tokio::test]
-async fn keys_are_asked_for() {
+async fn keys_are_required() {
     let config = Config { keys: Keys::new(["one", "two"]), hosts: None, ..Config::default() };
     let server = server_with(config, MockOptions::default(), EngineConfig::default());
     for key in ["Bearer one", "bearer two"] {
@@ -490,7 +490,7 @@ async fn other_hosts_and_origins_are_kept_out() {
         request.body(Body::empty()).unwrap()
     };
     let closed = server();
-    // An address can't be pointed here by somebody else, as a name can.
+    // Unlike a host name, an address can't be pointed here by someone else.
     for host in ["localhost", "127.0.0.1:8080", "LOCALHOST:1", "[::1]:8080", "192.168.1.7:8080"] {
         send(&closed, ask(host, None)).await.ok();
     }
@@ -521,7 +521,7 @@ async fn other_hosts_and_origins_are_kept_out() {
 }
 
 #[tokio::test]
-async fn requests_have_an_id() {
+async fn responses_have_a_request_id() {
     let server = server();
     let ask = |id: &str| Request::get("/health").header("x-request-id", id).body(Body::empty()).unwrap();
     assert_eq!(send(&server, ask("my-id.1")).await.header("x-request-id"), Some("my-id.1"));
@@ -550,13 +550,13 @@ async fn a_backend_that_fails_is_a_500() {
         let options = MockOptions { fault: Some(Fault { call: 2, kind }), ..MockOptions::default() };
         let server = server_with(Config::default(), options, EngineConfig::default());
         chat(&server, json!({"max_tokens": 9, "ignore_eos": true})).await.fails(500, "");
-        // It lives on.
+        // The server keeps running.
         chat(&server, json!({"max_tokens": 2})).await.ok();
     }
 }
 
 #[tokio::test]
-async fn a_stream_says_that_it_is_alive() {
+async fn a_stream_sends_keep_alive_comments() {
     let slow = MockOptions { ttft: Duration::from_millis(300), ..MockOptions::default() };
     let config = Config { keep_alive: Duration::from_millis(20), ..Config::default() };
     let server = server_with(config, slow, EngineConfig::default());
@@ -567,7 +567,7 @@ async fn a_stream_says_that_it_is_alive() {
 }
 
 #[tokio::test]
-async fn models_share_a_memory_bound() {
+async fn models_share_a_memory_limit() {
     let models =
         || ["a", "b", "c"].map(|n| source(n, MockOptions::default(), EngineConfig::default())).to_vec();
     let loaded = |server: &Server| -> Vec<String> {
@@ -579,7 +579,7 @@ async fn models_share_a_memory_bound() {
     assert_eq!(loaded(&bounded), ["a"]);
     for (model, expected) in [("b", vec!["a", "b"]), ("a", vec!["a", "b"]), ("c", vec!["a", "c"])] {
         chat(&bounded, json!({"model": model, "max_tokens": 1})).await.ok();
-        assert_eq!(loaded(&bounded), expected, "the one used longest ago goes");
+        assert_eq!(loaded(&bounded), expected, "the least recently used model is unloaded");
     }
     let held =
         [bounded.models().get(Some("a")).await.unwrap(), bounded.models().get(Some("c")).await.unwrap()];

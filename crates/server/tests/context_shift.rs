@@ -1,4 +1,4 @@
-//! Full contexts over HTTP: shifted where the server allows it and the request does not decline, and told.
+//! Full contexts over HTTP: shifted and reported if the server allows it and the request does not decline.
 
 mod common;
 
@@ -10,7 +10,7 @@ use zonda_engine::{EngineConfig, Keep};
 use zonda_server::Config;
 
 #[tokio::test]
-async fn a_full_context_is_shifted_where_the_server_allows_it() {
+async fn a_full_context_is_shifted_if_the_server_allows_it() {
     let limits = Limits { slots: 1, batch_tokens: 16, context: 32, kv_tokens: 32, kv_page: 4 };
     let options = MockOptions { limits, end_every: 0, ..MockOptions::default() };
     let server = |config| server_with(config, options.clone(), EngineConfig::default());
@@ -26,7 +26,7 @@ async fn a_full_context_is_shifted_where_the_server_allows_it() {
         (&on["usage"]["completion_tokens"], &on["choices"][0]["finish_reason"]),
         (&json!(100), &json!("length"))
     );
-    // BOS and 11 tokens, 100 but for the last that is not computed; a shift drops half of the 30 behind BOS and one.
+    // BOS and 11 tokens, and 100 of which the last is not computed; a shift drops half of the 30 tokens after BOS and one.
     let prompt = on["usage"]["prompt_tokens"].as_u64().unwrap();
     let shifts = (prompt + 99 - 32).div_ceil(15);
     assert_eq!(on["timings"]["context_shifts"], shifts);
@@ -39,7 +39,7 @@ async fn a_full_context_is_shifted_where_the_server_allows_it() {
     assert_eq!(same["choices"], on["choices"]);
     let off = complete(&shifting, body(json!({"context_shift": false}))).await.ok();
     assert!(off["usage"]["completion_tokens"].as_u64() < Some(32));
-    // Who does not say how long gets as much as the context holds.
+    // Without `max_tokens` the answer may fill the context.
     let messages = json!([{"role": "user", "content": "hi"}]);
     let endless = chat(&shifting, json!({"messages": messages, "ignore_eos": true})).await.ok();
     assert_eq!(
@@ -53,7 +53,7 @@ async fn a_full_context_is_shifted_where_the_server_allows_it() {
     let count = |value: &Value| value.as_u64().unwrap();
     let (kept, gone) = (count(&cut["usage"]["prompt_tokens"]), count(&cut["timings"]["truncated_tokens"]));
     assert!(kept <= 32 && kept + gone > 50 && gone % 15 == 0, "{cut}");
-    // A shifted context has no end of its own, so the server has to allow it, and bounds what is asked for.
+    // A shifted context never fills up, so the server must allow shifts, and limits `max_tokens`.
     let refused = complete(&plain, body(json!({"context_shift": true}))).await.fails(400, "--context-shift");
     assert_eq!(refused["param"], "context_shift");
     let mut endless = body(json!({"context_shift": true, "ignore_eos": true}));

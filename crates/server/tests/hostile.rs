@@ -1,4 +1,4 @@
-//! What strangers send to kill, starve or mislead a server: refused with a 400 that says why, or bounded.
+//! Requests meant to crash, starve or mislead a server are refused with a reason and status 400, or bounded.
 
 mod common;
 
@@ -52,7 +52,7 @@ async fn a_clients_mistakes_are_its_own() {
     complete(&server, json!({"logit_bias": all})).await.fails(400, "forbid all");
     let error = complete(&server, json!({"repeat_penalty": 1e-38})).await.fails(400, "0.01");
     assert_eq!(error["param"], "repeat_penalty");
-    // A property that a pattern matches too has to satisfy both.
+    // A property that also matches a pattern must satisfy both.
     let schema = json!({
         "type": "object", "properties": {"ab": {"type": "integer", "maximum": 5}},
         "patternProperties": {"^a": {"type": "integer", "minimum": 3}},
@@ -138,7 +138,7 @@ async fn browsers_may_send_the_headers_that_client_libraries_have() {
     assert_eq!(answer.header("access-control-allow-headers"), Some(asked));
 }
 
-/// A server at a port of its own, until the runtime ends.
+/// A server on its own port, until the runtime ends.
 async fn start(config: Config, options: MockOptions, listen: Listen) -> std::net::SocketAddr {
     let server = server_with(config, options, EngineConfig::default());
     server.models().load_first().await.unwrap();
@@ -181,10 +181,10 @@ async fn one_client_leaves_places_to_others_and_one_that_does_not_read_is_cut_of
         String::from_utf8_lossy(&head[9..]).into_owned()
     };
     assert_eq!(status().await, "429");
-    // The deaf client is cut off, and its key has its places again.
+    // The client that does not read is cut off, and its key can make requests again.
     let began = Instant::now();
     while status().await != "200" {
-        assert!(began.elapsed() < Duration::from_secs(60), "it still holds its places");
+        assert!(began.elapsed() < Duration::from_secs(60), "its requests still count against the limit");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     drop(deaf);
@@ -211,7 +211,7 @@ async fn idle_connections_make_room() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_bounds_the_preparation_too() {
     let server = server();
-    // Each word is a token: tokenising and compiling take a while, and four answers share them.
+    // Each word is a token, so tokenising and compiling take a while; four answers share the work.
     let prompt = "the sea and the wind ".repeat(300_000);
     let began = Instant::now();
     complete(&server, json!({"prompt": prompt, "n": 4, "timeout": 0.05})).await.fails(504, "0.05 s");
@@ -219,7 +219,7 @@ async fn a_deadline_bounds_the_preparation_too() {
     let loaded = server.models().get(None).await.unwrap();
     let began = Instant::now();
     while loaded.engine.in_flight() > 0 {
-        assert!(began.elapsed() < Duration::from_secs(30), "the preparation goes on");
+        assert!(began.elapsed() < Duration::from_secs(30), "the preparation did not stop");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -1,4 +1,5 @@
-//! Many clients over real sockets: bounds hold, nothing leaks, who leaves frees his place, the end is graceful.
+//! Many clients over real sockets: limits hold, nothing leaks, a client that disconnects frees its slot, and shutdown is
+//! graceful.
 
 mod common;
 
@@ -19,7 +20,7 @@ use zonda_engine::mock::MockOptions;
 use zonda_server::listen::{Listen, serve};
 use zonda_server::{Config, Server};
 
-/// A server at a port of its own.
+/// A server on its own port.
 struct Running {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
@@ -42,7 +43,7 @@ impl Running {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// One request on a connection of its own: status and body.
+    /// Sends one request on a new connection; returns status and body.
     async fn ask(&self, body: &Value) -> std::io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.address).await?;
         stream.write_all(&raw(body)).await?;
@@ -54,7 +55,7 @@ impl Running {
     }
 }
 
-/// A request as bytes; the server closes the connection after it.
+/// A request as bytes; the server closes the connection after the response.
 fn raw(body: &Value) -> Vec<u8> {
     let body = body.to_string();
     let head = format!(
@@ -65,7 +66,7 @@ fn raw(body: &Value) -> Vec<u8> {
     (head + &body).into_bytes()
 }
 
-/// `slots` sequences at once, each token a millisecond or so, never an end.
+/// A mock with `slots` slots and about a millisecond per token that never ends an answer.
 fn slow(slots: usize, per_token: Duration) -> MockOptions {
     let limits = Limits { slots, batch_tokens: 512, context: 4096, kv_tokens: slots * 4096, kv_page: 16 };
     MockOptions { limits, per_token, end_every: 0, ..MockOptions::default() }
@@ -111,7 +112,7 @@ async fn five_hundred_connections_against_a_queue_of_64() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_leaves_frees_his_place() {
+async fn a_client_that_disconnects_frees_its_slot() {
     let engine = EngineConfig { max_waiting: 0, ..EngineConfig::default() };
     let server = server_with(Config::default(), slow(1, Duration::from_millis(2)), engine);
     let running = start(server.clone(), Listen::default()).await;
@@ -126,11 +127,11 @@ async fn who_leaves_frees_his_place() {
         if stream {
             connection.read_exact(&mut [0; 200]).await.unwrap();
         }
-        assert_eq!(running.ask(&endless(false)).await.unwrap().0, 429, "the only place is taken");
+        assert_eq!(running.ask(&endless(false)).await.unwrap().0, 429, "the only slot is in use");
         drop(connection);
         let left = Instant::now();
         while loaded.engine.in_flight() > 0 {
-            assert!(left.elapsed() < Duration::from_secs(10), "the place is still taken");
+            assert!(left.elapsed() < Duration::from_secs(10), "the slot is still in use");
             tokio::task::yield_now().await;
         }
         println!("freed after {:?}", left.elapsed());
@@ -138,7 +139,7 @@ async fn who_leaves_frees_his_place() {
     assert_eq!(running.ask(&json!({"prompt": "the", "max_tokens": 3})).await.unwrap().0, 200);
 }
 
-/// Kilobytes of memory that this process holds.
+/// The resident memory of this process in KiB.
 #[cfg(target_os = "linux")]
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -148,7 +149,7 @@ fn resident() -> usize {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_requests_leave_nothing_behind() {
+async fn ten_thousand_requests_leak_no_memory() {
     let server = server_with(Config::default(), MockOptions::default(), EngineConfig::default());
     let running = start(server.clone(), Listen::default()).await;
     let round = async |from: usize, to: usize| {
@@ -208,12 +209,12 @@ async fn slow_senders_are_cut_off() {
     let mut answer = vec![0; 12];
     body.read_exact(&mut answer).await.unwrap();
     assert_eq!(answer, b"HTTP/1.1 408");
-    // Others are not held up.
+    // Other clients are not delayed.
     assert_eq!(running.ask(&json!({"prompt": "the"})).await.unwrap().0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_waits_for_what_runs() {
+async fn shutdown_waits_for_running_requests() {
     let server = server_with(Config::default(), slow(4, Duration::from_millis(2)), EngineConfig::default());
     let running = start(server.clone(), Listen::default()).await;
     let loaded = server.models().get(None).await.unwrap();
@@ -242,22 +243,22 @@ async fn the_end_waits_for_what_runs() {
     }
     assert!(server.draining());
     drop(idle);
-    assert!(TcpStream::connect(running.address).await.is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(running.address).await.is_err(), "the port is closed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_end_with_a_limit_comes() {
+async fn shutdown_with_a_time_limit_ends() {
     let server = server_with(Config::default(), slow(1, Duration::from_millis(2)), EngineConfig::default());
     let running = start(server, Listen { drain: Duration::from_millis(50), ..Listen::default() }).await;
     let mut endless = running.connect().await;
     endless.write_all(&raw(&json!({"prompt": "the", "max_tokens": 100_000, "stream": true}))).await.unwrap();
     endless.read_exact(&mut [0; 200]).await.unwrap();
     running.stop.send(()).unwrap();
-    assert!(!running.ended.await.unwrap(), "it says that something was cut off");
+    assert!(!running.ended.await.unwrap(), "it reports that a request was cut off");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_model_that_is_asked_for_by_many_is_loaded_once() {
+async fn a_model_requested_by_many_clients_is_loaded_once() {
     let loads = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = loads.clone();
     let source = zonda_server::ModelSource::new("mock", 0, move || {
@@ -286,7 +287,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// A seeded request has the same answer alone and in any company, with little room or much, cached or not.
+    /// A seeded request gets the same answer alone and with others, with a small or large KV cache, cached or not.
     #[test]
     fn company_changes_nothing(
         asks in prop::collection::vec((0usize..40, 1usize..30, any::<i64>(), any::<bool>()), 2..24),

@@ -1,4 +1,4 @@
-//! What makes no sense gets a 4xx that says so, and the server lives on.
+//! Invalid requests get a 4xx with the reason, and the server keeps running.
 
 mod common;
 
@@ -19,7 +19,7 @@ const PATHS: [&str; 5] =
     ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize", "/detokenize"];
 
 #[tokio::test]
-async fn bodies_that_are_no_json() {
+async fn bodies_that_are_not_json_are_refused() {
     let server = server();
     for path in PATHS {
         for (body, says) in [
@@ -43,7 +43,7 @@ async fn bodies_that_are_no_json() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_not_called_json() {
+async fn bodies_with_another_content_type_are_refused() {
     let server = server();
     for kind in
         [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("multipart/form-data")]
@@ -61,21 +61,21 @@ async fn bodies_that_are_not_called_json() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_too_long() {
+async fn bodies_that_are_too_long_are_refused() {
     let server = server();
     let long = format!("{{\"prompt\": \"{}\"}}", "x".repeat(10 << 20));
     for path in PATHS {
         let error = send(&server, request(path, long.clone())).await.fails(413, "8388608");
         assert_eq!(error["code"], "body_too_large");
     }
-    // One without an end is not read to it.
+    // An endless body is not read to the end.
     let chunks = std::iter::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 65536])));
     let endless = Body::from_stream(futures_util::stream::iter(chunks));
     send(&server, request("/v1/completions", endless)).await.fails(413, "8388608");
 }
 
 #[tokio::test]
-async fn bodies_that_do_not_come() {
+async fn bodies_that_do_not_arrive_time_out() {
     let config = Config { body_timeout: Duration::from_millis(50), ..Config::default() };
     let server = server_with(config, MockOptions::default(), EngineConfig::default());
     let begun = futures_util::stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"{\"pro"))]);
@@ -89,7 +89,7 @@ async fn bodies_that_do_not_come() {
 }
 
 #[tokio::test]
-async fn fields_that_make_no_sense_are_named() {
+async fn invalid_fields_are_named() {
     let server = server();
     for (field, values) in [
         ("n", vec![json!(0), json!(-1), json!(17), json!(1e9), json!(u64::MAX), json!("2"), json!(1.5)]),
@@ -128,7 +128,7 @@ async fn fields_that_make_no_sense_are_named() {
 }
 
 #[tokio::test]
-async fn fields_of_one_endpoint() {
+async fn fields_of_single_endpoints_are_checked() {
     let server = server();
     for (field, value) in [
         ("messages", json!([])),
@@ -179,7 +179,7 @@ async fn fields_of_one_endpoint() {
 }
 
 #[tokio::test]
-async fn grammars_that_make_no_sense() {
+async fn invalid_grammars_are_refused() {
     let server = server();
     let lark = |definition: &str| json!({"type": "grammar", "syntax": "lark", "definition": definition});
     let schema =
@@ -206,7 +206,7 @@ async fn grammars_that_make_no_sense() {
     assert_eq!(chat(&server, both).await.fails(400, "")["param"], "ignore_eos");
 }
 
-/// Any JSON at all, some of it under names that mean something.
+/// Arbitrary JSON, partly under the names of real fields.
 fn anything() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -277,7 +277,7 @@ const FIELDS: [&str; 23] = [
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, rng_seed: RngSeed::Fixed(6), failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is sent, the answer is a 200 or an error in OpenAI's shape, never a 500.
+    /// Any request is answered with a 200 or an error in OpenAI's format, never with a 500.
     #[test]
     fn nothing_that_is_sent_breaks_the_server(
         fields in prop::collection::vec((prop::sample::select(FIELDS.to_vec()), anything()), 0..5),
@@ -307,7 +307,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn odd_requests() {
+async fn unusual_requests_are_answered() {
     let server = server();
     for (method, path) in
         [("DELETE", "/v1/models"), ("PUT", "/v1/completions"), ("GET", "/tokenize"), ("PATCH", "/health")]

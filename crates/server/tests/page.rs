@@ -1,4 +1,4 @@
-//! The web page: its files, its policy, Markdown made safe, the bench report, and who may have what.
+//! The web page: its files, its content security policy, sanitised Markdown, the bench report, and access with keys.
 
 mod common;
 
@@ -19,13 +19,13 @@ async fn get_with(server: &Arc<Server>, path: &str, header: &str, value: &str) -
     send(server, Request::get(path).header(header, value).body(Body::empty()).unwrap()).await
 }
 
-/// What `text` says between each `before` and the next quote.
+/// The parts of `text` between each `before` and the next quote.
 fn quoted<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
     text.split(before).skip(1).filter_map(|rest| rest.split('"').next()).collect()
 }
 
 #[tokio::test]
-async fn every_file_that_the_page_names_is_there() {
+async fn every_file_named_by_the_page_exists() {
     let server = server();
     let page = get(&server, "/").await;
     assert_eq!((page.status.as_u16(), page.header("content-type")), (200, Some("text/html; charset=utf-8")));
@@ -54,7 +54,7 @@ async fn every_file_that_the_page_names_is_there() {
 }
 
 #[tokio::test]
-async fn the_page_runs_nothing_but_its_files() {
+async fn the_page_runs_only_its_own_files() {
     let server = server();
     for path in ["/", "/ui/main.js"] {
         let file = get(&server, path).await;
@@ -74,7 +74,7 @@ async fn the_page_runs_nothing_but_its_files() {
 }
 
 #[tokio::test]
-async fn a_file_that_the_browser_has_is_not_sent_again() {
+async fn a_cached_file_is_not_sent_again() {
     let server = server();
     let first = get(&server, "/ui/main.js").await;
     let tag = first.header("etag").unwrap();
@@ -85,7 +85,7 @@ async fn a_file_that_the_browser_has_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn markdown_comes_back_safe() {
+async fn markdown_is_sanitised() {
     let texts = json!({"texts": ["**a**", "<script>alert(1)</script>", ""]});
     let html = post(&server(), "/ui/render", texts).await.ok()["html"].clone();
     assert_eq!(html[0], "<p><strong>a</strong></p>\n");
@@ -95,7 +95,7 @@ async fn markdown_comes_back_safe() {
 }
 
 #[tokio::test]
-async fn with_keys_the_page_is_open_and_its_services_are_not() {
+async fn with_keys_the_page_is_public_and_its_services_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("report.html");
     std::fs::write(&file, "<p>bench</p>").unwrap();
@@ -115,7 +115,7 @@ async fn with_keys_the_page_is_open_and_its_services_are_not() {
 }
 
 #[tokio::test]
-async fn the_last_report_is_told_in_the_form_it_has() {
+async fn the_last_report_is_served_in_its_own_format() {
     let folder = tempfile::tempdir().unwrap();
     let server = with(Config { reports: Reports::Newest(folder.path().to_owned()), ..Config::default() });
     let report = get(&server, "/ui/report").await.ok();

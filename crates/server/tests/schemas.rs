@@ -1,4 +1,4 @@
-//! A thousand generated JSON schemas: what is answered under each is valid under it, by another validator.
+//! A thousand generated JSON schemas: an independent validator accepts the answer to each.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::{chat, server};
 use serde_json::{Map, Value, json};
 use zonda_engine::sample::uniform;
 
-/// Numbers from a seed.
+/// Seeded random numbers.
 struct Dice {
     seed: u64,
     thrown: usize,
@@ -25,11 +25,11 @@ impl Dice {
 
 const NAMES: [&str; 8] = ["name", "place", "count", "tags", "is_warm", "naïve", "with space", "x-1"];
 const PATTERNS: [&str; 4] = ["^[a-z]{2,6}$", "^(sea|house)-[0-9]{1,3}$", "^[A-F0-9]{4}$", "^\\d{4}-\\d{2}$"];
-/// Not `time`, of which a grammar allows second 60 at any time of day and the validator at midnight alone, nor `email`,
-/// whose length it does not bound.
+/// Without `time`, because our grammar allows second 60 at any time of day and the validator only at midnight, and without
+/// `email`, because the grammar does not limit its length.
 const FORMATS: [&str; 3] = ["date", "uuid", "ipv4"];
 
-/// A schema whose shortest answers are short: what a mock writes is random, so texts and lists need an end.
+/// A schema with short answers: the mock writes random tokens, so strings and arrays need a length limit.
 fn schema(dice: &mut Dice, depth: usize) -> Value {
     match dice.below(if depth == 0 { 8 } else { 13 }) {
         0 => json!({"type": "boolean"}),
@@ -79,7 +79,7 @@ fn object(dice: &mut Dice, depth: usize) -> Value {
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
-/// A whole schema, sometimes one whose parts are defined apart, or that holds itself.
+/// A complete schema, sometimes with definitions or recursion.
 fn root(dice: &mut Dice) -> Value {
     match dice.below(5) {
         0 => json!({
@@ -102,14 +102,14 @@ fn root(dice: &mut Dice) -> Value {
 }
 
 #[tokio::test]
-async fn a_thousand_schemas_are_kept_to() {
+async fn a_thousand_schemas_are_followed() {
     let server = server();
     let mut dice = Dice { seed: 20_261_124, thrown: 0 };
     let (mut longest, mut objects) = (0, 0);
     for i in 0..1000 {
         let schema = root(&mut dice);
         let format = json!({"type": "json_schema", "json_schema": {"name": "generated", "schema": schema}});
-        // Every token of the vocabulary is possible: the mock alone would say the same few words again and again.
+        // Makes every token of the vocabulary possible; otherwise the mock repeats a few words.
         let ask = json!({
             "response_format": format, "seed": i, "max_tokens": 4000,
             "temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0,

@@ -1,4 +1,4 @@
-//! TLS with a certificate from a file, and files that hold none.
+//! TLS with a certificate from a file, and files without a certificate.
 
 mod common;
 
@@ -41,7 +41,7 @@ async fn a_request_over_tls_is_answered() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("\"ok\""), "{answer}");
 
-    // Who does not speak TLS is sent away, and harms nobody.
+    // A client without TLS is refused, and other clients are not affected.
     let mut plain = TcpStream::connect(address).await.unwrap();
     plain.write_all(b"GET /health HTTP/1.1\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();

@@ -4,7 +4,7 @@ use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 use zonda_engine::TokenId;
 
-/// The checkpoints: one for each architecture and RoPE scaling.
+/// The checkpoints, one for each architecture and RoPE scaling.
 ///
 /// # Panics
 /// If checkpoints are missing.

@@ -1,7 +1,7 @@
-//! What the tests of several crates share: models too large to commit ([`models`]), golden logits ([`goldens`]) and the
-//! rules of the `Backend` trait as tests ([`rules`]).
+//! Shared by the tests of several crates: models too large to commit ([`models`]), golden logits ([`goldens`]) and tests of the
+//! rules of the `Backend` trait ([`rules`]).
 //!
-//! A dependency of tests only; it is never published.
+//! Only tests depend on this crate; it is never published.
 
 pub mod goldens;
 pub mod models;

@@ -1,4 +1,4 @@
-//! Where tests find models too large to commit. `testdata/fetch.py` fetches them; `make test` runs it first.
+//! The location of models too large to commit. `testdata/fetch.py` fetches them; `make test` runs it first.
 //!
 //! ```no_run
 //! let Some(path) = zonda_testkit::models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
@@ -6,9 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// The path of a fetched file, by its name in the folder of test models: `$ZONDA_TEST_MODELS`, or
-/// `target/test-models` in the workspace. With `ZONDA_SKIP_MODEL_TESTS=1` a missing file gives `None` and a line on
-/// standard error.
+/// The path of a fetched file, by name, in the folder of test models: `$ZONDA_TEST_MODELS`, or `target/test-models` in the
+/// workspace. With `ZONDA_SKIP_MODEL_TESTS=1` a missing file gives `None` and a line on standard error.
 ///
 /// # Panics
 /// If the file is missing, so that no test is skipped unnoticed.

@@ -91,7 +91,7 @@ pub fn slots_apart(name: &str, model: &Model, backend: &mut dyn Backend, bound: 
         alone.push(forward(backend, vec![all(slot, 0, ids)]).unwrap());
         backend.truncate(slot, 0).unwrap();
     }
-    // c comes first and in two parts, a wants its last row only, b wants no rows and then one
+    // Slot c comes first and in two parts, a requests only its last row, b requests no rows and then one.
     let span = |slot, start, tokens, want| Span { slot, start, tokens, want };
     let first = vec![
         span(2, 0, &c[..10], Want::All),
@@ -119,12 +119,12 @@ pub fn prefixes(name: &str, model: &Model, backend: &mut dyn Backend, bound: f32
     let ids = tokens(40, 37, model);
     let other = tokens(20, 11, model);
     let whole = forward(backend, vec![all(0, 0, &ids)]).unwrap();
-    // a different ending, then truncate and the first ending again
+    // A different ending, then truncation and the first ending again.
     assert_eq!(backend.truncate(0, 25).unwrap(), 25);
     forward(backend, vec![all(0, 25, &other)]).unwrap();
     assert_eq!(backend.truncate(0, 25).unwrap(), 25);
     assert_eq!(backend.truncate(0, 30).unwrap(), 25, "truncating never grows");
-    // two more slots share the prefix and outlive its owner
+    // Two more slots share the prefix and outlive its owner.
     assert_eq!(backend.share_prefix(0, 1, 25).unwrap(), 25);
     assert_eq!(backend.share_prefix(1, 2, 99).unwrap(), 25);
     assert_eq!(backend.truncate(0, 0).unwrap(), 0);
@@ -163,7 +163,7 @@ pub fn broken_batches(model: &Model, backend: &mut dyn Backend) {
     assert!(matches!(backend.share_prefix(0, 0, 1), Err(BackendError::Batch(BatchError::WrongStart { .. }))));
     assert_eq!(backend.share_prefix(1, 1, 9).unwrap(), 0, "an empty slot has nothing to share");
     assert_eq!(forward(backend, vec![]).unwrap().len(), 0);
-    // the slot is unchanged, and a context can be filled to its last token
+    // The slot is unchanged, and a context can be filled to the last token.
     forward(backend, vec![all(0, 20, &ids[..44])]).unwrap();
 }
 

@@ -1,4 +1,4 @@
-//! Several prompts at once: their tokens are computed together, which takes less time than one after the other.
+//! Several prompts at once: their tokens are computed together, which is faster than one after the other.
 //!
 //! `cargo run --release -p zonda --example batch -- [MODEL]`
 

@@ -1,4 +1,4 @@
-//! Asks a model one question and prints the answer as it comes.
+//! Asks a model one question and streams the answer.
 //!
 //! `cargo run --release -p zonda --example chat -- [MODEL] [QUESTION]`
 

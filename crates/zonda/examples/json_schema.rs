@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 use zonda::{Message, Model};
 
-/// What the model is asked for.
+/// The form of the answer.
 #[derive(Debug, Deserialize)]
 struct City {
     name: String,

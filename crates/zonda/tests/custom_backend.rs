@@ -1,4 +1,4 @@
-//! The backend of `examples/custom_backend` obeys the trait's rules (`zonda_testkit::rules`), and generates.
+//! The backend of `examples/custom_backend` follows the rules of the `Backend` trait (`zonda_testkit::rules`) and generates.
 
 #[path = "../examples/custom_backend/bigram.rs"]
 mod bigram;
@@ -7,7 +7,7 @@ use bigram::Bigram;
 use zonda::{Backend, Limits, Model, ModelFiles};
 use zonda_testkit::rules;
 
-/// A model for its vocabulary, and a backend that was trained on its first tokens.
+/// A model for its vocabulary, and a backend trained on its first tokens.
 fn with(limits: Limits, test: impl FnOnce(&ModelFiles, &mut Bigram)) {
     let dir = tempfile::tempdir().unwrap();
     let model = rules::tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
@@ -28,7 +28,7 @@ fn chunks_slots_and_prefixes_give_the_logits_of_one_prefill() {
 }
 
 #[test]
-fn batches_that_break_a_rule_change_nothing() {
+fn invalid_batches_change_nothing() {
     with(limits(2, 64, 48, 128), |model, backend| rules::broken_batches(model, backend));
 }
 

@@ -1,4 +1,4 @@
-//! Models by name, answers, streams and typed errors, on the mock and, where there is one, on a real model.
+//! Models by name, answers, streams and typed errors, on the mock and, if one is available, on a real model.
 
 use serde_json::json;
 use zonda::{
@@ -27,7 +27,7 @@ fn a_chat_is_answered() {
 }
 
 #[test]
-fn answers_stop_and_have_a_form() {
+fn answers_stop_and_follow_a_format() {
     let model = mock();
     let long = model.generate("wind").max_tokens(30).seed(1).ignore_eos().send().unwrap();
     let word = long.text.split_whitespace().nth(3).unwrap();
@@ -133,14 +133,14 @@ fn a_dropped_stream_is_cancelled() {
 }
 
 #[test]
-fn text_becomes_tokens_and_back() {
+fn text_and_tokens_round_trip() {
     let model = mock();
     let ids = model.tokenize(" warm wind").unwrap();
     assert_eq!(model.detokenize(&ids).unwrap(), " warm wind");
 }
 
 #[test]
-fn many_share_a_model() {
+fn several_requests_share_a_model() {
     let sharing = Sharing { parallel: Some(3), queue: 10, ..Sharing::default() };
     let model = Model::builder("mock").sharing(sharing).context(512).open().unwrap();
     assert_eq!((model.engine().max_running(), model.limits().context), (3, 512));
@@ -152,7 +152,7 @@ fn many_share_a_model() {
 }
 
 #[test]
-fn errors_are_typed_and_advise() {
+fn errors_are_typed_and_give_advice() {
     let home = tempfile::tempdir().unwrap();
     let store = Store::at(home.path()).offline(true);
     let open = |name: &str| Model::builder(name).store(store.clone()).open().unwrap_err();
@@ -209,7 +209,7 @@ mod asynchronous {
         }
     }
 
-    /// Runs a stream to its end on this thread, which sleeps in between.
+    /// Runs a stream to its end on this thread, which sleeps between events.
     fn collect(stream: zonda::AsyncStream) -> Vec<zonda::Result<Event>> {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut context = Context::from_waker(&waker);
@@ -255,7 +255,7 @@ mod asynchronous {
     }
 }
 
-/// `$ZONDA_TEST_MODELS` is a folder with SmolLM2.
+/// Needs SmolLM2 in `$ZONDA_TEST_MODELS`.
 #[cfg(feature = "native")]
 #[test]
 fn a_real_model_answers() {

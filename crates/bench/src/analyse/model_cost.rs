@@ -1,5 +1,5 @@
-//! What one token costs a model, as a backend holds it: bytes read and operations done. With what the machine can do at
-//! most ([`super::roofline`]) they give the limits that speeds are shares of.
+//! The cost of one token with a model as a backend holds it: bytes read and operations done. Together with the machine's
+//! peaks ([`super::roofline`]) it gives the limits of the speeds.
 
 use crate::record::model_cost::{Arithmetic, ModelCost};
 use crate::record::subject::Subject;
@@ -9,8 +9,8 @@ use zonda_engine::load::{DType, LayerTensor, Model, ModelSpec, TensorRole};
 use zonda_engine::quant::Mix;
 
 impl ModelCost {
-    /// The cost of a model in a backend; `quantize` is what was asked to be done with float weights at load. `None` if
-    /// the backend holds weights in a form whose size isn't known here.
+    /// The cost of a model in a backend; `quantize` is the requested quantisation of float weights at load. `None` if the backend
+    /// holds weights in a form of unknown size.
     pub fn of(model: &Model, info: &BackendInfo, quantize: Option<Mix>) -> Option<ModelCost> {
         let spec = &model.spec;
         let held = WeightForm::of(model, info, quantize)?;
@@ -42,26 +42,26 @@ impl ModelCost {
         })
     }
 
-    /// Operations of a prompt token: a multiply-add is two. Attention's own are left out: they are few in the lengths
-    /// measured, and run at another speed.
+    /// Operations per prompt token; a multiply-add counts as two. Those of attention are left out: they are few at the measured
+    /// lengths and run at another speed.
     pub fn prefill_ops(&self) -> f64 {
         2.0 * self.prefill_parameters as f64
     }
 
-    /// Bytes read for a token generated after `position` others. Attention windows are not looked at.
+    /// Bytes read for a token generated after `position` others. Attention windows are ignored.
     pub fn decode_bytes_at(&self, position: f64) -> f64 {
         self.decode_bytes as f64 + self.kv_bytes as f64 * position
     }
 }
 
-/// The cost of the model that a subject's engine runs; `None` if it isn't known.
+/// The cost of the model in a subject's engine; `None` if unknown.
 pub fn of_subject(model: &Model, engine: &Engine, subject: &Subject) -> Option<ModelCost> {
     let mix = subject.options.get("quantize").and_then(|q| q.parse().ok());
     ModelCost::of(model, engine.info(), mix)
 }
 
 impl Arithmetic {
-    /// By the first, largest type of a label such as `q4_k+q6_k`.
+    /// The arithmetic of the first, largest type in a label such as `q4_k+q6_k`.
     pub(crate) fn of(weights: &str) -> Arithmetic {
         match weights.split('+').next().unwrap_or_default() {
             "bf16" => Arithmetic::Bf16,
@@ -71,7 +71,7 @@ impl Arithmetic {
     }
 }
 
-/// Which share of a layer's tensor a token uses: of experts, so many of all.
+/// The share of a layer's tensor that a token uses: for experts, those used among all.
 pub(crate) fn share(spec: &ModelSpec, role: TensorRole) -> f64 {
     use LayerTensor::{ExpertDown, ExpertGate, ExpertUp};
     match (role, &spec.moe) {
@@ -101,7 +101,7 @@ impl Cost {
 enum WeightForm {
     /// As in the file.
     Stored,
-    /// All with so many bits a value.
+    /// All with this many bits per value.
     Bits(f64),
     /// Quantised at load.
     Mixed(Mix),
@@ -135,7 +135,7 @@ impl WeightForm {
     }
 }
 
-/// Bits a value of a type by its name: ggml's, or MLX's `q4_g64`, which has two 16-bit numbers a group.
+/// Bits per value of a type by name: ggml's, or MLX's such as `q4_g64`, with two 16-bit numbers per group.
 fn bits(name: &str) -> Option<f64> {
     if let Ok(dtype) = name.parse::<DType>() {
         return Some(8.0 * dtype.block_bytes() as f64 / dtype.block_len() as f64);
@@ -145,7 +145,7 @@ fn bits(name: &str) -> Option<f64> {
     (group > 0.0).then(|| bits + 32.0 / group)
 }
 
-/// A model's shapes in one line. The architecture's name is left out: a GGUF of Mistral calls itself llama.
+/// A model's shapes in one line, without the architecture's name, since a GGUF of Mistral has the architecture llama.
 pub(crate) fn shape(spec: &ModelSpec) -> String {
     let mut shape = format!(
         "{} layers, width {}, {}/{} heads of {}, feed-forward {}, vocabulary {}",

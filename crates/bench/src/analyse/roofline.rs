@@ -1,4 +1,4 @@
-//! What the machine can do at most, measured in the same experiment, and the shares of it that speeds come to.
+//! The machine's peaks, measured in the same experiment, and the shares of them that speeds reach.
 
 use crate::record::model_cost::{Arithmetic, ModelCost};
 use crate::record::peaks::{LARGE, Peaks, Rate, Roofline};
@@ -6,21 +6,21 @@ use crate::record::process::Process;
 use crate::record::row::Row;
 use crate::record::warning::Warning;
 
-/// Peaks before and after that differ by more than this, in percent, are warned of.
+/// A larger difference between the peaks before and after, in percent, causes a warning.
 const DIFFER_PCT: f64 = 15.0;
 
-/// How fast memory can be read, in bytes a second. Where the cores share a path to memory with others, what they get together
-/// changes from minute to minute, while each by itself reads as ever.
+/// Read bandwidth of memory in bytes per second. If the cores share a path to memory with other tenants, their common bandwidth
+/// changes from minute to minute, while that of a single core does not.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reading {
-    /// What the threads would read if none hindered another: one core's rate times their number.
+    /// The bandwidth without contention: one core's rate times the number of threads.
     pub cores: f64,
-    /// What they read together.
+    /// The bandwidth of all threads together.
     pub together: f64,
 }
 
 impl Roofline {
-    /// The better of both measurements, figure by figure: what was disturbed says nothing about a limit.
+    /// The better of both measurements, figure by figure, since a disturbed measurement does not show the limit.
     pub fn best(&self) -> Option<Peaks> {
         let (a, b) = match (&self.before, &self.after) {
             (Some(a), Some(b)) => (a, b),
@@ -55,17 +55,17 @@ impl Roofline {
 
 /// The limits that a machine's peaks set for a model.
 pub trait Limits {
-    /// The peak for a type of arithmetic, in operations a second with all threads.
+    /// The peak for a type of arithmetic, in operations per second with all threads.
     fn ops_per_s(&self, arithmetic: Arithmetic) -> f64;
 
-    /// Prompt tokens a second if nothing but the weights' products took time, at the peak of their arithmetic.
+    /// Prompt tokens per second if only the products with weights took time, at their arithmetic peak.
     fn prefill_limit(&self, cost: &ModelCost) -> f64;
 
-    /// Generated tokens a second if weights and the keys and values of `position` tokens were read as fast as memory can be;
+    /// Generated tokens per second if the weights and the keys and values of `position` tokens were read at the full bandwidth;
     /// `now` as in [`Limits::reading`].
     fn decode_limit(&self, cost: &ModelCost, position: f64, now: Option<f64>) -> f64;
 
-    /// How fast the weights of a model can be read; `now` is what all threads read around a run, out of half a GiB.
+    /// The read bandwidth for the weights of a model; `now` is the bandwidth of all threads around a run, from half a GiB.
     fn reading(&self, cost: &ModelCost, now: Option<f64>) -> Reading;
 }
 
@@ -91,7 +91,7 @@ impl Limits for Peaks {
         let large = self.read_large_bytes_per_s.filter(|_| cost.decode_bytes > LARGE);
         let rate = large.unwrap_or(self.read_bytes_per_s);
         let cores = rate.all_threads.max(rate.one_core * self.threads as f64);
-        // large memory is read more slowly by each core, so `now` may be more than its cores can do
+        // Each core reads large memory more slowly, so `now` may exceed what the cores can reach.
         let together = now.map_or(rate.all_threads, |now| if large.is_some() { now.min(cores) } else { now });
         Reading { cores: cores.max(together), together }
     }
@@ -109,16 +109,16 @@ fn named(peaks: &Peaks) -> Vec<(&'static str, f64)> {
     fixed.into_iter().chain(bf16).chain(large).collect()
 }
 
-/// Gives every row the share of its limits that it came to. Only what ran on the processor has any here, and a model that
-/// fits the last cache has no limit of decode: it is not read from memory.
+/// Adds to every row the share of its limits that it reached. Only CPU runs have limits, and a model that fits the last-level
+/// cache has no decode limit, since it is not read from memory.
 pub fn place(rows: &mut [Row], processes: &[Process], peaks: &Peaks, cache_bytes: u64) {
     for row in rows {
         let load = processes.iter().rev().filter(|p| p.subject == row.subject).find_map(|p| p.load.as_ref());
         let Some(cost) = load.filter(|l| l.backend.device == "cpu").and_then(|l| l.cost) else { continue };
         row.prefill_share = row.prefill_tps.map(|tps| tps / peaks.prefill_limit(&cost));
-        // the mean position of the tokens after the first: each reads the keys and values of all before it
+        // The mean position of the tokens after the first, since each reads the keys and values of all tokens before it.
         let position = row.prompt_tokens.zip(row.generated).map(|(p, n)| p as f64 + n as f64 / 2.0);
-        // several tokens of a draft share one reading: no limit of that kind holds
+        // The tokens of a draft share one reading of the weights, so this limit does not apply.
         let reads = cost.decode_bytes > cache_bytes && row.drafted_tokens.is_none();
         let decode = row.decode_tps.zip(position).filter(|_| reads);
         row.decode_share =
@@ -156,12 +156,19 @@ mod tests {
         };
         let peaks = peaks(70e9);
         assert!((peaks.prefill_limit(&cost) - 2e12 / 14e9).abs() < 1e-9);
-        assert!((peaks.decode_limit(&cost, 0.0, None) - 15.0).abs() < 1e-9, "read as large memory is");
+        assert!(
+            (peaks.decode_limit(&cost, 0.0, None) - 15.0).abs() < 1e-9,
+            "at the bandwidth of large memory"
+        );
         assert!(peaks.decode_limit(&cost, 4096.0, None) < 13.5);
         let small = ModelCost { decode_bytes: 700_000_000, ..cost };
         assert!((peaks.decode_limit(&small, 0.0, None) - 100.0).abs() < 1e-9);
         let reading = |cost, now| peaks.reading(cost, now);
-        assert_eq!(reading(&small, Some(40e9)), Reading { cores: 70e9, together: 40e9 }, "others read too");
+        assert_eq!(
+            reading(&small, Some(40e9)),
+            Reading { cores: 70e9, together: 40e9 },
+            "other programs read too"
+        );
         assert_eq!(reading(&small, Some(80e9)), Reading { cores: 80e9, together: 80e9 });
         assert_eq!(reading(&cost, Some(50e9)), Reading { cores: 60e9, together: 50e9 });
         assert_eq!(
@@ -169,11 +176,15 @@ mod tests {
             Reading { cores: 60e9, together: 60e9 },
             "no more than of 4 GiB"
         );
-        assert_eq!(peaks.ops_per_s(Arithmetic::Bf16), 5e11, "no instruction for bf16: computed as f32");
+        assert_eq!(
+            peaks.ops_per_s(Arithmetic::Bf16),
+            5e11,
+            "without a bf16 instruction it is computed as f32"
+        );
     }
 
     #[test]
-    fn the_better_measurement_counts_and_a_change_is_told() {
+    fn the_better_measurement_is_used_and_a_change_is_reported() {
         let roofline =
             Roofline { before: Some(peaks(70e9)), after: Some(peaks(50e9)), ..Roofline::default() };
         assert_eq!(roofline.best(), Some(peaks(70e9)));

@@ -6,7 +6,7 @@ use crate::rng::Rng;
 
 /// Resamples of a bootstrap interval.
 const RESAMPLES: usize = 2000;
-/// Fewest values that get an interval: with two, resampling only gives the two values back.
+/// Minimum number of values for an interval: with two, resampling only returns the two values.
 const FEWEST_FOR_INTERVAL: usize = 3;
 
 impl Stats {
@@ -43,7 +43,7 @@ impl Stats {
     }
 }
 
-/// The `q`-quantile of sorted values, linear between ranks (Hyndman & Fan's type 7, as NumPy and R have it).
+/// The `q`-quantile of sorted values, linear between ranks (Hyndman & Fan's type 7, the default in NumPy and R).
 ///
 /// # Panics
 /// If there are no values.
@@ -69,8 +69,8 @@ pub fn geometric_mean(values: &[f64]) -> Option<f64> {
 }
 
 impl Ratio {
-    /// From the natural logarithms of the pairs' ratios: the interval is Student's, on the log scale. Taking pairs
-    /// removes what slowed both runs alike. `None` if there are no pairs or one isn't finite.
+    /// From the natural logarithms of the pairs' ratios, with Student's interval on the log scale. Pairing removes effects
+    /// that slowed both runs alike. `None` if there are no pairs or one isn't finite.
     pub fn of_logs(logs: &[f64]) -> Option<Ratio> {
         if logs.is_empty() || logs.iter().any(|l| !l.is_finite()) {
             return None;
@@ -108,7 +108,7 @@ impl Ratio {
     }
 }
 
-/// Half the interval's width is Student's t times the standard error.
+/// Half the interval's width: Student's t times the standard error.
 fn interval(mean: f64, error: f64, freedom: f64) -> [f64; 2] {
     let half = if error > 0.0 { student::critical(0.05, freedom) * error } else { 0.0 };
     [(mean - half).exp(), (mean + half).exp()]
@@ -158,7 +158,7 @@ pub fn paired_p(logs: &[f64]) -> Option<f64> {
 fn p_of(difference: f64, error: f64, freedom: f64) -> Option<f64> {
     match error > 0.0 {
         true => Some(student::two_sided(difference / error, freedom)).filter(|p| p.is_finite()),
-        // all values are equal
+        // All values are equal.
         false => Some(if difference == 0.0 { 1.0 } else { 0.0 }),
     }
 }
@@ -178,8 +178,8 @@ pub fn holm(p: &[f64]) -> Vec<bool> {
     holds
 }
 
-/// Which values lie far from the others: modified z-score beyond 3.5 (Iglewicz and Hoaglin, 1993). None of fewer than
-/// five values is called an outlier.
+/// Which values are far from the others: modified z-score beyond 3.5 (Iglewicz and Hoaglin, 1993). With fewer than five
+/// values there are no outliers.
 pub fn outliers(values: &[f64]) -> Vec<bool> {
     let none = vec![false; values.len()];
     let Some(middle) = median(values).filter(|_| values.len() >= 5) else { return none };

@@ -18,7 +18,7 @@ pub fn critical(alpha: f64, freedom: f64) -> f64 {
             return f64::INFINITY;
         }
     }
-    // 60 halvings of at most 1e9 leave less than 1e-9
+    // 60 halvings of at most 1e9 leave less than 1e-9.
     for _ in 0..60 {
         let middle = (low + high) / 2.0;
         if two_sided(middle, freedom) > alpha { low = middle } else { high = middle }
@@ -34,7 +34,7 @@ fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
     if x >= 1.0 {
         return 1.0;
     }
-    // the fraction converges fast below the distribution's mean; above it, by symmetry, the other one does
+    // The fraction converges fast below the distribution's mean; above it the symmetric one does.
     if x > (a + 1.0) / (a + b + 2.0) {
         return 1.0 - incomplete_beta(1.0 - x, b, a);
     }
@@ -42,7 +42,7 @@ fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
     front * fraction(x, a, b)
 }
 
-/// 1/(1 + d₁/(1 + d₂/(1 + …))), from the front (Lentz's method).
+/// 1/(1 + d₁/(1 + d₂/(1 + …))), evaluated from the front (Lentz's method).
 fn fraction(x: f64, a: f64, b: f64) -> f64 {
     const TINY: f64 = 1e-300;
     let away_from_zero = |v: f64| if v.abs() < TINY { TINY } else { v };
@@ -65,7 +65,7 @@ fn fraction(x: f64, a: f64, b: f64) -> f64 {
     value - 1.0
 }
 
-/// ln Γ(x) for x > 0: Stirling's series, after raising x where it is too short (Abramowitz and Stegun, 6.1.41).
+/// ln Γ(x) for x > 0: Stirling's series, after shifting small x upwards (Abramowitz and Stegun, 6.1.41).
 fn ln_gamma(x: f64) -> f64 {
     let (mut x, mut shift) = (x, 0.0);
     while x < 10.0 {

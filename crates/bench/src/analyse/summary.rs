@@ -1,4 +1,4 @@
-//! From rows to what they say: statistics per cell, outliers, warnings, the ranking. The mock is never ranked.
+//! Summarises rows: statistics per cell, outliers, warnings, the ranking. The mock is never ranked.
 
 use crate::analyse::stats::{geometric_mean, median, outliers, quantile};
 use crate::record::comparison::GateResult;
@@ -10,7 +10,7 @@ use crate::record::summary::{Cell, Overhead, Rank, Unranked};
 use crate::record::warning::Warning;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Half the range beyond this share of the median, in percent, is worth a warning.
+/// Half the range above this share of the median, in percent, causes a warning.
 const WIDE_PCT: f64 = 10.0;
 
 /// Statistics of every subject on every piece of work, in the plan's order.
@@ -63,7 +63,7 @@ pub fn cells(config: &BenchConfig, rows: &[Row]) -> Vec<Cell> {
     cells
 }
 
-/// Gives the cells of each subject its cold start.
+/// Adds each subject's cold start to its cells.
 pub fn starts(cells: &mut [Cell], processes: &[Process]) {
     for cell in cells {
         let cold = processes.iter().filter(|p| p.subject == cell.subject && p.temperature() == Some("cold"));
@@ -88,7 +88,7 @@ fn pooled_gaps(rows: &[&Row]) -> Option<[f64; 3]> {
     (!gaps.is_empty()).then(|| [0.5, 0.9, 0.99].map(|q| quantile(&gaps, q)))
 }
 
-/// Marks the rows whose tokens/s lie far from those of their cell.
+/// Marks the rows whose tokens/s are far from the others in their cell.
 fn mark_outliers(rows: &mut [Row]) -> Vec<(usize, f64)> {
     let mut groups: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
     for (i, row) in rows.iter().enumerate().filter(|(_, r)| r.headline().is_some()) {
@@ -108,7 +108,7 @@ fn mark_outliers(rows: &mut [Row]) -> Vec<(usize, f64)> {
     marked
 }
 
-/// What must be known to read the rows. Marks the outliers among them.
+/// Marks the outliers, and returns the warnings that a reader of the rows needs.
 pub fn warnings(config: &BenchConfig, processes: &[Process], rows: &mut [Row]) -> Vec<Warning> {
     let mut warnings: Vec<Warning> = mark_outliers(rows)
         .into_iter()
@@ -128,13 +128,13 @@ pub fn warnings(config: &BenchConfig, processes: &[Process], rows: &mut [Row]) -
     let real = |r: &&Row| !r.synthetic && r.status == Status::Ok;
     for work in scenarios.clone() {
         let name = work.name();
-        // The first good run of each subject: prompts of the later ones are the same.
+        // The first good run of each subject; later runs have the same prompts.
         let mut firsts: BTreeMap<usize, &Row> = BTreeMap::new();
         for row in rows.iter().filter(real).filter(|r| r.scenario == name) {
             firsts.entry(row.subject).or_insert(row);
         }
         let label = |subject: usize| config.subjects[subject].label();
-        // Models of other shapes are not ranked with each other: their prompts may differ.
+        // Models of different shapes are not ranked together, so their prompts may differ.
         let mut alike: BTreeMap<_, Vec<&Row>> = BTreeMap::new();
         for (subject, row) in &firsts {
             alike.entry(shapes.get(subject)).or_default().push(row);
@@ -147,7 +147,7 @@ pub fn warnings(config: &BenchConfig, processes: &[Process], rows: &mut [Row]) -
                 warnings.push(Warning::UnequalPrompts { scenario: name.clone(), counts });
             }
         }
-        // Ids that were random in the first place differ for a reason of their own.
+        // Random ids differ for another reason.
         firsts.retain(|subject, _| !random.contains(subject));
         for (&a, first) in &firsts {
             let differs = |b: usize, second: &Row| {
@@ -175,13 +175,13 @@ pub fn warnings(config: &BenchConfig, processes: &[Process], rows: &mut [Row]) -
     warnings
 }
 
-/// Each subject's model shape, for those that opened.
+/// The model shape of each subject that opened.
 fn shapes(processes: &[Process]) -> BTreeMap<usize, String> {
     processes.iter().filter_map(|p| Some((p.subject, p.load.as_ref()?.shape.clone()))).collect()
 }
 
-/// Ranks the subjects of each model shape whose cells [`judge`] did not mark by the geometric mean, over the scenarios that all of them finished, of
-/// their median tokens/s.
+/// Ranks the subjects of each model shape whose cells [`judge`] did not mark, by the geometric mean of their median tokens/s
+/// over the scenarios that all of them finished.
 pub fn ranking(config: &BenchConfig, cells: &[Cell], processes: &[Process], rows: &[Row]) -> Vec<Rank> {
     let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (subject, shape) in shapes(processes) {
@@ -233,8 +233,8 @@ pub fn ranking(config: &BenchConfig, cells: &[Cell], processes: &[Process], rows
     ranking
 }
 
-/// For each block in which both subjects finished every scenario: the mean over the scenarios of the logarithm of
-/// their tokens/s' ratio.
+/// For each block in which both subjects finished every scenario: the mean logarithm of the ratio of their tokens/s over the
+/// scenarios.
 fn paired_logs(rows: &[Row], subject: usize, other: usize, scenarios: &[String]) -> Vec<f64> {
     let speeds: BTreeMap<(usize, usize, &str), f64> =
         rows.iter().filter_map(|r| Some(((r.subject, r.run, r.scenario.as_str()), r.headline()?))).collect();
@@ -250,7 +250,7 @@ fn paired_logs(rows: &[Row], subject: usize, other: usize, scenarios: &[String])
     runs.into_iter().filter_map(block).collect()
 }
 
-/// What the harness costs, from the mock's cells; `None` without a good run of the mock.
+/// The overhead of the harness, from the mock's cells; `None` without a good run of the mock.
 pub fn overhead(cells: &[Cell]) -> Option<Overhead> {
     let mocks: Vec<&Cell> = cells.iter().filter(|c| c.synthetic && c.runs > 0).collect();
     let of = |pick: fn(&Cell) -> &Option<Stats>| {

@@ -1,4 +1,4 @@
-//! How much the equivalence gate can tell from so many positions: `docs/methodology.md`'s figures, found by simulation.
+//! The power of the equivalence gate with its number of positions: the figures in `docs/methodology.md`, found by simulation.
 
 use crate::eval::bounds::{FEWEST, FEWEST_DECIDED, POSITIONS, bound, broken, positions};
 use crate::eval::comparison::{LogitsComparison, Position};
@@ -6,15 +6,15 @@ use crate::record::LARGE;
 use crate::record::comparison::LogitsSummary;
 use crate::rng::Rng;
 
-/// Comparisons that are made up for one figure.
+/// Simulated comparisons for one figure.
 const TIMES: usize = 4000;
 
-/// From 0 to 1.
+/// A random number from 0 to 1.
 fn uniform(rng: &mut Rng) -> f64 {
     rng.bits() as f64 / u64::MAX as f64
 }
 
-/// A decided position that differs in nothing but, with some probability, the best token.
+/// A decided position that, with some probability, differs only in the best token.
 fn position(wrong: bool) -> Position {
     Position {
         same_best: !wrong,
@@ -27,8 +27,8 @@ fn position(wrong: bool) -> Position {
     }
 }
 
-/// How often, in percent, a backend keeps the bound of quantised weights that has another best token at a share of the
-/// decided positions.
+/// How often, in percent, a backend with another best token at this share of the decided positions passes the bound for
+/// quantised weights.
 fn kept(wrong: f64, decided: usize) -> f64 {
     let bound = bound("q4_0", None, "f16");
     let mut rng = Rng::new(decided as u64, (1e6 * wrong) as u64);
@@ -40,7 +40,7 @@ fn kept(wrong: f64, decided: usize) -> f64 {
 }
 
 #[test]
-fn a_broken_backend_is_found_with_few_positions_too() {
+fn a_broken_backend_is_found_even_with_few_positions() {
     let table = [
         (0.005, [99.9, 98.8, 97.6, 95.7]),
         (0.01, [95.2, 89.9, 87.4, 85.9]),
@@ -50,14 +50,13 @@ fn a_broken_backend_is_found_with_few_positions_too() {
     for (wrong, row) in table {
         for (decided, expected) in [327, 176, 123, 66].into_iter().zip(row) {
             let found = kept(wrong, decided);
-            // four standard errors at most, of 4,000
+            // At most four standard errors with 4,000 comparisons.
             assert!((found - expected).abs() < 2.5, "{wrong} of {decided}: {found}, expected {expected}");
         }
     }
 }
 
-/// Positions whose mean square of differences varies as much as its mean, exponentially: how much the error of the whole
-/// scatters, as a share of itself.
+/// The relative scatter of the total error for positions whose mean squared differences are exponentially distributed.
 fn scatter(positions: usize) -> f64 {
     let mut rng = Rng::new(positions as u64, 0xe);
     let errors: Vec<f64> = (0..TIMES / 4)
@@ -73,15 +72,16 @@ fn scatter(positions: usize) -> f64 {
 }
 
 #[test]
-fn the_error_is_known_closely_with_few_positions_too() {
-    // half the variation of the squares by the root of their number: 3.6% and 2.2%
+fn the_error_is_accurate_even_with_few_positions() {
+    // Half the variation of the squares divided by the root of their number: 3.6% and 2.2%.
     let (few, many) = (scatter(192), scatter(512));
     assert!((0.032..0.040).contains(&few) && (0.019..0.025).contains(&many), "{few} {many}");
 }
 
-/// Logits of random weights are nearly uniform: any backend's divergence is small, a wrong one's differences are not.
+/// With random weights the logits are nearly uniform: every backend's divergence is small, but the differences of a wrong one
+/// are not.
 #[test]
-fn a_wrong_backend_is_caught_where_logits_are_nearly_uniform() {
+fn a_wrong_backend_is_found_with_nearly_uniform_logits() {
     let mut rng = Rng::new(5, 5);
     let mut row = |scale: f32| -> Vec<f32> {
         (0..500).map(|_| scale * (rng.bits() as f32 / u64::MAX as f32 - 0.5)).collect()
@@ -108,7 +108,7 @@ fn large_models_are_compared_on_fewer_tokens() {
 }
 
 #[test]
-fn bounds_widen_with_what_is_rounded() {
+fn bounds_widen_with_rounding() {
     let kl = |held, quantize, kv| bound(held, quantize, kv).kl_mean;
     assert!(kl("f32", None, "f16") < kl("bf16", None, "f16"));
     assert!(kl("bf16", None, "f16") < kl("q4_k+q6_k", None, "f16"));

@@ -1,16 +1,16 @@
-//! How far two computations of one model are apart, from their logits at the same positions.
+//! The distance between two computations of one model, from their logits at the same positions.
 //!
-//! Two backends that round differently never give equal logits, so what is compared is what matters to whoever reads the
-//! text: which token is best (top-1), and how far the distributions over the next token are apart (KL divergence).
+//! Two backends that round differently never give equal logits. The comparison uses what matters to a reader of the text: the
+//! best token (top-1), and the distance between the distributions of the next token (KL divergence).
 
 use crate::record::comparison::LogitsSummary;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A reference whose best token leads the second by less than this, in nats, has a near tie: the second is more than 0.8
-/// times as probable, and rounding decides which comes first. It is a little more than [`LogitsSummary::lead_noise`] of
-/// backends that round activations to 8 bits, 0.15 to 0.19 on SmolLM2-135M (`docs/backends.md`). A constant, and not the
-/// noise of the comparison at hand, which would excuse a backend that is wrong.
+/// A position is a near tie if the reference's best token leads the second by less than this, in nats: the second is more than
+/// 0.8 times as probable, and rounding decides which comes first. It is slightly more than [`LogitsSummary::lead_noise`] of
+/// backends that round activations to 8 bits, 0.15 to 0.19 on SmolLM2-135M (`docs/backends.md`). It is a constant because the
+/// noise of the comparison itself would excuse a wrong backend.
 pub const NEAR_TIE: f64 = 0.2;
 
 /// Two rows that can't be compared.
@@ -26,20 +26,20 @@ pub enum ComparisonError {
 /// The comparison at one position.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Position {
-    /// Whether both have the same best token; the lowest of equals is the best.
+    /// Whether both have the same best token; among equals the lowest id is the best.
     pub same_best: bool,
-    /// The reference's logit of its best token less that of its second, which is the logarithm of how many times more
-    /// probable the first is, in nats.
+    /// The reference's logit of its best token minus that of its second: the logarithm of the ratio of their probabilities,
+    /// in nats.
     pub lead: f64,
-    /// The other's logits of the same two tokens, subtracted likewise: the difference to `lead` is noise.
+    /// The difference of the other's logits of the same two tokens; its difference from `lead` is noise.
     pub other_lead: f64,
     /// KL divergence of the other's distribution from the reference's, `Σ p (ln p − ln q)`, in nats.
     pub kl: f64,
     /// The largest difference of two logits.
     pub max_abs_diff: f64,
-    /// Mean square of the differences of logits around their mean: a shift of all logits changes no probability.
+    /// Variance of the differences of logits. It ignores a shift of all logits, which changes no probability.
     pub variance: f64,
-    /// Mean square of the reference's logits around their mean.
+    /// Variance of the reference's logits.
     pub signal: f64,
 }
 
@@ -47,7 +47,7 @@ impl Position {
     /// Compares two rows of logits, `[vocab]` each.
     ///
     /// # Errors
-    /// If their lengths differ, or one holds NaN or infinity. `position` is named then.
+    /// If their lengths differ, or one has NaN or infinity; the error names `position`.
     pub fn compare(reference: &[f32], other: &[f32], position: usize) -> Result<Position, ComparisonError> {
         if reference.len() != other.len() || reference.is_empty() {
             let (reference, other) = (reference.len(), other.len());
@@ -79,7 +79,7 @@ impl Position {
             same_best: best == best_two(other).0,
             lead: difference(reference),
             other_lead: difference(other),
-            // rounding can leave a hair below 0
+            // Rounding can give a value slightly below 0.
             kl: kl.max(0.0),
             max_abs_diff,
             variance: around_mean(sum, squares),
@@ -88,7 +88,7 @@ impl Position {
     }
 }
 
-/// Indices of the two largest logits, the lowest of equals first; twice the same if there is one alone.
+/// Indices of the two largest logits, among equals the lowest first; the same index twice for a single logit.
 fn best_two(row: &[f32]) -> (usize, usize) {
     let (mut best, mut second) = (0, usize::from(row.len() > 1));
     if row[second] > row[best] {
@@ -111,7 +111,7 @@ fn log_sum_exp(row: &[f32]) -> f64 {
     f64::from(max) + sum.ln()
 }
 
-/// Comparisons at many positions, gathered.
+/// Comparisons at many positions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LogitsComparison {
     positions: Vec<Position>,
@@ -127,19 +127,19 @@ impl LogitsComparison {
         Ok(())
     }
 
-    /// Every position, in order.
+    /// All positions in order.
     pub fn positions(&self) -> &[Position] {
         &self.positions
     }
 
-    /// Sums up all positions; `None` if nothing was compared.
+    /// Summarises all positions; `None` if nothing was compared.
     pub fn summary(&self) -> Option<LogitsSummary> {
         LogitsSummary::of(&self.positions)
     }
 }
 
 impl LogitsSummary {
-    /// Sums up some positions; `None` if there are none.
+    /// Summarises some positions; `None` if there are none.
     pub fn of<'a>(positions: impl IntoIterator<Item = &'a Position>) -> Option<LogitsSummary> {
         let all: Vec<_> = positions.into_iter().collect();
         let n = all.len();
@@ -168,7 +168,7 @@ impl LogitsSummary {
             kl_max: largest(|p| p.kl),
             max_abs_diff: largest(|p| p.max_abs_diff),
             spread: mean(|p| p.variance).sqrt(),
-            // of constant logits, every difference is as large as can be
+            // For constant logits, any difference counts as infinitely large.
             error: match (mean(|p| p.variance), mean(|p| p.signal)) {
                 (0.0, _) => 0.0,
                 (differences, logits) => (differences / logits.max(f64::MIN_POSITIVE)).sqrt(),
@@ -183,7 +183,7 @@ mod tests {
     use crate::record::comparison::LogitsBounds;
 
     #[test]
-    fn equal_rows_agree_and_a_shift_changes_nothing_but_the_difference() {
+    fn equal_rows_agree_and_a_shift_changes_only_the_difference() {
         let row = [1.0f32, 3.0, 2.5, -4.0];
         let same = Position::compare(&row, &row, 0).unwrap();
         assert_eq!((same.same_best, same.lead, same.kl, same.max_abs_diff), (true, 0.5, 0.0, 0.0));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn near_ties_are_told_from_disagreements() {
+    fn near_ties_are_distinguished_from_disagreements() {
         let mut agreement = LogitsComparison::default();
         assert_eq!(agreement.summary(), None);
         agreement.add(&[5.0, 0.0, 0.0], &[4.0, 0.0, 1.0]).unwrap();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_compared_is_an_error() {
+    fn incomparable_rows_are_errors() {
         let mut agreement = LogitsComparison::default();
         agreement.add(&[1.0, 2.0], &[1.0, 2.0]).unwrap();
         let lengths = ComparisonError::Lengths { position: 1, reference: 2, other: 1 };

@@ -5,14 +5,14 @@ use crate::record::comparison::LogitsSummary;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 
-/// Buffered bytes: a row of a large vocabulary is half a MiB.
+/// Buffer size in bytes: a row of a large vocabulary takes half a MiB.
 const BUFFER: usize = 1 << 20;
 
 /// Writes rows of logits.
 pub(crate) struct LogitsWriter(BufWriter<File>);
 
 impl LogitsWriter {
-    /// Writes from the file's present position on.
+    /// Writes from the file's current position on.
     pub fn new(file: File) -> LogitsWriter {
         LogitsWriter(BufWriter::with_capacity(BUFFER, file))
     }
@@ -26,7 +26,7 @@ impl LogitsWriter {
         self.0.write_all(&bytes).map_err(|e| format!("can't write logits: {e}"))
     }
 
-    /// Writes what is buffered; returns the file.
+    /// Flushes the buffer; returns the file.
     ///
     /// # Errors
     /// If the file can't be written.
@@ -45,7 +45,7 @@ pub(crate) struct FileComparison {
 }
 
 impl FileComparison {
-    /// Reads from the file's present position on.
+    /// Reads from the file's current position on.
     pub fn new(file: File) -> FileComparison {
         FileComparison {
             reference: BufReader::with_capacity(BUFFER, file),

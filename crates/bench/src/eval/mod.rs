@@ -1,5 +1,5 @@
-//! Evaluation: reference logits, the comparison of backends with them, perplexity and quality. Runs where the backend is: in
-//! a child process, or in `zonda verify` itself.
+//! Evaluation: reference logits, the comparison of backends with them, perplexity and quality. It runs in the backend's
+//! process: a child process, or `zonda verify` itself.
 
 pub mod bounds;
 #[cfg(test)]

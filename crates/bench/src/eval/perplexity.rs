@@ -1,9 +1,9 @@
-//! Perplexity: how well a model predicts a text, as llama.cpp's tool of that name defines it. It shows what quantised
-//! weights or a quantised KV cache cost.
+//! Perplexity: how well a model predicts a text, as defined by llama.cpp's tool of that name. It shows the cost of quantised
+//! weights or a quantised KV cache.
 //!
-//! The text's tokens are cut into windows of the context's length; each begins with BOS, if the model puts one before texts,
-//! and is evaluated alone. The tokens of a window's second half are scored, so that each has at least half a window before
-//! it: perplexity = e^(mean of −ln p(token)).
+//! The text's tokens are split into windows of the context's length. Each begins with BOS, if the model adds one to texts, and
+//! is evaluated separately. The tokens of a window's second half are scored, so each has at least half a window before it:
+//! perplexity = e^(mean of −ln p(token)).
 
 use serde::{Deserialize, Serialize};
 use zonda_engine::TokenId;
@@ -15,7 +15,7 @@ use zonda_engine::tokenize::{Encode, TokenizeError, Tokenizer};
 pub const WINDOW: usize = 512;
 /// Shortest window: BOS, a token before the scored one, and that one.
 pub const SHORTEST: usize = 4;
-/// Rows of logits that a forward call fills: bounds their memory.
+/// Maximum rows of logits per forward call, which limits their memory.
 const ROWS: usize = 256;
 
 /// Why a text's perplexity can't be computed.
@@ -56,7 +56,7 @@ pub enum PerplexityError {
 pub struct Perplexity {
     /// e^(mean of −ln p) over the scored tokens.
     pub ppl: f64,
-    /// Its standard error: that of the mean, times `ppl`.
+    /// Its standard error: that of the mean times `ppl`.
     pub stderr: f64,
     /// Tokens scored.
     pub tokens: usize,
@@ -69,8 +69,8 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Tokenises a text, in which names of special tokens are plain text, and cuts it into windows of `length` tokens, at
-    /// most `most` of them. An incomplete window at the end is left out.
+    /// Tokenises a text, with names of special tokens as plain text, and splits it into at most `most` windows of `length`
+    /// tokens. An incomplete window at the end is left out.
     ///
     /// # Errors
     /// If the text is shorter than a window, or a window too short to score anything.
@@ -126,7 +126,7 @@ impl Windows {
             let mut start = 0;
             while start + 1 < window.len() {
                 let scored = start >= first;
-                // the last token is only predicted
+                // The last token is only predicted.
                 let end = if scored { window.len() - 1 } else { first };
                 let end = end.min(start + if scored { ROWS.min(most) } else { most });
                 let want = if scored { Want::All } else { Want::None };
@@ -193,7 +193,7 @@ mod tests {
         dry and full of dust, and people close their windows and wait until it has gone over the fields.";
 
     #[test]
-    fn surprise_by_hand() {
+    fn a_tokens_surprise_by_hand() {
         assert!((surprise(&[1.0, 1.0, 1.0, 1.0], 2).unwrap() - 4f64.ln()).abs() < 1e-6);
         let row = [3f32.ln() + 40.0, 40.0];
         assert!((surprise(&row, 0).unwrap() - (4f64 / 3.0).ln()).abs() < 1e-5);
@@ -203,9 +203,9 @@ mod tests {
         }
     }
 
-    /// Batches of a few tokens, or whole windows: the same figure; and it is what a plain walk over the rows gives.
+    /// Small batches and whole windows give the same figure, which is also that of a plain loop over the rows.
     #[test]
-    fn batches_change_nothing_and_the_figure_is_that_of_the_formula() {
+    fn the_figure_follows_the_formula_for_every_batch_size() {
         let tokenizer = Tokenizer::mock();
         let windows = Windows::of(TEXT, &tokenizer, 16, None).unwrap();
         assert!(windows.tokens().len() > 1 && windows.tokens().iter().all(|w| w.len() == 16));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_scored_is_refused() {
+    fn texts_that_cannot_be_scored_are_refused() {
         let tokenizer = Tokenizer::mock();
         let error = Windows::of("too short", &tokenizer, 512, None).unwrap_err();
         assert!(matches!(error, PerplexityError::TooShort { window: 512, .. }), "{error}");

@@ -7,7 +7,7 @@ use zonda_engine::forward::{Backend, BackendError, Batch, Logits, Span, Want};
 use zonda_engine::tokenize::Message;
 use zonda_engine::{Prompt, RequestError, TextProcessor, TokenId};
 
-/// Prompt tokens in one forward call: bounds the memory for their logits.
+/// Prompt tokens per forward call, which limits the memory for their logits.
 const CHUNK: usize = 64;
 /// Tokens of a random prompt, for a model without a tokenizer.
 const RANDOM_TOKENS: usize = 64;
@@ -15,12 +15,12 @@ const RANDOM_TOKENS: usize = 64;
 /// The project's own requests, in order.
 const CONVERSATIONS: &str = include_str!("../../data/eval_prompts.toml");
 
-/// A prompt and, once a backend has given one, its answer.
+/// A prompt and, once a backend has generated it, the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvalPrompt {
     /// Never empty.
     pub prompt: Vec<TokenId>,
-    /// What was generated after it.
+    /// The generated answer.
     pub answer: Vec<TokenId>,
 }
 
@@ -50,8 +50,8 @@ struct Conversation {
 }
 
 impl EvalPrompt {
-    /// All prompts for a model: conversations in its chat template, or as plain text where it has none, or random ids below
-    /// `vocab` where it has no tokenizer.
+    /// All prompts for a model: conversations in its chat template, as plain text without a template, or random ids below `vocab`
+    /// without a tokenizer.
     ///
     /// # Errors
     /// If templating or tokenising fails.
@@ -70,7 +70,7 @@ impl EvalPrompt {
             .collect()
     }
 
-    /// The first prompts, of at most `positions` tokens in all; the last `answer` tokens of each are its answer, which a
+    /// The first prompts with at most `positions` tokens in total; the last `answer` tokens of each are its answer, which a
     /// backend reads token by token. For comparing backends with logits that were computed for all positions at once.
     ///
     /// # Errors
@@ -104,13 +104,13 @@ impl EvalPrompt {
         self.prompt.len() + self.answer.len()
     }
 
-    /// True for a prompt without tokens; prompts of this crate have some.
+    /// True for a prompt without tokens; this crate makes no such prompts.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Runs the prompt in slot 0 of a backend and passes the logits of every position to `look`, in order, `[vocab]` each.
-    /// With `extend`, the answer is generated greedily first: at most so many tokens, until one of `ends`.
+    /// With `extend`, the answer is first generated greedily: at most this many tokens, until one of `ends`.
     ///
     /// # Errors
     /// The errors of the backend and of `look`.
@@ -159,7 +159,7 @@ impl Conversation {
     }
 }
 
-/// The token with the largest logit, the lowest of equals.
+/// The token with the largest logit; among equals the lowest id.
 fn largest(row: &[f32]) -> TokenId {
     let mut best = 0;
     for (i, logit) in row.iter().enumerate() {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_what_the_logits_said_and_is_walked_through_again() {
+    fn an_answer_follows_the_logits_and_is_evaluated_again() {
         let text = TextProcessor::mock();
         let passages = EvalPrompt::all(Some(&text), 0).unwrap();
         assert!(passages.len() >= 20);
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!((passage.answer.len(), first.len()), (10, passage.len()));
         assert_eq!(passage.answer, first[passage.prompt.len() - 1..][..10]);
         assert_eq!(rows(&mut passage, None), first);
-        // generating stops before an end token
+        // Generation stops before an end token.
         let end = passage.answer[3];
         let until = passage.answer.iter().position(|&t| t == end).unwrap();
         rows(&mut passage, Some((10, &[end])));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_ends_the_walk() {
+    fn a_refusal_ends_the_evaluation() {
         let mut passage = EvalPrompt { prompt: vec![1, 2, 3], answer: vec![4] };
         let mut seen = 0;
         let walked = passage.walk(&mut Mock::new(MockOptions::default()), None, &mut |_| {

@@ -65,7 +65,7 @@ pub(crate) fn write_reference(host: &dyn Host, spec: &QualitySpec) -> Result<Str
     Ok(form)
 }
 
-/// Measures a subject's backend on the text. `follow` is told the number of tokens scored after every window.
+/// Measures a subject's backend on the text. `follow` gets the number of scored tokens after every window.
 ///
 /// # Errors
 /// One sentence.

@@ -17,7 +17,7 @@ use zonda_engine::forward::BackendInfo;
 pub struct ReferenceSpec {
     /// The subject whose model is computed.
     pub subject: Subject,
-    /// The most positions to compute.
+    /// Maximum number of positions to compute.
     pub positions: usize,
     /// The file for the logits: rows of `f32`, little-endian, in order.
     pub file: PathBuf,
@@ -60,7 +60,7 @@ pub(crate) fn compare(host: &dyn Host, spec: &CompareSpec) -> Result<(LogitsSumm
     let longest = spec.prompts.iter().map(EvalPrompt::len).max().unwrap_or(1);
     let mut backend = host.backend(&spec.subject, longest)?;
     for (i, prompt) in spec.prompts.clone().iter_mut().enumerate() {
-        // Chat templates begin with the same tokens, which count once.
+        // The first tokens of a chat template are the same for all prompts and count once.
         let known = spec.prompts[..i].iter().map(|earlier| common(earlier, prompt)).max().unwrap_or(0);
         let mut position = 0;
         let mut on_logits = |row: &[f32]| {
@@ -76,7 +76,7 @@ pub(crate) fn compare(host: &dyn Host, spec: &CompareSpec) -> Result<(LogitsSumm
     Ok((found, backend.info()))
 }
 
-/// The number of tokens that two prompts have in common at the beginning.
+/// The length of the common prefix of two prompts, in tokens.
 fn common(a: &EvalPrompt, b: &EvalPrompt) -> usize {
     a.tokens().iter().zip(&b.tokens()).take_while(|(a, b)| a == b).count()
 }

@@ -1,6 +1,6 @@
 //! Checks a model's files, and compares backends with each other on the evaluation prompts (`zonda verify`).
 //!
-//! The first backend answers the prompts. Every other backend, and the reference if asked for, reads the same tokens. Each is
+//! The first backend answers the prompts. Every other backend, and the reference if requested, reads the same tokens. Each is
 //! compared with the reference and with the first backend.
 
 use super::comparison::ComparisonError;
@@ -17,20 +17,20 @@ use zonda_engine::load::{Model, check_finite};
 use zonda_engine::{TextProcessor, TokenId};
 
 /// The name of the reference in checks and pairs.
-pub const REFERENCE: &str = "exact";
+pub const REFERENCE: &str = "reference";
 
-/// What is compared, and on how much.
+/// The plan of a verification.
 #[derive(Clone, Debug)]
 pub struct VerifyPlan {
     /// The backends, with one model. The first answers the prompts.
     pub subjects: Vec<Subject>,
-    /// Compare with the reference too.
+    /// Whether to compare with the reference too.
     pub reference: bool,
     /// Positions to compare; the last prompt is read to its end.
     pub positions: usize,
-    /// The most tokens of an answer.
+    /// Maximum number of tokens per answer.
     pub answer: usize,
-    /// The context in tokens; `None`: that of the longest prompt with its answer, at most [`VerifyPlan::model_context`].
+    /// The context in tokens; `None`: that of the longest prompt and answer, at most [`VerifyPlan::model_context`].
     pub context: Option<usize>,
     /// The longest context of the model, in tokens.
     pub model_context: usize,
@@ -97,7 +97,7 @@ pub fn check_model(model: &Model, text: Result<Option<&TextProcessor>, String>) 
     (vec![tensors, Check::new("weights", weights), Check::new("tokenizer", tokenizer)], true)
 }
 
-/// A tokenizer that fits its model, in words.
+/// Checks that the tokenizer fits the model, and describes it.
 fn describe(text: Option<&TextProcessor>, vocab: usize) -> Result<String, String> {
     let Some(text) = text else { return Ok("none: the prompts are random token ids".to_owned()) };
     let tokens = text.tokenizer.vocab_size();
@@ -108,17 +108,17 @@ fn describe(text: Option<&TextProcessor>, vocab: usize) -> Result<String, String
     Ok(format!("{tokens} tokens, {template} chat template"))
 }
 
-/// Compares all backends. `follow` is told the name of each one before it starts.
+/// Compares all backends. `follow` gets the name of each one before it starts.
 pub fn compare(host: &(dyn Host + Sync), plan: &VerifyPlan, follow: &mut dyn FnMut(&str)) -> Verified {
     let mut verified = Verified::default();
     let mut prompts = Vec::new();
-    // what later backends are compared with: the reference, then the first backend
+    // Later backends are compared with these: the reference, then the first backend.
     let mut kept: Vec<(String, File)> = Vec::new();
     for (i, subject) in plan.subjects.iter().enumerate() {
         let name = &subject.backend;
         follow(name);
         let keep = i == 0 && (plan.reference || plan.subjects.len() > 1);
-        // a backend pins the thread that opens it, so each has a thread of its own
+        // A backend pins the thread that opens it, so each has its own thread.
         let walked = std::thread::scope(|scope| {
             let walk = || walk(host, plan, subject, &mut prompts, &kept, keep);
             scope.spawn(walk).join().unwrap_or_else(|_| Err("the backend panicked".to_owned()))
@@ -260,7 +260,7 @@ fn reference(
     })
 }
 
-/// A file of its own for logits; it has no name and goes away with the process.
+/// An unnamed temporary file for logits, which is deleted with the process.
 fn scratch() -> Result<LogitsWriter, String> {
     let file = tempfile::tempfile().map_err(|e| format!("can't create a file for logits: {e}"))?;
     Ok(LogitsWriter::new(file))

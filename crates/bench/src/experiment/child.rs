@@ -1,6 +1,6 @@
-//! The child's side: opens one engine, runs the requests it is told to, reports what happened and when.
+//! The child's side: opens one engine, runs the requested commands, reports results and times.
 //!
-//! The child decides nothing: order, warm-up and what counts as a failure are the parent's.
+//! The child makes no decisions: the parent decides the order, the warm-up and what counts as a failure.
 
 use crate::analyse::model_cost::shape;
 use crate::eval::perplexity::Perplexity;
@@ -31,16 +31,16 @@ use zonda_engine::{
 };
 use zonda_machine::usage::Span;
 
-/// How often the parent hears how far a run is.
+/// The interval of progress messages to the parent.
 const PROGRESS: Duration = Duration::from_millis(500);
 
-/// Serves the parent until it says to quit.
+/// Serves the parent until it sends the command to quit.
 ///
-/// The program's `main` calls this for the hidden subcommand that [`crate::Launcher`] starts, before it has written
-/// anything to stdout: stdout is the protocol's.
+/// The program's `main` calls this for the hidden subcommand that [`crate::Launcher`] starts, before it writes anything to
+/// stdout, which the protocol uses.
 pub fn child_main(host: &dyn Host) -> ExitCode {
     match take_stdout().map_err(FrameError::from).and_then(|mut out| serve(host, &mut out)) {
-        // A closed pipe: the parent is gone, and nobody is left to tell.
+        // The pipe is closed: the parent has ended, so there is nothing to report.
         Ok(()) | Err(FrameError::Closed) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the bench's parent process can't be reached: {error}");
@@ -107,8 +107,8 @@ fn or_failed<T>(result: Result<T, String>, answer: impl FnOnce(T) -> FromChild) 
     result.map_or_else(|why| FromChild::Failed { why }, answer)
 }
 
-/// Measures the quality of a subject. The parent is told about every window, so that a slow backend does not time out. The
-/// outer error is the pipe's.
+/// Measures the quality of a subject. Reports every window to the parent, so that a slow backend does not time out. The outer
+/// error is the pipe's.
 #[allow(clippy::type_complexity)] // the pipe's error, the measurement's error, and its two figures
 fn measure_quality(
     host: &dyn Host,
@@ -124,8 +124,7 @@ fn measure_quality(
     pipe.map(|()| measured)
 }
 
-/// Commands, read on a thread of their own: when the parent is gone the process ends at once, even if the engine
-/// hangs.
+/// Commands, read on a separate thread: when the parent has ended, the process ends at once, even if the engine hangs.
 fn read_commands() -> Receiver<Result<ToChild, FrameError>> {
     let (send, commands) = channel();
     thread::spawn(move || {
@@ -184,7 +183,7 @@ fn request(
     request.ignore_eos = !spec.natural;
     request.prefix_cache = spec.cached;
     let t0 = request.t0;
-    // Events are noted on the engine's own thread: no other thread has to wake for each token.
+    // Events are recorded on the engine's own thread, so no other thread must wake for each token.
     let submitted = engine.submit_with(request, move |event| {
         if let Some(end) = seen.note(event, t0) {
             send.send((std::mem::take(&mut seen), end)).ok();
@@ -230,7 +229,7 @@ fn request(
     }))
 }
 
-/// What a request has delivered so far.
+/// The deliveries of a request so far.
 #[derive(Default)]
 struct Received {
     timeline: TimeLine,
@@ -240,11 +239,11 @@ struct Received {
 }
 
 impl Received {
-    /// Notes an event; gives the outcome when it is the last one.
+    /// Records an event; returns the outcome if it is the last one.
     fn note(&mut self, event: Event, t0: Instant) -> Option<Result<Outcome, String>> {
         match event {
             Event::Tokens { ids, text, at, .. } => {
-                // TextProcessor that was held back comes without tokens of its own.
+                // Text that was held back arrives without tokens.
                 if let Ok(tokens @ 1..) = u32::try_from(ids.len())
                     && let Err(error) = self.timeline.push(at.saturating_duration_since(t0), tokens)
                 {
@@ -287,20 +286,20 @@ fn prompt(work: &Work, text: Option<&TextProcessor>, vocab: usize, seed: u64) ->
 }
 
 impl ChildSpec {
-    /// The context, in tokens, that holds all the work to come: for whoever opens the backend, when its options name
-    /// none. A multiple of 256. With the model's tokenizer it is counted, not guessed.
+    /// The context in tokens that fits all planned work, for opening a backend without a context in its options. A multiple of
+    /// 256. With the model's tokenizer it is counted exactly.
     pub fn context_needed(&self, text: Option<&TextProcessor>) -> usize {
         let longest = self.work.iter().map(|work| {
-            // A prompt that can't be tokenised fails in its run, which says why.
+            // A prompt that can't be tokenised fails in its run, with the reason.
             let ids = prompt(work, text, 1, 0).encode(text);
             ids.map_or(0, |ids| ids.len()) + work.max_tokens()
         });
-        // The warm-up's prefill and answer have to fit too.
+        // The prefill and answer of the warm-up must fit, too.
         longest.max().unwrap_or(0).max(WARM_PROMPT + WARM_TOKENS).next_multiple_of(256)
     }
 }
 
-/// Takes stdout for the protocol, and sends whatever else the process prints there (a library's chatter) to stderr.
+/// Takes stdout for the protocol, and redirects all other output of the process (such as a library's) to stderr.
 #[cfg(unix)]
 fn take_stdout() -> std::io::Result<impl Write> {
     let own = std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned()?;

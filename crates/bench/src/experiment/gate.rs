@@ -20,7 +20,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use zonda_engine::forward::BackendInfo;
 
-/// Part of the key of cached comparisons; raised when what is compared changes.
+/// Part of the key of cached comparisons; raised when the comparison changes.
 const VERSION: u32 = 2;
 
 /// Compares every subject that is not synthetic, unless an earlier experiment cached the comparison.
@@ -35,7 +35,7 @@ pub(crate) fn run(
     progress: &mut dyn Progress,
 ) -> Result<Vec<GateResult>, ChildError> {
     let config = plan.config();
-    // subjects with the same weights share their exact logits
+    // Subjects with the same weights share their reference logits.
     let mut groups: BTreeMap<(Option<&Path>, &str), Vec<usize>> = BTreeMap::new();
     for (i, s) in config.subjects.iter().enumerate().filter(|(_, s)| !s.synthetic) {
         groups.entry((s.path.as_deref(), s.model.as_str())).or_default().push(i);
@@ -78,12 +78,14 @@ impl Gate<'_> {
         Some(folder.join(format!("{}.json", crate::files::hex(Sha256::new().chain_update(parts)))))
     }
 
-    /// Subjects with the same weights: the exact logits once, then each against them.
+    /// Subjects with the same weights: computes the reference logits once, then compares each subject with them.
     fn group(&mut self, todo: &[(usize, Option<PathBuf>)]) -> Result<(), ChildError> {
         let Some((first, _)) = todo.first() else { return Ok(()) };
         let scratch = match tempfile::tempdir() {
             Ok(folder) => folder,
-            Err(error) => return self.not_compared(todo, &format!("a folder for exact logits: {error}")),
+            Err(error) => {
+                return self.not_compared(todo, &format!("a folder for the reference logits: {error}"));
+            }
         };
         let file = scratch.path().join("reference.f32");
         let subject = self.subject(*first).clone();
@@ -95,7 +97,9 @@ impl Gate<'_> {
             Ok(FromChild::Failed { why }) => return self.not_compared(todo, &why),
             Ok(other) => return self.not_compared(todo, &format!("unexpected answer: {other:?}")),
             Err(ChildError::Interrupted) => return Err(ChildError::Interrupted),
-            Err(error) => return self.not_compared(todo, &format!("computing exact logits: {error}")),
+            Err(error) => {
+                return self.not_compared(todo, &format!("computing the reference logits: {error}"));
+            }
         };
         for (i, kept_at) in todo {
             let subject = self.subject(*i).clone();
@@ -199,12 +203,12 @@ mod tests {
     use crate::eval::comparison::LogitsComparison;
 
     #[test]
-    fn a_kept_comparison_is_read_back_as_an_earlier_one() {
+    fn a_cached_comparison_is_read_back_as_an_earlier_one() {
         let mut agreement = LogitsComparison::default();
         agreement.add(&[1.0, 2.0], &[1.0, 2.0]).unwrap();
         let made = GateResult {
             subject: 3,
-            reference: "exact".into(),
+            reference: "reference".into(),
             tokens: POSITIONS,
             found: agreement.summary(),
             bound: bound("f32", None, "f32"),

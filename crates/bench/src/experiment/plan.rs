@@ -1,4 +1,4 @@
-//! The plan of an experiment: which subjects run what, in which order, how often.
+//! The plan of an experiment: the work of each subject, its order and number of runs.
 //!
 //! Runs come in blocks. A block measures every subject (a backend with a model) on every piece of work once, in an order
 //! drawn anew for each block from the recorded seed. A slow drift of the machine (heat, another tenant) then affects all
@@ -10,13 +10,13 @@ use crate::rng::Rng;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Most prompt tokens of the warm-up's prefill: enough to touch every buffer of a chunked prefill.
+/// Maximum prompt tokens of the warm-up's prefill: enough to touch every buffer of a chunked prefill.
 pub const WARM_PROMPT: usize = 512;
 /// Output tokens of a warm-up run.
 pub const WARM_TOKENS: usize = 16;
 
 impl Default for BenchConfig {
-    /// The four scenarios, three runs, no subject yet.
+    /// The four default scenarios, three runs, no subjects.
     fn default() -> BenchConfig {
         BenchConfig {
             subjects: Vec::new(),
@@ -49,7 +49,7 @@ pub struct Plan {
 pub struct Trial {
     /// Index into [`BenchConfig::subjects`].
     pub subject: usize,
-    /// Indices into [`BenchConfig::work`], in the order they are run.
+    /// Indices into [`BenchConfig::work`], in execution order.
     pub work: Vec<usize>,
 }
 
@@ -98,12 +98,12 @@ impl Plan {
         Ok(Plan { config })
     }
 
-    /// What is measured and how.
+    /// The configuration.
     pub fn config(&self) -> &BenchConfig {
         &self.config
     }
 
-    /// The trials of one block, in the order they are made. `run` counts from 1.
+    /// The trials of one block, in execution order. `run` counts from 1.
     pub fn block(&self, run: usize) -> Vec<Trial> {
         let mut rng = Rng::new(self.config.seed, run as u64);
         let mut trials: Vec<Trial> = (0..self.config.subjects.len())
@@ -117,7 +117,7 @@ impl Plan {
         trials
     }
 
-    /// The longest time that a child may send nothing.
+    /// The longest time without a message from a child.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.config.timeout_s)
     }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_holds_everything_once_and_orders_change() {
+    fn a_block_has_everything_once_in_a_new_order() {
         let plan = plan(3, 9);
         let mut orders = HashSet::new();
         for run in 1..=20 {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_plans_are_refused() {
+    fn invalid_plans_are_refused() {
         let refused = |change: fn(&mut BenchConfig)| {
             let mut config = BenchConfig { subjects: vec![subject("a")], ..BenchConfig::default() };
             change(&mut config);

@@ -1,4 +1,4 @@
-//! A child process as its parent handles it: started, sent commands, watched, stopped. Every failure is described in one
+//! The parent's handle of a child process: starts it, sends commands, watches and stops it. Every failure is described in one
 //! sentence.
 
 use crate::experiment::protocol;
@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a waiting parent checks for an interrupt.
+/// The interval at which a waiting parent checks for an interrupt.
 const GLANCE: Duration = Duration::from_millis(100);
-/// How long a child may take to end after it was told to, or after it closed its pipe.
+/// How long a child may take to end after the command to quit, or after it closed its pipe.
 const GRACE: Duration = Duration::from_secs(10);
-/// Lines of the child's stderr that are kept for the reason of a failure.
+/// Maximum number of lines of the child's stderr kept for the reason of a failure.
 const KEPT_LINES: usize = 20;
 /// Longest line kept, in bytes.
 const MAX_LINE: u64 = 4096;
@@ -83,7 +83,7 @@ impl ChildProcess {
         let mut command = Command::new(&launcher.program);
         command.args(&launcher.args).envs(launcher.envs.iter().cloned());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A process group of its own: the terminal's Ctrl-C reaches the parent alone, which then stops the child.
+        // A separate process group, so that the terminal's Ctrl-C reaches only the parent, which then stops the child.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let oom_kills = oom_kills();
@@ -247,7 +247,7 @@ impl Errors {
                 let text = String::from_utf8_lossy(&line).trim().to_owned();
                 line.clear();
                 tracing::debug!(target: "zonda_bench::child", "{text}");
-                // Rust's panic message is followed by a hint on backtraces, which is not the reason.
+                // Rust's panic message is followed by a hint about backtraces, which is not the reason.
                 if text.is_empty() || text.starts_with("note: ") {
                     continue;
                 }

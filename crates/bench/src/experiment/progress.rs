@@ -1,19 +1,19 @@
-//! Following an experiment while it runs: what happens is told, and whoever follows may stop it.
+//! The progress of a running experiment: updates for an observer, who may also stop it.
 
 use crate::experiment::process::Watch;
 use crate::record::row::Row;
 use crate::record::subject::Subject;
 use crate::record::warning::Warning;
 
-/// What happens, as it happens.
+/// An update of the progress.
 #[derive(Debug)]
 pub enum Update<'a> {
-    /// About to begin: at most `runs` runs in all.
+    /// The experiment begins, with at most `runs` runs in total.
     Planned {
-        /// Runs in all.
+        /// Maximum number of runs.
         runs: usize,
     },
-    /// What the machine can do at most is being measured.
+    /// The machine's peaks are being measured.
     Peaks,
     /// A subject's logits are being computed and compared.
     Comparing(&'a Subject),
@@ -25,34 +25,34 @@ pub enum Update<'a> {
     WarmUp(&'a Subject),
     /// A measured run begins.
     Running {
-        /// Who.
+        /// The subject.
         subject: &'a Subject,
-        /// What, by name.
+        /// The name of the work.
         work: String,
         /// The block, from 1.
         run: usize,
-        /// Tokens to come.
+        /// Tokens to generate.
         tokens: usize,
     },
-    /// So many tokens of it have arrived.
+    /// The number of its tokens that have arrived.
     Tokens(usize),
-    /// A run ended, well or not.
+    /// A run ended, successfully or not.
     Row(&'a Row),
-    /// Something that may disturb the measurement.
+    /// A possible disturbance of the measurement.
     Warning(&'a Warning),
 }
 
-/// Who follows an experiment, and may stop it.
+/// An observer of an experiment, who may stop it.
 pub trait Progress {
-    /// Something happened.
+    /// Called with every update.
     fn update(&mut self, update: Update<'_>);
-    /// True once the person has asked to stop (Ctrl-C): the record is then partial, and says so.
+    /// True once the user has asked to stop (Ctrl-C): the record is then marked as partial.
     fn interrupted(&self) -> bool {
         false
     }
 }
 
-/// Follows nothing.
+/// Ignores all updates.
 #[derive(Debug)]
 pub struct Silent;
 
@@ -60,7 +60,7 @@ impl Progress for Silent {
     fn update(&mut self, _: Update<'_>) {}
 }
 
-/// Lets the process that waits reach the one who follows.
+/// Passes the callbacks of a waiting parent on to the observer.
 pub(crate) struct Watcher<'a>(pub &'a mut dyn Progress);
 
 impl Watch for Watcher<'_> {

@@ -40,11 +40,11 @@ pub enum ToChild {
     /// Measure the read bandwidth now, with this subject's number of threads; answered by [`FromChild::Read`] or
     /// [`FromChild::Failed`]. The process keeps the memory for the next measurement.
     Read(Subject),
-    /// Compute the exact logits of a subject's weights; answered by [`FromChild::Reference`] or [`FromChild::Failed`].
+    /// Compute the reference logits of a subject's weights; answered by [`FromChild::Reference`] or [`FromChild::Failed`].
     Reference(ReferenceSpec),
     /// Compare a backend with those logits; answered by [`FromChild::Compared`] or [`FromChild::Failed`].
     Compare(CompareSpec),
-    /// Compute exact logits of a text; answered by [`FromChild::QualityReference`] or [`FromChild::Failed`].
+    /// Compute the reference logits of a text; answered by [`FromChild::QualityReference`] or [`FromChild::Failed`].
     QualityReference(QualitySpec),
     /// Measure a backend's quality on a text; answered by [`FromChild::Quality`] or [`FromChild::Failed`].
     Quality(QualitySpec),
@@ -57,11 +57,11 @@ pub enum ToChild {
 pub struct RunSpec {
     /// What to do.
     pub work: Work,
-    /// Most tokens to generate; fewer than the work's own in a warm-up.
+    /// Maximum tokens to generate; fewer in a warm-up than in a measured run.
     pub max_tokens: usize,
-    /// The model may stop by itself.
+    /// Whether the model may end the answer.
     pub natural: bool,
-    /// The prefix cache is on.
+    /// Whether the prefix cache is on.
     pub cached: bool,
     /// Seed of random prompt ids.
     pub seed: u64,
@@ -89,10 +89,10 @@ pub enum FromChild {
     Peaks(Box<Peaks>),
     /// The read bandwidth of all threads together, measured just now.
     Read {
-        /// Bytes a second.
+        /// Bytes per second.
         bytes_per_s: f64,
     },
-    /// The exact logits are in the file.
+    /// The reference logits are in the file.
     Reference {
         /// What the highest-precision form is.
         form: String,
@@ -106,16 +106,16 @@ pub enum FromChild {
         /// The backend.
         backend: Box<BackendInfo>,
     },
-    /// The exact logits of the text's first windows are in the file.
+    /// The reference logits of the text's first windows are in the file.
     QualityReference {
         /// What the highest-precision form is.
         form: String,
     },
     /// A backend's quality on the text.
     Quality {
-        /// How well it predicted it.
+        /// How well the backend predicted the text.
         found: Perplexity,
-        /// How far from exact logits; `None` if there were none.
+        /// Its distance from the reference logits; `None` without them.
         compared: Option<Box<LogitsSummary>>,
     },
     /// The engine could not be opened, or the request could not be run. The child continues.
@@ -150,7 +150,7 @@ pub fn write(to: &mut impl Write, message: &impl Serialize) -> Result<(), FrameE
     let body = serde_json::to_vec(message)?;
     let length = u32::try_from(body.len()).ok().filter(|&n| n as usize <= MAX_FRAME);
     let length = length.ok_or(FrameError::TooLong(body.len()))?;
-    // One write for the whole frame, so that no frame is half written while the process computes.
+    // One write for the whole frame, so that no frame stays half written while the process computes.
     let mut frame = Vec::with_capacity(body.len() + 4);
     frame.extend_from_slice(&length.to_le_bytes());
     frame.extend_from_slice(&body);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_back_as_they_went() {
+    fn messages_round_trip() {
         let sent = [
             FromChild::Hello { protocol: VERSION },
             FromChild::Progress { tokens: 7 },
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lying_length_is_refused_without_allocating() {
+    fn a_wrong_length_is_refused_without_allocating() {
         let text = b"llama_model_loader: loaded"; // a library that prints to stdout
         assert!(matches!(read::<FromChild>(&mut &text[..]), Err(FrameError::TooLong(_))));
         let mut bytes = (MAX_FRAME as u32).to_le_bytes().to_vec();

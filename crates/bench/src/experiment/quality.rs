@@ -1,4 +1,4 @@
-//! The quality measurement, seen from the parent: each subject in a process of its own.
+//! The parent's side of the quality measurement: each subject in a separate process.
 
 use crate::eval::quality::QualitySpec;
 use crate::experiment::gate::ask;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Measures every subject that is not synthetic.
 ///
 /// # Errors
-/// If the person interrupts.
+/// If the user interrupts.
 pub(crate) fn run(
     plan: &Plan,
     launcher: &Launcher,

@@ -1,4 +1,4 @@
-//! From what a child reports to a row of the record.
+//! Turns a child's report into a row of the record.
 
 use crate::analyse::stats::quantile;
 use crate::record::config::BenchConfig;
@@ -6,7 +6,7 @@ use crate::record::process::{LoadReport, RunReport};
 use crate::record::row::{Row, Status, acceptance};
 use crate::record::timeline::rate;
 
-/// A row that says who and what, without figures. `load` is what the subject's last process loaded.
+/// A row with subject and work but without figures. `load` is the load report of the subject's last process.
 pub fn empty(
     config: &BenchConfig,
     load: Option<&LoadReport>,
@@ -55,7 +55,7 @@ pub fn empty(
     }
 }
 
-/// Did the run do the work that was asked?
+/// Checks that the run did the requested work.
 pub fn check_length(report: &RunReport, asked: usize, natural: bool) -> Result<(), String> {
     let (n, reason) = (report.timeline.tokens(), report.finish_reason.as_str());
     let fits = match reason {
@@ -68,7 +68,7 @@ pub fn check_length(report: &RunReport, asked: usize, natural: bool) -> Result<(
 
 /// A row with the figures of a good run. `prompt_only`: a `pp` test, whose one output token is not a measurement.
 ///
-/// What was drafted is told where the subject speculates: nothing, where it found nothing worth drafting.
+/// With speculation the row has the number of drafted tokens, which is 0 if there was nothing worth drafting.
 pub fn filled(row: Row, report: RunReport, prompt_only: bool) -> Row {
     let speculates = row.drafted_tokens.is_some();
     let line = &report.timeline;

@@ -1,7 +1,7 @@
-//! The experiment as the parent runs it: block after block, one child process at a time.
+//! The parent's side of the experiment: block after block, one child process at a time.
 //!
-//! Nothing that happens to a child ends the experiment: a crash, a hang, an error or a load that fails becomes a row
-//! that says why, and the rest goes on. What failed once is not tried again in later blocks.
+//! No failure of a child ends the experiment: a crash, a hang, an error or a failed load becomes a row with the reason, and the
+//! rest continues. Work that failed once is not retried in later blocks.
 
 use crate::analyse::recommend;
 use crate::analyse::roofline;
@@ -32,7 +32,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 /// Runs an experiment.
 ///
 /// # Errors
-/// Only if no child process can be started at all; everything else is in the record.
+/// Only if no child process can be started at all; all other failures are in the record.
 pub fn run(plan: &Plan, launcher: &Launcher, progress: &mut dyn Progress) -> Result<Record, BenchError> {
     let started = now();
     let config = plan.config();
@@ -116,7 +116,7 @@ impl Experiment<'_> {
         let mut models = Vec::new();
         for (subject, s) in self.config.subjects.iter().enumerate() {
             let Some(path) = &s.path else { continue };
-            // A model that can't be read fails when it is loaded, with the loader's better words.
+            // A model that can't be read fails at load, with the loader's better message.
             let Ok(files) = files::of_model(path) else { continue };
             let described = files.iter().filter_map(|f| files::describe(f).ok()).collect();
             models.push(ModelFiles { subject, files: described });
@@ -125,9 +125,9 @@ impl Experiment<'_> {
         models
     }
 
-    /// Everything: the machine's peaks, the gate, the runs, the peaks again.
+    /// The whole experiment: the machine's peaks, the gate, the runs, the peaks again.
     fn all(&mut self, program: Option<&str>, models: &[ModelFiles]) -> Result<(), Stop> {
-        // without a backend to measure there is nothing that a limit or a comparison would say
+        // Without a real backend, limits and comparisons are meaningless.
         let real = self.config.subjects.iter().any(|s| !s.synthetic);
         let bytes = |m: &ModelFiles| m.files.iter().map(|f| f.bytes).sum::<u64>();
         self.large = models.iter().any(|m| bytes(m) > LARGE);
@@ -159,7 +159,7 @@ impl Experiment<'_> {
         Ok(())
     }
 
-    /// What the machine can do at most, now.
+    /// Measures the machine's current peaks.
     fn peaks(&mut self) -> Result<Option<Peaks>, Stop> {
         let Some(subject) = self.config.subjects.iter().find(|s| !s.synthetic) else { return Ok(None) };
         self.progress.update(Update::Peaks);
@@ -172,7 +172,7 @@ impl Experiment<'_> {
         }
     }
 
-    /// The process that reads memory before and after runs. It sleeps meanwhile, and keeps its half a GiB.
+    /// The process that measures the read bandwidth before and after runs. It sleeps meanwhile and keeps its half a GiB.
     fn start_meter(&mut self) -> Result<(), Stop> {
         let mut meter = ChildProcess::start(self.launcher).map_err(Stop::Launch)?;
         match meter.greet(self.plan.timeout(), &mut Watcher(self.progress)) {
@@ -182,7 +182,7 @@ impl Experiment<'_> {
         Ok(())
     }
 
-    /// Whether the processes had their cores to themselves, where that was asked for.
+    /// With `--isolate`, whether the processes had their cores to themselves.
     fn isolation(&self) -> Vec<Warning> {
         let loads = self.processes.iter().filter_map(|p| p.load.as_ref());
         let why = |load: &LoadReport| {
@@ -207,7 +207,7 @@ impl Experiment<'_> {
         Ok(())
     }
 
-    /// Is every interval that can still be narrowed within ± `pct` percent?
+    /// Whether every interval that more runs can narrow is within ± `pct` percent.
     fn narrow_enough(&self, pct: f64) -> bool {
         (0..self.config.subjects.len()).all(|subject| {
             self.config.work.iter().enumerate().all(|(w, work)| {

@@ -1,10 +1,10 @@
-//! Scenarios: what is asked and how long the answer is, as data (`data/scenarios/*.toml`).
+//! Scenarios: prompts and lengths of answers, as data (`data/scenarios/*.toml`).
 
 use crate::error::BenchError;
 use crate::record::config::Scenario;
 use std::path::Path;
 
-/// The scenarios that ship with Zonda, in the order they are listed: those that are run by default, then the others.
+/// The built-in scenarios in the order of listings: the default ones, then the others.
 const BUILTIN: [(&str, &str); 5] = [
     ("short", include_str!("../../data/scenarios/short.toml")),
     ("medium", include_str!("../../data/scenarios/medium.toml")),
@@ -13,12 +13,12 @@ const BUILTIN: [(&str, &str); 5] = [
     ("edit", include_str!("../../data/scenarios/edit.toml")),
 ];
 
-/// How many of them.
+/// The number of default scenarios.
 const DEFAULTS: usize = 4;
 
-/// Longest scenario file read, in bytes.
+/// Maximum size of a scenario file in bytes.
 const MAX_FILE: u64 = 8 << 20;
-/// Most output tokens a scenario may ask for.
+/// Maximum output tokens of a scenario.
 const MAX_TOKENS: usize = 1 << 20;
 
 impl Scenario {
@@ -56,7 +56,7 @@ impl Scenario {
     /// Reads a scenario file.
     ///
     /// # Errors
-    /// If it can't be read, is too large, isn't TOML, has unknown or missing keys, or absurd values.
+    /// If it can't be read, is too large, isn't TOML, has unknown or missing keys, or invalid values.
     pub fn load(path: &Path) -> Result<Scenario, BenchError> {
         let refuse = |why: String| BenchError::Scenario { name: path.display().to_string(), why };
         let size = std::fs::metadata(path).map_err(|e| refuse(e.to_string()))?.len();
@@ -113,7 +113,7 @@ mod tests {
         "name='a'\ntitle='A'\ndescription='B'\nprompt='C'\nmax_tokens=3\nnominal_prompt_tokens=5\n";
 
     #[test]
-    fn the_embedded_scenarios_are_what_the_contract_says() {
+    fn the_built_in_scenarios_have_the_specified_sizes() {
         let found: Vec<_> = Scenario::builtin().into_iter().map(|s| (s.name, s.max_tokens)).collect();
         let expected = [("short", 20), ("medium", 100), ("code", 150), ("long", 200)];
         assert_eq!(found, expected.map(|(n, t)| (n.to_owned(), t)));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_is_named() {
+    fn each_error_is_named() {
         let fault = |text: &str| Scenario::parse(text, "x.toml").unwrap_err().to_string();
         assert!(Scenario::parse(GOOD, "x.toml").is_ok());
         for (text, part) in [
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_neither_lists_the_ones_there_are() {
+    fn an_unknown_name_lists_the_available_ones() {
         let message = Scenario::find("huge").unwrap_err().to_string();
         assert!(message.contains("short, medium, code, long"), "{message}");
         let message = Scenario::find("no/such.toml").unwrap_err().to_string();

@@ -30,13 +30,13 @@ pub(super) struct Experiment<'a> {
     pub rows: Vec<Row>,
     pub processes: Vec<Process>,
     pub warnings: Vec<Warning>,
-    /// Why a (subject, work) is not tried again.
+    /// Why a (subject, work) is not retried.
     pub given_up: BTreeMap<(usize, usize), String>,
     pub runs_begun: usize,
     pub roofline: Roofline,
-    /// Reads memory before and after runs; `None` if that isn't measured, or failed.
+    /// Measures the read bandwidth before and after runs; `None` if it isn't measured, or failed.
     pub meter: Option<ChildProcess>,
-    /// A model is so large that reading large memory is measured.
+    /// Whether a model is so large that the bandwidth of large memory is measured.
     pub large: bool,
     pub agreement: Vec<GateResult>,
     pub quality: Vec<Quality>,
@@ -48,7 +48,7 @@ impl Experiment<'_> {
         self.warnings.push(warning);
     }
 
-    /// A limit could not be measured: the rest is.
+    /// Records that a limit could not be measured; everything else still is.
     pub fn no_peaks(&mut self, answer: Result<FromChild, ChildError>) -> Result<(), Stop> {
         let why = match answer {
             Err(ChildError::Interrupted) => return Err(Stop::Interrupted),
@@ -61,7 +61,7 @@ impl Experiment<'_> {
         Ok(())
     }
 
-    /// What all threads read of memory now, in bytes a second; `None` for what has no limits, or if it can't be measured.
+    /// The current read bandwidth of all threads, in bytes per second; `None` for the mock, or if it can't be measured.
     pub fn read_memory(&mut self, subject: usize) -> Result<Option<f64>, Stop> {
         let subject = &self.config.subjects[subject];
         let Some(meter) = self.meter.as_mut().filter(|_| !subject.synthetic) else { return Ok(None) };

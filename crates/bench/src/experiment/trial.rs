@@ -1,4 +1,4 @@
-//! One subject's turn in a block: a child process that loads, warms up and does its work; what goes wrong is a row.
+//! One subject's turn in a block: a child process that loads, warms up and does its work. Failures become rows.
 
 use crate::experiment::plan::{Trial, WARM_PROMPT, WARM_TOKENS};
 use crate::experiment::process::{ChildError, ChildProcess};
@@ -16,11 +16,11 @@ use crate::rng::Rng;
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// Two warm-up TpT closer than this, in ms, are alike whatever their ratio (the mock takes microseconds).
+/// Two warm-up TpT closer than this, in ms, count as alike regardless of their ratio (the mock takes microseconds).
 const ALIKE_MS: f64 = 0.05;
 
 impl Experiment<'_> {
-    /// One subject's turn: normally one child process; another one for the rest after a crash.
+    /// One subject's turn: normally one child process; after a crash another one for the rest.
     pub fn trial(&mut self, run: usize, trial: Trial) -> Result<(), Stop> {
         let mut todo: VecDeque<usize> = VecDeque::new();
         for work in trial.work {
@@ -56,7 +56,7 @@ impl Experiment<'_> {
                     return Ok(());
                 }
             };
-            // After a failure nothing in that process is to be trusted: the rest gets a fresh one.
+            // After a failure that process can't be trusted, so the rest gets a new one.
             let mut alive = true;
             let mut before = self.read_memory(trial.subject)?;
             while alive && let Some(work) = todo.pop_front() {
@@ -66,7 +66,7 @@ impl Experiment<'_> {
                     Ok(mut row) => {
                         row.order = order;
                         let after = self.read_memory(trial.subject)?;
-                        // what was disturbed says nothing about a limit
+                        // A disturbed measurement does not show the limit.
                         row.read_bytes_per_s = before.into_iter().chain(after).reduce(f64::max);
                         row.read_mean_bytes_per_s =
                             before.zip(after).map(|(before, after)| (before + after) / 2.0);
@@ -87,7 +87,7 @@ impl Experiment<'_> {
         Ok(())
     }
 
-    /// A row that says who and what, without figures.
+    /// A row with subject and work but without figures.
     fn empty_row(&self, subject: usize, work: usize, run: usize, status: Status) -> Row {
         let load = self.processes.iter().rev().find(|p| p.subject == subject).and_then(|p| p.load.as_ref());
         row::empty(self.config, load, subject, work, run, status)
@@ -105,7 +105,7 @@ impl Experiment<'_> {
         self.rows.push(row);
     }
 
-    /// Starts a child, has it load the model, and warms it up.
+    /// Starts a child, makes it load the model, and warms it up.
     fn open(&mut self, subject: usize) -> Result<ChildProcess, Trouble> {
         let s = &self.config.subjects[subject];
         self.progress.update(Update::Loading(s));
@@ -140,10 +140,10 @@ impl Experiment<'_> {
     }
 
     fn process(&mut self) -> &mut Process {
-        self.processes.last_mut().expect("a trial enters its process before it opens it")
+        self.processes.last_mut().expect("a trial adds its process before opening it")
     }
 
-    /// One prefill that touches every buffer, then short answers until two in a row take as long.
+    /// One prefill that touches every buffer, then short answers until two successive ones take the same time.
     fn warm_up(&mut self, child: &mut ChildProcess, subject: usize) -> Result<(), Trouble> {
         if self.config.warmup == 0 {
             return Ok(());
@@ -182,7 +182,7 @@ impl Experiment<'_> {
         Ok(())
     }
 
-    /// A run that isn't measured, kept as a warm-up of its process.
+    /// A run that is recorded only as a warm-up of its process.
     fn prepare(
         &mut self,
         child: &mut ChildProcess,
@@ -197,7 +197,7 @@ impl Experiment<'_> {
         let report = self.request(child, spec)?;
         let process = self.process();
         if process.warmup.is_empty() {
-            // the request reaches the child within a millisecond of being sent
+            // The request reaches the child within a millisecond.
             process.first_token_ms = process.ready_ms.zip(report.timeline.ttft_ms()).map(|(a, b)| a + b);
         }
         process.warmup.push(WarmUp {
@@ -242,7 +242,7 @@ impl Experiment<'_> {
             run,
             tokens: w.max_tokens(),
         });
-        // Each block has prompts of its own where they are random, the same for every subject.
+        // Random prompts differ between blocks but are the same for every subject.
         let seed = Rng::new(self.config.seed, run as u64).bits();
         let spec = RunSpec { work: w.clone(), max_tokens: w.max_tokens(), natural, cached, seed };
         let report = self.request(child, spec)?;
@@ -252,9 +252,9 @@ impl Experiment<'_> {
     }
 }
 
-/// What kept a run from being measured.
+/// Why a run was not measured.
 enum Trouble {
-    /// It failed: an error, a crash, a timeout, work that wasn't done.
+    /// It failed: an error, a crash, a timeout, or incomplete work.
     Failed(String),
     /// The experiment ends.
     Stop(Stop),

@@ -16,20 +16,20 @@ pub struct Driven {
     pub asked: Vec<Asked>,
     /// When it began.
     pub started: SystemTime,
-    /// From the beginning to the last answer's end.
+    /// From the beginning to the end of the last answer.
     pub wall: Duration,
     /// The user interrupted it.
     pub partial: bool,
 }
 
-/// What the threads share.
+/// State shared by the threads.
 struct Shared<'a> {
     transport: &'a dyn Transport,
     plan: &'a LoadPlan,
     began: Instant,
     stop: &'a AtomicBool,
     asked: Mutex<Vec<Asked>>,
-    /// Called with how many requests were answered.
+    /// Called with the number of answered requests.
     progress: &'a (dyn Fn(usize) + Sync),
 }
 
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    /// Answers with two deliveries; every third request is refused. Counts how many it holds at once.
+    /// Answers with two deliveries and refuses every third request. Counts concurrent requests.
     #[derive(Default)]
     struct Server {
         asked: AtomicUsize,
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_loop_asks_all_and_no_more_at_once_than_it_has_clients() {
+    fn a_closed_loop_sends_all_requests_with_one_per_client_at_a_time() {
         let server = Server::default();
         let plan = LoadPlan { end: End::Requests(30), ..plan() };
         let driven = run(&plan, &server, &AtomicBool::new(false), &|_| {});
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_loop_asks_when_due_and_counts_from_then() {
+    fn an_open_loop_sends_requests_when_due_and_measures_from_then() {
         let plan = LoadPlan { arrivals: Arrivals::Open { rate: 2000.0 }, end: End::Requests(60), ..plan() };
         let driven = run(&plan, &Server::default(), &AtomicBool::new(false), &|_| {});
         check(&driven, 60);

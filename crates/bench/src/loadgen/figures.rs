@@ -154,7 +154,7 @@ pub(super) fn summary(asked: &[&Asked], rows: &[Row], wall_s: f64) -> Summary {
             *failures.entry(format!("{status}{}", refusal.why)).or_default() += 1;
         }
     }
-    // without the count of one answer there is no total
+    // If the count of one answer is missing, there is no total.
     let total = |of: fn(&Asked) -> Option<usize>| {
         complete.iter().map(|a| of(a)).sum::<Option<usize>>().filter(|_| !complete.is_empty())
     };

@@ -239,13 +239,13 @@ pub(crate) mod tests {
         let gaps: Vec<f64> = due.windows(2).map(|w| w[1] - w[0]).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
-        // Of an exponential distribution the deviation is the mean; 20,000 gaps show both within a few percent.
+        // The deviation of an exponential distribution equals its mean; 20,000 gaps show both within a few percent.
         assert!((mean * 50.0 - 1.0).abs() < 0.03, "{mean}");
         assert!((variance.sqrt() / mean - 1.0).abs() < 0.05, "{variance}");
     }
 
     #[test]
-    fn prompts_share_what_they_are_to_share() {
+    fn prompts_share_the_configured_words() {
         let plan = plan();
         let (a, b) = (plan.prompt(0), plan.prompt(1));
         let words = |t: &str| t.split(' ').map(str::to_owned).collect::<Vec<_>>();
@@ -256,7 +256,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_named() {
+    fn invalid_plans_are_named() {
         let bad = [
             (LoadPlan { arrivals: Arrivals::Open { rate: 0.0 }, ..plan() }, "above 0"),
             (LoadPlan { arrivals: Arrivals::Open { rate: f64::NAN }, ..plan() }, "NaN"),

@@ -116,7 +116,7 @@ impl LoadgenReport {
             "itl_p50_ms" => figure(row.itl_ms.map(|i| i[0])),
             "itl_p99_ms" => figure(row.itl_ms.map(|i| i[2])),
             "good" => row.good.to_string(),
-            // the client doesn't know the server's backend, weights and memory
+            // The client doesn't know the server's backend, weights and memory.
             _ => String::new(),
         }
     }
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn goodput_is_what_kept_to_the_bounds() {
+    fn goodput_counts_answers_within_the_bounds() {
         let good = |ttft_ms, itl_ms| report(LatencyBounds { ttft_ms, itl_ms }).summary.good;
         assert_eq!(good(Some(10.0), None), 1);
         assert_eq!(good(Some(50.0), Some(10.0)), 1);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_have_the_benchs_columns_and_say_http() {
+    fn the_files_have_the_benchs_columns_and_are_marked_http() {
         let dir = tempfile::tempdir().unwrap();
         let written = report(LatencyBounds::default()).write(&dir.path().join("new")).unwrap();
         let csv = std::fs::read_to_string(&written[0]).unwrap();

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn deliveries_counts_and_the_end_are_noted() {
+    fn deliveries_counts_and_the_end_are_recorded() {
         let asked = outcome(Ok(": alive\n\n\
             data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n\
             data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\r\n\r\n\
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_server_sends_is_a_row() {
+    fn any_response_of_a_server_gives_a_row() {
         let refused = Refusal { status: Some(429), why: "full".to_owned() };
         assert_eq!(outcome(Err(refused.clone())).outcome, Outcome::Failed(refused));
         for (text, says) in [
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_asked_for_is_no_failure() {
+    fn a_requested_stop_is_not_a_failure() {
         let now = Instant::now();
         let asked = ask(&Says(Ok("data: [DONE]\n")), &plan(), 0, now, now, &AtomicBool::new(true));
         assert_eq!(asked.outcome, Outcome::Interrupted);

@@ -14,15 +14,15 @@ pub struct LogitsSummary {
     pub top1: f64,
     /// Positions at which the reference's lead is at least 0.2 nats, so that there is no near tie.
     pub decided: usize,
-    /// Share of the same best token among these; `None` if there are none.
+    /// Share of these positions with the same best token; `None` if there are none.
     pub top1_decided: Option<f64>,
-    /// The largest lead of the reference at a position where the other has another best token; 0 if there is none.
+    /// The largest lead of the reference at a position at which the other has another best token; 0 if there is none.
     pub largest_lead_lost: f64,
     /// Noise of the lead: root mean square of the difference between the other's lead and the reference's, in nats.
     pub lead_noise: f64,
     /// KL divergence in nats: mean over positions.
     pub kl_mean: f64,
-    /// Standard error of that mean, positions taken as independent; `None` for one.
+    /// Standard error of that mean, with positions taken as independent; `None` for one position.
     #[serde(default)]
     pub kl_se: Option<f64>,
     /// The divergence that 99% of positions stay below.
@@ -43,11 +43,11 @@ pub struct LogitsSummary {
 /// text and the model, and even exact arithmetic could choose either token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LogitsBounds {
-    /// Smallest share of the same best token at positions without near ties.
+    /// Minimum share of positions with the same best token, among those without near ties.
     pub top1_decided: f64,
     /// Largest mean KL divergence, in nats.
     pub kl_mean: f64,
-    /// Largest [`LogitsSummary::error`]; `None`: any. It decides where logits are nearly uniform, as with random weights: there
+    /// Maximum [`LogitsSummary::error`]; `None`: any. It decides for nearly uniform logits, as with random weights, for which
     /// even a wrong backend has a small divergence.
     #[serde(default)]
     pub error: Option<f64>,
@@ -63,7 +63,7 @@ impl LogitsBounds {
     /// The bounds that a comparison breaks, in words.
     pub fn broken(&self, found: &LogitsSummary) -> Vec<String> {
         let mut broken = Vec::new();
-        // NaN breaks a bound too
+        // NaN breaks a bound too.
         let same = found.top1_decided.is_none_or(|top1| top1 >= self.top1_decided);
         if !same {
             let (found, expected) = (100.0 * found.top1_decided.unwrap_or(0.0), 100.0 * self.top1_decided);

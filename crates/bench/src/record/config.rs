@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// One request that every backend gets in the same words.
+/// One request that all backends get in the same words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
@@ -13,26 +13,26 @@ pub struct Scenario {
     pub name: String,
     /// A short title for people.
     pub title: String,
-    /// What it asks for, in a sentence.
+    /// Its purpose, in a sentence.
     pub description: String,
     /// The system message, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
-    /// The user's message; the model's chat template is put around it.
+    /// The user's message, to which the model's chat template is applied.
     pub prompt: String,
-    /// How many tokens are generated, end-of-sequence ignored (at most this many with `--natural`).
+    /// How many tokens are generated, ignoring end-of-sequence (at most this many with `--natural`).
     pub max_tokens: usize,
-    /// How many random ids stand in for the prompt where a model has no tokenizer.
+    /// How many random ids replace the prompt for a model without a tokenizer.
     pub nominal_prompt_tokens: usize,
 }
 
-/// One thing that every subject does in a block.
+/// A piece of work that every subject does in a block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
     /// A scenario: a chat prompt and an answer of fixed length.
     Scenario(Scenario),
-    /// llama-bench's `pp`: this many random prompt tokens, and the one token that follows.
+    /// llama-bench's `pp`: this many random prompt tokens, followed by one token.
     Prompt(usize),
     /// llama-bench's `tg`: this many single-token steps from an empty context.
     Generate(usize),
@@ -48,7 +48,7 @@ impl Work {
         }
     }
 
-    /// How many tokens it asks for.
+    /// How many tokens are to be generated.
     pub fn max_tokens(&self) -> usize {
         match self {
             Work::Scenario(s) => s.max_tokens,
@@ -58,20 +58,19 @@ impl Work {
     }
 }
 
-/// How often each piece of work is done.
+/// The number of runs of each piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Runs {
-    /// This many times.
+    /// This many runs.
     Fixed(usize),
-    /// Until the 95% interval of every median throughput is within ± `pct` percent, at least `min` times, at most
-    /// `max` times.
+    /// Runs until the 95% interval of every median throughput is within ± `pct` percent: at least `min`, at most `max` runs.
     UntilCi {
         /// Half the interval's width as a percentage of the median.
         pct: f64,
-        /// Fewest runs.
+        /// Minimum number of runs.
         min: usize,
-        /// Most runs.
+        /// Maximum number of runs.
         max: usize,
     },
 }
@@ -82,7 +81,7 @@ impl Runs {
         Runs::UntilCi { pct, min: 5, max: 50 }
     }
 
-    /// The most runs there can be.
+    /// The maximum number of runs.
     pub fn most(self) -> usize {
         match self {
             Runs::Fixed(n) => n,
@@ -91,57 +90,57 @@ impl Runs {
     }
 }
 
-/// Which text, and how much of it.
+/// The text, and how much of it to use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QualityText {
     /// The file, UTF-8.
     pub path: PathBuf,
-    /// Its SHA-256: figures of different texts can't be compared.
+    /// Its SHA-256, since figures of different texts can't be compared.
     pub sha256: String,
     /// Tokens of a window.
     pub window: usize,
-    /// At most so many windows.
+    /// Maximum number of windows.
     pub windows: usize,
-    /// The first so many are compared with exact logits too.
+    /// This many windows, from the first on, are also compared with the reference logits.
     pub compared: usize,
 }
 
-/// Everything that decides what is measured and how. Recorded as it is.
+/// The complete configuration of an experiment, as recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BenchConfig {
-    /// Who is measured.
+    /// The subjects.
     pub subjects: Vec<Subject>,
-    /// What each does.
+    /// The work of each subject.
     pub work: Vec<Work>,
-    /// How often.
+    /// The number of runs.
     pub runs: Runs,
-    /// Orders, random prompts and bootstrap intervals come from it.
+    /// The seed of orders, random prompts and bootstrap intervals.
     pub seed: u64,
-    /// The model may stop by itself (`--natural`); otherwise end-of-sequence is ignored and lengths are fixed.
+    /// Whether the model may end answers (`--natural`); otherwise end-of-sequence is ignored and lengths are fixed.
     pub natural: bool,
-    /// The prefix cache is on and primed (`--cached`); otherwise every run computes its whole prompt.
+    /// Whether the prefix cache is on and primed (`--cached`); otherwise every run computes its whole prompt.
     pub cached: bool,
-    /// Most warm-up runs of each process; they end sooner when two in a row are within `steady_pct`.
+    /// Maximum warm-up runs of each process; they end sooner when two successive runs are within `steady_pct`.
     pub warmup: usize,
-    /// When two warm-up runs count as alike: their TpT differ by at most this many percent.
+    /// Two warm-up runs count as alike if their TpT differ by at most this many percent.
     pub steady_pct: f64,
-    /// A child that says nothing for this long (seconds) is stopped: loading, or no first token.
+    /// A child that sends nothing for this many seconds, while loading or running, is stopped.
     pub timeout_s: u64,
-    /// Drop the model's files from the page cache before its first load, so that one load is cold.
+    /// Whether the model's files are dropped from the page cache before the first load, so that one load is cold.
     pub cold_start: bool,
-    /// Measure what the machine can do at most, before the first run and after the last.
+    /// Whether the machine's peaks are measured, before the first run and after the last.
     #[serde(default)]
     pub peaks: bool,
-    /// Compare every subject with the highest-precision form of its weights first.
+    /// Whether every subject is first compared with the reference.
     #[serde(default)]
     pub gate: bool,
-    /// Where comparisons are kept for later experiments with the same program, files and options; `None`: nowhere.
+    /// The folder of comparisons cached for later experiments with the same program, files and options; `None`: no cache.
     #[serde(default)]
     pub gate_cache: Option<PathBuf>,
-    /// Keep each process to the cores that its threads run on.
+    /// Whether each process is restricted to the cores of its threads.
     #[serde(default)]
     pub isolate: bool,
-    /// Measure each subject's quality on this text.
+    /// The text on which each subject's quality is measured.
     #[serde(default)]
     pub quality: Option<QualityText>,
 }

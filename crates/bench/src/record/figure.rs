@@ -1,4 +1,4 @@
-//! How figures are written for people.
+//! The format of figures in text.
 
 /// A figure with three significant digits, never in exponents: `0.0123`, `5.61`, `17.9`, `179`, `2461`.
 pub fn figure(value: f64) -> String {

@@ -1,4 +1,4 @@
-//! Child processes of an experiment, as they report: loading, warm-up, single runs.
+//! The reports of an experiment's child processes: loading, warm-up, single runs.
 
 use super::model_cost::ModelCost;
 use super::timeline::TimeLine;
@@ -83,18 +83,18 @@ pub struct LoadReport {
 
 /// The schema of [`BackendInfo`], whose crate does not depend on schemas.
 #[derive(JsonSchema)]
-#[allow(dead_code)] // stands for its shape only
+#[allow(dead_code)] // only its schema is used
 #[schemars(rename = "BackendInfo")]
 struct Backend {
     /// The backend's name on the command line: `native`, `llama-cpp`, `mlx`, `mock`.
     name: String,
     /// The backend's own version.
     version: String,
-    /// What it computes on: `cpu`, or a GPU's name.
+    /// The device: `cpu`, or a GPU's name.
     device: String,
-    /// The instruction set in use, such as `avx512`; empty where it means nothing.
+    /// The instruction set in use, such as `avx512`; empty if not applicable.
     isa: String,
-    /// Worker threads (1 for single-threaded backends).
+    /// Number of worker threads (1 for single-threaded backends).
     threads: usize,
     /// How the weights are held in memory: `q4_1`, `bf16`, or a mix such as `q4_k+q6_k`.
     weights: String,
@@ -115,7 +115,7 @@ impl From<BackendInfo> for Backend {
 pub struct RunReport {
     /// When each token arrived.
     pub timeline: TimeLine,
-    /// Prompt tokens, the cached ones included.
+    /// Prompt tokens, including cached ones.
     pub prompt_tokens: usize,
     /// Prompt tokens found in the prefix cache.
     pub cached_tokens: usize,

@@ -6,7 +6,7 @@ use super::subject::SubjectName;
 use super::warning::Warning;
 use serde::{Deserialize, Serialize};
 
-/// What a subject's predictions of the text are worth.
+/// The quality of a subject's predictions of the text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Quality {
     /// Index into [`BenchConfig::subjects`].
@@ -22,7 +22,7 @@ pub struct Quality {
     pub stderr: Option<f64>,
     /// Tokens scored.
     pub tokens: Option<usize>,
-    /// Mean KL divergence from the exact form of the weights on the same text, in nats.
+    /// Mean KL divergence from the reference logits of the same weights and text, in nats.
     pub kl_mean: Option<f64>,
     /// The divergence that 99% of positions stay below.
     pub kl_p99: Option<f64>,
@@ -30,20 +30,20 @@ pub struct Quality {
     pub top1: Option<f64>,
     /// Positions compared.
     pub kl_positions: Option<usize>,
-    /// What the exact form is.
+    /// A description of the reference.
     pub reference: Option<String>,
     /// Why a figure is missing.
     pub why: Option<String>,
 }
 
 impl Quality {
-    /// The warning that a missing figure is worth.
+    /// The warning for a missing figure.
     pub fn warning(&self, config: &BenchConfig) -> Option<Warning> {
         let why = self.why.clone()?;
         Some(Warning::NoQuality { subject: config.subjects[self.subject].label(), why })
     }
 
-    /// `perplexity 27.17 ± 1.21, KL 0.0038 from the reference on the text`; `None` if there is neither.
+    /// `perplexity 27.17 ± 1.21, KL 0.0038 from the reference on the text`; `None` without either figure.
     pub fn describe(&self) -> Option<String> {
         let ppl = self.ppl.map(|ppl| format!("perplexity {ppl:.2} ± {:.2}", self.stderr.unwrap_or(f64::NAN)));
         let kl = self.kl_mean.map(|kl| format!("KL {} from the reference on the text", figure(kl)));

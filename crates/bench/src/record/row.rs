@@ -1,4 +1,4 @@
-//! A run's line in the record.
+//! The row of a run in the record.
 
 use super::subject::SubjectKey;
 use super::timeline::TimeLine;
@@ -41,13 +41,13 @@ pub struct Row {
     pub key: SubjectKey,
     /// The scenario's name.
     pub scenario: String,
-    /// Output tokens asked for.
+    /// Requested output tokens.
     pub tokens: usize,
     /// The block, from 1.
     pub run: usize,
     /// The outcome.
     pub status: Status,
-    /// The figures are the mock's: the overhead of the harness.
+    /// Whether the figures are the mock's: the overhead of the harness.
     pub synthetic: bool,
     /// The place of measurement: `engine` (in the process) or `http`. The two are never mixed.
     pub measured_at: String,
@@ -57,7 +57,7 @@ pub struct Row {
     pub ttft_ms: Option<f64>,
     /// Time per token after the first, in ms.
     pub tpt_ms: Option<f64>,
-    /// Output tokens a second: N / total. `None` for `pp` rows, whose single output token is not a measurement.
+    /// Output tokens per second: N / total. `None` for `pp` rows, whose single output token is not a measurement.
     pub throughput: Option<f64>,
     /// N: tokens generated.
     pub generated: Option<usize>,
@@ -65,9 +65,9 @@ pub struct Row {
     pub prompt_tokens: Option<usize>,
     /// Prompt tokens found in the prefix cache.
     pub cached_tokens: Option<usize>,
-    /// Uncached prompt tokens a second of prefill compute time.
+    /// Uncached prompt tokens per second of prefill compute time.
     pub prefill_tps: Option<f64>,
-    /// 1 / TpT, a second.
+    /// 1 / TpT, per second.
     pub decode_tps: Option<f64>,
     /// The prefill rate as a share of the arithmetic peak, 0 to 1: operations per token × tokens/s ÷ the peak of the type
     /// that multiplies the weights.
@@ -93,7 +93,7 @@ pub struct Row {
     pub peak_rss_mb: Option<f64>,
     /// Resources used.
     pub usage: Option<ProcessUsage>,
-    /// Its tokens/s are an outlier; the run counts like the others.
+    /// Whether its tokens/s are an outlier; the run still counts.
     pub outlier: bool,
     /// Drafted tokens that were verified; `None` without speculation.
     #[serde(default)]

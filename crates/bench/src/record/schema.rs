@@ -1,10 +1,10 @@
-//! The JSON schema of `results.json`, generated from the types that are written. `docs/results.schema.json` is what comes
-//! of it; a test keeps the two alike.
+//! The JSON schema of `results.json`, generated from the types of the record. `docs/results.schema.json` is the result; a test
+//! keeps it up to date.
 
 use super::results::{Record, SCHEMA_VERSION};
 use serde_json::{Value, json};
 
-/// The schema of the record's present version. Keys may be added within a version, so others than those listed are allowed.
+/// The schema of the record's current version. Keys may be added within a version, so unlisted keys are allowed.
 ///
 /// # Panics
 /// Never: a derived schema is an object.
@@ -15,7 +15,7 @@ pub fn schema() -> Value {
     schema
 }
 
-/// The same as the text of a file, without the marks of links within this program.
+/// The same as the text of a file, without the markup of links to Rust items.
 pub fn to_string() -> String {
     format!("{:#}\n", schema()).replace("[`", "`").replace("`]", "`")
 }

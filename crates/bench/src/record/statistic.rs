@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 /// Half the width of the band in which two speeds count as the same: 2%.
 pub const TIE: f64 = 0.02;
 
-/// What a list of measurements says.
+/// Statistics of a list of measurements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Stats {
-    /// How many values there are.
+    /// The number of values.
     pub n: usize,
-    /// The middle value (mean of the two middle ones).
+    /// The median (the mean of the two middle values if their number is even).
     pub median: f64,
     /// The arithmetic mean.
     pub mean: f64,
-    /// The least.
+    /// The minimum.
     pub min: f64,
-    /// The greatest.
+    /// The maximum.
     pub max: f64,
     /// Sample standard deviation, divisor n − 1; `None` for one value.
     pub stdev: Option<f64>,
@@ -25,18 +25,18 @@ pub struct Stats {
     pub ci95: Option<[f64; 2]>,
 }
 
-/// How one speed compares with another, from runs that followed one another closely (pairs).
+/// The ratio of two speeds, from pairs of runs that followed one another closely.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ratio {
     /// The ratio: geometric mean of the pairs' ratios.
     pub ratio: f64,
     /// 95% interval of the ratio; `None` for fewer than two pairs.
     pub ci95: Option<[f64; 2]>,
-    /// How many pairs.
+    /// The number of pairs.
     pub pairs: usize,
 }
 
-/// What a [`Ratio`] says.
+/// The verdict from a [`Ratio`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -46,6 +46,6 @@ pub enum Verdict {
     Less,
     /// Faster: the interval lies above 1.
     More,
-    /// The interval is too wide to say, or there is none.
+    /// The interval is too wide to decide, or there is none.
     Undecided,
 }

@@ -16,7 +16,7 @@ pub struct Subject {
     pub path: Option<PathBuf>,
     /// `gguf`, `safetensors`, `mlx`, or `None` (mock).
     pub format: Option<String>,
-    /// The backend is the mock: its figures are the overhead of the harness, and are never ranked.
+    /// Whether the backend is the mock, whose figures are the overhead of the harness and are never ranked.
     pub synthetic: bool,
     /// Options of the command line (threads, isa, …) for the host that opens the engine; the bench only records them.
     pub options: BTreeMap<String, String>,
@@ -33,7 +33,7 @@ impl Subject {
         SubjectName { backend: self.backend.clone(), model: self.model.clone() }
     }
 
-    /// Its key, with the form of the weights that the backend holds.
+    /// The key, with the form in which the backend holds the weights.
     pub fn key(&self, quant: Option<String>) -> SubjectKey {
         SubjectKey { name: self.name(), format: self.format.clone(), quant }
     }

@@ -15,7 +15,7 @@ pub struct Cell {
     pub key: SubjectKey,
     /// The scenario's name.
     pub scenario: String,
-    /// The figures are the mock's.
+    /// Whether the figures are the mock's.
     pub synthetic: bool,
     /// Good runs.
     pub runs: usize,
@@ -100,12 +100,12 @@ pub struct Rank {
     pub shape: String,
     /// Geometric mean over the scenarios of the median tokens/s.
     pub score_tps: f64,
-    /// Speed against the best one of its shape, from runs of the same block; `None` for the best one itself, and
-    /// where no block holds all runs of both.
+    /// Speed relative to the best subject of its shape, from runs of the same block; `None` for the best one itself, and if no
+    /// block has all runs of both.
     pub against_best: Option<Ratio>,
-    /// The verdict on that ratio; `None` for the best one itself.
+    /// The verdict from that ratio; `None` for the best one itself.
     pub verdict: Option<Verdict>,
-    /// The scenarios behind the score: those that every ranked subject of the shape finished.
+    /// The scenarios in the score: those that all ranked subjects of the shape finished.
     pub scenarios: Vec<String>,
 }
 
@@ -121,13 +121,13 @@ pub struct Unranked {
     pub why: String,
 }
 
-/// The overhead of the harness: the mock's figures with all its delays at zero.
+/// The overhead of the harness: the mock's figures with all delays set to zero.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Overhead {
     /// Median TTFT in ms.
     pub ttft_ms: f64,
     /// Median TpT in µs.
     pub per_token_us: f64,
-    /// Runs behind these figures.
+    /// Number of runs.
     pub runs: usize,
 }

@@ -1,23 +1,23 @@
-//! The time line of one run, and the figures that follow from it.
+//! The time line of one run, and the figures computed from it.
 //!
-//! All times are offsets from t0, the moment the prompt's text was handed to the engine (before chat template and
-//! tokenising). The definitions are those of the methodology: TTFT is the first delivery, total latency the last one,
-//! and TpT = (t_last − t_first)/(N − 1), so that total = TTFT + (N − 1)·TpT holds exactly.
+//! All times are offsets from t0, when the prompt's text was passed to the engine (before chat template and tokenising). The
+//! definitions are those of the methodology: TTFT is the time of the first delivery, total latency that of the last one, and
+//! TpT = (t_last − t_first)/(N − 1), so that total = TTFT + (N − 1)·TpT holds exactly.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Tokens that arrived together: `(nanoseconds since t0, how many)`. Kept as a pair: thousands go into a record.
+/// Tokens that arrived together: `(nanoseconds since t0, number)`. A pair, because a record has thousands of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Delivery(pub u64, pub u32);
 
-/// When each token of one run arrived. Deliveries are in order and none is empty.
+/// The arrival times of one run's tokens. Deliveries are in order, and none is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<Delivery>", into = "Vec<Delivery>")]
 pub struct TimeLine(Vec<Delivery>);
 
-/// A time line that can't be: what is wrong with it.
+/// Why a time line is invalid.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs)] // each variant's message names its fields
 pub enum TimeLineError {
@@ -28,7 +28,7 @@ pub enum TimeLineError {
 }
 
 impl TimeLine {
-    /// An empty time line, to be filled with [`TimeLine::push`].
+    /// An empty time line; [`TimeLine::push`] adds deliveries.
     pub fn new() -> TimeLine {
         TimeLine::default()
     }
@@ -57,7 +57,7 @@ impl TimeLine {
         &self.0
     }
 
-    /// N: how many tokens arrived.
+    /// N: the number of tokens that arrived.
     pub fn tokens(&self) -> usize {
         self.0.iter().map(|d| d.1 as usize).sum()
     }
@@ -116,7 +116,7 @@ fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
-/// `count` things in `ms` milliseconds, per second; `None` if no time passed.
+/// The rate per second of `count` in `ms` milliseconds; `None` if no time passed.
 pub fn rate(count: f64, ms: f64) -> Option<f64> {
     (ms > 0.0).then(|| count * 1e3 / ms)
 }
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn figures_of_a_known_run() {
-        // First token after 40 ms, then one every 10 ms: five in all.
+        // The first token after 40 ms, then one every 10 ms: five in total.
         let l = line(&[(40_000_000, 1), (50_000_000, 1), (60_000_000, 1), (70_000_000, 1), (80_000_000, 1)]);
         assert_eq!(l.tokens(), 5);
         assert_eq!(l.ttft_ms(), Some(40.0));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_is_none_and_never_zero() {
+    fn undefined_figures_are_none_and_never_zero() {
         let none = TimeLine::new();
         assert_eq!((none.ttft_ms(), none.total_ms(), none.tpt_ms()), (None, None, None));
         assert_eq!((none.throughput(), none.decode_tps()), (None, None));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn lying_time_lines_are_refused() {
+    fn invalid_time_lines_are_refused() {
         let json = |text: &str| serde_json::from_str::<TimeLine>(text);
         assert_eq!(json("[[5,1],[5,2]]").unwrap().tokens(), 3);
         assert!(json("[[5,1],[4,1]]").unwrap_err().to_string().contains("before the one at 5 ns"));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     proptest! {
-        /// The identity that DESIGN asks for: total = TTFT + (N − 1)·TpT, with several tokens a delivery too.
+        /// The identity total = TTFT + (N − 1)·TpT, also with several tokens per delivery.
         #[test]
         fn total_is_ttft_plus_the_rest(gaps in prop::collection::vec((0u64..1_000_000_000, 1u32..8), 1..200)) {
             let mut l = TimeLine::new();

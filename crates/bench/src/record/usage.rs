@@ -1,4 +1,4 @@
-//! What processes used, and the state of the machine while they ran.
+//! The resources that processes used, and the state of the machine while they ran.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The resources that a process used over a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProcessUsage {
-    /// Highest resident memory within the span, in bytes (where the system can't reset the mark: of the process so far).
+    /// Peak resident memory within the span, in bytes (of the process so far, if the system can't reset the peak).
     pub peak_rss: Option<u64>,
     /// CPU time of all threads, user and system, in ms.
     pub cpu_ms: Option<f64>,
@@ -14,7 +14,7 @@ pub struct ProcessUsage {
     pub voluntary_switches: Option<u64>,
     /// Involuntary context switches (another process got the core).
     pub involuntary_switches: Option<u64>,
-    /// Energy used by the processor's packages, including other processes, in joules (RAPL); `None` where it can't be read.
+    /// Energy used by the processor packages, including other processes, in joules (RAPL); `None` if it can't be read.
     #[serde(default)]
     pub energy_j: Option<f64>,
 }
@@ -22,7 +22,7 @@ pub struct ProcessUsage {
 /// The state of the machine from the first run to the last. Unreadable figures are `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Conditions {
-    /// Share of the cores' time that the hypervisor gave to others, in percent.
+    /// Share of the cores' time that the hypervisor gave to other tenants, in percent.
     pub steal_pct: Option<f64>,
     /// Load average over one minute at the end.
     pub load1_after: Option<f64>,
@@ -30,6 +30,6 @@ pub struct Conditions {
     pub celsius_before: Option<f64>,
     /// The hottest thermal zone after the last run, in °C.
     pub celsius_after: Option<f64>,
-    /// The number of times the processor throttled.
+    /// How often the processor throttled.
     pub throttles: Option<u64>,
 }

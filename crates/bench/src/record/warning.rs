@@ -22,15 +22,15 @@ impl From<Warning> for Noted {
 /// A warning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[allow(missing_docs)] // each kind's message names its fields
+#[allow(missing_docs)] // the messages name the fields
 pub enum Warning {
     /// The machine was busy before the first run.
     HighLoad { load1: f64, cores: usize },
-    /// Another process used a core's worth of time or a good part of it.
+    /// Another process used all or much of a core.
     BusyProcess { name: String, pid: u32, cpu_pct: f64 },
-    /// The CPU frequency governor saves energy.
+    /// The CPU frequency governor is set to save energy.
     Governor { governor: String },
-    /// The hypervisor gave this machine's cores to others during the measurement.
+    /// The hypervisor gave this machine's cores to other tenants during the measurement.
     StolenTime { pct: f64 },
     /// The processor throttled during the measurement.
     Throttled { times: u64 },
@@ -50,17 +50,17 @@ pub enum Warning {
     NotIsolated { why: String },
     /// The program was built without optimisation.
     DebugBuild,
-    /// Subjects of the same shape got different prompts (different tokenizers or templates).
+    /// Subjects of the same shape got different prompts, because their tokenizers or templates differ.
     UnequalPrompts { scenario: String, counts: Vec<(String, usize)> },
     /// Two subjects of the same shape tokenise the same text differently.
     SameModelDifferentIds { scenario: String, first: String, second: String },
-    /// The model has no tokenizer: it got random ids.
+    /// The model has no tokenizer, so its prompts are random ids.
     RandomPrompt { subject: String },
-    /// The warm-up ended before two successive runs took the same time.
+    /// The warm-up ended before two successive runs took about the same time.
     NotSteady { subject: String, run: usize, warmups: usize },
     /// The first load could not be made cold.
     NotCold { subject: String, cached_pct: f64 },
-    /// Half the range of the runs is more than a tenth of the median.
+    /// Half the range of the runs exceeds a tenth of the median.
     WideSpread { subject: String, scenario: String, pct: f64 },
     /// A run is an outlier among the runs of its scenario.
     Outlier { subject: String, scenario: String, run: usize, times: f64 },

@@ -1,4 +1,4 @@
-//! The terminal's view of a comparison of records.
+//! A comparison of records as text for the terminal.
 
 use crate::analyse::compare::{Compared, Comparison, Side};
 use crate::record::figure;
@@ -7,7 +7,7 @@ use crate::report::table::Style;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use std::fmt::Write;
 
-/// The comparison as text, at most `width` columns wide where the words allow it; `color` adds ANSI styles.
+/// The comparison as text, at most `width` columns wide if the words fit; `color` adds ANSI styles.
 pub fn render(comparison: &Comparison, width: u16, color: bool) -> String {
     let style = Style { color };
     let mut out = String::new();
@@ -77,7 +77,7 @@ fn side(side: &Side) -> String {
     }
 }
 
-/// Whether the intervals of the same cells overlap, as those of an experiment that is repeated should.
+/// Whether the intervals of the same cells overlap, as expected of a repeated experiment.
 fn overlap(rows: &[Compared]) -> Option<String> {
     let known: Vec<&Compared> = rows.iter().filter(|row| row.overlap.is_some()).collect();
     let apart: Vec<String> =

@@ -1,4 +1,4 @@
-//! `results.csv`: a line per run. The first nine columns are the baseline report's.
+//! `results.csv`: one line per run. The first nine columns are those of the baseline report.
 
 use crate::record::results::Record;
 use crate::record::row::{Row, Status};
@@ -31,14 +31,14 @@ pub const COLUMNS: [&str; 23] = [
     "acceptance",
 ];
 
-/// Appended: the subject's quality, the same in all its rows; empty where it was not measured.
+/// Appended columns: the subject's quality, the same in all its rows; empty if it was not measured.
 pub const QUALITY_COLUMNS: [&str; 3] = ["ppl", "ppl_stderr", "kl_mean"];
 
-/// The record's rows as CSV (RFC 4180, with a header). A figure that doesn't exist is an empty cell; the
-/// `finish_reason` of a run without figures says why: `failed: …`, `not run: …`.
+/// The record's rows as CSV (RFC 4180, with a header). Missing figures are empty cells; for a run without figures,
+/// `finish_reason` has the reason: `failed: …`, `not run: …`.
 ///
 /// # Errors
-/// Never for a record in memory; the writer's type asks for it.
+/// Never for a record in memory; the writer's type requires a `Result`.
 pub fn to_string(record: &Record) -> io::Result<String> {
     let mut out = csv::Writer::from_writer(Vec::new());
     out.write_record(COLUMNS.iter().chain(&QUALITY_COLUMNS))?;

@@ -1,4 +1,4 @@
-//! What all reports read from a record: subjects with their cells, groups of the ranking, good runs, load times.
+//! Shared by all reports: subjects with their cells, groups of the ranking, good runs, load times.
 
 use crate::analyse::stats::median;
 use crate::record::results::Record;
@@ -14,18 +14,18 @@ pub struct SubjectFigures<'a> {
     pub name: String,
     /// Its cells, in the plan's order.
     pub cells: Vec<&'a Cell>,
-    /// The mock's.
+    /// Whether it is the mock.
     pub synthetic: bool,
 }
 
 impl SubjectFigures<'_> {
-    /// The average over the finished scenarios of a figure's medians (the baseline report's Avg row).
+    /// The average of a figure's medians over the finished scenarios (the Avg row of the baseline report).
     pub fn average(&self, pick: impl Fn(&Cell) -> Option<&Stats>) -> Option<f64> {
         let medians: Vec<f64> = self.cells.iter().filter_map(|c| Some(pick(c)?.median)).collect();
         (!medians.is_empty()).then(|| medians.iter().sum::<f64>() / medians.len() as f64)
     }
 
-    /// Highest resident memory of all good runs, in MiB.
+    /// Peak resident memory over all good runs, in MiB.
     pub fn peak_mb(&self) -> Option<f64> {
         self.cells.iter().filter_map(|c| c.peak_rss_mb.as_ref()).map(|s| s.max).reduce(f64::max)
     }
@@ -47,12 +47,12 @@ pub fn subjects(record: &Record) -> Vec<SubjectFigures<'_>> {
     .collect()
 }
 
-/// The name of a place in the ranking.
+/// The name of a subject in the ranking.
 pub fn rank_name(r: &Rank) -> String {
     r.key.to_string()
 }
 
-/// The ranking in groups of one shape, fastest first.
+/// The ranking in one group per shape, fastest first.
 pub fn groups(record: &Record) -> Vec<Vec<&Rank>> {
     let mut groups: Vec<Vec<&Rank>> = Vec::new();
     for rank in &record.ranking {

@@ -11,7 +11,7 @@ use crate::report::figures::{SubjectFigures, count, groups, subjects};
 
 /// The baseline report's GGUF figures. It simulated them: its backends slept instead of computing.
 pub mod baseline {
-    /// Tokens a second.
+    /// Tokens per second.
     pub const TOKENS_PER_S: f64 = 38.4;
     /// Time to the first token in ms.
     pub const TTFT_MS: f64 = 74.0;
@@ -104,7 +104,7 @@ pub fn methodology(record: &Record) -> Vec<String> {
     out
 }
 
-/// The best of each shape, the shares of the peaks, and failures.
+/// The best subject of each shape, the shares of the peaks, and failures.
 pub fn insights(record: &Record) -> Vec<String> {
     let mut out = record.recommendation.clone();
     for s in subjects(record).iter().filter(|s| !s.synthetic) {
@@ -228,7 +228,7 @@ fn ends<'a>(s: &SubjectFigures<'a>) -> Option<(&'a Cell, &'a Cell)> {
     with().min_by_key(|c| c.prompt_tokens).zip(with().max_by_key(|c| c.prompt_tokens))
 }
 
-/// Which of the machine's limits the best backend of each shape reaches, and the memory it needs.
+/// Which limits of the machine the best backend of each shape reaches, and the memory it needs.
 pub fn hardware(record: &Record) -> Vec<String> {
     let all = subjects(record);
     let mut out = Vec::new();
@@ -327,7 +327,7 @@ pub fn against_baseline(record: &Record) -> Vec<String> {
     out
 }
 
-/// The machine, as label and text; what isn't known is left out.
+/// The machine as pairs of label and text, without unknown facts.
 pub fn machine(record: &Record) -> Vec<(&'static str, String)> {
     let m = &record.machine;
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);

@@ -1,14 +1,14 @@
-//! `results.json`: the whole record, laid out so that it can be read and compared line by line.
+//! `results.json`: the whole record, formatted for reading and comparing line by line.
 
 use crate::record::results::Record;
 use serde_json::Value;
 use std::io;
 
-/// The record as JSON: one line per top-level key, and in lists one line per entry (a run with the time of each of
-/// its tokens would fill a screen otherwise).
+/// The record as JSON: one line per top-level key, and one line per entry of a list (otherwise a run with the times of its
+/// tokens would fill a screen).
 ///
 /// # Errors
-/// Never for a record whose figures are finite; the serialiser's type asks for it.
+/// Never for a record with finite figures; the serialiser's type requires a `Result`.
 pub fn to_string(record: &Record) -> io::Result<String> {
     let Value::Object(keys) = serde_json::to_value(record)? else {
         return Err(io::Error::other("a record is not a JSON object"));

@@ -1,4 +1,4 @@
-//! `report.md`: the baseline report's structure, every sentence computed from the data.
+//! `report.md`: the structure of the baseline report, with every sentence computed from the data.
 
 use crate::record::figure;
 use crate::record::quality::Quality;
@@ -10,7 +10,7 @@ use crate::report::figures::{SubjectFigures, groups, rank_name};
 use crate::report::findings;
 use std::fmt::Write;
 
-/// Characters of the ranking's longest bar.
+/// Characters in the longest bar of the ranking.
 const BAR: f64 = 24.0;
 
 /// The report as Markdown.
@@ -152,7 +152,7 @@ fn ranking(out: &mut String, record: &Record) {
     }
 }
 
-/// `71% (68 to 74%)`, `tie`; `undecided` where the interval is too wide.
+/// `71% (68 to 74%)`, `tie`; `undecided` if the interval is too wide.
 pub fn against(verdict: Option<Verdict>, ci95: Option<[f64; 2]>, share: f64) -> String {
     let interval = ci95.map(|[low, high]| format!(" ({:.0} to {:.0}%)", 100.0 * low, 100.0 * high));
     let interval = interval.unwrap_or_default();
@@ -188,7 +188,7 @@ fn latency(out: &mut String, record: &Record, subjects: &[SubjectFigures<'_>]) {
     }
 }
 
-/// Text that is shown as it is: names and messages come from files and other programs.
+/// Escapes text, since names and messages come from files and other programs.
 fn text(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     for c in raw.chars() {

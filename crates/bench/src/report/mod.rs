@@ -1,4 +1,4 @@
-//! Writing a record down: one file per form.
+//! Reports of a record, one file per format.
 
 use crate::error::BenchError;
 use crate::record::results::Record;
@@ -20,14 +20,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use time::{OffsetDateTime, macros::format_description};
 
-/// Where results go unless told otherwise: `results/2026-11-23T18-05-09Z`.
+/// The default output folder: `results/2026-11-23T18-05-09Z`.
 pub fn default_out() -> PathBuf {
     let form = format_description!("[year]-[month]-[day]T[hour]-[minute]-[second]Z");
     Path::new("results").join(OffsetDateTime::now_utc().format(form).unwrap_or_else(|_| "latest".into()))
 }
 
-/// Writes `results.csv`, `results.json`, `report.md` and `report.html` into a folder, which is made if it isn't there; gives
-/// their paths.
+/// Writes `results.csv`, `results.json`, `report.md` and `report.html` into a folder, which is created if needed; returns their
+/// paths.
 ///
 /// # Errors
 /// If the folder or a file can't be written.
@@ -37,7 +37,7 @@ pub fn write_all(dir: &Path, record: &Record) -> Result<Vec<PathBuf>, BenchError
     write_files(dir, files)
 }
 
-/// Writes `report.md` and `report.html` alone, from a record that is already kept.
+/// Writes only `report.md` and `report.html`, from an existing record.
 ///
 /// # Errors
 /// As [`write_all`].
@@ -61,7 +61,7 @@ fn write_files(dir: &Path, files: Vec<(&str, std::io::Result<String>)>) -> Resul
     Ok(written)
 }
 
-/// Writes a file beside its place, then moves it there: a reader never sees half of one.
+/// Writes a temporary file and renames it, so that no reader sees an incomplete file.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let beside = path.with_extension("part");
     let mut file = fs::File::create(&beside)?;

@@ -1,18 +1,18 @@
-//! Replaces personal folders in a record, such as the home folder by `~`, because records are shown to others.
+//! Replaces personal folders in a record, such as the home folder by `~`, because records are shared.
 
 use crate::record::results::Record;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// Keys of what others wrote, which stays as it is.
+/// Keys of text from elsewhere, which is not changed.
 const VERBATIM: [&str; 3] = ["text", "prompt", "timeline"];
 
-/// Folders and what stands for them, such as `~`; those that come first win.
+/// Folders with their replacements, such as `~`; earlier ones take precedence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathRedactor(Vec<(String, String)>);
 
 impl PathRedactor {
-    /// A folder that is `/`, relative or no text is left out.
+    /// Folders that are `/`, relative or not UTF-8 are ignored.
     pub fn new(folders: impl IntoIterator<Item = (PathBuf, &'static str)>) -> PathRedactor {
         let usable = |(folder, short): (PathBuf, &'static str)| {
             let long = folder.to_str()?.trim_end_matches(['/', '\\']).to_owned();
@@ -22,7 +22,7 @@ impl PathRedactor {
         PathRedactor(folders.into_iter().filter_map(usable).collect())
     }
 
-    /// Every such folder in a text, where a path begins and not within another's name.
+    /// Replaces every such folder in a text, but only at the start of a path and as a whole name.
     pub fn redact(&self, text: &str) -> String {
         let mut out = text.to_owned();
         for (long, short) in &self.0 {
@@ -43,7 +43,7 @@ impl PathRedactor {
         out
     }
 
-    /// A record in which no path names these folders.
+    /// Replaces these folders in all paths of a record.
     pub fn redact_record(&self, record: Record) -> Record {
         if self.0.is_empty() {
             return record;

@@ -1,4 +1,4 @@
-//! The terminal's view of a record: a table per backend and model, the ranking, the warnings, the recommendation.
+//! A record as text for the terminal: a table per backend and model, the ranking, the warnings, the recommendation.
 
 use crate::analyse::stats::median;
 use crate::record::figure;
@@ -10,12 +10,12 @@ use crate::record::summary::{Cell, Rank};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use std::fmt::Write;
 
-/// Terminals at least this wide get the prefill and decode rates and the spread of every figure.
+/// Minimum width of terminals that show the prefill and decode rates and the spread of every figure.
 const WIDE: u16 = 100;
-/// Columns of the ranking's longest bar.
+/// Columns of the longest bar in the ranking.
 const BAR: f64 = 30.0;
 
-/// The record as text, at most `width` columns wide where the words allow it; `color` adds ANSI styles.
+/// The record as text, at most `width` columns wide if the words fit; `color` adds ANSI styles.
 pub fn render_table(record: &Record, width: u16, color: bool) -> String {
     let style = Style { color };
     let mut out = String::new();
@@ -59,7 +59,7 @@ pub fn render_table(record: &Record, width: u16, color: bool) -> String {
             let _ = writeln!(out, "- {}", warning.message);
         }
     }
-    // last, where it is seen however many warnings there are
+    // Last, so that it is visible below any number of warnings.
     let _ = writeln!(out, "\n{}", style.strong("Recommendation"));
     for sentence in &record.recommendation {
         let _ = writeln!(out, "{sentence}");
@@ -127,7 +127,7 @@ fn alone(stats: &Option<Stats>) -> String {
     stats.as_ref().map(|s| figure(s.median)).unwrap_or_default()
 }
 
-/// `4853 48%`: a rate and its share of what the machine allows, where that is known.
+/// `4853 48%`: a rate and its share of the machine's limit, if known.
 fn with_share(stats: &Option<Stats>, share: &Option<Stats>) -> String {
     match share {
         Some(share) => format!("{} {:.0}%", alone(stats), 100.0 * share.median),
@@ -135,7 +135,7 @@ fn with_share(stats: &Option<Stats>, share: &Option<Stats>) -> String {
     }
 }
 
-/// `KL 0.0046 from the reference`: how far the subject's logits are from those of the highest-precision form of its weights.
+/// `KL 0.0046 from the reference`: the distance of the subject's logits from the reference logits of its weights.
 fn agreement(record: &Record, subject: usize) -> Option<String> {
     let found = record.agreement.iter().find(|a| a.subject == subject)?.found?;
     Some(format!("KL {} from the reference", figure(found.kl_mean)))

@@ -1,4 +1,4 @@
-//! What the test's child opens: a mock, with the fault that the subject's option names.
+//! The host of the test's child: a mock with the fault that the subject's option names.
 
 use zonda_bench::host::{OnLogits, Reader};
 use zonda_bench::record::{Peaks, Rate};
@@ -8,7 +8,7 @@ use zonda_engine::load::ModelSpec;
 use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::{Engine, EngineConfig, TextProcessor, TokenId};
 
-/// Only the long scenario's sequences get this long, in tokens.
+/// Only sequences of the long scenario reach this length, in tokens.
 const ONLY_LONG: usize = 1000;
 
 /// The test's child.
@@ -27,7 +27,7 @@ impl Host for TestHost {
     fn backend(&self, subject: &Subject, _: usize) -> Result<Box<dyn Backend>, String> {
         let mut mock = MockOptions::default();
         match subject.options["child"].as_str() {
-            // another seed is another function
+            // Another seed is another function.
             "wrong" => mock.seed = 7,
             "abort in gate" => std::process::abort(),
             "nan in gate" => mock.fault = Some(Fault { call: 3, kind: FaultKind::Nan }),
@@ -42,8 +42,8 @@ impl Host for TestHost {
         sequences: &[Vec<TokenId>],
         look: &mut OnLogits<'_>,
     ) -> Result<String, String> {
-        if subject.model == "without exact form" {
-            return Err("no room for the exact logits".into());
+        if subject.model == "without reference" {
+            return Err("no room for the reference logits".into());
         }
         let mut mock = Mock::new(MockOptions::default());
         let mut logits = Logits::new();
@@ -100,7 +100,7 @@ fn open(spec: &ChildSpec) -> Result<Engine, String> {
         "load hang" => loop {
             std::thread::park();
         },
-        // The first calls are the warm-up's prefill.
+        // The first calls are the prefill of the warm-up.
         "warm-up panic" => mock.fault = fault(FaultKind::Panic, 0),
         "nan" => mock.fault = fault(FaultKind::Nan, 100),
         "hang" => mock.fault = fault(FaultKind::Hang, 100),
@@ -113,7 +113,7 @@ fn open(spec: &ChildSpec) -> Result<Engine, String> {
         .map_err(|e| e.to_string())
 }
 
-/// A mock that can take the whole process down with it.
+/// A mock that can crash the whole process.
 struct Faulty {
     mock: Mock,
     abort: bool,

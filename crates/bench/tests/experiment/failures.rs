@@ -1,4 +1,4 @@
-//! Experiments in which something fails: one row says why, and the rest goes on.
+//! Experiments with failures: one row has the reason, and the rest is measured.
 
 use super::{StopAfter, config, launcher, other, run, run_with, subject};
 use std::process::{Command, Stdio};
@@ -10,21 +10,21 @@ use zonda_bench::record::{Record, Status};
 use zonda_bench::{BenchConfig, BenchError, ChildSpec, Plan, Runs, Silent, Work};
 
 pub const TESTS: &[(&str, fn())] = &[
-    ("a_crash_is_one_row", a_crash_is_one_row),
-    ("a_failed_load_says_why", a_failed_load_says_why),
+    ("a_crash_costs_one_row", a_crash_costs_one_row),
+    ("a_failed_load_gives_the_reason", a_failed_load_gives_the_reason),
     ("a_hang_is_stopped", a_hang_is_stopped),
     ("a_hanging_load_is_stopped", a_hanging_load_is_stopped),
-    ("a_panic_in_the_warm_up_is_told", a_panic_in_the_warm_up_is_told),
-    ("nan_is_told", nan_is_told),
-    ("too_small_a_context_fails_only_the_long_scenario", too_small_a_context_fails_only_the_long_scenario),
-    ("an_interrupt_leaves_a_sound_partial_record", an_interrupt_leaves_a_sound_partial_record),
-    ("no_program_is_an_error", no_program_is_an_error),
-    ("a_program_that_is_no_child_is_told", a_program_that_is_no_child_is_told),
-    ("commands_out_of_place_are_refused", commands_out_of_place_are_refused),
+    ("a_panic_in_the_warm_up_is_reported", a_panic_in_the_warm_up_is_reported),
+    ("nan_is_reported", nan_is_reported),
+    ("a_small_context_fails_only_the_long_scenario", a_small_context_fails_only_the_long_scenario),
+    ("an_interrupt_leaves_a_valid_partial_record", an_interrupt_leaves_a_valid_partial_record),
+    ("a_missing_program_is_an_error", a_missing_program_is_an_error),
+    ("a_program_that_is_not_a_child_is_reported", a_program_that_is_not_a_child_is_reported),
+    ("commands_in_the_wrong_order_are_refused", commands_in_the_wrong_order_are_refused),
     ("a_child_ends_with_its_parent", a_child_ends_with_its_parent),
 ];
 
-/// `(backend, run, scenario, status)` of every row that isn't good.
+/// `(backend, run, scenario, status)` of every failed row.
 fn bad(record: &Record) -> Vec<(&str, usize, &str, &Status)> {
     let bad = record.rows.iter().filter(|r| r.status != Status::Ok);
     bad.map(|r| (r.key.name.backend.as_str(), r.run, r.scenario.as_str(), &r.status)).collect()
@@ -34,20 +34,20 @@ fn short(config: BenchConfig) -> BenchConfig {
     BenchConfig { work: vec![Work::Prompt(8), Work::Generate(8)], ..config }
 }
 
-fn a_crash_is_one_row() {
+fn a_crash_costs_one_row() {
     let record = run(config(vec![subject("frail", "abort in long"), subject("sound", "")]));
     assert_eq!(record.rows.len(), 16);
     let failed = Status::Failed("the process aborted (signal 6): GGML_ASSERT(n_past < n_ctx) failed".into());
     let not_run = Status::NotRun(format!("it failed in run 1: {}", &failed.to_string()["failed: ".len()..]));
     assert_eq!(bad(&record), [("frail", 1, "long", &failed), ("frail", 2, "long", &not_run)]);
-    // Ranked on what both finished.
+    // They are ranked on the scenarios that both finished.
     assert!(record.ranking.iter().all(|r| r.scenarios == ["short", "medium", "code"]));
     let cell = record.summary.iter().find(|c| c.key.name.backend == "frail" && c.scenario == "long").unwrap();
     assert_eq!((cell.runs, cell.failed, &cell.throughput), (0, 2, &None));
     assert_eq!(cell.why.as_deref(), Some(failed.to_string().as_str()));
 }
 
-fn a_failed_load_says_why() {
+fn a_failed_load_gives_the_reason() {
     for (option, why) in [
         ("load error", "loading: tensor blk.3 is missing"),
         ("load abort", "loading: the process aborted (signal 6)"),
@@ -69,7 +69,11 @@ fn a_failed_load_says_why() {
             record.rows.iter().all(|r| r.order.is_some() == (r.key.name.backend == "good")),
             "a run that never began"
         );
-        assert_eq!(record.processes.iter().filter(|p| p.load.is_none()).count(), 1, "it is not tried again");
+        assert_eq!(
+            record.processes.iter().filter(|p| p.load.is_none()).count(),
+            1,
+            "the load is not retried"
+        );
         assert_eq!(record.ranking.len(), 1);
     }
 }
@@ -93,7 +97,7 @@ fn a_hanging_load_is_stopped() {
     assert!(record.recommendation[0].contains("nothing to recommend"));
 }
 
-fn a_panic_in_the_warm_up_is_told() {
+fn a_panic_in_the_warm_up_is_reported() {
     let record = run(short(config(vec![subject("frail", "warm-up panic")])));
     let bad = bad(&record);
     assert_eq!(bad.len(), 4);
@@ -101,7 +105,7 @@ fn a_panic_in_the_warm_up_is_told() {
     assert!(why.starts_with("failed: warm-up: ") && why.contains("panic"), "{why}");
 }
 
-fn nan_is_told() {
+fn nan_is_reported() {
     let work = vec![Work::Generate(200)];
     let record = run(BenchConfig { work, runs: Runs::Fixed(1), ..config(vec![subject("wrong", "nan")]) });
     let why = record.rows[0].status.to_string();
@@ -109,7 +113,7 @@ fn nan_is_told() {
     assert_eq!(record.rows[0].total_ms, None);
 }
 
-fn too_small_a_context_fails_only_the_long_scenario() {
+fn a_small_context_fails_only_the_long_scenario() {
     let record = run(BenchConfig { runs: Runs::Fixed(1), ..config(vec![subject("small", "small")]) });
     let bad = bad(&record);
     assert_eq!(bad.len(), 1, "{bad:?}");
@@ -117,7 +121,7 @@ fn too_small_a_context_fails_only_the_long_scenario() {
     assert!(bad[0].3.to_string().contains("700"), "{bad:?}");
 }
 
-fn an_interrupt_leaves_a_sound_partial_record() {
+fn an_interrupt_leaves_a_valid_partial_record() {
     let c = config(vec![subject("a", ""), subject("b", "")]);
     let record = run_with(c, &mut StopAfter { rows: 5, seen: 0 });
     assert!(record.partial);
@@ -135,14 +139,14 @@ fn an_interrupt_leaves_a_sound_partial_record() {
     assert!(nothing.partial && nothing.rows.is_empty());
 }
 
-fn no_program_is_an_error() {
+fn a_missing_program_is_an_error() {
     let plan = Plan::new(config(vec![subject("a", "")])).unwrap();
     let error = zonda_bench::run(&plan, &other("/no/such/program", &[]), &mut Silent).unwrap_err();
     assert!(matches!(error, BenchError::Launch { .. }));
     assert!(error.to_string().starts_with("can't start /no/such/program: "), "{error}");
 }
 
-fn a_program_that_is_no_child_is_told() {
+fn a_program_that_is_not_a_child_is_reported() {
     let plan = Plan::new(BenchConfig { timeout_s: 1, ..short(config(vec![subject("a", "")])) }).unwrap();
     for (program, args, why) in [
         ("true", &[][..], "starting: the process ended before it answered"),
@@ -164,7 +168,7 @@ impl Watch for Patient {
     fn tokens(&mut self, _: usize) {}
 }
 
-fn commands_out_of_place_are_refused() {
+fn commands_in_the_wrong_order_are_refused() {
     let minute = Duration::from_secs(60);
     let spec =
         protocol::RunSpec { work: Work::Generate(1), max_tokens: 1, natural: false, cached: false, seed: 0 };
@@ -178,7 +182,7 @@ fn commands_out_of_place_are_refused() {
     }
 }
 
-/// Even one whose engine hangs: its commands' pipe is closed when the parent is gone, however it went.
+/// This holds even if the child's engine hangs: its command pipe is closed however the parent ends.
 fn a_child_ends_with_its_parent() {
     let launcher = launcher();
     let mut child = Command::new(&launcher.program)
@@ -194,7 +198,7 @@ fn a_child_ends_with_its_parent() {
     let spec = ChildSpec { subject: subject("stuck", "load hang"), work: Vec::new(), isolate: false };
     protocol::write(&mut stdin, &ToChild::Open(spec)).unwrap();
     drop(stdin);
-    // Ends when the child's end of the pipe is closed; a child that stays makes this test hang.
+    // This returns when the child closes its end of the pipe; a child that stays makes this test hang.
     assert!(matches!(protocol::read::<FromChild>(&mut stdout), Err(FrameError::Closed)));
     assert!(child.wait().unwrap().success());
 }

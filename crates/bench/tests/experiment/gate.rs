@@ -1,4 +1,4 @@
-//! Experiments with the equivalence gate and the machine's peaks: who computes wrongly is measured, and not ranked.
+//! Experiments with the equivalence gate and the machine's peaks: a backend that computes wrongly is measured but not ranked.
 
 use super::{StopAfter, config, mock, run, run_with, subject};
 use zonda_bench::record::Warning;
@@ -6,13 +6,16 @@ use zonda_bench::record::{Record, Row, Status};
 use zonda_bench::{BenchConfig, Subject, Work};
 
 pub const TESTS: &[(&str, fn())] = &[
-    ("fast_and_wrong_is_shown_as_wrong", fast_and_wrong_is_shown_as_wrong),
+    ("a_fast_but_wrong_backend_is_shown_as_wrong", a_fast_but_wrong_backend_is_shown_as_wrong),
     ("a_backend_that_fails_in_the_gate_is_not_ranked", a_backend_that_fails_in_the_gate_is_not_ranked),
-    ("without_exact_logits_ranks_rest_on_trust", without_exact_logits_ranks_rest_on_trust),
+    (
+        "without_reference_logits_subjects_are_ranked_unchecked",
+        without_reference_logits_subjects_are_ranked_unchecked,
+    ),
     ("a_comparison_is_kept_for_the_next_experiment", a_comparison_is_kept_for_the_next_experiment),
-    ("quality_is_measured_of_every_subject", quality_is_measured_of_every_subject),
+    ("quality_is_measured_for_every_subject", quality_is_measured_for_every_subject),
     ("peaks_are_measured_before_and_after", peaks_are_measured_before_and_after),
-    ("an_interrupt_in_the_gate_leaves_a_sound_record", an_interrupt_in_the_gate_leaves_a_sound_record),
+    ("an_interrupt_in_the_gate_leaves_a_valid_record", an_interrupt_in_the_gate_leaves_a_valid_record),
 ];
 
 fn gated(subjects: Vec<Subject>) -> BenchConfig {
@@ -28,7 +31,7 @@ fn ranked(record: &Record) -> Vec<&str> {
     record.ranking.iter().map(|r| r.key.name.backend.as_str()).collect()
 }
 
-fn fast_and_wrong_is_shown_as_wrong() {
+fn a_fast_but_wrong_backend_is_shown_as_wrong() {
     let record = run(gated(vec![subject("right", ""), subject("liar", "wrong"), mock()]));
     assert!(record.rows.iter().all(|r| r.status == Status::Ok && r.total_ms.is_some()), "all are measured");
     assert_eq!(ranked(&record), ["right"]);
@@ -47,13 +50,13 @@ fn fast_and_wrong_is_shown_as_wrong() {
     assert!(!record.recommendation.join(" ").contains("liar"));
 }
 
-fn quality_is_measured_of_every_subject() {
+fn quality_is_measured_for_every_subject() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("text.txt");
     std::fs::write(&path, "the warm wind of the mountains ".repeat(400)).unwrap();
     let mut text = zonda_bench::eval::quality::text_of(&path).unwrap();
     (text.windows, text.compared) = (3, 2);
-    let unknown = Subject { model: "without exact form".into(), ..subject("trusted", "") };
+    let unknown = Subject { model: "without reference".into(), ..subject("trusted", "") };
     let subjects = vec![subject("right", ""), subject("other", "wrong"), unknown, mock()];
     let record = run(BenchConfig { gate: false, peaks: false, quality: Some(text), ..gated(subjects) });
     let [right, other, trusted] = &record.quality[..] else { panic!("{:?}", record.quality) };
@@ -74,15 +77,15 @@ fn a_backend_that_fails_in_the_gate_is_not_ranked() {
         assert_eq!(ranked(&record), ["sound"], "{option}");
         let why = &record.unranked[0].why;
         assert!(why.contains(expected), "{why}");
-        assert!(record.rows.iter().all(|r| r.status == Status::Ok), "it is timed all the same");
+        assert!(record.rows.iter().all(|r| r.status == Status::Ok), "it is still timed");
     }
 }
 
-fn without_exact_logits_ranks_rest_on_trust() {
-    let large = Subject { model: "without exact form".into(), ..subject("a", "") };
+fn without_reference_logits_subjects_are_ranked_unchecked() {
+    let large = Subject { model: "without reference".into(), ..subject("a", "") };
     let record = run(gated(vec![large]));
     assert_eq!((ranked(&record), record.agreement[0].within), (vec!["a"], None));
-    let why = "no room for the exact logits";
+    let why = "no room for the reference logits";
     let told = |w: &Warning| matches!(w, Warning::NotCompared { why: told, .. } if told == why);
     assert!(record.warnings.iter().any(|w| told(&w.warning)), "{:?}", record.warnings);
 }
@@ -108,7 +111,7 @@ fn peaks_are_measured_before_and_after() {
     let record = run(gated(vec![subject("a", "")]));
     assert!(record.roofline.before.is_some() && record.roofline.before == record.roofline.after);
     assert!(record.rows.iter().all(|r| r.decode_share.is_none()), "what a token costs isn't known here");
-    // read once before the first run and once after each: 2, 3, 4 … GB/s, and the higher of two is the later
+    // Bandwidth is read before the first run and after each run: 2, 3, 4 … GB/s, so the later of two readings is the higher.
     let mut runs: Vec<_> = record.rows.iter().map(|r| (r.order, r.read_bytes_per_s)).collect();
     runs.sort_by_key(|(order, _)| *order);
     assert!(runs.iter().all(|(_, read)| read.is_some_and(|r| r >= 3e9)), "{runs:?}");
@@ -132,7 +135,7 @@ fn peaks_are_measured_before_and_after() {
     );
 }
 
-fn an_interrupt_in_the_gate_leaves_a_sound_record() {
+fn an_interrupt_in_the_gate_leaves_a_valid_record() {
     let record = run_with(gated(vec![subject("a", "")]), &mut StopAfter { rows: 0, seen: 0 });
     assert!(record.partial && record.rows.is_empty() && record.agreement.is_empty());
 }

@@ -1,4 +1,4 @@
-//! Experiments in which nothing fails.
+//! Experiments without failures.
 
 use super::{config, mock, run, subject};
 use std::collections::{BTreeMap, HashSet};
@@ -7,24 +7,24 @@ use zonda_bench::record::{Row, Status};
 use zonda_bench::{BenchConfig, Record, Runs, Scenario, Work};
 
 pub const TESTS: &[(&str, fn())] = &[
-    ("everything_planned_is_measured", everything_planned_is_measured),
+    ("everything_in_the_plan_is_measured", everything_in_the_plan_is_measured),
     ("backends_are_interleaved", backends_are_interleaved),
     ("the_mock_is_never_ranked", the_mock_is_never_ranked),
-    ("natural_lets_the_model_stop", natural_lets_the_model_stop),
-    ("cached_spares_prompt_tokens", cached_spares_prompt_tokens),
-    ("pp_and_tg_are_a_mode_of_their_own", pp_and_tg_are_a_mode_of_their_own),
-    ("no_tokenizer_means_random_ids", no_tokenizer_means_random_ids),
-    ("until_ci_ends_when_intervals_are_narrow", until_ci_ends_when_intervals_are_narrow),
-    ("a_record_survives_its_json", a_record_survives_its_json),
+    ("natural_lets_the_model_end_answers", natural_lets_the_model_end_answers),
+    ("cached_prompt_tokens_are_not_computed", cached_prompt_tokens_are_not_computed),
+    ("pp_and_tg_are_measured_without_scenarios", pp_and_tg_are_measured_without_scenarios),
+    ("without_a_tokenizer_prompts_are_random_ids", without_a_tokenizer_prompts_are_random_ids),
+    ("until_ci_ends_once_the_intervals_are_narrow", until_ci_ends_once_the_intervals_are_narrow),
+    ("a_record_round_trips_through_json", a_record_round_trips_through_json),
 ];
 
-/// Scenarios that are over quickly.
+/// Short scenarios.
 fn quick(subjects: Vec<zonda_bench::Subject>) -> BenchConfig {
     let work = Scenario::builtin().into_iter().filter(|s| s.name != "long").map(Work::Scenario).collect();
     BenchConfig { work, ..config(subjects) }
 }
 
-fn everything_planned_is_measured() {
+fn everything_in_the_plan_is_measured() {
     let record = run(config(vec![subject("a", ""), mock()]));
     assert!(!record.partial);
     assert_eq!(record.rows.len(), 2 * 4 * 2);
@@ -44,7 +44,7 @@ fn everything_planned_is_measured() {
         assert!((row.decode_tps.unwrap() * tpt - 1e3).abs() < 1e-6);
         assert!(row.prefill_tps.unwrap() > 0.0 && row.load_ms.unwrap() > 0.0);
     }
-    // Greedy on the same prompt: every run of a scenario gives the same tokens.
+    // Greedy decoding of the same prompt: every run of a scenario gives the same tokens.
     let mut answers: BTreeMap<&str, HashSet<&[u32]>> = BTreeMap::new();
     for row in &record.rows {
         answers.entry(&row.scenario).or_default().insert(&row.ids);
@@ -92,14 +92,14 @@ fn the_mock_is_never_ranked() {
     assert!(alone.recommendation[0].contains("nothing to recommend"));
 }
 
-fn natural_lets_the_model_stop() {
+fn natural_lets_the_model_end_answers() {
     let record = run(BenchConfig { natural: true, ..quick(vec![subject("a", "")]) });
     let stopped = |r: &Row| r.finish_reason.as_deref() == Some("stop") && r.generated.unwrap() < r.tokens;
     assert!(record.rows.iter().all(|r| r.status == Status::Ok));
     assert!(record.rows.iter().any(stopped), "the mock wants to end about every 64 tokens");
 }
 
-fn cached_spares_prompt_tokens() {
+fn cached_prompt_tokens_are_not_computed() {
     let record = run(BenchConfig { cached: true, ..quick(vec![subject("a", "")]) });
     for row in &record.rows {
         let (cached, all) = (row.cached_tokens.unwrap(), row.prompt_tokens.unwrap());
@@ -107,7 +107,7 @@ fn cached_spares_prompt_tokens() {
     }
 }
 
-fn pp_and_tg_are_a_mode_of_their_own() {
+fn pp_and_tg_are_measured_without_scenarios() {
     let work = vec![Work::Prompt(64), Work::Generate(32)];
     for option in ["", "no tokenizer"] {
         let record = run(BenchConfig { work: work.clone(), ..config(vec![subject("a", option)]) });
@@ -131,12 +131,15 @@ fn pp_and_tg_are_a_mode_of_their_own() {
     }
 }
 
-fn no_tokenizer_means_random_ids() {
+fn without_a_tokenizer_prompts_are_random_ids() {
     let record = run(quick(vec![subject("with", ""), subject("without", "no tokenizer")]));
     let has = |test: fn(&Warning) -> bool| record.warnings.iter().any(|w| test(&w.warning));
     assert!(has(|w| matches!(w, Warning::RandomPrompt { subject } if subject.starts_with("without"))));
     assert!(has(|w| matches!(w, Warning::UnequalPrompts { .. })));
-    assert!(!has(|w| matches!(w, Warning::SameModelDifferentIds { .. })), "random ids are known to differ");
+    assert!(
+        !has(|w| matches!(w, Warning::SameModelDifferentIds { .. })),
+        "random ids are expected to differ"
+    );
     let nominal: BTreeMap<String, usize> =
         Scenario::builtin().into_iter().map(|s| (s.name, s.nominal_prompt_tokens)).collect();
     for row in record.rows.iter().filter(|r| r.key.name.backend == "without") {
@@ -145,7 +148,7 @@ fn no_tokenizer_means_random_ids() {
     }
 }
 
-fn until_ci_ends_when_intervals_are_narrow() {
+fn until_ci_ends_once_the_intervals_are_narrow() {
     let rows = |pct, max| {
         let runs = Runs::UntilCi { pct, min: 3, max };
         let work = vec![Work::Generate(16)];
@@ -155,7 +158,7 @@ fn until_ci_ends_when_intervals_are_narrow() {
     assert_eq!(rows(1e-9, 5), 5, "no interval is within ±1e-9%");
 }
 
-fn a_record_survives_its_json() {
+fn a_record_round_trips_through_json() {
     let record = run(quick(vec![subject("a", ""), subject("b", "load error"), mock()]));
     let dir = tempfile::tempdir().unwrap();
     let paths = zonda_bench::write_all(dir.path(), &record).unwrap();

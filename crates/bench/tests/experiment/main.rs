@@ -1,5 +1,5 @@
-//! Whole experiments with real child processes: this test program starts itself as the child, with a mock backend
-//! that fails in whatever way it is told to.
+//! Whole experiments with real child processes: this test program starts itself as the child, with a mock backend that
+//! fails on request.
 
 mod child;
 mod failures;
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
-/// A subject of the test's child: `option` is what [`child::open`] understands.
+/// A subject of the test's child; [`child::open`] interprets `option`.
 fn subject(name: &str, option: &str) -> Subject {
     Subject {
         backend: name.into(),
@@ -61,7 +61,7 @@ fn run_with(config: BenchConfig, progress: &mut dyn Progress) -> Record {
     zonda_bench::run(&Plan::new(config).unwrap(), &launcher(), progress).unwrap()
 }
 
-/// Stops the experiment after so many rows.
+/// Stops the experiment after this many rows.
 struct StopAfter {
     rows: usize,
     seen: usize,

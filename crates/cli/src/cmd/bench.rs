@@ -41,7 +41,7 @@ const DEFAULT_F32: &str = "smollm2-135m-f32";
     zonda bench -m model.gguf --speculate off,ngram --scenario edit,code\n\n\
     Without -m it measures smollm2-135m as GGUF and, converted once, as SafeTensors (f32), and the mock backend, which \
     shows the harness's own overhead. Each backend runs in a process of its own, one at a time. First the machine's limits \
-    are measured and each backend is compared with exact logits (kept for the next time); --quick leaves that out."
+    are measured and each backend is compared with the reference logits (kept for the next time); --quick skips both."
 )]
 pub struct Bench {
     #[command(subcommand)]
@@ -64,10 +64,10 @@ pub struct Bench {
     /// Keep each process to the cores that its threads run on, and say whether others may use them.
     #[arg(long)]
     isolate: bool,
-    /// Leave out what comes beside the runs: the machine's limits, and comparing each backend with exact logits.
+    /// Only time the runs: skip measuring the machine's limits and comparing each backend with the reference logits.
     #[arg(long)]
     quick: bool,
-    /// Also measure each backend's perplexity on this text, and its distance from exact logits there.
+    /// Also measure each backend's perplexity on this text, and its distance from the reference logits.
     #[arg(long, value_name = "TEXT")]
     quality: Option<PathBuf>,
     /// Let the model stop by itself; otherwise every answer has the scenario's length.

@@ -228,6 +228,6 @@ fn verdict(checks: &[Check], pairs: &[Pair]) -> anyhow::Result<()> {
     };
     Err(advised(
         format!("{first}{more}"),
-        "`--exact` shows which backend is further from the exact logits; `--isa scalar` is native's plainest form",
+        "`--exact` shows which backend is further from the reference logits; `--isa scalar` is native's plainest form",
     ))
 }

@@ -1,19 +1,19 @@
-//! Which file of a crate uses items of which other: the graph behind the rules on circles and on the order of rooms.
+//! Which files of a crate use items of which others: the graph behind the rules on circles and on the order of modules.
 //!
-//! Paths are read from the tokens of a file (`use` trees and paths in code) and followed through re-exports to the file that
-//! defines the item. Test modules are left out; methods called without a path are not seen.
+//! It reads paths from a file's tokens (`use` trees and paths in code) and follows them through re-exports to the file that
+//! defines the item. It ignores test modules and does not see methods that are called without a path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Which other files of its crate each file uses, by path below `src`.
+/// The other files of the crate that each file uses, by path below `src`.
 #[derive(Debug)]
 pub struct ModuleGraph {
-    /// File to files.
+    /// Each file with the files that it uses.
     pub uses: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// A module that has a file of its own.
+/// A module with its own file.
 #[derive(Debug, Default)]
 struct Module {
     file: String,
@@ -104,7 +104,7 @@ fn used_by(modules: &Modules, path: &[String], module: &Module) -> BTreeSet<Stri
     let mut add = |from: &[String], written: &[String], only_items: bool| {
         let Some(absolute) = absolute(modules, from, path, written) else { return };
         if only_items && modules.contains_key(&absolute) {
-            return; // importing a module uses nothing of it yet
+            return; // importing a module does not use its items yet
         }
         let file = defining_file(modules, &absolute, 0);
         used.extend(file.filter(|file| *file != module.file));
@@ -151,7 +151,7 @@ fn absolute(modules: &Modules, from: &[String], file: &[String], written: &[Stri
     Some([&base, rest].concat())
 }
 
-/// The file that defines what an absolute path names, through re-exports.
+/// The file that defines the item at an absolute path, followed through re-exports.
 fn defining_file(modules: &Modules, path: &[String], depth: usize) -> Option<String> {
     let known = (0..=path.len()).rev().find(|&n| modules.contains_key(&path[..n]))?;
     let (module, rest) = (&modules[&path[..known]], &path[known..]);
@@ -173,7 +173,7 @@ fn defining_file(modules: &Modules, path: &[String], depth: usize) -> Option<Str
     Some(module.file.clone())
 }
 
-/// A child module: its name, and the file that a `#[path]` gives it.
+/// A child module: its name, and the file from a `#[path]`.
 type Child = (String, Option<String>);
 
 impl Module {
@@ -182,7 +182,7 @@ impl Module {
         let tokens = tokens(text);
         let mut module = Module::default();
         let mut children = Vec::new();
-        // inline modules around the current token, with the brace depth at which each ends
+        // Inline modules around the current token, with the brace depth at which each ends.
         let mut inline: Vec<(String, usize)> = Vec::new();
         let (mut depth, mut at) = (0, 0);
         let (mut test, mut given, mut public) = (false, None, false);
@@ -234,7 +234,7 @@ impl Module {
                         module.defines.insert(next(1).to_owned());
                     }
                     if test && depth == 0 && token != "const" {
-                        // a helper of tests: its body is left out
+                        // A test helper: skip its body.
                         let body = (at..tokens.len()).find(|&i| tokens[i] == "{" || tokens[i] == ";");
                         at = body.map_or(at, |b| if tokens[b] == "{" { closing(&tokens, b) } else { b });
                     }
@@ -382,7 +382,7 @@ fn tokens(text: &str) -> Vec<String> {
         } else if matches!(c, 'r' | 'b' | 'c') && raw_string_end(&chars, at).is_some() {
             at = raw_string_end(&chars, at).unwrap_or(at + 1);
         } else if c == '\'' {
-            // a character literal, or a lifetime
+            // A character literal, or a lifetime.
             at += match (next, chars.get(at + 2)) {
                 ('\\', _) => 3 + chars[at + 3..].iter().take_while(|&&c| c != '\'').count() + 1,
                 (_, Some('\'')) => 3,
@@ -407,7 +407,7 @@ fn tokens(text: &str) -> Vec<String> {
     tokens
 }
 
-/// Behind the raw string that begins at `at` (`r"…"`, `br#"…"#`), if one does.
+/// The position after the raw string (`r"…"`, `br#"…"#`) that begins at `at`, if one does.
 fn raw_string_end(chars: &[char], at: usize) -> Option<usize> {
     if at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_') {
         return None;

@@ -1,4 +1,4 @@
-//! `zonda bench` and `zonda bench compare`: what is measured and written, and what happens when something is cut short.
+//! `zonda bench` and `zonda bench compare`: what they measure and write, and what happens when they are interrupted.
 
 #[cfg(unix)]
 use crate::common::ran;
@@ -10,7 +10,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 #[test]
-fn bench_measures_and_writes_what_it_measured() {
+fn bench_measures_and_writes_the_results() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mistral", "--quant", "q4_0", "-o", "t.gguf"]).ok();
     let args =
@@ -30,7 +30,7 @@ fn bench_measures_and_writes_what_it_measured() {
     let file: Value =
         serde_json::from_str(&std::fs::read_to_string(sandbox.path("r/results.json")).unwrap()).unwrap();
     assert_eq!(file, document);
-    // a record is shown to others: what lies in the store is named by it
+    // Records are shared, so paths inside the store begin with `$ZONDA_HOME`.
     let gate_cache = document["config"]["gate_cache"].as_str().unwrap();
     assert!(gate_cache == "$ZONDA_HOME/agreement", "{gate_cache}");
 
@@ -59,9 +59,9 @@ fn bench_measures_and_writes_what_it_measured() {
     sandbox.run(&["bench", "--runs", "0", "--backend", "mock"]).fails(2, &["0 runs"]);
     sandbox.run(&["bench", "--backend", "mlx"]).fails(1, &["mlx", "native, mock"]);
     sandbox.run(&["bench", "-m", "none.gguf"]).fails(1, &["none.gguf"]);
-    // The default model is not here and may not be downloaded.
+    // The default model is absent, and downloads are forbidden.
     sandbox.run(&["bench"]).fails(1, &["smollm2-135m", "ZONDA_OFFLINE"]);
-    // 128 tokens of context are too few for a scenario: the run fails, says why, and so does the command.
+    // A context of 128 tokens is too small for a scenario: the run and the command fail with the reason.
     let small = sandbox.run(&[
         "bench",
         "-m",
@@ -80,9 +80,9 @@ fn bench_measures_and_writes_what_it_measured() {
     assert!(small.err.contains("runs failed"), "{small:?}");
 }
 
-/// What a person sees last: the table, the ranking, the recommendation, and where the report is.
+/// The last lines on the terminal: the table, the ranking, the recommendation, and the path of the report.
 #[test]
-fn bench_ends_with_what_to_do_and_where_the_report_is() {
+fn bench_ends_with_the_recommendation_and_the_path_of_the_report() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mistral", "--quant", "q4_0", "-o", "t.gguf"]).ok();
     let args = ["bench", "-m", "t.gguf", "--scenario", "short", "--runs", "1", "--out", "r", "--quick"];
@@ -109,9 +109,9 @@ fn read(sandbox: &Sandbox, out: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// The machine's limits, the shares of them, and the comparison with exact logits, kept for the next time.
+/// The machine's limits, each run's share of them, and the comparison with the reference logits, which is kept for the next time.
 #[test]
-fn bench_says_how_far_from_the_limits_and_whether_it_is_right() {
+fn bench_compares_with_the_machines_limits_and_with_the_reference() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mistral", "--quant", "q4_0", "-o", "t.gguf"]).ok();
     let bench = || {
@@ -158,7 +158,7 @@ fn two_records_are_compared() {
     let table = sandbox.run(&["bench", "compare", a, b]).ok();
     assert!(table.out.contains("tg16") && table.out.contains("B/A"), "{table:?}");
 
-    // figures that don't depend on how busy the machine is: 100 ± 1, and a third of that
+    // Figures that don't depend on how busy the machine is: 100 ± 1, and a third of that.
     let steady = |path: &str, scale: f64| {
         let mut record = read(&sandbox, "a");
         for (i, row) in record["rows"].as_array_mut().unwrap().iter_mut().enumerate() {
@@ -203,7 +203,7 @@ fn an_interrupted_bench_leaves_a_partial_record() {
         line.clear();
         assert!(said.read_line(&mut line).unwrap() > 0, "it ended before it was interrupted");
     }
-    // from here on somebody has to read, or it waits for the pipe
+    // From here on something must read the pipe, or the process blocks on it.
     let reader = std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let ran = ran(child.wait_with_output().unwrap());
@@ -217,10 +217,10 @@ fn an_interrupted_bench_leaves_a_partial_record() {
     assert!(record["warnings"].as_array().unwrap().iter().any(|w| w["kind"] == "interrupted"));
 }
 
-/// A child that is killed is a row that says so; everything else is measured.
+/// Killing a child gives one row with the reason; everything else is measured.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_killed_backend_is_one_row() {
+fn a_killed_backend_costs_one_row() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mistral", "--quant", "q4_0", "-o", "t.gguf"]).ok();
     let mut command = sandbox.command();

@@ -3,7 +3,7 @@
 use crate::common::{Sandbox, Served, has_keys};
 
 #[test]
-fn a_closed_loop_is_measured_and_written_down() {
+fn a_closed_loop_is_measured_and_recorded() {
     let sandbox = Sandbox::new();
     let server = Served::start(&sandbox, &["-m", "mock", "--api-key", "k"]);
     let out = sandbox.path("out");
@@ -37,9 +37,9 @@ fn a_closed_loop_is_measured_and_written_down() {
 }
 
 #[test]
-fn an_open_loop_arrives_at_its_rate_and_counts_what_is_refused() {
+fn an_open_loop_keeps_its_rate_and_counts_refusals() {
     let sandbox = Sandbox::new();
-    // One slot, one place to wait, 4 ms a token: most requests find the queue full.
+    // One slot, a queue of one and 4 ms per token: most requests find the queue full.
     let server = Served::start(
         &sandbox,
         &["-m", "mock", "--mock-step", "4", "--parallel", "1", "--queue", "1", "--no-prefix-cache"],
@@ -82,7 +82,7 @@ fn an_open_loop_arrives_at_its_rate_and_counts_what_is_refused() {
 }
 
 #[test]
-fn what_can_not_be_asked_is_said() {
+fn invalid_arguments_are_explained() {
     let sandbox = Sandbox::new();
     sandbox.run(&["bench", "serve", "--url", "ftp://x"]).fails(2, &["--url", "ftp://x"]);
     sandbox

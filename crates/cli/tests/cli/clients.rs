@@ -1,5 +1,5 @@
 //! OpenAI's own Python and JavaScript clients against the real binary, with the mock and with SmolLM2.
-//! `make clients` installs them; without them these tests say that they are skipped.
+//! `make clients` installs them; without them these tests print that they are skipped.
 
 use crate::common::{Sandbox, Served};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-/// An installed client's folder, or `None`, said aloud.
+/// The folder of an installed client; if it is missing, prints so and returns `None`.
 fn client(part: &str) -> Option<PathBuf> {
     let path = root().join("target/clients").join(part);
     if path.exists() {

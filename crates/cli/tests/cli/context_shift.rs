@@ -1,4 +1,4 @@
-//! `--context-shift` from the command line: the same tokens as without the dropped text, what is told, and what is refused.
+//! `--context-shift` from the command line: the tokens are those of the shortened text; its messages and its refusals.
 
 use crate::common::{Sandbox, Served};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn likeliest(sandbox: &Sandbox, tokens: &[u64]) -> Vec<u64> {
 }
 
 #[test]
-fn the_answer_is_that_of_the_shortened_text() {
+fn the_answer_continues_the_shortened_text() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mistral", "--quant", "q8_0", "-o", "m.gguf"]).ok();
     let (context, keep) = (64, 8);
@@ -37,7 +37,7 @@ fn the_answer_is_that_of_the_shortened_text() {
     let ran = sandbox.run(&[&fixed[..], &shifting].concat());
     let document = ran.json();
     assert!(ran.err.contains("the context of 64 tokens is full: 28 tokens after the kept prefix"), "{ran:?}");
-    assert_eq!(ran.err.matches("tokens after the kept prefix").count(), 1, "said once");
+    assert_eq!(ran.err.matches("tokens after the kept prefix").count(), 1, "reported once");
     let answer = ids(&document["tokens"]);
     assert_eq!((answer.len(), &document["finish_reason"]), (150, &json!("length")));
 
@@ -45,7 +45,7 @@ fn the_answer_is_that_of_the_shortened_text() {
     assert_eq!(document["prompt_tokens"], text.len());
     let (mut done, mut shifts) = (0, 0);
     while done < answer.len() {
-        // From here to where the context is full: each token is the likeliest after those before it.
+        // From here until the context is full, each token is the likeliest after the tokens before it.
         let first = text.len() - 1;
         let here = answer.len().min(done + context - first) - done;
         text.extend(&answer[done..done + here]);
@@ -79,7 +79,7 @@ fn the_answer_is_that_of_the_shortened_text() {
 }
 
 #[test]
-fn a_long_prompt_is_cut_or_refused_and_an_answer_may_have_no_limit() {
+fn long_prompts_are_cut_or_refused_and_answers_may_have_no_limit() {
     let sandbox = Sandbox::new();
     let long = "word ".repeat(100);
     let long = long.as_str();
@@ -98,7 +98,7 @@ fn a_long_prompt_is_cut_or_refused_and_an_answer_may_have_no_limit() {
     mock(&["--keep", "3", "hi"]).fails(2, &["--context-shift"]);
     let quiet = mock(&["--quiet", "--context-shift", long]);
     assert!(quiet.err.is_empty(), "{quiet:?}");
-    // No limit: until the model ends.
+    // Without a limit the answer runs until the model ends it.
     let ended = sandbox.run(&[
         "run",
         "-m",
@@ -118,7 +118,7 @@ fn a_long_prompt_is_cut_or_refused_and_an_answer_may_have_no_limit() {
 }
 
 #[test]
-fn a_conversation_outgrows_its_context() {
+fn a_conversation_may_outgrow_its_context() {
     let sandbox = Sandbox::new();
     let lines = "the sea and the wind and the land\n".repeat(8) + "/stats\n";
     let args =
@@ -142,7 +142,7 @@ fn complete(server: &Served, body: &Value) -> Value {
 }
 
 #[test]
-fn a_server_shifts_if_it_was_started_so() {
+fn a_server_shifts_if_started_with_the_flag() {
     let sandbox = Sandbox::new();
     let server = Served::start(&sandbox, &["-m", "mock", "--ctx", "64", "--context-shift", "--keep", "4"]);
     let mut body =

@@ -1,4 +1,4 @@
-//! `doctor` and `verify` as processes: what the machine is and can do, and whether a model is whole.
+//! `doctor` and `verify` as processes: the description of the machine and its backends, and the check of a model's files.
 
 use crate::common::{Sandbox, has_keys, strings, tiny};
 use serde_json::Value;
@@ -13,7 +13,7 @@ fn doctor_describes_the_machine_and_the_backends() {
     assert!(strings(&machine["instruction_sets"]).contains(&"scalar"), "{machine}");
     for figure in ["read_bytes_per_s", "int8_ops_per_s", "f32_ops_per_s"] {
         for by in ["one_core", "all_threads"] {
-            // a slow core does a hundred million a second
+            // Even a slow core does a hundred million a second.
             assert!(machine["peaks"][figure][by].as_f64().unwrap() > 1e8, "{figure} {by}: {machine}");
         }
     }
@@ -22,7 +22,7 @@ fn doctor_describes_the_machine_and_the_backends() {
     assert_eq!((&named("native")["usable"], &named("native")["compiled_in"]), (&true.into(), &true.into()));
     assert_eq!(strings(&named("native")["formats"]), ["gguf", "safetensors", "mlx"]);
     for backend in backends {
-        // whoever can't use one learns why
+        // If a backend can't be used, the reason is given.
         assert!(backend["usable"] == true || backend["reason"].is_string(), "{backend}");
     }
     let llama_cpp = named("llama-cpp");
@@ -36,7 +36,7 @@ fn doctor_describes_the_machine_and_the_backends() {
         quick.out
     );
     let quick = sandbox.run(&["doctor", "--quick", "--json"]).json();
-    assert_eq!(quick["machine"]["peaks"], Value::Null, "not measured is missing");
+    assert_eq!(quick["machine"]["peaks"], Value::Null, "a figure that was not measured is null");
     sandbox.run(&["doctor", "--isa", "mmx"]).fails(2, &["mmx"]);
 }
 
@@ -50,7 +50,7 @@ fn verify_checks_files_and_compares_backends() {
     has_keys(&document, &["model", "positions", "near_tie_nats", "bounds", "checks", "pairs"]);
     let checks = document["checks"].as_array().unwrap();
     let names: Vec<_> = checks.iter().map(|c| c["name"].as_str().unwrap()).collect();
-    let logits = ["logits of exact", "logits of native", "logits of native"];
+    let logits = ["logits of reference", "logits of native", "logits of native"];
     assert_eq!(names, [&["files", "tensors", "weights", "tokenizer"][..], &logits].concat());
     assert!(checks.iter().all(|c| c["ok"] == true), "{checks:#?}");
     let positions = document["positions"].as_u64().unwrap();
@@ -58,25 +58,25 @@ fn verify_checks_files_and_compares_backends() {
     let pairs = document["pairs"].as_array().unwrap();
     let who: Vec<_> =
         pairs.iter().map(|p| (p["reference"].as_str().unwrap(), p["other"].as_str().unwrap())).collect();
-    assert_eq!(who, [("exact", "native"), ("exact", "native"), ("native", "native")]);
-    // the same computation twice is the same to the last bit, and f32 weights with an f16 cache nearly the exact one
+    assert_eq!(who, [("reference", "native"), ("reference", "native"), ("native", "native")]);
+    // The same computation gives the same bits twice; f32 weights with an f16 cache are close to the reference.
     assert_eq!((&pairs[2]["top1"], &pairs[2]["max_abs_diff"]), (&1.0.into(), &0.0.into()));
     assert_eq!(pairs[2]["positions"], positions);
     assert!(pairs[0]["kl_mean"].as_f64().unwrap() < 1e-4, "{}", pairs[0]);
 
-    // random weights in 4 bits are far from those in 8: a bound that is broken is exit code 1, and is said
+    // Random weights in 4 bits are far from those in 8: the broken bound is reported, with exit code 1.
     sandbox.run(&["synth", "tiny-llama", "--quant", "f32", "-o", "m"]).ok();
     let strict = ["verify", "-m", "m", "--exact", "--quantize", "q4_0", "--positions", "100"];
     let strict = [&strict[..], &["--min-top1", "0", "--max-kl", "1e-9"]].concat();
     let ran = sandbox.run(&strict).fails(1, &["mean KL divergence", "expected at most"]);
-    assert!(ran.out.contains("FAILED native against exact"), "{}", ran.out);
+    assert!(ran.out.contains("FAILED native against reference"), "{}", ran.out);
     sandbox.run(&["verify", "-m", model, "--min-top1", "101"]).fails(2, &["--min-top1", "101"]);
     sandbox.run(&["verify", "-m", model, "--backend", "native,mock"]).fails(1, &["mock"]);
     sandbox.run(&["verify", "-m", "mock"]).ok();
 }
 
 #[test]
-fn verify_finds_what_is_damaged() {
+fn verify_finds_damage() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mistral", "--quant", "f32", "-o", "m.gguf"]).ok();
     let whole = std::fs::read(sandbox.path("m.gguf")).unwrap();

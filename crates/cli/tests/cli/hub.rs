@@ -1,4 +1,4 @@
-//! A stub of the Hub: one thread, one connection at a time, and the faults that a test asks for.
+//! A stub of the Hub: one thread, one connection at a time, with the faults that a test requests.
 
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
@@ -7,27 +7,27 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// The commit that the stub's repository is at.
+/// The commit of the stub's repository.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// How a request for a file goes wrong; each fault happens once.
+/// How a file request fails; each fault happens once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The connection closes after this many bytes of the body.
     CutAfter(usize),
-    /// The server answers with this status.
+    /// The response has this status.
     Status(u16),
-    /// The body is not the file.
+    /// The body differs from the file.
     Corrupt,
-    /// The range is ignored: status 200 and the whole file.
+    /// The range is ignored: the response is the whole file with status 200.
     NoRanges,
-    /// The range is answered with one that starts elsewhere.
+    /// The response has a range that starts elsewhere.
     WrongRange,
-    /// More bytes than the file has, without a length.
+    /// The body is longer than the file and has no `Content-Length`.
     Endless,
 }
 
-/// What the stub serves and what it was asked.
+/// The stub's files and the requests it received.
 #[derive(Default)]
 struct State {
     files: HashMap<String, Vec<u8>>,
@@ -47,7 +47,7 @@ pub struct Asked {
     pub token: Option<String>,
 }
 
-/// A running stub. It ends with the test's process.
+/// A running stub. It ends with the test process.
 #[derive(Clone)]
 pub struct Hub {
     pub address: String,
@@ -63,49 +63,49 @@ impl Hub {
         let hub = Hub { address, state: state.clone() };
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A client that hangs up in the middle is part of the tests.
+                // Some tests make the client disconnect early.
                 let _ = serve(stream, &state);
             }
         });
         hub
     }
 
-    /// Faults of the next requests for files, in order.
+    /// Faults of the next file requests, in order.
     pub fn faults(self, faults: &[Fault]) -> Hub {
         self.state.lock().unwrap().faults = faults.to_vec();
         self
     }
 
-    /// Only this token may read.
+    /// Only this token grants access.
     pub fn needs_token(self, token: &str) -> Hub {
         self.state.lock().unwrap().token = Some(token.to_owned());
         self
     }
 
-    /// Files are redirected to another stub, as the Hub redirects to its CDN.
+    /// Redirects files to another stub, as the Hub redirects to its CDN.
     pub fn redirects_to(self, other: &Hub) -> Hub {
         self.state.lock().unwrap().redirect = Some(other.address.clone());
         self
     }
 
-    /// The listing names these files too, although there are none.
+    /// The listing also names these files, which don't exist.
     pub fn also_lists(self, names: &[&str]) -> Hub {
         self.state.lock().unwrap().listed = names.iter().map(|n| (*n).to_owned()).collect();
         self
     }
 
-    /// The listing gives names only: no sizes, no checksums.
+    /// The listing has names only, no sizes or checksums.
     pub fn lists_plainly(self) -> Hub {
         self.state.lock().unwrap().plain_listing = true;
         self
     }
 
-    /// Every request for a file so far.
+    /// All file requests so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.state.lock().unwrap().log.clone()
     }
 
-    /// The ranges asked for, without the listing.
+    /// The requested ranges of files, without those of the listing.
     pub fn ranges(&self) -> Vec<Option<String>> {
         self.asked().into_iter().map(|a| a.range).collect()
     }

@@ -1,5 +1,5 @@
-//! The web page, driven in Chromium by Playwright, on the real binary with the mock.
-//! `make clients` installs both; without them the test says that it is skipped.
+//! The web page, driven in Chromium by Playwright, served by the real binary with the mock.
+//! `make clients` installs both; without them the test prints that it is skipped.
 
 use crate::common::{Sandbox, Served};
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use std::process::Command;
 
 const KEY: &str = "test-key";
 
-/// The first of these programs on the path.
+/// The first of these programs on the `PATH`.
 fn program(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     names.iter().find_map(|name| std::env::split_paths(&path).map(|p| p.join(name)).find(|p| p.is_file()))
 }
 
 #[test]
-fn a_person_can_use_the_page_and_a_hostile_model_can_not() {
+fn the_page_works_and_resists_a_hostile_model() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
     let modules = root.join("target/clients/node/node_modules");
     let Some(chromium) = program(&["chromium", "chromium-browser", "google-chrome"]) else {
@@ -29,7 +29,7 @@ fn a_person_can_use_the_page_and_a_hostile_model_can_not() {
     let sandbox = Sandbox::new();
     let server =
         Served::start_with(&sandbox, &["-m", "mock", "--mock-step", "2", "--api-key", KEY], |command| {
-            // Without a folder `results` there is no report.
+            // Without a folder `results` the page has no report.
             command.current_dir(sandbox.path(""));
         });
     let mut command = Command::new("node");

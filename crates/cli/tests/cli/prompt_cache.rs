@@ -1,5 +1,5 @@
-//! `--prompt-cache` across processes: a second one imports what the first computed and says the same; what can't be used is
-//! refused with a sentence, and the answer is the same; a server's folder stays within its size.
+//! `--prompt-cache` across processes: a second process imports what the first computed and gives the same answer. Unusable
+//! entries are reported and don't change the answer. A server's folder stays within its size.
 
 use crate::common::{Ran, Sandbox, Served};
 use serde_json::{Value, json};
@@ -10,25 +10,25 @@ fn synth(sandbox: &Sandbox, arch: &str, seed: &str, file: &str) {
     sandbox.run(&["synth", arch, "--quant", "q8_0", "--seed", seed, "-o", file]).ok();
 }
 
-/// Some hundred tokens.
+/// A few hundred tokens.
 fn prompt() -> String {
     (0..30).map(|i| format!("wind {i} ")).collect()
 }
 
-/// A prompt's answer, with more arguments.
+/// The answer to a prompt, with additional arguments.
 fn ask(sandbox: &Sandbox, more: &[&str]) -> Ran {
     let prompt = prompt();
     let args = ["run", "--raw", "--temp", "0", "-n", "8", "--ignore-eos", "--json", "--ctx", "512", &prompt];
     sandbox.run(&[&args[..], more].concat())
 }
 
-/// How many tokens of the prompt were not computed.
+/// How many tokens of the prompt came from the cache.
 fn cached(document: &Value) -> u64 {
     document["cached_tokens"].as_u64().unwrap()
 }
 
 #[test]
-fn a_second_run_imports_and_says_the_same() {
+fn a_second_run_imports_and_gives_the_same_answer() {
     let sandbox = Sandbox::new();
     synth(&sandbox, "tiny-mistral", "1", "m.gguf");
     for kv_type in ["f16", "q8_0", "f32"] {
@@ -39,7 +39,7 @@ fn a_second_run_imports_and_says_the_same() {
         assert_eq!((&first.err, &second.err), (&String::new(), &String::new()));
         let (first, second) = (first.json(), second.json());
         let tokens = first["prompt_tokens"].as_u64().unwrap();
-        // not a whole number of the KV cache's pages, so that the last one is imported in part
+        // Not a whole number of KV cache pages, so the last page is imported in part.
         assert!(tokens > 100 && tokens % 32 > 1, "{tokens} tokens");
         assert_eq!((cached(&first), cached(&second)), (0, tokens - 1), "{kv_type}: one token is computed");
         for document in [&first, &second] {
@@ -47,7 +47,7 @@ fn a_second_run_imports_and_says_the_same() {
             assert_eq!(document["text"], plain["text"], "{kv_type}");
         }
     }
-    // people read it on the line of figures; a prompt that goes on imports the beginning
+    // The line of figures shows it. A prompt that continues this one imports the shared prefix.
     let longer = prompt() + "and then some";
     let args = ["run", "-m", "m.gguf", "--raw", "-n", "2", "--prompt-cache", "f16.kv", "--ctx", "512"];
     let ran = sandbox.run(&[&args[..], &[&longer]].concat()).ok();
@@ -55,7 +55,7 @@ fn a_second_run_imports_and_says_the_same() {
 }
 
 #[test]
-fn the_mock_and_chat_keep_prompts_too() {
+fn the_mock_and_chat_store_prompts_too() {
     let sandbox = Sandbox::new();
     let args = ["-m", "mock", "--prompt-cache", "mock.kv"];
     let (first, second) = (ask(&sandbox, &args).json(), ask(&sandbox, &args).json());
@@ -76,7 +76,7 @@ fn the_mock_and_chat_keep_prompts_too() {
 }
 
 #[test]
-fn what_can_not_be_used_is_refused_with_a_sentence_and_computed() {
+fn unusable_entries_are_reported_and_the_prompt_is_computed() {
     let sandbox = Sandbox::new();
     synth(&sandbox, "tiny-mistral", "1", "m.gguf");
     synth(&sandbox, "tiny-mistral", "2", "other.gguf");
@@ -91,13 +91,13 @@ fn what_can_not_be_used_is_refused_with_a_sentence_and_computed() {
         assert_eq!((cached(&document), &document["tokens"]), (0, &expected["tokens"]), "{says}");
     };
     let with = |bytes: &[u8]| std::fs::write(&file, bytes).unwrap();
-    // the checksum, a token, keys and values
+    // Damages the checksum, a token, and the keys and values.
     for at in [8, 600, whole.len() / 2, whole.len() - 1] {
         let mut flipped = whole.clone();
         flipped[at] ^= 4;
         with(&flipped);
         refused(&[], "the file is damaged");
-        // it is written anew, so that the next one is served
+        // The entry is rewritten, so the next run imports it.
         assert!(cached(&ask(&sandbox, &args).json()) > 100, "byte {at}");
     }
     for cut in [30, whole.len() / 2, whole.len() - 1] {
@@ -113,14 +113,14 @@ fn what_can_not_be_used_is_refused_with_a_sentence_and_computed() {
     let other_type = ask(&sandbox, &[&args[..], &["--kv-type", "q8_0"]].concat());
     assert!(other_type.err.contains("another model, backend or KV type"), "{other_type:?}");
     assert_eq!(cached(&other_type.json()), 0);
-    // somebody's own file is neither used nor written over
+    // A file that is not an entry is neither used nor overwritten.
     with(b"things to remember, and more of them");
     refused(&[], "not a prompt cache");
     assert_eq!(std::fs::read(&file).unwrap(), b"things to remember, and more of them");
 }
 
 #[test]
-fn a_place_that_can_not_be_written_loses_the_entry_and_not_the_answer() {
+fn an_unwritable_folder_loses_the_entry_but_not_the_answer() {
     let sandbox = Sandbox::new();
     let plain = ask(&sandbox, &["-m", "mock"]).json();
     let ran = ask(&sandbox, &["-m", "mock", "--prompt-cache", "absent/p.kv"]);
@@ -128,7 +128,7 @@ fn a_place_that_can_not_be_written_loses_the_entry_and_not_the_answer() {
     assert_eq!(ran.json()["tokens"], plain["tokens"]);
 }
 
-/// Asks a server about a prompt of token ids: the answer's text, and how many tokens were not computed.
+/// Sends a server a prompt of token ids. Returns the answer's text, and how many tokens came from the cache.
 fn completion(server: &Served, prompt: &[u32]) -> (Value, u64) {
     let body = json!({ "prompt": prompt, "max_tokens": 4, "temperature": 0, "ignore_eos": true }).to_string();
     let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
@@ -143,14 +143,14 @@ fn completion(server: &Served, prompt: &[u32]) -> (Value, u64) {
     (body["choices"][0]["text"].clone(), cached)
 }
 
-/// Bytes and number of a folder's entries.
+/// The total bytes and the number of a folder's entries.
 fn held(sandbox: &Sandbox, folder: &str) -> (u64, usize) {
     let files: Vec<_> = std::fs::read_dir(sandbox.path(folder)).unwrap().map(|f| f.unwrap()).collect();
     (files.iter().map(|f| f.metadata().unwrap().len()).sum(), files.len())
 }
 
 #[test]
-fn another_server_imports_and_the_oldest_goes() {
+fn another_server_imports_and_the_oldest_entry_is_evicted() {
     let sandbox = Sandbox::new();
     synth(&sandbox, "tiny-mistral", "1", "m.gguf");
     let prompt = |n: u32| -> Vec<u32> { (0..150).map(|i| 10 + 20 * n + (i * (2 * n + 3)) % 200).collect() };
@@ -164,7 +164,7 @@ fn another_server_imports_and_the_oldest_goes() {
     let (bytes, entries) = held(&sandbox, "cache");
     assert_eq!(entries, 1);
 
-    // room for two and a half: the third pushes out the first, which was used longest ago
+    // The folder has room for two and a half entries: the third evicts the least recently used, which is the first.
     let size = (bytes as f64 * 2.5 / f64::from(1 << 30)).to_string();
     let server = start(&["cache", "--prompt-cache-size", &size]);
     assert_eq!(completion(&server, &prompt(0)), (first.0.clone(), 149), "imported in another process");
@@ -178,6 +178,6 @@ fn another_server_imports_and_the_oldest_goes() {
     let server = start(&["cache", "--prompt-cache-size", &size]);
     assert_eq!(completion(&server, &prompt(2)), (third.0, 149));
     assert_eq!(completion(&server, &prompt(1)), (second.0, 149));
-    assert_eq!(completion(&server, &prompt(0)), (first.0, 0), "the oldest went");
+    assert_eq!(completion(&server, &prompt(0)), (first.0, 0), "the oldest entry was evicted");
     server.end();
 }

@@ -1,10 +1,10 @@
-//! `zonda pull` from the Hub, against a stub of it: resume, checksums, refusals, tokens, redirects.
+//! `zonda pull` against a stub of the Hub: resume, checksums, refusals, tokens, redirects.
 
 use super::hub::{self, Fault, Hub, sha256};
 use crate::common::{Ran, Sandbox, finish};
 use std::path::PathBuf;
 
-/// Large enough that a client reads it in several pieces.
+/// Large enough for a client to read it in several pieces.
 fn weights() -> Vec<u8> {
     (0..600_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
@@ -23,7 +23,7 @@ fn stored(sandbox: &Sandbox, file: &str) -> PathBuf {
     sandbox.store().join("hub/org/name").join(file)
 }
 
-/// The files in the repository's folder that are not ours to keep.
+/// The temporary files left in the repository's folder.
 fn leftovers(sandbox: &Sandbox) -> Vec<String> {
     let entries = std::fs::read_dir(stored(sandbox, "")).into_iter().flatten().flatten();
     let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
@@ -51,7 +51,7 @@ fn a_safetensors_repository() {
     assert_eq!(model["files"][1]["sha256"], sha256(&body));
     assert_eq!(std::fs::read(stored(&sandbox, "model.safetensors")).unwrap(), body);
 
-    // The second time nothing is downloaded, and nothing is asked of the network once it is forbidden.
+    // The second pull downloads nothing, and offline it makes no request.
     let before = hub.asked().len();
     pull(&sandbox, &hub, &["org/name"]).ok();
     assert_eq!(hub.asked().len(), before);
@@ -59,7 +59,7 @@ fn a_safetensors_repository() {
     assert_eq!(list["models"][0]["name"], "org/name");
     assert_eq!(list["models"][0]["path"], stored(&sandbox, "").to_str().unwrap().trim_end_matches('/'));
 
-    // A damaged file is fetched again, the others stay.
+    // A damaged file is downloaded again; the others are kept.
     std::fs::write(stored(&sandbox, "model.safetensors"), vec![0; body.len()]).unwrap();
     pull(&sandbox, &hub, &["org/name"]).ok();
     assert_eq!(hub.asked().len(), before + 1);
@@ -81,7 +81,7 @@ fn a_broken_connection_is_resumed_within_one_pull() {
 }
 
 #[test]
-fn a_later_pull_goes_on_where_an_earlier_one_stopped() {
+fn a_later_pull_resumes_where_an_earlier_one_stopped() {
     let body = weights();
     let sandbox = Sandbox::new();
     let refused = Hub::start(&[("m.gguf", &body)]).faults(&[Fault::CutAfter(123_456), Fault::Status(410)]);
@@ -98,7 +98,7 @@ fn a_later_pull_goes_on_where_an_earlier_one_stopped() {
 }
 
 #[test]
-fn a_server_without_ranges_or_with_wrong_ones_is_asked_for_everything() {
+fn the_whole_file_is_requested_if_ranges_are_missing_or_wrong() {
     let body = weights();
     for fault in [Fault::NoRanges, Fault::WrongRange] {
         let hub = Hub::start(&[("m.gguf", &body)]).faults(&[Fault::CutAfter(100_000), fault]);
@@ -128,7 +128,7 @@ fn a_body_longer_than_published_is_refused() {
 }
 
 #[test]
-fn refusals_say_what_to_do() {
+fn refusals_give_advice() {
     let sandbox = Sandbox::new();
     let hub = Hub::start(&[("m.gguf", b"x")]);
     pull(&sandbox, &hub, &["org/other"]).fails(1, &["404", "check the spelling"]);
@@ -158,7 +158,7 @@ fn the_token_in_the_hubs_own_folder_is_used() {
 }
 
 #[test]
-fn a_redirect_to_another_host_gets_no_token_and_its_checksum_counts() {
+fn a_redirect_to_another_host_gets_no_token_and_is_checksummed() {
     let body = weights();
     let cdn = Hub::start(&[("m.gguf", &body)]).faults(&[Fault::CutAfter(10), Fault::Corrupt]);
     let hub = Hub::start(&[("m.gguf", &body)]).needs_token("secret").redirects_to(&cdn).lists_plainly();
@@ -172,7 +172,7 @@ fn a_redirect_to_another_host_gets_no_token_and_its_checksum_counts() {
 }
 
 #[test]
-fn one_of_several_gguf_files() {
+fn one_of_several_gguf_files_is_chosen() {
     let hub = Hub::start(&[("q4/a b.gguf", b"four"), ("q8.gguf", b"eight"), ("README.md", b"")]);
     let sandbox = Sandbox::new();
     pull(&sandbox, &hub, &["org/name"])
@@ -201,7 +201,7 @@ fn a_listing_that_leaves_the_folder_is_refused() {
 }
 
 #[test]
-fn what_the_hubs_own_cache_holds_is_used_as_it_is() {
+fn files_in_the_hubs_own_cache_are_used_in_place() {
     let sandbox = Sandbox::new();
     let repo = sandbox.path("hf/hub/models--org--tiny");
     let snapshot = repo.join("snapshots").join(hub::COMMIT);
@@ -217,13 +217,13 @@ fn what_the_hubs_own_cache_holds_is_used_as_it_is() {
     assert_eq!(list["models"][0]["source"], "hub cache");
     sandbox.run(&["rm", "org/tiny"]).fails(1, &["the Hub's own cache folder"]);
 
-    // A snapshot that lacks a shard is no model.
+    // A snapshot without one of its shards is not a model.
     std::fs::remove_file(snapshot.join("model-00002-of-00003.safetensors")).unwrap();
     sandbox.run(&["inspect", "org/tiny"]).fails(1, &["ZONDA_OFFLINE"]);
 }
 
 #[test]
-fn downloads_can_be_forbidden_and_endpoints_are_checked() {
+fn downloads_can_be_forbidden_and_endpoints_are_validated() {
     let sandbox = Sandbox::new();
     sandbox.run(&["pull", "org/name"]).fails(1, &["ZONDA_OFFLINE forbids downloads", "help:"]);
     sandbox.run(&["pull", "smollm2-135m"]).fails(1, &["ZONDA_OFFLINE forbids downloads"]);

@@ -1,4 +1,4 @@
-//! What a model's answers are worth, as processes: `perplexity`.
+//! `zonda perplexity` as a process.
 
 use crate::common::{Sandbox, has_keys};
 use std::path::PathBuf;
@@ -8,9 +8,9 @@ fn testdata(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name)
 }
 
-/// The windows of `testdata/llama_cpp/perplexity.json`: llama.cpp's own figures of the same file, text and tokens.
+/// The windows of `testdata/llama_cpp/perplexity.json`: llama.cpp's own figures for the same file, text and tokens.
 #[test]
-fn perplexity_is_llama_cpps() {
+fn perplexity_matches_llama_cpp() {
     let Some(model) = models::find("smollm2-135m-instruct-q4_1.gguf") else { return };
     let sandbox = Sandbox::new();
     let text = testdata("text/mixed.txt");
@@ -30,7 +30,7 @@ fn perplexity_is_llama_cpps() {
 }
 
 #[test]
-fn perplexity_of_what_has_none_is_refused() {
+fn perplexity_is_refused_where_it_is_undefined() {
     let sandbox = Sandbox::new();
     std::fs::write(sandbox.path("t.txt"), "the warm wind ".repeat(40)).unwrap();
     let run = |more: &[&str]| sandbox.run(&[&["perplexity", "-m", "mock"], more].concat());

@@ -1,4 +1,4 @@
-//! `zonda quantize` as a process: every type, with and without a calibration text, and what is refused.
+//! `zonda quantize` as a process: every type, with and without a calibration text, and its refusals.
 
 use crate::common::{Sandbox, has_keys, tiny};
 use serde_json::Value;
@@ -35,7 +35,7 @@ fn every_type_is_written_and_runs() {
 }
 
 #[test]
-fn a_text_makes_weighted_errors_smaller() {
+fn calibration_reduces_weighted_errors() {
     let sandbox = Sandbox::new();
     for arch in ["tiny-mistral", "tiny-mixtral"] {
         sandbox.run(&["synth", arch, "-o", "f32.gguf"]).ok();
@@ -60,7 +60,7 @@ fn a_text_makes_weighted_errors_smaller() {
 }
 
 #[test]
-fn rows_that_do_not_divide_get_another_type_and_it_is_said() {
+fn rows_that_do_not_divide_get_another_type_and_it_is_reported() {
     let sandbox = Sandbox::new();
     let ran = sandbox.run(&["quantize", tiny().to_str().unwrap(), "q.gguf", "q4_k_m", "--json"]);
     assert!(ran.err.contains("instead of q4_k"), "{}", ran.err);
@@ -70,7 +70,7 @@ fn rows_that_do_not_divide_get_another_type_and_it_is_said() {
 }
 
 #[test]
-fn what_can_not_be_is_refused() {
+fn impossible_requests_are_refused() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mistral", "-o", "f32.gguf"]).ok();
     sandbox.run(&["quantize", "f32.gguf", "q.gguf", "q9"]).fails(2, &["q9", "q4_k_m"]);

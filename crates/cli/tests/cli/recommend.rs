@@ -1,4 +1,4 @@
-//! `zonda recommend` as a process: a model with weights, a config.json alone, and what doesn't fit.
+//! `zonda recommend` as a process: for a model with weights, for a `config.json` alone, and for models that don't fit.
 
 use crate::common::{Sandbox, has_keys};
 use serde_json::Value;
@@ -15,7 +15,7 @@ fn recommended(document: &Value) -> &Value {
 }
 
 #[test]
-fn a_gguf_file_runs_as_it_is() {
+fn a_gguf_file_is_recommended_as_it_is() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mistral", "--quant", "q8_0", "-o", "tiny.gguf"]).ok();
     let document = sandbox.run(&["recommend", "-m", "tiny.gguf", "--ctx", "64", "--json"]).json();
@@ -41,7 +41,7 @@ fn a_gguf_file_runs_as_it_is() {
     }
     let speeds: Vec<f64> = choices(&document).iter().map(|c| c["decode_tps"].as_f64().unwrap()).collect();
     assert!(speeds.is_sorted_by(|a, b| a >= b), "{speeds:?}");
-    // the command it ends with runs
+    // The command that it recommends runs.
     let command = best["command"].as_str().unwrap();
     let args: Vec<&str> = command.strip_prefix("zonda ").unwrap().split(' ').collect();
     assert!(args.contains(&"64"), "{command}");
@@ -49,7 +49,7 @@ fn a_gguf_file_runs_as_it_is() {
 }
 
 #[test]
-fn a_folder_may_be_quantised_at_load_and_a_config_is_enough() {
+fn folders_may_be_quantised_at_load_and_a_config_is_enough() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mistral", "--quant", "f32", "-o", "folder"]).ok();
     let document = sandbox.run(&["recommend", "-m", "folder", "--json"]).json();
@@ -69,7 +69,7 @@ fn a_folder_may_be_quantised_at_load_and_a_config_is_enough() {
             "{document:#}"
         );
         assert!(recommended(&document)["needs"].as_str().unwrap().contains("GGUF"));
-        // the same shapes need the same memory, with weights or without
+        // The same shapes need the same memory, with weights or without.
         let f32 = choices(&document).iter().find(|c| c["quant"] == "f32").unwrap();
         assert_eq!(f32["weights_bytes"], own["weights_bytes"]);
     }
@@ -77,7 +77,7 @@ fn a_folder_may_be_quantised_at_load_and_a_config_is_enough() {
     assert!(text.contains("No record of this machine") && text.contains("zonda run -m alone."), "{text}");
 }
 
-/// A name that `zonda synth` knows, and a repository of which the Hub's own cache has the config alone.
+/// A name that `zonda synth` knows, and a repository whose config alone is in the Hub's own cache.
 #[test]
 fn a_shape_or_a_cached_config_is_enough_and_nothing_is_downloaded() {
     let sandbox = Sandbox::new();
@@ -85,7 +85,7 @@ fn a_shape_or_a_cached_config_is_enough_and_nothing_is_downloaded() {
     let q4_0 = choices(&document).iter().find(|c| c["quant"] == "q4_0").unwrap();
     assert_eq!(q4_0["kv_bytes"], 1_u64 << 29);
     assert_eq!((&q4_0["model"], &q4_0["ready"]), (&"mistral-7b".into(), &false.into()));
-    // what fits is what the machine and its control groups have left
+    // The room is the free memory of the machine and its control groups.
     let machine = &document["machine"];
     let room = machine["available_bytes"].as_u64().unwrap();
     let room = machine["cgroup_available_bytes"].as_u64().unwrap_or(room).min(room);
@@ -104,7 +104,7 @@ fn a_shape_or_a_cached_config_is_enough_and_nothing_is_downloaded() {
 }
 
 #[test]
-fn what_does_not_fit_is_said_and_not_recommended() {
+fn models_that_do_not_fit_are_listed_but_not_recommended() {
     let sandbox = Sandbox::new();
     std::fs::create_dir(sandbox.path("huge")).unwrap();
     let config = r#"{"model_type": "llama", "hidden_size": 65536, "intermediate_size": 262144, "num_attention_heads": 512,
@@ -123,9 +123,9 @@ fn what_does_not_fit_is_said_and_not_recommended() {
     );
 }
 
-/// The committed record, cell by cell, without weights.
+/// Checks the committed record cell by cell; this needs no weights.
 #[test]
-fn a_record_is_held_against_its_prediction() {
+fn a_record_is_compared_with_its_prediction() {
     let sandbox = Sandbox::new();
     let record = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benchmarks/record/amd-epyc-zen5-2c/2026-11-24");
     let document = sandbox.run(&["recommend", "--check", record, "--json"]).json();

@@ -1,11 +1,11 @@
-//! `zonda serve` as a process: what it says, how it ends, what it refuses.
+//! `zonda serve` as a process: its log, its shutdown and its refusals.
 
 use crate::common::{Sandbox, Served};
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-/// One request to a server: status and body.
+/// Sends one request to a server; returns status and body.
 fn ask(server: &Served, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
     let address = server.url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
@@ -21,7 +21,7 @@ fn ask(server: &Served, method: &str, path: &str, headers: &str, body: &str) -> 
 }
 
 #[test]
-fn it_says_where_it_is_and_ends_when_told() {
+fn it_prints_its_address_and_stops_on_a_signal() {
     let sandbox = Sandbox::new();
     let server = Served::start(&sandbox, &["-m", "mock"]);
     assert_eq!(server.models, ["mock"]);
@@ -37,7 +37,7 @@ fn it_says_where_it_is_and_ends_when_told() {
 }
 
 #[test]
-fn the_log_can_be_json_and_hold_prompts() {
+fn the_log_can_be_json_and_contain_prompts() {
     let sandbox = Sandbox::new();
     let server = Served::start(&sandbox, &["-m", "mock", "--log-format", "json", "--log-prompts"]);
     ask(
@@ -78,7 +78,7 @@ fn keys_come_from_flags_files_and_the_environment() {
 }
 
 #[test]
-fn several_models_on_demand() {
+fn several_models_are_loaded_on_demand() {
     let sandbox = Sandbox::new();
     for name in ["a.gguf", "b.gguf"] {
         sandbox.run(&["synth", "tiny-mistral", "--quant", "f32", "-o", name]).ok();
@@ -97,7 +97,7 @@ fn several_models_on_demand() {
 }
 
 #[test]
-fn what_it_refuses() {
+fn it_refuses_invalid_settings() {
     let sandbox = Sandbox::new();
     sandbox.run(&["serve"]).fails(2, &["--model"]);
     sandbox.run(&["serve", "-m", "mock", "-m", "mock"]).fails(2, &["two models are named \"mock\""]);
@@ -120,9 +120,9 @@ fn what_it_refuses() {
     sandbox.run(&["serve", "-m", "mock", "--port", &port]).fails(1, &["listening on", "--port"]);
 }
 
-/// With `--deterministic` a seeded request has the same tokens alone on one thread, and beside others on two.
+/// With `--deterministic` a seeded request gives the same tokens alone on one thread and beside others on two.
 #[test]
-fn deterministic_is_what_it_says() {
+fn deterministic_answers_do_not_depend_on_load_or_threads() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mistral", "--quant", "q4_0", "-o", "tiny.gguf"]).ok();
     let start = |threads: &str, parallel: &str| {

@@ -1,4 +1,4 @@
-//! Speculation from the command line: the same text with and without, what is told of it, and what is refused.
+//! Speculation from the command line: the same text with and without it, its figures, and its refusals.
 
 use crate::common::{Sandbox, has_keys};
 use serde_json::Value;
@@ -11,14 +11,14 @@ fn run(sandbox: &Sandbox, more: &[&str]) -> Value {
 }
 
 #[test]
-fn run_and_bench_speculate_and_say_how_well() {
+fn run_and_bench_speculate_and_report_acceptance() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mistral", "--quant", "q8_0", "-o", "m.gguf"]).ok();
     sandbox.run(&["convert", "m.gguf", "-o", "draft.gguf", "--layers", "1"]).ok();
     let layers = |model: &str| sandbox.run(&["inspect", model, "--json"]).json()["spec"]["layers"].clone();
     assert!(layers("draft.gguf") == 1 && layers("m.gguf").as_u64() > Some(1));
 
-    // What pays depends on the machine: drafts are made all the same.
+    // Whether drafts pay depends on the machine, so the test forces them.
     let always = ["--draft-min", "3"];
     for sampling in [&["--temp", "0"][..], &["--temp", "1.5", "--seed", "3"]] {
         let off = run(&sandbox, sampling);
@@ -50,7 +50,7 @@ fn run_and_bench_speculate_and_say_how_well() {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn impossible_combinations_are_refused() {
     let sandbox = Sandbox::new();
     sandbox.run(&["synth", "tiny-mistral", "--quant", "f32", "-o", "m.gguf"]).ok();
     let refused = |more: &[&str], code, says: &[&str]| {
@@ -61,6 +61,6 @@ fn what_cannot_be_is_refused() {
     refused(&["--draft-max", "0", "--speculate", "ngram"], 2, &["1..=63"]);
     refused(&["--draft", "nowhere.gguf"], 1, &["nowhere.gguf"]);
     sandbox.run(&["convert", "m.gguf", "-o", "x.gguf", "--layers", "99"]).fails(2, &["--layers is 99"]);
-    // The mock's tokens are the mock's; other tokenizers are told apart in the engine's tests.
+    // The mock always has its own tokenizer; the engine's tests cover mismatched tokenizers.
     sandbox.run(&["run", "-m", "mock", "--draft", "mock", "-n", "5", "hi"]).ok();
 }

@@ -1,16 +1,16 @@
-//! Runs the `zonda` executable with a model store and settings of its own.
+//! Runs the `zonda` executable with its own model store and settings.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-/// A folder for one test: the store, and whatever files it makes.
+/// A folder for one test: the store and the files that the test creates.
 pub struct Sandbox {
     dir: TempDir,
 }
 
-/// What a run gave.
+/// The result of a run.
 #[derive(Debug)]
 #[allow(dead_code)] // each test binary uses its part
 pub struct Ran {
@@ -34,7 +34,7 @@ impl Ran {
         self
     }
 
-    /// It failed with this code and said all of this.
+    /// Asserts that the run failed with this exit code and that standard error contains all these texts.
     #[track_caller]
     pub fn fails(self, code: i32, says: &[&str]) -> Ran {
         assert_eq!(self.code, code, "{self:?}");
@@ -60,7 +60,7 @@ impl Sandbox {
         self.path("store")
     }
 
-    /// The command, in this folder, without any setting of the person who runs the tests.
+    /// The command, in this folder, without the user's own settings.
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_zonda"));
         for name in
@@ -117,7 +117,7 @@ pub struct Served {
 
 #[allow(dead_code)]
 impl Served {
-    /// Starts it at a free port and waits until its models are loaded.
+    /// Starts it on a free port and waits until its models are loaded.
     #[track_caller]
     pub fn start(sandbox: &Sandbox, args: &[&str]) -> Served {
         Served::start_with(sandbox, args, |_| {})
@@ -146,7 +146,7 @@ impl Served {
         }
     }
 
-    /// Sends SIGTERM and waits for the end, which must have exit code 0. Gives the log.
+    /// Sends SIGTERM and waits for the process to end with exit code 0. Returns the log.
     #[cfg(unix)]
     #[track_caller]
     pub fn end(mut self) -> String {
@@ -156,7 +156,7 @@ impl Served {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Kills it, since no signal asks a process to end here. Gives the log.
+    /// Kills it, since this platform has no signal that asks a process to end. Returns the log.
     #[cfg(not(unix))]
     #[track_caller]
     pub fn end(mut self) -> String {

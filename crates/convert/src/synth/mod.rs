@@ -1,7 +1,7 @@
 //! Models with random weights in the exact shapes of real ones; speed does not depend on the values.
 //!
-//! A model is a function of its shape and a seed: every type and format of one seed has the same weights, rounded to that
-//! type, so quantisation errors can be measured on them. They include a generated tokenizer and chat template.
+//! A model is determined by its shape and a seed: with one seed, every type and format has the same weights, rounded to that
+//! type, so quantisation errors can be measured. Models include a generated tokenizer and chat template.
 
 mod random;
 mod shapes;

@@ -37,7 +37,7 @@ impl Weights for Random<'_> {
     }
 }
 
-/// A tensor's stream of random numbers: FNV-1a of its GGUF name, stirred with the seed.
+/// A tensor's stream of random numbers: FNV-1a of its GGUF name, mixed with the seed.
 fn key(seed: u64, role: TensorRole) -> u64 {
     let (name, expert) = match names::gguf(role).swap_remove(0) {
         TensorLocation::Whole(name) => (name, 0),
@@ -59,7 +59,7 @@ fn mix(z: u64) -> u64 {
 fn bell(key: u64, i: u64) -> f32 {
     let z = mix(key.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     let lanes = (z & 0xffff) + (z >> 16 & 0xffff) + (z >> 32 & 0xffff) + (z >> 48);
-    // Four numbers of 0..65536 have the mean 4 · 65535/2 and the variance 4 · (65536² − 1)/12.
+    // The sum of four numbers of 0..65536 has the mean 4 · 65535/2 and the variance 4 · (65536² − 1)/12.
     (lanes as f32 - 131_070.0) * (1.0 / 37_837.226)
 }
 
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_and_seeds_have_streams_of_their_own() {
+    fn tensors_and_seeds_have_separate_streams() {
         let q = |layer| TensorRole::Layer(layer, LayerTensor::Q);
         let expert = |e| TensorRole::Layer(0, LayerTensor::ExpertUp(e));
         let keys = [key(0, q(0)), key(1, q(0)), key(0, q(1)), key(0, expert(0)), key(0, expert(1))];

@@ -18,7 +18,7 @@ impl SynthSpec {
     /// The shape of this name.
     ///
     /// # Errors
-    /// If there is none; the message lists all names.
+    /// If no shape has this name; the message lists all names.
     pub fn find(name: &str) -> Result<SynthSpec, ConvertError> {
         let all = synth_archs();
         let known = all.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
@@ -27,10 +27,10 @@ impl SynthSpec {
             .ok_or_else(|| ConvertError::UnknownArch { name: name.to_owned(), known })
     }
 
-    /// The same with another number of layers.
+    /// The same shape with another number of layers.
     ///
     /// # Errors
-    /// If it is zero or beyond any real model's.
+    /// If the number is zero or larger than in any real model.
     pub fn with_layers(mut self, layers: usize) -> Result<SynthSpec, ConvertError> {
         if layers == 0 || layers > 1000 {
             return Err(ConvertError::Invalid {
@@ -45,7 +45,7 @@ impl SynthSpec {
     }
 }
 
-/// The numbers that differ between models, in the order of a `config.json`.
+/// The numbers that differ between models, in the order of `config.json`.
 struct Shape {
     architecture: Architecture,
     vocab: usize,

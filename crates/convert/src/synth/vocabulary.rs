@@ -1,18 +1,18 @@
-//! A tokenizer for synthetic models: byte-level BPE trained on common words, filled up with invented words.
+//! A tokenizer for synthetic models: byte-level BPE trained on common words, padded with invented words.
 //!
-//! English text comes to two or three tokens a word, every text can be written (all 256 bytes are tokens), and what a random
-//! model says can be read aloud. The chat template is ChatML.
+//! English text takes two or three tokens per word, every text can be encoded (all 256 bytes are tokens), and the output of a
+//! random model is pronounceable. The chat template is ChatML.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use zonda_engine::load::{Architecture, Metadata, ModelSpec, Value};
 use zonda_engine::tokenize::byte_alphabet;
 
-/// Common words, the commonest first.
+/// Common words, the most common first.
 const WORDS: &str = include_str!("words.txt");
-/// Maximum number of merges; these words have few more.
+/// Maximum number of merges; these words have only a few more.
 const MAX_MERGES: usize = 2500;
-/// Tokens 0 to 4: unknown, begin and end of a text, begin and end of a turn.
+/// Tokens 0 to 4: unknown, beginning and end of a text, beginning and end of a turn.
 const SPECIAL: [&str; 5] = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"];
 const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
@@ -23,7 +23,7 @@ const CONTROL: i32 = 3;
 /// The tokenizer of a model with `spec.vocab_size` tokens, as GGUF metadata (`tokenizer.*`).
 ///
 /// # Panics
-/// If the vocabulary is too small for the special tokens and the bytes, which no shape of ours is.
+/// If the vocabulary is too small for the special tokens and the bytes; no shape's is.
 pub(crate) fn metadata(spec: &ModelSpec) -> Metadata {
     let alphabet = byte_alphabet();
     let room = spec.vocab_size.checked_sub(SPECIAL.len() + 256).expect("room for bytes and special tokens");
@@ -56,15 +56,15 @@ pub(crate) fn metadata(spec: &ModelSpec) -> Metadata {
         ("tokenizer.ggml.eos_token_id", Value::U32(2)),
         ("tokenizer.ggml.eot_token_id", Value::U32(4)),
         ("tokenizer.ggml.padding_token_id", Value::U32(2)),
-        // As in the families: Qwen's texts begin without a token of their own.
+        // As in the model families: Qwen's texts have no BOS.
         ("tokenizer.ggml.add_bos_token", Value::Bool(!is_qwen)),
         ("tokenizer.chat_template", text(TEMPLATE)),
     ];
     Metadata(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
-/// Learns BPE merges: the most frequent pair of neighbouring symbols becomes a symbol, again and again.
-/// A word counts by its rank, after Zipf; of equally frequent pairs the one of older symbols wins.
+/// Learns BPE merges: repeatedly, the most frequent pair of neighbouring symbols becomes a symbol. Words are weighted by
+/// rank (Zipf); among equally frequent pairs the one with older symbols wins.
 fn train(alphabet: &[char; 256], count: usize) -> Vec<(String, String)> {
     let mut words: Vec<(Vec<usize>, i64)> = Vec::new();
     for (rank, word) in WORDS.split_whitespace().enumerate() {
@@ -74,7 +74,7 @@ fn train(alphabet: &[char; 256], count: usize) -> Vec<(String, String)> {
         add(word.to_owned(), weight / 10);
         add(format!("{}{}", word[..1].to_uppercase(), &word[1..]), weight / 20);
     }
-    // Symbols by number: the bytes, then what merges make.
+    // Symbols by number: the bytes, then the results of merges.
     let mut symbols: Vec<String> = alphabet.iter().map(char::to_string).collect();
     let mut counts: HashMap<(usize, usize), i64> = HashMap::new();
     let count_word = |word: &[usize], weight: i64, counts: &mut HashMap<_, i64>| {

@@ -92,9 +92,9 @@ pub enum BackendError {
     /// A slot number outside `0..slots`.
     #[error("slot {slot} does not exist; this backend has {slots} slots")]
     NoSuchSlot {
-        /// The slot asked for.
+        /// The requested slot.
         slot: Slot,
-        /// How many there are.
+        /// The number of slots.
         slots: usize,
     },
     /// The model could not be read.

@@ -58,17 +58,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn means_of_squares_relative_to_their_mean() {
+    fn importance_is_the_mean_square_relative_to_the_average() {
         let mut importance = Importance::default();
         let role = |tensor| TensorRole::Layer(3, tensor);
         importance.add(role(LayerTensor::Q), &[1.0, 3.0, -1.0, 1.0], 2);
         importance.add(role(LayerTensor::Q), &[0.0, 0.0], 2);
-        // sums 2 and 10
+        // The sums are 2 and 10.
         let expected = Some(vec![2.0 / 6.0, 10.0 / 6.0]);
         assert_eq!(importance.of(role(LayerTensor::V)), expected);
         assert_eq!(importance.of(role(LayerTensor::AttnOut)), None);
         importance.add(role(LayerTensor::AttnOut), &[0.0, 0.0], 2);
-        assert_eq!(importance.of(role(LayerTensor::AttnOut)), None, "nothing but zeros says nothing");
+        assert_eq!(importance.of(role(LayerTensor::AttnOut)), None, "zeros give no importance");
         importance.add(role(LayerTensor::FfnDown), &[0.0, 1.0], 2);
         assert_eq!(importance.of(role(LayerTensor::FfnDown)), Some(vec![1e-3, 2.0]));
     }

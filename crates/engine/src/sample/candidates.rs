@@ -196,8 +196,8 @@ mod tests {
     }
 
     #[test]
-    fn typical_drops_the_too_obvious_too() {
-        // Entropy 1.16 nat: the surprises 0.51, 1.61, 2.30, 2.30 lie 0.64, 0.45, 1.15, 1.15 off it.
+    fn typical_also_drops_too_probable_tokens() {
+        // Entropy 1.16 nats: the surprises 0.51, 1.61, 2.30, 2.30 differ from it by 0.64, 0.45, 1.15, 1.15.
         let mut c = from_probabilities(&[0.6, 0.2, 0.1, 0.1]);
         c.typical(0.15);
         assert_eq!(ids(&c), [1]);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn masked_tokens_are_no_candidates() {
+    fn masked_tokens_are_not_candidates() {
         let mut c = Candidates::default();
         c.fill(&[f32::NEG_INFINITY, 1.0, f32::NEG_INFINITY], 0);
         assert_eq!(ids(&c), [1]);
@@ -225,7 +225,7 @@ mod tests {
             .map(|u| c.draw(1.0, u).expect("three candidates"))
             .into();
         assert_eq!(drawn, [0, 0, 1, 1, 2, 2]);
-        // A temperature near 0 leaves weight on the best alone.
+        // A temperature near 0 leaves weight only on the best.
         assert_eq!(c.draw(1e-6, 1.0 - 1e-16), Some(1));
     }
 

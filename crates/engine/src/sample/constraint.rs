@@ -171,7 +171,7 @@ mod tests {
     static COMPILER: LazyLock<GrammarCompiler> =
         LazyLock::new(|| GrammarCompiler::new(&MOCK).expect("the mock has an end token"));
 
-    /// Greedy text under a grammar from logits that like `favourites` best, then low ids; at most 400 tokens.
+    /// Greedy text under a grammar from logits that prefer `favourites`, then low ids; at most 400 tokens.
     fn generate(grammar: &Grammar, favourites: &str) -> String {
         let constraint = COMPILER.compile(grammar).unwrap();
         let mut sampler = Sampler::new(SamplingParams::greedy()).with_constraint(Some(constraint));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_is_kept_to() {
+    fn texts_follow_the_schema() {
         let schema = json!({
             "type": "object",
             "properties": {"place": {"enum": ["house", "sea"]}, "old": {"type": "boolean"}},
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_comes_where_the_grammar_ends_and_not_before() {
+    fn the_text_ends_where_the_grammar_ends_and_not_before() {
         assert_eq!(generate(&Grammar::Regex("(water|wind) house".into()), "wind"), "wind house");
         assert_eq!(generate(&Grammar::Lark("start: \"a\" \"b\"".into()), "b"), "ab");
         assert_eq!(generate(&Grammar::Lark("start: /a+/ <|im_start|> \"b\"".into()), "b"), "a<|im_start|>b");
@@ -221,7 +221,7 @@ mod tests {
         }
     }
 
-    /// Chains that overflowed the stack of the calling thread end in a mask or in an error that gives the bound.
+    /// Chains that would overflow the stack of the calling thread give a mask, or an error with the bound.
     #[test]
     fn deep_grammars_are_compiled_or_refused() {
         let chain = |n: usize, name: &str| {
@@ -259,9 +259,9 @@ mod tests {
                     (Err(error), false) => {
                         assert!(error.to_string().contains("expected at most"), "{way}: {error}");
                     }
-                    // The compiler has bounds of its own on intersections.
+                    // The compiler has its own bounds on intersections.
                     (Err(error), true) => assert!(error.to_string().contains("level"), "{way}: {error}"),
-                    (Ok(_), false) => panic!("{way}: {links} links were taken"),
+                    (Ok(_), false) => panic!("{way}: {links} links were accepted"),
                 }
             }
         }
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_named() {
+    fn unsupported_features_are_named() {
         let fails = |grammar: Grammar| COMPILER.compile(&grammar).unwrap_err().to_string();
         let unique = json!({"type": "array", "uniqueItems": true});
         assert!(fails(Grammar::JsonSchema(unique)).contains("uniqueItems"));

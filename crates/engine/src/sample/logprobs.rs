@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn are_the_log_softmax() {
+    fn logprobs_are_the_log_softmax() {
         let p = [0.5f32, 0.125, 0.25, 0.125];
         let row: Vec<f32> = p.iter().map(|p| p.ln() + 3.0).collect();
         let found = logprobs(&row, 3, 3);

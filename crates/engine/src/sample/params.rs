@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_field_what_was_expected_and_what_was_found() {
+    fn errors_name_the_field_the_expected_and_the_found_value() {
         assert_eq!(
             message(|p| p.temperature = -1.0),
             "temperature: expected a number from 0 to 100, found -1"
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_the_ends_of_each_range() {
+    fn the_ends_of_each_range_are_valid() {
         let params = SamplingParams {
             temperature: 100.0,
             top_p: 0.0,

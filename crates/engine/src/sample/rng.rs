@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn depends_on_seed_and_position_and_nothing_else() {
+    fn numbers_depend_only_on_seed_and_position() {
         let a: Vec<f64> = (0..8).map(|p| uniform(7, p)).collect();
         let b: Vec<f64> = (0..8).rev().map(|p| uniform(7, p)).collect();
         assert!(a.iter().eq(b.iter().rev()));
@@ -35,8 +35,8 @@ mod tests {
     }
 
     #[test]
-    fn is_uniform_along_positions_and_along_seeds() {
-        // Chi-square over 20 equal cells, 19 degrees of freedom: 43.8 is exceeded once in 1000.
+    fn numbers_are_uniform_over_positions_and_over_seeds() {
+        // Chi-square over 20 equal cells, 19 degrees of freedom: chance exceeds 43.8 once in 1000.
         for draw in [|i| uniform(1, i), |i| uniform(i as u64, 1)] as [fn(usize) -> f64; 2] {
             let mut cells = [0u32; 20];
             for i in 0..20_000 {

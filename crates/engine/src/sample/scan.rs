@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_maximum_wherever_it_is() {
+    fn the_maximum_is_found_at_every_position() {
         for len in [1, 15, 16, 17, 255, 256, 257, 1000] {
             for at in [0, len / 2, len - 1] {
                 let mut row: Vec<f32> = (0..len).map(|i| -((i % 7) as f32) - 1.0).collect();
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_go_to_the_lowest_index() {
+    fn ties_go_to_the_lowest_index() {
         let mut row = vec![0.0; 600];
         assert_eq!(argmax(&row), Some(0));
         (row[299], row[300], row[599]) = (2.0, 2.0, 2.0);
@@ -66,13 +66,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_allowed_is_none() {
+    fn a_fully_masked_row_has_no_maximum() {
         assert_eq!(argmax(&[f32::NEG_INFINITY; 300]), None);
         assert_eq!(argmax(&[]), None);
     }
 
     #[test]
-    fn finds_the_first_value_that_is_not_finite() {
+    fn the_first_non_finite_value_is_found() {
         for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for at in [0, 255, 256, 511] {
                 let mut row = vec![f32::MAX; 512];

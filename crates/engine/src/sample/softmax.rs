@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn sum_takes_all_values() {
+    fn the_sum_includes_all_values() {
         for n in [0u16, 1, 7, 8, 9, 100] {
             let values: Vec<f32> = (1..=n).map(f32::from).collect();
             assert_eq!(sum(&values), f64::from(n) * (f64::from(n) + 1.0) / 2.0);

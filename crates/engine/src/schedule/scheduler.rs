@@ -101,7 +101,7 @@ impl Scheduler {
         }
         let id = self.next_id;
         self.next_id += 1;
-        // logits need a token to be computed
+        // At least one token must be computed for its logits.
         let stored = if prefix_cache { stored.min(prompt.len() - 1) } else { 0 };
         self.waiting.push_back(Sequence { stored, ..Sequence::new(id, prompt, prefix_cache) });
         Ok(id)

@@ -66,16 +66,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn half_of_what_lies_behind_the_front_goes() {
+    fn half_of_the_tokens_after_the_kept_prefix_are_dropped() {
         let mut tokens: Vec<TokenId> = (0..11).collect();
         assert_eq!(cut(&mut tokens, 2, 10), 4);
         assert_eq!(tokens, [0, 1, 6, 7, 8, 9, 10]);
         assert_eq!(cut(&mut tokens, 2, 10), 0, "it fits");
-        assert_eq!(cut(&mut (0..20).collect(), 9, 10), 0, "the front leaves no room");
+        assert_eq!(cut(&mut (0..20).collect(), 9, 10), 0, "the kept prefix leaves no room");
     }
 
     proptest! {
-        /// A long prompt is cut to what its tokens would have become one by one.
+        /// A long prompt is cut as if its tokens had arrived one by one.
         #[test]
         fn a_cut_is_all_the_shifts_together(n in 0usize..400, capacity in 2usize..60, front in 0.0..1.0f64) {
             let keep = ((capacity - LEAST_BEHIND) as f64 * front) as usize;

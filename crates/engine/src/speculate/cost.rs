@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn between_and_beyond_measured_counts() {
+    fn costs_are_interpolated_and_extrapolated() {
         let costs = Costs::measured(&[(1, ms(10.0)), (2, ms(10.0)), (6, ms(14.0)), (17, ms(42.0))]);
         for (tokens, expected) in
             [(1, 10.0), (2, 10.0), (4, 12.0), (6, 14.0), (17, 42.0), (33, 74.0), (97, 202.0)]
@@ -103,21 +103,21 @@ mod tests {
     }
 
     #[test]
-    fn noise_does_not_make_more_tokens_cheaper() {
+    fn noise_never_makes_more_tokens_cheaper() {
         let costs = Costs::measured(&[(1, ms(10.0)), (2, ms(9.0)), (3, ms(11.0))]);
         assert!(close(costs.of(2), 10.0));
         assert!(close(Costs::measured(&[(1, ms(8.0))]).of(5), 8.0 * 1.6));
     }
 
     #[test]
-    fn steps_correct_it() {
+    fn steps_correct_the_costs() {
         let mut costs = Costs::measured(&[(1, ms(10.0)), (5, ms(10.0))]);
         for _ in 0..300 {
             costs.took(1, ms(20.0));
             costs.took(5, ms(60.0));
         }
         assert!(close(costs.of(1), 20.0) && close(costs.of(5), 60.0), "{} {}", costs.of(1), costs.of(5));
-        // One step that was held up for a second changes little.
+        // A single step delayed by a second changes little.
         costs.took(1, ms(1000.0));
         assert!(costs.of(1) < 0.0245);
         let mut unknown = Costs::default();

@@ -88,19 +88,19 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_pay() {
+    fn drafts_are_as_long_as_they_pay() {
         let lengths = |p, each, drafting| choose(&costs(each), 1, &[candidate(p, 16, drafting)])[0];
-        assert_eq!(lengths(1.0, 0.1, 0.0), 16, "all that are right, where they cost little");
-        assert_eq!(lengths(0.5, 9.0, 0.0), 0, "none where a token costs as much as a step");
-        assert_eq!(lengths(0.0, 0.5, 0.0), 0, "none that are wrong");
+        assert_eq!(lengths(1.0, 0.1, 0.0), 16, "all right tokens if they cost little");
+        assert_eq!(lengths(0.5, 9.0, 0.0), 0, "none if a token costs as much as a step");
+        assert_eq!(lengths(0.0, 0.5, 0.0), 0, "no wrong tokens");
         let some = lengths(0.7, 0.7, 0.0);
         assert!((2..10).contains(&some), "{some}");
-        assert!(lengths(0.7, 0.7, 2.0) < some, "fewer where drafting costs something");
+        assert!(lengths(0.7, 0.7, 2.0) < some, "fewer if drafting has a cost");
         assert_eq!(lengths(0.6, 0.1, 8.0), 0, "a slow draft model is worse than none");
     }
 
     #[test]
-    fn what_is_likelier_goes_first() {
+    fn likelier_tokens_are_verified_first() {
         let sure = candidate(0.95, 8, 0.0);
         let unsure = candidate(0.3, 8, 0.0);
         let lengths = choose(&costs(1.5), 2, &[unsure, sure]);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn acceptance_follows_what_is_seen() {
+    fn acceptance_follows_the_observations() {
         let mut seen = Acceptance::<2>::default();
         let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
         assert!(close(seen.of(0, 0.4), 0.4));

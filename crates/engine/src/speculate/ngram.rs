@@ -77,28 +77,28 @@ mod tests {
     }
 
     #[test]
-    fn what_followed_the_longest_match_is_proposed() {
-        // 7 8 stood there twice: once after 1, once after 5, as now.
+    fn the_continuation_of_the_longest_match_is_proposed() {
+        // 7 8 occurred twice before: after 1, and after 5 as it does now.
         assert_eq!(propose(&[5, 7, 8, 9, 10, 1, 7, 8, 2, 5, 7, 8], 3), (3, vec![9, 10, 1]));
-        // Of equal ones the latest.
+        // Among equal matches the latest counts.
         assert_eq!(propose(&[1, 2, 3, 1, 2, 4, 1, 2], 1), (2, vec![4]));
     }
 
     #[test]
-    fn a_text_that_repeats_itself_goes_on_doing_so() {
+    fn a_repeating_text_is_continued() {
         assert_eq!(propose(&[1, 2, 3, 1, 2, 3, 1, 2], 7), (5, vec![3, 1, 2, 3, 1, 2, 3]));
         assert_eq!(propose(&[4; 100], 5), (LONGEST, vec![4; 5]));
     }
 
     #[test]
-    fn where_nothing_matches_nothing_is_proposed() {
+    fn nothing_is_proposed_without_a_match() {
         for tokens in [&[][..], &[1], &[1, 2], &[1, 2, 3, 2, 1]] {
             assert_eq!(propose(tokens, 4), (0, vec![]));
         }
     }
 
     proptest! {
-        /// Token by token or all at once, the index finds the same: the longest of all matches.
+        /// The index finds the longest of all matches, whether tokens are added one by one or all at once.
         #[test]
         fn it_finds_the_longest_match(tokens in prop::collection::vec(0u32..4, 2..40)) {
             let mut grown = Ngram::default();

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_is_none() {
+    fn undefined_figures_are_none() {
         let one = Figures::of(&outcome(1));
         assert_eq!((one.tpt_ms, one.decode_tps), (None, None));
         assert!(one.ttft_ms.is_some());

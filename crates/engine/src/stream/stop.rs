@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// All text given out for the pieces, and whether it stopped.
+    /// All text returned for the pieces, and whether it stopped.
     fn run(stops: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
         let mut watch = StopStrings::new(stops.iter().map(|s| (*s).to_owned()).collect());
         let mut parts: Vec<String> = pieces.iter().map(|p| watch.push(p)).collect();
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_back_only_what_may_be_a_stop_string() {
+    fn only_possible_stop_strings_are_held_back() {
         let (parts, stopped) = run(&["###"], &["a#", "#b", "##", "#c", "d"]);
         assert_eq!(parts, ["a", "##b", "", "", "", ""]);
         assert!(stopped);
@@ -90,13 +90,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_to_be_complete_counts_then_the_longest() {
+    fn the_first_complete_stop_string_counts_then_the_longest() {
         assert_eq!(run(&["abcdef", "cd"], &["xabc", "def"]).0.concat(), "xab");
         assert_eq!(run(&["d", "bcd"], &["abcd"]).0.concat(), "a");
     }
 
     #[test]
-    fn characters_are_never_cut() {
+    fn characters_are_never_split() {
         // "é" and "è" begin with the same byte.
         let (parts, stopped) = run(&["é!"], &["è", "é", "é!"]);
         assert_eq!(parts, ["è", "", "é", ""]);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn without_stop_strings_text_passes() {
+    fn without_stop_strings_all_text_passes() {
         assert_eq!(run(&[], &["a", "b"]).0, ["a", "b", ""]);
     }
 
@@ -134,7 +134,7 @@ mod tests {
             for piece in &pieces {
                 given.push_str(&watch.push(piece));
                 prop_assert!(text.starts_with(&given));
-                // What is held back could still be needed: it is the beginning of a stop string.
+                // Text is held back only if it is the beginning of a stop string.
                 if !watch.stopped() && !watch.held.is_empty() {
                     prop_assert!(stops.iter().any(|s| s.starts_with(&watch.held)));
                 }

@@ -15,7 +15,7 @@ thread_local! {
     static FAULT: Cell<Option<TokenId>> = const { Cell::new(None) };
 }
 
-/// Called for each token that a request takes.
+/// Called for each token that a request receives.
 pub(super) fn strike(token: TokenId) {
     assert!(FAULT.get() != Some(token), "struck by a test");
 }
@@ -61,7 +61,7 @@ fn a_consumer_that_does_not_read_holds_its_own_request_back_and_no_other() {
     while backlog.waiting() < 10 && began.elapsed() < Duration::from_secs(20) {
         std::thread::yield_now();
     }
-    // Another runs to its end meanwhile.
+    // Meanwhile another request runs to its end.
     assert_eq!(engine.submit(forced(311, 50)).unwrap().wait().unwrap().ids.len(), 50);
     assert_eq!(backlog.waiting(), 10);
     let mut tokens = 0;

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn more_run_as_long_as_that_pays() {
+    fn sequences_are_added_as_long_as_it_pays() {
         let mut cheap = Costly::new(2, 0, 16);
         assert_eq!(cheap.best_parallel(16), 16);
         let mut steep = Costly::new(2, 4, 4);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_nothing_or_has_no_room_is_not_measured() {
+    fn free_steps_and_missing_room_are_not_measured() {
         let stopped = &|| Duration::ZERO;
         assert_eq!(best_parallel(&mut mock(8), 8, stopped).unwrap(), 8);
         assert_eq!(best_parallel(&mut mock(1), 8, stopped).unwrap(), 1);

@@ -1,5 +1,5 @@
-//! A full context through the engine: what is delivered, counted and refused, with shifts and without; and that an answer
-//! goes on as that of the shortened text.
+//! A full context, with shifts and without: what the engine delivers, counts and refuses, and that after a shift the answer
+//! continues the shortened text.
 
 use std::sync::Arc;
 use zonda_engine::forward::{Backend, Limits};
@@ -21,7 +21,7 @@ fn options() -> MockOptions {
 
 fn start(options: MockOptions, extras: Extras) -> Engine {
     let open = move || Ok(Box::new(Mock::new(options)) as _);
-    // What pays depends on the machine: drafts are made all the same.
+    // Whether drafts pay depends on the machine, so the test forces them.
     let config = EngineConfig { draft_min: 3, prefill_chunk: 8, ..EngineConfig::default() };
     Engine::start_with(open, Some(TextProcessor::mock()), config, extras).expect("a mock opens")
 }
@@ -34,7 +34,7 @@ fn prompt(tokens: usize) -> Vec<TokenId> {
     (0..tokens as TokenId).map(|i| 260 + i * 7 % 400).collect()
 }
 
-/// Greedy and shifted.
+/// A greedy request that may be shifted.
 fn request(prompt: Vec<TokenId>, tokens: usize, keep: Keep) -> Request {
     let mut request = Request::new(Prompt::Tokens(prompt), tokens);
     request.sampling = SamplingParams::greedy();
@@ -44,11 +44,11 @@ fn request(prompt: Vec<TokenId>, tokens: usize, keep: Keep) -> Request {
 }
 
 fn run(engine: &Engine, request: Request) -> Completion {
-    engine.submit(request).expect("it is taken").wait().expect("an end")
+    engine.submit(request).expect("the request is accepted").wait().expect("an end")
 }
 
 #[test]
-fn an_answer_goes_on_as_that_of_the_shortened_text() {
+fn an_answer_continues_the_shortened_text() {
     let engine = engine();
     let (keep, tokens) = (10, 200);
     let shifted = run(&engine, request(prompt(20), tokens, Keep::Tokens(keep)));
@@ -58,7 +58,7 @@ fn an_answer_goes_on_as_that_of_the_shortened_text() {
     let shifts = (20 + tokens - CONTEXT - 1).div_ceil(half);
     assert_eq!((usage.context_shifts, usage.dropped_tokens), (shifts, shifts * half));
     assert_eq!((usage.prompt_tokens, usage.truncated_tokens, usage.completion_tokens), (20, 0, tokens));
-    // Piece by piece, each from a prompt of its own that never saw what was dropped.
+    // Generates piece by piece, each from a prompt of its own without the dropped tokens.
     let (mut text, mut pieces) = (prompt(20), Vec::<TokenId>::new());
     while pieces.len() < tokens {
         let ends = Request { context_shift: None, ..request(text.clone(), usize::MAX, Keep::Prompt) };
@@ -72,7 +72,7 @@ fn an_answer_goes_on_as_that_of_the_shortened_text() {
 }
 
 #[test]
-fn every_way_to_run_it_gives_the_same() {
+fn every_configuration_gives_the_same_tokens() {
     let sampled = SamplingParams {
         seed: Some(3),
         repeat_penalty: 1.2,
@@ -92,7 +92,7 @@ fn every_way_to_run_it_gives_the_same() {
             assert_eq!(run(&engine, ask(Speculate::Off, true)).ids, plain.ids, "{prefix:?}");
         }
         let draft = || {
-            // With less context than the model: it drafts as long as it has room.
+            // The draft model has a smaller context than the model: it drafts while it has room.
             let limits = Limits { context: CONTEXT - 9, ..options().limits };
             let open =
                 move || Ok(Box::new(Mock::new(MockOptions { limits, ..options() })) as Box<dyn Backend>);
@@ -106,17 +106,17 @@ fn every_way_to_run_it_gives_the_same() {
             assert_eq!(done.ids, plain.ids, "{how:?}");
             assert_eq!(done.outcome.usage.context_shifts, plain.outcome.usage.context_shifts);
         }
-        // It guesses as the model does, after a shift too.
+        // It drafts what the model generates, also after a shift.
         let usage = done[2].outcome.usage;
         assert!(usage.accepted_tokens > 100 && usage.accepted_tokens == usage.drafted_tokens, "{usage:?}");
     }
 }
 
-/// Draws are by the place in the whole text: they don't come again when places in the context do.
+/// Random draws depend on the position in the whole text, so they don't repeat when positions in the context do.
 #[test]
-fn penalties_go_by_the_whole_text() {
+fn penalties_cover_the_whole_text() {
     let engine = engine();
-    // Each word is taken once, also after what it stood in was dropped: there are more than 300.
+    // Each word occurs once, even after its part of the text was dropped: there are more than 300.
     let once =
         SamplingParams { presence_penalty: 100.0, repeat_last_n: usize::MAX, ..SamplingParams::greedy() };
     let done = run(&engine, Request { sampling: once, ..request(prompt(1), 150, Keep::Tokens(0)) });
@@ -127,7 +127,7 @@ fn penalties_go_by_the_whole_text() {
 }
 
 #[test]
-fn off_ends_as_ever() {
+fn without_shifts_a_full_context_ends_the_request() {
     let ends = Request { context_shift: None, ..request(prompt(20), usize::MAX, Keep::Prompt) };
     let done = run(&engine(), ends);
     let usage = done.outcome.usage;
@@ -136,7 +136,7 @@ fn off_ends_as_ever() {
 }
 
 #[test]
-fn a_prompt_that_does_not_fit_is_cut_if_it_may_be() {
+fn a_prompt_that_does_not_fit_is_cut_if_shifts_are_on() {
     let engine = engine();
     let long = prompt(150);
     let refused = Request { context_shift: None, ..request(long.clone(), 20, Keep::Prompt) };
@@ -155,20 +155,20 @@ fn a_prompt_that_does_not_fit_is_cut_if_it_may_be() {
 }
 
 #[test]
-fn what_is_kept_has_to_leave_room() {
+fn the_kept_prefix_must_leave_room() {
     let engine = engine();
     let refused = |keep, prompt| engine.submit(request(prompt, 9, keep)).unwrap_err().to_string();
     let says = "63 tokens are to be kept when the context of 64 is full; expected at most 62";
     assert_eq!(refused(Keep::Tokens(63), prompt(63)), says);
     assert_eq!(refused(Keep::Prompt, prompt(63)), says);
-    // The most that is possible: with each token, one goes.
+    // The longest possible prefix: each new token drops one.
     let done = run(&engine, request(prompt(62), 30, Keep::Prompt));
     assert_eq!((done.ids.len(), done.outcome.usage.context_shifts), (30, 27));
     assert_eq!(Keep::from_count(-2), None);
 }
 
 #[test]
-fn what_is_kept_is_a_bos_and_the_system_message_unless_told() {
+fn by_default_bos_and_the_system_message_are_kept() {
     let text = TextProcessor::mock();
     let engine = engine();
     let messages =
@@ -184,15 +184,15 @@ fn what_is_kept_is_a_bos_and_the_system_message_unless_told() {
         zonda_engine::tokenize::RenderOptions { add_generation_prompt: false, ..Default::default() };
     let front = text.encode_chat(&system, &options).unwrap().len();
     let gone = |keep: usize| cut(&mut tokens.clone(), keep, CONTEXT);
-    assert_ne!(gone(front), gone(1), "it would show");
+    assert_ne!(gone(front), gone(1), "the two would differ");
     assert_eq!(ask("you are the sea", Keep::System), gone(front));
-    assert_eq!(ask("you are the sea", Keep::Tokens(front - 1)), gone(front), "the BOS comes on top");
+    assert_eq!(ask("you are the sea", Keep::Tokens(front - 1)), gone(front), "BOS is kept in addition");
     assert_eq!(ask("you are the sea", Keep::Tokens(0)), gone(1));
-    // More than half of the context is too much.
+    // A prefix of more than half of the context is too long.
     let large = "the sea ".repeat(20);
     let tokens = text.encode_chat(&messages(&large), &Default::default()).unwrap();
     assert_eq!(ask(&large, Keep::System), cut(&mut tokens.clone(), 1, CONTEXT));
-    // A template that can't say the system message alone keeps the BOS.
+    // If the template can't render the system message alone, only BOS is kept.
     let strict = "{{ bos_token }}{% if messages|length < 2 %}{{ raise_exception('no') }}{% endif %}\
                   {% for m in messages %}{{ m.content }}{% endfor %}";
     let template = Arc::new(ChatTemplate::new(strict, &Tokenizer::mock()).unwrap());
@@ -207,7 +207,7 @@ fn what_is_kept_is_a_bos_and_the_system_message_unless_told() {
 }
 
 #[test]
-fn a_grammar_and_a_stop_string_do_not_notice() {
+fn grammars_and_stop_strings_work_across_shifts() {
     let engine = engine();
     let grammar = Some(Grammar::Regex("( [a-z]+){120}".into()));
     let done =
@@ -215,14 +215,14 @@ fn a_grammar_and_a_stop_string_do_not_notice() {
     assert_eq!((done.outcome.reason, done.text.split_whitespace().count()), (FinishReason::Stop, 120));
     let full = run(&engine, request(prompt(20), 100, Keep::Tokens(0)));
     let words: Vec<&str> = full.text.split(' ').collect();
-    // Across the shift after the 45th token.
+    // The stop string spans the shift after the 45th token.
     let stop = format!(" {} {}", words[45], words[46]);
     let cut = full.text.find(&stop).unwrap();
     let done = run(&engine, Request { stop: vec![stop], ..request(prompt(20), 100, Keep::Tokens(0)) });
     assert_eq!((done.outcome.reason, done.text.as_str()), (FinishReason::StopString, &full.text[..cut]));
 }
 
-/// The prompt is stored before its slot loses it, and not again what is left of it.
+/// The prompt is stored before a shift drops part of it, and the remainder is not stored again.
 #[test]
 fn a_prompt_on_disk_is_stored_whole() {
     let folder = tempfile::tempdir().unwrap();

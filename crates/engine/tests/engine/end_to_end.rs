@@ -1,4 +1,4 @@
-//! The engine end to end on the mock: what is delivered, how it ends, and what happens when things go wrong.
+//! The engine end to end on the mock: what it delivers, how requests end, and what happens on failures.
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn limits(slots: usize, context: usize) -> Limits {
     Limits { slots, batch_tokens: 64, context, kv_tokens: slots * context, kv_page: 4 }
 }
 
-/// Greedy, exactly `n` tokens.
+/// A greedy request for exactly `n` tokens.
 fn request(prompt: impl Into<Vec<TokenId>>, n: usize) -> Request {
     let mut request = Request::new(Prompt::Tokens(prompt.into()), n);
     request.sampling = SamplingParams::greedy();
@@ -85,7 +85,7 @@ fn parse_special() -> zonda_engine::tokenize::Encode {
 }
 
 #[test]
-fn an_end_token_stops_and_is_neither_counted_nor_delivered() {
+fn an_end_token_stops_the_answer_and_is_not_delivered() {
     let engine = start(MockOptions { end_every: 8, ..MockOptions::default() });
     let mut natural = request([300], 500);
     natural.ignore_eos = false;
@@ -105,11 +105,11 @@ fn an_end_token_stops_and_is_neither_counted_nor_delivered() {
 }
 
 #[test]
-fn stop_strings_cut_the_text_across_token_borders() {
+fn stop_strings_cut_the_text_across_token_boundaries() {
     let engine = start(MockOptions::default());
     let full = engine.submit(request([300], 12)).unwrap().wait().unwrap();
     let words: Vec<&str> = full.text.split(' ').collect();
-    // From inside the fourth word to inside the sixth; its first letter alone keeps later text held back.
+    // From inside the fourth word to inside the sixth; its first letter alone delays later text.
     let stop = format!("{} {} {}", &words[4][1..], words[5], &words[6][..1]);
     let cut = full.text.find(&stop).unwrap();
     let mut stopping = request([300], 12);
@@ -119,7 +119,7 @@ fn stop_strings_cut_the_text_across_token_borders() {
     assert_eq!(done.text, full.text[..cut]);
     assert_eq!(done.ids, full.ids[..6], "the tokens of the stop string count");
 
-    // Held back at the end and no stop string after all: given out with the end.
+    // Text held back that is not a stop string after all is delivered at the end.
     let mut unfinished = request([300], 12);
     unfinished.stop = vec![format!("{}!", words[12])];
     let done = engine.submit(unfinished).unwrap().wait().unwrap();
@@ -131,13 +131,13 @@ fn a_full_context_is_a_reason_of_its_own() {
     let engine = start(MockOptions { limits: limits(1, 16), ..MockOptions::default() });
     let done = engine.submit(request([300; 10], usize::MAX)).unwrap().wait().unwrap();
     assert_eq!(done.outcome.reason, FinishReason::ContextFull);
-    assert_eq!(done.ids.len(), 7, "6 fit beside the prompt, the last one need not be computed");
+    assert_eq!(done.ids.len(), 7, "6 fit after the prompt, and the last one need not be computed");
     let exact = engine.submit(request([300; 16], 1)).unwrap().wait().unwrap();
     assert_eq!(exact.outcome.reason, FinishReason::Length);
 }
 
 #[test]
-fn what_does_not_fit_is_refused_with_figures() {
+fn invalid_requests_are_refused_with_figures() {
     let engine = start(MockOptions { limits: limits(1, 16), ..MockOptions::default() });
     let message = |change: &dyn Fn(&mut Request)| {
         let mut bad = request([300], 4);
@@ -176,7 +176,7 @@ fn a_model_without_tokenizer_takes_token_ids() {
 }
 
 #[test]
-fn a_failing_call_ends_its_requests_and_the_worker_goes_on() {
+fn a_failing_call_ends_its_requests_and_the_worker_continues() {
     for (kind, said) in [
         (FaultKind::Error, "the mock was told to fail"),
         (FaultKind::Panic, "the backend panicked while computing: the mock was told to panic"),
@@ -240,14 +240,14 @@ fn a_backend_that_cannot_empty_a_slot_stops_the_engine() {
     let uncached = || Request { prefix_cache: false, ..request([300], usize::MAX) };
     let mut first = engine.submit(uncached()).unwrap();
     let waiting = engine.submit(uncached()).unwrap();
-    first.recv().expect("it has a slot to empty");
+    first.recv().expect("the request has a slot");
     first.cancel();
     assert_eq!(first.wait().unwrap().outcome.reason, FinishReason::Cancelled);
     let failed = waiting.wait().unwrap();
     assert_eq!(failed.error(), Some("the backend panicked while truncating: stuck"));
     let (sender, events) = mpsc::channel();
     let refused = loop {
-        // The worker may take one more request before it is gone, to end it with an error.
+        // Before it stops, the worker may accept one more request and end it with an error.
         let sender = sender.clone();
         if let Err(error) = engine.submit_with(uncached(), move |event| sender.send(event).unwrap()) {
             break error;
@@ -256,7 +256,7 @@ fn a_backend_that_cannot_empty_a_slot_stops_the_engine() {
     };
     assert!(matches!(refused, EngineError::Stopped), "{refused}");
     drop(sender);
-    assert!(events.recv().is_err(), "a refused request has no events");
+    assert!(events.recv().is_err(), "a refused request gets no events");
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn a_sink_may_hold_the_last_reference_to_the_engine() {
     let (sender, ended) = mpsc::channel();
     let mut held = Some(engine.clone());
     let sink = move |event| {
-        // Once the other reference is gone, this drops the engine on its own worker's thread.
+        // After the other reference is dropped, this one drops the engine on its own worker's thread.
         held.take_if(|engine| Arc::strong_count(engine) == 1);
         if let Event::Finished(outcome) = event {
             sender.send(outcome.reason).unwrap();
@@ -291,7 +291,7 @@ fn a_sink_may_hold_the_last_reference_to_the_engine() {
 }
 
 #[test]
-fn a_backend_that_does_not_open_says_why() {
+fn a_backend_that_does_not_open_gives_the_reason() {
     let start = |open: fn() -> Result<Box<dyn Backend>, BackendError>| {
         Engine::start(open, None, EngineConfig::default()).expect_err("does not open").to_string()
     };
@@ -315,7 +315,7 @@ fn cancelling_frees_the_only_slot() {
     assert_eq!(outcome.reason, FinishReason::Cancelled);
     assert_eq!(waiting.wait().unwrap().outcome.reason, FinishReason::Length);
 
-    // Dropping the handle cancels too, also while the request waits.
+    // Dropping the handle also cancels a waiting request.
     let endless = engine.submit(request([300], usize::MAX)).unwrap();
     drop(engine.submit(request([301], usize::MAX)).unwrap());
     let last = engine.submit(request([302], 4)).unwrap();
@@ -337,7 +337,7 @@ fn the_queue_is_bounded() {
 }
 
 #[test]
-fn dropping_the_engine_cancels_what_runs_and_what_waits() {
+fn dropping_the_engine_cancels_running_and_waiting_requests() {
     let engine = start(MockOptions { limits: limits(1, 1 << 20), ..MockOptions::default() });
     let mut running = engine.submit(request([300], usize::MAX)).unwrap();
     let waiting = engine.submit(request([300], usize::MAX)).unwrap();
@@ -348,7 +348,7 @@ fn dropping_the_engine_cancels_what_runs_and_what_waits() {
 }
 
 #[test]
-fn a_sink_gets_the_events_and_may_panic_alone() {
+fn a_sink_gets_the_events_and_its_panic_affects_no_other() {
     let engine = start(MockOptions { limits: limits(2, 1 << 20), ..MockOptions::default() });
     let neighbour = engine.submit(request([301], 200)).unwrap();
     engine.submit_with(request([300], usize::MAX), |_| panic!("a bad consumer")).unwrap();
@@ -370,18 +370,18 @@ fn the_prefix_cache_saves_work_and_changes_nothing() {
     let prompt: Vec<TokenId> = (300..340).collect();
     let (first, cached) = ask(&prompt, false);
     assert_eq!(cached, 0);
-    assert_eq!(ask(&prompt, true), (first.clone(), 0), "off leaves nothing for others");
+    assert_eq!(ask(&prompt, true), (first.clone(), 0), "a request without the cache leaves nothing in it");
     assert_eq!(ask(&prompt, true), (first.clone(), 39), "one token is computed for its logits");
-    assert_eq!(ask(&prompt, false), (first.clone(), 0), "off means off");
+    assert_eq!(ask(&prompt, false), (first.clone(), 0), "a request without the cache reuses nothing");
     let followed = [&prompt[..], &first, &[300, 301]].concat();
     let (_, cached) = ask(&followed, true);
-    assert_eq!(cached, 45, "all of the first turn that was computed");
+    assert_eq!(cached, 45, "all computed tokens of the first turn");
     let (alone, _) = ask(&followed, false);
     assert_eq!(ask(&followed, true).0, alone);
 }
 
 #[test]
-fn logprobs_come_with_each_token() {
+fn each_token_has_its_logprobs() {
     let engine = start(MockOptions::default());
     let mut wanted = request([300], 5);
     wanted.sampling.logprobs = Some(3);
@@ -394,7 +394,7 @@ fn logprobs_come_with_each_token() {
 }
 
 #[test]
-fn a_seed_reproduces_and_is_told() {
+fn a_seed_reproduces_an_answer_and_is_reported() {
     let engine = start(MockOptions::default());
     let ask = |seed| {
         let mut random = request([300], 20);
@@ -407,7 +407,7 @@ fn a_seed_reproduces_and_is_told() {
 }
 
 #[test]
-fn many_at_once_get_what_each_gets_alone() {
+fn concurrent_requests_get_the_tokens_they_get_alone() {
     let limits = Limits { slots: 5, batch_tokens: 24, context: 128, kv_tokens: 300, kv_page: 8 };
     let engine = start_with(
         MockOptions { limits, ..MockOptions::default() },
@@ -426,8 +426,8 @@ fn many_at_once_get_what_each_gets_alone() {
 }
 
 #[test]
-fn the_prompts_compute_time_is_its_own() {
-    // The mock takes its time for the first answer alone, so prefill is at least that, and less than all.
+fn prefill_time_excludes_decoding() {
+    // The mock is slow only in the first call, so prefill takes at least that time, and less than the whole.
     let delay = Duration::from_millis(1);
     let engine = start(MockOptions { ttft: delay, ..MockOptions::default() });
     let timing = engine.submit(request([300; 100], 50)).unwrap().wait().unwrap().outcome.timing;
@@ -438,17 +438,17 @@ fn the_prompts_compute_time_is_its_own() {
 }
 
 #[test]
-fn try_recv_and_recv_timeout_do_not_wait_for_ever() {
+fn try_recv_and_recv_timeout_do_not_block_forever() {
     let engine = start(fault(1, FaultKind::Hang));
     let mut generation = engine.submit(request([300], 9)).unwrap();
     assert!(generation.recv().is_some());
     assert!(generation.recv_timeout(Duration::from_millis(1)).is_none());
     assert!(generation.try_recv().is_none() && !generation.ended());
-    // The worker hangs in the backend for good: leave it behind.
+    // The worker hangs in the backend forever, so it is leaked.
     std::mem::forget(engine);
 }
 
-/// A second process with the same cache: the prompt is not computed, the answer is the same.
+/// As a second process with the same cache: the prompt is not computed again, and the answer is the same.
 #[test]
 fn a_stored_prompt_saves_work_in_another_engine_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -474,12 +474,12 @@ fn a_stored_prompt_saves_work_in_another_engine_and_changes_nothing() {
     let (first, cached) = answer(MockOptions::default(), &prompt);
     assert_eq!(cached, 0);
     let written = std::fs::metadata(&path).unwrap().modified().unwrap();
-    assert_eq!(answer(MockOptions::default(), &prompt), (first.clone(), 299), "a token is left to compute");
+    assert_eq!(answer(MockOptions::default(), &prompt), (first.clone(), 299), "one token must be computed");
     assert!(std::fs::metadata(&path).unwrap().modified().unwrap() >= written);
-    // one that goes on reuses all of it
+    // A prompt that continues the stored one reuses all of it.
     let longer: Vec<TokenId> = prompt.iter().chain(&[700, 701]).copied().collect();
     assert_eq!(answer(MockOptions::default(), &longer).1, 300);
-    // without room for it, or with other weights, it is computed
+    // Without room for it, or with other weights, the prompt is computed.
     let limits = limits(1, 400);
     assert_eq!(answer(MockOptions { limits, ..MockOptions::default() }, &prompt), (first.clone(), 299));
     std::fs::write(&path, b"ZONDAKV1 and then nonsense").unwrap();

@@ -1,4 +1,4 @@
-//! The engine's tests in one program. Those of opening models are a program of their own: they count allocations.
+//! The engine's tests in one program. The tests of opening models are a separate program, because they count allocations.
 
 mod context_full;
 mod end_to_end;

@@ -1,4 +1,4 @@
-//! The mock backend: a strict referee with deterministic text.
+//! The mock backend: it generates deterministic text and strictly checks the rules of the `Backend` trait.
 
 use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, BackendError, Batch, BatchError, Limits, Logits, Span, Want};
@@ -31,13 +31,13 @@ fn refused(mock: &mut Mock, slot: usize, start: usize, tokens: &[TokenId]) -> Ba
 fn logits_are_a_function_of_the_history() {
     let mut a = mock(PrefixSupport::Tokens);
     let whole = run(&mut a, 0, 0, &[300, 301, 302]).unwrap();
-    // In pieces, in another slot, beside another sequence.
+    // In pieces, in another slot, and batched with another sequence.
     let mut logits = Logits::new();
     let spans = vec![span(2, 0, &[400]), Span { want: Want::None, ..span(1, 0, &[300, 301]) }];
     a.forward(&Batch { spans }, &mut logits).unwrap();
     assert_eq!(logits.rows(), 1);
     assert_eq!(run(&mut a, 1, 2, &[302]).unwrap(), whole);
-    // All positions of a span are the positions one by one.
+    // A span gives the same logits as its positions one by one.
     a.truncate(1, 0).unwrap();
     let spans = vec![Span { want: Want::All, ..span(1, 0, &[300, 301, 302]) }];
     a.forward(&Batch { spans }, &mut logits).unwrap();
@@ -45,14 +45,14 @@ fn logits_are_a_function_of_the_history() {
     for (i, token) in [300, 301, 302].into_iter().enumerate() {
         assert_eq!(run(&mut b, 0, i, &[token]).unwrap(), logits.row(i));
     }
-    // Another history or seed: other logits.
+    // Another history or seed gives other logits.
     assert_ne!(run(&mut mock(PrefixSupport::Tokens), 0, 0, &[301, 300, 302]).unwrap(), whole);
     let mut seeded = Mock::new(MockOptions { seed: 1, ..MockOptions::default() });
     assert_ne!(run(&mut seeded, 0, 0, &[300, 301, 302]).unwrap(), whole);
 }
 
 #[test]
-fn breaking_a_rule_is_refused_and_changes_nothing() {
+fn invalid_calls_are_refused_and_change_nothing() {
     let mut m = mock(PrefixSupport::Tokens);
     run(&mut m, 0, 0, &[300; 7]).unwrap();
     let vocab = m.spec().vocab_size;
@@ -63,7 +63,7 @@ fn breaking_a_rule_is_refused_and_changes_nothing() {
     assert_eq!(refused(&mut m, 0, 7, &[1; 6]), BatchError::ContextFull { slot: 0, end: 13, limit: 12 });
     let token = vocab as TokenId;
     assert_eq!(refused(&mut m, 1, 0, &[token]), BatchError::NoSuchToken { token, vocab });
-    // 5 pages: 2 held, 2 more for slot 1, and 2 where only 1 is left.
+    // 5 pages: 2 are in use, slot 1 takes 2 more, and the next call needs 2 of the 1 left.
     run(&mut m, 1, 0, &[300; 8]).unwrap();
     assert_eq!(refused(&mut m, 2, 0, &[300; 5]), BatchError::KvFull { needed: 2, free: 1 });
     assert_eq!((m.held(0), m.held(1), m.held(2), m.free_pages()), (7, 8, 0, 1));
@@ -82,14 +82,14 @@ fn prefixes_are_kept_and_shared_as_far_as_supported() {
         run(&mut m, 0, 0, &[300; 8]).unwrap();
         assert_eq!(m.share_prefix(0, 1, 6).unwrap(), shared, "{support:?}");
         assert_eq!(m.truncate(0, 6).unwrap(), truncated, "{support:?}");
-        assert_eq!(m.truncate(0, 9).unwrap(), truncated, "more than there is changes nothing");
+        assert_eq!(m.truncate(0, 9).unwrap(), truncated, "truncating beyond the end changes nothing");
     }
     let mut m = mock(PrefixSupport::Tokens);
     run(&mut m, 0, 0, &[300; 4]).unwrap();
     run(&mut m, 1, 0, &[300; 4]).unwrap();
     assert!(m.share_prefix(0, 1, 2).is_err(), "the target is not empty");
     assert!(m.share_prefix(0, 3, 2).is_err() && m.truncate(3, 0).is_err());
-    // A shared prefix continues as if it had been computed.
+    // A sequence continues from a shared prefix as if it had computed it.
     m.share_prefix(0, 2, 3).unwrap();
     let shared = run(&mut m, 2, 3, &[301]).unwrap();
     assert_eq!(run(&mut mock(PrefixSupport::Tokens), 0, 0, &[300, 300, 300, 301]).unwrap(), shared);
@@ -108,7 +108,7 @@ fn after_a_failure_the_slot_must_be_emptied() {
 }
 
 #[test]
-fn the_end_comes_as_often_as_asked() {
+fn end_of_sequence_is_as_frequent_as_configured() {
     let ends = |end_every| {
         let limits = Limits { batch_tokens: 4096, ..MockOptions::default().limits };
         let mut m = Mock::new(MockOptions { end_every, limits, ..MockOptions::default() });

@@ -1,10 +1,10 @@
-//! The sampling chain: its order, its edges, its distributions and its errors.
+//! The sampling chain: its order, edge cases, distributions and errors.
 
 use std::collections::HashMap;
 use zonda_engine::sample::{SampleError, Sampler, logprobs};
 use zonda_engine::{SamplingParams, TokenId};
 
-/// Nothing but temperature 1: the softmax itself.
+/// Temperature 1 and no filters: the plain softmax.
 fn plain() -> SamplingParams {
     SamplingParams {
         temperature: 1.0,
@@ -38,7 +38,7 @@ fn draws(params: &SamplingParams, row: &[f32], n: usize) -> HashMap<TokenId, usi
     counts
 }
 
-/// The chi-square statistic of the draws against probabilities; every other token must not be drawn at all.
+/// The chi-square statistic of the draws against these probabilities; no other token may be drawn.
 fn chi_square(counts: &HashMap<TokenId, usize>, expected: &[(TokenId, f64)]) -> f64 {
     let n: usize = counts.values().sum();
     let total: f64 = expected.iter().map(|(_, p)| p).sum();
@@ -50,7 +50,7 @@ fn chi_square(counts: &HashMap<TokenId, usize>, expected: &[(TokenId, f64)]) -> 
     expected.iter().map(term).sum()
 }
 
-/// Draws 20,000 times; the 99.9% quantiles of chi-square for 1 to 7 degrees of freedom bound the statistic.
+/// Draws 20,000 times and bounds the statistic by the 99.9% quantiles of chi-square for 1 to 7 degrees of freedom.
 fn assert_distribution(params: SamplingParams, p: &[f32], expected: &[(TokenId, f64)]) {
     const QUANTILE: [f64; 8] = [0.0, 10.83, 13.82, 16.27, 18.47, 20.52, 22.46, 24.32];
     let counts = draws(&params, &logits(p), 20_000);
@@ -68,7 +68,7 @@ fn shares(ids: &[TokenId]) -> Vec<(TokenId, f64)> {
 #[test]
 fn temperature_alone_draws_from_the_softmax() {
     assert_distribution(plain(), &P, &shares(&[0, 1, 2, 3, 4, 5]));
-    // At temperature 1/2 probabilities are squared, at 2 they are square roots, before normalising.
+    // Before normalisation, temperature 1/2 squares the probabilities and temperature 2 takes their square roots.
     for (temperature, power) in [(0.5, 2.0), (2.0, 0.5)] {
         let expected: Vec<(TokenId, f64)> =
             shares(&[0, 1, 2, 3, 4, 5]).into_iter().map(|(id, p)| (id, p.powf(power))).collect();
@@ -77,13 +77,13 @@ fn temperature_alone_draws_from_the_softmax() {
 }
 
 #[test]
-fn filters_keep_what_they_should_in_the_right_proportions() {
+fn filters_keep_the_right_tokens_in_the_right_proportions() {
     assert_distribution(SamplingParams { top_k: 3, ..plain() }, &P, &shares(&[1, 3, 5]));
     assert_distribution(SamplingParams { top_p: 0.7, ..plain() }, &P, &shares(&[1, 3, 5]));
     assert_distribution(SamplingParams { min_p: 0.3, ..plain() }, &P, &shares(&[1, 3, 5]));
-    // Entropy 1.55: surprises 0.92, 1.39, 1.90, 2.30, 3.00 lie 0.63, 0.16, 0.35, 0.75, 1.45 off it.
+    // Entropy 1.55: the surprises 0.92, 1.39, 1.90, 2.30, 3.00 differ from it by 0.63, 0.16, 0.35, 0.75, 1.45.
     assert_distribution(SamplingParams { typical_p: 0.35, ..plain() }, &P, &shares(&[3, 5]));
-    // The extremes keep the best alone.
+    // Extreme values keep only the best token.
     for one in [
         SamplingParams { top_k: 1, ..plain() },
         SamplingParams { top_p: 0.0, ..plain() },
@@ -91,24 +91,24 @@ fn filters_keep_what_they_should_in_the_right_proportions() {
     ] {
         assert_eq!(draws(&one, &logits(&P), 50), HashMap::from([(1, 50)]), "{one:?}");
     }
-    // And values that switch a filter off change no draw.
+    // Values that disable a filter change no draw.
     let off = SamplingParams { top_k: 6, typical_p: 1.0, ..plain() };
     assert_eq!(draws(&off, &logits(&P), 500), draws(&plain(), &logits(&P), 500));
 }
 
 #[test]
-fn each_filter_sees_what_the_one_before_left() {
-    // Top-k leaves 0.4, 0.25, 0.15; renormalised 0.5, 0.31, 0.19. So top-p 0.75 needs two, where of all six it
-    // would need three.
+fn each_filter_sees_the_output_of_the_one_before() {
+    // Top-k leaves 0.4, 0.25, 0.15; renormalised 0.5, 0.31, 0.19. So top-p 0.75 needs two of them; of all six it would
+    // need three.
     assert_distribution(SamplingParams { top_k: 3, top_p: 0.75, ..plain() }, &P, &shares(&[1, 3]));
-    // Temperature comes last: however high, top-p has already cut.
+    // Temperature comes last: however high it is, top-p has already filtered.
     let hot = SamplingParams { top_p: 0.6, temperature: 100.0, ..plain() };
     assert_distribution(
         hot,
         &P,
         &shares(&[1, 3]).iter().map(|&(id, p)| (id, p.powf(0.01))).collect::<Vec<_>>(),
     );
-    // Penalties come first: the best token, penalised, is no longer among the two that top-k keeps.
+    // Penalties come first: after its penalty the best token is not one of the two that top-k keeps.
     let history = [1; 3];
     let penalised = SamplingParams { top_k: 2, frequency_penalty: 2.0, ..plain() };
     let mut sampler = Sampler::new(penalised);
@@ -119,14 +119,14 @@ fn each_filter_sees_what_the_one_before_left() {
 }
 
 #[test]
-fn greedy_takes_the_highest_and_the_lowest_id_of_equals() {
+fn greedy_takes_the_highest_logit_and_breaks_ties_by_lowest_id() {
     let row = [0.5, 2.0, -1.0, 2.0];
     assert_eq!(sample(SamplingParams::greedy(), &row, &[]), Ok(1));
     let all_negative = [-5.0, -3.0, -4.0];
     assert_eq!(sample(SamplingParams::greedy(), &all_negative, &[]), Ok(1));
 }
 
-/// The row after bias and penalties.
+/// The logits after bias and penalties.
 fn adjusted(params: SamplingParams, row: &[f32], history: &[TokenId]) -> Vec<f32> {
     let mut row = row.to_vec();
     Sampler::new(params).sample(&mut row, history).unwrap();
@@ -134,18 +134,18 @@ fn adjusted(params: SamplingParams, row: &[f32], history: &[TokenId]) -> Vec<f32
 }
 
 #[test]
-fn penalties_are_llama_cpps() {
+fn penalties_match_llama_cpp() {
     let row = [2.0, -2.0, 2.0, 0.0];
     let history = [0, 1, 0, 3];
     let base = SamplingParams::greedy();
-    // Divided if positive, multiplied if not; once, however often the token occurs.
+    // Positive logits are divided, others multiplied, once however often the token occurs.
     let repeat = SamplingParams { repeat_penalty: 2.0, ..base.clone() };
     assert_eq!(adjusted(repeat, &row, &history), [1.0, -4.0, 2.0, 0.0]);
     let presence = SamplingParams { presence_penalty: 0.5, ..base.clone() };
     assert_eq!(adjusted(presence, &row, &history), [1.5, -2.5, 2.0, -0.5]);
     let frequency = SamplingParams { frequency_penalty: 0.5, ..base.clone() };
     assert_eq!(adjusted(frequency, &row, &history), [1.0, -2.5, 2.0, -0.5]);
-    // Together: bias, then repetition, then the two that subtract.
+    // Together: bias, then the repetition penalty, then the two subtractive penalties.
     let all = SamplingParams {
         logit_bias: vec![(2, -3.0), (0, 1.0)],
         repeat_penalty: 2.0,
@@ -154,7 +154,7 @@ fn penalties_are_llama_cpps() {
         ..base.clone()
     };
     assert_eq!(adjusted(all, &row, &history), [0.25, -4.75, -1.0, -0.75]);
-    // The window: the last two tokens, none, all.
+    // Windows of the last two tokens, of none and of all.
     let window = |repeat_last_n| SamplingParams { frequency_penalty: 1.0, repeat_last_n, ..base.clone() };
     assert_eq!(adjusted(window(2), &row, &history), [1.0, -2.0, 2.0, -1.0]);
     assert_eq!(adjusted(window(0), &row, &history), row);
@@ -162,7 +162,7 @@ fn penalties_are_llama_cpps() {
 }
 
 #[test]
-fn bias_forces_and_forbids() {
+fn bias_can_force_and_forbid_tokens() {
     let row = logits(&P);
     let biased = |logit_bias, temperature| SamplingParams { logit_bias, temperature, ..plain() };
     for temperature in [0.0, 1.0] {
@@ -178,7 +178,7 @@ fn bias_forces_and_forbids() {
 }
 
 #[test]
-fn broken_logits_are_errors_that_name_the_token() {
+fn invalid_logits_are_errors_that_name_the_token() {
     let broken = |at: usize, value: f32| {
         let mut row = vec![0.0; 400];
         row[at] = value;
@@ -201,7 +201,7 @@ fn broken_logits_are_errors_that_name_the_token() {
 }
 
 #[test]
-fn extreme_but_finite_logits_are_drawn_from() {
+fn extreme_but_finite_logits_can_be_sampled() {
     for row in [[f32::MAX, f32::MIN, 0.0], [f32::MIN, f32::MAX, f32::MIN], [0.0, 0.0, f32::MAX]] {
         let best = row.iter().position(|&x| x == f32::MAX).unwrap() as TokenId;
         for params in [plain(), SamplingParams { typical_p: 0.5, top_p: 0.9, min_p: 0.1, ..plain() }] {
@@ -218,7 +218,7 @@ fn a_draw_depends_on_seed_and_position_alone() {
     let at = |sampler: &mut Sampler, position: usize| sampler.sample(&mut row.clone(), &history[..position]);
     let mut forward = Sampler::new(params.clone());
     let first: Vec<_> = (0..40).map(|p| at(&mut forward, p)).collect();
-    // Backwards, and each with a sampler of its own: the same tokens at the same positions.
+    // In reverse order, each with a new sampler: the same tokens at the same positions.
     let mut backward = Sampler::new(params.clone());
     for p in (0..40).rev() {
         assert_eq!(at(&mut backward, p), first[p]);
@@ -229,7 +229,7 @@ fn a_draw_depends_on_seed_and_position_alone() {
 }
 
 #[test]
-fn reported_logprobs_are_the_models_own() {
+fn reported_logprobs_are_those_of_the_model() {
     let params = SamplingParams {
         logprobs: Some(2),
         logit_bias: vec![(1, -100.0)],
@@ -238,7 +238,7 @@ fn reported_logprobs_are_the_models_own() {
     };
     let row = logits(&P);
     let sampled = Sampler::new(params).sample(&mut row.clone(), &[0]).unwrap();
-    assert_eq!(sampled.token, 3, "the best is biased away");
+    assert_eq!(sampled.token, 3, "the bias forbids the best token");
     let reported = sampled.logprobs.expect("asked for");
     assert_eq!(reported, logprobs(&row, 3, 2));
     assert_eq!(reported.top.iter().map(|t| t.id).collect::<Vec<_>>(), [1, 3]);

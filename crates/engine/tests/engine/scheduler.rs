@@ -1,5 +1,5 @@
-//! The scheduler's promises, with the mock as referee: it refuses any batch that breaks the trait's rules or finds no
-//! KV room, and its tokens depend on every token computed before them.
+//! The scheduler's guarantees. The mock refuses every batch that breaks the trait's rules or exceeds the KV cache, and its
+//! tokens depend on all tokens before them.
 
 use super::scheduling::{
     limits, no_import, nothing_leaked, prefix_support, prompt, sampling, settle, watch_idle,
@@ -13,7 +13,7 @@ use zonda_engine::sample::Sampler;
 use zonda_engine::schedule::{PlannedSpan, Pushed, ScheduleError, Scheduler, SeqId, StepPlan, capacity};
 use zonda_engine::{SamplingParams, TokenId};
 
-/// What one sequence wants.
+/// One sequence's request.
 #[derive(Clone, Debug)]
 struct Ask {
     prompt: Vec<TokenId>,
@@ -22,7 +22,7 @@ struct Ask {
     prefix_cache: bool,
     /// The step in which it arrives.
     arrives: usize,
-    /// The step in which it is cancelled, if it still is there.
+    /// The step in which it is cancelled, unless it has ended.
     cancelled: Option<usize>,
 }
 
@@ -40,7 +40,7 @@ enum End {
     Failed,
 }
 
-/// The worker's loop without its threads and channels, watching the scheduler.
+/// The worker's loop without threads and channels, with checks of the scheduler.
 struct Harness {
     scheduler: Scheduler,
     mock: Mock,
@@ -55,15 +55,15 @@ struct Harness {
     index: HashMap<SeqId, usize>,
     /// Steps since each running sequence was last in a batch.
     idle: HashMap<SeqId, usize>,
-    /// Sequences that were given a token in the last step and kept their slot.
+    /// Sequences that got a token in the last step and kept their slot.
     decoding: HashSet<SeqId>,
     limits: Limits,
     chunk: usize,
-    /// Sequences that lost their slot before they ended.
+    /// How often a sequence lost its slot before it ended.
     preemptions: usize,
     /// Tokens sent through the backend.
     computed: usize,
-    /// What is drafted, if anything: how long drafts are and what share of their tokens is right.
+    /// The length of drafts and the share of right tokens in them; `None`: no drafts.
     speculation: Option<Speculation>,
     /// By index into `asks`: what each generates alone.
     truth: Vec<Vec<TokenId>>,
@@ -71,7 +71,7 @@ struct Harness {
     accepted: usize,
 }
 
-/// Drafts of up to `most` tokens, `right` of 100 of which are the true ones.
+/// Drafts of up to `most` tokens, of which `right` in 100 are right.
 #[derive(Clone, Copy, Debug)]
 struct Speculation {
     most: usize,
@@ -108,7 +108,7 @@ impl Harness {
         Harness { speculation, truth, ..self }
     }
 
-    /// Drafts for everyone who decodes; which tokens are wrong is a hash of where they stand.
+    /// Drafts for all decoding sequences; a hash of the position decides which tokens are wrong.
     fn draft(&mut self, step: usize) {
         let Some(Speculation { most, right }) = self.speculation else { return };
         let running: Vec<SeqId> = self.scheduler.running().collect();
@@ -135,7 +135,7 @@ impl Harness {
     /// Runs until every ask has ended.
     fn run(&mut self) {
         for step in 0.. {
-            assert!(step < 20_000, "no end in sight: {:?}", self.scheduler.occupancy());
+            assert!(step < 20_000, "the run does not end: {:?}", self.scheduler.occupancy());
             self.come_and_go(step);
             self.draft(step);
             self.settle();
@@ -174,7 +174,7 @@ impl Harness {
         self.scheduler.plan(&mut plan);
         self.plan_is_fair(&plan, &running);
         if plan.spans.is_empty() {
-            assert_eq!(self.scheduler.occupancy().waiting, 0, "waiting, and nothing runs");
+            assert_eq!(self.scheduler.occupancy().waiting, 0, "sequences wait although none runs");
             return;
         }
         let batch = self.scheduler.batch(&plan);
@@ -194,7 +194,7 @@ impl Harness {
         assert!(occupancy.free_pages <= occupancy.total_pages);
     }
 
-    /// First come, first served: whoever waits came after all who run.
+    /// First come, first served: waiting sequences arrived after all running ones.
     fn running_are_the_oldest(&self, running: &[SeqId]) {
         assert!(running.is_sorted());
         let unfinished = |id: &SeqId| self.ends[self.index[id]].is_none();
@@ -235,12 +235,12 @@ impl Harness {
                 }
                 match self.scheduler.push(span.id, sampled.token) {
                     Pushed::Full => {
-                        assert!(full, "refused a token with room left");
+                        assert!(full, "a token was refused although there is room");
                         self.end(span.id, End::Finished);
                         break;
                     }
                     Pushed::Next => {
-                        assert!(!full, "took a token beyond the context");
+                        assert!(!full, "a token was accepted beyond the context");
                         self.decoding.insert(span.id);
                         break;
                     }
@@ -253,7 +253,7 @@ impl Harness {
 
     fn end(&mut self, id: SeqId, end: End) {
         if end == End::Finished {
-            // However often it was put back, each token of the prompt was reused or computed first, once.
+            // However often the sequence was preempted, each prompt token counts once, as reused or as computed.
             let i = self.index[&id];
             let cached = self.scheduler.cached_tokens(id);
             assert_eq!(self.prefilled[i] + cached, self.asks[i].prompt.len());
@@ -263,11 +263,11 @@ impl Harness {
             _ => self.scheduler.finish(id),
         }
         self.ends[self.index[&id]] = Some(end);
-        assert!(self.scheduler.running().all(|r| r != id), "its slot is free at once");
+        assert!(self.scheduler.running().all(|r| r != id), "its slot is freed at once");
     }
 }
 
-/// What a sequence generates alone, one token a call, in a mock with room for all.
+/// The tokens that a sequence generates alone, one per call, in a mock with ample room.
 fn alone(ask: &Ask, seed: u64, tokens: usize) -> Vec<TokenId> {
     let mut mock = Mock::new(MockOptions { seed, ..MockOptions::default() });
     let mut sampler = Sampler::new(ask.sampling.clone());
@@ -276,7 +276,7 @@ fn alone(ask: &Ask, seed: u64, tokens: usize) -> Vec<TokenId> {
     let mut start = 0;
     while history.len() < ask.prompt.len() + tokens {
         let span = Span { slot: 0, start, tokens: &history[start..=start], want: Want::Last };
-        mock.forward(&Batch { spans: vec![span] }, &mut logits).expect("a lone token");
+        mock.forward(&Batch { spans: vec![span] }, &mut logits).expect("a single token fits");
         start += 1;
         if start == history.len() {
             history.push(sampler.sample(logits.row_mut(0), &history).expect("finite logits").token);
@@ -346,14 +346,14 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Random arrivals, cancellations, failures, lengths, limits and prefix support: every sequence gets exactly
-    /// the tokens it gets alone, nothing leaks, nobody starves, and the mock finds no fault.
+    /// Random arrivals, cancellations, failures, lengths, limits and prefix support: every sequence gets exactly the
+    /// tokens it gets alone, nothing leaks, none starves, and the mock accepts every call.
     #[test]
     fn output_is_independent_of_batching((options, chunk, asks) in scenario()) {
         check(options, chunk, asks);
     }
 
-    /// The same with drafts, good and bad ones: no token changes, nothing leaks, nobody waits longer.
+    /// The same with good and bad drafts: no token changes, nothing leaks, none waits longer.
     #[test]
     fn output_is_independent_of_speculation(
         (options, chunk, asks) in scenario(),
@@ -380,8 +380,8 @@ fn limits_of(slots: usize, batch_tokens: usize, kv_tokens: usize) -> MockOptions
 }
 
 #[test]
-fn the_youngest_is_put_back_when_room_runs_out_and_still_finishes() {
-    // Four sequences of 4 + 28 tokens need 32 pages; there are 16.
+fn the_newest_is_preempted_when_room_runs_out_and_still_finishes() {
+    // Four sequences of 4 + 28 tokens need 32 pages, but the cache has 16.
     let asks = (0..4).map(|i| Ask::greedy(vec![300 + i; 4], 28)).collect();
     let harness = check(limits_of(4, 64, 64), 16, asks);
     assert!(harness.preemptions > 0);
@@ -389,7 +389,7 @@ fn the_youngest_is_put_back_when_room_runs_out_and_still_finishes() {
 }
 
 #[test]
-fn right_drafts_save_steps_and_wrong_ones_cost_no_other_step() {
+fn right_drafts_save_steps_and_wrong_ones_cost_none() {
     let run = |right: Option<usize>| {
         let speculation = right.map(|right| Speculation { most: 4, right });
         let asks = (0..3).map(|i| Ask::greedy(vec![300 + i; 4], 40)).collect();
@@ -398,13 +398,17 @@ fn right_drafts_save_steps_and_wrong_ones_cost_no_other_step() {
     let (plain, right, wrong) = (run(None), run(Some(100)), run(Some(0)));
     assert_eq!((plain.accepted, wrong.accepted), (0, 0));
     assert!(right.accepted > 60, "{}", right.accepted);
-    // Right drafts are computed once, like any token; wrong ones are computed in vain.
-    assert!(right.computed <= plain.computed + 3, "but for one at each end: {}", right.computed);
+    // A right draft token is computed once, like any token; a wrong one is wasted work.
+    assert!(
+        right.computed <= plain.computed + 3,
+        "except for one at the end of each sequence: {}",
+        right.computed
+    );
     assert!(wrong.computed > plain.computed + 60);
 }
 
 #[test]
-fn a_backend_that_cannot_shorten_a_slot_is_asked_to_verify_once() {
+fn a_backend_that_cannot_truncate_verifies_only_one_draft() {
     let options = MockOptions { prefix: PrefixSupport::Never, ..limits_of(1, 64, 64) };
     let speculation = Some(Speculation { most: 4, right: 0 });
     let harness = check_speculating(options, 16, vec![Ask::greedy(vec![300; 4], 30)], speculation);
@@ -416,7 +420,7 @@ fn a_backend_that_cannot_shorten_a_slot_is_asked_to_verify_once() {
 }
 
 #[test]
-fn one_sequence_may_fill_all_room() {
+fn one_sequence_may_use_the_whole_cache() {
     let harness = check(limits_of(4, 64, 64), 16, vec![Ask::greedy(vec![300; 10], 1000)]);
     assert_eq!(harness.tokens[0].len(), 55);
 }
@@ -430,7 +434,7 @@ fn decodes_never_wait_for_a_long_prompt() {
         harness.come_and_go(step);
         harness.settle();
         harness.step();
-        // One token a step from the first on, though the long prompt takes 8 steps of 8 tokens.
+        // One token per step from the first on, although the long prompt takes 8 steps of 8 tokens.
         assert_eq!(harness.tokens[0].len(), step + 1);
     }
     assert_eq!(harness.computed, 4 + 8 + 7 * 8);
@@ -447,7 +451,7 @@ fn a_lone_prompt_takes_whole_batches() {
 
 #[test]
 fn a_stream_of_short_prompts_does_not_starve_a_long_one() {
-    // In every step a prompt arrives that could take the whole batch.
+    // In every step a prompt arrives that could fill the whole batch.
     let short = |arrives| Ask { arrives, ..Ask::greedy(vec![301; 8], 1) };
     let asks: Vec<Ask> = std::iter::once(Ask::greedy(vec![300; 60], 1)).chain((0..40).map(short)).collect();
     let mut harness = Harness::new(limits_of(3, 8, 256), 8, asks);
@@ -460,14 +464,14 @@ fn a_stream_of_short_prompts_does_not_starve_a_long_one() {
 }
 
 #[test]
-fn a_shared_beginning_is_computed_once() {
+fn a_shared_prefix_is_computed_once() {
     let system: Vec<TokenId> = (300..340).collect();
     let turn = |own: TokenId, arrives| Ask {
         prefix_cache: true,
         arrives,
         ..Ask::greedy([&system[..], &[own, own]].concat(), 4)
     };
-    // One after the other; the cached beginning is kept for the third, too.
+    // One after the other; the cached prefix is also kept for the third.
     let harness = check(limits_of(4, 64, 256), 64, vec![turn(1, 0), turn(2, 20), turn(3, 40)]);
     let first = 42 + 3;
     let follower = 2 + 3;
@@ -476,7 +480,7 @@ fn a_shared_beginning_is_computed_once() {
 }
 
 #[test]
-fn a_running_sequence_shares_its_beginning() {
+fn a_running_sequence_shares_its_prefix() {
     let turn = |own: TokenId, arrives| Ask {
         prefix_cache: true,
         arrives,
@@ -487,45 +491,45 @@ fn a_running_sequence_shares_its_beginning() {
 }
 
 #[test]
-fn the_least_recently_used_conversation_is_dropped_first() {
+fn the_least_recently_used_conversation_is_evicted_first() {
     let turn =
         |token: TokenId, arrives| Ask { prefix_cache: true, arrives, ..Ask::greedy(vec![token; 10], 1) };
-    // Two slots; 301 is the older when 302 comes, since 300 was used again.
+    // Two slots: when 302 arrives, 301 is the least recently used, since 300 was used again.
     let asks = vec![turn(300, 0), turn(301, 5), turn(300, 10), turn(302, 15), turn(300, 20)];
     let harness = check(limits_of(2, 64, 256), 64, asks);
     assert_eq!(harness.computed, 10 + 10 + 1 + 10 + 1);
 }
 
 #[test]
-fn a_conversation_that_is_shared_from_counts_as_used() {
+fn sharing_from_a_conversation_counts_as_using_it() {
     let ask =
         |prompt: &[TokenId], arrives| Ask { prefix_cache: true, arrives, ..Ask::greedy(prompt.into(), 1) };
     let (one, two, three) = ([300; 20], [301; 20], [302; 20]);
     let branch = [&one[..10], &[7, 8, 9]].concat();
-    // Three slots: the branch shares from one, so it is two that three pushes out, and one is still whole.
+    // Three slots: the branch shares from one, so three evicts two, and one is still whole.
     let asks = vec![ask(&one, 0), ask(&two, 5), ask(&branch, 10), ask(&three, 15), ask(&one, 20)];
     let harness = check(limits_of(3, 64, 256), 64, asks);
     assert_eq!(harness.computed, 20 + 20 + 3 + 20 + 1);
 }
 
 #[test]
-fn where_nothing_can_be_shared_a_mostly_common_slot_is_taken_over() {
+fn without_sharing_a_slot_with_mostly_the_same_tokens_is_reused() {
     let options = MockOptions { prefix: PrefixSupport::TruncateOnly, ..limits_of(4, 64, 256) };
     let ask = |own: &[TokenId], arrives| Ask {
         prefix_cache: true,
         arrives,
         ..Ask::greedy([&[300; 20], own].concat(), 1)
     };
-    // 20 of 25 tokens are common: shortened. Then 20 of 60: kept, and the fourth computes all of its own.
+    // 20 of 25 tokens are common: the slot is truncated. Then 20 of 60: it is kept, and the fourth computes everything.
     let asks = vec![ask(&[1; 5], 0), ask(&[2; 40], 5), ask(&[3; 5], 10)];
     let harness = check(options, 64, asks);
     assert_eq!(harness.computed, 25 + 40 + 25);
 }
 
 #[test]
-fn room_for_a_follower_is_not_taken_from_the_prefix_it_shares() {
+fn a_shared_prefix_is_not_evicted_for_its_own_continuation() {
     let ask = |prompt, arrives| Ask { prefix_cache: true, arrives, ..Ask::greedy(prompt, 1) };
-    // 16 pages: 6 for the first, 9 for the second, and 7 for the third: the second goes, though used later.
+    // 16 pages: 6 for the first, 9 for the second, 7 for the third. The second is evicted although it was used later.
     let third = [vec![300; 20], vec![1; 7]].concat();
     let asks = vec![ask(vec![300; 24], 0), ask(vec![400; 36], 5), ask(third, 10)];
     let harness = check(limits_of(3, 64, 64), 64, asks);
@@ -537,23 +541,27 @@ fn prompts_that_cannot_run_are_refused() {
     let mut scheduler = Scheduler::new(limits_of(1, 8, 32).limits, 8).unwrap();
     assert_eq!(scheduler.submit(vec![], true), Err(ScheduleError::EmptyPrompt));
     let too_long = ScheduleError::PromptTooLong { tokens: 33, capacity: 32 };
-    assert_eq!(scheduler.submit(vec![1; 33], true), Err(too_long), "KV room counts, not the context alone");
+    assert_eq!(
+        scheduler.submit(vec![1; 33], true),
+        Err(too_long),
+        "the size of the KV cache counts, not only the context"
+    );
     assert!(scheduler.submit(vec![1; 32], true).is_ok());
     let none = Limits { kv_tokens: 3, ..limits_of(1, 8, 32).limits };
     assert_eq!(Scheduler::new(none, 8).unwrap_err(), ScheduleError::BadLimits(none));
 }
 
 #[test]
-fn what_comes_together_computes_its_common_beginning_once() {
+fn simultaneous_prompts_compute_a_common_prefix_once() {
     let ask = |i: u32| {
         let prompt = (0..40).map(|t| 300 + t % 50).chain([i, i + 1]).collect();
         Ask { prefix_cache: true, ..Ask::greedy(prompt, 4) }
     };
     let options = |prefix| MockOptions { prefix, ..limits_of(6, 16, 6 * 64) };
     let together = |prefix| check(options(prefix), 8, (0..6).map(ask).collect()).computed;
-    // The first: 42 and 3 generated; the others: 2 of their own and 3.
+    // The first computes 42 and 3 generated tokens; the others 2 of their own and 3.
     assert_eq!(together(PrefixSupport::Tokens), 45 + 5 * 5);
-    // A backend that can't share is found out once, then nobody waits for anybody.
+    // After a backend has once failed to share, no prompt waits for another.
     let alone = check(options(PrefixSupport::TruncateOnly), 8, vec![ask(0)]).computed;
     assert!(together(PrefixSupport::TruncateOnly) <= 6 * alone);
 }

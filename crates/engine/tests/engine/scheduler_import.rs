@@ -1,6 +1,6 @@
-//! Prompts that are stored outside the backend, under random arrivals, cancellations, failures and limits: whether a beginning
-//! was imported, whole or in part or not at all, changes no token, leaks no slot and starves nobody. The mock is the referee:
-//! it takes an import into an empty slot with KV room only, and its tokens depend on every token before them.
+//! Prompts stored outside the backend, under random arrivals, cancellations, failures and limits: an import, in whole or in
+//! part, changes no token, leaks no slot and starves no sequence. The mock accepts imports only into empty slots with KV room,
+//! and its tokens depend on all tokens before them.
 
 use super::scheduling::{limits, nothing_leaked, prefix_support, prompt, settle, watch_idle};
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use zonda_engine::forward::{Backend, BackendError, Batch, Limits, Logits, Span, 
 use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::schedule::{Pushed, Scheduler, SeqId, StepPlan, capacity};
 
-/// What one sequence wants.
+/// One sequence's request.
 #[derive(Clone, Debug)]
 struct Ask {
     prompt: Vec<TokenId>,
@@ -19,17 +19,17 @@ struct Ask {
     prefix_cache: bool,
     /// The step in which it arrives.
     arrives: usize,
-    /// The step in which it is cancelled, if it still is there.
+    /// The step in which it is cancelled, unless it has ended.
     cancelled: Option<usize>,
 }
 
-/// What becomes of an import, by turns.
+/// The outcome of an import, in rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Luck {
     Whole,
-    /// The entry has become shorter than it was when the prompt came.
+    /// The entry is shorter than it was when the prompt arrived.
     Half,
-    /// The file is damaged: the slot is emptied and everything computed.
+    /// The file is damaged: the slot is emptied and everything is computed.
     Nothing,
 }
 
@@ -40,14 +40,14 @@ enum End {
     Failed,
 }
 
-/// The worker's loop without its threads and files.
+/// The worker's loop without threads and files.
 struct Harness {
     scheduler: Scheduler,
     mock: Mock,
     limits: Limits,
     asks: Vec<Ask>,
     luck: Vec<Luck>,
-    /// What is stored: tokens, and what the mock exported of them.
+    /// The stored entries: tokens and the mock's export of them.
     store: Vec<(Vec<TokenId>, Vec<u8>)>,
     /// By index into `asks`.
     tokens: Vec<Vec<TokenId>>,
@@ -57,14 +57,14 @@ struct Harness {
     /// Steps since each running sequence was last in a batch.
     idle: HashMap<SeqId, usize>,
     imports: usize,
-    /// Tokens that came with them.
+    /// Tokens in those imports.
     imported: usize,
     /// Tokens sent through the backend.
     computed: usize,
 }
 
 impl Harness {
-    /// `stored` is in the store from the beginning, as another process left it.
+    /// `stored` is in the store from the start, as another process left it.
     fn new(
         options: &MockOptions,
         chunk: usize,
@@ -93,7 +93,7 @@ impl Harness {
     /// Runs until every ask has ended.
     fn run(&mut self) {
         for step in 0.. {
-            assert!(step < 20_000, "no end in sight: {:?}", self.scheduler.occupancy());
+            assert!(step < 20_000, "the run does not end: {:?}", self.scheduler.occupancy());
             self.come_and_go(step);
             self.settle();
             self.step();
@@ -124,10 +124,13 @@ impl Harness {
         settle(scheduler, mock, |scheduler, mock, id, slot, len| {
             let ask = &asks[index[&id]];
             let tokens = &scheduler.tokens(id)[..len];
-            assert!(ask.prefix_cache, "a sequence that is not to reuse anything imports");
-            assert!(len < ask.prompt.len(), "logits need a token to be computed");
-            assert_eq!(mock.held(slot), 0, "imported into a slot that holds something");
-            let best = store.iter().max_by_key(|(stored, _)| common(stored, tokens)).expect("it was found");
+            assert!(ask.prefix_cache, "a sequence with the prefix cache off imports");
+            assert!(len < ask.prompt.len(), "at least one token must be computed for its logits");
+            assert_eq!(mock.held(slot), 0, "imported into a slot that is not empty");
+            let best = store
+                .iter()
+                .max_by_key(|(stored, _)| common(stored, tokens))
+                .expect("the entry is in the store");
             let luck = luck[*imports % luck.len()];
             *imports += 1;
             let len = match luck {
@@ -136,7 +139,7 @@ impl Harness {
                 Luck::Nothing => return mock.truncate(slot, 0),
             };
             let kept = mock.import_kv(slot, len, &best.1);
-            assert!(kept.is_ok(), "the scheduler counted room for it: {kept:?}");
+            assert!(kept.is_ok(), "the scheduler reserved room for it: {kept:?}");
             *imported += len;
             kept
         });
@@ -149,7 +152,7 @@ impl Harness {
         let decodes = |id| self.scheduler.decodes(id);
         watch_idle(&mut self.idle, &running, &plan, self.limits.slots, decodes);
         if plan.spans.is_empty() {
-            assert_eq!(self.scheduler.occupancy().waiting, 0, "waiting, and nothing runs");
+            assert_eq!(self.scheduler.occupancy().waiting, 0, "sequences wait although none runs");
             return;
         }
         let batch = self.scheduler.batch(&plan);
@@ -188,14 +191,18 @@ impl Harness {
         if end == End::Finished {
             let cached = self.scheduler.cached_tokens(id);
             let both = self.prefilled[i] + cached;
-            assert_eq!(both, self.asks[i].prompt.len(), "reused or computed first, each token once");
+            assert_eq!(
+                both,
+                self.asks[i].prompt.len(),
+                "each prompt token counts once, as reused or as computed"
+            );
         }
-        // as the worker: what an ending sequence computed is there for those that come later
+        // As in the worker: the tokens of an ended sequence are stored for later ones.
         if end != End::Failed
             && let Some((slot, len)) = self.scheduler.kept_prompt(id)
         {
             let mut bytes = Vec::new();
-            let len = self.mock.export_kv(slot, len, &mut bytes).expect("its slot holds as much");
+            let len = self.mock.export_kv(slot, len, &mut bytes).expect("its slot holds this many tokens");
             self.store.push((self.scheduler.tokens(id)[..len].to_vec(), bytes));
         }
         match end {
@@ -203,7 +210,7 @@ impl Harness {
             _ => self.scheduler.finish(id),
         }
         self.ends[i] = Some(end);
-        assert!(self.scheduler.running().all(|running| running != id), "its slot is free at once");
+        assert!(self.scheduler.running().all(|running| running != id), "its slot is freed at once");
     }
 }
 
@@ -215,12 +222,12 @@ fn best(row: &[f32]) -> TokenId {
     (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a))).unwrap() as TokenId
 }
 
-/// A mock with room for all.
+/// A mock with ample room.
 fn roomy(seed: u64) -> Mock {
     Mock::new(MockOptions { seed, ..MockOptions::default() })
 }
 
-/// What another process would have stored of these tokens.
+/// The entry that another process would have stored for these tokens.
 fn export(seed: u64, tokens: &[TokenId]) -> Vec<u8> {
     let (mut mock, mut bytes) = (roomy(seed), Vec::new());
     let spans = vec![Span { slot: 0, start: 0, tokens, want: Want::None }];
@@ -229,7 +236,7 @@ fn export(seed: u64, tokens: &[TokenId]) -> Vec<u8> {
     bytes
 }
 
-/// What a sequence generates alone, one token a call.
+/// The tokens that a sequence generates alone, one per call.
 fn alone(ask: &Ask, seed: u64, tokens: usize) -> Vec<TokenId> {
     let (mut mock, mut logits, mut history) = (roomy(seed), Logits::new(), ask.prompt.clone());
     for start in 0.. {
@@ -237,7 +244,7 @@ fn alone(ask: &Ask, seed: u64, tokens: usize) -> Vec<TokenId> {
             break;
         }
         let spans = vec![Span { slot: 0, start, tokens: &history[start..=start], want: Want::Last }];
-        mock.forward(&Batch { spans }, &mut logits).expect("a lone token");
+        mock.forward(&Batch { spans }, &mut logits).expect("a single token fits");
         if start + 1 == history.len() {
             history.push(best(logits.row(0)));
         }
@@ -298,7 +305,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Every sequence gets the tokens it gets alone, with a store and without.
+    /// Every sequence gets the tokens that it gets alone, with a store and without.
     #[test]
     fn output_is_independent_of_imports(
         (options, asks, stored) in options().prop_flat_map(|options| {
@@ -326,34 +333,42 @@ fn one(prompt: Vec<TokenId>, tokens: usize, arrives: usize) -> Ask {
 }
 
 #[test]
-fn what_is_stored_is_imported_and_the_rest_computed() {
+fn stored_tokens_are_imported_and_the_rest_is_computed() {
     let text: Vec<TokenId> = (300..340).collect();
     let whole = one(text.clone(), 5, 0);
     let run = |ask: &Ask, luck| {
         check(&limits_of(2, 128), 16, std::slice::from_ref(ask), std::slice::from_ref(&text), &[luck])
     };
     let harness = run(&whole, Luck::Whole);
-    assert_eq!((harness.imports, harness.imported, harness.computed), (1, 39, 1 + 4), "a token is computed");
+    assert_eq!(
+        (harness.imports, harness.imported, harness.computed),
+        (1, 39, 1 + 4),
+        "one token is computed"
+    );
     let harness = run(&whole, Luck::Half);
     assert_eq!((harness.imports, harness.imported, harness.computed), (1, 19, 21 + 4));
     let harness = run(&whole, Luck::Nothing);
     assert_eq!((harness.imports, harness.imported, harness.computed), (1, 0, 40 + 4));
     let harness = run(&Ask { prefix_cache: false, ..whole }, Luck::Whole);
-    assert_eq!((harness.imports, harness.computed), (0, 40 + 4), "who is not to reuse anything computes");
+    assert_eq!(
+        (harness.imports, harness.computed),
+        (0, 40 + 4),
+        "with the prefix cache off everything is computed"
+    );
 }
 
 #[test]
-fn a_slot_that_holds_as_much_is_shared_and_nothing_is_imported() {
+fn a_slot_with_as_many_tokens_is_shared_instead_of_an_import() {
     let text: Vec<TokenId> = (300..340).collect();
     let (first, second) = (one(text.clone(), 5, 0), one([&text[..], &[1, 2]].concat(), 5, 20));
     let harness = check(&limits_of(3, 256), 16, &[first, second], &[text[..30].to_vec()], &[Luck::Whole]);
-    // the second has 40 tokens in a slot and 40 in the store
+    // For the second, 40 tokens are in a slot and 40 in the store.
     assert_eq!((harness.imports, harness.computed), (1, (10 + 4) + (2 + 4)));
 }
 
 #[test]
-fn who_is_put_back_imports_again() {
-    // Three sequences of 12 + 28 tokens need 30 pages; there are 16.
+fn a_preempted_sequence_imports_again() {
+    // Three sequences of 12 + 28 tokens need 30 pages, but the cache has 16.
     let text = |i: u32| -> Vec<TokenId> { (0..12).map(|t| 300 + 20 * i + t).collect() };
     let asks: Vec<Ask> = (0..3).map(|i| one(text(i), 28, 0)).collect();
     let stored: Vec<_> = (0..3).map(text).collect();

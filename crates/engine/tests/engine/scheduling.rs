@@ -1,4 +1,4 @@
-//! What tests of the scheduler share: random limits, prompts and samplings, and what holds in all of them.
+//! Shared by the scheduler's tests: random limits, prompts and sampling parameters, and the checks that always hold.
 
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use zonda_engine::schedule::{Scheduler, SeqId, SlotOp, StepPlan};
 use zonda_engine::{SamplingParams, TokenId};
 
 prop_compose! {
-    /// From generous to barely enough: KV room for between one and all slots.
+    /// From ample to barely enough: KV room for between one slot and all of them.
     pub fn limits(slots: Range<usize>, context: Range<usize>)(
         slots in slots,
         batch_tokens in prop_oneof![1usize..8, 8usize..64],
@@ -32,7 +32,7 @@ pub fn prefix_support() -> impl Strategy<Value = PrefixSupport> {
     ]
 }
 
-/// Prompts that share beginnings: a few tokens of one of three texts, then their own.
+/// Prompts with shared prefixes: some tokens of one of three texts, then their own.
 pub fn prompt(longest: usize) -> impl Strategy<Value = Vec<TokenId>> {
     (0u32..3, 0..longest, prop::collection::vec(0u32..4, 1..8)).prop_map(move |(text, shared, own)| {
         let shared = (0..shared as u32).map(|i| 300 + 50 * text + i % 50);
@@ -40,7 +40,7 @@ pub fn prompt(longest: usize) -> impl Strategy<Value = Vec<TokenId>> {
     })
 }
 
-/// Greedy, or hot and with penalties.
+/// Greedy, or with a high temperature and penalties.
 pub fn sampling() -> impl Strategy<Value = SamplingParams> {
     prop_oneof![
         Just(SamplingParams::greedy()),
@@ -53,7 +53,7 @@ pub fn sampling() -> impl Strategy<Value = SamplingParams> {
     ]
 }
 
-/// Does what the scheduler asks of slots; `import` does its imports.
+/// Runs the scheduler's slot operations; `import` runs its imports.
 pub fn settle(
     scheduler: &mut Scheduler,
     mock: &mut Mock,
@@ -65,16 +65,16 @@ pub fn settle(
             SlotOp::Share { from, to, len } => mock.share_prefix(from, to, len),
             SlotOp::Import { id, slot, len } => import(scheduler, mock, id, slot, len),
         };
-        scheduler.op_done(op, kept.expect("slots exist and are empty where they must be"));
+        scheduler.op_done(op, kept.expect("the slots exist and are empty where required"));
     }
 }
 
-/// For tests in which nothing is stored.
+/// The import of tests without a store.
 pub fn no_import(_: &Scheduler, _: &mut Mock, id: SeqId, _: Slot, _: usize) -> Result<usize, BackendError> {
     unreachable!("nothing is stored for sequence {id}")
 }
 
-/// Counts the steps since each of `running` was last in a batch: nobody starves, and those that decode don't wait at all.
+/// Counts the steps since each of `running` was last in a batch: none starves, and decoding sequences never wait.
 pub fn watch_idle(
     idle: &mut HashMap<SeqId, usize>,
     running: &[SeqId],
@@ -90,12 +90,12 @@ pub fn watch_idle(
     }
 }
 
-/// When all have ended, the scheduler and the mock agree on what is left.
+/// After all sequences have ended, the scheduler and the mock agree on the tokens left in slots.
 pub fn nothing_leaked(scheduler: &Scheduler, mock: &Mock, slots: usize) {
     let occupancy = scheduler.occupancy();
     assert_eq!((occupancy.running, occupancy.waiting), (0, 0));
     let held = (0..slots).filter(|&slot| mock.held(slot) > 0).count();
-    assert_eq!(occupancy.cached, held, "slots hold tokens that the scheduler does not know of");
+    assert_eq!(occupancy.cached, held, "slots hold tokens unknown to the scheduler");
     assert_eq!(occupancy.free_pages, mock.free_pages());
     assert!(scheduler.is_idle());
 }

@@ -1,5 +1,5 @@
-//! Full contexts that are shifted, among others that end there: what the scheduler promises holds for them too. Every token
-//! is compared with a fresh run of the shortened text, in a mock of its own; the mock checks the trait's rules.
+//! Sequences that shift when the context is full, together with others that end there: the scheduler's guarantees hold for
+//! both. Every token is compared with a fresh run of the shortened text in another mock; the mock checks the trait's rules.
 
 use super::scheduling::{limits, no_import, nothing_leaked, prefix_support, sampling, settle, watch_idle};
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use zonda_engine::sample::Sampler;
 use zonda_engine::schedule::{LEAST_BEHIND, PlannedSpan, Pushed, Scheduler, SeqId, StepPlan, capacity};
 use zonda_engine::{SamplingParams, TokenId};
 
-/// What one sequence wants.
+/// One sequence's request.
 #[derive(Clone, Debug)]
 struct Ask {
     prompt: Vec<TokenId>,
@@ -20,11 +20,11 @@ struct Ask {
     prefix_cache: bool,
     arrives: usize,
     cancelled: Option<usize>,
-    /// How many tokens stay when the context is full; `None`: it ends there.
+    /// How many tokens a shift keeps at the front; `None`: the sequence ends when the context is full.
     keep: Option<usize>,
 }
 
-/// What a sequence has: the model's part and all of it.
+/// A sequence's tokens: those in the model's context, and the whole text.
 #[derive(Clone, Debug, PartialEq)]
 struct Text {
     view: Vec<TokenId>,
@@ -41,7 +41,7 @@ impl Text {
         &self.whole[self.prompt..]
     }
 
-    /// Half of what lies behind the front goes.
+    /// Drops half of the tokens after the kept prefix.
     fn shift(&mut self, keep: usize, capacity: usize) {
         self.view.drain(keep..keep + (capacity - keep) / 2);
     }
@@ -52,7 +52,7 @@ impl Text {
     }
 }
 
-/// What it should generate: each token from all of the shortened text, computed anew.
+/// The expected answer: each token from a fresh run of the whole shortened text.
 fn fresh(ask: &Ask, seed: u64, capacity: usize) -> Vec<TokenId> {
     let mut mock = Mock::new(MockOptions { seed, ..MockOptions::default() });
     let (mut sampler, mut logits) = (Sampler::new(ask.sampling.clone()), Logits::new());
@@ -74,7 +74,7 @@ fn fresh(ask: &Ask, seed: u64, capacity: usize) -> Vec<TokenId> {
     }
 }
 
-/// The worker's loop without its threads.
+/// The worker's loop without threads.
 struct Harness {
     scheduler: Scheduler,
     mock: Mock,
@@ -92,7 +92,7 @@ struct Harness {
     /// Prompt tokens that were computed for the first time.
     prefilled: Vec<usize>,
     shifts: usize,
-    /// Longest drafts, and how many of a hundred of their tokens are right.
+    /// The maximum length of drafts, and how many in a hundred of their tokens are right.
     drafts: Option<(usize, usize)>,
 }
 
@@ -120,10 +120,10 @@ impl Harness {
         }
     }
 
-    /// Runs until all have ended, and checks what each got and what is left.
+    /// Runs until all have ended, and checks each answer and the tokens left in slots.
     fn run(mut self) -> Harness {
         for step in 0.. {
-            assert!(step < 20_000, "no end in sight: {:?}", self.scheduler.occupancy());
+            assert!(step < 20_000, "the run does not end: {:?}", self.scheduler.occupancy());
             self.come_and_go(step);
             self.draft(step);
             self.settle();
@@ -184,7 +184,7 @@ impl Harness {
         let decodes = |id| self.scheduler.decodes(id);
         watch_idle(&mut self.idle, &running, &plan, self.limits.slots, decodes);
         if plan.spans.is_empty() {
-            assert_eq!(self.scheduler.occupancy().waiting, 0, "waiting, and nothing runs");
+            assert_eq!(self.scheduler.occupancy().waiting, 0, "sequences wait although none runs");
             return;
         }
         match self.mock.forward(&self.scheduler.batch(&plan), &mut self.logits) {
@@ -217,7 +217,7 @@ impl Harness {
         }
     }
 
-    /// Takes a token of a sequence; true: it was the step's last.
+    /// Accepts a token of a sequence; true if it was the last of the step.
     fn take(&mut self, id: SeqId, i: usize, token: TokenId) -> bool {
         let full = self.texts[i].view.len() == capacity(&self.limits);
         if self.texts[i].answer().len() + 1 == self.asks[i].tokens {
@@ -231,7 +231,7 @@ impl Harness {
             let before = self.texts[i].view.len();
             self.texts[i].shift(keep, before);
             assert_eq!(self.scheduler.shift(id, keep), before - self.texts[i].view.len());
-            assert_eq!(self.scheduler.shift(id, keep), 0, "there is room now");
+            assert_eq!(self.scheduler.shift(id, keep), 0, "a second shift has nothing to drop");
             self.shifts += 1;
             pushed = self.scheduler.push(id, token);
             assert_eq!(pushed, Pushed::Next);
@@ -247,14 +247,18 @@ impl Harness {
         let i = self.ids[&id];
         if !self.failed[i] && self.asks[i].cancelled.is_none() {
             let cached = self.scheduler.cached_tokens(id);
-            assert_eq!(self.prefilled[i] + cached, self.asks[i].prompt.len(), "each counts once");
+            assert_eq!(
+                self.prefilled[i] + cached,
+                self.asks[i].prompt.len(),
+                "each prompt token counts once"
+            );
         }
         self.scheduler.finish(id);
         self.ended[i] = true;
     }
 }
 
-/// Prompts that begin alike, more tokens than the context holds, and fronts of every length that leaves room.
+/// Prompts with shared prefixes, answers longer than the context, and kept prefixes of every length that leaves room.
 fn ask(context: usize) -> impl Strategy<Value = Ask> {
     let prompt = (0..context, prop::collection::vec(0u32..4, 1..6))
         .prop_map(move |(shared, own)| (300..300 + shared as u32).chain(own).take(context).collect());
@@ -298,8 +302,8 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Random arrivals, cancellations, failures, lengths and limits, shifted or not: each gets what a fresh run of its
-    /// shortened text gives, nothing leaks, nobody starves.
+    /// Random arrivals, cancellations, failures, lengths and limits, shifted or not: each sequence gets the tokens of a fresh
+    /// run of its shortened text, nothing leaks, none starves.
     #[test]
     fn a_shifted_sequence_goes_on_as_its_shortened_text_would((options, chunk, asks) in scenario()) {
         Harness::new(options, chunk, asks).run();
@@ -334,22 +338,22 @@ fn options(slots: usize, kv_tokens: usize) -> MockOptions {
 }
 
 #[test]
-fn shifts_come_when_half_of_the_rest_is_full_again() {
+fn shifts_recur_when_the_freed_half_is_full_again() {
     let harness = Harness::new(options(1, 64), 16, vec![greedy(500, Some(4))]).run();
-    // 60 tokens fill the context; each 30 of the others, after the first of them, needs a shift.
+    // 60 tokens fill the context; after that, every 30 tokens need a shift.
     assert_eq!(harness.shifts, (500usize - 61).div_ceil(30));
     assert_eq!(harness.texts[0].answer().len(), 500);
 }
 
 #[test]
-fn a_shift_holds_up_no_decode() {
+fn a_shift_delays_no_decode() {
     let later = Ask { arrives: 30, ..greedy(60, None) };
     let mut harness = Harness::new(options(2, 128), 4, vec![greedy(200, Some(0)), later]);
     for step in 0..90 {
         harness.come_and_go(step);
         harness.settle();
         harness.step();
-        // A token in each step from the first on, though the other computes 33 tokens anew, 4 at a time.
+        // One token per step from the first on, although the other recomputes 33 tokens, 4 at a time.
         let [first, second] = [0, 1].map(|i: usize| harness.texts[i].answer().len());
         assert_eq!(second, (step + 1).saturating_sub(30));
         assert_eq!(first, (step + 1).min(61) + (step + 1).saturating_sub(61 + 8));
@@ -358,7 +362,7 @@ fn a_shift_holds_up_no_decode() {
 }
 
 #[test]
-fn off_ends_where_the_context_does() {
+fn without_shifts_a_sequence_ends_with_the_context() {
     let harness = Harness::new(options(1, 64), 16, vec![greedy(500, None)]).run();
     assert_eq!((harness.texts[0].answer().len(), harness.shifts), (61, 0));
 }

@@ -1,5 +1,5 @@
-//! Speculation changes how fast tokens come, and nothing else: the same tokens, greedy and sampled, with good drafts and bad
-//! ones; and the distribution that the model gives, shown with 100,000 draws.
+//! Speculation changes the speed only: the tokens are the same, greedy and sampled, with good and bad drafts, and 100,000
+//! draws follow the model's own distribution.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -20,8 +20,8 @@ fn drafted(draft: DraftModel) -> Extras {
 /// States of a [`Chain`].
 const STATES: usize = 6;
 
-/// A model whose next token depends on its last one only: the mock, which checks the trait's rules, with other logits.
-/// Counts its forward calls.
+/// A model whose next token depends only on the last one: the mock, which checks the trait's rules, with other logits.
+/// It counts forward calls.
 struct Chain {
     mock: Mock,
     rows: [[f32; STATES]; STATES],
@@ -36,7 +36,7 @@ impl Chain {
     }
 }
 
-/// Logits by last token: some tokens are likely, some are not, by the seed.
+/// Logits by last token; the seed decides which tokens are likely.
 fn rows(seed: u32) -> [[f32; STATES]; STATES] {
     let logit = |from: usize, to: usize| {
         let x = (seed as usize * 131 + from * 37 + to * 101 + from * to * 17) % 23;
@@ -78,12 +78,12 @@ impl Backend for Chain {
     }
 }
 
-/// A step of the mock costs next to nothing, so that no draft would pay: it is made all the same.
+/// A step of the mock costs next to nothing, so no draft would pay; this forces drafts.
 fn always() -> EngineConfig {
     EngineConfig { draft_min: 6, ..EngineConfig::default() }
 }
 
-/// An engine on a chain; its draft model is another one, if `draft` is given.
+/// An engine on a chain, with another chain as its draft model if `draft` is given.
 fn chain(seed: u32, speculate: Speculate, draft: Option<u32>) -> (Engine, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let config = EngineConfig { speculate, draft_max: 6, ..always() };
@@ -100,7 +100,7 @@ fn chain(seed: u32, speculate: Speculate, draft: Option<u32>) -> (Engine, Arc<At
     (engine.unwrap(), calls)
 }
 
-/// Temperature 1 and no filter: what is drawn is what the model says.
+/// Temperature 1 and no filters: draws follow the model's distribution.
 fn plain(seed: u64) -> SamplingParams {
     SamplingParams {
         temperature: 1.0,
@@ -121,8 +121,8 @@ fn generate(engine: &Engine, sampling: &SamplingParams, prompt: &[TokenId], toke
     completion
 }
 
-/// Over all transitions of 100 answers of 1000 tokens, each of its own seed: chi-square against the probabilities that
-/// `model` gives, and the drafted and accepted tokens. Given its last token, each draw is independent of the others.
+/// Over all transitions of 100 answers of 1000 tokens, each with its own seed: chi-square against the probabilities of
+/// `model`, and the numbers of drafted and accepted tokens. Given the last token, each draw is independent of the others.
 fn chi_square(engine: &Engine, model: u32) -> (f64, usize, usize) {
     let (mut counts, mut drafted, mut accepted) = ([[0u32; STATES]; STATES], 0, 0);
     for seed in 0..100 {
@@ -148,8 +148,8 @@ fn chi_square(engine: &Engine, model: u32) -> (f64, usize, usize) {
 }
 
 #[test]
-fn the_distribution_is_the_models_over_100_000_draws() {
-    // 6 states with 5 degrees of freedom each: 30. 59.7 is exceeded once in a thousand.
+fn over_100_000_draws_follow_the_models_distribution() {
+    // 6 states with 5 degrees of freedom each make 30; chance exceeds 59.7 once in a thousand.
     const BOUND: f64 = 59.7;
     let (plain, ..) = chi_square(&chain(1, Speculate::Off, None).0, 1);
     assert!(plain < BOUND, "{plain}");
@@ -158,13 +158,13 @@ fn the_distribution_is_the_models_over_100_000_draws() {
         assert!(chi < BOUND, "{how:?}, {draft:?}: chi-square {chi}");
         assert!(drafted > 1000 && accepted > drafted / 20, "{how:?}, {draft:?}: {accepted} of {drafted}");
     }
-    // It would show: the draft model's own draws are far from the model's.
+    // The test can fail: the draft model's own distribution is far from the model's.
     let (other, ..) = chi_square(&chain(2, Speculate::Off, None).0, 1);
     assert!(other > 100.0 * BOUND, "{other}");
 }
 
 #[test]
-fn the_same_tokens_come_greedy_and_sampled() {
+fn speculation_changes_no_token_greedy_or_sampled() {
     let (off, off_calls) = chain(3, Speculate::Off, None);
     let penal = SamplingParams { repeat_penalty: 1.3, presence_penalty: 0.2, ..plain(7) };
     for how in [(Speculate::Ngram, None), (Speculate::Draft, Some(3)), (Speculate::Draft, Some(4))] {
@@ -177,7 +177,7 @@ fn the_same_tokens_come_greedy_and_sampled() {
             assert_eq!(a.ids, b.ids, "{how:?}, {sampling:?}");
             let usage = b.outcome.usage;
             assert_eq!((a.outcome.usage.drafted_tokens, usage.completion_tokens), (0, 400));
-            // Every right draft saves a step: 400 tokens less those that came along.
+            // Every accepted token saves a step of the 400.
             let steps = |now: &Arc<AtomicUsize>, before| now.load(Ordering::Relaxed) - before;
             assert_eq!(steps(&calls, before.1), steps(&off_calls, before.0) - usage.accepted_tokens);
             if i == 0 {
@@ -189,7 +189,7 @@ fn the_same_tokens_come_greedy_and_sampled() {
 
 static MOCK: LazyLock<TextProcessor> = LazyLock::new(TextProcessor::mock);
 
-/// An engine on the mock with the mock of another seed, or the same, as its draft model.
+/// An engine on the mock whose draft model is the mock with the same or another seed.
 fn mock(options: MockOptions, draft: MockOptions, config: EngineConfig) -> Engine {
     let open = Box::new(move || Ok(Box::new(Mock::new(draft)) as Box<dyn Backend>));
     let draft = DraftModel { open, text: Some(MOCK.clone()) };
@@ -205,7 +205,7 @@ fn text_request(speculate: Speculate, tokens: usize) -> Request {
 }
 
 #[test]
-fn requests_choose_for_themselves_and_run_together() {
+fn requests_with_and_without_drafts_run_together() {
     let options = MockOptions { end_every: 0, ..MockOptions::default() };
     let engine = mock(options.clone(), options, always());
     let all = [Speculate::Off, Speculate::Ngram, Speculate::Draft];
@@ -214,7 +214,7 @@ fn requests_choose_for_themselves_and_run_together() {
     assert!(done.iter().all(|c| c.ids == done[0].ids && c.text == done[0].text), "{done:?}");
     let usage = |i: usize| done[i].outcome.usage;
     assert_eq!((usage(0).drafted_tokens, usage(1).accepted_tokens), (0, 0));
-    // The draft is the model itself, and draws alike: always right.
+    // The draft model is the model itself and samples alike, so drafts are always right.
     assert!(
         usage(2).drafted_tokens > 30 && usage(2).accepted_tokens == usage(2).drafted_tokens,
         "{:?}",
@@ -223,7 +223,7 @@ fn requests_choose_for_themselves_and_run_together() {
 }
 
 #[test]
-fn grammars_stop_strings_and_log_probabilities_are_as_ever() {
+fn grammars_stop_strings_and_logprobs_are_unchanged() {
     let options = MockOptions { end_every: 0, ..MockOptions::default() };
     let engine = mock(options.clone(), options, always());
     let run = |how: Speculate, change: &dyn Fn(&mut Request)| {
@@ -250,7 +250,7 @@ fn grammars_stop_strings_and_log_probabilities_are_as_ever() {
 }
 
 #[test]
-fn drafts_end_where_the_context_does() {
+fn drafts_do_not_exceed_the_context() {
     let limits = Limits { slots: 2, batch_tokens: 64, context: 64, kv_tokens: 64, kv_page: 16 };
     let options = MockOptions { end_every: 0, limits, ..MockOptions::default() };
     let engine = mock(options.clone(), options, always());
@@ -262,7 +262,7 @@ fn drafts_end_where_the_context_does() {
 }
 
 #[test]
-fn a_backend_that_cannot_shorten_slots_decodes_as_ever() {
+fn a_backend_that_cannot_truncate_decodes_normally() {
     let options = MockOptions { end_every: 0, prefix: PrefixSupport::Never, ..MockOptions::default() };
     let config = EngineConfig { speculate: Speculate::Ngram, ..always() };
     let engine = mock(options.clone(), options, config);
@@ -271,7 +271,7 @@ fn a_backend_that_cannot_shorten_slots_decodes_as_ever() {
 }
 
 #[test]
-fn a_draft_model_that_fails_costs_nothing_but_speed() {
+fn a_failing_draft_model_costs_only_speed() {
     let options = MockOptions { end_every: 0, ..MockOptions::default() };
     for kind in [FaultKind::Error, FaultKind::Panic] {
         let broken = MockOptions { fault: Some(Fault { call: 40, kind }), ..options.clone() };
@@ -284,7 +284,7 @@ fn a_draft_model_that_fails_costs_nothing_but_speed() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_by_name() {
+fn impossible_combinations_are_refused_by_name() {
     let open = || Ok(Box::new(Mock::new(MockOptions::default())) as Box<dyn Backend>);
     let engine = Engine::start(open, Some(TextProcessor::mock()), EngineConfig::default()).unwrap();
     let refused = engine.submit(text_request(Speculate::Draft, 5)).unwrap_err();

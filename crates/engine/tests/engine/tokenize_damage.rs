@@ -1,4 +1,4 @@
-//! Malformed vocabularies give errors, damaged files never a panic, and any text survives the way there and back.
+//! Malformed vocabularies give errors, damaged files never cause a panic, and every text survives a round trip.
 
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ fn the_small_vocabularies_work() {
 }
 
 #[test]
-fn malformed_vocabularies_are_refused_with_the_reason() {
+fn malformed_vocabularies_are_refused_with_a_reason() {
     let tokens = |list: &[&str]| ("tokens", strings(list));
     let cases: &[(Metadata, (&str, Value), &str)] = &[
         (byte_level(), ("model", Value::String("t5".into())), "\"t5\""),
@@ -100,7 +100,7 @@ fn malformed_vocabularies_are_refused_with_the_reason() {
 }
 
 #[test]
-fn a_text_token_may_be_huge_but_no_special_token() {
+fn a_text_token_may_be_huge_but_a_special_token_may_not() {
     let huge = |kind| {
         let mut metadata = byte_level();
         let long = "a".repeat(32 << 20);
@@ -117,7 +117,7 @@ fn a_text_token_may_be_huge_but_no_special_token() {
 }
 
 #[test]
-fn text_has_a_limit() {
+fn text_length_is_limited() {
     let tokenizer = Tokenizer::mock();
     let text = " ".repeat(zonda_engine::tokenize::MAX_TEXT + 1);
     assert!(matches!(tokenizer.encode(&text, Encode::default()), Err(TokenizeError::TextTooLong { .. })));
@@ -138,14 +138,14 @@ fn tekken() -> Vec<u8> {
     serde_json::json!({"config": config, "vocab": vocab.collect::<Vec<_>>()}).to_string().into_bytes()
 }
 
-/// Opens bytes as a tokenizer file; whatever opens must be usable.
+/// Opens bytes as a tokenizer file; a file that opens must be usable.
 fn open(bytes: &[u8]) -> Result<Tokenizer, TokenizeError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer");
     std::fs::write(&path, bytes).unwrap();
     let tokenizer = Tokenizer::from_file(&path)?;
     for parse_special in [true, false] {
-        // A damaged tokenizer.json may still fail here, with an error.
+        // A damaged `tokenizer.json` may still fail here, with an error.
         let options = Encode { add_bos: true, parse_special };
         if let Ok(ids) = tokenizer.encode("Hello  wörld ab\n<s>👩‍💻 123", options) {
             tokenizer.decode(&ids, true);
@@ -155,7 +155,7 @@ fn open(bytes: &[u8]) -> Result<Tokenizer, TokenizeError> {
 }
 
 #[test]
-fn a_small_tekken_file_works_and_its_lies_are_refused() {
+fn a_small_tekken_file_works_and_inconsistent_ones_are_refused() {
     let tokenizer = open(&tekken()).unwrap();
     assert_eq!(encode(&tokenizer, "aab[INST]"), [1, 25, 27, 3]);
     let text = String::from_utf8(tekken()).unwrap();
@@ -179,7 +179,7 @@ fn a_small_tekken_file_works_and_its_lies_are_refused() {
 }
 
 #[test]
-fn files_that_are_no_tokenizers_are_refused() {
+fn files_that_are_not_tokenizers_are_refused() {
     for bytes in [&b""[..], b"{}", b"{", b"GGUF", b"\0\0\0\0", b"[]", b"{\"model\": {\"type\": \"BPE\"}}"] {
         assert!(open(bytes).is_err(), "{bytes:?}");
     }
@@ -201,7 +201,7 @@ fn damaged(file: &str, at: prop::sample::Index, bytes: &[u8]) -> Vec<u8> {
     content
 }
 
-/// Tokenizers of both kinds, and whether `▁` (U+2581) stays what it is.
+/// Tokenizers of both kinds, and whether they preserve `▁` (U+2581).
 static TOKENIZERS: LazyLock<Vec<(Tokenizer, bool)>> = LazyLock::new(|| {
     let folder = |name: &str| Tokenizer::from_folder(&data(name)).unwrap().unwrap();
     vec![(folder("bytelevel"), true), (folder("spaces"), false), (Tokenizer::mock(), true)]

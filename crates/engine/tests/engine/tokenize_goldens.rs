@@ -1,4 +1,4 @@
-//! Tokenizers of every file format against their own libraries' ids (`testdata/tokenizers/`).
+//! Tokenizers of every file format against the ids of their own libraries (`testdata/tokenizers/`).
 
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -27,15 +27,15 @@ fn read<T: DeserializeOwned>(name: &str) -> T {
     serde_json::from_str(&std::fs::read_to_string(data(name)).unwrap()).unwrap()
 }
 
-/// What is expected back of a text: itself, for tokenizers that keep all of it.
+/// The text expected after a round trip: the same, for lossless tokenizers.
 type Kept = fn(&str) -> String;
 
-/// SentencePiece writes spaces as `▁`, so that a `▁` in the text comes back as a space.
+/// SentencePiece writes spaces as `▁`, so a `▁` in the text comes back as a space.
 fn spaced(text: &str) -> String {
     text.replace('▁', " ")
 }
 
-/// Checks ids, the way back, and that streaming gives the same text.
+/// Checks the ids, the text decoded from them, and the streamed text.
 fn check(tokenizer: &Tokenizer, golden: &str, kept: Kept) {
     let golden: Golden = read(golden);
     assert!(golden.strings.len() >= 200);
@@ -97,7 +97,7 @@ struct Chat {
 }
 
 #[test]
-fn conversations_become_mistral_commons_ids() {
+fn conversations_get_the_ids_of_mistral_common() {
     for Chat { template, tokenizer, chat, messages, tools, ids } in read::<Vec<Chat>>("mistral_chats.json") {
         let Some(tokenizer) = mistral(&tokenizer) else { return };
         let chat_template = ChatTemplate::builtin(&template, &tokenizer).unwrap();
@@ -118,7 +118,7 @@ struct Rendered {
 }
 
 #[test]
-fn templates_render_as_transformers_renders_them() {
+fn templates_render_as_in_transformers() {
     let mock = Tokenizer::mock();
     for Rendered { template, case, messages, mut options, text } in read::<Vec<Rendered>>("templates.json") {
         let source = std::fs::read_to_string(data("templates").join(&template)).unwrap();
@@ -137,7 +137,7 @@ fn templates_render_as_transformers_renders_them() {
     }
 }
 
-/// What is left of a text whose spaces are squeezed.
+/// A text with runs of spaces collapsed.
 fn squeezed(text: &str) -> String {
     let squeezed = text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
     spaced(squeezed.trim_end_matches('▁'))
@@ -165,13 +165,13 @@ fn hugging_face_byte_level() {
 fn hugging_face_with_spaces_and_byte_fallback() {
     let tokenizer = Tokenizer::from_folder(&data("spaces")).unwrap().unwrap();
     check(&tokenizer, "spaces/ids.json", spaced);
-    assert!(tokenizer.adds_bos(), "its post-processor puts it in front");
+    assert!(tokenizer.adds_bos(), "its post-processor adds BOS");
     let ids = tokenizer.encode("hello", Encode { add_bos: true, parse_special: false }).unwrap();
     assert_eq!(tokenizer.decode(&ids, true), "hello");
 }
 
 #[test]
-fn a_folder_without_a_tokenizer_has_none() {
+fn a_folder_without_tokenizer_files_has_no_tokenizer() {
     assert!(Tokenizer::from_folder(&data("../hf/llama")).unwrap().is_none());
 }
 

@@ -28,7 +28,7 @@ fn tokenizer() -> Option<Tokenizer> {
 }
 
 #[test]
-fn ids_are_llama_cpps_and_the_text_comes_back() {
+fn ids_match_llama_cpp_and_the_text_round_trips() {
     let Some(tokenizer) = tokenizer() else { return };
     let golden = golden();
     assert!(golden.strings.len() >= 200);
@@ -47,7 +47,7 @@ fn special_ids_are_known() {
     assert_eq!(tokenizer.vocab_size(), 49152);
     assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(1), Some(2)));
     assert!(!tokenizer.adds_bos());
-    // <|endoftext|>, <|im_end|>, and what separates files in its training text.
+    // <|endoftext|>, <|im_end|>, and the file separators of its training text.
     assert_eq!(tokenizer.end_tokens(), [0, 2, 4]);
     assert!(tokenizer.is_special(1) && !tokenizer.is_special(100));
     assert_eq!(tokenizer.piece(1), "<|im_start|>");

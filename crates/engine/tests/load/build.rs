@@ -1,8 +1,8 @@
-//! Writes small GGUF files byte by byte, right ones and wrong ones. It shares no code with the reader.
+//! Writes small valid and invalid GGUF files byte by byte. It shares no code with the reader.
 
 use std::path::{Path, PathBuf};
 
-/// A GGUF file in the making.
+/// A GGUF file under construction.
 #[derive(Clone)]
 pub struct Gguf {
     pub version: u32,
@@ -19,7 +19,7 @@ pub struct Raw {
     pub dims: Vec<u64>,
     pub kind: u32,
     pub bytes: Vec<u8>,
-    /// Written instead of the right offset.
+    /// Written instead of the correct offset.
     pub offset: Option<u64>,
 }
 
@@ -71,7 +71,7 @@ impl Gguf {
         self.filled(name, shape, kind, vec![0; bytes])
     }
 
-    /// The same with these bytes.
+    /// Adds or replaces a tensor of these bytes.
     pub fn filled(mut self, name: &str, shape: &[usize], kind: u32, bytes: Vec<u8>) -> Gguf {
         let dims = shape.iter().rev().map(|&d| d as u64).collect();
         let raw = Raw { name: name.to_owned(), dims, kind, bytes, offset: None };
@@ -89,7 +89,7 @@ impl Gguf {
     }
 
     pub fn edit(mut self, name: &str, edit: impl FnOnce(&mut Raw)) -> Gguf {
-        edit(self.tensors.iter_mut().find(|t| t.name == name).expect("such a tensor"));
+        edit(self.tensors.iter_mut().find(|t| t.name == name).expect("a tensor of this name"));
         self
     }
 
@@ -133,7 +133,7 @@ impl Gguf {
     }
 }
 
-/// The sizes of [`tiny`]: vocabulary, width, heads and KV heads of 16, feed-forward width.
+/// The sizes of [`tiny`]: vocabulary, hidden size, heads and KV heads of 16 values, feed-forward size.
 pub const VOCAB: usize = 8;
 pub const HIDDEN: usize = 64;
 pub const HEADS: usize = 4;

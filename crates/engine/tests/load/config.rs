@@ -1,4 +1,4 @@
-//! `config.json`: options in both spellings, and values that can't be.
+//! `config.json`: options in both spellings, and invalid values.
 
 use serde_json::{Value as Json, json};
 use zonda_engine::load::{LoadError, Model, ModelSpec, RopeScaling};
@@ -67,7 +67,7 @@ fn defaults_of_transformers() {
     assert_eq!(spec(&llama().set("head_dim", Json::Null)).head_dim, 16);
     assert!(!spec(&model("qwen3_moe")).moe.expect("experts").normalize);
 
-    // Where a default contradicts these tiny tensors, the contradiction shows it.
+    // Some defaults contradict these tiny tensors; the error then shows the default.
     let text = error(&model("mistral").without("num_key_value_heads"));
     assert!(
         text.contains("num_key_value_heads is 8; expected a divisor of num_attention_heads, 4"),
@@ -102,7 +102,7 @@ fn windows() {
         let qwen = || model(name).set("sliding_window", json!(16));
         let used = || qwen().set("use_sliding_window", json!(true));
         assert_eq!(windows(qwen()), [None; 2]);
-        assert_eq!(windows(used()), [None; 2], "28 layers without a window come first");
+        assert_eq!(windows(used()), [None; 2], "the first 28 layers have no window");
         assert_eq!(windows(used().set("max_window_layers", json!(1))), [None, Some(16)]);
         assert_eq!(windows(used().set("max_window_layers", json!(0))), [Some(16); 2]);
         let types = json!(["sliding_attention", "full_attention"]);
@@ -146,7 +146,7 @@ fn rope_in_both_spellings() {
     let RopeScaling::Llama3 { original_context, .. } = old(1e4, llama3.clone()).scaling else {
         panic!("llama3")
     };
-    assert_eq!(original_context, 128, "the context where none is given");
+    assert_eq!(original_context, 128, "by default the model's context");
     let outer = llama().set("rope_scaling", llama3).set("original_max_position_embeddings", json!(32));
     assert!(matches!(spec(&outer).rope.scaling, RopeScaling::Llama3 { original_context: 32, .. }));
 }
@@ -187,7 +187,7 @@ fn yarn_attention_factors() {
 }
 
 #[test]
-fn ropes_we_do_not_run() {
+fn unsupported_rope_variants_are_refused() {
     for kind in ["dynamic", "longrope", "su", "mrope", "proportional"] {
         let text = error(&llama().set("rope_scaling", json!({ "type": kind, "factor": 2.0 })));
         assert!(
@@ -213,7 +213,7 @@ fn ropes_we_do_not_run() {
 }
 
 #[test]
-fn functions_we_do_not_run() {
+fn unsupported_functions_are_refused() {
     let text = error(&llama().set("hidden_act", json!("gelu")));
     assert!(text.contains("hidden_act is \"gelu\", which is not supported; \"silu\" is run"), "{text}");
     for key in ["attention_bias", "mlp_bias"] {
@@ -227,7 +227,7 @@ fn functions_we_do_not_run() {
 }
 
 #[test]
-fn quantized_folders_are_told_where_to_go() {
+fn quantized_folders_are_refused_with_advice() {
     for method in ["gptq", "awq", "fp8", "bitsandbytes"] {
         let text = error(&llama().set("quantization_config", json!({ "quant_method": method })));
         assert!(
@@ -238,7 +238,7 @@ fn quantized_folders_are_told_where_to_go() {
 }
 
 #[test]
-fn values_that_cannot_be() {
+fn invalid_values_are_refused() {
     let keys = ["hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"];
     for key in keys.into_iter().chain(["max_position_embeddings"]) {
         let text = error(&llama().without(key));
@@ -276,14 +276,14 @@ fn values_that_cannot_be() {
 }
 
 #[test]
-fn files_that_are_not_a_configuration() {
+fn files_that_are_not_a_configuration_are_refused() {
     let folder = llama().write();
     for text in ["", "{", "[]", "null", "{\"a\": NaN}", "\u{feff}{}"] {
         write(&folder, "config.json", text.as_bytes());
         assert!(matches!(Model::open(folder.path()), Err(LoadError::Json { .. })), "{text:?}");
     }
     write(&folder, "config.json", "[".repeat(100_000).as_bytes());
-    assert!(matches!(Model::open(folder.path()), Err(LoadError::Json { .. })), "nested without end");
+    assert!(matches!(Model::open(folder.path()), Err(LoadError::Json { .. })), "too deeply nested");
     write(&folder, "config.json", &vec![b' '; (1 << 20) + 1]);
     assert!(matches!(Model::open(folder.path()), Err(LoadError::TooLarge { .. })));
 }

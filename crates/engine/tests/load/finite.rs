@@ -1,4 +1,4 @@
-//! NaN and infinity among weights and block scales are found, and said of which tensor.
+//! NaN and infinity in weights and block scales are found, and the error names the tensor.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use zonda_kernels::DType;
 
 use crate::build::tiny;
 
-/// Three blocks of zeros, with a 16-bit value put at `at` in the second.
+/// Three blocks of zeros, with a 16-bit value at offset `at` of the second.
 fn with(dtype: DType, at: usize, value: u16) -> Tensor {
     let block = dtype.block_bytes();
     let mut bytes = vec![0u8; 3 * block];
@@ -16,8 +16,8 @@ fn with(dtype: DType, at: usize, value: u16) -> Tensor {
 }
 
 #[test]
-fn every_block_scale_is_looked_at() {
-    // Where the dequantiser finds a NaN, the scan must, and nowhere else.
+fn every_block_scale_is_checked() {
+    // The scan must report exactly the blocks that dequantise to NaN.
     for dtype in DType::ALL.into_iter().filter(|d| d.is_quantized()) {
         let mut scales = 0;
         for at in (0..dtype.block_bytes() - 1).step_by(2) {
@@ -36,7 +36,7 @@ fn every_block_scale_is_looked_at() {
 }
 
 #[test]
-fn floats_are_looked_at_one_by_one() {
+fn every_float_is_checked() {
     for (value, finite) in
         [(f32::NAN, false), (f32::INFINITY, false), (f32::NEG_INFINITY, false), (f32::MAX, true)]
     {

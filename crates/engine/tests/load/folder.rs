@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 use tempfile::TempDir;
 
-/// One SafeTensors file in the making: name, dtype, shape, bytes.
+/// One tensor of a SafeTensors file under construction: name, dtype, shape, bytes.
 pub type Tensors = Vec<(String, &'static str, Vec<usize>, Vec<u8>)>;
 
 /// A folder to be written.
@@ -138,7 +138,7 @@ pub fn safetensors(tensors: &Tensors) -> Vec<u8> {
     raw(&Json::Object(header).to_string(), &data)
 }
 
-/// A SafeTensors file with any header.
+/// A SafeTensors file with an arbitrary header.
 pub fn raw(header: &str, data: &[u8]) -> Vec<u8> {
     [(header.len() as u64).to_le_bytes().as_slice(), header.as_bytes(), data].concat()
 }

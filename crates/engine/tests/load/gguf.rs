@@ -1,4 +1,4 @@
-//! The GGUF format: what a right file gives, and one error for each way to break it.
+//! The GGUF format: valid files are read, and each malformation has its own error.
 
 use std::collections::BTreeMap;
 
@@ -87,7 +87,7 @@ fn tensors_are_found_at_any_alignment() {
 }
 
 #[test]
-fn wrong_beginnings() {
+fn files_with_a_wrong_header_are_refused() {
     assert_eq!(error(b""), GgufError::Magic { found: vec![] });
     assert_eq!(error(b"GGU"), GgufError::Magic { found: b"GGU".to_vec() });
     assert_eq!(error(b"PK\x03\x04 a zip file"), GgufError::Magic { found: b"PK\x03\x04".to_vec() });
@@ -106,7 +106,7 @@ fn every_truncation_is_an_error() {
     let bytes = g.bytes();
     parse(&bytes).expect("whole");
     let header = g.header().len();
-    // At every byte of the header, and here and there in the data.
+    // Cuts at every byte of the header and at some bytes of the data.
     for len in (0..header + 64).chain((header..bytes.len()).step_by(97)).chain([bytes.len() - 1]) {
         let found = error(&bytes[..len]);
         match len {
@@ -121,7 +121,7 @@ fn every_truncation_is_an_error() {
 }
 
 #[test]
-fn counts_that_no_file_can_hold() {
+fn impossible_counts_are_refused() {
     let mut bytes = tiny("llama").bytes();
     bytes[8..16].copy_from_slice(&(1u64 << 60).to_le_bytes());
     assert!(
@@ -142,7 +142,7 @@ fn counts_that_no_file_can_hold() {
 }
 
 #[test]
-fn wrong_metadata() {
+fn wrong_metadata_is_refused() {
     let twice = Gguf { pairs: vec![("k".into(), 0, vec![1]), ("k".into(), 0, vec![2])], ..Gguf::new() };
     assert_eq!(error(&twice.bytes()), GgufError::DuplicateKey { key: "k".into() });
     assert!(matches!(error(&Gguf::new().set("", 0, vec![1]).bytes()), GgufError::EmptyKey { at: 24 }));
@@ -168,7 +168,7 @@ fn wrong_metadata() {
 }
 
 #[test]
-fn wrong_alignments() {
+fn wrong_alignments_are_refused() {
     for found in [0u32, 3, 48, 1 << 30] {
         let found = error(&Gguf::new().u32("general.alignment", found).bytes());
         assert!(matches!(found, GgufError::Alignment { .. }), "{found}");
@@ -178,7 +178,7 @@ fn wrong_alignments() {
 }
 
 #[test]
-fn wrong_tensors() {
+fn wrong_tensors_are_refused() {
     let one = || Gguf::new().tensor("t", &[32], 0, 128);
     let name = || "t".to_owned();
 
@@ -210,7 +210,7 @@ fn wrong_tensors() {
 }
 
 #[test]
-fn types_we_do_not_run_are_named_when_they_are_needed() {
+fn unsupported_types_are_named_when_they_are_needed() {
     let folder = tempfile::tempdir().expect("a folder");
     for (kind, name, bytes) in
         [(23, "iq4_xs", 136), (39, "mxfp4", 17 * 8), (34, "tq1_0", 54), (99, "type 99", 1)]
@@ -229,7 +229,7 @@ fn types_we_do_not_run_are_named_when_they_are_needed() {
 }
 
 #[test]
-fn vocabulary_only_files_open_for_their_metadata() {
+fn vocabulary_only_files_open_with_their_metadata() {
     let folder = tempfile::tempdir().expect("a folder");
     let tokens = array(8, &[string("a"), string("b")]);
     let g = Gguf::new().str("general.architecture", "llama").set("tokenizer.ggml.tokens", 9, tokens);
@@ -243,7 +243,7 @@ fn vocabulary_only_files_open_for_their_metadata() {
 }
 
 #[test]
-fn paths_that_are_not_models() {
+fn paths_that_are_not_models_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = |path: &std::path::Path| Model::open(path).expect_err("no model").to_string();
     assert!(text(folder.path()).contains("folder without config.json; expected a .gguf file or a folder"));

@@ -1,4 +1,4 @@
-//! Hugging Face folders: the committed checkpoints, and configurations written here.
+//! Hugging Face folders: the committed checkpoints, and configurations made by the tests.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ fn checkpoints() -> Vec<PathBuf> {
     folders
 }
 
-/// The checkpoint's weights beside the old spelling of its configuration.
+/// The checkpoint's weights with the old spelling of its configuration.
 fn with_old_config(folder: &Path) -> Option<tempfile::TempDir> {
     let old = folder.join("config.old.json");
     old.exists().then(|| {
@@ -65,7 +65,7 @@ fn both_spellings_give_one_spec() {
 }
 
 #[test]
-fn specs_hold_what_the_configurations_say() {
+fn specs_match_the_configurations() {
     let spec = |name: &str| Model::open(&testdata().join(name)).expect("opens").spec;
 
     let mistral = spec("mistral_window");
@@ -120,7 +120,7 @@ fn specs_hold_what_the_configurations_say() {
 }
 
 #[test]
-fn a_tied_output_head_is_not_there() {
+fn a_tied_output_head_has_no_tensor() {
     let model = Model::open(&testdata().join("smollm2")).expect("opens");
     assert!(model.find(TensorRole::Output).expect("no error").is_none());
     let error = model.tensor(TensorRole::Output).expect_err("tied").to_string();

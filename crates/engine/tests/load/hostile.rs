@@ -1,5 +1,5 @@
-//! Damage at random: whatever is in a file, opening it and reading all of it gives a model or an error, never a panic,
-//! and takes memory in proportion to the file.
+//! Random damage: opening a file and reading all of it gives a model or an error, never a panic, whatever its content, and
+//! takes memory in proportion to its size.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -12,7 +12,7 @@ use zonda_engine::load::{LoadError, Model, first_non_finite, gguf};
 use crate::build::{array, string, tiny, tiny_moe};
 use crate::folder;
 
-/// Memory a load may have in use at once: a multiple of the file's size and some for errors and names.
+/// The memory that a load may use at once: a multiple of the file's size, plus some for errors and names.
 const PER_BYTE: usize = 48;
 const SLACK: usize = 256 << 10;
 
@@ -21,12 +21,12 @@ thread_local! {
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-/// The system's allocator, which also counts what each thread has in use.
+/// The system allocator, which also counts each thread's memory in use.
 struct Counting;
 
 impl Counting {
     fn count(bytes: isize) {
-        // Not there while a thread ends: nothing is measured then.
+        // The counter is gone while a thread ends; nothing is measured then.
         let _ = USED.try_with(|used| {
             used.set(used.get() + bytes);
             let _ = PEAK.try_with(|peak| peak.set(peak.get().max(used.get())));
@@ -34,17 +34,17 @@ impl Counting {
     }
 }
 
-// SAFETY: every request goes to the system's allocator unchanged; counting allocates nothing.
+// SAFETY: every request goes to the system allocator unchanged; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Counting::count(layout.size() as isize);
-        // SAFETY: the caller keeps `alloc`'s contract.
+        // SAFETY: the caller upholds `alloc`'s contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         Counting::count(-(layout.size() as isize));
-        // SAFETY: the pointer came from `alloc` above, hence from the system's allocator, with this layout.
+        // SAFETY: the pointer came from `alloc` above, hence from the system allocator, with this layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -52,7 +52,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Runs `f` and returns the most memory it had in use.
+/// Runs `f` and returns its peak memory.
 fn peak(f: impl FnOnce()) -> usize {
     let before = USED.get();
     PEAK.set(before);
@@ -60,7 +60,7 @@ fn peak(f: impl FnOnce()) -> usize {
     usize::try_from(PEAK.get() - before).unwrap_or(0)
 }
 
-/// Opens a model and looks at every byte of it.
+/// Opens a model and reads every byte of it.
 fn read_all(path: &Path) -> Result<(), LoadError> {
     let model = Model::open(path)?;
     let _ = (model.tensors(), model.weight_bytes(), model.parameters(), model.types(), model.type_label());
@@ -73,7 +73,7 @@ fn read_all(path: &Path) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Writes the files of a model, opens it and holds its memory against their size.
+/// Writes the files of a model, opens it and checks its peak memory against their size.
 fn survive(files: &[(&str, &[u8])], open: &str) -> Result<(), TestCaseError> {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, bytes) in files {
@@ -95,7 +95,7 @@ fn survive(files: &[(&str, &[u8])], open: &str) -> Result<(), TestCaseError> {
 enum Damage {
     Flip(Index, u8),
     Byte(Index, u8),
-    /// Eight bytes become a number that invites overflow.
+    /// Eight bytes become a number that may cause overflow.
     Number(Index, u64),
     Cut(Index),
     Remove(Index, u8),
@@ -125,7 +125,7 @@ fn damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-/// Applies damage to the first `reach` bytes, where every byte means something.
+/// Applies damage to the first `reach` bytes, where every byte matters.
 fn apply(bytes: &mut Vec<u8>, reach: usize, damage: &[Damage]) {
     for one in damage {
         let reach = reach.min(bytes.len());
@@ -155,7 +155,7 @@ fn apply(bytes: &mut Vec<u8>, reach: usize, damage: &[Damage]) {
     }
 }
 
-/// A GGUF file with something of everything, and the length of its header.
+/// A GGUF file with every kind of content, and the length of its header.
 fn rich_gguf() -> (Vec<u8>, usize) {
     let words: Vec<_> = ["<s>", "a", "b", "ab"].iter().map(|s| string(s)).collect();
     let scores: Vec<_> = (0..4).map(|i| (-i as f32).to_le_bytes().to_vec()).collect();
@@ -247,8 +247,8 @@ fn undamaged_files_are_read_to_the_end() {
 }
 
 #[test]
-fn a_small_file_that_asks_for_much() {
-    // Expert and layer counts as high as they may be: nothing is listed before the first tensor is compared.
+fn a_small_file_with_large_counts_takes_little_memory() {
+    // The highest allowed expert and layer counts: nothing is listed before the first tensor is compared.
     let mut g = tiny_moe("llama", 2, 1).u32("llama.expert_count", 1024).u32("llama.block_count", 1024);
     g.tensors.truncate(6);
     survive(&[("m.gguf", &g.bytes())], "m.gguf").expect("in proportion");
@@ -261,8 +261,8 @@ fn a_small_file_that_asks_for_much() {
 }
 
 #[test]
-fn an_array_over_the_whole_file() {
-    // Found at random: a list that grew as it was read took three times its size for a moment.
+fn an_array_as_large_as_the_file_takes_little_memory() {
+    // Found by random damage: a list that grew while it was read briefly took three times its size.
     let (mut bytes, _) = rich_gguf();
     let key = bytes.windows(6).position(|w| w == b"nested").expect("the key");
     let list = key + 6 + 4; // after the name and the type

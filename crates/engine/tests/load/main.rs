@@ -1,4 +1,4 @@
-//! Opening models: the formats, the specs they give, and what damaged files give.
+//! Opening models: the formats, their specs, and the errors of damaged files.
 
 mod build;
 mod config;

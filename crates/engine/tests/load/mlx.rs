@@ -1,4 +1,4 @@
-//! Folders that MLX quantised: what `mlx-lm` wrote (`testdata/mlx/theirs`), and damaged ones.
+//! Folders quantised by MLX: those that `mlx-lm` wrote (`testdata/mlx/theirs`), and damaged ones.
 
 use crate::folder::{Folder, tiny};
 use serde_json::json;
@@ -14,7 +14,7 @@ fn theirs(name: &str) -> Model {
 }
 
 #[test]
-fn every_matrix_is_as_its_layer_says() {
+fn every_matrix_has_the_quantisation_of_its_layer() {
     let model = theirs("llama_tied_mixed");
     assert_eq!(model.format, Format::Mlx);
     assert!(model.spec.tied_embeddings);
@@ -35,7 +35,7 @@ fn every_matrix_is_as_its_layer_says() {
 }
 
 #[test]
-fn as_tensors_they_are_of_types_that_run() {
+fn quantised_matrices_are_exposed_as_supported_types() {
     for name in ["llama_q4", "qwen3_moe_q4", "llama_tied_mixed"] {
         let model = theirs(name);
         for role in model.spec.roles() {
@@ -45,7 +45,7 @@ fn as_tensors_they_are_of_types_that_run() {
             assert_eq!(tensor.to_f32().len(), tensor.len());
         }
     }
-    // four bits with scales that binary16 holds are Q4_1 exactly
+    // Four bits with scales that binary16 can represent are exactly Q4_1.
     let model = theirs("qwen3_moe_q4");
     let expert = TensorRole::Layer(0, LayerTensor::ExpertGate(5));
     assert_eq!(model.tensor(Q).expect("Q").dtype, DType::Q4_1);
@@ -54,7 +54,7 @@ fn as_tensors_they_are_of_types_that_run() {
 }
 
 #[test]
-fn codes_scales_and_biases_give_values() {
+fn codes_scales_and_biases_are_dequantised() {
     let folder = quantized();
     let model = Model::open(folder.write().path()).expect("opens");
     let tensor = model.tensor(Q).expect("Q");
@@ -67,7 +67,7 @@ fn codes_scales_and_biases_give_values() {
     assert_eq!(model.affine(Q).expect("Q").expect("quantised").stored_bytes(), 64 * 32 + 2 * 64 * 4);
 }
 
-/// A tiny llama whose first Q has 4 bits and groups of 64.
+/// A tiny llama whose first Q matrix has 4 bits and groups of 64.
 fn quantized() -> Folder {
     let codes = [0x10u8, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe].repeat(64 * 4);
     tiny("llama", "LlamaForCausalLM")
@@ -85,7 +85,7 @@ fn error(folder: &Folder) -> String {
 }
 
 #[test]
-fn what_does_not_fit_is_named() {
+fn mismatches_are_named() {
     let quantization = |value| error(&quantized().set("quantization", value));
     let cases = [
         (
@@ -104,7 +104,7 @@ fn what_does_not_fit_is_named() {
             "quantization.group_size is missing",
         ),
         (json!("4 bits"), "quantization is \"4 bits\"; expected an object"),
-        // what the file holds is 4 bits and groups of 64
+        // The file has 4 bits and groups of 64.
         (json!({ "group_size": 64, "bits": 8 }), "q_proj.weight has shape [64, 8]; expected [64, 16]"),
         (json!({ "group_size": 32, "bits": 4 }), "q_proj.scales has shape [64, 1]; expected [64, 2]"),
     ];
@@ -120,7 +120,7 @@ fn what_does_not_fit_is_named() {
     assert!(error(&floats).contains("has type f32 with scales"), "{}", error(&floats));
     let text = error(&quantized().ones("model.layers.0.self_attn.q_proj.extra", &[1]));
     assert!(text.contains("has no place in architecture llama"), "{text}");
-    // scales in a folder that doesn't say it is quantised
+    // Scales in a folder whose configuration does not mention quantisation.
     let text = error(&quantized().without("quantization"));
     assert!(text.contains("has no place in architecture llama"), "{text}");
 }

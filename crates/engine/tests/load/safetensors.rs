@@ -18,7 +18,7 @@ fn error(file: &[u8]) -> LoadError {
     Model::open(folder.path()).map(|m| m.check()).and_then(|c| c).expect_err("refused")
 }
 
-/// A folder with the tensors dealt out to two shards, and its index, changed by `edit`.
+/// A folder with the tensors split into two shards, and its index, changed by `edit`.
 fn sharded(edit: impl FnOnce(&mut BTreeMap<String, String>)) -> tempfile::TempDir {
     let folder = llama().write();
     std::fs::remove_file(folder.path().join("model.safetensors")).expect("removed");
@@ -36,7 +36,7 @@ fn sharded(edit: impl FnOnce(&mut BTreeMap<String, String>)) -> tempfile::TempDi
 }
 
 #[test]
-fn shards_are_one_model() {
+fn shards_open_as_one_model() {
     let (folder, single) = (sharded(|_| ()), llama().write());
     let model = Model::open(folder.path()).expect("opens");
     let single = Model::open(single.path()).expect("opens");
@@ -60,7 +60,7 @@ fn an_index_never_leads_out_of_the_folder() {
 }
 
 #[test]
-fn an_index_that_lies() {
+fn an_index_that_does_not_match_the_shards_is_refused() {
     let error =
         |edit: fn(&mut BTreeMap<String, String>)| Model::open(sharded(edit).path()).expect_err("refused");
     let absent = error(|map| {
@@ -81,7 +81,7 @@ fn an_index_that_lies() {
 }
 
 #[test]
-fn the_three_float_types_are_run_and_others_are_named() {
+fn three_float_types_are_supported_and_others_are_named() {
     let with = |dtype: &'static str, bytes: usize| {
         let mut folder = llama();
         folder.tensors.retain(|t| t.0 != "model.norm.weight");
@@ -100,7 +100,7 @@ fn the_three_float_types_are_run_and_others_are_named() {
 }
 
 #[test]
-fn an_output_head_that_is_absent_is_the_embedding() {
+fn a_missing_output_head_is_the_embedding() {
     let model = Model::open(llama().without("lm_head.weight").write().path()).expect("opens");
     assert!(model.spec.tied_embeddings);
     assert!(!Model::open(llama().write().path()).expect("opens").spec.tied_embeddings);
@@ -110,7 +110,7 @@ fn an_output_head_that_is_absent_is_the_embedding() {
 }
 
 #[test]
-fn damaged_headers() {
+fn damaged_headers_are_refused() {
     let good = safetensors(&llama().tensors);
     let header = 8 + u64::from_le_bytes(good[..8].try_into().expect("8")) as usize;
     for len in (0..header).step_by(7).chain(header.saturating_sub(3)..header + 3).chain([good.len() - 1]) {
@@ -126,7 +126,7 @@ fn damaged_headers() {
 }
 
 #[test]
-fn tensors_that_lie() {
+fn tensors_that_do_not_match_their_header_are_refused() {
     let one = |entry: &str| error(&raw(&format!("{{\"model.norm.weight\":{entry}}}"), &[0; 256]));
     for entry in [
         r#"{"dtype":"F32","shape":[64],"data_offsets":[0,512]}"#,
@@ -152,7 +152,7 @@ fn tensors_that_lie() {
 }
 
 #[test]
-fn wrong_tensors() {
+fn wrong_tensors_are_refused() {
     let error = |folder: Folder| {
         Model::open(folder.write().path())
             .map(|m| m.check())
@@ -173,11 +173,11 @@ fn wrong_tensors() {
         assert!(text.contains(&format!("tensor {name} has no place in architecture llama")), "{text}");
     }
     let old = llama().ones("model.layers.0.self_attn.rotary_emb.inv_freq", &[8]);
-    Model::open(old.write().path()).expect("opens: frequencies follow from the spec");
+    Model::open(old.write().path()).expect("it opens, since frequencies are computed from the spec");
 }
 
 #[test]
-fn folders_without_weights() {
+fn folders_without_weights_are_refused() {
     let folder = llama().write();
     std::fs::remove_file(folder.path().join("model.safetensors")).expect("removed");
     write(&folder, "pytorch_model.bin", b"PK");

@@ -1,4 +1,4 @@
-//! Specs from GGUF metadata: every architecture and option, and values that can't be.
+//! Specs from GGUF metadata: every architecture and option, and invalid values.
 
 use zonda_engine::load::{
     Architecture, LayerTensor, LoadError, Model, ModelSpec, Moe, RopePairing, RopeScaling, TensorRole,
@@ -95,7 +95,7 @@ fn llama_with_biases_on_q_k_and_v() {
 }
 
 #[test]
-fn a_head_of_its_own_width() {
+fn the_head_size_may_differ_from_hidden_size_over_heads() {
     let mut g = tiny("llama").u32("llama.attention.key_length", 32).u32("llama.attention.value_length", 32);
     for layer in 0..LAYERS {
         g = g
@@ -111,7 +111,7 @@ fn a_head_of_its_own_width() {
 }
 
 #[test]
-fn experts_fused_and_apart() {
+fn experts_may_be_fused_or_separate() {
     let fused = tiny_moe("llama", 4, 2);
     let mut values = Vec::new();
     for expert in 0..4 {
@@ -263,7 +263,7 @@ impl AllHeads for Gguf {
 }
 
 #[test]
-fn values_that_cannot_be() {
+fn invalid_values_are_refused() {
     let wrong = |key: &str, value: u32| error(&tiny("llama").u32(&format!("llama.{key}"), value));
     for key in
         ["block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count"]
@@ -306,7 +306,7 @@ fn values_that_cannot_be() {
 }
 
 #[test]
-fn heads_per_layer() {
+fn head_counts_per_layer_must_be_equal() {
     let per_layer = |values: [i32; 2]| array(5, &values.map(|v| v.to_le_bytes().to_vec()));
     let same = tiny("llama").set("llama.attention.head_count_kv", 9, per_layer([2, 2]));
     assert_eq!(spec(&same).kv_heads, 2);
@@ -315,7 +315,7 @@ fn heads_per_layer() {
 }
 
 #[test]
-fn wrong_tensors() {
+fn wrong_tensors_are_refused() {
     let text = error(&tiny("llama").without("blk.1.ffn_down.weight"));
     assert!(
         text.contains("tensor blk.1.ffn_down.weight is missing; expected one of shape [64, 32]"),
@@ -333,7 +333,7 @@ fn wrong_tensors() {
 }
 
 #[test]
-fn variants_that_compute_something_else_are_refused() {
+fn unsupported_variants_are_refused() {
     for name in [
         "blk.0.attn_output.bias",
         "blk.1.ffn_up.bias",
@@ -363,7 +363,7 @@ fn variants_that_compute_something_else_are_refused() {
 }
 
 #[test]
-fn figures_for_inspection() {
+fn inspection_has_the_right_figures() {
     let model = open(&tiny("llama").tensor("blk.0.attn_q.weight", &[64, 64], 8, 64 * 68)).expect("opens");
     assert_eq!(model.spec.kv_bytes_per_token(2), 2 * 2 * 2 * 16 * 2);
     let memory = model.memory(100, 2);

@@ -1,4 +1,4 @@
-//! Split GGUF files: any part opens all, and parts that don't belong together are refused.
+//! Split GGUF files: opening any part opens them all, and parts of different models are refused.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ fn part(folder: &Path, no: usize) -> PathBuf {
     folder.join(NAME.replace('N', &no.to_string()))
 }
 
-/// Tiny Llama in three parts. As llama.cpp writes them, only the first part has the model's metadata.
+/// A tiny Llama in three parts. As in llama.cpp's files, only the first part has the model's metadata.
 fn parts() -> [Gguf; 3] {
     let whole = tiny("llama");
     let total = whole.tensors.len();
@@ -39,7 +39,7 @@ fn error(parts: &[Gguf], open: usize) -> String {
 }
 
 #[test]
-fn any_part_opens_all() {
+fn any_part_opens_the_whole_model() {
     let folder = tempfile::tempdir().expect("a folder");
     write(folder.path(), &parts());
     let whole = Model::open(&tiny("llama").write(folder.path(), "whole.gguf")).expect("whole");
@@ -77,7 +77,7 @@ fn a_missing_part_is_named() {
 }
 
 #[test]
-fn parts_that_do_not_belong_together() {
+fn parts_that_do_not_belong_together_are_refused() {
     let [a, b, c] = parts();
     let text = error(&[a.clone(), c.clone(), b.clone()], 1);
     assert!(text.contains("00002-of-00003.gguf: split file: expected split.no 1, found 2"), "{text}");
@@ -100,7 +100,7 @@ fn parts_that_do_not_belong_together() {
 }
 
 #[test]
-fn a_part_under_another_name() {
+fn a_renamed_part_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     for name in ["renamed.gguf", "x-00001-of-00002.gguf", "x-1-of-00003.gguf", "x-0000a-of-00003.gguf"] {
         let error = Model::open(&parts()[0].write(folder.path(), name)).expect_err("no pattern").to_string();

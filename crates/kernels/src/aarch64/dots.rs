@@ -1,8 +1,8 @@
 //! Dot products and `f16` conversions of one 128-bit register.
 //!
-//! Stable Rust has no intrinsics for `sdot` (before 1.98), `usdot` and `bfdot`, nor before 1.94 for `f16`. They are written
-//! as single instructions: each reads and writes only the registers named, so that the compiler places, reorders and
-//! drops them as it does intrinsics. Each function's `target_feature` says what it needs.
+//! Stable Rust has no intrinsics for `sdot` (before 1.98), `usdot`, `bfdot` and `f16` (before 1.94). They are written here as
+//! single instructions that read and write only the named registers, so the compiler can place, reorder and drop them like
+//! intrinsics. Each function's `target_feature` names the CPU feature it needs.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -11,7 +11,7 @@ use std::arch::asm;
 macro_rules! inst {
     ($text:literal, $acc:ident, w = $w:expr, a = $a:expr) => {{
         let mut acc = $acc;
-        // SAFETY: registers only; the function's `target_feature` is the proof of the instruction.
+        // SAFETY: registers only; the function's `target_feature` guarantees the instruction.
         unsafe {
             asm!($text, acc = inout(vreg) acc, w = in(vreg) $w, a = in(vreg) $a,
                 options(pure, nomem, nostack, preserves_flags));
@@ -20,7 +20,7 @@ macro_rules! inst {
     }};
     ($text:literal, v = $v:expr) => {{
         let out;
-        // SAFETY: registers only; NEON, which every function here enables, has the instruction.
+        // SAFETY: registers only; every function here enables NEON, which has the instruction.
         unsafe {
             asm!($text, out = lateout(vreg) out, v = in(vreg) $v,
                 options(pure, nomem, nostack, preserves_flags));
@@ -29,22 +29,22 @@ macro_rules! inst {
     }};
 }
 
-/// The products of the low eight bytes, added to `acc`. Not intrinsics: the compiler would turn a chain of additions into a
-/// tree, which needs more registers than there are.
+/// `acc` plus the products of the low eight bytes. Not an intrinsic, because the compiler would turn a chain of additions
+/// into a tree, which needs too many registers.
 #[inline]
 #[target_feature(enable = "neon")]
 pub fn add_low(acc: int16x8_t, w: int8x16_t, a: int8x16_t) -> int16x8_t {
     inst!("smlal {acc:v}.8h, {w:v}.8b, {a:v}.8b", acc, w = w, a = a)
 }
 
-/// As [`add_low`], of the high eight bytes.
+/// As [`add_low`] for the high eight bytes.
 #[inline]
 #[target_feature(enable = "neon")]
 pub fn add_high(acc: int16x8_t, w: int8x16_t, a: int8x16_t) -> int16x8_t {
     inst!("smlal2 {acc:v}.8h, {w:v}.16b, {a:v}.16b", acc, w = w, a = a)
 }
 
-/// `acc`, and each four neighbours of `low` and `high`. No two of them exceed an `i16` together.
+/// `acc` plus the sums of every four neighbours of `low` and `high`. The sum of two of them fits an `i16`.
 #[inline]
 #[target_feature(enable = "neon")]
 pub fn add_fours(acc: int32x4_t, low: int16x8_t, high: int16x8_t) -> int32x4_t {
@@ -58,7 +58,7 @@ pub fn sdot(acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
     inst!("sdot {acc:v}.4s, {w:v}.16b, {a:v}.16b", acc, w = w, a = a)
 }
 
-/// As [`sdot`], `w` unsigned.
+/// As [`sdot`], with `w` unsigned.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 pub fn usdot(acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {

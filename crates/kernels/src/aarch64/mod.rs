@@ -1,4 +1,4 @@
-//! The AArch64 instruction sets: NEON, which every such CPU has, and what later ones add to it.
+//! The AArch64 instruction sets: NEON, which every such CPU has, and its later extensions.
 
 pub mod dots;
 pub mod neon;

@@ -1,4 +1,4 @@
-//! NEON: four 128-bit registers are one vector. What a CPU has beyond the plain set is a constant: see [`Neon`].
+//! NEON: four 128-bit registers make one vector. A CPU's extensions are a constant parameter: see [`Neon`].
 
 use super::dots;
 use crate::simd::{LANES, Op, Simd};
@@ -6,19 +6,19 @@ use half::f16;
 use std::arch::aarch64::*;
 use std::arch::is_aarch64_feature_detected;
 
-/// NEON alone: byte dot products by widening multiplies.
+/// Plain NEON: byte dot products use widening multiplies.
 pub const PLAIN: u8 = 0;
 /// With `sdot`.
 pub const DOTPROD: u8 = 1;
-/// With `sdot`, `usdot` and `bfdot`: Armv8.6 brought the last two together.
+/// With `sdot`, `usdot` and `bfdot`; Armv8.6 introduced the last two together.
 pub const I8MM: u8 = 2;
 
-/// Proof that the CPU has what `LEVEL` names: [`PLAIN`], [`DOTPROD`] or [`I8MM`].
+/// Proof that the CPU has the instructions of `LEVEL`: [`PLAIN`], [`DOTPROD`] or [`I8MM`].
 #[derive(Clone, Copy, Debug)]
 pub struct Neon<const LEVEL: u8>(());
 
 impl<const LEVEL: u8> Neon<LEVEL> {
-    /// Asks the CPU.
+    /// Detects the set on this CPU.
     pub fn detect() -> Option<Self> {
         const { assert!(LEVEL <= I8MM, "no such level") };
         (is_aarch64_feature_detected!("neon")
@@ -72,16 +72,16 @@ unsafe fn dot8<const LEVEL: u8>(acc: int32x4_t, w: int32x4_t, a: int32x4_t) -> i
     }
 }
 
-// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; the callers
-// of pointer methods guarantee 16 lanes of readable or writable memory.
+// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; callers of pointer methods
+// guarantee 16 lanes of readable or writable memory.
 unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
     type F = [float32x4_t; 4];
     type I = [int32x4_t; 4];
-    /// With `sdot` the first four, the sums; else eight `i16` in each: products of the low bytes of four registers, then of
-    /// their high bytes.
+    /// With `sdot` the sums, in the first four registers; otherwise eight `i16` in each: products of the low bytes of four
+    /// registers, then of their high bytes.
     type Dots = [int32x4_t; 8];
-    // 3 × 4 sums as integers and as floats, four registers of codes, a broadcast: all but a few of the 32. Sums of 16 bits
-    // take twice as many.
+    // 3 × 4 sums as integers and as floats, four registers of codes and a broadcast take nearly all 32 registers. Sums of 16
+    // bits take twice as many.
     const TILE: usize = if LEVEL >= DOTPROD { 3 } else { 2 };
     const FLOAT_TILE: usize = 6;
     const STREAMS: usize = 4;
@@ -94,7 +94,7 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
 
     #[inline(always)]
     fn floats(self) -> Neon<PLAIN> {
-        // whatever has a higher level has passed the checks of the plain one
+        // A CPU with a higher level has passed the checks of the plain one.
         Neon(())
     }
     #[inline(always)]

@@ -16,7 +16,7 @@ pub struct Scratch {
     total: Sums,
     /// Of one split.
     part: Sums,
-    /// A page widened to `f32`, and its scales.
+    /// A page widened to `f32`, with its scales.
     page: Vec<f32>,
 }
 
@@ -29,7 +29,7 @@ struct Sums {
     state: Vec<(f32, f32)>,
 }
 
-/// A query that has seen nothing yet.
+/// The state of a query before its first position.
 const EMPTY: (f32, f32) = (f32::NEG_INFINITY, 0.0);
 
 impl Sums {
@@ -43,7 +43,7 @@ impl Sums {
 
 /// Attention of some queries that share one KV head (of one sequence).
 pub struct Attend<'a> {
-    /// The queries; those of the same token and of later ones together.
+    /// The queries: those of one token are adjacent, and tokens are in order.
     pub queries: &'a [Query],
     /// Values in a head.
     pub head_dim: usize,
@@ -55,15 +55,15 @@ pub struct Attend<'a> {
     pub page: &'a dyn Fn(usize) -> &'a [u8],
     /// Working memory.
     pub scratch: &'a mut Scratch,
-    /// `None`: all that the queries see. Otherwise positions `split · SPLIT ..` alone: of every query the unnormalised output, the
-    /// maximum and the sum, `[head_dim + 2]`, for [`Merge`]. Queries that see nothing of the split are written as such.
+    /// `None`: everything that the queries see. Otherwise only the positions from `split · SPLIT` on: every query's unnormalised
+    /// output, maximum and sum, `[head_dim + 2]`, for [`Merge`]. Queries that see none of the split get an empty result.
     pub split: Option<usize>,
 }
 
-/// Merges what [`Attend`] gave for one query, split by split, into its output.
+/// Merges the results of [`Attend`] for one query, split by split, into its output.
 #[derive(Debug)]
 pub struct Merge<'a> {
-    /// `[splits, stride]`, of which each row's first `head_dim + 2` are read, in order of position.
+    /// `[splits, stride]`, in order of position; the first `head_dim + 2` values of each row are read.
     pub parts: &'a [f32],
     /// Values from one split's row to the next.
     pub stride: usize,
@@ -71,14 +71,14 @@ pub struct Merge<'a> {
     pub out: &'a mut [f32],
 }
 
-/// From so many tiles of queries on, a page is widened to `f32` once; fewer convert as they load.
+/// From this number of query tiles on, a page is widened to `f32` once; with fewer, values are converted as they are loaded.
 const WIDEN_FROM: usize = 3;
 
 impl Attend<'_> {
     /// Runs the kernel on an instruction set.
     ///
     /// # Panics
-    /// If a query or an output has another length than `head_dim` wants, or a page another than its type wants.
+    /// If the length of a query or an output does not fit `head_dim`, or that of a page does not fit its type.
     #[inline(never)]
     pub fn on(self, isa: Isa) {
         isa.run_floats(self);
@@ -108,7 +108,7 @@ impl Op for Attend<'_> {
         let Sums { acc, state } = &self.scratch.total;
         for (i, query) in queries.iter().enumerate() {
             let acc = &acc[i * head_dim..][..head_dim];
-            // SAFETY: the length of `out` was checked; whoever made the query guarantees that it is valid and ours alone.
+            // SAFETY: the length of `out` was checked; the query's creator guarantees that it is valid and exclusively ours.
             unsafe {
                 if self.split.is_some() {
                     let out = std::slice::from_raw_parts_mut(query.out, head_dim + 2);
@@ -194,13 +194,13 @@ impl Attend<'_> {
         for index in from..to {
             let bytes = (self.page)(index);
             assert_eq!(bytes.len(), self.kv.page_bytes(head_dim));
-            // of the next split, too: it is likely this thread's next work
+            // Also prefetches the next split, which is likely this thread's next work.
             let ahead = (self.page)(if index + 1 < last.div_ceil(PAGE) { index + 1 } else { index }).as_ptr();
             let Sums { acc, state } = &mut *part;
             let walk = Walk { queries, acc, state, head_dim, scale: self.scale, index, ahead };
             let wide = queries.len() >= WIDEN_FROM * S::QUERIES;
-            // SAFETY: the page has the length of this type and head size, as was just checked, and any bytes of that length are
-            // a page; a widened page is `Whole`. The queries' lengths were checked, too.
+            // SAFETY: the page was just checked to have the length of this type and head size, and any bytes of that length are a
+            // valid page; a widened page is `Whole`. The lengths of the queries were checked, too.
             unsafe {
                 match self.kv {
                     KvType::F32 => walk.run::<S, Whole<f32>>(s, bytes.as_ptr()),

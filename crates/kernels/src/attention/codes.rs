@@ -1,18 +1,18 @@
-//! Four bits a value: sixteen levels, spaced as a normal distribution wants them, times a scale per block.
+//! Four bits per value: sixteen levels, spaced for a normal distribution, times a scale per block.
 //!
-//! The levels are those that Lloyd's algorithm settles at for normal values in blocks of 32 whose largest magnitude becomes one
-//! of the ends, whichever gives the smaller error. Even steps of the same number leave a quarter more error. Heads are
-//! nearly normal once [`super::Hadamard`] has mixed them.
+//! Lloyd's algorithm gives these levels for normal values in blocks of 32, whose largest magnitude becomes the end with the
+//! smaller error. Sixteen equal steps would have a quarter more error. Heads are nearly normal after [`super::Hadamard`] has
+//! mixed them.
 
 use super::layout::BLOCK;
 use crate::simd::{LANES, Simd};
 use half::f16;
 
-/// What the codes stand for.
+/// The levels of the codes.
 pub(super) const TABLE: [i8; LANES] =
     [-126, -104, -83, -65, -50, -36, -22, -10, 2, 14, 26, 38, 51, 66, 84, 110];
 
-/// Up to 32 values as codes; returns their scale, NaN if one of them isn't finite. Every set finds the same.
+/// Encodes up to 32 values; returns their scale, NaN if one of them isn't finite. Every set gives the same result.
 #[inline(always)]
 pub(super) fn encode<S: Simd>(s: S, block: &[f32], codes: &mut [u8; BLOCK]) -> f16 {
     let mut padded = [0.0; BLOCK];
@@ -20,7 +20,7 @@ pub(super) fn encode<S: Simd>(s: S, block: &[f32], codes: &mut [u8; BLOCK]) -> f
     // SAFETY: the array is 2 · LANES long.
     let (a, b) = unsafe { (s.load(padded.as_ptr()), s.load(padded.as_ptr().add(LANES))) };
     let amax = s.max_lane(s.max(s.abs(a), s.abs(b)));
-    // a NaN may hide from max, never from a sum
+    // `max` may drop a NaN; a sum can't.
     if !s.sum(s.add(s.abs(a), s.abs(b))).is_finite() {
         return f16::NAN;
     }
@@ -62,6 +62,6 @@ fn nearest<S: Simd>(s: S, values: &[f32; BLOCK], scale: f32, codes: &mut [i32; B
         }
         s.store(squares.as_mut_ptr(), s.add(of[0], of[1]));
     }
-    // not `sum`, whose order depends on the set
+    // Not `sum`, since its order depends on the set.
     scale * scale * squares.iter().sum::<f32>()
 }

@@ -1,10 +1,10 @@
-//! How a page stores keys and values: as floats of one width, or as signed bytes or halves of bytes with a scale per 32.
+//! How a page stores keys and values: as floats of one width, or as signed bytes or half bytes with a scale per 32 values.
 //!
 //! ```text
 //! floats  keys [head_dim, PAGE], values [PAGE, head_dim]
-//! bytes   the same, then scales as f16: of keys [blocks, PAGE], of values [blocks, PAGE]; a block is 32 of the head's values
-//! halves  keys [head_dim, 16], the low halves positions 0..16, the high ones 16..32; values [blocks, PAGE, 16], likewise the
-//!         block's first and second 16 values; scales as for bytes
+//! bytes   the same, then scales as f16: of keys [blocks, PAGE], of values [blocks, PAGE]; a block is 32 values of a head
+//! halves  keys [head_dim, 16]: low halves are positions 0..16, high halves 16..32; values [blocks, PAGE, 16]: low halves are
+//!         the block's first 16 values, high halves the second 16; scales as for bytes
 //! ```
 
 use super::codes::TABLE;
@@ -13,9 +13,9 @@ use crate::simd::{LANES, Op, Simd};
 use half::f16;
 use std::marker::PhantomData;
 
-/// What keys and values are stored as.
+/// A stored key or value.
 pub(super) trait Entry: Copy {
-    /// Multiples of a scale.
+    /// Entries are multiples of a scale.
     const SCALED: bool;
     /// Reads 16 values.
     ///
@@ -89,7 +89,7 @@ impl Entry for i8 {
     }
 }
 
-/// A code as `f32`, still to be scaled: what [`Widen`] makes of bytes and halves.
+/// An unscaled code as `f32`: the result of [`Widen`] for bytes and halves.
 #[derive(Clone, Copy)]
 pub(super) struct Code(f32);
 
@@ -108,16 +108,16 @@ impl Entry for Code {
 
 /// A way to store a page.
 pub(super) trait Form {
-    /// Keys and values are multiples of a scale per [`BLOCK`], which the functions below leave out.
+    /// Keys and values are multiples of a scale per [`BLOCK`]; the functions below do not apply it.
     const SCALED: bool;
 
-    /// Where in a page, in bytes, value `d` of the keys begins.
+    /// Byte offset of value `d` of the keys in a page.
     fn key_at(d: usize) -> usize;
 
-    /// Where in a page, in bytes, value `d` of the value at position `t` begins; of half a byte, the line it stands in.
+    /// Byte offset of value `d` of the value at position `t` in a page; for half bytes, the offset of its line.
     fn value_at(head_dim: usize, t: usize, d: usize) -> usize;
 
-    /// Value `d` of the keys at 16 positions from `at` on.
+    /// Value `d` of the keys at the 16 positions from `at` on.
     ///
     /// # Safety
     /// `page` is a page of this form; `d` and the positions are within it.
@@ -135,7 +135,7 @@ pub(super) trait Form {
     /// As for [`Form::key`], of this `head_dim`.
     unsafe fn one(page: *const u8, head_dim: usize, t: usize, d: usize) -> f32;
 
-    /// Bytes of a page's codes; scales, if there are any, stand behind them.
+    /// Bytes of a page's codes; any scales follow them.
     fn code_bytes(head_dim: usize) -> usize;
 
     /// Bytes of a page.
@@ -144,7 +144,7 @@ pub(super) trait Form {
         if Self::SCALED { scale_at(codes, head_dim, 2, 0, 0) } else { codes }
     }
 
-    /// The scales of block `block` at 16 positions from `at` on, of keys (0) or values (1); 1 where there are none.
+    /// The scales of block `block` at the 16 positions from `at` on, for keys (0) or values (1); 1 for forms without scales.
     ///
     /// # Safety
     /// As for [`Form::key`], of this `head_dim`.
@@ -165,7 +165,7 @@ pub(super) trait Form {
     }
 }
 
-/// An entry for each value, with scales behind them all if they need some.
+/// One entry per value, followed by the scales if the form has any.
 pub(super) struct Whole<E>(PhantomData<E>);
 
 impl<E: Entry> Form for Whole<E> {
@@ -233,7 +233,7 @@ impl Form for Halves {
     #[inline(always)]
     unsafe fn value<S: Simd>(s: S, page: *const u8, head_dim: usize, t: usize, d: usize) -> S::F {
         // SAFETY: the caller guarantees a page of this form and head size, and places within it. A line holds a whole block,
-        // even where the head ends within it.
+        // even if the head ends within it.
         unsafe {
             let line = page.add(Self::value_at(head_dim, t, d));
             if d.is_multiple_of(BLOCK) {
@@ -257,8 +257,8 @@ impl Form for Halves {
     }
 }
 
-/// Makes of a page one with entries of four bytes, as [`Whole`] lays them out, with the scales left as they are: what is
-/// computed from it has the bits of what is computed from the page.
+/// Widens a page to entries of four bytes in the layout of [`Whole`] and copies the scales unchanged. Results computed from
+/// it have the same bits as those computed from the page.
 pub(super) struct Widen<'a, F> {
     page: &'a [u8],
     head_dim: usize,
@@ -268,7 +268,7 @@ pub(super) struct Widen<'a, F> {
 
 impl<'a, F: Form> Widen<'a, F> {
     /// # Panics
-    /// If the page has another length than the form wants.
+    /// If the length of the page does not fit the form.
     pub fn new(page: &'a [u8], head_dim: usize, to: &'a mut Vec<f32>) -> Widen<'a, F> {
         assert_eq!(page.len(), F::page_bytes(head_dim));
         Widen { page, head_dim, to, form: PhantomData }

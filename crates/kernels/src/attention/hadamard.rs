@@ -1,11 +1,11 @@
-//! Mixing the values of a head, so that there are no outliers: what four bits need.
+//! Mixes the values of a head to remove outliers, which four bits can't represent well.
 
 use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
 
-/// Rotates a head in place by a Walsh–Hadamard transform, which is its own inverse: each value becomes a sum of all of them with
-/// equal weights and changing signs, so that a few large ones are spread over all. Scores of queries and keys that are both
-/// rotated are what they were. Heads that are no power of two are rotated in parts, the largest power of two that divides them.
+/// Rotates a head in place by a Walsh–Hadamard transform, which is its own inverse: each value becomes a sum of all values with
+/// equal weights and varying signs, which spreads a few large ones over all. Rotating both queries and keys does not change
+/// their scores. A head whose size is not a power of two is rotated in parts of the largest power of two that divides it.
 #[derive(Debug)]
 pub struct Hadamard<'a> {
     /// `[head_dim]`

@@ -1,17 +1,17 @@
-//! [`KvType`]: how a page stores keys and values, and the bytes that takes.
+//! [`KvType`]: how a page stores keys and values, and how many bytes they take.
 
 use super::layout::{PAGE, halves_bytes, scale_at};
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvType {
-    /// Two bytes a value.
+    /// Two bytes per value.
     F16,
-    /// Four bytes a value.
+    /// Four bytes per value.
     F32,
-    /// A byte a value and an `f16` scale per 32 of a head's values, as in GGUF's Q8_0.
+    /// One byte per value and an `f16` scale per 32 values of a head, as in GGUF's Q8_0.
     Q8_0,
-    /// Half a byte a value and an `f16` scale per 32 of a head's values, as many bits as GGUF's Q4_0. Keys and values are
+    /// Half a byte per value and an `f16` scale per 32 values of a head, the same size as GGUF's Q4_0. Keys and values are
     /// rotated: see [`KvType::rotated`].
     Q4_0,
 }
@@ -20,7 +20,7 @@ impl KvType {
     /// All of them.
     pub const ALL: [KvType; 4] = [KvType::F16, KvType::F32, KvType::Q8_0, KvType::Q4_0];
 
-    /// The name, as the command line takes it.
+    /// The name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             KvType::F16 => "f16",
@@ -35,7 +35,7 @@ impl KvType {
         KvType::ALL.into_iter().find(|kv| kv.name() == name)
     }
 
-    /// Bytes of one page of one KV head: keys, then values, then scales if there are any.
+    /// Bytes of one page of one KV head: keys, values, and scales if the type has them.
     pub const fn page_bytes(self, head_dim: usize) -> usize {
         match self {
             KvType::F16 => 2 * PAGE * head_dim * 2,
@@ -45,8 +45,8 @@ impl KvType {
         }
     }
 
-    /// Queries, keys and values must be rotated by [`Hadamard`](super::Hadamard) before they come here, and outputs rotated back: values that are
-    /// rounded so much must have no outliers.
+    /// Whether queries, keys and values must be rotated by [`Hadamard`](super::Hadamard) before they are stored, and outputs
+    /// rotated back: such coarse rounding allows no outliers.
     pub const fn rotated(self) -> bool {
         matches!(self, KvType::Q4_0)
     }

@@ -1,11 +1,11 @@
 //! Attention over a paged KV cache with an online softmax (FlashAttention, arXiv 2205.14135): scores of one page at a
 //! time, running maximum, sum and weighted values per query.
 //!
-//! A page holds [`PAGE`] positions of one KV head: keys transposed, `[head_dim, PAGE]`, so that 16 positions' scores are
-//! one vector; values `[PAGE, head_dim]`. Pages are visited in order of position, [`SPLIT`] positions at a time: a split has
-//! a softmax of its own, which is then merged with those before it. So the splits of a long context can be computed in
-//! parallel (FlashDecoding) and give the bits that one thread gives. Each query's arithmetic is independent of the others', so
-//! results do not depend on how a prompt was cut into batches.
+//! A page holds [`PAGE`] positions of one KV head: keys transposed, `[head_dim, PAGE]`, so that the scores of 16 positions are
+//! one vector; values `[PAGE, head_dim]`. Pages are visited in order of position, [`SPLIT`] positions at a time: each split has
+//! its own softmax, which is merged with those before it. So the splits of a long context can be computed in parallel
+//! (FlashDecoding) with the same bits as on one thread. Each query's arithmetic is independent of the others', so results do not
+//! depend on how a prompt is divided into batches.
 
 mod attend;
 mod codes;

@@ -7,7 +7,7 @@ use crate::simd::{LANES, Op, Simd};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// All queries against one page, a tile of queries at a time: a key or value is loaded once for all of a tile.
+/// All queries against one page, a tile of queries at a time: each key or value is loaded once per tile.
 pub(super) struct Walk<'a> {
     pub queries: &'a [Query],
     /// `[queries, head_dim]`
@@ -18,14 +18,14 @@ pub(super) struct Walk<'a> {
     pub scale: f32,
     /// The page's number: it holds positions from `index · PAGE` on.
     pub index: usize,
-    /// The page after this one, of which each line is prefetched while the same line of this one is read. This one if there is
-    /// none.
+    /// The next page: each of its lines is prefetched while the same line of this page is read. This page if there is no next
+    /// one.
     pub ahead: *const u8,
 }
 
 impl Walk<'_> {
     /// # Safety
-    /// `page` is one of form `F` and this head size. The queries are `[head_dim]`, and whoever made them keeps them valid.
+    /// `page` is a page of form `F` and this head size. The queries are `[head_dim]`, and their creator keeps them valid.
     #[inline(always)]
     pub unsafe fn run<S: Simd, F: Form>(self, s: S, page: *const u8) {
         let tiles = self.queries.chunks(S::QUERIES).zip(self.acc.chunks_mut(S::QUERIES * self.head_dim));
@@ -33,7 +33,7 @@ impl Walk<'_> {
         for ((queries, acc), state) in tiles.zip(self.state.chunks_mut(S::QUERIES)) {
             let tile = Tile { queries, head_dim: self.head_dim, scale: self.scale, index: self.index, ahead };
             ahead = page;
-            // each size of tile is a function of its own, so that they compile by themselves
+            // Each tile size is a separate function, so that they compile independently.
             if S::QUERIES >= 6 && queries.len() == 6 {
                 s.vectorize(Fold::<F, 6> { tile, page, acc, state, form: PhantomData });
             } else if S::QUERIES >= 5 && queries.len() == 5 {
@@ -51,7 +51,7 @@ impl Walk<'_> {
     }
 }
 
-/// Folds a page into the running softmax of a tile of `N` queries. Whoever makes one guarantees what [`Walk::run`] demands.
+/// Folds a page into the running softmax of a tile of `N` queries. The creator guarantees the requirements of [`Walk::run`].
 struct Fold<'a, F, const N: usize> {
     tile: Tile<'a>,
     page: *const u8,
@@ -67,12 +67,12 @@ impl<F: Form, const N: usize> Op for Fold<'_, F, N> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // SAFETY: whoever made this guarantees page and queries.
+        // SAFETY: the creator of this value guarantees page and queries.
         unsafe { self.tile.fold::<S, F, N>(s, self.page, self.acc, self.state) }
     }
 }
 
-/// As many queries as an instruction set's registers take, on one page.
+/// As many queries as the registers of an instruction set allow, on one page.
 struct Tile<'a> {
     queries: &'a [Query],
     head_dim: usize,
@@ -85,7 +85,7 @@ impl Tile<'_> {
     /// Folds the page into the running softmax of `N` queries: `acc` is `[N, head_dim]`, `state` `[N]`.
     ///
     /// # Safety
-    /// `page` is one of form `F` and this head size. The queries are `[head_dim]`, and whoever made them keeps them valid.
+    /// `page` is a page of form `F` and this head size. The queries are `[head_dim]`, and their creator keeps them valid.
     #[inline(always)]
     unsafe fn fold<S: Simd, F: Form, const N: usize>(
         &self,
@@ -100,7 +100,7 @@ impl Tile<'_> {
             let from = query.from.clamp(start, start + PAGE) - start;
             from..(query.to.clamp(start, start + PAGE) - start).max(from)
         });
-        // positions that some query of the tile sees; what lies beyond may never have been written
+        // The positions that any query of the tile sees; those beyond may never have been written.
         let from = seen.iter().filter(|r| !r.is_empty()).map(|r| r.start).min().unwrap_or(0);
         let to = seen.iter().filter(|r| !r.is_empty()).map(|r| r.end).max().unwrap_or(0);
         if from == to {
@@ -108,15 +108,15 @@ impl Tile<'_> {
         }
         // SAFETY: the caller guarantees page and queries.
         let mut weights = unsafe { self.scores::<S, F, N>(s, page) };
-        // loops, not closures: a closure that isn't inlined would lose the instruction set
+        // Loops instead of closures: a closure that isn't inlined would lose the instruction set.
         let mut shrink = [0.0; N];
         for i in 0..N {
             shrink[i] = soften(s, &mut weights[i], &seen[i], &mut state[i]);
         }
         let (mut d, mut scaled) = (0, [[0.0; PAGE]; N]);
-        // two vectors of each value, a block, at a time where there are two: a weight is broadcast once for both
+        // Two vectors of each value (a block) at a time while there are two: each weight is broadcast once for both.
         while d + 2 * LANES <= self.head_dim {
-            // SAFETY: the caller guarantees the page; 2 · LANES values from `d` on are there in each query's `acc`, whose length was
+            // SAFETY: the caller guarantees the page; 2 · LANES values from `d` on exist in each query's `acc`, whose length was
             // checked, and in every value.
             unsafe {
                 let weights = self.weigh::<S, F, N>(s, page, d / BLOCK, &weights, &mut scaled);
@@ -146,8 +146,8 @@ impl Tile<'_> {
         }
         while d < self.head_dim {
             let left = self.head_dim - d;
-            // SAFETY: the caller guarantees the page; `left` values are there in each query's `acc`, whose length was checked, and
-            // in every value.
+            // SAFETY: the caller guarantees the page; `left` values exist in each query's `acc`, whose length was checked, and in
+            // every value.
             unsafe {
                 let weights = self.weigh::<S, F, N>(s, page, d / BLOCK, &weights, &mut scaled);
                 let mut sums = [s.splat(0.0); N];
@@ -175,7 +175,7 @@ impl Tile<'_> {
         }
     }
 
-    /// The weights times the scales of the values' block `block`, if the form has any, written to `room`.
+    /// The weights times the scales of the values' block `block`, written to `room` if the form has scales.
     ///
     /// # Safety
     /// As for [`Tile::fold`].
@@ -251,7 +251,7 @@ impl Tile<'_> {
     }
 }
 
-/// A value's last entries, fewer than 16.
+/// The last entries of a value, fewer than 16.
 ///
 /// # Safety
 /// As for [`Form::one`].
@@ -266,8 +266,8 @@ unsafe fn short<S: Simd, F: Form>(s: S, page: *const u8, head_dim: usize, t: usi
     unsafe { s.load(lanes.as_ptr()) }
 }
 
-/// Turns a query's scores into weights under its running maximum; positions outside `seen` weigh 0. Returns the
-/// factor by which the sums so far shrink. A score that is NaN or infinite makes every weight NaN, so that it shows.
+/// Turns a query's scores into weights relative to its running maximum; positions outside `seen` get weight 0. Returns the
+/// factor that rescales the sums so far. A score that is NaN or infinite makes every weight NaN, so it reaches the output.
 #[inline(always)]
 fn soften<S: Simd>(s: S, scores: &mut [f32; PAGE], seen: &Range<usize>, state: &mut (f32, f32)) -> f32 {
     let whole = *seen == (0..PAGE);
@@ -288,7 +288,7 @@ fn soften<S: Simd>(s: S, scores: &mut [f32; PAGE], seen: &Range<usize>, state: &
     unsafe {
         let (at, at_high) = (scores.as_mut_ptr(), scores.as_mut_ptr().add(LANES));
         let (a, b) = (s.load(at), s.load(at_high));
-        // max may drop a NaN, a sum can't
+        // `max` may drop a NaN; a sum can't.
         let check = s.sum(s.add(s.load(finite.as_ptr()), s.load(finite.as_ptr().add(LANES))));
         let max = if check.is_finite() { old_max.max(s.max_lane(s.max(a, b))) } else { f32::NAN };
         if max.is_nan() {

@@ -1,14 +1,13 @@
-//! [`Query`]: one head of one token, as addresses.
+//! [`Query`]: one head of one token, as raw addresses.
 
-/// One query of [`Attend`](super::Attend): a head of a token. It borrows nothing, so that a thread can keep its list of queries
-/// between uses.
+/// One query of [`Attend`](super::Attend): a head of a token. It borrows nothing, so a thread can reuse its list of queries.
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
     /// `[head_dim]`, RoPE applied
     pub(super) q: *const f32,
     /// `[head_dim]`, or `[head_dim + 2]` for one split; written
     pub(super) out: *mut f32,
-    /// Values at `q` and at `out`.
+    /// The number of values at `q` and at `out`.
     pub(super) lens: (usize, usize),
     /// First position it sees.
     pub(super) from: usize,

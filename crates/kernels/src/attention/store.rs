@@ -55,7 +55,7 @@ impl StoreKv<'_> {
     fn store<S: Simd, E: Element>(self, s: S, zero: E) {
         let (keys, values) = bytemuck::cast_slice_mut::<u8, E>(self.page).split_at_mut(PAGE * self.key.len());
         let mut lanes = [zero; LANES];
-        // a key goes down a column: 16 values are converted at once, then laid out one by one
+        // A key fills a column: 16 values are converted at once, then stored one by one.
         for (columns, key) in keys.chunks_mut(LANES * PAGE).zip(self.key.chunks(LANES)) {
             convert(s, key, &mut lanes);
             for (column, &k) in columns.chunks_exact_mut(PAGE).zip(&lanes) {
@@ -71,7 +71,7 @@ impl StoreKv<'_> {
 }
 
 impl StoreKv<'_> {
-    /// Bytes with a scale per block: its largest magnitude becomes ±127. A block that isn't finite becomes NaN.
+    /// Bytes with a scale per block, whose largest magnitude becomes ±127. A non-finite block becomes NaN.
     #[inline(always)]
     fn quantize<S: Simd>(self, s: S) {
         let head_dim = self.key.len();
@@ -82,7 +82,7 @@ impl StoreKv<'_> {
                 let at = scale_at(2 * PAGE * head_dim, head_dim, of, b, self.at);
                 self.page[at..][..size_of::<f16>()].copy_from_slice(&scale.to_ne_bytes());
                 for (d, &code) in (b * BLOCK..head_dim).zip(&codes) {
-                    // keys stand transposed
+                    // Keys are transposed.
                     let at = if of == 0 { d * PAGE + self.at } else { (PAGE + self.at) * head_dim + d };
                     self.page[at] = code as u8;
                 }
@@ -92,7 +92,7 @@ impl StoreKv<'_> {
 }
 
 impl StoreKv<'_> {
-    /// Halves of bytes with a scale per block.
+    /// Half bytes with a scale per block.
     #[inline(always)]
     fn encode<S: Simd>(self, s: S) {
         let head_dim = self.key.len();
@@ -103,7 +103,7 @@ impl StoreKv<'_> {
                 let at = scale_at(halves_bytes(head_dim), head_dim, of, b, self.at);
                 self.page[at..][..size_of::<f16>()].copy_from_slice(&scale.to_ne_bytes());
                 if of == 0 {
-                    // a position's halves stand in a column, beside those of the position 16 from it
+                    // The halves of a position form a column, which they share with those of the position 16 away.
                     let (keep, shift) = if self.at < LANES { (0xf0, 0) } else { (0x0f, 4) };
                     for (d, &code) in (b * BLOCK..head_dim).zip(&codes) {
                         let byte = &mut self.page[Halves::key_at(d) + self.at % LANES];
@@ -120,7 +120,7 @@ impl StoreKv<'_> {
     }
 }
 
-/// Up to 32 values as bytes; returns their scale.
+/// Encodes up to 32 values as bytes; returns their scale.
 #[inline(always)]
 fn quantize<S: Simd>(s: S, block: &[f32], codes: &mut [i8; BLOCK]) -> f16 {
     let mut padded = [0.0; BLOCK];
@@ -129,7 +129,7 @@ fn quantize<S: Simd>(s: S, block: &[f32], codes: &mut [i8; BLOCK]) -> f16 {
     unsafe {
         let (a, b) = (s.load(padded.as_ptr()), s.load(padded.as_ptr().add(LANES)));
         let amax = s.max_lane(s.max(s.abs(a), s.abs(b)));
-        // a NaN may hide from max, never from a sum
+        // `max` may drop a NaN; a sum can't.
         if !s.sum(s.add(s.abs(a), s.abs(b))).is_finite() {
             return f16::NAN;
         }
@@ -140,7 +140,7 @@ fn quantize<S: Simd>(s: S, block: &[f32], codes: &mut [i8; BLOCK]) -> f16 {
     }
 }
 
-/// Up to 16 values as they are stored.
+/// Converts up to 16 values to their stored form.
 #[inline(always)]
 fn convert<S: Simd, E: Element>(s: S, from: &[f32], to: &mut [E; LANES]) {
     // SAFETY: `from` is readable for its length, `to` is 16 values.

@@ -1,11 +1,11 @@
-//! The K types: each sub-block's scale (and minimum) is searched for, rounded to its few bits, and the codes are
-//! taken from what the rounded scales really stand for.
+//! The K types: a search finds each sub-block's scale (and minimum), which is rounded to its few bits; the codes are then
+//! computed from the rounded scales.
 
 use super::scale::{inverse, scale_or_nan, weights};
 use super::search::{affine, nearest, symmetric};
 use crate::blocks::*;
 
-/// `d·q − m` per sub-block with integer scales and minima: what Q2_K, Q4_K and Q5_K have in common.
+/// `d·q − m` per sub-block with integer scales and minima, shared by Q2_K, Q4_K and Q5_K.
 struct Affine<const SUBS: usize> {
     d: Half,
     dmin: Half,
@@ -48,7 +48,7 @@ fn fit_affine<const SUBS: usize, const N: usize>(
     Affine { d, dmin, pairs, codes }
 }
 
-/// `d·sc·q` per sub-block of 16 with signed scales: what Q3_K and Q6_K have in common.
+/// `d·sc·q` per sub-block of 16 with signed scales, shared by Q3_K and Q6_K.
 struct Symmetric {
     d: Half,
     /// `−level..level`
@@ -60,7 +60,7 @@ struct Symmetric {
 /// Fits 16 sub-blocks with codes `−half..half` and scales `−level..level`.
 fn fit_symmetric(x: &[f32; SUPER], importance: Option<&[f32; SUPER]>, half: f32, level: f32) -> Symmetric {
     let subs = x.as_chunks::<16>().0;
-    // Magnitudes as weights: large values matter more to the products they enter.
+    // Squared errors are weighted by magnitude: large values matter more in products.
     let w = importance.map_or_else(|| x.map(f32::abs), |importance| weights(x, importance));
     let fits: [f32; 16] = std::array::from_fn(|j| symmetric(&subs[j], &w.as_chunks().0[j], half));
     let extreme = fits.iter().fold(0.0f32, |best, &v| if v.abs() > best.abs() { v } else { best });
@@ -76,7 +76,7 @@ fn fit_symmetric(x: &[f32; SUPER], importance: Option<&[f32; SUPER]>, half: f32,
     Symmetric { d, scales, codes }
 }
 
-/// Two bits a code, runs of 32 bytes for 128 codes ([`BlockQ2K::qs`]).
+/// Two bits per code, runs of 32 bytes for 128 codes ([`BlockQ2K::qs`]).
 fn pack_two_bits(codes: impl Fn(usize) -> u8) -> [u8; 64] {
     std::array::from_fn(|byte| {
         let first = 128 * (byte / 32) + byte % 32;
@@ -84,7 +84,7 @@ fn pack_two_bits(codes: impl Fn(usize) -> u8) -> [u8; 64] {
     })
 }
 
-/// Four bits a code, runs of 32 bytes for two sub-blocks of 32 ([`BlockQ4K::qs`]).
+/// Four bits per code, runs of 32 bytes for two sub-blocks of 32 ([`BlockQ4K::qs`]).
 fn pack_four_bits(codes: &[u8; SUPER]) -> [u8; 128] {
     std::array::from_fn(|byte| {
         let first = 64 * (byte / 32) + byte % 32;
@@ -92,7 +92,7 @@ fn pack_four_bits(codes: &[u8; SUPER]) -> [u8; 128] {
     })
 }
 
-/// One bit a code: bit `j` of byte `i` belongs to code `32j + i`.
+/// One bit per code: bit `j` of byte `i` belongs to code `32j + i`.
 fn pack_bits(bit: impl Fn(usize) -> bool) -> [u8; 32] {
     std::array::from_fn(|byte| (0..8).fold(0, |packed, j| packed | u8::from(bit(32 * j + byte)) << j))
 }

@@ -4,8 +4,8 @@
 //! `gguf.quants.quantize`. The K types search for scales and minima that minimise the squared error, as ggml does,
 //! with a search of our own: the bytes differ from ggml's, the errors are of the same size.
 //!
-//! With the importance of each column ([`quantize_weighted`]) every type but Q8_0 searches, and an error counts by how much it
-//! moves the products that the value enters.
+//! With the importance of each column ([`quantize_weighted`]) every type except Q8_0 searches, and errors are weighted by their
+//! effect on the products.
 //!
 //! **NaN and infinity stay visible.** A block that holds NaN or an infinity gets NaN as its scale, so that all of
 //! it dequantises to NaN and `zonda verify` finds it; nothing panics. Finite values too large for an `f16` scale
@@ -29,9 +29,9 @@ pub fn quantize(dtype: DType, values: &[f32], out: &mut Vec<u8>) {
     quantize_weighted(dtype, values, None, out);
 }
 
-/// As [`quantize`], minimising errors weighted by `importance`: for each value how much its error counts, such as the mean
-/// square of what it is multiplied with. Importances are finite and not negative; blocks that have none are quantised as
-/// without. Floats and Q8_0 don't look at them.
+/// As [`quantize`], but minimises errors weighted by `importance`: one weight per value, such as the mean square of the
+/// activations it is multiplied with. Importances are finite and not negative; blocks with all zeros are quantised as without
+/// importance. Floats and Q8_0 ignore it.
 ///
 /// # Panics
 /// If `values.len()` is not a multiple of [`DType::block_len`], or `importance` has another length.

@@ -1,7 +1,7 @@
-//! What all the types' scales have in common: weights of errors, scales of blocks that aren't finite, and inverses.
+//! Shared by all types: weights of errors, scales of non-finite blocks, and inverses.
 
-/// How much errors count in a block of values whose columns have an importance. The larger ones count more besides: the
-/// importance is an estimate from some text, and they matter more where it is wrong. ggml's formula.
+/// The weights of errors in a block of values whose columns have an importance. Large values count more, because the
+/// importance is only an estimate from one text, and they matter more if it is wrong. ggml's formula.
 pub(super) fn weights<const N: usize>(x: &[f32; N], importance: &[f32; N]) -> [f32; N] {
     let square = x.iter().map(|v| v * v).sum::<f32>() / N as f32;
     std::array::from_fn(|i| importance[i] * (square + x[i] * x[i]).sqrt())

@@ -1,18 +1,18 @@
 //! The searches behind the K types: scale (and minimum) of one sub-block by weighted least squares.
 //!
-//! The error as a function of the scale has many local minima, one for each way the values fall on codes. So a few
-//! starting scales around the one that just covers the range are tried; each gives codes; codes give the best scale in
-//! closed form; the candidate with the smallest weighted squared error wins. ggml's quantisers have the same idea.
+//! The error as a function of the scale has many local minima, one for each assignment of codes. So a few starting scales
+//! around the one that just covers the range are tried: each gives codes, the codes give the best scale in closed form, and
+//! the candidate with the smallest weighted squared error wins. ggml's quantisers use the same idea.
 //!
 //! Sums run in [`LANES`] partial sums, which the compiler turns into vector instructions.
 
 const LANES: usize = 8;
-/// Ranges below this are nothing: an `f16` scale could not tell them from zero.
+/// Ranges below this count as zero: an `f16` scale could not represent them.
 const TINY: f32 = 1e-15;
 
 type Sums = [f32; LANES];
 
-/// Nearest integer to `v`, as a float; ties to even. For `|v| < 2^22`, larger values are left to the caller's clamp.
+/// Nearest integer to `v`, as a float; ties to even. For `|v| < 2^22`; the caller clamps larger values.
 ///
 /// Adding 1.5·2²³ leaves no bits for a fraction, and unlike `f32::round` it needs no instruction beyond SSE2.
 #[inline(always)]
@@ -22,7 +22,7 @@ pub(super) fn nearest(v: f32) -> f32 {
 }
 
 /// The scale `d` for `x ≈ d·q` with `q` in `−half..half`, minimising `Σ w (x − d·q)²` over the candidates.
-/// Zero for a sub-block of (next to) nothing.
+/// Zero for a sub-block of (nearly) zeros.
 pub(super) fn symmetric<const N: usize>(x: &[f32; N], w: &[f32; N], half: f32) -> f32 {
     const { assert!(N.is_multiple_of(LANES)) };
     let extreme = x.iter().fold(0.0f32, |best, &v| if v.abs() > best.abs() { v } else { best });
@@ -51,7 +51,7 @@ pub(super) fn symmetric<const N: usize>(x: &[f32; N], w: &[f32; N], half: f32) -
 }
 
 /// `(d, m)` for `x ≈ d·q − m` with `q` in `0..=max`, minimising `Σ w (x − d·q + m)²` over the candidates; `m ≥ 0` unless
-/// it may be of any `SIGN`.
+/// `SIGN` allows any sign.
 pub(super) fn affine<const N: usize, const SIGN: bool>(x: &[f32; N], w: &[f32; N], max: f32) -> (f32, f32) {
     const { assert!(N.is_multiple_of(LANES)) };
     let start = if SIGN { x[0] } else { 0.0 };

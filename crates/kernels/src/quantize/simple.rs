@@ -14,7 +14,7 @@ fn range(x: &[f32; BLOCK]) -> (f32, f32) {
     x.iter().fold((x[0], x[0]), |(lo, hi), &v| (if v < lo { v } else { lo }, if v > hi { v } else { hi }))
 }
 
-/// Two codes a byte: `i` in the low nibble, `i + 16` in the high one.
+/// Two codes per byte: `i` in the low nibble, `i + 16` in the high one.
 fn nibbles(codes: &[u8; BLOCK]) -> [u8; 16] {
     std::array::from_fn(|i| (codes[i] & 15) | ((codes[i + 16] & 15) << 4))
 }
@@ -24,8 +24,8 @@ fn fifth_bits(codes: &[u8; BLOCK]) -> [u8; 4] {
     codes.iter().enumerate().fold(0u32, |bits, (i, &c)| bits | u32::from(c >> 4) << i).to_le_bytes()
 }
 
-/// Codes around a zero point of half the range. The extreme value gets code 0, its mirror image is cut to `2·zero − 1`;
-/// where columns have an importance, the scale is the one with the least error.
+/// Codes around a zero point of half the range. The extreme value gets code 0, its mirror image is clipped to `2·zero − 1`.
+/// With an importance of columns, the scale is the one with the least error.
 fn signed_codes(x: &[f32; BLOCK], importance: Option<&[f32; BLOCK]>, zero: u8) -> (Half, [u8; BLOCK]) {
     let half = f32::from(zero);
     if let Some(importance) = importance {
@@ -35,7 +35,7 @@ fn signed_codes(x: &[f32; BLOCK], importance: Option<&[f32; BLOCK]>, zero: u8) -
     }
     let d = extreme(x) / -half;
     let id = inverse(d);
-    // A float cast to an integer cuts towards zero and saturates (NaN gives 0).
+    // A cast from float to integer truncates towards zero and saturates (NaN gives 0).
     let codes = x.map(|v| ((v * id + half + 0.5) as u8).min(2 * zero - 1));
     (Half::from_f32(scale_or_nan(d, x)), codes)
 }

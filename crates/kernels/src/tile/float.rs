@@ -10,7 +10,7 @@ use half::f16;
 pub(crate) struct F32;
 /// `f16` weights, `f32` activations.
 pub(crate) struct F16;
-/// `bf16` weights, `f32` activations, where there is no `bf16` dot product.
+/// `bf16` weights, `f32` activations, on sets without a `bf16` dot product.
 pub(crate) struct Bf16;
 /// `bf16` weights and activations.
 pub(crate) struct Bf16Dot;
@@ -139,7 +139,7 @@ impl Tile for Bf16Dot {
     ) -> [[S::F; P]; T] {
         let pairs = activations.cols().div_ceil(2);
         let mut sums = [[s.splat(0.0); P]; T];
-        // SAFETY: the caller guarantees panels and tokens; both hold `pairs` pairs.
+        // SAFETY: the caller guarantees panels and tokens; both have `pairs` pairs.
         unsafe {
             let rows: [*const u32; T] =
                 std::array::from_fn(|i| activations.bf16.as_ptr().add((t + i) * pairs));
@@ -165,7 +165,7 @@ impl Tile for Bf16Dot {
     }
 }
 
-/// Prefetches the lines that are [`AHEAD`] of these.
+/// Prefetches the lines that are [`AHEAD`] bytes ahead of these.
 #[inline(always)]
 fn ask_ahead<S: Simd>(s: S, lines: *const u8, bytes: usize) {
     for at in (0..bytes).step_by(64) {

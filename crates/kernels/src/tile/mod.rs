@@ -1,7 +1,7 @@
 //! Register tiles: `T` tokens × `P` panels (of 16 rows), the inner loops of every matrix product.
 //!
-//! A tile keeps its sums in registers from the first column to the last; [`mod@crate::matmul`] chooses its shape. Sums of one
-//! token and row are added up in the same order in every tile.
+//! A tile keeps its sums in registers from the first column to the last; [`mod@crate::matmul`] chooses its shape. Every tile
+//! adds up the sums of a token and row in the same order.
 
 mod float;
 mod quant;
@@ -19,23 +19,23 @@ pub(crate) struct Panels<const P: usize> {
     pub group: *const u8,
     /// The first panel's number in its group; `first + P` is at most [`crate::pack::GROUP`].
     pub first: usize,
-    /// No other tile has just read these panels, so they come from memory, and lines are prefetched.
+    /// Whether to prefetch lines: no other tile has just read these panels, so they come from memory.
     pub cold: bool,
 }
 
 /// The inner loop of one weight type.
 pub(crate) trait Tile {
-    /// It multiplies with [`Simd::dot_bf16`], so it runs only where that is an instruction.
+    /// Whether it multiplies with [`Simd::dot_bf16`], so that it runs only on sets with that instruction.
     const BF16_DOT: bool = false;
 
-    /// Most tokens of a tile on this instruction set.
+    /// Maximum tokens of a tile on this instruction set.
     fn most_tokens<S: Simd>() -> usize;
 
     /// `T` tokens from `t` on × `P` panels: 16 sums for each.
     ///
     /// # Safety
-    /// The panels are of this tile's type with `activations.cols()` columns; the `T` tokens exist in the form that
-    /// [`crate::activation_kind`] names and lie in one tile of [`crate::activations::TILE`].
+    /// The panels have this tile's type and `activations.cols()` columns; the `T` tokens exist in the form that
+    /// [`crate::activation_kind`] names and are in one tile of [`crate::activations::TILE`].
     unsafe fn tile<S: Simd, const T: usize, const P: usize>(
         s: S,
         panels: Panels<P>,
@@ -44,6 +44,6 @@ pub(crate) trait Tile {
     ) -> [[S::F; P]; T];
 }
 
-/// How far ahead of its use a line is prefetched, in bytes of a group's stream: far enough to hide the memory's latency, near
-/// enough that the line is still in the L1 cache when it is used.
+/// How far ahead of its use a line is prefetched, in bytes of a group's stream: far enough to hide the memory's latency, and
+/// near enough for the line to be still in the L1 cache when it is used.
 pub(crate) const AHEAD: usize = 6144;

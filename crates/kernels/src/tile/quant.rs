@@ -1,8 +1,8 @@
 //! The tile of quantised weights × quantised activations.
 //!
-//! Per 32 values: codes are taken out of their planes and dotted, four a lane, against each token's broadcast bytes into
-//! exact `i32` sums (started at −zero·Σa, which takes the zero point out); each sum is converted once and multiplied by the
-//! rows' scale and the token's.
+//! Per 32 values: codes are extracted from their planes and multiplied, four per lane, with each token's broadcast bytes into
+//! exact `i32` sums, which start at −zero·Σa to remove the zero point. Each sum is converted once and multiplied by the scales
+//! of row and token.
 
 use super::{AHEAD, Panels, Tile};
 use crate::activations::{ActivationBlock, Activations, TILE};
@@ -46,7 +46,7 @@ impl<F: Format> Tile for Quant<F> {
                 let block = Block::<F, T, P> { codes, activations: &*tile.add(b), lane, format: PhantomData };
                 let header = |p: usize| headers.add(p * F::HEADER_BYTES);
                 if F::SUB == 32 {
-                    // both values of a nibble pair, one after the other
+                    // Both values of a nibble pair, one after the other.
                     let mut open = block.open(s, &block.activations.neg32);
                     block.dot::<S, 0>(s, &mut open);
                     block.dot::<S, 4>(s, &mut open);
@@ -96,22 +96,22 @@ impl<F: Format> Tile for Quant<F> {
 
 /// 32 columns of a tile.
 struct Block<'a, F, const T: usize, const P: usize> {
-    /// The first panel's planes; the others' follow.
+    /// The first panel's planes, followed by those of the other panels.
     codes: *const u8,
     activations: &'a ActivationBlock,
-    /// The tile's first token among the block's.
+    /// The tile's first token within the block.
     lane: usize,
     format: PhantomData<F>,
 }
 
-/// A block's dot products while they are added up: see [`Simd::Dots`].
+/// A block's dot products in progress: see [`Simd::Dots`].
 struct Open<S: Simd, const T: usize, const P: usize> {
     sums: [[S::I; P]; T],
     dots: [[S::Dots; P]; T],
 }
 
 impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
-    /// The dot products' start: −zero·Σa.
+    /// The initial value of the dot products: −zero·Σa.
     #[inline(always)]
     fn open<S: Simd>(&self, s: S, negs: &[i32; TILE]) -> Open<S, T, P> {
         let mut sums = [[s.isplat(0); P]; T];
@@ -163,7 +163,7 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
         }
     }
 
-    /// Makes room in `dots` after `N` products, if another `N` wouldn't fit.
+    /// Widens `dots` after `N` products if another `N` would overflow.
     #[inline(always)]
     fn fold<S: Simd, const N: usize>(&self, s: S, open: &mut Open<S, T, P>) {
         if F::LOW < 8 && dots_between(F::LOW + F::HIGH) < 2 * N {
@@ -190,7 +190,7 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
         sums
     }
 
-    /// Adds panel `p`'s dot products to its sums, scaled, with the mins' share.
+    /// Adds panel `p`'s scaled dot products and the contribution of the mins to its sums.
     #[inline(always)]
     fn scale<S: Simd>(
         &self,
@@ -218,7 +218,7 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
 fn ask_ahead<S: Simd, F: Format, const P: usize>(s: S, chunk: *const u8, first: usize, b: usize) {
     let blocks = F::BLOCK / 32;
     if P == pack::GROUP {
-        // the whole stream, a block's share at a time
+        // Covers the whole stream, a block's share at a time.
         let share = chunk_bytes::<F>() / blocks;
         for line in 0..share.div_ceil(64) {
             s.prefetch(chunk.wrapping_add(AHEAD + b * share + 64 * line));
@@ -236,13 +236,13 @@ fn ask_ahead<S: Simd, F: Format, const P: usize>(s: S, chunk: *const u8, first: 
     }
 }
 
-/// Values `4 · FOUR ..` of a block of each of 16 rows, a byte each, out of the block's planes.
+/// Values `4 · FOUR ..` of a block of each of 16 rows, extracted from the block's planes to a byte each.
 ///
 /// # Safety
 /// `planes` is a block's codes in format `F`.
 #[inline(always)]
 unsafe fn codes<S: Simd, F: Format, const FOUR: usize>(s: S, planes: *const u8) -> S::I {
-    // SAFETY: plane lines are 64 bytes; there are LOW + HIGH of them.
+    // SAFETY: a line of a plane is 64 bytes, and there are LOW + HIGH of them.
     unsafe {
         let low = s.load_bytes(planes.add(64 * (FOUR % F::LOW)));
         if F::LOW == 8 {
@@ -258,7 +258,7 @@ unsafe fn codes<S: Simd, F: Format, const FOUR: usize>(s: S, planes: *const u8) 
         if F::HIGH == 0 {
             return low;
         }
-        // the field belongs above the low bits; what crosses into a neighbouring byte is masked away
+        // The field goes above the low bits; bits that cross into a neighbouring byte are masked out.
         let high = s.load_bytes(planes.add(64 * (F::LOW + FOUR % high_or_one::<F>())));
         let high = match const { F::LOW as isize - (high_or_one::<F>() * (FOUR / high_or_one::<F>())) as isize }
         {
@@ -278,18 +278,18 @@ unsafe fn codes<S: Simd, F: Format, const FOUR: usize>(s: S, planes: *const u8) 
     }
 }
 
-/// The high plane's width; 1 where there is none, so that constants can divide by it.
+/// The high plane's width; 1 without a high plane, so that constants can divide by it.
 const fn high_or_one<F: Format>() -> usize {
     if F::HIGH == 0 { 1 } else { F::HIGH }
 }
 
-/// The scale and min of 16 rows for block `b` of a stored block's (its first or second half where scales are per 16).
+/// The scale and min of 16 rows for block `b` of a stored block (its first or second half if scales are per 16).
 ///
 /// # Safety
-/// `header` is the stored block's of one panel, as [`crate::pack`] lays it out.
+/// `header` is the header of one panel's stored block, in the layout of [`crate::pack`].
 #[inline(always)]
 unsafe fn scales<S: Simd, F: Format>(s: S, header: *const u8, b: usize, half: usize) -> (S::F, S::F) {
-    // SAFETY: the caller guarantees a header in format `F`; `b` and `half` are of its stored block.
+    // SAFETY: the caller guarantees a header in format `F`; `b` and `half` are within its stored block.
     unsafe {
         let mut scale = s.load_f16(header.cast::<f16>());
         let mut min = if F::HAS_MIN { s.load_f16(header.add(32).cast::<f16>()) } else { s.splat(0.0) };

@@ -1,4 +1,4 @@
-//! AVX2 with FMA and F16C, and the VEX form of VNNI where present (`Avx2<true>`): two 256-bit registers are one vector.
+//! AVX2 with FMA and F16C, and the VEX form of VNNI if present (`Avx2<true>`): two 256-bit registers make one vector.
 
 use crate::simd::{LANES, Op, Simd};
 use half::f16;
@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 pub struct Avx2<const VNNI: bool>(());
 
 impl<const VNNI: bool> Avx2<VNNI> {
-    /// Asks the CPU.
+    /// Detects the set on this CPU.
     pub fn detect() -> Option<Self> {
         let base = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
@@ -31,8 +31,8 @@ unsafe fn run_vnni<const VNNI: bool, O: Op>(s: Avx2<VNNI>, op: O) -> O::Out {
     op.run(s)
 }
 
-/// `v`, which the compiler must have at this point: it would turn a chain of additions into a tree, and spill the weights
-/// that the tree's leaves share.
+/// `v`, forced to exist at this point: otherwise the compiler would turn a chain of additions into a tree and spill the
+/// weights that the tree's leaves share.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn in_order(mut v: __m256i) -> __m256i {
@@ -41,21 +41,21 @@ fn in_order(mut v: __m256i) -> __m256i {
     v
 }
 
-/// `dots + w·a`, neighbours' products together, in 16 bits.
+/// `dots + w·a`, with the products of neighbours summed in 16 bits.
 #[inline(always)]
 unsafe fn dot_pairs(dots: __m256i, w: __m256i, a: __m256i) -> __m256i {
     // SAFETY: only methods of an `Avx2` value call this, and such a value proves that the CPU has these instructions.
     unsafe { in_order(_mm256_add_epi16(dots, _mm256_maddubs_epi16(w, a))) }
 }
 
-/// `acc` and each lane's two sums of 16 bits.
+/// `acc` plus each lane's two 16-bit sums.
 #[inline(always)]
 unsafe fn add_pairs(acc: __m256i, dots: __m256i) -> __m256i {
     // SAFETY: only methods of an `Avx2` value call this, and such a value proves that the CPU has these instructions.
     unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(dots, _mm256_set1_epi16(1))) }
 }
 
-/// `acc + Σ (w − 128)·a`: magnitudes times `a` with the signs given to it; no two products exceed 128·127·2 < 2^15.
+/// `acc + Σ (w − 128)·a`: magnitudes times `a` with their signs applied; the sum of two products is at most 128·127·2 < 2^15.
 #[inline(always)]
 unsafe fn dot_centred(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
     // SAFETY: only methods of an `Avx2` value call this, and such a value proves that the CPU has these instructions.
@@ -73,20 +73,20 @@ macro_rules! both {
     };
 }
 
-// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; the callers
-// of pointer methods guarantee 16 lanes of readable or writable memory.
+// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; callers of pointer methods
+// guarantee 16 lanes of readable or writable memory.
 unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F = (__m256, __m256);
     type I = (__m256i, __m256i);
-    /// `i32` with VNNI, else pairs of `i16`.
+    /// `i32` with VNNI, otherwise pairs of `i16`.
     type Dots = (__m256i, __m256i);
-    // With VNNI 3 sums as integers and as floats, a line of codes and a broadcast take the 16 registers. Without, a line takes
-    // more work than spilling sums.
+    // With VNNI, 3 sums as integers and as floats, a line of codes and a broadcast take all 16 registers. Without VNNI,
+    // processing a line costs more than spilling sums.
     const TILE: usize = if VNNI { 3 } else { 6 };
     const FLOAT_TILE: usize = 6;
     const STREAMS: usize = 4;
     const DOT8_CENTRES: bool = !VNNI;
-    // a key and three queries' sums take 8 of the 16 registers, six queries' more than there are
+    // A key and the sums of three queries take 8 of the 16 registers; six queries would need too many.
     const QUERIES: usize = 3;
     const BF16_DOT: bool = false;
 
@@ -95,7 +95,7 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     #[inline(always)]
     fn floats(self) -> Avx2<false> {
-        // whatever has VNNI has passed the checks of the set without it
+        // A CPU with VNNI has passed the checks of the set without it.
         Avx2(())
     }
     #[inline(always)]

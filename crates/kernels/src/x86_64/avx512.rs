@@ -1,4 +1,4 @@
-//! AVX-512 with VNNI, and BF16 where present (`Avx512<true>`): one 512-bit register is one vector.
+//! AVX-512 with VNNI, and BF16 if present (`Avx512<true>`): one 512-bit register is one vector.
 
 use crate::simd::{LANES, Op, Simd};
 use half::f16;
@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 pub struct Avx512<const BF16: bool>(());
 
 impl<const BF16: bool> Avx512<BF16> {
-    /// Asks the CPU.
+    /// Detects the set on this CPU.
     pub fn detect() -> Option<Self> {
         let base = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -35,13 +35,13 @@ unsafe fn run_bf16<const BF16: bool, O: Op>(s: Avx512<BF16>, op: O) -> O::Out {
     op.run(s)
 }
 
-// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; the callers
-// of pointer methods guarantee 16 lanes of readable or writable memory.
+// SAFETY: for the whole impl: a value exists only if `detect` found every feature used here; callers of pointer methods
+// guarantee 16 lanes of readable or writable memory.
 unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
     type F = __m512;
     type I = __m512i;
     type Dots = __m512i;
-    // 6 × 2 sums as integers and as floats, four lines of codes, a broadcast: all but a few of the 32 registers
+    // 6 × 2 sums as integers and as floats, four lines of codes and a broadcast take nearly all 32 registers.
     const TILE: usize = 6;
     const PANELS: usize = 2;
     const STREAMS: usize = 4;
@@ -53,7 +53,7 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
 
     #[inline(always)]
     fn floats(self) -> Avx512<false> {
-        // whatever has BF16 has passed the checks of the set without it
+        // A CPU with BF16 has passed the checks of the set without it.
         Avx512(())
     }
     #[inline(always)]

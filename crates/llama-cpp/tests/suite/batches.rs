@@ -1,4 +1,4 @@
-//! The trait's rules (`zonda_testkit::rules`) with and without flash attention; types of keys and values, threads.
+//! The rules of the `Backend` trait (`zonda_testkit::rules`) with and without flash attention; KV types; threads.
 
 use crate::common::options;
 use zonda_engine::forward::Backend;
@@ -6,10 +6,10 @@ use zonda_engine::load::Model;
 use zonda_llama_cpp::{KvType, LlamaCpp, LlamaCppOptions};
 use zonda_testkit::rules::{self, all, argmax, difference, forward, tiny, tokens};
 
-/// Kernels for one token and for many add in different orders, and flash attention's round to 16 bits at different places.
+/// Kernels for one token and for many add in different orders, and flash attention rounds to 16 bits at different places.
 const BOUNDS: [(bool, f32); 2] = [(false, 2e-4), (true, 5e-2)];
 
-/// `test` gets a name, a model of every architecture, its backend with three slots and how far logits may be off.
+/// Calls `test` with a name, a model of every architecture, its backend with three slots, and the bound for its logits.
 fn every_architecture(test: impl Fn(&str, &Model, &mut dyn Backend, f32)) {
     rules::every_architecture(&["f32"], |arch, _, model| {
         let window = model.spec.windows.iter().flatten().copied().min().unwrap_or(128);
@@ -28,17 +28,17 @@ fn chunks_and_decode_steps_give_the_logits_of_one_prefill() {
 }
 
 #[test]
-fn slots_in_one_batch_do_not_see_each_other() {
+fn slots_in_one_batch_do_not_affect_each_other() {
     every_architecture(rules::slots_apart);
 }
 
 #[test]
-fn truncated_and_shared_prefixes_go_on_as_if_computed() {
+fn truncated_and_shared_prefixes_continue_as_if_computed() {
     every_architecture(rules::prefixes);
 }
 
 #[test]
-fn batches_that_break_a_rule_change_nothing() {
+fn invalid_batches_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
     let limits = LlamaCppOptions { slots: 2, context: Some(64), batch_tokens: 48, ..options(&model) };
@@ -46,16 +46,16 @@ fn batches_that_break_a_rule_change_nothing() {
 }
 
 #[test]
-fn a_full_cache_says_so_and_serves_on() {
+fn a_full_cache_is_reported_and_the_backend_keeps_working() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
-    // llama.cpp rounds the room up to 256 tokens
+    // llama.cpp rounds the cache size up to 256 tokens.
     let options = LlamaCppOptions { slots: 3, kv_tokens: Some(256), ..options(&model) };
     rules::full_cache(&model, &mut LlamaCpp::open(&model, &options).unwrap(), (2, 1), BOUNDS[1].1);
 }
 
 #[test]
-fn kv_types_and_threads_leave_the_best_token_alone() {
+fn kv_types_and_threads_do_not_change_the_best_token() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
     let ids = tokens(40, 37, &model);

@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! Shared by the tests of this crate.
 
 use std::path::{Path, PathBuf};
 use zonda_engine::load::Model;

@@ -1,5 +1,4 @@
-//! What can't be opened is an error that says why and what would work, in this process and without a word of llama.cpp's on
-//! its stderr.
+//! Failures to open a model are errors with the reason and advice, in this process and without llama.cpp's output on stderr.
 
 use crate::common::{options, root, tiny};
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -16,14 +15,14 @@ fn refused(model: &Model, options: &LlamaCppOptions) -> String {
 }
 
 #[test]
-fn a_safetensors_folder_is_sent_to_convert() {
+fn a_safetensors_folder_is_refused_with_advice_to_convert() {
     let model = Model::open(&root().join("testdata/hf/llama")).unwrap();
     let why = refused(&model, &options(&model));
     assert!(why.contains("reads GGUF") && why.contains("zonda convert"), "{why}");
 }
 
 #[test]
-fn files_that_changed_after_we_read_them_are_llama_cpps_errors() {
+fn files_changed_after_our_loader_read_them_are_errors_of_llama_cpp() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
     let options = options(&model);
@@ -41,7 +40,7 @@ fn files_that_changed_after_we_read_them_are_llama_cpps_errors() {
 }
 
 #[test]
-fn options_that_do_not_fit_are_named() {
+fn invalid_options_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
     let most = model.spec.context_length;
@@ -65,7 +64,7 @@ fn options_that_do_not_fit_are_named() {
 }
 
 #[test]
-fn a_window_that_llama_cpp_leaves_out_bounds_the_context() {
+fn a_window_that_llama_cpp_ignores_limits_the_context() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-mistral", "f32".parse().unwrap(), dir.path());
     let window = model.spec.windows[0].unwrap();
@@ -75,7 +74,7 @@ fn a_window_that_llama_cpp_leaves_out_bounds_the_context() {
 }
 
 #[test]
-fn a_gpu_that_is_not_there_is_an_error_and_no_run_on_the_processor() {
+fn a_missing_gpu_is_an_error_instead_of_a_run_on_the_cpu() {
     if let Some(gpu) = devices().iter().find(|d| d.gpu) {
         eprintln!("skipped: this build sees the GPU {}", gpu.name);
         return;
@@ -87,7 +86,7 @@ fn a_gpu_that_is_not_there_is_an_error_and_no_run_on_the_processor() {
 }
 
 #[test]
-fn the_processor_is_a_device_and_the_version_is_known() {
+fn the_cpu_is_a_device_and_the_version_is_known() {
     let devices = devices();
     assert!(devices.iter().any(|d| d.name == "CPU" && !d.gpu && d.memory_total > 0), "{devices:?}");
     assert!(

@@ -1,5 +1,5 @@
-//! A GPU computes what the processor does. Runs in builds with a GPU feature where there is a device (`make test-vulkan`
-//! uses Mesa's software one); elsewhere it says why it doesn't.
+//! A GPU gives the same logits as the CPU. Runs in builds with a GPU feature on machines with a device (`make test-vulkan`
+//! uses Mesa's software device); elsewhere it prints why it is skipped.
 
 use crate::common::{all, difference, forward, options, tiny};
 use zonda_engine::TokenId;
@@ -7,7 +7,7 @@ use zonda_engine::forward::Backend as _;
 use zonda_llama_cpp::{Device, LlamaCpp, LlamaCppOptions, devices, no_gpu};
 
 #[test]
-fn a_gpu_gives_the_logits_of_the_processor() {
+fn a_gpu_gives_the_logits_of_the_cpu() {
     if let Some(why) = no_gpu() {
         eprintln!("skipped: {why}");
         return;
@@ -38,7 +38,7 @@ fn a_gpu_gives_the_logits_of_the_processor() {
             let size = expected.iter().flatten().fold(0.0f32, |m, l| m.max(l.abs()));
             let worst = expected.iter().zip(&found).map(|(a, b)| difference(a, b)).fold(0.0, f32::max);
             println!("{quant}, {asked:?} layers: largest difference {worst:.2e} of logits up to {size:.1}");
-            // the processor rounds activations to 8 bits where weights are quantised, the GPU does not
+            // For quantised weights the CPU rounds activations to 8 bits; the GPU does not.
             let bound = if quant == "f32" { 0.01 } else { 0.1 };
             assert!(worst <= bound * size, "{quant}, {asked:?}: {worst} of {size}");
         }

@@ -1,5 +1,5 @@
-//! Keys and values that one context hands out and another takes in: the slot goes on as if it had computed them, for every KV
-//! type, with and without flash attention; what is of another type, model or version is refused and changes nothing.
+//! Keys and values that one context exports and another imports: the slot continues as if it had computed them, for every KV
+//! type, with and without flash attention. Exports of another type, model or version are refused and change nothing.
 
 use crate::common::{all, argmax, difference, forward, options, tiny};
 use zonda_engine::TokenId;
@@ -18,7 +18,7 @@ fn open(model: &Model, kv_type: KvType, flash_attention: bool) -> LlamaCpp {
     LlamaCpp::open(model, &options).unwrap()
 }
 
-/// An export of the prompt from a slot that went on after it, and the prompt's rows.
+/// An export of the prompt from a slot that has continued after it, and the prompt's rows.
 fn export(backend: &mut LlamaCpp, model: &Model) -> (Vec<u8>, Vec<Vec<f32>>) {
     let rows = forward(backend, vec![all(0, 0, &ids(PROMPT, 37, model))]).unwrap();
     forward(backend, vec![all(0, PROMPT, &ids(9, 11, model))]).unwrap();
@@ -34,24 +34,24 @@ fn refused(result: Result<usize, BackendError>) -> String {
     }
 }
 
-/// As in `batches.rs`: kernels for one token and for many add in different orders. The keys and values are the same bits, so
-/// a type that rounds more is no further off.
+/// As in `batches.rs`: kernels for one token and for many add in different orders. The keys and values have the same bits, so
+/// coarser types are no further off.
 fn bound(flash_attention: bool) -> f32 {
     if flash_attention { 5e-2 } else { 2e-4 }
 }
 
 #[test]
-fn imported_tokens_go_on_as_if_they_had_been_computed() {
+fn imported_tokens_continue_as_if_computed() {
     let dir = tempfile::tempdir().unwrap();
     for arch in ["tiny-llama", "tiny-qwen3moe"] {
         let model = tiny(arch, "f32".parse().unwrap(), dir.path());
         let prompt = ids(PROMPT, 37, &model);
-        // without flash attention llama.cpp holds no quantised values
+        // Without flash attention llama.cpp does not support quantised values.
         let forms = [(KvType::F32, false), (KvType::F32, true), (KvType::F16, true), (KvType::Q8_0, true)];
         for (kv_type, flash_attention) in forms {
             let (bytes, rows) = export(&mut open(&model, kv_type, flash_attention), &model);
             let mut backend = open(&model, kv_type, flash_attention);
-            // so that the cells are others than those that were exported
+            // Makes the cells differ from those that were exported.
             forward(&mut backend, vec![all(0, 0, &ids(23, 5, &model))]).unwrap();
             for len in [1, 31, 32, 33, PROMPT - 1] {
                 let what = format!("{arch}, {kv_type}, flash attention {flash_attention}, {len} tokens");
@@ -65,7 +65,7 @@ fn imported_tokens_go_on_as_if_they_had_been_computed() {
                 }
                 assert_eq!(backend.truncate(1, 0).unwrap(), 0);
             }
-            // handed out again and taken in by the slot that it came from
+            // Exports it again and imports it into the slot that it came from.
             assert_eq!(backend.import_kv(1, 40, &bytes).unwrap(), 40);
             let mut again = Vec::new();
             assert_eq!(backend.export_kv(1, 40, &mut again).unwrap(), 40);
@@ -79,7 +79,7 @@ fn imported_tokens_go_on_as_if_they_had_been_computed() {
 }
 
 #[test]
-fn exports_leave_the_slots_alone() {
+fn exports_do_not_change_the_slots() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
     let (prompt, other) = (ids(PROMPT, 37, &model), ids(50, 11, &model));
@@ -90,7 +90,7 @@ fn exports_leave_the_slots_alone() {
     for len in [40, 17, 40] {
         let mut bytes = Vec::new();
         assert_eq!(backend.export_kv(0, len, &mut bytes).unwrap(), len);
-        assert_eq!(backend.export_kv(1, 99, &mut bytes).unwrap(), 30, "no more than it holds");
+        assert_eq!(backend.export_kv(1, 99, &mut bytes).unwrap(), 30, "at most the tokens in the slot");
     }
     assert_eq!(backend.export_kv(0, 0, &mut Vec::new()).unwrap(), 0);
     let rows = forward(&mut backend, vec![all(0, 40, &prompt[40..]), all(1, 30, &other[30..])]).unwrap();
@@ -101,7 +101,7 @@ fn exports_leave_the_slots_alone() {
 }
 
 #[test]
-fn exports_of_another_type_model_or_version_are_refused_and_change_nothing() {
+fn foreign_exports_are_refused_and_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
     let prompt = ids(PROMPT, 37, &model);
@@ -124,7 +124,7 @@ fn exports_of_another_type_model_or_version_are_refused_and_change_nothing() {
     refused(backend.import_kv(0, PROMPT, &[&own[..], b"more"].concat()));
     refused(backend.import_kv(0, PROMPT + 1, &own));
     assert!(matches!(backend.import_kv(2, 1, &own), Err(BackendError::NoSuchSlot { slot: 2, slots: 2 })));
-    // the slot is empty after all that, and whoever is not is refused
+    // The slot is still empty; a slot that is not empty is refused.
     let found = forward(&mut backend, vec![all(0, 0, &prompt)]).unwrap();
     assert!(difference(&found[59], &rows[59]) <= bound(true));
     let full = backend.import_kv(0, PROMPT, &own);
@@ -133,11 +133,11 @@ fn exports_of_another_type_model_or_version_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn without_room_nothing_is_imported() {
+fn a_full_cache_refuses_imports() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
     let (own, rows) = export(&mut open(&model, KvType::F32, true), &model);
-    // llama.cpp rounds the room up to 256 tokens
+    // llama.cpp rounds the cache size up to 256 tokens.
     let options = LlamaCppOptions { slots: 4, kv_tokens: Some(256), ..options(&model) };
     let mut backend = LlamaCpp::open(&model, &options).unwrap();
     for slot in 0..2 {

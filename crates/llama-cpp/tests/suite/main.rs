@@ -1,4 +1,4 @@
-//! The tests of the llama.cpp backend, in one program: linking llama.cpp takes longer than running most of them.
+//! The tests of the llama.cpp backend in one program, because linking llama.cpp takes longer than running most of them.
 
 mod batches;
 mod common;

@@ -1,5 +1,5 @@
-//! SmolLM2-135M (Q4_1) against another build of llama.cpp, another version of it and without flash attention
-//! (`testdata/llama_cpp`): greedy texts, perplexity, logits.
+//! SmolLM2-135M (Q4_1) against another build and version of llama.cpp, without flash attention (`testdata/llama_cpp`):
+//! greedy texts, perplexity, logits.
 
 use crate::common::{all, argmax, forward, root};
 use safetensors::SafeTensors;
@@ -19,7 +19,7 @@ fn json(name: &str) -> serde_json::Value {
     serde_json::from_slice(&golden(name)).unwrap()
 }
 
-/// One at a time: two pools that spin on the same cores would each wait for the other.
+/// One test at a time: two thread pools spinning on the same cores would slow each other down.
 fn open() -> Option<(MutexGuard<'static, ()>, LlamaCpp)> {
     static ALONE: Mutex<()> = Mutex::new(());
     let model = Model::open(&models::find("smollm2-135m-instruct-q4_1.gguf")?).unwrap();
@@ -33,7 +33,7 @@ fn next(backend: &mut LlamaCpp, start: usize, tokens: &[TokenId]) -> TokenId {
     argmax(&rows[0]) as TokenId
 }
 
-/// The best logit of every step leads by more than 1, which no difference of kernels makes up for.
+/// The best logit of every step leads by more than 1, more than kernels can differ.
 #[test]
 fn greedy_texts_are_the_same() {
     let Some((_alone, mut backend)) = open() else { return };
@@ -77,7 +77,7 @@ fn perplexity_within_half_a_percent() {
 }
 
 #[test]
-fn logits_are_as_far_from_exact_ones_as_the_other_builds() {
+fn logits_are_as_close_to_the_exact_ones_as_those_of_the_other_build() {
     let Some((_alone, mut backend)) = open() else { return };
     let bytes = golden("logits.safetensors");
     let file = SafeTensors::deserialize(&bytes).unwrap();

@@ -1,5 +1,5 @@
 //! Logits against Hugging Face `transformers` (`testdata/hf`) for every architecture and RoPE scaling, through our own
-//! conversion to GGUF: both the backend and the files it is given are held against the oracle.
+//! conversion to GGUF. This checks both the backend and the converted files.
 
 use crate::common::{all, difference, forward, options};
 use zonda_convert::convert;
@@ -8,7 +8,7 @@ use zonda_engine::load::Model;
 use zonda_llama_cpp::{LlamaCpp, LlamaCppOptions};
 use zonda_testkit::goldens::{cases, folders};
 
-/// Without flash attention all that differs is the order of additions; with it llama.cpp rounds to 16 bits.
+/// Without flash attention only the order of additions differs; with it llama.cpp rounds to 16 bits.
 const BOUNDS: [(bool, f32); 2] = [(false, 2e-4), (true, 0.1)];
 
 #[test]
@@ -19,7 +19,7 @@ fn every_architecture_gives_the_logits_of_transformers() {
         let path = dir.path().join(format!("{name}.gguf"));
         convert(&Model::open(&folder).unwrap(), &path, "f32".parse().unwrap(), &mut |_, _| {}).unwrap();
         let model = Model::open(&path).unwrap();
-        // beyond the window llama.cpp computes something else, and says so when it is opened
+        // Beyond the window llama.cpp computes a different function, so opening limits the context.
         let window = model.spec.windows.iter().flatten().copied().min();
         let context = options(&model).context.unwrap().min(window.unwrap_or(usize::MAX));
         for (flash_attention, bound) in BOUNDS {

@@ -1,5 +1,5 @@
-//! The trait's rules (`zonda_testkit::rules`) for weights as floats and as they are quantised, caches that grow, types of
-//! keys, values and what is computed in, threads.
+//! The rules of the `Backend` trait (`zonda_testkit::rules`) for float and quantised weights; growing caches; KV types and
+//! computation types; threads.
 
 use crate::common::options;
 use zonda_engine::forward::Backend;
@@ -7,10 +7,10 @@ use zonda_engine::load::Model;
 use zonda_mlx::{Compute, KvType, Mlx, MlxOptions};
 use zonda_testkit::rules::{self, all, argmax, difference, forward, tiny, tokens};
 
-/// Products of one row and of many add in different orders.
+/// Products with one row and with many add in different orders.
 const BOUND: f32 = 2e-4;
 
-/// `test` gets a name, a model of every architecture and its backend with three slots.
+/// Calls `test` with a name, a model of every architecture and its backend with three slots.
 fn every_architecture(test: impl Fn(&str, &Model, &mut dyn Backend, f32)) {
     rules::every_architecture(&["f32", "q4_0"], |arch, mix, model| {
         let options = MlxOptions { slots: 3, dequantize: Some(mix == "f32"), ..options(model) };
@@ -24,17 +24,17 @@ fn chunks_and_decode_steps_give_the_logits_of_one_prefill() {
 }
 
 #[test]
-fn slots_in_one_batch_do_not_see_each_other() {
+fn slots_in_one_batch_do_not_affect_each_other() {
     every_architecture(rules::slots_apart);
 }
 
 #[test]
-fn truncated_and_shared_prefixes_go_on_as_if_computed() {
+fn truncated_and_shared_prefixes_continue_as_if_computed() {
     every_architecture(rules::prefixes);
 }
 
 #[test]
-fn batches_that_break_a_rule_change_nothing() {
+fn invalid_batches_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
     let limits = MlxOptions { slots: 2, context: Some(64), batch_tokens: 48, ..options(&model) };
@@ -42,10 +42,10 @@ fn batches_that_break_a_rule_change_nothing() {
 }
 
 #[test]
-fn a_full_cache_says_so_and_serves_on() {
+fn a_full_cache_is_reported_and_the_backend_keeps_working() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
-    // two pages of 256 tokens for three slots
+    // Two pages of 256 tokens for three slots.
     let options = MlxOptions { slots: 3, kv_tokens: Some(300), ..options(&model) };
     let mut backend = Mlx::open(&model, &options).unwrap();
     assert_eq!((backend.limits().kv_tokens, backend.limits().kv_page), (512, 256));
@@ -54,16 +54,16 @@ fn a_full_cache_says_so_and_serves_on() {
 }
 
 #[test]
-fn caches_grow_past_a_page_and_shared_ones_apart() {
+fn caches_grow_past_a_page_and_shared_prefixes_diverge() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
     let context = model.spec.context_length.min(700);
-    assert!(context >= 600, "two pages and a bit");
+    assert!(context >= 600, "more than two pages");
     let wide = MlxOptions { slots: 2, context: Some(context), batch_tokens: context, ..options(&model) };
     let mut backend = Mlx::open(&model, &wide).unwrap();
     let ids = tokens(600, 37, &model);
     let whole = forward(&mut backend, vec![all(0, 0, &ids)]).unwrap();
-    // slot 1 shares a prefix that ends on a page and grows at once, with other tokens
+    // Slot 1 shares a prefix that ends at a page boundary and grows at once with other tokens.
     assert_eq!(backend.share_prefix(0, 1, 256).unwrap(), 256);
     forward(&mut backend, vec![all(1, 256, &tokens(200, 11, &model))]).unwrap();
     assert_eq!(backend.truncate(0, 599).unwrap(), 599);
@@ -78,7 +78,7 @@ fn caches_grow_past_a_page_and_shared_ones_apart() {
 }
 
 #[test]
-fn kv_types_and_the_type_computed_in_leave_the_best_token_alone() {
+fn kv_types_and_computation_types_do_not_change_the_best_token() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
     let ids = tokens(40, 37, &model);
@@ -106,7 +106,7 @@ fn kv_types_and_the_type_computed_in_leave_the_best_token_alone() {
 }
 
 #[test]
-fn every_thread_can_have_a_model_of_its_own() {
+fn every_thread_can_have_its_own_model() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
     let ids = tokens(20, 37, &model);

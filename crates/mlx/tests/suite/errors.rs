@@ -1,4 +1,4 @@
-//! What can't be opened is an error that says why and what would work, in this process.
+//! Failures to open a model are errors with the reason and advice, in this process.
 
 use crate::common::{all, forward, options, testdata, tiny};
 use std::os::unix::fs::FileExt as _;
@@ -15,7 +15,7 @@ fn refused(model: &Model, options: &MlxOptions) -> String {
 }
 
 #[test]
-fn options_that_do_not_fit_are_named() {
+fn invalid_options_are_named() {
     let model = Model::open(&testdata().join("hf/llama")).unwrap();
     let most = model.spec.context_length;
     let with = |change: fn(&mut MlxOptions)| {
@@ -36,7 +36,7 @@ fn options_that_do_not_fit_are_named() {
 }
 
 #[test]
-fn a_gpu_that_is_not_there_is_an_error_and_no_run_on_the_processor() {
+fn a_missing_gpu_is_an_error_instead_of_a_run_on_the_cpu() {
     if let Some(gpu) = gpu() {
         eprintln!("skipped: MLX sees the GPU {gpu}");
         return;
@@ -47,7 +47,7 @@ fn a_gpu_that_is_not_there_is_an_error_and_no_run_on_the_processor() {
 }
 
 #[test]
-fn weights_that_are_not_finite_are_refused_by_name() {
+fn non_finite_weights_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = tiny("tiny-mistral", "f32".parse().unwrap(), dir.path()).path;
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -62,7 +62,7 @@ fn weights_that_are_not_finite_are_refused_by_name() {
 }
 
 #[test]
-fn the_version_and_what_multiplies_are_known() {
+fn the_version_and_the_blas_are_known() {
     let model = Model::open(&testdata().join("hf/llama")).unwrap();
     let mut backend = Mlx::open(&model, &options(&model)).unwrap();
     let info = backend.info();

@@ -1,4 +1,4 @@
-//! Weights in other forms: quantised by ggml, by MLX's own quantiser while loading, in folders that MLX quantised.
+//! Weights in other forms: quantised by ggml, by MLX while loading, and in folders that MLX quantised.
 
 use crate::common::{all, difference, forward, options, tiny};
 use zonda_engine::TokenId;
@@ -9,7 +9,7 @@ use zonda_testkit::goldens::{cases, folders};
 
 /// ggml's types give the same logits whether they are held as floats or regrouped.
 #[test]
-fn gguf_types_are_the_same_function_as_floats_and_regrouped() {
+fn gguf_types_compute_the_same_as_floats_and_regrouped() {
     let dir = tempfile::tempdir().unwrap();
     let types = [
         ("q4_0", "q4_g32"),
@@ -46,8 +46,8 @@ fn drift(rows: &[Vec<f32>], expected: &[f32]) -> f64 {
 }
 
 #[test]
-fn quantised_while_loading() {
-    // at most about twice what rounding costs these tiny random models and their routers; a wrong layout costs 1
+fn quantising_while_loading_stays_close() {
+    // At most about twice the cost of rounding in these tiny random models and their routers; a wrong layout costs 1.
     let bounds = [("q8", 3e-2), ("q4", 0.5)];
     let mut quantised = 0;
     for folder in folders() {

@@ -1,4 +1,4 @@
-//! The tests of the MLX backend, in one program: linking MLX takes longer than running most of them.
+//! The tests of the MLX backend in one program, because linking MLX takes longer than running most of them.
 
 mod batches;
 mod common;

@@ -1,5 +1,4 @@
-//! Against mlx-lm (`testdata/mlx`): folders that it quantised give the logits and the greedy tokens it gives, and so do
-//! folders that we quantise and it read.
+//! Against mlx-lm (`testdata/mlx`): folders quantised by mlx-lm or by us give mlx-lm's logits and greedy tokens.
 
 use crate::common::{all, difference, forward, options, testdata};
 use safetensors::SafeTensors;
@@ -10,12 +9,12 @@ use zonda_engine::forward::{Backend, Span, Want};
 use zonda_engine::load::{Affine, DType, Format, Model};
 use zonda_mlx::{Mlx, MlxOptions};
 
-/// What mlx-lm gave for a folder.
+/// The results of mlx-lm for a folder.
 struct Golden {
     ids: Vec<TokenId>,
     /// `[ids * vocab]`
     logits: Vec<f32>,
-    /// What follows the ids.
+    /// The tokens that follow the ids.
     greedy: Vec<TokenId>,
 }
 
@@ -34,7 +33,7 @@ fn argmax(row: &[f32]) -> TokenId {
     crate::common::argmax(row) as TokenId
 }
 
-/// Runs the ids, then greedily on: a prefill and cached steps.
+/// Runs the ids, then continues greedily: a prefill and decode steps.
 fn same(model: &Model, options: &MlxOptions, golden: &Golden) -> String {
     let mut backend = Mlx::open(model, options).unwrap();
     let name = model.path.display();
@@ -56,7 +55,7 @@ fn same(model: &Model, options: &MlxOptions, golden: &Golden) -> String {
     backend.info().weights
 }
 
-/// As it is quantised, as floats, and by way of the form that other backends are given.
+/// Runs a folder quantised as it is, as floats, and in the form that other backends read.
 fn in_every_form(model: &Model, golden: &Golden) -> String {
     let as_stored = MlxOptions { dequantize: Some(false), ..options(model) };
     let held = same(model, &as_stored, golden);
@@ -69,7 +68,7 @@ fn in_every_form(model: &Model, golden: &Golden) -> String {
 }
 
 #[test]
-fn folders_that_mlx_lm_quantised() {
+fn folders_quantised_by_mlx_lm_give_its_results() {
     let held = [("llama_q4", "q4_g32"), ("qwen3_moe_q4", "q4_g64"), ("llama_tied_mixed", "q3_g32")];
     for (name, expected) in held {
         let folder = testdata().join("mlx/theirs").join(name);
@@ -83,9 +82,9 @@ fn folders_that_mlx_lm_quantised() {
 }
 
 #[test]
-fn folders_that_we_quantise_and_mlx_lm_read() {
+fn folders_quantised_by_us_give_the_results_of_mlx_lm() {
     let dir = tempfile::tempdir().unwrap();
-    // as in make_mlx.py
+    // As in `make_mlx.py`.
     let cases = [
         ("llama_q4", "llama", 4, 64, DType::F32),
         ("qwen2_q8", "qwen2", 8, 32, DType::F16),
@@ -105,9 +104,9 @@ fn folders_that_we_quantise_and_mlx_lm_read() {
     }
 }
 
-/// MLX's own quantiser, at load, and ours, in a folder of f32 scales, are the same.
+/// Quantising with MLX at load gives the same as our quantiser in a folder with f32 scales.
 #[test]
-fn our_quantiser_is_mlxs() {
+fn our_quantiser_matches_mlx() {
     let dir = tempfile::tempdir().unwrap();
     for (name, bits) in [("q4", 4), ("q8", 8)] {
         for checkpoint in ["llama", "mixtral", "qwen3"] {

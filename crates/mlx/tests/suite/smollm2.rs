@@ -36,7 +36,7 @@ fn greedy_texts_are_the_same() {
             serde_json::from_value(case["exact_steps"].clone()).unwrap();
         backend.truncate(0, 0).unwrap();
         let mut token = next(&mut backend, 0, &ids);
-        // decoding is slow on the processor
+        // Decoding is slow on the CPU.
         for (i, &(expected, ..)) in steps.iter().take(16).enumerate() {
             assert_eq!(token, expected, "prompt {n}, token {i}");
             token = next(&mut backend, ids.len() + i, &[token]);
@@ -44,9 +44,9 @@ fn greedy_texts_are_the_same() {
     }
 }
 
-/// The goldens are stored as binary16, to within 0.02.
+/// The goldens are stored as binary16, accurate to 0.02.
 #[test]
-fn logits_are_those_of_f32() {
+fn logits_match_those_in_f32() {
     let bytes = golden("logits.safetensors");
     let file = SafeTensors::deserialize(&bytes).unwrap();
     for dequantize in [true, false] {

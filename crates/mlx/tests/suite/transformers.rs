@@ -1,5 +1,5 @@
-//! Logits against Hugging Face `transformers` (`testdata/hf`) for every architecture and RoPE scaling: the checkpoints as
-//! they are, and as f32 GGUF of our own conversion (RoPE's other pairing).
+//! Logits against Hugging Face `transformers` (`testdata/hf`) for every architecture and RoPE scaling: the checkpoints
+//! themselves, and our conversion of them to f32 GGUF (with RoPE's other pairing).
 
 use crate::common::{all, difference, forward, options};
 use std::path::Path;

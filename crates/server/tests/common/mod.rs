@@ -1,4 +1,4 @@
-//! A server of mocks, asked without a socket.
+//! A server with mocks that handles requests without a socket.
 
 #![allow(dead_code)] // each test binary uses its part
 
@@ -12,7 +12,7 @@ use zonda_engine::mock::{Mock, MockOptions};
 use zonda_engine::{Engine, EngineConfig, TextProcessor};
 use zonda_server::{Config, ModelSource, Server, app};
 
-/// What was answered.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -35,7 +35,7 @@ impl Answer {
         self.json()
     }
 
-    /// An error in OpenAI's shape with this status, whose message holds `says`.
+    /// Asserts an error in OpenAI's format with this status and `says` in its message.
     #[track_caller]
     pub fn fails(&self, status: u16, says: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.text());
@@ -46,7 +46,7 @@ impl Answer {
         error
     }
 
-    /// The data of a stream's events; comments are left out. The last is `[DONE]`.
+    /// The data of a stream's events, without comments. The last is `[DONE]`.
     #[track_caller]
     pub fn events(&self) -> Vec<Value> {
         assert_eq!(self.status, 200, "{}", self.text());

@@ -1,4 +1,4 @@
-//! A backend of about 60 lines: a bigram model, which predicts the next token from the last one. It obeys all rules of the
+//! A backend of about 60 lines: a bigram model, which predicts the next token from the last one. It follows all rules of the
 //! [`Backend`] trait (`crates/zonda/tests/custom_backend.rs` checks that).
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ pub struct Bigram {
 }
 
 impl Bigram {
-    /// Counts the pairs of a text's tokens. `spec` says the size of the vocabulary.
+    /// Counts the pairs of a text's tokens. `spec` has the size of the vocabulary.
     pub fn new(spec: ModelSpec, limits: Limits, text: &[TokenId]) -> Bigram {
         let mut counts: HashMap<TokenId, HashMap<TokenId, f32>> = HashMap::new();
         for pair in text.windows(2) {
@@ -24,7 +24,7 @@ impl Bigram {
         Bigram { spec, limits, counts, slots: vec![Vec::new(); limits.slots] }
     }
 
-    /// The logits of what follows `token`, `[vocab]`: the logarithm of how often it did.
+    /// The logits of the tokens after `token`, `[vocab]`: the logarithms of their counts.
     fn logits(&self, token: TokenId, row: &mut [f32]) {
         row.fill(-20.0);
         for (&next, &count) in self.counts.get(&token).into_iter().flatten() {
@@ -89,7 +89,7 @@ impl Backend for Bigram {
 }
 
 impl Bigram {
-    /// Tokens that there is room for.
+    /// The free room in tokens.
     fn free(&self) -> usize {
         self.limits.kv_tokens - self.slots.iter().map(Vec::len).sum::<usize>()
     }

@@ -1,4 +1,4 @@
-//! A backend of your own behind the same engine: sampling, batches, streams and grammars work as with the others.
+//! Your own backend with the same engine: sampling, batches, streams and grammars work as with the others.
 //!
 //! `cargo run -p zonda --example custom_backend`
 
@@ -12,7 +12,7 @@ use zonda::{Backend as _, Limits, Model, TextProcessor};
 const POEM: &str = "the wind is warm and the wind is fast and the sea is warm and the house is by the sea";
 
 fn main() -> zonda::Result<()> {
-    // The mock's tokenizer, whose tokens are words; a real backend has its model's.
+    // The mock's tokenizer, whose tokens are words; a real backend uses its model's.
     let text = TextProcessor::mock();
     let words = text.tokenizer.encode(POEM, Encode { add_bos: false, parse_special: false })?;
     let spec = Mock::new(MockOptions::default()).spec().clone();

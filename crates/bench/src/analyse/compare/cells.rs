@@ -64,7 +64,7 @@ fn reason(cell: &Cell) -> &str {
     cell.why.as_deref().unwrap_or("it was not run")
 }
 
-/// A figure of every good run, by block.
+/// A figure of all good runs, by block.
 fn values(record: &Record, subject: usize, scenario: &str, metric: Metric) -> BTreeMap<usize, f64> {
     let rows = record.rows.iter().filter(|r| r.subject == subject && r.scenario == scenario);
     rows.filter(|r| r.status == Status::Ok).filter_map(|r| Some((r.run, metric.of(r)?))).collect()
@@ -109,7 +109,7 @@ fn compared(
     })
 }
 
-/// Marks the rows that are slower by more than is allowed. The mock's never count.
+/// Marks the rows that are slower by more than allowed. The mock's never count.
 pub(super) fn find_regressions(rows: &mut [Compared], options: &Options) {
     let tested: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].p.is_some() && !rows[i].synthetic).collect();
     let p: Vec<f64> = tested.iter().filter_map(|&i| rows[i].p).collect();

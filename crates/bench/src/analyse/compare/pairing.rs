@@ -5,8 +5,8 @@ use crate::record::results::Record;
 use crate::record::subject::Subject;
 use std::collections::BTreeSet;
 
-/// Which subjects of the two records are the same: by backend, model's name and format, and by options where that leaves
-/// several. Those without a partner, or with another model under the same name, are missing.
+/// Which subjects of the two records are the same: by backend, model name and format, and by options if several match. Those
+/// without a partner, or with another model under the same name, are reported as missing.
 pub(super) fn subjects(a: &Record, b: &Record) -> (Vec<(usize, usize)>, Vec<Missing>) {
     let key = |s: &Subject| (s.backend.clone(), s.model.clone(), s.format.clone());
     let same = |s: &Subject, record: &Record| -> Vec<usize> {

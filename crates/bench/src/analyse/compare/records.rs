@@ -9,7 +9,7 @@ use crate::record::results::Record;
 /// Compares two records, cell by cell.
 ///
 /// # Errors
-/// If they are of different machines (unless that is allowed), were made in different ways or have nothing in common.
+/// If they are from different machines (unless that is allowed), were measured in different ways or have nothing in common.
 pub fn compare(a: &Record, b: &Record, options: &Options) -> Result<Comparison, CompareError> {
     let (machine_a, machine_b) = (machine(a), machine(b));
     let mut notes = notes(a, b);

@@ -1,20 +1,20 @@
-//! What is compared, how, and the result.
+//! The options of a comparison, and its result.
 
 use crate::record::row::Row;
 use crate::record::statistic::Verdict;
 use crate::record::subject::SubjectKey;
 use serde::Serialize;
 
-/// How to compare.
+/// The options of a comparison.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// A slowdown by more than this many percent is a regression, if it is significant.
     pub regression_pct: f64,
-    /// Compare records of different machines too.
+    /// Whether to compare records of different machines.
     pub any_machine: bool,
 }
 
-/// A figure that is compared. All are tokens a second: more is better.
+/// A figure to compare. All are in tokens per second: higher is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
@@ -47,25 +47,25 @@ pub struct Compared {
     pub scenario: String,
     /// The figure.
     pub metric: Metric,
-    /// Measured with the mock: the cost of the harness.
+    /// Whether it was measured with the mock: the cost of the harness.
     pub synthetic: bool,
     /// The first record, or the first subject.
     pub a: Side,
     /// The second.
     pub b: Side,
-    /// B over A: above 1, B is faster. A ratio of geometric means, or the geometric mean of the pairs' ratios.
+    /// B ÷ A: above 1, B is faster. A ratio of geometric means, or the geometric mean of the pairs' ratios.
     pub ratio: f64,
     /// 95% interval of the ratio; `None` with fewer than two runs on a side.
     pub ci95: Option<[f64; 2]>,
-    /// The probability of a difference this large if there were none.
+    /// The probability of a difference at least this large if both sides were equally fast.
     pub p: Option<f64>,
     /// Whether runs were compared in pairs.
     pub paired: bool,
     /// The verdict on B.
     pub verdict: Verdict,
-    /// Whether the 95% intervals of the two medians overlap; `None` if one has none.
+    /// Whether the 95% intervals of the two medians overlap; `None` if a side has no interval.
     pub overlap: Option<bool>,
-    /// B is slower by more than allowed, and significantly so over all rows together (Holm's correction at 5%).
+    /// Whether B is slower by more than allowed, and significantly so over all rows together (Holm's correction at 5%).
     pub regression: bool,
 }
 
@@ -77,7 +77,7 @@ impl Compared {
 }
 
 impl Metric {
-    /// Its key in records.
+    /// The key in records.
     pub fn name(self) -> &'static str {
         match self {
             Metric::Throughput => "throughput",
@@ -97,25 +97,25 @@ impl Metric {
     }
 }
 
-/// Something that is on one side only or can't be compared.
+/// Something that is only on one side or can't be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Missing {
     /// A subject, or a subject and a scenario.
     pub what: String,
     /// Why it is not compared.
     pub why: String,
-    /// It was good on side A and failed, or computes wrongly, on side B: a regression of its own.
+    /// Whether it was good on side A and failed, or computes wrongly, on side B: a regression in itself.
     pub broke: bool,
 }
 
 /// The result of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Every figure that both sides have.
+    /// All figures that both sides have.
     pub rows: Vec<Compared>,
-    /// What could not be compared, and why.
+    /// What could not be compared, with reasons.
     pub missing: Vec<Missing>,
-    /// Facts that a reader must know.
+    /// Notes for the reader.
     pub notes: Vec<String>,
 }
 

@@ -1,6 +1,6 @@
-//! What is known without a record, read from `data/built_in_shares.toml`: the shares of a machine's peaks that each backend
-//! reached where it was measured, and the cost of a token beside the weights' products. The file says where each figure was
-//! measured.
+//! The knowledge available without a record, read from `data/built_in_shares.toml`: the shares of a machine's peaks that each
+//! backend reached in past measurements, and the cost of a token apart from products with weights. The file names the source
+//! of each figure.
 
 use crate::analyse::predict::dims::Dims;
 use crate::analyse::predict::efficiency::Efficiency;
@@ -17,7 +17,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
-    /// Where figures were measured, by a short name.
+    /// The sources of figures, by short name.
     sources: BTreeMap<String, String>,
     backends: BTreeMap<String, Backend>,
 }
@@ -54,7 +54,7 @@ fn infinite() -> f64 {
 pub struct BuiltInShares {
     /// The shares.
     pub share: Efficiency,
-    /// Where the share of prefill was measured, and that of decode.
+    /// The sources of the shares of prefill and of decode.
     pub measured: [&'static str; 2],
 }
 
@@ -69,16 +69,16 @@ pub fn shares(backend: &str, base: &str) -> Option<BuiltInShares> {
     })
 }
 
-/// The cost of a token beside the products and reading the weights.
+/// The cost of a token apart from the products and reading the weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Costs {
-    /// Seconds a layer adds to a generated token.
+    /// Seconds that each layer adds to a generated token.
     layer_s: f64,
-    /// Seconds a value of a layer's width adds to a prompt token.
+    /// Seconds that each value of a layer's width adds to a prompt token.
     value_s: f64,
-    /// Share of the `f32` peak that a prompt's attention reaches.
+    /// The share of the `f32` peak that attention over a prompt reaches.
     attention: f64,
-    /// Share of the cores' read bandwidth that keys and values are read at.
+    /// The share of the cores' read bandwidth at which keys and values are read.
     pub kv: f64,
 }
 
@@ -93,9 +93,9 @@ impl Costs {
         }
     }
 
-    /// Seconds of a prompt token beside products, in a prompt of `prompt` tokens; `peak`: `f32` operations a second.
+    /// Seconds per prompt token apart from products, in a prompt of `prompt` tokens; `peak`: `f32` operations per second.
     pub fn prefill_s(&self, dims: Dims, prompt: f64, peak: f64) -> f64 {
-        // scores and weighted values of half the prompt: a multiply-add each
+        // Scores and weighted values over half the prompt, a multiply-add each.
         let attention = 4.0 * (dims.layers * dims.attention_width) as f64 * prompt / 2.0;
         (dims.layers * dims.width) as f64 * self.value_s + attention / (peak * self.attention)
     }

@@ -9,11 +9,12 @@ use serde::Serialize;
 /// The predictions for a record, and their errors.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Check {
-    /// Cells that ran on the processor, in the record's order.
+    /// Cells that ran on the CPU, in the record's order.
     pub cells: Vec<CheckedCell>,
-    /// How far the built-in shares were off.
+    /// The errors of the built-in shares.
     pub built_in: Errors,
-    /// How far other records of the machine were off, with built-in shares for what they lack; `None` if there are none.
+    /// The errors of predictions from other records of the machine, with built-in shares where they have none; `None` without
+    /// such records.
     pub others: Option<Errors>,
 }
 
@@ -35,7 +36,7 @@ pub struct CheckedCell {
     pub generated: Option<usize>,
     /// Good runs.
     pub runs: usize,
-    /// What all threads read of memory around its runs, in bytes a second; `None` if the record doesn't have it.
+    /// The read bandwidth of all threads around its runs, in bytes per second; `None` if the record doesn't have it.
     pub read_bytes_per_s: Option<f64>,
     /// Prefill; `None` if the prompt is too short for a rate.
     pub prefill: Option<CheckedRate>,
@@ -43,23 +44,23 @@ pub struct CheckedCell {
     pub decode: Option<CheckedRate>,
 }
 
-/// A measured rate and its predictions, in tokens a second.
+/// A measured rate and its predictions, in tokens per second.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct CheckedRate {
     /// Median of the runs.
     pub measured: f64,
-    /// By the built-in shares; `None` if there are none for the backend with such weights.
+    /// From the built-in shares; `None` if they don't cover the backend with such weights.
     pub built_in: Option<PredictedRate>,
-    /// By other records.
+    /// From other records.
     pub others: Option<PredictedRate>,
 }
 
-/// A prediction in tokens a second, and predicted ÷ measured − 1.
+/// A prediction in tokens per second, and predicted ÷ measured − 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PredictedRate {
     /// Predicted.
     pub tps: f64,
-    /// How far off.
+    /// Predicted ÷ measured − 1.
     pub error: f64,
 }
 

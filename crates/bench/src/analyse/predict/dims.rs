@@ -14,12 +14,12 @@ pub struct Dims {
 }
 
 impl Dims {
-    /// Of a model.
+    /// The sizes of a model.
     pub fn of(spec: &ModelSpec) -> Dims {
         Dims { layers: spec.layers, width: spec.hidden_size, attention_width: spec.heads * spec.head_dim }
     }
 
-    /// From a record's [`crate::record::LoadReport::shape`].
+    /// The sizes in a record's [`crate::record::LoadReport::shape`].
     pub(super) fn of_shape(shape: &str) -> Option<Dims> {
         let (layers, rest) = shape.split_once(" layers, width ")?;
         let (width, rest) = rest.split_once(", ")?;

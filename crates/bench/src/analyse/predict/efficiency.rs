@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Tokens a second.
+/// Tokens per second.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Speed {
     /// Prompt tokens.
@@ -11,11 +11,11 @@ pub struct Speed {
     pub decode_tps: f64,
 }
 
-/// The shares of the machine's peaks that products and reading come to, 0 to 1, with the other costs taken off.
+/// The shares of the machine's peaks that products and reading reach, 0 to 1, after subtracting the other costs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Efficiency {
-    /// Of the peak of arithmetic.
+    /// The share of the arithmetic peak.
     pub prefill: f64,
-    /// Of what the cores would read if none hindered another.
+    /// The share of the bandwidth that the cores would reach without contention.
     pub decode: f64,
 }

@@ -1,4 +1,4 @@
-//! A model in one form: a format and the types of its weights; what it needs, and how fast it will be.
+//! A model in one form (a format and the types of its weights): the memory it needs, and its predicted speed.
 
 use crate::analyse::model_cost::{shape, share};
 use crate::analyse::predict::built_in::Costs;
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use zonda_engine::load::{Format, LayerTensor, Model, ModelSpec, TensorRole};
 use zonda_engine::quant::Mix;
 
-/// Bytes of a value in the KV cache, which is f16 unless asked otherwise.
+/// Bytes per value in the KV cache, which is f16 by default.
 const KV_VALUE_BYTES: u64 = 2;
 
 /// The usual quantisations, best quality first.
@@ -24,22 +24,22 @@ pub const QUALITY: [&str; 7] = ["f32", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m
 pub struct Form {
     /// `gguf`, `safetensors` or `mlx`.
     pub format: String,
-    /// The quantisation's name: one of [`QUALITY`] where it is one of them, else the types.
+    /// The quantisation's name from [`QUALITY`]; for others, the types.
     pub quant: String,
     /// The types of the matrices, the largest share first: `q4_k+q6_k`.
     pub weights: String,
     /// As in [`crate::record::LoadReport::shape`].
     pub shape: String,
-    /// Sizes that the time beside products and reading goes by.
+    /// The sizes that determine the time apart from products and reading.
     pub dims: Dims,
     /// Bytes of all weights.
     pub weight_bytes: u64,
-    /// What a token costs.
+    /// The cost of a token.
     pub cost: ModelCost,
 }
 
 impl Form {
-    /// A model's shapes in one of the usual quantisations. `None` if a row has no whole number of blocks.
+    /// A model's shapes in one of the usual quantisations. `None` if rows are not whole blocks.
     pub fn mixed(spec: &ModelSpec, format: &str, mix: Mix) -> Option<Form> {
         let bytes = |role, values, cols| {
             let dtype = mix.dtype(spec, role, cols);
@@ -48,7 +48,7 @@ impl Form {
         Form::of(spec, format, Some(mix.to_string()), bytes)
     }
 
-    /// A model of float weights quantised at load: the embedding, of which a token reads one row, stays as it is stored.
+    /// A model with float weights quantised at load, except for the embedding, of which a token reads only one row.
     pub fn at_load(model: &Model, mix: Mix) -> Option<Form> {
         let spec = &model.spec;
         let bytes = |role, values, cols| {
@@ -59,7 +59,7 @@ impl Form {
         Form::of(spec, &model.format.to_string(), Some(mix.to_string()), bytes)
     }
 
-    /// A model as its file has it. `None` if a tensor is missing or of a type that nothing runs.
+    /// A model as stored in its file. `None` if a tensor is missing or has an unsupported type.
     pub fn stored(model: &Model) -> Option<Form> {
         let bytes = |role, _, _| match model.affine(role).ok()? {
             Some(matrix) => Some((matrix.affine.to_string(), matrix.stored_bytes())),
@@ -84,7 +84,7 @@ impl Form {
     ) -> Option<Form> {
         let mut types: BTreeMap<String, u64> = BTreeMap::new();
         let (mut weight_bytes, mut parameters) = (0, 0);
-        // values and bytes that a token uses: of the layers, and of the head
+        // Values and bytes that a token uses, in the layers and in the head.
         let (mut layers, mut head) = ([0.0; 2], [0.0; 2]);
         for role in spec.roles() {
             let shape = spec.shape(role);
@@ -127,7 +127,7 @@ impl Form {
         })
     }
 
-    /// The type of most weights, by which shares are known.
+    /// The type of most weights, which selects the shares.
     pub fn base(&self) -> &str {
         base(&self.weights)
     }
@@ -137,12 +137,12 @@ impl Form {
         self.cost.kv_bytes.saturating_mul(context as u64)
     }
 
-    /// Weights, keys and values. A backend's work buffers are not counted.
+    /// Bytes of weights, keys and values, without a backend's work buffers.
     pub fn memory_bytes(&self, context: usize) -> u64 {
         self.weight_bytes.saturating_add(self.kv_bytes(context))
     }
 
-    /// Why it doesn't fit into the machine's memory with `context` tokens; `None` if it does.
+    /// Why the model doesn't fit into the machine's memory with `context` tokens; `None` if it does.
     pub fn too_large(&self, machine: &Machine, context: usize) -> Option<String> {
         let (room, whose) = machine.room();
         let needs = self.memory_bytes(context);
@@ -158,7 +158,7 @@ impl Form {
         })
     }
 
-    /// Tokens a second: of a prompt of `prompt` tokens, and of the answer's first ones after it.
+    /// Tokens per second for a prompt of `prompt` tokens, and for the first tokens of the answer.
     pub fn predict(&self, backend: &str, share: Efficiency, peaks: &Peaks, prompt: usize) -> Speed {
         let work = TokenTime { cost: self.cost, dims: self.dims, costs: Costs::of(backend) };
         Speed {
@@ -173,7 +173,7 @@ pub(super) fn base(weights: &str) -> &str {
     weights.split('+').next().unwrap_or_default()
 }
 
-/// Where a quantisation stands by quality: 0 is best. Types that are not among the usual stand by the bits in their name.
+/// A quantisation's rank by quality; 0 is best. Types other than the usual ones rank by the bits in their name.
 pub fn quality(quant: &str) -> usize {
     let bits = || {
         let digits = base(quant).trim_start_matches(|c: char| !c.is_ascii_digit());

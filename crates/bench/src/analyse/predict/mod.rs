@@ -3,11 +3,11 @@
 //!
 //! A prompt token takes `operations / (peak × e)` for the matrix products, a time per value for norms and activations, and
 //! the time of attention over the tokens before it. A generated token takes `bytes / rate` for reading the weights, a time
-//! per layer for starting threads, and the time of reading the keys and values before it. The rate is `e` times what the
-//! cores would read without contention, and at most what they read together. So a backend whose cores compute half of the
-//! time keeps its speed while other programs use the memory, until less bandwidth is left than it needs. [`built_in`] has these
-//! times, and shares `e` with where they were measured; [`past`] takes the shares from records of the machine at hand
-//! instead, wherever it has some.
+//! per layer for starting threads, and the time of reading the keys and values before it. The rate is `e` times the bandwidth
+//! that the cores would reach without contention, and at most the bandwidth that they reach together. So a backend whose cores
+//! compute half of the time keeps its speed while other programs use the memory, until less bandwidth is left than it needs.
+//! [`built_in`] has these times, and shares `e` with their sources; [`past`] replaces the shares by those in records of this
+//! machine, if there are any.
 
 pub mod built_in;
 pub mod check;

@@ -18,10 +18,10 @@ use crate::record::statistic::Stats;
 use crate::record::summary::Cell;
 use serde::Serialize;
 
-/// Fewest prompt tokens, and generated tokens, of a cell that is used for a rate: shorter ones mostly measure the start.
+/// Minimum prompt tokens, and generated tokens, of a cell that is used for a rate: shorter ones mostly measure the start.
 const FEWEST_PROMPT: usize = 64;
 const FEWEST_GENERATED: usize = 16;
-/// The prompt that figures are shown for, as in llama-bench's pp512.
+/// The prompt length for which figures are shown, as in llama-bench's pp512.
 pub const PROMPT: usize = 512;
 
 /// The records of one machine, the newest first.
@@ -39,23 +39,23 @@ pub(super) struct Recorded {
     peaks: Option<Peaks>,
 }
 
-/// Where a share comes from.
+/// The source of a share.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "from", rename_all = "snake_case")]
 pub enum Source {
     /// A record of this machine.
     Record {
-        /// Which.
+        /// The record.
         record: String,
     },
     /// The built-in table, measured on another machine.
     BuiltIn {
-        /// Where that is written.
+        /// The document with the measurement.
         measured: &'static str,
     },
 }
 
-/// Where the shares behind a prediction come from.
+/// The sources of the shares behind a prediction.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Basis {
     /// Of prefill.
@@ -64,11 +64,10 @@ pub struct Basis {
     pub decode: Source,
 }
 
-/// What a record measured for a form, and what would have been predicted for the same cells without that record, from its
-/// peaks.
+/// A record's measurements of a form, and the predictions for the same cells without that record, from its peaks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Measured {
-    /// Prefill of the cell whose prompt is nearest to [`PROMPT`].
+    /// Prefill of the cell whose prompt length is nearest to [`PROMPT`].
     pub prefill: Option<MeasuredRate>,
     /// Decode, likewise.
     pub decode: Option<MeasuredRate>,
@@ -83,10 +82,10 @@ pub struct Measured {
 pub struct MeasuredQuality {
     /// Perplexity.
     pub ppl: f64,
-    /// Perplexity ÷ the lowest of the model's forms in that record − 1. They read the same text, so that much smaller
-    /// differences than the standard error of one perplexity count.
+    /// Perplexity ÷ the lowest among the model's forms in that record − 1. All forms read the same text, so differences much
+    /// smaller than the standard error of one perplexity are meaningful.
     pub loss: f64,
-    /// Mean KL divergence from the exact form of the same weights, in nats.
+    /// Mean KL divergence from the reference logits of the same weights, in nats.
     pub kl_mean: Option<f64>,
     /// The text's file name.
     pub text: String,
@@ -94,14 +93,14 @@ pub struct MeasuredQuality {
     pub record: String,
 }
 
-/// A measured rate and its prediction, in tokens a second.
+/// A measured rate and its prediction, in tokens per second.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct MeasuredRate {
-    /// The cell's prompt.
+    /// The cell's prompt length.
     pub prompt_tokens: usize,
     /// Median of its runs.
     pub tps: f64,
-    /// What the other records and the built-in table predict; `None` if they have nothing of it.
+    /// The prediction from the other records and the built-in table; `None` if they don't cover it.
     pub predicted_tps: Option<f64>,
     /// Predicted ÷ measured − 1.
     pub error: Option<f64>,
@@ -113,8 +112,7 @@ impl MeasuredRate {
     }
 }
 
-/// The errors of predictions: |predicted ÷ measured − 1| over the records' cells, each predicted without the record that it
-/// is of.
+/// The errors of predictions: |predicted ÷ measured − 1| over the records' cells, each predicted without its own record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Errors {
     /// Of prefill.
@@ -130,7 +128,7 @@ pub struct ErrorSpread {
     pub median: Option<f64>,
     /// The largest.
     pub worst: Option<f64>,
-    /// How many cells.
+    /// The number of cells.
     pub cells: usize,
 }
 
@@ -156,28 +154,28 @@ impl Past {
         Past { records }
     }
 
-    /// How many there are.
+    /// The number of records.
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// True if there are none.
+    /// True if there are no records.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// The peaks of the newest record that has them: a busy machine can't measure them now.
+    /// The peaks in the newest record that has them, since a busy machine can't measure them now.
     pub fn peaks(&self) -> Option<Peaks> {
         self.records.iter().find_map(|r| r.peaks.clone())
     }
 
-    /// The shares for a form in a backend, and where they come from. `None` if nothing is known.
+    /// The shares for a form in a backend, and their sources. `None` if nothing is known.
     pub fn efficiency(&self, backend: &str, form: &Form) -> Option<(Efficiency, Basis)> {
         self.shares(backend, form.base(), form.cost.decode_bytes > LARGE, None)
     }
 
-    /// Likewise by type and size, as if the record of index `without` weren't there. Records of models of the same size
-    /// class come first: memory above 1 GiB is read at another speed.
+    /// Likewise by type and size, ignoring the record with index `without`. Records of models of the same size class are
+    /// preferred, because memory above 1 GiB is read at another speed.
     pub(super) fn shares(
         &self,
         backend: &str,
@@ -209,7 +207,7 @@ impl Past {
         Some((Efficiency { prefill, decode }, Basis { prefill: prefill_from, decode: decode_from }))
     }
 
-    /// What the newest record that has the form says of it.
+    /// The measurements of the form in the newest record that has it.
     pub fn measured(&self, backend: &str, form: &Form) -> Option<Measured> {
         self.records.iter().enumerate().find_map(|(i, recorded)| {
             let cells: Vec<RecordedCell<'_>> = recorded.seen().filter(|s| s.is(backend, form)).collect();
@@ -230,8 +228,8 @@ impl Past {
         })
     }
 
-    /// What the newest record that knows the quality of a model of that shape says of the form. Forms are only compared
-    /// within one record: another one's may be of other weights of the same shape.
+    /// The form's quality in the newest record with the quality of a model of that shape. Forms are only compared within one
+    /// record, because another record may have other weights of the same shape.
     pub fn quality(&self, backend: &str, form: &Form) -> Option<MeasuredQuality> {
         let (recorded, lowest) = self.records.iter().find_map(|recorded| {
             let alike = recorded.seen().filter(|s| s.load.shape == form.shape);
@@ -249,13 +247,13 @@ impl Past {
         })
     }
 
-    /// What would have been said of a cell of the record of index `i` without that record.
+    /// The prediction for a cell of the record with index `i` without that record.
     fn without(&self, i: usize, cell: &RecordedCell<'_>) -> Option<Speed> {
         let (shares, _) = self.shares(&cell.cell.key.name.backend, cell.base(), cell.large(), Some(i))?;
         cell.predict(shares)
     }
 
-    /// How far off predictions were.
+    /// The errors of predictions.
     pub fn error(&self) -> Errors {
         let (mut prefill, mut decode) = (Vec::new(), Vec::new());
         for (i, recorded) in self.records.iter().enumerate() {
@@ -270,7 +268,7 @@ impl Past {
     }
 }
 
-/// Whether two descriptions are of one machine, as far as speed goes. Memory differs by what a kernel keeps for itself.
+/// Whether two descriptions fit the same machine, as far as speed is concerned. Memory differs by the kernel's own share.
 fn same(a: &Machine, b: &Machine) -> bool {
     let memory = a.memory_bytes.abs_diff(b.memory_bytes) <= a.memory_bytes / 20;
     let of =
@@ -278,7 +276,7 @@ fn same(a: &Machine, b: &Machine) -> bool {
     memory && of(a) == of(b)
 }
 
-/// A cell of a record with what was loaded for it: only what ran on the processor, and is known.
+/// A cell of a record with its loaded model; only cells that ran on the CPU with a known cost.
 pub(super) struct RecordedCell<'a> {
     pub(super) cell: &'a Cell,
     pub(super) load: &'a LoadReport,
@@ -312,7 +310,7 @@ fn middle(stats: &Option<Stats>) -> Option<f64> {
 }
 
 impl RecordedCell<'_> {
-    /// Whether it is of this form in this backend.
+    /// Whether it has this form and backend.
     fn is(&self, backend: &str, form: &Form) -> bool {
         self.cell.key.name.backend == backend
             && self.cell.key.format.as_deref() == Some(form.format.as_str())
@@ -346,23 +344,23 @@ impl RecordedCell<'_> {
         self.work.prefill_share(1.0 / self.prefill_tps()?, self.peaks?, self.places()?.0)
     }
 
-    /// The share of what the cores would read, if what they shared with others was not in the way.
+    /// The share of the bandwidth without contention; `None` if shared bandwidth was the limit.
     fn decode_share(&self) -> Option<f64> {
         self.decode().filter(|(_, bound)| !bound).map(|(share, _)| share)
     }
 
-    /// What it is at least.
+    /// A lower bound of that share.
     fn least_decode_share(&self) -> Option<f64> {
         self.decode().map(|(share, _)| share)
     }
 
-    /// A model that fits the last cache is not read from memory, and has no share.
+    /// `None` for a model that fits the last-level cache, since it is not read from memory.
     fn decode(&self) -> Option<(f64, bool)> {
         self.cell.decode_share.as_ref()?;
         self.work.decode_share(1.0 / self.decode_tps()?, self.reading()?, self.places()?.1)
     }
 
-    /// What all threads read of memory around the cell's runs, in bytes a second; of older records the higher readings.
+    /// The read bandwidth of all threads around the cell's runs, in bytes per second; in older records the higher readings.
     pub(super) fn read_bytes_per_s(&self) -> Option<f64> {
         middle(&self.cell.read_mean_bytes_per_s).or_else(|| middle(&self.cell.read_bytes_per_s))
     }
@@ -371,7 +369,7 @@ impl RecordedCell<'_> {
         Some(self.peaks?.reading(&self.work.cost, self.read_bytes_per_s()))
     }
 
-    /// What would have been said of prefill and of decode under the record's own peaks.
+    /// The predicted prefill and decode rates under the record's own peaks.
     pub(super) fn predict(&self, shares: Efficiency) -> Option<Speed> {
         let ((prompt, position), peaks) = (self.places()?, self.peaks?);
         Some(Speed {

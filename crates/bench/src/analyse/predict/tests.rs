@@ -1,4 +1,4 @@
-//! The predictor against examples computed by hand.
+//! The predictions against examples computed by hand.
 
 use super::*;
 use crate::analyse::predict::built_in;
@@ -30,7 +30,7 @@ fn peaks() -> Peaks {
     }
 }
 
-/// The counts are those that records have of files in these types.
+/// The counts match those of real files in records.
 #[test]
 fn costs_of_mistral_7b() {
     let q4_0 = mistral("q4_0");
@@ -38,13 +38,13 @@ fn costs_of_mistral_7b() {
     let cost = q4_0.cost;
     assert_eq!((cost.parameters, cost.prefill_parameters), (7_248_023_552, 6_979_321_856));
     assert_eq!((cost.decode_parameters, cost.kv_bytes), (7_113_539_584, 131_072));
-    // 4.5 bits a value in the layers, 6.5625 in the head of 32768 × 4096
+    // 4.5 bits per value in the layers, 6.5625 in the head of 32768 × 4096.
     assert_eq!(cost.decode_bytes, 6_979_321_856 * 9 / 16 + 134_217_728 * 105 / 128);
     assert_eq!(mistral("q4_k_m").cost.decode_bytes, 4_295_491_584);
     assert_eq!(mistral("q4_k_m").weights, "q4_k+q6_k");
     assert_eq!(mistral("bf16").cost.decode_bytes, 2 * 7_113_539_584);
     assert_eq!(mistral("bf16").cost.arithmetic, Arithmetic::Bf16);
-    // all values in two bytes, but for 65 norms of 4096 in four
+    // All values take two bytes, except for 65 norms of 4096 with four.
     assert_eq!(mistral("bf16").weight_bytes, 2 * 7_248_023_552 + 2 * 65 * 4096);
 }
 
@@ -58,12 +58,12 @@ fn speeds_by_hand() {
     // 4.0360 GB at 0.80 × 80 GB/s are 63.0625 ms, 32 layers at 14 µs are 0.448 ms, and 131 MB of keys and values at
     // 0.41 × 80 GB/s are 3.9961 ms
     assert!((1e3 / speed.decode_tps - 67.5066).abs() < 1e-3, "{speed:?}");
-    // of a backend that nothing is known of, all is in the shares
+    // For an unknown backend the shares include all costs.
     let unknown = mistral("q4_0").predict("abacus", share, &peaks(), 1000);
     assert!((1e3 / unknown.prefill_tps - 9.9705).abs() < 1e-3, "{unknown:?}");
 }
 
-/// A measured time and the share that it means are each other's inverse.
+/// Computing a time from a share and a share from a time are inverse.
 #[test]
 fn shares_and_times_agree() {
     let form = mistral("q4_k_m");
@@ -73,7 +73,7 @@ fn shares_and_times_agree() {
         let (prefill, decode) = (work.prefill_s(0.5, &peaks(), 300.0), work.decode_s(0.6, reading, 300.0));
         let back = (work.prefill_share(prefill, &peaks(), 300.0), work.decode_share(decode, reading, 300.0));
         assert!((back.0.unwrap() - 0.5).abs() < 1e-9 && (back.1.unwrap().0 - 0.6).abs() < 1e-9, "{back:?}");
-        assert!(!back.1.unwrap().1, "nothing hinders the cores");
+        assert!(!back.1.unwrap().1, "there is no contention");
         assert_eq!(
             work.prefill_share(1e-9, &peaks(), 300.0).filter(|s| *s > 1.0),
             None,
@@ -82,9 +82,9 @@ fn shares_and_times_agree() {
     }
 }
 
-/// Two cores that read 40 GB/s each have 48 together while others use the memory.
+/// Two cores that read 40 GB/s each get 48 GB/s together while other programs use the memory.
 #[test]
-fn what_cores_share_bounds_only_who_would_read_more() {
+fn shared_bandwidth_limits_only_backends_that_would_read_more() {
     let form = mistral("q4_0");
     let work = TokenTime { cost: form.cost, dims: form.dims, costs: Costs::of("abacus") };
     let quiet = Reading { cores: 80e9, together: 80e9 };
@@ -95,11 +95,11 @@ fn what_cores_share_bounds_only_who_would_read_more() {
     let back = |share, reading| work.decode_share(work.decode_s(share, reading, 0.0), reading, 0.0).unwrap();
     assert!((back(0.8, quiet).0 - 0.8).abs() < 1e-9 && !back(0.8, quiet).1);
     assert!((back(0.4, busy).0 - 0.4).abs() < 1e-9 && !back(0.4, busy).1);
-    assert!(back(0.8, busy).1, "at least 57%, and no more can be said");
+    assert!(back(0.8, busy).1, "the share is only known to be at least 57%");
 }
 
 #[test]
-fn what_was_not_measured_is_not_known() {
+fn unmeasured_combinations_are_unknown() {
     assert_eq!(built_in::shares("mock", "q4_0"), None);
     assert_eq!(built_in::shares("llama-cpp", "f32"), None);
     assert_eq!(built_in::shares("mlx", "q4_0"), None);
@@ -113,7 +113,7 @@ fn what_was_not_measured_is_not_known() {
 }
 
 #[test]
-fn dims_are_those_of_a_records_line() {
+fn dims_are_read_from_a_records_shape() {
     let form = mistral("q4_0");
     assert_eq!(Dims::of_shape(&form.shape), Some(form.dims));
     assert_eq!(form.dims, Dims { layers: 32, width: 4096, attention_width: 4096 });
@@ -123,14 +123,14 @@ fn dims_are_those_of_a_records_line() {
 }
 
 #[test]
-fn what_does_not_fit_says_why() {
+fn models_that_do_not_fit_give_the_reason() {
     let form = mistral("q4_0");
     let machine = |available, cgroup_available_bytes| Machine {
         available_bytes: available,
         cgroup_available_bytes,
         ..Machine::default()
     };
-    // 4.0 GB of weights and half a GiB of keys and values
+    // 4.0 GB of weights and half a GiB of keys and values.
     assert_eq!(form.kv_bytes(4096), 1 << 29);
     assert_eq!(form.too_large(&machine(8 << 30, None), 4096), None);
     assert_eq!(form.too_large(&machine(form.memory_bytes(4096), None), 4096), None, "exactly");
@@ -142,12 +142,12 @@ fn what_does_not_fit_says_why() {
     let why = form.too_large(&machine(8 << 30, Some(2 << 30)), 4096).unwrap();
     assert!(why.contains("the control group has room for 2.0 GiB"), "{why}");
     assert_eq!(form.too_large(&machine(8 << 30, Some(16 << 30)), 4096), None);
-    // 131072 tokens are 16 GiB
+    // 131072 tokens take 16 GiB.
     assert!(form.too_large(&machine(8 << 30, None), 131_072).is_some());
 }
 
 #[test]
-fn quality_orders() {
+fn quantisations_are_ordered_by_quality() {
     let mut types = ["q4_0", "bf16", "q4_k_m", "q8_0"];
     types.sort_by_key(|t| quality(t));
     assert_eq!(types, ["bf16", "q8_0", "q4_k_m", "q4_0"]);

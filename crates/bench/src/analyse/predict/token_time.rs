@@ -1,4 +1,4 @@
-//! The time of a token as a function of the share of the peak that is reached, and the other way round.
+//! The time of a token as a function of the share of the peak, and the inverse.
 
 use crate::analyse::predict::built_in::Costs;
 use crate::analyse::predict::dims::Dims;
@@ -6,14 +6,14 @@ use crate::analyse::roofline::{Limits as _, Reading};
 use crate::record::model_cost::ModelCost;
 use crate::record::peaks::Peaks;
 
-/// The most of what the threads read together that a backend's reading of weights comes to (`docs/recommend.md`).
+/// The largest share of the threads' common read bandwidth that a backend reaches when reading weights (`docs/recommend.md`).
 const MOST: f64 = 0.95;
 
-/// A rate above this share of what the threads read together is bound by that, where it is well below what the cores would
-/// read: it says only that the backend can do at least so much.
+/// A rate above this share of the common bandwidth is limited by it, if that is well below the bandwidth without contention:
+/// it gives only a lower bound for the backend.
 const BOUND: f64 = 0.85;
 
-/// What a token takes a backend, as a function of the share of the ceiling that is reached, and the other way round.
+/// The time of a token in a backend as a function of the share of the peak, and the inverse.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TokenTime {
     pub cost: ModelCost,
@@ -22,23 +22,22 @@ pub(super) struct TokenTime {
 }
 
 impl TokenTime {
-    /// Seconds of a token in a prompt of `prompt` tokens.
+    /// Seconds per token in a prompt of `prompt` tokens.
     pub fn prefill_s(&self, share: f64, peaks: &Peaks, prompt: f64) -> f64 {
         self.products_s(peaks) / share + self.beside_prefill_s(peaks, prompt)
     }
 
-    /// Seconds of a token with `position` others before it.
+    /// Seconds per token with `position` others before it.
     pub fn decode_s(&self, share: f64, reading: Reading, position: f64) -> f64 {
         self.cost.decode_bytes as f64 / rate(reading, share) + self.beside_decode_s(reading, position)
     }
 
-    /// The share that a measured time means; `None` if nothing of it is left for products: then the other costs are wrong
-    /// here.
+    /// The share for a measured time; `None` if no time is left for products, which means that the other costs are wrong here.
     pub fn prefill_share(&self, seconds: f64, peaks: &Peaks, prompt: f64) -> Option<f64> {
         share_of(self.products_s(peaks), seconds - self.beside_prefill_s(peaks, prompt))
     }
 
-    /// Likewise, and whether what the cores share bounds it: it is then the least that the share can be.
+    /// Likewise, and whether shared bandwidth was the limit: the share is then a lower bound.
     pub fn decode_share(&self, seconds: f64, reading: Reading, position: f64) -> Option<(f64, bool)> {
         let bytes = self.cost.decode_bytes as f64;
         let share = share_of(bytes / reading.cores, seconds - self.beside_decode_s(reading, position))?;
@@ -60,7 +59,7 @@ impl TokenTime {
     }
 }
 
-/// Bytes a second, at a share of what the cores would read.
+/// Bytes per second at a share of the bandwidth without contention.
 fn rate(reading: Reading, share: f64) -> f64 {
     (share * reading.cores).min(MOST * reading.together)
 }

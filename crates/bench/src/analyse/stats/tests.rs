@@ -17,7 +17,7 @@ fn known_values() {
 }
 
 #[test]
-fn what_can_not_be_said_is_none() {
+fn undefined_statistics_are_none() {
     assert_eq!(Stats::of(&[], 0), None);
     assert_eq!(Stats::of(&[1.0, f64::NAN], 0), None);
     assert_eq!(geometric_mean(&[1.0, 0.0]), None);
@@ -26,8 +26,8 @@ fn what_can_not_be_said_is_none() {
     assert_eq!(Stats::of(&[5.0, 6.0], 0).unwrap().ci95, None);
 }
 
-/// The interval covers the true median about as often as it claims (percentile intervals of small samples are
-/// known to fall a little short).
+/// The interval covers the true median about as often as it claims (percentile intervals of small samples are known to
+/// cover slightly less).
 #[test]
 fn the_interval_covers_the_median() {
     let mut rng = Rng::new(11, 5);
@@ -62,8 +62,8 @@ fn normal(rng: &mut Rng) -> f64 {
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }
 
-/// Verdicts on `runs` blocks of four scenarios: each run has 3% noise of its own, each block a drift of 5% that both
-/// sides share, and the second side is `slower` times as slow.
+/// Verdicts on `runs` blocks of four scenarios: each run has 3% noise, each block a drift of 5% shared by both sides, and
+/// the second side is `slower` times as slow.
 fn verdicts(runs: usize, slower: f64, seed: u64) -> Vec<Verdict> {
     let mut rng = Rng::new(seed, 77);
     let experiment = |rng: &mut Rng| {
@@ -80,7 +80,7 @@ fn verdicts(runs: usize, slower: f64, seed: u64) -> Vec<Verdict> {
 }
 
 #[test]
-fn the_same_is_rarely_called_different() {
+fn equal_sides_are_rarely_called_different() {
     for runs in [2, 3, 5, 10, 40] {
         let verdicts = verdicts(runs, 1.0, runs as u64);
         let different = verdicts.iter().filter(|v| matches!(v, Verdict::Less | Verdict::More)).count();
@@ -93,11 +93,11 @@ fn five_percent_at_three_percent_noise_is_found() {
     let found = verdicts(5, 1.05, 9).iter().filter(|v| **v == Verdict::Less).count();
     assert!(found >= 900, "{found} of 1000 found");
     let wrong = verdicts(5, 1.05, 10).iter().filter(|v| **v == Verdict::More).count();
-    assert!(wrong <= 2, "{wrong} of 1000 the wrong way round");
+    assert!(wrong <= 2, "{wrong} of 1000 in the wrong direction");
 }
 
 #[test]
-fn many_runs_of_the_same_are_a_tie() {
+fn many_runs_of_equal_sides_are_a_tie() {
     let ties = verdicts(40, 1.0, 3).iter().filter(|v| **v == Verdict::Tie).count();
     assert!(ties >= 950, "{ties} of 1000");
 }
@@ -115,11 +115,11 @@ fn known_ratios() {
     assert!((r.ci95.unwrap()[1].ln() - (0.1 + 3.182_446 * 0.05)).abs() < 1e-6, "{r:?}");
 }
 
-/// Welch's own kind of case: 1.0 and 1.2 on the log scale, spread 0.1 over 4 values against 0.2 over 9.
+/// A case for Welch's test: 1.0 and 1.2 on the log scale, with deviation 0.1 over 4 values and 0.2 over 9.
 #[test]
 fn unpaired_ratios_by_hand() {
     let around = |mean: f64, sd: f64, n: usize| -> Vec<f64> {
-        // values at ± sd have the sample deviation sd · √(n/(n−1)) for even n
+        // Values at ± sd have the sample deviation sd · √(n/(n−1)) for even n.
         let sd = sd * ((n - 1) as f64 / n as f64).sqrt();
         (0..n).map(|i| (mean + if i % 2 == 0 { sd } else { -sd }).exp()).collect()
     };
@@ -130,7 +130,7 @@ fn unpaired_ratios_by_hand() {
     let freedom = (ea + eb) * (ea + eb) / (ea * ea / 3.0 + eb * eb / 7.0);
     let half = student::critical(0.05, freedom) * f64::sqrt(ea + eb);
     assert!((r.ci95.unwrap()[1].ln() - (0.2 + half)).abs() < 1e-9);
-    // the interval ends at 1 exactly where p is 5%
+    // The interval ends at exactly 1 when p is 5%.
     let p = unpaired_p(&a, &b).unwrap();
     assert_eq!(p < 0.05, r.ci95.unwrap()[0] > 1.0);
     assert_eq!(unpaired_p(&a, &a), Some(1.0));

@@ -1,4 +1,4 @@
-//! Bars as text and boxes, so that they are read on a phone and by a screen reader: ranking, throughput, memory.
+//! Bars made of text and boxes, readable on phones and by screen readers: ranking, throughput, memory.
 
 use super::elements::{card, colour, escape, list, note_of, swatch};
 use crate::record::figure;
@@ -8,7 +8,7 @@ use crate::report::figures::{SubjectFigures, groups, rank_name};
 use crate::report::markdown::against;
 use std::fmt::Write;
 
-/// One bar: who, how long, its interval, and what stands at its end. Lengths are in the figure's own unit.
+/// One bar: its name, length, interval, and the label at its end. Lengths are in the figure's own unit.
 struct Bar {
     subject: usize,
     name: String,
@@ -42,7 +42,7 @@ fn bars(bars: &[Bar], most: f64) -> String {
     out + "</div>"
 }
 
-/// The places, a card per shape, and who has none.
+/// The ranking, one card per shape, and the unranked subjects.
 pub fn ranking(record: &Record) -> String {
     let mut out = String::new();
     for group in groups(record) {
@@ -76,7 +76,7 @@ pub fn ranking(record: &Record) -> String {
     out
 }
 
-/// Tokens/s of every backend, a card per scenario and scale, with intervals where there are three runs.
+/// Tokens/s of every backend, one card per scenario and scale, with intervals from three runs on.
 pub fn throughput(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let mut cards = String::new();
     for work in &record.config.work {
@@ -135,7 +135,7 @@ fn labelled(stats: &Stats) -> String {
     format!("{} <small>tokens/s</small>{}", figure(stats.median), spread.unwrap_or_default())
 }
 
-/// Peak resident memory of every subject, beside what its files hold.
+/// Peak resident memory of every subject, next to the size of its files.
 pub fn memory(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let rows: Vec<Bar> = subjects
         .iter()

@@ -1,12 +1,12 @@
-//! Parts that all of the page is made of: sections, cards, lists, notes, colours, and escaped text.
+//! The building blocks of the page: sections, cards, lists, notes, colours, and escaped text.
 
 use crate::report::figures::SubjectFigures;
 use std::fmt::Write;
 
-/// Colours in the style sheet.
+/// The number of colours in the style sheet.
 const COLOURS: usize = 8;
 
-/// A section, left out if there is nothing in it.
+/// A section, omitted if it is empty.
 pub(super) fn section(out: &mut String, title: &str, body: &str) {
     if !body.is_empty() {
         let _ = writeln!(out, "<section><h2>{title}</h2>{body}</section>");
@@ -43,7 +43,7 @@ pub(super) fn swatch(subject: usize) -> String {
     format!("<i style=\"background:{}\"></i>", colour(subject))
 }
 
-/// Text as HTML shows it; control characters, which XML forbids, become spaces.
+/// Escapes text for HTML; control characters, which XML forbids, become spaces.
 pub(super) fn escape(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     for c in raw.chars() {

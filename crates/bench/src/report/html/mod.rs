@@ -1,7 +1,7 @@
-//! `report.html`: a self-contained page, light and dark, wide and narrow. [`super::findings`] computes its sentences, `plots`
-//! draws.
+//! `report.html`: a self-contained page for light and dark mode and any width. [`super::findings`] computes its sentences,
+//! `plots` draws its plots.
 //!
-//! Names, errors and generated text come from files and other programs: all of them are escaped.
+//! Names, errors and generated text come from files and other programs, so all of them are escaped.
 
 mod bars;
 mod elements;

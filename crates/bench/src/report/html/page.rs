@@ -86,7 +86,7 @@ fn subjects_ran(record: &Record) -> bool {
     figures::good(record).next().is_some()
 }
 
-/// The figures a person looks for first.
+/// The key figures at the top.
 fn tiles(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let mut tiles: Vec<(String, &str, String)> = Vec::new();
     for group in groups(record).iter().take(2) {

@@ -11,22 +11,22 @@ use crate::record::row::{Row, Status};
 use crate::record::timeline::Delivery;
 use crate::report::figures::SubjectFigures;
 
-/// Points of a drawn time line at most.
+/// Maximum points of a drawn time line.
 const POINTS: usize = 160;
-/// Characters of a name within a plot at most.
+/// Maximum characters of a name in a plot.
 const NAME: usize = 46;
-/// Least distance of two labels, from base line to base line.
+/// Minimum distance of two labels, from base line to base line.
 const LINE: f64 = 14.0;
-/// Share of the roofline's width that is kept free for the roofs' names.
+/// Share of the roofline's width reserved for the names of the roofs.
 const FREE: f64 = 0.18;
-/// Bins of a distribution over the whole axis.
+/// Number of bins of a distribution over the whole axis.
 const BINS: usize = 96;
 
 fn good_rows(record: &Record, subject: usize) -> impl Iterator<Item = &Row> {
     record.rows.iter().filter(move |r| r.subject == subject && r.status == Status::Ok)
 }
 
-/// Gaps between deliveries of all good runs, a ridge per subject on one logarithmic axis; `None` without any.
+/// Gaps between deliveries of all good runs, one ridge per subject on a common logarithmic axis; `None` without any.
 pub fn gaps(record: &Record, subjects: &[SubjectFigures<'_>]) -> Option<String> {
     let rows: Vec<(&SubjectFigures<'_>, Vec<f64>)> = subjects
         .iter()
@@ -39,7 +39,7 @@ pub fn gaps(record: &Record, subjects: &[SubjectFigures<'_>]) -> Option<String> 
         })
         .filter(|(_, gaps)| gaps.len() > 1)
         .collect();
-    // the bulk decides the axis: one hiccup of a second would squeeze it
+    // The bulk of the gaps decides the axis; a single hiccup of a second would squeeze it.
     let low = rows.iter().map(|(_, g)| quantile(g, 0.002)).reduce(f64::min)?;
     let high = rows.iter().map(|(_, g)| quantile(g, 0.998)).reduce(f64::max)?;
     const ROW: f64 = 52.0;
@@ -83,7 +83,7 @@ pub fn gaps(record: &Record, subjects: &[SubjectFigures<'_>]) -> Option<String> 
     Some(plot.finish("Distribution of the gaps between tokens, per backend"))
 }
 
-/// A name that leaves room for figures beside it; the title beneath the pointer has all of it.
+/// A shortened name that leaves room for figures; the tooltip has the full name.
 fn shortened(name: &str) -> String {
     if name.chars().count() <= NAME {
         name.to_owned()
@@ -92,7 +92,7 @@ fn shortened(name: &str) -> String {
     }
 }
 
-/// Tokens over time of every run of a scenario, a line per run; `None` without any.
+/// Tokens over time of every run of a scenario, one line per run; `None` without any.
 pub fn time_lines(record: &Record, subjects: &[SubjectFigures<'_>], scenario: &str) -> Option<String> {
     let rows: Vec<(&Row, &[Delivery])> = record
         .rows
@@ -106,7 +106,7 @@ pub fn time_lines(record: &Record, subjects: &[SubjectFigures<'_>], scenario: &s
         rows.iter().filter_map(|(_, line)| line.first()).map(|d| d.0 as f64 / 1e9).reduce(f64::min)?;
     let tokens = |line: &[Delivery]| line.iter().map(|d| f64::from(d.1)).sum::<f64>();
     let most = rows.iter().map(|(_, line)| tokens(line)).reduce(f64::max)?;
-    // backends far apart: on a linear axis the fast ones would be one line
+    // If backends are far apart, the lines of the fast ones would coincide on a linear axis.
     let firsts_last =
         rows.iter().filter_map(|(_, line)| line.last()).map(|d| d.0 as f64 / 1e9).reduce(f64::min)?;
     let log = end > 8.0 * firsts_last;
@@ -132,7 +132,7 @@ pub fn time_lines(record: &Record, subjects: &[SubjectFigures<'_>], scenario: &s
     Some(plot.finish(&format!("Tokens over time, {scenario}")))
 }
 
-/// Where a subject stands on the roofline: operations a byte, operations a second, prefill or decode.
+/// The place of a result on the roofline: operations per byte, operations per second, prefill or decode.
 struct Placed {
     subject: usize,
     intensity: f64,
@@ -141,7 +141,7 @@ struct Placed {
     title: String,
 }
 
-/// Every result on the machine's roofline; `None` without peaks or cost to place it by.
+/// All results on the machine's roofline; `None` without peaks or costs.
 pub fn roofline(record: &Record, subjects: &[SubjectFigures<'_>]) -> Option<String> {
     let peaks = record.roofline.best()?;
     let placed: Vec<Placed> =
@@ -153,7 +153,7 @@ pub fn roofline(record: &Record, subjects: &[SubjectFigures<'_>]) -> Option<Stri
     let top = roofs.iter().map(|r| r.1).fold(0.0, f64::max);
     let least_roof = roofs.iter().map(|r| r.1).fold(f64::INFINITY, f64::min);
     let x = Axis::log((low / 2.0).min(1.0), high.max(4.0 * top / bandwidth));
-    // no point stands where the names do
+    // No point overlaps the names.
     let x = Axis { high: x.high * (x.high / x.low).powf(FREE / (1.0 - FREE)), ..x };
     let slowest = placed.iter().map(|p| p.ops_per_s).fold(f64::INFINITY, f64::min);
     let y = Axis::log(slowest.min(bandwidth * x.low), top * 1.6);
@@ -176,7 +176,7 @@ pub fn roofline(record: &Record, subjects: &[SubjectFigures<'_>]) -> Option<Stri
     for p in &placed {
         plot.point(p.intensity, p.ops_per_s, p.decode, &colour(p.subject), &p.title);
     }
-    // left of the slope where there is room, else right of it
+    // Left of the slope if there is room, otherwise right of it.
     match at_x > WIDTH / 3.0 {
         true => plot.text(at_x, at_y - 10.0, "end", "label", &said),
         false => plot.text(at_x + 10.0, at_y + 10.0, "start", "label", &said),
@@ -185,7 +185,7 @@ pub fn roofline(record: &Record, subjects: &[SubjectFigures<'_>]) -> Option<Stri
     Some(format!("{}{svg}", legend(subjects.iter().filter(|s| placed.iter().any(|p| p.subject == s.index)))))
 }
 
-/// The arithmetic's peaks, highest first.
+/// The arithmetic peaks, highest first.
 fn roofs(peaks: &Peaks) -> Vec<(&'static str, f64)> {
     let bf16 = peaks.bf16_ops_per_s.map(|r: Rate| ("bf16", r.all_threads));
     let fixed = [("int8", peaks.int8_ops_per_s.all_threads), ("f32", peaks.f32_ops_per_s.all_threads)];
@@ -194,7 +194,7 @@ fn roofs(peaks: &Peaks) -> Vec<(&'static str, f64)> {
     roofs
 }
 
-/// Heights of labels, from the top, moved down as far as it takes for none to cover another.
+/// Heights of labels from the top, moved down until no two overlap.
 fn spread(heights: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut last = f64::NEG_INFINITY;
     let moved = heights.map(|height| {
@@ -222,7 +222,7 @@ fn place(record: &Record, s: &SubjectFigures<'_>) -> Vec<Placed> {
             });
         }
         if let (Some(tps), Some(p)) = (&c.prefill_tps, c.prompt_tokens) {
-            // the layers' weights, read once for the whole prompt
+            // The weights of the layers are read once for the whole prompt.
             let share = cost.prefill_parameters as f64 / cost.decode_parameters.max(1) as f64;
             let bytes = cost.decode_bytes as f64 * share + cost.kv_bytes as f64 * p as f64;
             placed.push(Placed {

@@ -1,11 +1,10 @@
-//! A small drawing board: axes, marks and paths as SVG whose colours are the page's CSS variables, so that dark mode and
-//! print apply to plots too.
+//! Draws axes, marks and paths as SVG. Colours are the page's CSS variables, so that dark mode and print apply to plots too.
 
 use super::elements::escape;
 use crate::record::figure;
 use std::fmt::Write;
 
-/// Width of every plot in its own units; the page scales it to the card.
+/// Width of every plot in plot units; the page scales it to the card.
 pub const WIDTH: f64 = 480.0;
 const LEFT: f64 = 46.0;
 const RIGHT: f64 = 10.0;
@@ -32,12 +31,12 @@ impl Axis {
         Axis { low: low / 1.25, high: high.max(low * 1.5) * 1.25, log: true }
     }
 
-    /// No scale at all: neither grid nor labels.
+    /// An axis without grid and labels.
     pub fn none() -> Axis {
         Axis { low: 0.0, high: 0.0, log: false }
     }
 
-    /// Where a value lies, 0 to 1; outside values stick to the edge.
+    /// The position of a value, 0 to 1; values outside the range are clamped.
     fn place(self, value: f64) -> f64 {
         let at = if self.log {
             (value.max(f64::MIN_POSITIVE) / self.low).ln() / (self.high / self.low).ln()
@@ -47,7 +46,7 @@ impl Axis {
         at.clamp(0.0, 1.0)
     }
 
-    /// Round values within the range: 1, 2 and 5 times powers of ten, of a wide logarithmic axis the powers alone.
+    /// Round values within the range: 1, 2 and 5 times powers of ten, or only the powers on a wide logarithmic axis.
     fn ticks(self) -> Vec<f64> {
         if self.high <= self.low {
             return Vec::new();
@@ -70,7 +69,7 @@ impl Axis {
     }
 }
 
-/// A plot being drawn.
+/// A plot under construction.
 pub struct Plot {
     body: String,
     x: Axis,
@@ -79,7 +78,7 @@ pub struct Plot {
 }
 
 impl Plot {
-    /// Axes with grid and labels. `y_label` stands above the axis, where it needs no turned text.
+    /// Draws axes with grid and labels. `y_label` is above the axis, so that it need not be rotated.
     pub fn new(height: f64, x: Axis, y: Axis, x_label: &str, y_label: &str) -> Plot {
         let mut plot = Plot { body: String::new(), x, y, height };
         let (right, bottom) = (WIDTH - RIGHT, height - BOTTOM);
@@ -116,7 +115,7 @@ impl Plot {
         self.height - BOTTOM - self.y.place(value) * (self.height - TOP - BOTTOM)
     }
 
-    /// Text at a place in the plot's own units.
+    /// Text at a position in plot units.
     pub fn text(&mut self, x: f64, y: f64, anchor: &str, class: &str, text: &str) {
         let text = escape(text);
         let _ = write!(
@@ -135,7 +134,7 @@ impl Plot {
         let _ = write!(self.body, "<path class=\"{class}\" d=\"{path}\" style=\"{style}\">{title}</path>");
     }
 
-    /// A filled shape on a base line, both in the plot's own units vertically.
+    /// A filled shape on a base line, with heights in plot units.
     pub fn ridge(&mut self, points: &[(f64, f64)], base: f64, colour: &str, title: &str) {
         let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
         let mut path = format!("M{:.1} {base:.1}", self.at_x(first.0));
@@ -178,7 +177,7 @@ impl Plot {
         };
     }
 
-    /// The SVG; `title` is what a screen reader says.
+    /// The SVG; screen readers read `title`.
     pub fn finish(self, title: &str) -> String {
         let (title, height) = (escape(title), self.height);
         format!(

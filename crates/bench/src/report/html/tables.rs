@@ -16,7 +16,7 @@ type Pick = fn(&Cell) -> Option<&Stats>;
 #[derive(Clone, Copy, PartialEq)]
 enum Shown {
     Figure,
-    /// A share of a limit: only where the record has any.
+    /// A share of a limit, shown only if the record has any.
     Share,
 }
 
@@ -153,8 +153,8 @@ pub fn agreement(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
         );
     }
     out.push_str("</tbody></table></div>");
-    let note = "Compared before timing, on the same token ids, with the file's own weights computed exactly. Positions whose best \
-                two tokens are nearly as probable are left out of “where decided”.";
+    let note = "Compared before timing, on the same token ids, with the reference logits of the file's own weights. “Where \
+    decided” leaves out positions whose best two tokens are about equally probable.";
     card(&format!("{out}{}", note_of(note)))
 }
 
@@ -162,7 +162,7 @@ pub fn agreement(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
 pub fn quality(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let Some(text) = &record.config.quality else { return String::new() };
     let mut out = String::from(
-        "<div class=\"scroll\"><table><thead><tr><th>backend</th><th>perplexity</th><th>±</th><th>mean KL from exact</th>\
+        "<div class=\"scroll\"><table><thead><tr><th>backend</th><th>perplexity</th><th>±</th><th>mean KL from reference</th>\
          <th>KL, 99% below</th><th>best token agrees</th><th>tokens</th><th class=\"text\"></th></tr></thead><tbody>",
     );
     for q in &record.quality {
@@ -190,7 +190,7 @@ pub fn quality(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     card(&format!("{out}{}", note_of(&note)))
 }
 
-/// Every run in the order they followed one another.
+/// All runs in execution order.
 pub fn raw(record: &Record, subjects: &[SubjectFigures<'_>]) -> String {
     let mut out = String::from(
         "<details><summary>Show all runs (click a heading to sort)</summary><div class=\"scroll\"><table class=\"sort\"><thead><tr>",
