@@ -80,13 +80,13 @@ unsafe impl Simd for Scalar {
         // SAFETY: the caller vouches for 16 values.
         unsafe { p.cast::<F>().write_unaligned(v) }
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn load_f16(self, p: *const f16) -> F {
         // SAFETY: the caller vouches for 16 values.
         let v = unsafe { p.cast::<[f16; LANES]>().read_unaligned() };
         map(|i| v[i].to_f32())
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn store_f16(self, p: *mut f16, v: F) {
         // SAFETY: the caller vouches for 16 values.
         unsafe { p.cast::<[f16; LANES]>().write_unaligned(std::array::from_fn(|i| f16::from_f32(v[i]))) }
@@ -97,7 +97,7 @@ unsafe impl Simd for Scalar {
         let v = unsafe { p.cast::<[i8; LANES]>().read_unaligned() };
         map(|i| f32::from(v[i]))
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn look_up<const HIGH: bool>(self, table: &[i8; LANES], p: *const u8) -> F {
         // SAFETY: the caller vouches for 16 bytes.
         let v = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
@@ -121,7 +121,7 @@ unsafe impl Simd for Scalar {
     fn mul(self, a: F, b: F) -> F {
         map(|i| a[i] * b[i])
     }
-    #[inline(always)]
+    #[inline(never)]
     fn div(self, a: F, b: F) -> F {
         map(|i| a[i] / b[i])
     }
@@ -146,11 +146,11 @@ unsafe impl Simd for Scalar {
     fn fnma(self, a: F, b: F, c: F) -> F {
         map(|i| c[i] - a[i] * b[i])
     }
-    #[inline(always)]
+    #[inline(never)]
     fn sum(self, v: F) -> f32 {
         v.iter().sum()
     }
-    #[inline(always)]
+    #[inline(never)]
     fn max_lane(self, v: F) -> f32 {
         v.iter().copied().fold(f32::NEG_INFINITY, f32::max)
     }
@@ -185,7 +185,7 @@ unsafe impl Simd for Scalar {
     fn open(self, acc: I) -> I {
         acc
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot(self, dots: I, w: I, a: I) -> I {
         imap(|i| dot4(dots[i], w[i], a[i]))
     }
@@ -193,7 +193,7 @@ unsafe impl Simd for Scalar {
     fn close(self, _acc: I, dots: I) -> I {
         dots
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot8(self, acc: I, w: I, a: I) -> I {
         imap(|i| dot4(acc[i], w[i], a[i]))
     }
@@ -201,7 +201,7 @@ unsafe impl Simd for Scalar {
     fn to_f(self, v: I) -> F {
         map(|i| v[i] as f32)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn round(self, v: F) -> I {
         imap(|i| v[i].round_ties_even() as i32)
     }
@@ -209,7 +209,7 @@ unsafe impl Simd for Scalar {
     fn pow2(self, v: I) -> F {
         map(|i| f32::from_bits(((v[i] + 127) as u32) << 23))
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn store_i8(self, p: *mut i8, v: I) {
         // SAFETY: the caller vouches for 16 bytes.
         unsafe {
@@ -224,7 +224,7 @@ unsafe impl Simd for Scalar {
     fn bf16_high(self, v: I) -> F {
         map(|i| bf16::from_bits((v[i] >> 16) as u16).to_f32())
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot_bf16(self, acc: F, w: I, a: I) -> F {
         let s = self;
         let acc = s.fma(s.bf16_low(w), s.bf16_low(a), acc);
