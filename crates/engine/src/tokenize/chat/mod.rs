@@ -5,12 +5,18 @@
 //! `strftime_now`, and a `tojson` that writes JSON as Python does.
 
 mod builtin;
+mod check;
 mod files;
 mod functions;
+mod guards;
+mod program;
+mod python;
 mod template;
 
 pub use builtin::NAMES as BUILTIN_TEMPLATES;
 pub use template::{ChatTemplate, Message, RenderOptions, TemplateError};
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;
