@@ -96,12 +96,7 @@ fn added_tokens(list: &Value) -> Result<usize, TokenizeError> {
 }
 
 /// A normalizer or pre-tokenizer and those within it.
-fn component(
-    key: &str,
-    value: &Value,
-    growth: &mut Growth,
-    left: &mut usize,
-) -> Result<(), TokenizeError> {
+fn component(key: &str, value: &Value, growth: &mut Growth, left: &mut usize) -> Result<(), TokenizeError> {
     match value {
         Value::Array(items) => return items.iter().try_for_each(|item| component(key, item, growth, left)),
         Value::Object(_) => {}

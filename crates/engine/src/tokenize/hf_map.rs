@@ -56,7 +56,8 @@ fn search(units: &[usize], replacements: &str) -> Result<usize, String> {
             if key > 0 && (unit >> 8) & 1 == 1 {
                 let start = units[base] & ((1 << 31) - 1);
                 let rest = replacements.get(start..);
-                let rest = rest.ok_or_else(|| format!("a replacement at {start} of {}", replacements.len()))?;
+                let rest =
+                    rest.ok_or_else(|| format!("a replacement at {start} of {}", replacements.len()))?;
                 let length = rest.bytes().position(|byte| byte == 0).unwrap_or(rest.len());
                 factor = factor.max(length.div_ceil(key));
             }

@@ -65,15 +65,12 @@ fn table(start: u32) -> Vec<u32> {
 #[test]
 fn components_that_the_crate_does_not_survive_are_refused() {
     let normalizers = |parts: Vec<Value>| json!({"type": "Sequence", "normalizers": parts});
-    let template = |single: Value, pair: Value, tokens: Value| {
-        json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens})
-    };
+    let template = |single: Value, pair: Value, tokens: Value| json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens});
     let sequence = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
     let special = |id: &str| json!({"SpecialToken": {"id": id, "type_id": 0}});
-    let unigram = |vocab: Value| json!({"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": false});
-    let prefixed = |prefix: &str, vocab: Value, merges: Value| {
-        json!({"type": "BPE", "continuing_subword_prefix": prefix, "vocab": vocab, "merges": merges})
-    };
+    let unigram =
+        |vocab: Value| json!({"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": false});
+    let prefixed = |prefix: &str, vocab: Value, merges: Value| json!({"type": "BPE", "continuing_subword_prefix": prefix, "vocab": vocab, "merges": merges});
     let charsmap = |text: Value| json!({"type": "Precompiled", "precompiled_charsmap": text});
     let cases = [
         (json!({"pre_tokenizer": {"type": "FixedLength", "length": 0}}), "a length of at least 1"),
@@ -141,14 +138,23 @@ fn components_that_the_crate_does_not_survive_are_refused() {
                 "max_input_chars_per_word": 1_000_000_000, "vocab": {"a": 0}}}),
             "max_input_chars_per_word of at most 10000",
         ),
-        (json!({"post_processor": template(json!([special("x"), sequence("A")]), json!([]), json!({}))}), "special_tokens"),
+        (
+            json!({"post_processor": template(json!([special("x"), sequence("A")]), json!([]), json!({}))}),
+            "special_tokens",
+        ),
         (
             json!({"post_processor": template(json!([special("x"), sequence("A")]), json!([]),
                 json!({"x": {"id": "x", "ids": [0, 1], "tokens": ["x"]}}))}),
             "as many ids as tokens",
         ),
-        (json!({"post_processor": template(json!([sequence("B")]), json!([]), json!({}))}), "one text in `single`"),
-        (json!({"post_processor": template(json!(vec![sequence("A"); 5000]), json!([]), json!({}))}), "at most 1024 pieces"),
+        (
+            json!({"post_processor": template(json!([sequence("B")]), json!([]), json!({}))}),
+            "one text in `single`",
+        ),
+        (
+            json!({"post_processor": template(json!(vec![sequence("A"); 5000]), json!([]), json!({}))}),
+            "at most 1024 pieces",
+        ),
         (
             json!({"post_processor": {"type": "Sequence", "processors":
                 [template(json!([special("x"), sequence("A")]), json!([]), json!({}))]}}),
@@ -173,11 +179,24 @@ fn a_field_can_not_be_hidden_by_another_of_its_name() {
 /// Whatever the components are, loading and encoding end in a result.
 #[test]
 fn odd_components_end_in_a_result() {
-    let split = |pattern: Value, behavior: &str, invert: bool| {
-        json!({"type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert})
-    };
+    let split = |pattern: Value, behavior: &str, invert: bool| json!({"type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert});
     let mut cases = Vec::new();
-    for regex in ["a*", "", "(?=a)", "$", "^", "\\b", "(", "a{1000}{1000}{1000}", "(a+)+$", "[^\\s\\S]", "\\p{L}*"] {
+    let groups = format!("{}a{}", "(".repeat(8000), ")".repeat(8000));
+    let looks = format!("{}a{}", "(?=".repeat(4000), ")".repeat(4000));
+    let deep = [groups.as_str(), &looks, &"a|".repeat(8000), &"a?".repeat(8000)];
+    for regex in deep.into_iter().chain([
+        "a*",
+        "",
+        "(?=a)",
+        "$",
+        "^",
+        "\\b",
+        "(",
+        "a{1000}{1000}{1000}",
+        "(a+)+$",
+        "[^\\s\\S]",
+        "\\p{L}*",
+    ]) {
         cases.push(json!({"normalizer": {"type": "Replace", "pattern": {"Regex": regex}, "content": "x"}}));
         cases.push(json!({"normalizer": {"type": "Replace", "pattern": {"Regex": regex}, "content": ""}}));
         for behavior in ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"] {
@@ -218,7 +237,9 @@ fn odd_components_end_in_a_result() {
     for changes in cases {
         let Ok(tokenizer) = load(&file(changes).to_string()) else { continue };
         loaded += 1;
-        for text in ["", "a", "ab", "b a\u{e9}ab  b", "\u{1f44b}\u{0301}\n", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab"] {
+        for text in
+            ["", "a", "ab", "b a\u{e9}ab  b", "\u{1f44b}\u{0301}\n", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab"]
+        {
             for parse_special in [false, true] {
                 let ids = tokenizer.encode(text, Encode { parse_special, add_bos: true });
                 assert!(ids.iter().flatten().count() <= 200);

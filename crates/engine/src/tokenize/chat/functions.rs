@@ -26,7 +26,7 @@ pub(super) fn syntax() -> SyntaxConfig {
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-    environment.set_unknown_method_callback(python::method);
+    python::install(&mut environment);
     guards::install(&mut environment);
     environment.add_filter("tojson", to_json);
     environment.add_filter("indent", indent);
@@ -102,7 +102,8 @@ fn to_json(
         (None, _) => write(&value, Separated { item: ", ", key: ": " }, &mut out),
     };
     written.map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-    let text = String::from_utf8(out.0).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+    let text =
+        String::from_utf8(out.0).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
     let text = if ascii { escape_non_ascii(&text) } else { text };
     Ok(Value::from_safe_string(text))
 }

@@ -108,11 +108,15 @@ fn walk(value: &Value, depth: usize, left: &mut usize) -> Result<(), Error> {
     match (object.repr(), value.downcast_object_ref::<Vec<Value>>()) {
         (ObjectRepr::Plain, _) => Ok(()),
         (_, Some(items)) => items.iter().try_for_each(|item| walk(item, depth + 1, left)),
-        (ObjectRepr::Map, None) => object.try_iter_pairs().into_iter().flatten().try_for_each(|(key, item)| {
-            walk(&key, depth + 1, left)?;
-            walk(&item, depth + 1, left)
-        }),
-        (_, None) => object.try_iter().into_iter().flatten().try_for_each(|item| walk(&item, depth + 1, left)),
+        (ObjectRepr::Map, None) => {
+            object.try_iter_pairs().into_iter().flatten().try_for_each(|(key, item)| {
+                walk(&key, depth + 1, left)?;
+                walk(&item, depth + 1, left)
+            })
+        }
+        (_, None) => {
+            object.try_iter().into_iter().flatten().try_for_each(|item| walk(&item, depth + 1, left))
+        }
     }
 }
 

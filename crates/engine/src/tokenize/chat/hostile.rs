@@ -88,7 +88,8 @@ fn values_that_can_not_be_printed_or_compared_are_refused_when_they_are_made() {
         "{% set ns = namespace() %}{% set ns.a = [ns] %}{{ ns }}".to_owned(),
         "{% set ns = namespace() %}{% set ns.a = {'b': ns}.items() %}{{ ns }}".to_owned(),
         "{% set ns = namespace() %}{% set m = namespace(a=ns) %}{% set ns.m = m %}{{ ns }}".to_owned(),
-        "{% set ns = namespace() %}{% for m in messages %}{% set ns.a = loop %}{% endfor %}{{ ns }}".to_owned(),
+        "{% set ns = namespace() %}{% for m in messages %}{% set ns.a = loop %}{% endfor %}{{ ns }}"
+            .to_owned(),
         nested(90_000, "[ns.x]"),
         nested(90_000, "{'a': ns.x}"),
         nested(90_000, "(ns.x,)"),
@@ -105,9 +106,9 @@ fn values_that_can_not_be_printed_or_compared_are_refused_when_they_are_made() {
         format!("{}{{{{ a|tojson }}}}", double(40, "a")),
         format!("{}{{{{ a|string|length }}}}", double(40, "a")),
         format!("{}{{{{ ','.join(a)|length }}}}", double(40, "a")),
-        format!("{{% set x = 'a' * 60000000 %}}{{{{ ([x] * 1000)|string }}}}"),
-        format!("{{% set n = 100000000 %}}{{{{ ([1]*n)|tojson }}}}"),
-        format!("{{% set n = 100000000 %}}{{{{ ([1]*n)[5:n] == ([1]*n)[5:n] }}}}"),
+        "{% set x = 'a' * 60000000 %}{{ ([x] * 1000)|string }}".to_owned(),
+        "{% set n = 100000000 %}{{ ([1]*n)|tojson }}".to_owned(),
+        "{% set n = 100000000 %}{{ ([1]*n)[5:n] == ([1]*n)[5:n] }}".to_owned(),
         format!("{{% set ns = namespace() %}}{{% set a = range(90000)|list %}}{}{{{{ ns ~ '' }}}}", {
             (0..40).map(|i| format!("{{% set ns.a{i} = a %}}")).collect::<String>()
         }),
@@ -189,19 +190,46 @@ fn line_breaks_are_normalised_as_jinja_does() {
 #[test]
 fn guards_change_no_result() {
     for (source, text) in [
-        ("{% for m in messages if m.role == 'user' %}{{ m.content }}{{ loop.last }}{% else %}no{% endfor %}", "hiTrue"),
+        (
+            "{% for m in messages if m.role == 'user' %}{{ m.content }}{{ loop.last }}{% else %}no{% endfor %}",
+            "hiTrue",
+        ),
         ("{% for m in messages if m.role == 'x' %}{{ m.content }}{% else %}no{% endfor %}", "no"),
-        ("{% for k, v in {'a': 1, 'b': 2}.items() %}{{ k }}{{ v }}{% if not loop.last %},{% endif %}{% endfor %}", "a1,b2"),
-        ("{% macro f(x, y=2) %}[{{ x }}{{ y }}{{ caller() if caller }}]{% endmacro %}{{ f(1) }}{{ f(1, y=3) }}", "[12][13]"),
+        (
+            "{% for k, v in {'a': 1, 'b': 2}.items() %}{{ k }}{{ v }}{% if not loop.last %},{% endif %}{% endfor %}",
+            "a1,b2",
+        ),
+        (
+            "{% macro f(x, y=2) %}[{{ x }}{{ y }}{{ caller() if caller }}]{% endmacro %}{{ f(1) }}{{ f(1, y=3) }}",
+            "[12][13]",
+        ),
         ("{% macro f(x) %}[{{ caller(x) }}]{% endmacro %}{% call(y) f(5) %}{{ y }}!{% endcall %}", "[5!]"),
         ("{% for a in [[1, [2]], [3]] recursive %}{{ loop(a) if a is iterable else a }}{% endfor %}", "123"),
-        ("{% set l = [1] + [2, 3] %}{{ l }}{{ l[1:] }}{{ l[::-1]|join }}{{ (1, 2) + (3,) }}", "[1, 2, 3][2, 3]321(1, 2, 3)"),
-        ("{% set x, y = (1, 2) %}{{ 1 < x + y <= 3 }}{{ x not in [2] }}{{ 'a' in {'a': 1} }}", "TrueTrueTrue"),
-        ("{% set ns = namespace(n=0) %}{% for i in range(5) %}{% if i == 3 %}{% continue %}{% endif %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}", "7"),
+        (
+            "{% set l = [1] + [2, 3] %}{{ l }}{{ l[1:] }}{{ l[::-1]|join }}{{ (1, 2) + (3,) }}",
+            "[1, 2, 3][2, 3]321(1, 2, 3)",
+        ),
+        (
+            "{% set x, y = (1, 2) %}{{ 1 < x + y <= 3 }}{{ x not in [2] }}{{ 'a' in {'a': 1} }}",
+            "TrueTrueTrue",
+        ),
+        (
+            "{% set ns = namespace(n=0) %}{% for i in range(5) %}{% if i == 3 %}{% continue %}{% endif %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}",
+            "7",
+        ),
         ("{% set x %}a{{ 1 }}{% endset %}{% filter upper %}{{ x }}{% endfilter %}", "A1"),
-        ("{{ messages|selectattr('role', 'equalto', 'user')|map(attribute='content')|list|tojson }}", "[\"hi\"]"),
-        ("{{ (messages[0].role == 'x' and 1) or messages[-1]['content'] }}{{ 'q' if x is defined else 'd' }}", "yod"),
-        ("{% set a = ['b', 'c'] %}{{ dict(x=1, **{'y': a}) }}{{ '%s-%s'|format(*a) }}", "{'x': 1, 'y': ['b', 'c']}b-c"),
+        (
+            "{{ messages|selectattr('role', 'equalto', 'user')|map(attribute='content')|list|tojson }}",
+            "[\"hi\"]",
+        ),
+        (
+            "{{ (messages[0].role == 'x' and 1) or messages[-1]['content'] }}{{ 'q' if x is defined else 'd' }}",
+            "yod",
+        ),
+        (
+            "{% set a = ['b', 'c'] %}{{ dict(x=1, **{'y': a}) }}{{ '%s-%s'|format(*a) }}",
+            "{'x': 1, 'y': ['b', 'c']}b-c",
+        ),
     ] {
         assert_eq!(render(source).unwrap(), text, "{source}");
     }

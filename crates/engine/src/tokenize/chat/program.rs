@@ -4,16 +4,17 @@
 //! take of time and memory is bounded: see [`check`](super::check) and [`guards`](super::guards).
 
 use super::check::{self, Exceeded};
-use super::guards::{self, BOUND, STORE, TICK, WATCH, Watch};
-use super::template::{TemplateError, reason, render_error};
 use super::functions;
+use super::guards::{self, BOUND, STORE, TICK, WATCH, Watch};
+use super::python::PERCENT;
+use super::template::{TemplateError, reason, render_error};
 use minijinja::machinery::{CodeGenerator, Instruction, Instructions, eval, make_string_output, parse};
 use minijinja::value::{Value, merge_maps};
 use minijinja::{AutoEscape, Environment};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -135,6 +136,7 @@ fn guarded<'s>(plain: &Instructions<'s>) -> Instructions<'s> {
             | I::Add
             | I::Mul
             | I::Slice
+            | I::Rem
             | I::ApplyFilter(..)
             | I::CallFunction(..)
             | I::CallMethod(..)
@@ -154,7 +156,12 @@ fn guarded<'s>(plain: &Instructions<'s>) -> Instructions<'s> {
             }
             _ => (vec![], vec![]),
         };
-        for instruction in before.into_iter().chain([instruction.clone()]).chain(after) {
+        let instruction = match instruction {
+            // Python formats a text with it.
+            I::Rem => I::ApplyFilter(PERCENT, Some(2), u8::MAX),
+            other => other.clone(),
+        };
+        for instruction in before.into_iter().chain([instruction]).chain(after) {
             next = 1 + match (plain.get_span(at), plain.get_line(at)) {
                 (Some(span), _) => out.add_with_span(instruction, span),
                 (None, line) => out.add_with_line(instruction, line.map_or(0, |line| line as u16)),
