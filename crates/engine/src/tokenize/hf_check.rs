@@ -215,6 +215,8 @@ fn model(value: &Value) -> Result<(), TokenizeError> {
 fn merges(list: &Value, prefix: &str, longest: usize) -> Result<(), TokenizeError> {
     for (rank, merge) in list.as_array().into_iter().flatten().enumerate() {
         let parts = match merge {
+            // A line of the files that preceded the format, which the crate skips.
+            Value::String(text) if text.starts_with("#version") => None,
             Value::String(text) => text.split_once(' '),
             pair => pair[0].as_str().zip(pair[1].as_str()),
         };

@@ -265,6 +265,9 @@ fn what_real_files_have_is_taken() {
     let model = json!({"type": "BPE", "continuing_subword_prefix": "#", "merges": [["a", "#b"]],
         "vocab": {"a": 0, "#b": 1, "ab": 2}});
     assert_eq!(ids(json!({"model": model}), "ab"), [2]);
+    let model =
+        json!({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["#version: 0.2", "a b"]});
+    assert_eq!(ids(json!({"model": model}), "ab"), [2]);
     // A text that could need too much memory is refused.
     let tokenizer = load(&file(json!({"normalizer": replace("a", &"a".repeat(1000))})).to_string()).unwrap();
     let error = tokenizer.encode(&"a".repeat(100_000), Encode::default()).unwrap_err().to_string();

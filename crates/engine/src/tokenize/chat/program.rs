@@ -20,8 +20,11 @@ use std::time::{Duration, Instant};
 
 /// Longest source of a template, in bytes; published ones have at most a tenth of it.
 const SOURCE: usize = 256 << 10;
-/// Stack of the thread that compiles or runs a template, in bytes. The system commits only the pages that are used.
-const STACK: usize = 512 << 20;
+/// Stack of the thread that compiles a template, in bytes: the parser recurses along chains that are as long as the source. The
+/// system commits only the pages that are used.
+const COMPILE_STACK: usize = 512 << 20;
+/// Stack of the thread that runs a template: values have bounded depth.
+const RUN_STACK: usize = 64 << 20;
 /// How often a run looks whether it was abandoned.
 const POLL: Duration = Duration::from_millis(20);
 /// Maximum number of steps of a template, where one also pays for 64 bytes of text. Real ones need some thousands per message; a
@@ -46,7 +49,8 @@ impl Program {
             let reason = format!("expected at most {SOURCE} bytes, found {}", source.len());
             return Err(TemplateError::Syntax { line: 0, reason });
         }
-        let compiled = apart(|| Compiled::try_new(source, |source| compile(name, source)), || ());
+        let compiled =
+            apart(COMPILE_STACK, || Compiled::try_new(source, |source| compile(name, source)), || ());
         compiled.map_err(|reason| TemplateError::Syntax { line: 0, reason })?.map(Program)
     }
 
@@ -79,7 +83,7 @@ impl Program {
                 stop.store(true, Ordering::Relaxed);
             }
         };
-        apart(run, look).map_err(|reason| TemplateError::Render { line: 0, reason })?
+        apart(RUN_STACK, run, look).map_err(|reason| TemplateError::Render { line: 0, reason })?
     }
 }
 
@@ -89,8 +93,8 @@ impl std::fmt::Debug for Program {
     }
 }
 
-/// Runs `work` on a thread with a large stack, and `look` every [`POLL`] meanwhile. A panic is an error.
-fn apart<T: Send>(work: impl FnOnce() -> T + Send, look: impl Fn()) -> Result<T, String> {
+/// Runs `work` on a thread with a stack of this many bytes, and `look` every [`POLL`] meanwhile. A panic is an error.
+fn apart<T: Send>(stack: usize, work: impl FnOnce() -> T + Send, look: impl Fn()) -> Result<T, String> {
     thread::scope(|scope| {
         let (ended, waiting) = mpsc::channel::<()>();
         let body = move || {
@@ -98,7 +102,7 @@ fn apart<T: Send>(work: impl FnOnce() -> T + Send, look: impl Fn()) -> Result<T,
             let _ended = ended;
             work()
         };
-        let thread = thread::Builder::new().name("zonda-template".into()).stack_size(STACK);
+        let thread = thread::Builder::new().name("zonda-template".into()).stack_size(stack);
         let thread = thread.spawn_scoped(scope, body);
         let thread = thread.map_err(|e| format!("no thread for the chat template: {e}"))?;
         while let Err(RecvTimeoutError::Timeout) = waiting.recv_timeout(POLL) {

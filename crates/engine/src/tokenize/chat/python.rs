@@ -255,8 +255,11 @@ fn int(
     let default = default.or(named.get("default")?).unwrap_or(Value::from(0));
     let base = base.or(named.get("base")?);
     named.assert_all_used()?;
-    let none = || Kwargs::from_iter(std::iter::empty::<(&str, Value)>());
-    Ok(minijinja::filters::int(state, value, Some(default.clone()), base, none()).unwrap_or(default))
+    let none = Kwargs::from_iter(std::iter::empty::<(&str, Value)>());
+    let trimmed = value.as_str().map(|text| Value::from(text.trim()));
+    let parsed =
+        minijinja::filters::int(state, trimmed.as_ref().unwrap_or(value), Some(default.clone()), base, none);
+    Ok(parsed.unwrap_or(default))
 }
 
 /// As Jinja has it: what is no number is the default, which is 0.0.
