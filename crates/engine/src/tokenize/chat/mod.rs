@@ -6,6 +6,7 @@
 
 mod builtin;
 mod check;
+mod error;
 mod files;
 mod functions;
 mod guards;
@@ -14,7 +15,8 @@ mod python;
 mod template;
 
 pub use builtin::NAMES as BUILTIN_TEMPLATES;
-pub use template::{ChatTemplate, Message, RenderOptions, TemplateError};
+pub use error::TemplateError;
+pub use template::{ChatTemplate, Message, RenderOptions};
 
 #[cfg(test)]
 mod hostile;

@@ -4,10 +4,10 @@
 //! take of time and memory is bounded: see [`check`](super::check) and [`guards`](super::guards).
 
 use super::check::{self, Exceeded};
+use super::error::{TemplateError, reason, render_error};
 use super::functions;
 use super::guards::{self, BOUND, STORE, TICK, WATCH, Watch};
 use super::python::PERCENT;
-use super::template::{TemplateError, reason, render_error};
 use minijinja::machinery::{CodeGenerator, Instruction, Instructions, eval, make_string_output, parse};
 use minijinja::value::{Value, merge_maps};
 use minijinja::{AutoEscape, Environment};
