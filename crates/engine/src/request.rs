@@ -39,6 +39,15 @@ impl Prompt {
     /// # Errors
     /// If it is text and there is no tokenizer, or templating or tokenising fails.
     pub fn encode(self, text: Option<&TextProcessor>) -> Result<Vec<TokenId>, RequestError> {
+        self.encode_unless(text, &|| false)
+    }
+
+    /// As [`Prompt::encode`]; a chat template asks `abandoned` every few milliseconds whether to give up, which is an error.
+    fn encode_unless(
+        self,
+        text: Option<&TextProcessor>,
+        abandoned: &dyn Fn() -> bool,
+    ) -> Result<Vec<TokenId>, RequestError> {
         match self {
             Prompt::Tokens(tokens) => Ok(tokens),
             Prompt::Text(prompt) => {
@@ -47,19 +56,20 @@ impl Prompt {
                 Ok(tokenizer.encode(&prompt, options)?)
             }
             Prompt::Chat { messages, options } => {
-                Ok(text.ok_or(RequestError::NoTokenizer)?.encode_chat(&messages, &options)?)
+                let text = text.ok_or(RequestError::NoTokenizer)?;
+                Ok(text.encode_chat_unless(&messages, &options, abandoned)?)
             }
         }
     }
 
     /// The token ids of a conversation's leading system messages alone; none if there are no such messages, or if the template
     /// can't render them without a conversation.
-    fn system(&self, text: Option<&TextProcessor>) -> Vec<TokenId> {
+    fn system(&self, text: Option<&TextProcessor>, abandoned: &dyn Fn() -> bool) -> Vec<TokenId> {
         let (Prompt::Chat { messages, options }, Some(text)) = (self, text) else { return Vec::new() };
         let is_system = |m: &&Message| matches!(m.role.as_str(), "system" | "developer");
         let system: Vec<Message> = messages.iter().take_while(is_system).cloned().collect();
         let options = RenderOptions { add_generation_prompt: false, ..options.clone() };
-        text.encode_chat(&system, &options).unwrap_or_default()
+        text.encode_chat_unless(&system, &options, abandoned).unwrap_or_default()
     }
 }
 
@@ -267,13 +277,16 @@ impl Request {
         if self.ignore_eos && self.grammar.is_some() {
             return Err(RequestError::EndlessGrammar);
         }
+        let abandoned = || go_on().is_err();
         let prompt = std::mem::replace(&mut self.prompt, Prompt::Tokens(Vec::new()));
         let system = match self.context_shift {
-            Some(Keep::System) => prompt.system(text),
+            Some(Keep::System) => prompt.system(text, &abandoned),
             _ => Vec::new(),
         };
         go_on()?;
-        let tokens = prompt.encode(text)?;
+        let tokens = prompt.encode_unless(text, &abandoned);
+        go_on()?;
+        let tokens = tokens?;
         if let Some(index) = tokens.iter().position(|&t| t as usize >= vocab) {
             return Err(RequestError::NoSuchToken { index, token: tokens[index], vocab });
         }

@@ -26,6 +26,7 @@ pub(crate) struct KvCache {
     kv_type: KvType,
     layers: usize,
     kv_heads: usize,
+    head_dim: usize,
     /// Bytes of one page of one KV head of one layer.
     page_bytes: usize,
     /// Pages in a chunk: [`CHUNK`], or all of them if they are fewer.
@@ -62,6 +63,7 @@ impl KvCache {
             kv_type,
             layers: spec.layers,
             kv_heads: spec.kv_heads,
+            head_dim: spec.head_dim,
             page_bytes,
             chunk,
             data,
@@ -201,10 +203,21 @@ impl KvCache {
         if pages > self.free.len() {
             return Err(format!("no KV room: {pages} pages needed, {} free", self.free.len()));
         }
+        let rows = data.chunks_exact((stored * self.page_bytes).max(1));
+        for (row, bytes) in rows.clone().enumerate() {
+            for (page, bytes) in bytes.chunks_exact(self.page_bytes).take(pages).enumerate() {
+                if !self.kv_type.finite(bytes, self.head_dim, len - page * PAGE) {
+                    let (layer, head, from) = (row / self.kv_heads, row % self.kv_heads, page * PAGE);
+                    return Err(format!(
+                        "keys and values of layer {layer}, KV head {head}, from token {from} on contain NaN or infinity"
+                    ));
+                }
+            }
+        }
         let mut table = std::mem::take(&mut self.slots[slot]);
         table.pages.extend((0..pages).map(|_| self.take_page()));
         let places = (0..self.layers).flat_map(|l| (0..self.kv_heads).map(move |h| (l, h)));
-        for ((layer, head), row) in places.zip(data.chunks_exact((stored * self.page_bytes).max(1))) {
+        for ((layer, head), row) in places.zip(rows) {
             for (&page, bytes) in table.pages.iter().zip(row.chunks_exact(self.page_bytes)) {
                 let at = self.offset(layer, page, head);
                 self.data.bytes_mut()[at..at + self.page_bytes].copy_from_slice(bytes);

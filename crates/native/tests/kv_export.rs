@@ -163,6 +163,42 @@ fn foreign_exports_are_refused_and_change_nothing() {
 }
 
 #[test]
+fn exports_with_nan_or_infinity_are_refused_and_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model("tiny-llama", 2, folder.path());
+    let ids = prompt(&model, PROMPT, 37);
+    for kv_type in KvType::ALL {
+        let (bytes, rows, _) = export(&model, kv_type);
+        let mut native = open(&model, kv_type, None);
+        let head = bytes.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+        let page = (bytes.len() - head) / 4 / model.spec.layers / model.spec.kv_heads;
+        // The last two bytes of a page are of a value or a scale of position 31; the fourth page has 5 positions.
+        for (nth, used) in [(0, true), (1, true), (3, false), (4, true)] {
+            let mut bad = bytes.clone();
+            let end = head + (nth + 1) * page;
+            bad[end - 2..end].copy_from_slice(&0x7f80_u16.to_ne_bytes());
+            if used {
+                let why = refused(native.import_kv(0, PROMPT, &bad));
+                assert!(why.contains("NaN or infinity"), "{why}");
+            }
+            // Without the damaged page it can be used.
+            let len = if used { nth % 4 * PAGE } else { PROMPT - 1 };
+            if nth < 4 && len > 0 {
+                assert_eq!(native.import_kv(0, len, &bad).unwrap(), len);
+                assert_eq!(native.truncate(0, 0).unwrap(), 0);
+            }
+        }
+        native.import_kv(0, PROMPT - 1, &bytes).unwrap();
+        assert_eq!(
+            forward(&mut native, 0, PROMPT - 1, &ids[PROMPT - 1..])[0],
+            rows[PROMPT - 1],
+            "{}",
+            kv_type.name()
+        );
+    }
+}
+
+#[test]
 fn a_full_cache_refuses_imports() {
     let folder = tempfile::tempdir().unwrap();
     let model = model("tiny-llama", 2, folder.path());

@@ -2,7 +2,8 @@
 
 use super::bpe::ByteAlphabet;
 use super::error::TokenizeError;
-use super::hf_encode::{Hf, failed};
+use super::hf_check;
+use super::hf_encode::{Hf, guarded};
 use super::settings::Settings;
 use super::spm::{SPACE, byte_token};
 use super::tokenizer::{Algorithm, SpacePrefix};
@@ -22,10 +23,16 @@ enum Spelling {
 pub(super) fn read(bytes: &[u8], settings: &Settings) -> Result<(VocabBuilder, Algorithm), TokenizeError> {
     let invalid = |e: String| TokenizeError::invalid("tokenizer.json", "a Hugging Face tokenizer", e);
     let json: Value = serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
-    let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| invalid(e.to_string()))?;
-    // Settings of a training run that would cut or fill prompts.
-    tokenizer.with_truncation(None).map_err(failed)?;
-    tokenizer.with_padding(None);
+    let growth = hf_check::check(&json)?;
+    // What was checked, and nothing that two fields of one name could hide.
+    let checked = serde_json::to_vec(&json).map_err(|e| invalid(e.to_string()))?;
+    let mut tokenizer = guarded(|| {
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(checked)?;
+        // Settings of a training run that would cut or fill prompts.
+        tokenizer.with_truncation(None)?;
+        tokenizer.with_padding(None);
+        Ok(tokenizer)
+    })?;
     let spelling = spelling(&json)?;
 
     let mut tokens = Vec::new();
@@ -63,10 +70,12 @@ pub(super) fn read(bytes: &[u8], settings: &Settings) -> Result<(VocabBuilder, A
         }
     }
 
+    // What the file itself puts in front of a text.
+    let template = guarded(|| tokenizer.encode_fast("a", true))?;
+    // Otherwise it has nothing to do.
+    tokenizer.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
     let find = |name: Option<&str>| name.and_then(|name| tokenizer.token_to_id(name));
     let bos = find(settings.bos.as_deref());
-    // What the file itself puts in front of a text.
-    let template = tokenizer.encode_fast("a", true).map_err(failed)?;
     let puts_bos = template.get_ids().first().filter(|_| template.get_ids().len() > 1).copied();
     let first_is_special = puts_bos.filter(|&id| matches!(tokens.get(id as usize), Some((_, Kind::Control))));
     let builder = VocabBuilder {
@@ -77,7 +86,7 @@ pub(super) fn read(bytes: &[u8], settings: &Settings) -> Result<(VocabBuilder, A
         end_tokens: Vec::new(),
         user_defined_apart: true,
     };
-    Ok((builder, Algorithm::Hf(Box::new(Hf::new(tokenizer)), space_prefix(&json))))
+    Ok((builder, Algorithm::Hf(Box::new(Hf::new(tokenizer, growth)), space_prefix(&json))))
 }
 
 /// All objects of a (possibly nested) component, by their `type`.

@@ -1,7 +1,9 @@
 //! [`Hf`]: encodes text as a `tokenizer.json` says, with the crate `tokenizers`.
 
 use super::error::TokenizeError;
+use super::hf_check::Growth;
 use crate::TokenId;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 /// An encoder for `tokenizer.json`.
@@ -10,11 +12,12 @@ pub(super) struct Hf {
     parsing: Box<tokenizers::Tokenizer>,
     /// The same, taking special tokens for text; made when first needed.
     plain: OnceLock<Box<tokenizers::Tokenizer>>,
+    growth: Growth,
 }
 
 impl Hf {
-    pub fn new(tokenizer: tokenizers::Tokenizer) -> Hf {
-        Hf { parsing: Box::new(tokenizer), plain: OnceLock::new() }
+    pub fn new(tokenizer: tokenizers::Tokenizer, growth: Growth) -> Hf {
+        Hf { parsing: Box::new(tokenizer), plain: OnceLock::new(), growth }
     }
 
     /// Appends the ids of `text`.
@@ -24,6 +27,7 @@ impl Hf {
         parse_special: bool,
         ids: &mut Vec<TokenId>,
     ) -> Result<(), TokenizeError> {
+        self.growth.check(text.len())?;
         let tokenizer = if parse_special {
             &self.parsing
         } else {
@@ -33,12 +37,22 @@ impl Hf {
                 plain
             })
         };
-        let encoding = tokenizer.encode_fast(text, false).map_err(failed)?;
+        let encoding = guarded(|| tokenizer.encode_fast(text, false))?;
         ids.extend_from_slice(encoding.get_ids());
         Ok(())
     }
 }
 
-pub(super) fn failed(error: tokenizers::Error) -> TokenizeError {
-    TokenizeError::Tokenizers(error.to_string())
+/// Calls the crate. A panic in it is an error: the crate trusts the file, and the file is a stranger's.
+pub(super) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizeError> {
+    // Nothing that a panic left half done is used again: a tokenizer that is being read is dropped, and encoding changes only
+    // the crate's caches, which it guards itself.
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|e| TokenizeError::Tokenizers(e.to_string())),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a message");
+            Err(TokenizeError::Tokenizers(format!("the crate tokenizers panicked: {text}")))
+        }
+    }
 }

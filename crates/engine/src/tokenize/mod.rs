@@ -15,7 +15,11 @@ mod guard;
 #[cfg(feature = "hf-tokenizers")]
 mod hf;
 #[cfg(feature = "hf-tokenizers")]
+mod hf_check;
+#[cfg(feature = "hf-tokenizers")]
 mod hf_encode;
+#[cfg(feature = "hf-tokenizers")]
+mod hf_map;
 mod merge;
 mod mock;
 mod pretokenize;

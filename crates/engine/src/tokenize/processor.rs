@@ -45,15 +45,29 @@ impl TextProcessor {
         messages: &[Message],
         options: &RenderOptions,
     ) -> Result<Vec<TokenId>, ChatError> {
+        self.encode_chat_unless(messages, options, &|| false)
+    }
+
+    /// As [`TextProcessor::encode_chat`]; `abandoned` is asked every few milliseconds of rendering whether to give up, which is
+    /// an error.
+    ///
+    /// # Errors
+    /// As [`TextProcessor::encode_chat`].
+    pub fn encode_chat_unless(
+        &self,
+        messages: &[Message],
+        options: &RenderOptions,
+        abandoned: &dyn Fn() -> bool,
+    ) -> Result<Vec<TokenId>, ChatError> {
         let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
         let prompt = if options.parse_special {
-            template.render(messages, options)?
+            template.render_unless(messages, options, abandoned)?
         } else {
             let (mut messages, mut options) = (messages.to_vec(), options.clone());
             messages.iter_mut().for_each(|message| self.tokenizer.guard_message(message));
             let values = options.tools.iter_mut().chain(&mut options.documents);
             values.chain(options.extra.values_mut()).for_each(|value| self.tokenizer.guard_value(value));
-            template.render(&messages, &options)?
+            template.render_unless(&messages, &options, abandoned)?
         };
         let mut tokens = self.tokenizer.encode_prompt(&prompt)?;
         if let Some(bos) = self.tokenizer.bos()

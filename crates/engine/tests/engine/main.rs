@@ -12,3 +12,4 @@ mod speculate;
 mod tokenize_damage;
 mod tokenize_goldens;
 mod tokenize_smollm2;
+mod tokenizer_json;

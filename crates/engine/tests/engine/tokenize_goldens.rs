@@ -1,6 +1,7 @@
 //! Tokenizers of every file format against the ids of their own libraries (`testdata/tokenizers/`).
 
 use serde::de::DeserializeOwned;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use zonda_engine::TokenId;
 use zonda_engine::tokenize::Detokenizer;
@@ -135,6 +136,22 @@ fn templates_render_as_in_transformers() {
             (found, expected) => panic!("{template}, {case}: {found:?}, expected {expected:?}"),
         }
     }
+}
+
+#[test]
+fn string_methods_are_jinjas() {
+    let mut wrong = Vec::new();
+    for case in read::<Vec<HashMap<String, String>>>("methods.json") {
+        let (source, text) = (&case["source"], &case["text"]);
+        let template = ChatTemplate::new(source, &Tokenizer::mock());
+        let found = template.and_then(|template| template.render(&[], &RenderOptions::default()));
+        match found {
+            Ok(found) if found == *text => {}
+            Ok(found) => wrong.push(format!("{source}\n  gives    {found:?}\n  expected {text:?}")),
+            Err(error) => wrong.push(format!("{source}: {error}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// A text with runs of spaces collapsed.

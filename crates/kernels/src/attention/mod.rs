@@ -9,6 +9,7 @@
 
 mod attend;
 mod codes;
+mod finite;
 mod form;
 mod hadamard;
 mod kv_type;

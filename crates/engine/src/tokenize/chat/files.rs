@@ -1,6 +1,7 @@
 //! Finds the chat template of a model.
 
-use super::template::{ChatTemplate, DEFAULT, TOOL_USE, TemplateError};
+use super::error::TemplateError;
+use super::template::{ChatTemplate, DEFAULT, TOOL_USE};
 use crate::load::{Format, Metadata, Model};
 use crate::tokenize::{TokenizeError, Tokenizer, files, read, tekken};
 use serde_json::Value;

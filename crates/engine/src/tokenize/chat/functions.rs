@@ -1,5 +1,6 @@
 //! The Jinja environment chat templates expect: what `transformers` adds to plain Jinja.
 
+use super::{guards, python};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
@@ -12,17 +13,21 @@ use std::io::{self, Write};
 #[error("{0}")]
 pub(super) struct Raised(pub String);
 
-/// Maximum number of steps of a template. Real ones need some thousands per message; a malicious one would never end.
-const FUEL: u64 = 5_000_000;
+/// The longest text that `tojson` and `indent` write, in bytes.
+const TEXT: usize = 64 << 20;
+
+/// White space as `transformers` sets it.
+pub(super) fn syntax() -> SyntaxConfig {
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    syntax.expect("only white space settings differ from the default")
+}
 
 /// An environment with the functions, filters and settings that templates are written for.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.expect("only white space settings differ from the default"));
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.set_fuel(Some(FUEL));
+    python::install(&mut environment);
+    guards::install(&mut environment);
     environment.add_filter("tojson", to_json);
     environment.add_filter("indent", indent);
     environment.add_test("iterable", is_iterable);
@@ -33,11 +38,12 @@ pub(super) fn environment() -> Environment<'static> {
     environment
 }
 
-/// Rewrites `{% generation %}` to `{% if true %}`: the tag marks the assistant's text for training and prints
+/// Normalises line breaks as Jinja does, and rewrites `{% generation %}` to `{% if true %}`: the tag marks the assistant's text for training and prints
 /// nothing. White space control and line numbers stay.
 pub(super) fn prepare(source: &str) -> String {
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len());
-    let mut rest = source;
+    let mut rest = source.as_str();
     while let Some(at) = rest.find("{%") {
         let (before, tag) = rest.split_at(at + 2);
         out.push_str(before);
@@ -87,7 +93,7 @@ fn to_json(
     if sort {
         value.sort_all_objects();
     }
-    let mut out = Vec::new();
+    let mut out = Bounded(Vec::new());
     let written = match (indent, separators.as_deref()) {
         (Some(indent), _) => {
             write(&value, PrettyFormatter::with_indent(" ".repeat(indent.min(16)).as_bytes()), &mut out)
@@ -96,7 +102,8 @@ fn to_json(
         (None, _) => write(&value, Separated { item: ", ", key: ": " }, &mut out),
     };
     written.map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-    let text = String::from_utf8(out).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+    let text =
+        String::from_utf8(out.0).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
     let text = if ascii { escape_non_ascii(&text) } else { text };
     Ok(Value::from_safe_string(text))
 }
@@ -113,6 +120,10 @@ fn indent(
     let first = first.or(arguments.get("first")?).unwrap_or(false);
     let blank = blank.or(arguments.get("blank")?).unwrap_or(false);
     arguments.assert_all_used()?;
+    let lines = text.bytes().filter(|&byte| byte == b'\n').count() + 1;
+    if lines * width + text.len() > TEXT {
+        return Err(Error::new(ErrorKind::InvalidOperation, too_long()));
+    }
     let mut out = String::with_capacity(text.len() + width);
     for (i, line) in text.split('\n').enumerate() {
         if i > 0 {
@@ -145,7 +156,7 @@ fn json_or_text(value: Value) -> Value {
     parsed.map_or(value, |json| Value::from(Serde(json)))
 }
 
-fn write(value: &serde_json::Value, formatter: impl Formatter, out: &mut Vec<u8>) -> serde_json::Result<()> {
+fn write(value: &serde_json::Value, formatter: impl Formatter, out: &mut Bounded) -> serde_json::Result<()> {
     value.serialize(&mut serde_json::Serializer::with_formatter(out, formatter))
 }
 
@@ -162,6 +173,26 @@ fn escape_non_ascii(text: &str) -> String {
         }
     }
     out
+}
+
+/// A writer that takes at most [`TEXT`] bytes.
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > TEXT {
+            return Err(io::Error::other(too_long()));
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn too_long() -> String {
+    format!("expected a text of at most {} MiB", TEXT >> 20)
 }
 
 /// One line, with given separators.

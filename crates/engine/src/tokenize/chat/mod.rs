@@ -5,12 +5,20 @@
 //! `strftime_now`, and a `tojson` that writes JSON as Python does.
 
 mod builtin;
+mod check;
+mod error;
 mod files;
 mod functions;
+mod guards;
+mod program;
+mod python;
 mod template;
 
 pub use builtin::NAMES as BUILTIN_TEMPLATES;
-pub use template::{ChatTemplate, Message, RenderOptions, TemplateError};
+pub use error::TemplateError;
+pub use template::{ChatTemplate, Message, RenderOptions};
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,12 @@
 //! [`ChatTemplate`]: a conversation rendered as the prompt text that its model was trained on.
 
-use super::builtin::{self, NAMES as BUILTIN_TEMPLATES};
+use super::builtin;
+use super::error::TemplateError;
 use super::functions;
+use super::program::Program;
 use crate::tokenize::Tokenizer;
 use minijinja::value::{Serde, Value};
-use minijinja::{Environment, ErrorKind, context};
+use minijinja::{Environment, context};
 use serde::{Deserialize, Serialize};
 
 /// One message of a conversation.
@@ -81,57 +83,13 @@ impl Default for RenderOptions {
     }
 }
 
-/// Why a template could not be read or did not render.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TemplateError {
-    /// The template is not valid Jinja.
-    #[error("the chat template has an error in line {line}: {reason}")]
-    Syntax {
-        /// Counted from 1; 0 if unknown.
-        line: usize,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The template failed on this conversation.
-    #[error("the chat template failed in line {line}: {reason}")]
-    Render {
-        /// Counted from 1; 0 if unknown.
-        line: usize,
-        /// What went wrong.
-        reason: String,
-    },
-    /// The template refuses this conversation (`raise_exception`), with this message.
-    #[error("the chat template refuses this conversation: {0}")]
-    Refused(String),
-    /// The model has no template.
-    #[error(
-        "the model has no chat template; use `--raw` to give the prompt as it is, or name a template: {}",
-        BUILTIN_TEMPLATES.join(", ")
-    )]
-    Missing,
-    /// There is no built-in template of that name.
-    #[error("there is no chat template {name:?}; there are: {}", BUILTIN_TEMPLATES.join(", "))]
-    Unknown {
-        /// The name asked for.
-        name: String,
-    },
-    /// A file of the model that should hold the template is malformed.
-    #[error("{path}: {reason}")]
-    File {
-        /// The file.
-        path: std::path::PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
 /// A model's chat template, ready to render. Share it in an `Arc`.
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    /// The template to use when tools are given, if the model has one of its own.
-    has_tool_use: bool,
+    program: Program,
+    /// The program to use when tools are given, if the model has one of its own.
+    tool_use: Option<Program>,
     source: String,
     bos: String,
     eos: String,
@@ -146,7 +104,7 @@ impl ChatTemplate {
         ChatTemplate::named(&[(DEFAULT, source)], tokenizer)
     }
 
-    /// A template that Zonda knows, by name; see [`BUILTIN_TEMPLATES`].
+    /// A template that Zonda knows, by name; see [`BUILTIN_TEMPLATES`](super::BUILTIN_TEMPLATES).
     pub fn builtin(name: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, TemplateError> {
         let source = builtin::source(name).ok_or_else(|| TemplateError::Unknown { name: name.to_owned() })?;
         ChatTemplate::new(source, tokenizer)
@@ -162,16 +120,15 @@ impl ChatTemplate {
         sources: &[(&str, &str)],
         tokenizer: &Tokenizer,
     ) -> Result<ChatTemplate, TemplateError> {
-        let mut environment = functions::environment();
-        for (name, source) in sources {
-            environment
-                .add_template_owned((*name).to_owned(), functions::prepare(source))
-                .map_err(|e| TemplateError::Syntax { line: e.line().unwrap_or(0), reason: reason(&e) })?;
-        }
+        let compile = |name: &'static str| {
+            let source = sources.iter().find(|(found, _)| *found == name);
+            source.map(|(_, source)| Program::compile(name, functions::prepare(source))).transpose()
+        };
         let token = |id: Option<crate::TokenId>| id.map(|id| tokenizer.piece(id)).unwrap_or_default();
         Ok(ChatTemplate {
-            environment,
-            has_tool_use: sources.iter().any(|(name, _)| *name == TOOL_USE),
+            environment: functions::environment(),
+            program: compile(DEFAULT)?.ok_or(TemplateError::Missing)?,
+            tool_use: compile(TOOL_USE)?,
             source: sources.iter().find(|(name, _)| *name == DEFAULT).map_or("", |(_, s)| s).to_owned(),
             bos: token(tokenizer.bos()),
             eos: token(tokenizer.eos()),
@@ -185,8 +142,25 @@ impl ChatTemplate {
 
     /// The prompt text of a conversation. Encode it with [`Tokenizer::encode_prompt`], without a BOS: the template writes one if
     /// the model wants it.
+    ///
+    /// # Errors
+    /// If the template fails on this conversation, refuses it, or exceeds its limits of time and memory.
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String, TemplateError> {
-        let name = if self.has_tool_use && !options.tools.is_empty() { TOOL_USE } else { DEFAULT };
+        self.render_unless(messages, options, &|| false)
+    }
+
+    /// As [`ChatTemplate::render`]; `abandoned` is asked every few milliseconds whether to give up, which is an error.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_unless(
+        &self,
+        messages: &[Message],
+        options: &RenderOptions,
+        abandoned: &dyn Fn() -> bool,
+    ) -> Result<String, TemplateError> {
+        let tool_use = self.tool_use.as_ref().filter(|_| !options.tools.is_empty());
+        let program = tool_use.unwrap_or(&self.program);
         // `none` and not an empty list: templates ask `if tools is not none`.
         let list = |items: &[serde_json::Value]| match items {
             [] => Value::from(()),
@@ -201,28 +175,6 @@ impl ChatTemplate {
             documents => list(&options.documents),
         };
         let variables = context! { ..given, ..Value::from(Serde(&options.extra)) };
-        let template = self.environment.get_template(name);
-        template.and_then(|template| template.render(variables)).map_err(|e| render_error(&e))
-    }
-}
-
-/// Distinguishes a template's refusal from a failure.
-fn render_error(error: &minijinja::Error) -> TemplateError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(e) = cause {
-        if let Some(functions::Raised(message)) = e.downcast_ref() {
-            return TemplateError::Refused(message.clone());
-        }
-        cause = e.source();
-    }
-    TemplateError::Render { line: error.line().unwrap_or(0), reason: reason(error) }
-}
-
-/// An error's message without its line, which is reported separately.
-fn reason(error: &minijinja::Error) -> String {
-    match (error.kind(), error.detail()) {
-        (ErrorKind::SyntaxError, Some(detail)) => detail.to_owned(),
-        (kind, Some(detail)) => format!("{kind}: {detail}"),
-        (kind, None) => kind.to_string(),
+        program.run(&self.environment, variables, abandoned)
     }
 }
