@@ -2,6 +2,9 @@
 
 mod configure;
 mod kind;
+// The check is plain Rust: it is tested in builds without llama.cpp too.
+#[cfg(any(feature = "llama-cpp", test))]
+mod llama_cpp_limits;
 mod open;
 mod status;
 

@@ -43,7 +43,8 @@ pub fn child_main(host: &dyn Host) -> ExitCode {
         // A closed pipe: the parent is gone, and nobody is left to tell.
         Ok(()) | Err(FrameError::Closed) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("the bench's parent process can't be reached: {error}");
+            // `eprintln!` would panic if nobody reads standard error either.
+            let _ = writeln!(std::io::stderr(), "the bench's parent process can't be reached: {error}");
             ExitCode::FAILURE
         }
     }

@@ -95,9 +95,11 @@ impl BenchServe {
         if plan.model.is_none() {
             plan.model = server.first_model()?;
         }
+        let out = self.out.clone().unwrap_or_else(default_out);
         let graceful = interrupt::graceful();
         let stop = AtomicBool::new(false);
         warm_up(&plan, &server, &stop)?;
+        zonda_bench::report::prepare(&out)?;
         let bar = bar(&plan, context.quiet || self.json.json);
         let over = AtomicBool::new(false);
         let driven = std::thread::scope(|scope| {
@@ -115,7 +117,7 @@ impl BenchServe {
         drop(graceful);
 
         let report = LoadgenReport::new(plan, &driven);
-        let written = report.write(&self.out.clone().unwrap_or_else(default_out))?;
+        let written = report.write(&out)?;
         match self.json.json {
             true => output::json(&report)?,
             false => output::print(&report.render())?,

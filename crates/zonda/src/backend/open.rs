@@ -51,6 +51,7 @@ pub fn open(
         }
         #[cfg(feature = "llama-cpp")]
         (BackendKind::LlamaCpp, Some(model)) => {
+            super::llama_cpp_limits::check(model)?;
             Ok(Box::new(LlamaCpp::open(model, &llama_cpp_options(options, model)?)?))
         }
         #[cfg(feature = "mlx")]
