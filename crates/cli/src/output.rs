@@ -84,7 +84,8 @@ impl Spinner {
             }
             bar.set_message(printable(&what.into()).into_owned());
             let (later, over) = (bar.clone(), done.clone());
-            std::thread::spawn(move || {
+            // Without a thread there is nothing to see, and the work goes on.
+            let _ = std::thread::Builder::new().spawn(move || {
                 std::thread::sleep(Duration::from_millis(500));
                 if !over.load(Ordering::SeqCst) {
                     later.set_draw_target(ProgressDrawTarget::stderr());
@@ -137,7 +138,9 @@ impl Progress {
         }
         let what = printable(&what).into_owned();
         bar.set_message(what.clone());
-        bar.enable_steady_tick(Duration::from_millis(500));
+        if !plain && !quiet {
+            bar.enable_steady_tick(Duration::from_millis(500));
+        }
         if plain && !quiet {
             note!("{what}…");
         }

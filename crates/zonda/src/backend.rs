@@ -9,7 +9,7 @@ mod open;
 mod status;
 
 pub use kind::{BackendKind, choose};
-pub use open::open;
+pub use open::{MAX_THREADS, open};
 #[cfg(feature = "native")]
 pub use open::{calibrate, reference};
 pub use status::{DeviceStatus, Status};

@@ -51,7 +51,7 @@ pub fn child_main(host: &dyn Host) -> ExitCode {
 }
 
 fn serve(host: &dyn Host, out: &mut impl Write) -> Result<(), FrameError> {
-    let commands = read_commands();
+    let commands = read_commands()?;
     protocol::write(out, &FromChild::Hello { protocol: protocol::VERSION })?;
     let mut engine: Option<Engine> = None;
     let mut reader: Option<Reader> = None;
@@ -127,9 +127,9 @@ fn measure_quality(
 
 /// Commands, read on a thread of their own: when the parent is gone the process ends at once, even if the engine
 /// hangs.
-fn read_commands() -> Receiver<Result<ToChild, FrameError>> {
+fn read_commands() -> std::io::Result<Receiver<Result<ToChild, FrameError>>> {
     let (send, commands) = channel();
-    thread::spawn(move || {
+    let read = move || {
         let mut stdin = std::io::stdin().lock();
         loop {
             let command = protocol::read::<ToChild>(&mut stdin);
@@ -141,8 +141,9 @@ fn read_commands() -> Receiver<Result<ToChild, FrameError>> {
                 break;
             }
         }
-    });
-    commands
+    };
+    thread::Builder::new().name("zonda-commands".into()).spawn(read)?;
+    Ok(commands)
 }
 
 fn load(host: &dyn Host, spec: &ChildSpec) -> Result<(Engine, LoadReport), String> {

@@ -314,7 +314,9 @@ impl Follower {
         if let Ok(style) = ProgressStyle::with_template("[{bar:24}] {pos}/{len} {elapsed} {msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
-        bar.enable_steady_tick(Duration::from_secs(1));
+        if !plain && !quiet {
+            bar.enable_steady_tick(Duration::from_secs(1));
+        }
         Follower { bar, plain, quiet, warns }
     }
 

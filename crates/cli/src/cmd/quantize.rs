@@ -47,7 +47,7 @@ pub struct Quantize {
     #[arg(long)]
     allow_requantize: bool,
     /// Threads [default: one per CPU to quantise, one per physical core to calibrate].
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = crate::args::values::threads)]
     threads: Option<NonZeroUsize>,
     #[command(flatten)]
     json: JsonArg,

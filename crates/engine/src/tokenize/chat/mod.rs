@@ -7,9 +7,12 @@
 mod builtin;
 mod files;
 mod functions;
+mod numbers;
 mod template;
 
 pub use builtin::NAMES as BUILTIN_TEMPLATES;
+pub(super) use numbers::MARK;
+pub use numbers::{read_exact, write_exact};
 pub use template::{ChatTemplate, Message, RenderOptions, TemplateError};
 
 #[cfg(test)]
