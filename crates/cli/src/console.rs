@@ -8,8 +8,9 @@ macro_rules! note {
 }
 pub(crate) use note;
 
-/// Writes text to standard error, in one piece.
+/// Writes text to standard error, in one piece. What a terminal would act on is escaped: names in it may come from anywhere.
 pub fn write(text: &str) {
+    let text = zonda_engine::printable_lines(text);
     // There is nobody left to tell about a failure.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }

@@ -9,12 +9,34 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 pub use zonda::human_bytes;
+use zonda_engine::{printable, printable_json, printable_lines};
 
-/// Writes text to standard output and flushes, so that streamed text shows as it arrives.
+/// Writes text for people to standard output. Names in it may come from anywhere: what a terminal would act on is escaped.
 ///
 /// # Errors
 /// [`OutputClosed`] if the reader has gone, else what the system says.
 pub fn print(text: &str) -> anyhow::Result<()> {
+    write(&printable_lines(text))
+}
+
+/// Writes a text that is the result itself, such as an answer. It flushes, so that streamed text shows as it arrives. A terminal
+/// gets it as [`print()`] shows it, anything else as it is.
+///
+/// # Errors
+/// As [`print()`].
+pub fn data(text: &str) -> anyhow::Result<()> {
+    if io::stdout().is_terminal() { print(text) } else { write(text) }
+}
+
+/// Writes text with styles of our own, whose names are printable already.
+///
+/// # Errors
+/// As [`print()`].
+pub fn styled(text: &str) -> anyhow::Result<()> {
+    write(text)
+}
+
+fn write(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
@@ -26,7 +48,15 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 pub fn json(document: &impl Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(document)?;
     text.push('\n');
-    print(&text)
+    json_text(&text)
+}
+
+/// Prints a JSON document that is text already.
+///
+/// # Errors
+/// As [`print()`].
+pub fn json_text(document: &str) -> anyhow::Result<()> {
+    write(&printable_json(document))
 }
 
 fn closed(result: io::Result<()>) -> anyhow::Result<()> {
@@ -52,9 +82,10 @@ impl Spinner {
             if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
                 bar.set_style(style);
             }
-            bar.set_message(what.into());
+            bar.set_message(printable(&what.into()).into_owned());
             let (later, over) = (bar.clone(), done.clone());
-            std::thread::spawn(move || {
+            // Without a thread there is nothing to see, and the work goes on.
+            let _ = std::thread::Builder::new().spawn(move || {
                 std::thread::sleep(Duration::from_millis(500));
                 if !over.load(Ordering::SeqCst) {
                     later.set_draw_target(ProgressDrawTarget::stderr());
@@ -105,8 +136,11 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
+        let what = printable(&what).into_owned();
         bar.set_message(what.clone());
-        bar.enable_steady_tick(Duration::from_millis(500));
+        if !plain && !quiet {
+            bar.enable_steady_tick(Duration::from_millis(500));
+        }
         if plain && !quiet {
             note!("{what}…");
         }
@@ -120,7 +154,7 @@ impl Progress {
         if self.plain && !self.quiet && tenth(done) > tenth(done.saturating_sub(1)) {
             note!("{}: {done}/{total}, {so_far}", self.what);
         }
-        self.bar.set_message(format!("{}, {so_far}", self.what));
+        self.bar.set_message(format!("{}, {}", self.what, printable(so_far)));
         self.bar.set_position(done);
     }
 

@@ -10,6 +10,7 @@ mod cli {
     mod commands;
     mod context_shift;
     mod doctor_verify;
+    mod hostile_files;
     mod hub;
     mod page;
     mod prompt_cache;

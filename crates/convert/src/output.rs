@@ -4,6 +4,7 @@ use crate::error::ConvertError;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use zonda_engine::files::replaced;
 use zonda_kernels::DType;
 
 /// Called with `(bytes done, total bytes)` of tensor data, a few times a second on a fast disk.
@@ -58,17 +59,20 @@ pub(crate) fn total_bytes(tensors: &[Planned]) -> Result<u64, ConvertError> {
     tensors.iter().map(Planned::bytes).sum()
 }
 
-/// The temporary path of an incomplete output; `None` if the name of `target` is not UTF-8. A program that is interrupted
-/// deletes it.
+/// The temporary path of an incomplete output; `None` if the name of `target` is not UTF-8, and for what is written through: a
+/// device, a FIFO. A program that is interrupted deletes it.
 pub fn unfinished(target: &Path) -> Option<PathBuf> {
+    let target = if target.is_dir() { target.to_owned() } else { replaced(target).ok()?? };
     let name = target.file_name()?.to_str()?;
     let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Some(parent.join(format!(".{name}.partial-{}", std::process::id())))
 }
 
-/// An incomplete file or folder beside its final path; deleted when dropped before [`Pending::commit`].
+/// An incomplete file or folder beside its final path; deleted when dropped before [`Pending::commit`]. What can't be replaced (a
+/// device, a FIFO) is written through.
 #[derive(Debug)]
 pub struct Pending {
+    /// Equal to `target` if that is written through.
     temporary: PathBuf,
     target: PathBuf,
     committed: bool,
@@ -84,7 +88,10 @@ impl Pending {
             let reason = "it is a folder; expected the name of a file".to_owned();
             return Err(ConvertError::OutputName { path: target.to_owned(), reason });
         }
-        Pending::beside(target)
+        match replaced(target).map_err(ConvertError::write(target))? {
+            Some(target) => Pending::beside(&target),
+            None => Ok(Pending { temporary: target.to_owned(), target: target.to_owned(), committed: true }),
+        }
     }
 
     /// A folder, created at once under its temporary name.
@@ -125,6 +132,9 @@ impl Pending {
     /// # Errors
     /// If the file system fails; the output is then deleted.
     pub fn commit(mut self) -> Result<(), ConvertError> {
+        if self.temporary == self.target {
+            return Ok(());
+        }
         if self.target.is_dir() {
             // An empty folder, as checked at the start; not every system can rename onto a folder.
             fs::remove_dir(&self.target).map_err(ConvertError::write(&self.target))?;
@@ -150,6 +160,18 @@ impl Drop for Pending {
             self.clear();
         }
     }
+}
+
+/// Checks that a file can be written there, before work is spent on its content.
+///
+/// # Errors
+/// As [`Pending::file`], or if the file system fails.
+pub fn check_writable(target: &Path) -> Result<(), ConvertError> {
+    let pending = Pending::file(target)?;
+    if pending.temporary != pending.target {
+        File::create(&pending.temporary).map_err(ConvertError::write(&pending.temporary))?;
+    }
+    Ok(())
 }
 
 /// The sink for the bytes of one tensor after another.
@@ -208,7 +230,11 @@ impl<'a> Sink<'a> {
     /// Flushes everything to disk; returns the file's size in bytes.
     pub(crate) fn finish(mut self) -> Result<u64, ConvertError> {
         self.file.flush().map_err(ConvertError::write(&self.path))?;
-        self.file.get_ref().sync_all().map_err(ConvertError::write(&self.path))?;
+        let file = self.file.get_ref();
+        // Devices and FIFOs have nothing to be synced.
+        if file.metadata().is_ok_and(|about| about.is_file()) {
+            file.sync_all().map_err(ConvertError::write(&self.path))?;
+        }
         Ok(self.position)
     }
 }

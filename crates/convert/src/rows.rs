@@ -155,9 +155,17 @@ fn in_chunks_of<T: Send>(
     loop {
         let batch: Vec<_> = chunks.by_ref().take(threads).collect();
         finished = thread::scope(|scope| {
-            let workers: Vec<_> = batch.into_iter().map(|range| scope.spawn(move || make(range))).collect();
+            let start = |range: Range<usize>| {
+                let own = range.clone();
+                thread::Builder::new().spawn_scoped(scope, move || make(own)).map_err(|_| range)
+            };
+            let workers: Vec<_> = batch.into_iter().map(start).collect();
             finished.drain(..).try_for_each(&mut take)?;
-            let join = |w: thread::ScopedJoinHandle<'_, _>| w.join().expect("row sources don't panic");
+            // This thread does what the system starts no thread for.
+            let join = |worker: Result<thread::ScopedJoinHandle<'_, T>, Range<usize>>| match worker {
+                Ok(worker) => worker.join().expect("row sources don't panic"),
+                Err(range) => make(range),
+            };
             Ok::<_, ConvertError>(workers.into_iter().map(join).collect())
         })?;
         if finished.is_empty() {

@@ -48,10 +48,12 @@
 //! ```
 
 mod batch;
+pub mod files;
 pub mod forward;
 mod hash;
 pub mod load;
 pub mod mock;
+mod printable;
 pub mod prompt_cache;
 pub mod quant;
 pub mod request;
@@ -62,6 +64,7 @@ pub mod stream;
 pub mod tokenize;
 pub mod worker;
 
+pub use printable::{printable, printable_json, printable_lines};
 pub use prompt_cache::PromptCacheConfig;
 pub use request::{Backlog, Keep, Prompt, Request, RequestError};
 pub use sample::{Grammar, SamplingParams};

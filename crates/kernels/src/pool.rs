@@ -73,7 +73,18 @@ unsafe impl Send for Shared {}
 
 impl Pool {
     /// A pool of `threads` threads, including the caller, pinned one per core if that many cores are allowed.
+    ///
+    /// # Panics
+    /// If the system does not start that many threads.
     pub fn new(threads: usize) -> Pool {
+        Pool::start_threads(threads).expect("the system starts threads")
+    }
+
+    /// As [`Pool::new`], for a number that the system may not allow.
+    ///
+    /// # Errors
+    /// What the system says; the threads that it did start have ended then.
+    pub fn start_threads(threads: usize) -> std::io::Result<Pool> {
         let threads = threads.max(1);
         let pins = if cfg!(loom) { Vec::new() } else { cpus::pins(threads) };
         let pinned = !pins.is_empty();
@@ -92,22 +103,19 @@ impl Pool {
         if pinned {
             cpus::pin_current_thread(pins[0]);
         }
-        let workers = (1..threads)
-            .map(|i| {
-                let shared = Arc::clone(&shared);
-                let core = pins.get(i).copied();
-                Builder::new()
-                    .name(format!("zonda-worker-{i}"))
-                    .spawn(move || {
-                        if let Some(core) = core {
-                            cpus::pin_current_thread(core);
-                        }
-                        shared.work();
-                    })
-                    .expect("the system can start threads")
-            })
-            .collect();
-        Pool { shared, workers, pinned }
+        let mut pool = Pool { shared, workers: Vec::with_capacity(threads - 1), pinned };
+        for i in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let core = pins.get(i).copied();
+            let worker = Builder::new().name(format!("zonda-worker-{i}")).spawn(move || {
+                if let Some(core) = core {
+                    cpus::pin_current_thread(core);
+                }
+                shared.work();
+            });
+            pool.workers.push(worker?); // dropping the pool ends those that run
+        }
+        Ok(pool)
     }
 
     /// The number of threads, including the caller.

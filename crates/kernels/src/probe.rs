@@ -38,13 +38,25 @@ pub const EACH: Duration = Duration::from_millis(300);
 /// reading [`LARGE_BYTES`] of memory, which takes that memory and the time to fill it. The calling thread is not pinned.
 ///
 /// # Errors
-/// If there is not enough memory to read.
-pub fn measure(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<Peaks, AllocError> {
+/// If the memory or the threads are not available.
+pub fn measure(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<Peaks, ProbeError> {
     // A pool pins its caller, so it gets a thread of its own.
     std::thread::scope(|scope| {
-        let measured = scope.spawn(|| measure_here(isa, threads.max(1), each, large)).join();
-        measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let thread = std::thread::Builder::new().name("zonda-probe".into());
+        let measured = thread.spawn_scoped(scope, || measure_here(isa, threads.max(1), each, large));
+        measured?.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// There is no memory to read.
+    #[error(transparent)]
+    Memory(#[from] AllocError),
+    /// The system does not start the threads.
+    #[error("could not start the threads: {0}")]
+    Threads(#[from] std::io::Error),
 }
 
 /// Memory that is read in pieces to measure the *current* bandwidth, between the steps of a measurement that is compared with
@@ -123,7 +135,7 @@ fn passes(isa: Isa, large: bool) -> Vec<Pass> {
 
 /// One parallel region for everything: each thread keeps the part of memory that it touched first, and threads that a pass
 /// doesn't need sleep at the barrier.
-fn measure_here(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<Peaks, AllocError> {
+fn measure_here(isa: Isa, threads: usize, each: Duration, large: bool) -> Result<Peaks, ProbeError> {
     let small = (READ_BYTES.max(8 * cpus::last_cache_bytes()) / threads).max(READ_BYTES_A_THREAD);
     let small = small.next_multiple_of(STRETCH);
     let part = if large { small.max((LARGE_BYTES / threads).next_multiple_of(STRETCH)) } else { small };
@@ -134,7 +146,7 @@ fn measure_here(isa: Isa, threads: usize, each: Duration, large: bool) -> Result
     let barrier = Barrier::new(threads);
     // Units per second of each pass, summed over the threads.
     let rates = Mutex::new(vec![0.0; passes.len()]);
-    Pool::new(threads).for_each(threads, &|i| {
+    Pool::start_threads(threads)?.for_each(threads, &|i| {
         // SAFETY: thread `i` writes only its own part, before the barrier that precedes all reads.
         unsafe { std::slice::from_raw_parts_mut(memory.at(i * part), part).fill(1) };
         // A pass continues where the last one stopped, since each is shorter than a walk through the whole memory.

@@ -206,11 +206,13 @@ impl Context {
         // SAFETY: the model is loaded; the parameters are plain values.
         let context = unsafe {
             let mut params = sys::llama_context_default_params();
-            params.n_ctx = narrow(options.kv_tokens)?;
-            params.n_batch = narrow(options.batch_tokens)?;
+            // With fewer cells or tokens a batch than sequences, it would end the process.
+            let sequences = slots + 1;
+            params.n_ctx = narrow(options.kv_tokens.max(sequences))?;
+            params.n_batch = narrow(options.batch_tokens.max(sequences))?;
             params.n_ubatch = params.n_batch.min(params.n_ubatch);
             // One more for exports; it has no cells of its own.
-            params.n_seq_max = narrow(slots + 1)?;
+            params.n_seq_max = narrow(sequences)?;
             params.n_threads = threads as i32;
             params.n_threads_batch = threads as i32;
             params.flash_attn_type = match options.flash_attention {

@@ -23,6 +23,16 @@ pub struct Native {
     pub(crate) buffers: Buffers,
 }
 
+/// A pool of so many threads, or as many as there are cores.
+///
+/// # Errors
+/// If the system does not start them.
+pub(crate) fn pool(threads: Option<usize>) -> Result<Pool, BackendError> {
+    let threads = threads.unwrap_or_else(zonda_machine::cpus::default_threads);
+    Pool::start_threads(threads)
+        .map_err(|e| BackendError::Failed(format!("the system does not start {threads} threads: {e}")))
+}
+
 impl Native {
     /// Loads a model: checks that every weight is finite and packs the matrices, on all threads. The calling thread
     /// becomes one of the pool's, so this is called on the thread that will run the model.
@@ -33,7 +43,7 @@ impl Native {
     pub fn open(model: &Arc<Model>, options: &NativeOptions) -> Result<Native, BackendError> {
         let spec = model.spec.clone();
         let isa = options.isa.unwrap_or_else(Isa::best);
-        let pool = Pool::new(options.threads.unwrap_or_else(zonda_machine::cpus::default_threads));
+        let pool = pool(options.threads)?;
         let limits = options.limits(&spec)?;
         let weights = Weights::load(model, isa, &pool, options.quantize)?;
         let kv = KvCache::new(&spec, &limits, options.kv_type)?;

@@ -7,7 +7,7 @@
 
 use crate::buffers::Buffers;
 use crate::kv::KvCache;
-use crate::native::Native;
+use crate::native::{Native, pool};
 use crate::rope::Angles;
 use crate::run::{Run, Step};
 use crate::weights::Loader;
@@ -17,7 +17,6 @@ use zonda_engine::load::{LayerTensor, Model, ModelSpec, TensorRole};
 use zonda_engine::quant::Importance;
 use zonda_kernels::attention::{KvType, PAGE};
 use zonda_kernels::{Isa, Job, Pool, matmul};
-use zonda_machine::cpus;
 
 /// Rows of logits that are computed at once: bounds their memory.
 const ROWS: usize = 32;
@@ -37,7 +36,7 @@ impl Native {
         sequences: &[Vec<TokenId>],
         look: &mut dyn FnMut(&[f32]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let pool = Pool::new(threads.unwrap_or_else(cpus::default_threads));
+        let pool = pool(threads)?;
         let mut reference = Reference::new(model, &pool);
         let mut x = Vec::new();
         reference.layers(&[sequences], &mut x, &mut |_, _, _| ())?;
@@ -66,7 +65,7 @@ impl Native {
         sequences: &[Vec<TokenId>],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Importance, BackendError> {
-        let pool = Pool::new(threads.unwrap_or_else(cpus::default_threads));
+        let pool = pool(threads)?;
         let mut reference = Reference::new(model, &pool);
         reference.buffers.ffn.kept = model.spec.moe.as_ref().map(|moe| vec![Vec::new(); moe.experts]);
         let groups: Vec<_> = sequences.chunks(GROUP).collect();

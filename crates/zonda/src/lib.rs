@@ -116,7 +116,7 @@ mod async_stream;
 
 #[cfg(feature = "async")]
 pub use async_stream::AsyncStream;
-pub use backend::{BackendKind, DeviceStatus, Status, choose, open as open_backend};
+pub use backend::{BackendKind, DeviceStatus, MAX_THREADS, Status, choose, open as open_backend};
 #[cfg(feature = "native")]
 pub use backend::{calibrate, reference};
 pub use error::{Detail, Error, Result};

@@ -121,7 +121,9 @@ pub fn compare(host: &(dyn Host + Sync), plan: &VerifyPlan, follow: &mut dyn FnM
         // A backend pins the thread that opens it, so each has its own thread.
         let walked = std::thread::scope(|scope| {
             let walk = || walk(host, plan, subject, &mut prompts, &kept, keep);
-            scope.spawn(walk).join().unwrap_or_else(|_| Err("the backend panicked".to_owned()))
+            let thread = std::thread::Builder::new().name("zonda-verify".into()).spawn_scoped(scope, walk);
+            let thread = thread.map_err(|e| format!("the system does not start a thread: {e}"))?;
+            thread.join().unwrap_or_else(|_| Err("the backend panicked".to_owned()))
         });
         let detail = walked.as_ref().map(Walked::describe).map_err(Clone::clone);
         verified.checks.push(Check::new(format!("logits of {name}"), detail));

@@ -43,14 +43,15 @@ pub fn child_main(host: &dyn Host) -> ExitCode {
         // The pipe is closed: the parent has ended, so there is nothing to report.
         Ok(()) | Err(FrameError::Closed) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("the bench's parent process can't be reached: {error}");
+            // `eprintln!` would panic if nobody reads standard error either.
+            let _ = writeln!(std::io::stderr(), "the bench's parent process can't be reached: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
 fn serve(host: &dyn Host, out: &mut impl Write) -> Result<(), FrameError> {
-    let commands = read_commands();
+    let commands = read_commands()?;
     protocol::write(out, &FromChild::Hello { protocol: protocol::VERSION })?;
     let mut engine: Option<Engine> = None;
     let mut reader: Option<Reader> = None;
@@ -125,9 +126,9 @@ fn measure_quality(
 }
 
 /// Commands, read on a separate thread: when the parent has ended, the process ends at once, even if the engine hangs.
-fn read_commands() -> Receiver<Result<ToChild, FrameError>> {
+fn read_commands() -> std::io::Result<Receiver<Result<ToChild, FrameError>>> {
     let (send, commands) = channel();
-    thread::spawn(move || {
+    let read = move || {
         let mut stdin = std::io::stdin().lock();
         loop {
             let command = protocol::read::<ToChild>(&mut stdin);
@@ -139,8 +140,9 @@ fn read_commands() -> Receiver<Result<ToChild, FrameError>> {
                 break;
             }
         }
-    });
-    commands
+    };
+    thread::Builder::new().name("zonda-commands".into()).spawn(read)?;
+    Ok(commands)
 }
 
 fn load(host: &dyn Host, spec: &ChildSpec) -> Result<(Engine, LoadReport), String> {

@@ -189,7 +189,7 @@ fn read(path: &Path, subject: usize) -> Option<GateResult> {
 fn write(path: &Path, agreed: &GateResult) {
     let kept = serde_json::to_vec(agreed).map_err(std::io::Error::other).and_then(|json| {
         fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-        fs::write(path, json)
+        zonda_engine::files::write(path, &json)
     });
     if let Err(error) = kept {
         tracing::debug!(path = %path.display(), %error, "a comparison could not be kept");

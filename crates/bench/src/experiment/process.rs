@@ -91,9 +91,9 @@ impl ChildProcess {
         let piped = "stdin, stdout and stderr are piped";
         let stdin = child.stdin.take().expect(piped);
         let mut stdout = BufReader::new(child.stdout.take().expect(piped));
-        let errors = Errors::read(child.stderr.take().expect(piped));
+        let stderr = child.stderr.take().expect(piped);
         let (send, frames) = channel();
-        thread::spawn(move || {
+        let forward = move || {
             loop {
                 let frame = protocol::read::<FromChild>(&mut stdout);
                 let last = frame.is_err();
@@ -101,8 +101,18 @@ impl ChildProcess {
                     break;
                 }
             }
+        };
+        let reading = Errors::read(stderr).and_then(|errors| {
+            thread::Builder::new().name("zonda-frames".into()).spawn(forward).map(|_| errors)
         });
-        Ok(ChildProcess { child, stdin, frames, errors, oom_kills })
+        match reading {
+            Ok(errors) => Ok(ChildProcess { child, stdin, frames, errors, oom_kills }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
     }
 
     /// Waits for the child's greeting and checks that it uses the same version of the protocol.
@@ -235,11 +245,11 @@ struct Errors {
 }
 
 impl Errors {
-    fn read(from: impl Read + Send + 'static) -> Errors {
+    fn read(from: impl Read + Send + 'static) -> std::io::Result<Errors> {
         let lines = Arc::new(Mutex::new(VecDeque::new()));
         let (send, ended) = channel::<()>();
         let kept = Arc::clone(&lines);
-        thread::spawn(move || {
+        let keep = move || {
             let _ended_when_dropped = send;
             let mut from = BufReader::new(from);
             let mut line = Vec::new();
@@ -257,8 +267,9 @@ impl Errors {
                 }
                 kept.push_back(text);
             }
-        });
-        Errors { lines, ended }
+        };
+        thread::Builder::new().name("zonda-errors".into()).spawn(keep)?;
+        Ok(Errors { lines, ended })
     }
 
     /// The last line that is not blank and not a note. Waits up to a second for the pipe to close.
@@ -320,7 +331,7 @@ mod tests {
     #[test]
     fn the_reason_is_the_last_line_that_says_something() {
         let text = "loading\nthread 'main' panicked at x.rs:1:1:\nno room\nnote: run with a backtrace\n\n";
-        assert_eq!(Errors::read(text.as_bytes()).last().as_deref(), Some("no room"));
-        assert_eq!(Errors::read(&b""[..]).last(), None);
+        assert_eq!(Errors::read(text.as_bytes()).unwrap().last().as_deref(), Some("no room"));
+        assert_eq!(Errors::read(&b""[..]).unwrap().last(), None);
     }
 }

@@ -4,6 +4,7 @@ use super::plan::{Arrivals, End, LoadPlan, MOST_AT_ONCE};
 use super::request::{Asked, Outcome, Refusal, Transport, ask};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread::Builder;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often a waiting thread checks whether it should stop.
@@ -77,7 +78,7 @@ fn closed(shared: &Shared<'_>, concurrency: usize) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..concurrency {
-            scope.spawn(|| {
+            let client = || {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     if !shared.wanted(index, shared.began.elapsed()) {
@@ -85,7 +86,14 @@ fn closed(shared: &Shared<'_>, concurrency: usize) {
                     }
                     shared.ask(index, Instant::now());
                 }
-            });
+            };
+            if let Err(error) = Builder::new().spawn_scoped(scope, client) {
+                // The load is another one than was asked for, and the report says so.
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let why = format!("not sent: the system starts no thread for another client: {error}");
+                shared.note(unsent(index, shared.began.elapsed(), Instant::now(), why));
+                return;
+            }
         }
     });
 }
@@ -106,21 +114,26 @@ fn open(shared: &Shared<'_>, rate: f64) {
             }
             if running.fetch_add(1, Ordering::SeqCst) >= MOST_AT_ONCE {
                 running.fetch_sub(1, Ordering::SeqCst);
-                shared.note(unsent(index, at, due));
+                let why = format!("not sent: {MOST_AT_ONCE} requests were waiting for their answers");
+                shared.note(unsent(index, at, due, why));
                 continue;
             }
-            let running = &running;
-            scope.spawn(move || {
+            let now_running = &running;
+            let request = move || {
                 shared.ask(index, due);
+                now_running.fetch_sub(1, Ordering::SeqCst);
+            };
+            if let Err(error) = Builder::new().spawn_scoped(scope, request) {
                 running.fetch_sub(1, Ordering::SeqCst);
-            });
+                let why = format!("not sent: the system starts no further thread: {error}");
+                shared.note(unsent(index, at, due, why));
+            }
         }
     });
 }
 
-/// A request that was not sent because too many others were waiting for their answers.
-fn unsent(index: usize, at: Duration, due: Instant) -> Asked {
-    let why = format!("not sent: {MOST_AT_ONCE} requests were waiting for their answers");
+/// A request that was not sent.
+fn unsent(index: usize, at: Duration, due: Instant, why: String) -> Asked {
     Asked {
         index,
         due_ms: at.as_secs_f64() * 1e3,

@@ -32,6 +32,8 @@ pub trait Transport: Sync {
 pub enum Outcome {
     /// The whole answer arrived.
     Complete,
+    /// The answer ended as it should, but its text was hidden, such as that of a model that only thought: nothing to measure.
+    Hidden,
     /// The request was refused, or its answer was cut off.
     Failed(Refusal),
     /// The user interrupted the measurement.
@@ -144,9 +146,10 @@ fn follow(
         let Some(data) = line.strip_prefix(b"data:") else { continue };
         let data = data.trim_ascii();
         if data == b"[DONE]" {
-            return match asked.deliveries_ms.is_empty() {
-                true => Err(broken("the answer had no text".to_owned())),
-                false => Ok(Outcome::Complete),
+            return match (asked.deliveries_ms.is_empty(), asked.finish_reason.is_some()) {
+                (false, _) => Ok(Outcome::Complete),
+                (true, true) => Ok(Outcome::Hidden),
+                (true, false) => Err(broken("the answer had no text".to_owned())),
             };
         }
         let event: Value = serde_json::from_slice(data)
@@ -236,6 +239,14 @@ mod tests {
                 other => panic!("{text:?}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn an_answer_whose_text_is_hidden_is_an_answer() {
+        let asked = outcome(Ok("data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n\
+            data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}\n\n\
+            data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n"));
+        assert_eq!((asked.outcome, asked.generated), (Outcome::Hidden, Some(2)));
     }
 
     #[test]

@@ -16,14 +16,22 @@ pub mod table;
 pub use table::render_table;
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use time::{OffsetDateTime, macros::format_description};
+use zonda_engine::files;
 
 /// The default output folder: `results/2026-11-23T18-05-09Z`.
 pub fn default_out() -> PathBuf {
     let form = format_description!("[year]-[month]-[day]T[hour]-[minute]-[second]Z");
     Path::new("results").join(OffsetDateTime::now_utc().format(form).unwrap_or_else(|_| "latest".into()))
+}
+
+/// Creates the folder for results if needed and checks that files can be written into it, before anything is measured.
+///
+/// # Errors
+/// If it can't be made or written to.
+pub fn prepare(dir: &Path) -> Result<(), BenchError> {
+    files::prepare_folder(dir).map_err(|e| BenchError::Write { path: dir.into(), why: e.to_string() })
 }
 
 /// Writes `results.csv`, `results.json`, `report.md` and `report.html` into a folder, which is created if needed; returns their
@@ -54,18 +62,9 @@ fn write_files(dir: &Path, files: Vec<(&str, std::io::Result<String>)>) -> Resul
     let mut written = Vec::new();
     for (name, text) in files {
         let path = dir.join(name);
-        text.and_then(|text| replace(&path, text.as_bytes()))
+        text.and_then(|text| files::write(&path, text.as_bytes()))
             .map_err(|e| BenchError::Write { path: path.clone(), why: e.to_string() })?;
         written.push(path);
     }
     Ok(written)
-}
-
-/// Writes a temporary file and renames it, so that no reader sees an incomplete file.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let beside = path.with_extension("part");
-    let mut file = fs::File::create(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(beside, path)
 }

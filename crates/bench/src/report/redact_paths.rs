@@ -1,8 +1,10 @@
-//! Replaces personal folders in a record, such as the home folder by `~`, because records are shared.
+//! Prepares a record for others: replaces personal folders, such as the home folder by `~`, and escapes control characters in
+//! names.
 
 use crate::record::results::Record;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use zonda_engine::printable_lines;
 
 /// Keys of text from elsewhere, which is not changed.
 const VERBATIM: [&str; 3] = ["text", "prompt", "timeline"];
@@ -43,23 +45,21 @@ impl PathRedactor {
         out
     }
 
-    /// Replaces these folders in all paths of a record.
+    /// Replaces these folders in all paths of a record and escapes control characters in its names.
     pub fn redact_record(&self, record: Record) -> Record {
-        if self.0.is_empty() {
-            return record;
-        }
         let Ok(mut value) = serde_json::to_value(&record) else { return record };
-        self.walk(&mut value);
+        self.redact_value(&mut value);
         serde_json::from_value(value).unwrap_or(record)
     }
 
-    fn walk(&self, value: &mut Value) {
+    /// The same for a record as JSON.
+    pub fn redact_value(&self, value: &mut Value) {
         match value {
-            Value::String(text) => *text = self.redact(text),
-            Value::Array(list) => list.iter_mut().for_each(|v| self.walk(v)),
+            Value::String(text) => *text = printable_lines(&self.redact(text)).into_owned(),
+            Value::Array(list) => list.iter_mut().for_each(|v| self.redact_value(v)),
             Value::Object(keys) => {
                 let ours = keys.iter_mut().filter(|(key, _)| !VERBATIM.contains(&key.as_str()));
-                ours.for_each(|(_, v)| self.walk(v));
+                ours.for_each(|(_, v)| self.redact_value(v));
             }
             _ => {}
         }

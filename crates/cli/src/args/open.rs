@@ -29,7 +29,7 @@ pub struct OpenArgs {
     pub gpu_layers: Option<NonZeroUsize>,
 
     /// Threads [default: one per physical core].
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = crate::args::values::threads)]
     pub threads: Option<NonZeroUsize>,
 
     /// Context length in tokens [default: the model's, at most 4096].

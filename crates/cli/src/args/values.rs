@@ -1,7 +1,8 @@
 //! Values of flags: names with what they mean, counts, token ids.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use zonda::{BackendKind, Device, Keep, KvType, Quantization, TokenId};
+use std::num::NonZeroUsize;
+use zonda::{BackendKind, Device, Keep, KvType, MAX_THREADS, Quantization, TokenId};
 
 /// Names that stand for values: `(value, name, what it means)`.
 fn named<T: Copy + Send + Sync + 'static>(
@@ -41,6 +42,15 @@ pub fn quantization() -> impl TypedValueParser<Value = Quantization> {
 /// `--kv-type`
 pub fn kv_type() -> impl TypedValueParser<Value = KvType> {
     named([KvType::F16, KvType::Q8_0, KvType::Q4_0, KvType::F32].map(|kv| (kv, kv.name(), "")))
+}
+
+/// `--threads`
+///
+/// # Errors
+/// What was expected.
+pub fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    let threads = text.parse().ok().filter(|n: &NonZeroUsize| n.get() <= MAX_THREADS);
+    threads.ok_or_else(|| format!("expected a number from 1 to {MAX_THREADS}"))
 }
 
 /// `--keep`: a number of tokens, or -1.

@@ -23,7 +23,7 @@ use zonda_bench::record::{QualityText, Row, Status};
 use zonda_bench::report::redact_paths::PathRedactor;
 use zonda_bench::{BenchConfig, Launcher, Plan, Progress, Runs, Scenario, Subject, Update, Work};
 use zonda_convert::convert;
-use zonda_engine::Speculate;
+use zonda_engine::{Speculate, printable, printable_lines};
 use zonda_engine::load::{Format, Model};
 use zonda_kernels::DType;
 
@@ -135,19 +135,21 @@ impl Bench {
         let plan = Plan::new(config).map_err(|e| Usage(e.to_string()))?;
         let launcher = Launcher::current_exe().context("finding this program's own file")?;
 
+        let out = self.out.unwrap_or_else(zonda_bench::report::default_out);
+        zonda_bench::report::prepare(&out)?; // before an hour of measuring
+
         let graceful = interrupt::graceful();
         let mut follower = Follower::new(context.quiet, self.json.json);
         let record = redactor(&store).redact_record(zonda_bench::run(&plan, &launcher, &mut follower)?);
         follower.bar.finish_and_clear();
         drop(graceful);
 
-        let out = self.out.unwrap_or_else(zonda_bench::report::default_out);
         let written = zonda_bench::write_all(&out, &record)?;
         if self.json.json {
-            output::print(&zonda_bench::report::json::to_string(&record)?)?;
+            output::json_text(&zonda_bench::report::json::to_string(&record)?)?;
         } else {
             let (width, colour) = output::terminal();
-            output::print(&zonda_bench::render_table(&record, width, colour))?;
+            output::styled(&zonda_bench::render_table(&record, width, colour))?;
         }
         if !context.quiet {
             let files: Vec<_> = written.iter().map(|p| p.display().to_string()).collect();
@@ -312,15 +314,22 @@ impl Follower {
         if let Ok(style) = ProgressStyle::with_template("[{bar:24}] {pos}/{len} {elapsed} {msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
-        bar.enable_steady_tick(Duration::from_secs(1));
+        if !plain && !quiet {
+            bar.enable_steady_tick(Duration::from_secs(1));
+        }
         Follower { bar, plain, quiet, warns }
+    }
+
+    /// What the bar says beside itself.
+    fn show(&self, message: &str) {
+        self.bar.set_message(printable(message).into_owned());
     }
 
     fn say(&self, line: &str) {
         match (self.quiet, self.plain) {
             (true, _) => {}
             (false, true) => note!("{line}"),
-            (false, false) => self.bar.println(line),
+            (false, false) => self.bar.println(printable_lines(line).as_ref()),
         }
     }
 }
@@ -329,17 +338,17 @@ impl Progress for Follower {
     fn update(&mut self, update: Update<'_>) {
         match update {
             Update::Planned { runs } => self.bar.set_length(runs as u64),
-            Update::Peaks => self.bar.set_message("measuring the machine's peaks"),
+            Update::Peaks => self.show("measuring the machine's peaks"),
             Update::Comparing(subject) => {
-                self.bar.set_message(format!("comparing {} with the reference logits", subject.label()));
+                self.show(&format!("comparing {} with the reference logits", subject.label()));
             }
             Update::Quality(subject) => {
-                self.bar.set_message(format!("measuring the quality of {}", subject.label()));
+                self.show(&format!("measuring the quality of {}", subject.label()));
             }
-            Update::Loading(subject) => self.bar.set_message(format!("loading {}", subject.label())),
-            Update::WarmUp(subject) => self.bar.set_message(format!("warming up {}", subject.label())),
+            Update::Loading(subject) => self.show(&format!("loading {}", subject.label())),
+            Update::WarmUp(subject) => self.show(&format!("warming up {}", subject.label())),
             Update::Running { subject, work, run, .. } => {
-                self.bar.set_message(format!("{} {work}, run {run}", subject.label()));
+                self.show(&format!("{} {work}, run {run}", subject.label()));
             }
             Update::Tokens(_) => {}
             Update::Row(row) => {

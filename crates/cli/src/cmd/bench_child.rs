@@ -74,8 +74,9 @@ impl Host for Child {
     fn reader(&self, subject: &Subject) -> Result<Reader, String> {
         let options = OpenOptions::from_map(&subject.options).map_err(|e| e.sentence())?;
         let threads = options.threads.unwrap_or_else(cpus::default_threads);
-        let mut stream =
-            probe::Stream::new(Isa::best(), &Pool::new(threads), READ).map_err(|e| e.to_string())?;
+        let pool = Pool::start_threads(threads).map_err(|e| e.to_string())?;
+        let mut stream = probe::Stream::new(Isa::best(), &pool, READ).map_err(|e| e.to_string())?;
+        drop(pool);
         Ok(Box::new(move || {
             // of one reading only: threads that wait for the next one would take the cores from the run that follows
             let pool = Pool::new(threads);

@@ -11,6 +11,7 @@ use zonda_bench::Record;
 use zonda_bench::analyse::compare::{self, CompareError, Options};
 use zonda_bench::record::SCHEMA_VERSION;
 use zonda_bench::report::comparison;
+use zonda_bench::report::redact_paths::PathRedactor;
 
 /// Compare two recorded results, or the backends of one
 #[derive(Debug, Args)]
@@ -59,7 +60,7 @@ impl Compare {
             }))?;
         } else {
             let (width, colour) = output::terminal();
-            output::print(&comparison::render(&comparison, width, colour))?;
+            output::styled(&comparison::render(&comparison, width, colour))?;
         }
         match (self.fail_on_regression, &regressions[..]) {
             (Some(pct), [_, ..]) => Err(advised(
@@ -78,8 +79,9 @@ impl Compare {
 pub fn read(path: &Path) -> anyhow::Result<Record> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
-    let record: serde_json::Value = serde_json::from_str(&text)
+    let mut record: serde_json::Value = serde_json::from_str(&text)
         .map_err(|e| advised(format!("{name} is not JSON: {e}"), "expected a results.json of zonda bench"))?;
+    PathRedactor::default().redact_value(&mut record); // others may have written its names
     match record["schema_version"].as_u64() {
         Some(version) if version == u64::from(SCHEMA_VERSION) => {}
         Some(version) => {

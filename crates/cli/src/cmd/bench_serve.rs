@@ -95,27 +95,30 @@ impl BenchServe {
         if plan.model.is_none() {
             plan.model = server.first_model()?;
         }
+        let out = self.out.clone().unwrap_or_else(default_out);
         let graceful = interrupt::graceful();
         let stop = AtomicBool::new(false);
         warm_up(&plan, &server, &stop)?;
+        zonda_bench::report::prepare(&out)?;
         let bar = bar(&plan, context.quiet || self.json.json);
         let over = AtomicBool::new(false);
         let driven = std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let watch = || {
                 while !over.load(Ordering::Relaxed) {
                     stop.fetch_or(interrupt::pressed(), Ordering::Relaxed);
                     std::thread::sleep(Duration::from_millis(20));
                 }
-            });
+            };
+            std::thread::Builder::new().spawn_scoped(scope, watch).context("starting a thread")?;
             let driven = run(&plan, &server, &stop, &|done| bar.set_position(done as u64));
             over.store(true, Ordering::Relaxed);
-            driven
-        });
+            anyhow::Ok(driven)
+        })?;
         bar.finish_and_clear();
         drop(graceful);
 
         let report = LoadgenReport::new(plan, &driven);
-        let written = report.write(&self.out.clone().unwrap_or_else(default_out))?;
+        let written = report.write(&out)?;
         match self.json.json {
             true => output::json(&report)?,
             false => output::print(&report.render())?,
@@ -169,7 +172,8 @@ fn warm_up(plan: &LoadPlan, server: &Server, stop: &AtomicBool) -> anyhow::Resul
     let short = LoadPlan { max_tokens: plan.max_tokens.min(2), shared_tokens: 0, ..plan.clone() };
     let now = Instant::now();
     match request::ask(server, &short, usize::MAX, now, now, stop).outcome {
-        Outcome::Complete => Ok(()),
+        // Some servers hide the first tokens, such as those of a thought.
+        Outcome::Complete | Outcome::Hidden => Ok(()),
         Outcome::Interrupted => Err(Interrupted.into()),
         Outcome::Failed(refusal) => Err(advised(
             format!("{}: {}", server.base, refusal.why),

@@ -193,7 +193,7 @@ impl Conversation {
         let mut answer = String::new();
         let result = self.session.generate(request, |piece| {
             answer.push_str(piece);
-            output::print(piece)
+            output::data(piece)
         });
         let outcome = match result {
             Ok((_, outcome)) => outcome,
@@ -228,7 +228,7 @@ impl Conversation {
     fn save(&self, path: &Path) -> anyhow::Result<()> {
         let saved = Saved { model: self.session.model.name().to_owned(), messages: self.messages.clone() };
         let text = serde_json::to_string_pretty(&saved)? + "\n";
-        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+        zonda_engine::files::write(path, text.as_bytes()).with_context(|| path.display().to_string())?;
         note!("{} messages saved to {}", self.messages.len(), path.display());
         Ok(())
     }

@@ -19,6 +19,6 @@ impl Completions {
     pub fn run(self, mut command: Command) -> anyhow::Result<()> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, "zonda", &mut script);
-        output::print(&String::from_utf8(script)?)
+        output::data(&String::from_utf8(script)?)
     }
 }

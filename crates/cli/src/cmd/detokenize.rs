@@ -41,6 +41,6 @@ impl Detokenize {
             ));
         }
         let text = tokenizer.decode(&ids, self.skip_special);
-        if self.json.json { output::json(&json!({ "text": text })) } else { output::print(&(text + "\n")) }
+        if self.json.json { output::json(&json!({ "text": text })) } else { output::data(&(text + "\n")) }
     }
 }

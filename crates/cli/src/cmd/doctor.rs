@@ -26,7 +26,7 @@ pub struct Doctor {
     #[arg(long)]
     quick: bool,
     /// Threads to measure with [default: one per physical core].
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = crate::args::values::threads)]
     threads: Option<NonZeroUsize>,
     /// Instruction set to measure [default: the best].
     #[arg(long, value_parser = zonda::ISAS)]

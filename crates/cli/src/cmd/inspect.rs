@@ -13,6 +13,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use zonda_engine::load::{Format, GgufFile, LoadError, Metadata, Model, TensorInfo, Value};
 use zonda_engine::tokenize::{ChatTemplate, TemplateError, TokenizeError, Tokenizer};
+use zonda_engine::printable;
 use zonda_kernels::attention::KvType;
 
 /// Arrays longer than this are shown by their length.
@@ -120,7 +121,7 @@ impl Inspect {
     fn text(&self, found: &Found, path: &Path) -> anyhow::Result<()> {
         let mut out = String::new();
         let mut line = |label: &str, text: String| {
-            let _ = writeln!(out, "{label:<13} {text}");
+            let _ = writeln!(out, "{label:<13} {}", printable(&text));
         };
         line("model", format!("{} ({})", found.name, path.display()));
         match found.gguf_version {
@@ -174,7 +175,7 @@ impl Inspect {
             out.push('\n');
             for (key, value) in &found.metadata.0 {
                 let text = if self.full { self.value(value).to_string() } else { value.describe() };
-                let _ = writeln!(out, "{key} = {text}");
+                let _ = writeln!(out, "{} = {}", printable(key), printable(&text));
             }
             if let Some(config) = &found.config {
                 let _ = writeln!(out, "{config:#}");
@@ -182,9 +183,10 @@ impl Inspect {
         }
         if self.tensors {
             out.push('\n');
-            let width = found.tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);
-            for t in &found.tensors {
-                let _ = writeln!(out, "{:width$}  {:6}  {:?}", t.name, t.dtype.to_string(), t.shape);
+            let names: Vec<_> = found.tensors.iter().map(|t| printable(&t.name)).collect();
+            let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+            for (t, name) in found.tensors.iter().zip(&names) {
+                let _ = writeln!(out, "{name:width$}  {:6}  {:?}", t.dtype.to_string(), t.shape);
             }
         }
         output::print(&out)

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::output;
 use clap::Args;
 use serde_json::json;
+use zonda_engine::printable;
 
 /// List the models that are on this machine
 #[derive(Debug, Args)]
@@ -24,15 +25,15 @@ impl List {
         if entries.is_empty() {
             return output::print("no models yet; `zonda pull smollm2-135m` downloads one\n");
         }
-        let width = entries.iter().map(|e| e.name.chars().count()).max().unwrap_or(0);
+        let names: Vec<_> = entries.iter().map(|e| printable(&e.name)).collect();
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         let mut text = String::new();
-        for e in &entries {
+        for (e, name) in entries.iter().zip(&names) {
             text += &format!(
-                "{:width$}  {:>12}  {}  {}\n",
-                e.name,
+                "{name:width$}  {:>12}  {}  {}\n",
                 output::human_bytes(e.bytes),
-                e.source,
-                e.path.display()
+                printable(&e.source),
+                printable(&e.path.display().to_string())
             );
         }
         output::print(&text)

@@ -8,9 +8,10 @@ use crate::output::{self, Progress, Spinner};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
-use std::io::{BufWriter, Write as _};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use zonda_engine::TokenId;
+use zonda_engine::files::Output;
 use zonda_engine::forward::{Backend, Batch, Logits as Matrix, Span, Want};
 
 /// Tokens in one forward call: bounds the memory for their logits.
@@ -47,6 +48,9 @@ fn ids(text: &str) -> Result<Ids, String> {
 
 impl Logits {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        let file = Output::create(&self.out)
+            .with_context(|| self.out.display().to_string())
+            .advise("choose a file in an existing folder that can be written to")?;
         let located = context.store()?.locate(&self.model.model)?;
         let kind = zonda::choose(self.backend.backend, &located)?;
         let model = zonda::open_files(&located)?;
@@ -57,7 +61,7 @@ impl Logits {
         drop(spinner);
         let vocab = backend.spec().vocab_size;
         let shape = [self.ids.0.len(), vocab];
-        write(&mut *backend, &self.ids.0, &self.out, context.quiet)?;
+        write(&mut *backend, &self.ids.0, file, &self.out, context.quiet)?;
         if self.json.json {
             return output::json(&json!({ "shape": shape, "path": self.out.display().to_string() }));
         }
@@ -66,14 +70,17 @@ impl Logits {
 }
 
 /// Runs the tokens through the backend and writes each chunk's rows as they come; the file appears when it is whole.
-fn write(backend: &mut dyn Backend, ids: &[TokenId], out: &Path, quiet: bool) -> anyhow::Result<()> {
+fn write(
+    backend: &mut dyn Backend,
+    ids: &[TokenId],
+    out: Output,
+    path: &Path,
+    quiet: bool,
+) -> anyhow::Result<()> {
+    let named = || path.display().to_string();
     let vocab = backend.spec().vocab_size;
-    let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = tempfile::NamedTempFile::new_in(folder)
-        .with_context(|| out.display().to_string())
-        .advise("choose an existing folder that can be written to")?;
-    let mut file = BufWriter::new(temporary);
-    npy::write_header(&mut file, ids.len(), vocab)?;
+    let mut file = BufWriter::new(out);
+    npy::write_header(&mut file, ids.len(), vocab).with_context(named)?;
     let total = (ids.len() * vocab * 4) as u64;
     let progress = Progress::bytes("computing logits", total, quiet);
     let mut logits = Matrix::new();
@@ -90,13 +97,11 @@ fn write(backend: &mut dyn Backend, ids: &[TokenId], out: &Path, quiet: bool) ->
                 ))
                 .advise("the model's weights are damaged, or the backend is: compare with --isa scalar");
             }
-            npy::write_values(&mut file, values)?;
+            npy::write_values(&mut file, values).with_context(named)?;
         }
         start += tokens.len();
         progress.set((start * vocab * 4) as u64, total);
     }
     progress.finish();
-    file.flush()?;
-    file.into_inner().map_err(|e| e.into_error())?.persist(out).with_context(|| out.display().to_string())?;
-    Ok(())
+    file.into_inner().map_err(|e| e.into_error()).and_then(Output::finish).with_context(named)
 }

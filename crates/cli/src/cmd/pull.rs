@@ -7,6 +7,7 @@ use crate::output;
 use clap::Args;
 use serde_json::json;
 use zonda::store::ModelName;
+use zonda_engine::printable;
 
 /// Download a model, or verify one that is already here
 #[derive(Debug, Args)]
@@ -14,7 +15,7 @@ use zonda::store::ModelName;
     zonda pull smollm2-135m\n  \
     zonda pull mistralai/Mistral-7B-Instruct-v0.3\n  \
     zonda pull ORG/NAME-GGUF:model.Q4_K_M.gguf\n\n\
-    An interrupted download continues where it stopped. SHA-256 checksums are verified if the source publishes them.")]
+    SHA-256 checksums are verified if the source publishes them; then an interrupted download continues where it stopped.")]
 pub struct Pull {
     /// The model: smollm2-135m, ORG/NAME, or ORG/NAME:FILE.gguf.
     name: String,
@@ -44,7 +45,7 @@ impl Pull {
                 "  {:>12}  {}  {}\n",
                 output::human_bytes(file.bytes),
                 &file.sha256[..16],
-                file.path
+                printable(&file.path)
             );
         }
         output::print(&text)

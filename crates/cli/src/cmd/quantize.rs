@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use zonda_convert::output::unfinished;
+use zonda_convert::output::{check_writable, unfinished};
 use zonda_convert::{ConvertError, Fitted, QuantizeOptions, Quantized, quantize};
 use zonda_engine::TokenId;
 use zonda_engine::load::Model;
@@ -47,7 +47,7 @@ pub struct Quantize {
     #[arg(long)]
     allow_requantize: bool,
     /// Threads [default: one per CPU to quantise, one per physical core to calibrate].
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = crate::args::values::threads)]
     threads: Option<NonZeroUsize>,
     #[command(flatten)]
     json: JsonArg,
@@ -74,6 +74,7 @@ impl Quantize {
             )
             .into());
         }
+        check_writable(&self.out)?; // before the text is read
         let importance =
             self.calibrate.as_deref().map(|text| self.calibrated(&model, text, context)).transpose()?;
         let threads = self.threads.map(NonZeroUsize::get);

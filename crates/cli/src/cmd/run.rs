@@ -77,7 +77,7 @@ impl Run {
         let mut text = String::new();
         let result = session.generate(request, |piece| {
             text.push_str(piece);
-            if self.json.json { Ok(()) } else { output::print(piece) }
+            if self.json.json { Ok(()) } else { output::data(piece) }
         });
         let (tokens, outcome) = result.map_err(|e| {
             advise_if_too_long(

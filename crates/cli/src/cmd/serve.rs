@@ -161,6 +161,26 @@ pub enum LogFormat {
     Json,
 }
 
+/// Threads that serve connections, one for each CPU.
+///
+/// # Errors
+/// If the system does not start them: tokio would panic, and wait for ever while it unwinds.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let (release, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+    // All at once, and one more for what blocks.
+    let started: Vec<_> = (0..=workers)
+        .map(|_| {
+            let wait = wait.clone();
+            std::thread::Builder::new().spawn(move || drop(wait.lock().map(|wait| wait.recv())))
+        })
+        .collect();
+    drop(release);
+    started.into_iter().try_for_each(|thread| thread.map(|thread| drop(thread.join())))?;
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
+}
+
 impl Serve {
     /// The format of the log.
     pub fn log_format(&self) -> LogFormat {
@@ -183,8 +203,7 @@ impl Serve {
             ..defaults
         };
         let server = Server::new(self.config()?, self.sources(context)?).map_err(|e| Usage(e.to_string()))?;
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
+        let runtime = runtime().context("starting threads")?;
         let result = runtime.block_on(async {
             let address = (self.host, self.port);
             let listener = TcpListener::bind(address)

@@ -165,7 +165,7 @@ pub(super) fn map(path: &Path) -> Result<Part, LoadError> {
 pub(super) fn read_small(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, LoadError> {
     use std::io::Read;
     let io = |error| LoadError::Io { path: path.to_owned(), error };
-    let file = File::open(path).map_err(io)?;
+    let file = crate::files::open_regular(path).map_err(io)?;
     let found = file.metadata().map_err(io)?.len();
     if found > limit {
         return Err(LoadError::TooLarge { path: path.to_owned(), what, found, limit });

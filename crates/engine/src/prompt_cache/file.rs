@@ -10,8 +10,8 @@
 //! Integers are little-endian. A file is written under a temporary name and then renamed, so it is complete or absent.
 
 use crate::TokenId;
+use crate::files;
 use memmap2::Mmap;
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,16 @@ pub enum CacheError {
     Foreign { path: PathBuf, expected: String, found: String },
 }
 
+impl CacheError {
+    /// True if something else is there, which must not be overwritten.
+    pub(super) fn is_taken(&self) -> bool {
+        match self {
+            CacheError::Io { error, .. } => error.kind() == io::ErrorKind::InvalidInput,
+            error => matches!(error, CacheError::NotACache { .. }),
+        }
+    }
+}
+
 /// An entry's mapped file. Opening reads its header; [`CacheEntry::verify`] checks all of it.
 #[derive(Debug)]
 pub(super) struct CacheEntry {
@@ -53,7 +63,7 @@ impl CacheEntry {
     /// If it is not an entry, is incomplete, or has another identity.
     pub fn open(path: &Path, identity: &str) -> Result<Option<CacheEntry>, CacheError> {
         let io = |error| CacheError::Io { path: path.to_owned(), error };
-        let file = match File::open(path) {
+        let file = match files::open_regular(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(io)?,
         };
@@ -140,9 +150,10 @@ pub(super) fn write(path: &Path, identity: &str, tokens: &[TokenId], payload: &[
     let mut checksum = crc32fast::Hasher::new();
     checksum.update(&head);
     checksum.update(payload);
+    // A device or a FIFO holds no entry, and what is renamed onto it would take its place.
+    let path = files::replaced(path)?.ok_or(io::ErrorKind::InvalidInput)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // readable by its owner only, since it contains prompts
-    let temporary = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder)?;
+    let temporary = files::temporary().prefix(TEMPORARY).tempfile_in(folder)?;
     let mut out = BufWriter::with_capacity(1 << 20, temporary);
     out.write_all(MAGIC)?;
     out.write_all(&checksum.finalize().to_le_bytes())?;

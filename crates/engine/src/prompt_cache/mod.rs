@@ -99,7 +99,7 @@ impl PromptCache {
             CacheLocation::File(path) => vec![path.clone()],
             CacheLocation::Folder { path, .. } => {
                 let failed = |e| BackendError::Failed(format!("the prompt cache {}: {e}", path.display()));
-                std::fs::create_dir_all(path).map_err(failed)?;
+                make_folder(path).map_err(failed)?;
                 tidy(path);
                 entries(path)
             }
@@ -126,7 +126,7 @@ impl PromptCache {
                 Ok(None) => {}
                 // a folder serves several models
                 Err(CacheError::Foreign { .. }) if foreign => {}
-                Err(error @ CacheError::NotACache { .. }) if !foreign => {
+                Err(error) if !foreign && error.is_taken() => {
                     cache.taken = true;
                     tracing::warn!("the file is not used and no prompt is stored: {error}");
                 }
@@ -277,6 +277,19 @@ fn name(identity: &str, tokens: &[TokenId]) -> String {
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
     files.filter(|path| path.extension() == Some(OsStr::new(ENDING))).collect()
+}
+
+/// Makes the folder if it is missing, for its owner only: entries contain prompts.
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    #[allow(unused_mut)] // changed where folders have modes
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(path) {
+        Err(_) if path.is_dir() => Ok(()),
+        made => made,
+    }
 }
 
 /// Deletes temporary files of processes that ended while writing.

@@ -142,3 +142,30 @@ fn a_file_of_something_else_is_left_alone_and_an_empty_one_is_filled() {
     let mut mock = Mock::new(MockOptions::default());
     assert_eq!(PromptCache::open(&config(location), &mut mock).unwrap().find(&all), 70);
 }
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_left_alone_and_a_folder_is_its_owners() {
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let all = tokens(70);
+    for path in [fifo.as_path(), Path::new("/dev/null")] {
+        let location = CacheLocation::File(path.to_owned());
+        let mut mock = holding(&all);
+        let mut cache = PromptCache::open(&config(location), &mut mock).unwrap();
+        assert_eq!(cache.find(&all), 0);
+        assert!(!cache.wants(&all));
+        cache.store(&all, vec![0; 8]);
+        drop(cache);
+        let kind = std::fs::metadata(path).unwrap().file_type();
+        assert!(kind.is_fifo() || kind.is_char_device(), "{path:?}");
+    }
+    let folder = dir.path().join("made/prompts");
+    store(&CacheLocation::Folder { path: folder.clone(), most: 1 << 20 }, &all);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&folder), 0o700);
+    std::fs::write(dir.path().join("plain"), "").unwrap();
+    assert_eq!(mode(&entries(&folder)[0]), mode(&dir.path().join("plain")));
+}

@@ -293,4 +293,79 @@ mod tests {
         assert!(!fails(Grammar::Regex("(".into())).is_empty());
         assert!(fails(Grammar::Lark("start: nothing".into())).contains("nothing"));
     }
+
+    /// Whether a text follows a grammar, character by character; the errors of the grammar itself.
+    fn follows(grammar: &Grammar, text: &str) -> Result<bool, String> {
+        let mut constraint = COMPILER.compile(grammar).map_err(|e| e.to_string())?;
+        let ids = text.chars().flat_map(|c| MOCK.encode(&c.to_string(), Encode::default()).unwrap());
+        for (position, id) in ids.enumerate() {
+            let mut row = vec![0.0; MOCK.vocab_size()];
+            constraint.mask(&mut row, position).map_err(|e| e.to_string())?;
+            if row[id as usize] != 0.0 {
+                return Ok(false);
+            }
+            constraint.accept(id, position).map_err(|e| e.to_string())?;
+        }
+        let mut row = vec![0.0; MOCK.vocab_size()];
+        constraint.mask(&mut row, text.len()).map_err(|e| e.to_string())?;
+        Ok(row[MOCK.end_tokens()[0] as usize] == 0.0)
+    }
+
+    /// A property that a pattern matches too has to follow both schemas; the pattern gives other names only. Random answers
+    /// never meet a position at which nothing may follow.
+    #[test]
+    fn properties_that_a_pattern_matches_too_follow_both() {
+        let int = json!({"type": "integer"});
+        let both = json!({
+            "type": "object",
+            "properties": {"house": {"type": "string"}, "sea": int},
+            "patternProperties": {"^h": {"type": "string", "maxLength": 2}},
+            "required": ["sea"],
+            "additionalProperties": false,
+        });
+        let apart = json!({"type": "object", "properties": {"house": {"type": "string"}}, "patternProperties": {"^h": int}});
+        let never = json!({"type": "object", "properties": {"house": false, "h": int}, "patternProperties": {"^h": int}});
+        for (schema, text, expected) in [
+            (&both, r#"{"house":"xy","sea":1,"h":"z"}"#, true),
+            (&both, r#"{"house":"xyz","sea":1}"#, false),
+            (&both, r#"{"house":"x","house":"y","sea":1}"#, false),
+            (&apart, r#"{"hall":1}"#, true),
+            (&apart, r#"{"house":1}"#, false),
+            (&apart, r#"{"house":"x"}"#, false),
+            (&never, r#"{"h":1,"hall":2}"#, true),
+            (&never, r#"{"house":1}"#, false),
+        ] {
+            assert_eq!(follows(&Grammar::JsonSchema(schema.clone()), text), Ok(expected), "{text}");
+        }
+        let quote = MOCK.encode("\"", Encode::default()).unwrap()[0];
+        for schema in [both, apart, never] {
+            let schema = Grammar::JsonSchema(schema);
+            let within = Grammar::Lark(format!("start: \"a\" x\nx: {}\n", schema.as_lark_value().unwrap()));
+            for grammar in [schema, within] {
+                let compiled = COMPILER.compile(&grammar).unwrap();
+                for seed in 0..30 {
+                    random_answer(compiled.clone(), seed, quote);
+                }
+            }
+        }
+    }
+
+    /// Takes allowed tokens at random, quotation marks more often, and checks that there always are some.
+    fn random_answer(mut constraint: Constraint, seed: u64, quote: TokenId) {
+        let mut state = seed;
+        for position in 0..60 {
+            let mut row = vec![0.0; MOCK.vocab_size()];
+            constraint.mask(&mut row, position).unwrap();
+            let allowed: Vec<TokenId> = (0..).zip(&row).filter(|(_, v)| **v == 0.0).map(|(id, _)| id).collect();
+            assert!(!allowed.is_empty(), "nothing may follow at {position}, seed {seed}");
+            // The constants of Knuth's MMIX.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let any = allowed[(state >> 33) as usize % allowed.len()];
+            let token = if allowed.contains(&quote) && state >> 63 == 0 { quote } else { any };
+            if MOCK.end_tokens().contains(&token) {
+                return;
+            }
+            constraint.accept(token, position).unwrap();
+        }
+    }
 }

@@ -7,7 +7,6 @@ use super::tokenizer::{Algorithm, Tokenizer};
 use super::vocab::VocabBuilder;
 use super::{gguf, sentencepiece, tekken};
 use crate::load::{Format, GgufFile, Metadata, Model};
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -55,7 +54,7 @@ impl Tokenizer {
 fn open(path: &Path) -> Result<Tokenizer, TokenizeError> {
     let io = |source| TokenizeError::Io { path: path.to_owned(), source };
     let mut start = Vec::new();
-    File::open(path).map_err(io)?.take(4).read_to_end(&mut start).map_err(io)?;
+    crate::files::open_regular(path).map_err(io)?.take(4).read_to_end(&mut start).map_err(io)?;
     if start == b"GGUF" {
         return gguf::read(&GgufFile::open(path)?.metadata);
     }

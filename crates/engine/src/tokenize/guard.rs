@@ -5,7 +5,7 @@
 //! removed from the rendered prompt, and the names that contained them are tokenised as text. Messages without such names are
 //! not changed.
 
-use super::chat::Message;
+use super::chat::{MARK, Message};
 use super::error::{MAX_TEXT, TokenizeError};
 use super::tokenizer::{Encode, Tokenizer};
 use super::vocab::Fragment;
@@ -17,6 +17,8 @@ use std::borrow::Cow;
 const GUARD: char = '\u{fdd0}';
 /// How `tojson(ensure_ascii=true)` writes it.
 const ESCAPED: &str = "\\ufdd0";
+/// The marks of numbers are taken as guards too.
+const NUMBER: &str = "\\ufdd1";
 
 /// `text` with guards in the names of control tokens. Guard characters that it contains already become U+FFFD.
 fn guard<'a>(tokenizer: &Tokenizer, text: &'a str) -> Cow<'a, str> {
@@ -70,13 +72,17 @@ fn guard_value(tokenizer: &Tokenizer, value: &mut Value) {
 
 /// A rendered prompt without its guards, and their offsets in bytes; `None` if it has none.
 fn take_guards(prompt: &str) -> Option<(String, Vec<usize>)> {
-    if !prompt.contains(GUARD) && !prompt.contains(ESCAPED) {
+    if !prompt.contains([GUARD, MARK]) && !prompt.contains(ESCAPED) && !prompt.contains(NUMBER) {
         return None;
     }
     let (mut text, mut guards) = (String::with_capacity(prompt.len()), Vec::new());
     let mut rest = prompt;
     loop {
-        let next = [(rest.find(GUARD), GUARD.len_utf8()), (rest.find(ESCAPED), ESCAPED.len())];
+        let next = [
+            (rest.find([GUARD, MARK]), GUARD.len_utf8()),
+            (rest.find(ESCAPED), ESCAPED.len()),
+            (rest.find(NUMBER), NUMBER.len()),
+        ];
         let next = next.into_iter().filter_map(|(at, len)| Some((at?, len))).min();
         let Some((at, len)) = next else { break };
         text.push_str(&rest[..at]);

@@ -33,7 +33,7 @@ mod tokenizer;
 mod vocab;
 
 pub use bpe::byte_alphabet;
-pub use chat::{ChatTemplate, Message, RenderOptions, TemplateError};
+pub use chat::{ChatTemplate, Message, RenderOptions, TemplateError, read_exact, write_exact};
 pub use detokenize::Detokenizer;
 pub use error::{MAX_TEXT, TokenizeError};
 pub use pretokenize::{Preset, preset, preset_name};

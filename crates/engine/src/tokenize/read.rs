@@ -1,8 +1,8 @@
 //! Reads a tokenizer's files, none of them larger than 512 MiB.
 
 use super::error::TokenizeError;
+use crate::files::open_regular;
 use serde_json::Value;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ const MAX_FILE: u64 = 512 << 20;
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TokenizeError> {
     let io = |source| TokenizeError::Io { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    File::open(path).map_err(io)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
+    open_regular(path).map_err(io)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > MAX_FILE {
         let reason = format!("the file is larger than {} MiB", MAX_FILE >> 20);
         return Err(TokenizeError::File { path: path.to_owned(), reason });

@@ -4,7 +4,7 @@ use crate::error::ApiError;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use zonda_engine::tokenize::Message;
+use zonda_engine::tokenize::{Message, read_exact};
 
 /// One message of a conversation.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -110,10 +110,10 @@ fn call_of(mut call: Value) -> Option<Value> {
     let function = call.get_mut("function")?.as_object_mut()?;
     function.get("name")?.as_str()?;
     if let Some(Value::String(text)) = function.get("arguments") {
-        let parsed: Option<Map<String, Value>> =
-            if text.trim().is_empty() { Some(Map::new()) } else { serde_json::from_str(text).ok() };
-        if let Some(arguments) = parsed {
-            function.insert("arguments".to_owned(), Value::Object(arguments));
+        let parsed: Option<Value> =
+            if text.trim().is_empty() { Some(Map::new().into()) } else { read_exact(text).ok() };
+        if let Some(arguments) = parsed.filter(Value::is_object) {
+            function.insert("arguments".to_owned(), arguments);
         }
     }
     Some(call)
@@ -123,6 +123,8 @@ fn call_of(mut call: Value) -> Option<Value> {
 mod tests {
     use super::*;
     use serde_json::json;
+    use zonda_engine::TextProcessor;
+    use zonda_engine::tokenize::{ChatTemplate, RenderOptions, Tokenizer};
 
     fn converted(messages: Value) -> Result<Vec<Message>, ApiError> {
         convert(serde_json::from_value(messages).unwrap())
@@ -147,6 +149,19 @@ mod tests {
             converted(json!([{"role": "assistant", "content": null, "tool_calls": [call]}])).unwrap();
         assert_eq!(messages[0].extra["tool_calls"][0]["function"]["arguments"], json!({"a": 1}));
         assert_eq!(messages[0].content, "");
+    }
+
+    #[test]
+    fn numbers_in_arguments_keep_their_text() {
+        let arguments = r#"{"big": 12345678901234567890123, "price": 1.50, "n": 1e3}"#;
+        let call = json!({"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}});
+        let messages = converted(json!([{"role": "assistant", "tool_calls": [call]}])).unwrap();
+        let tokenizer = Tokenizer::mock();
+        let source = "{{ messages[0].tool_calls[0].function.arguments | tojson }} {{ messages[0].tool_calls[0].function.arguments.n }}";
+        let template = ChatTemplate::new(source, &tokenizer).unwrap();
+        let text = TextProcessor { tokenizer: tokenizer.into(), template: Some(template.into()) };
+        let ids = text.encode_chat(&messages, &RenderOptions::default()).unwrap();
+        assert_eq!(text.tokenizer.decode(&ids, false), format!("{arguments} 1e3"));
     }
 
     #[test]

@@ -24,6 +24,9 @@ use {
     zonda_native::Native,
 };
 
+/// The most threads that a backend is opened with.
+pub const MAX_THREADS: usize = 1024;
+
 /// Opens a backend on the calling thread. `model` is `None` for the mock.
 ///
 /// # Errors
@@ -34,6 +37,7 @@ pub fn open(
     model: Option<&Arc<Model>>,
     options: &OpenOptions,
 ) -> Result<Box<dyn Backend>, BackendError> {
+    check_threads(options.threads)?;
     if options.device == Device::Gpu && !matches!(kind, BackendKind::LlamaCpp | BackendKind::Mlx) {
         let name = kind.name();
         return Err(unsupported(format!("the {name} backend computes on the processor, not on a GPU")));
@@ -51,12 +55,23 @@ pub fn open(
         }
         #[cfg(feature = "llama-cpp")]
         (BackendKind::LlamaCpp, Some(model)) => {
+            super::llama_cpp_limits::check(model)?;
             Ok(Box::new(LlamaCpp::open(model, &llama_cpp_options(options, model)?)?))
         }
         #[cfg(feature = "mlx")]
         (BackendKind::Mlx, Some(model)) => Ok(Box::new(Mlx::open(model, &mlx_options(options, model)?)?)),
         (BackendKind::Mock, _) => Ok(Box::new(Mock::new(mock_options(options)?))),
         (kind, _) => Err(unsupported(format!("the backend {} can't open this model", kind.name()))),
+    }
+}
+
+/// Refuses more threads than any machine runs at once: the system would be busy with starting them.
+fn check_threads(threads: Option<usize>) -> Result<(), BackendError> {
+    match threads {
+        Some(found) if found > MAX_THREADS => {
+            Err(unsupported(format!("{found} threads; expected at most {MAX_THREADS}")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -72,6 +87,7 @@ pub fn reference(
     sequences: &[Vec<TokenId>],
     look: &mut dyn FnMut(&[f32]) -> Result<(), String>,
 ) -> Result<(), String> {
+    check_threads(threads).map_err(|e| e.to_string())?;
     let mut refused = None;
     let walked = Native::reference(model, threads, sequences, &mut |row| {
         look(row).map_err(|why| {
@@ -94,5 +110,6 @@ pub fn calibrate(
     sequences: &[Vec<TokenId>],
     progress: &mut dyn FnMut(usize, usize),
 ) -> ZondaResult<Importance> {
+    check_threads(threads)?;
     Ok(Native::calibrate(model, threads, sequences, progress)?)
 }

@@ -2,6 +2,7 @@
 
 use super::manifest::gguf_models;
 use hf_hub::Cache;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// The Hub's own cache folder; `None` if this user has no home folder.
@@ -46,7 +47,8 @@ fn has_all_weights(dir: &Path, names: &[String]) -> bool {
     };
     let Ok(index) = serde_json::from_str::<serde_json::Value>(&index) else { return false };
     let Some(map) = index["weight_map"].as_object() else { return false };
-    map.values().all(|file| file.as_str().is_some_and(|f| names.iter().any(|n| n == f)))
+    let names: HashSet<&str> = names.iter().map(String::as_str).collect();
+    map.values().all(|file| file.as_str().is_some_and(|f| names.contains(f)))
 }
 
 /// Every repository in the Hub's own cache folder that holds a model we could open, with what to open.

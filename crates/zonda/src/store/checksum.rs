@@ -8,8 +8,8 @@ use std::io::Read as _;
 use std::path::Path;
 #[cfg(feature = "hub")]
 use {
+    super::folder::open_own,
     crate::error::{Detail, Error},
-    std::fs::OpenOptions,
     std::io::{Seek as _, SeekFrom, Write as _},
     std::path::PathBuf,
 };
@@ -32,6 +32,7 @@ pub struct Partial {
     dest: PathBuf,
     hasher: Sha256,
     len: u64,
+    restarts: u32,
 }
 
 #[cfg(feature = "hub")]
@@ -47,16 +48,20 @@ impl Partial {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).at(dir)?;
         }
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).at(&path)?;
+        let mut file = open_own(&path).at(&path)?;
         let mut hasher = Sha256::new();
         let len = hash_into(&mut file, &path, &mut hasher, progress)?;
-        Ok(Partial { file, path, dest: dest.to_owned(), hasher, len })
+        Ok(Partial { file, path, dest: dest.to_owned(), hasher, len, restarts: 0 })
     }
 
     /// Bytes so far.
     pub fn len(&self) -> u64 {
         self.len
+    }
+
+    /// How often bytes were thrown away to start over.
+    pub fn restarts(&self) -> u32 {
+        self.restarts
     }
 
     /// Starts over.
@@ -67,6 +72,7 @@ impl Partial {
         self.file.set_len(0).at(&self.path)?;
         self.file.seek(SeekFrom::Start(0)).at(&self.path)?;
         self.hasher = Sha256::new();
+        self.restarts += u32::from(self.len > 0);
         self.len = 0;
         Ok(())
     }
@@ -87,7 +93,7 @@ impl Partial {
     /// # Errors
     /// [`Error::Damaged`] if size or checksum differ from what was expected; what the file system says.
     pub fn finish(self, expected: &Expected) -> Result<String> {
-        let Partial { file, path, dest, hasher, len } = self;
+        let Partial { file, path, dest, hasher, len, .. } = self;
         let sha256 = hex(&hasher.finalize());
         let name = dest.display();
         let wrong = match expected {
@@ -119,7 +125,7 @@ impl Partial {
 /// What the file system says; [`Error::Cancelled`].
 pub fn sha256_of(path: &Path, progress: &dyn Progress) -> Result<String> {
     let mut hasher = Sha256::new();
-    let mut file = File::open(path).at(path)?;
+    let mut file = zonda_engine::files::open_regular(path).at(path)?;
     hash_into(&mut file, path, &mut hasher, progress)?;
     Ok(hex(&hasher.finalize()))
 }

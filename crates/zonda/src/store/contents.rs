@@ -2,12 +2,13 @@
 
 use super::cache::{cached, cached_models};
 use super::checksum;
-use super::folder::{bytes_at, remove_file, split_bytes, subfolders};
+use super::folder::{bytes_at, remove_within, split_bytes, subfolders};
 use super::home::Store;
 use super::manifest::{self, Manifest, StoredFile};
 use super::name::ModelName;
 use crate::error::{At as _, Detail, Error, Result};
 use serde::Serialize;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -64,7 +65,7 @@ impl Store {
         let work = tempfile::tempdir_in(&dir).at(&dir)?;
         let made = work.path().join("model");
         let source = make(&made).map_err(|error| Error::Make(error.into()))?;
-        let mut manifest = Manifest { name: name.to_owned(), source, ..Manifest::default() };
+        let mut files = Vec::new();
         for entry in std::fs::read_dir(&made).at(&made)? {
             let from = entry.at(&made)?.path();
             let name = from.file_name().and_then(OsStr::to_str).map(str::to_owned);
@@ -74,8 +75,10 @@ impl Store {
             let bytes = from.metadata().at(&from)?.len();
             let sha256 = checksum::sha256_of(&from, &*self.progress)?;
             std::fs::rename(&from, dir.join(&path)).at(&from)?;
-            manifest.add(StoredFile { path, bytes, sha256 });
+            files.push(StoredFile { path, bytes, sha256 });
         }
+        let mut manifest = Manifest { name: name.to_owned(), source, ..Manifest::default() };
+        manifest.add(files);
         manifest.write(&dir)?;
         Ok(dir)
     }
@@ -92,9 +95,13 @@ impl Store {
             let Some(manifest) = Manifest::read(&dir)?.filter(|m| m.complete(&dir)) else { continue };
             let paths = manifest.entries(&dir);
             let several = paths.len() > 1;
+            let sizes = split_bytes(&manifest);
             for path in paths {
                 let file = path.strip_prefix(&dir).unwrap_or(&path).display().to_string();
-                let bytes = if several { split_bytes(&manifest, &file) } else { manifest.bytes() };
+                let bytes = match sizes.get(&file).filter(|_| several) {
+                    Some(bytes) => *bytes,
+                    None => manifest.bytes(),
+                };
                 let name = if several { format!("{}:{file}", manifest.name) } else { manifest.name.clone() };
                 entries.push(Entry { name, source: manifest.source.clone(), path, bytes });
             }
@@ -140,11 +147,12 @@ impl Store {
         if let ModelName::Hub { file: Some(file), .. } = name {
             let models = manifest::gguf_models(manifest.files.iter().map(|f| f.path.as_str()));
             let parts = models.into_iter().find(|parts| parts.contains(file)).ok_or_else(missing)?;
+            let parts: HashSet<String> = parts.into_iter().collect();
             let (gone, kept): (Vec<_>, _) = manifest.files.into_iter().partition(|f| parts.contains(&f.path));
             manifest.files = kept;
             if !manifest.files.is_empty() {
                 manifest.write(&dir)?;
-                gone.iter().try_for_each(|f| remove_file(&dir.join(&f.path)))?;
+                gone.iter().try_for_each(|f| remove_within(&dir, &f.path))?;
                 return Ok(gone.iter().map(|f| f.bytes).sum());
             }
         }

@@ -3,7 +3,10 @@
 use super::manifest::{Manifest, gguf_models};
 #[cfg(feature = "hub")]
 use super::{checksum::sha256_of, manifest::StoredFile, progress::Progress};
-use crate::error::{At as _, Result};
+use crate::error::{At as _, Detail, Error, Result};
+use std::collections::HashMap;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "hub")]
@@ -12,11 +15,12 @@ pub(super) fn is_undamaged(manifest: &Manifest, dir: &Path, progress: &dyn Progr
     manifest.complete(dir) && manifest.files.iter().all(whole)
 }
 
-/// Bytes of the GGUF model whose first part is `file`.
-pub(super) fn split_bytes(manifest: &Manifest, file: &str) -> u64 {
-    let models = gguf_models(manifest.files.iter().map(|f| f.path.as_str()));
-    let parts = models.into_iter().find(|parts| parts[0] == file).unwrap_or_default();
-    manifest.files.iter().filter(|f| parts.contains(&f.path)).map(|f| f.bytes).sum()
+/// Bytes of each GGUF model, by the path of its first part.
+pub(super) fn split_bytes(manifest: &Manifest) -> HashMap<String, u64> {
+    let files = manifest.by_path();
+    let size = |part: &String| files.get(part.as_str()).map_or(0, |file| file.bytes);
+    let models = gguf_models(files.keys().copied());
+    models.into_iter().map(|parts| (parts[0].clone(), parts.iter().map(size).sum())).collect()
 }
 
 /// Size of a file, or of the files below a folder (symbolic links followed one level: the Hub's cache uses them).
@@ -51,9 +55,89 @@ pub(super) fn remove_if_empty(dir: &Path) {
     }
 }
 
-pub(super) fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).at(path),
+/// Removes a file below `dir`; none there is as good. `relative` is a manifest's path, so it has no `..`.
+///
+/// # Errors
+/// [`Error::Store`] if a symbolic link leads out of the folder; what the file system says.
+pub(super) fn remove_within(dir: &Path, relative: &str) -> Result<()> {
+    let path = dir.join(relative);
+    let inside = || Ok(path.parent().unwrap_or(dir).canonicalize()?.starts_with(dir.canonicalize()?));
+    let removed = match inside() {
+        Ok(true) => std::fs::remove_file(&path),
+        Ok(false) => {
+            let detail = Detail::new(format!("{} leads out of {}", path.display(), dir.display()));
+            return Err(Error::Store(detail.advise("remove the symbolic link in this path")));
+        }
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e).at(&path),
         _ => Ok(()),
+    }
+}
+
+/// Opens a file of our own to read and write, and makes it if it is missing. Its content stays.
+///
+/// # Errors
+/// If a symbolic link, a device or a FIFO is in its place; what the file system says.
+pub(super) fn open_own(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    // Follows no link, and fails if something is there.
+    let made = options.clone().create_new(true).open(path);
+    if !made.as_ref().is_err_and(|e| e.kind() == ErrorKind::AlreadyExists) {
+        return made;
+    }
+    let refused = || std::io::Error::new(ErrorKind::InvalidInput, "expected a regular file, no link to one");
+    let found = std::fs::symlink_metadata(path)?;
+    if !found.is_file() {
+        return Err(refused());
+    }
+    let file = options.open(path)?;
+    if is_same(&found, &file.metadata()?) { Ok(file) } else { Err(refused()) }
+}
+
+/// Whether two looks found one file: its place may have been taken in between.
+#[cfg(unix)]
+fn is_same(a: &Metadata, b: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same(_: &Metadata, b: &Metadata) -> bool {
+    b.is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn links_lead_nowhere() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let (store, other) = (dir.path().join("store"), dir.path().join("other"));
+        std::fs::create_dir_all(&store).unwrap();
+        std::fs::create_dir_all(&other).unwrap();
+        std::fs::write(other.join("kept"), "kept").unwrap();
+
+        symlink(&other, store.join("sub")).unwrap();
+        let error = remove_within(&store, "sub/kept").unwrap_err().to_string();
+        assert!(error.contains("leads out of"), "{error}");
+        symlink(other.join("kept"), store.join("link")).unwrap();
+        assert!(open_own(&store.join("link")).is_err());
+        remove_within(&store, "link").unwrap();
+        remove_within(&store, "link").unwrap();
+        symlink(other.join("new"), store.join("dangling")).unwrap();
+        assert!(open_own(&store.join("dangling")).is_err());
+        assert_eq!(std::fs::read_dir(&other).unwrap().count(), 1);
+        assert_eq!(std::fs::read(other.join("kept")).unwrap(), b"kept");
+
+        std::fs::write(store.join("own"), "content").unwrap();
+        open_own(&store.join("own")).unwrap();
+        assert_eq!(std::fs::read(store.join("own")).unwrap(), b"content");
+        open_own(&store.join("made")).unwrap();
     }
 }

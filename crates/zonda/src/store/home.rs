@@ -1,5 +1,6 @@
 //! [`Store`]: its folder and settings, the folders of models in it, and their locks.
 
+use super::folder::open_own;
 use super::name::ModelName;
 use super::progress::{self, Progress, Silent};
 use crate::error::{At as _, Detail, Error, Result};
@@ -80,7 +81,8 @@ impl Store {
 
     /// Makes `dir`, and keeps other processes from changing it while the returned file is open.
     pub(super) fn lock(&self, dir: &Path) -> Result<File> {
-        let file = std::fs::create_dir_all(dir).and_then(|()| File::create(dir.join(".lock"))).at(dir)?;
+        let path = dir.join(".lock");
+        let file = std::fs::create_dir_all(dir).and_then(|()| open_own(&path)).at(&path)?;
         let mut told = false;
         loop {
             match file.try_lock() {

@@ -33,6 +33,17 @@ pub struct Answer {
     pub response: Response<Body>,
     /// What the headers of the answer, or of the redirects to it, say about the file.
     pub expected: Expected,
+    /// Tells this version of the file from others: a strong ETag, else when it was last changed.
+    pub validator: Option<String>,
+}
+
+/// Where to continue a file of which the beginning is here.
+#[derive(Clone, Copy, Debug)]
+pub struct Continue<'a> {
+    /// Bytes that are here.
+    pub from: u64,
+    /// The version that they belong to: a server with another one sends all of it.
+    pub validator: Option<&'a str>,
 }
 
 /// Why a GET failed.
@@ -105,15 +116,15 @@ impl Client {
         &self.endpoint
     }
 
-    /// GETs `url` from byte `from` on.
+    /// GETs `url`, all of it or the rest.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub fn get(&self, url: &str, from: u64) -> Result<Answer, Failure> {
+    pub fn get(&self, url: &str, rest: Option<Continue<'_>>) -> Result<Answer, Failure> {
         let mut uri: Uri = url.parse().map_err(|_| Error::download(format!("{url} is not an address")))?;
         let mut expected = Expected::default();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.hop(&uri, from)?;
+            let response = self.hop(&uri, rest)?;
             let status = response.status();
             note_linked(&response, &mut expected);
             if status.is_redirection() {
@@ -121,7 +132,10 @@ impl Client {
                 continue;
             }
             return match status {
-                StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Answer { response, expected }),
+                StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
+                    let validator = validator(&response);
+                    Ok(Answer { response, expected, validator })
+                }
                 StatusCode::RANGE_NOT_SATISFIABLE => Err(Failure::BadRange),
                 _ => Err(refusal(&response, url, self.token.is_some())),
             };
@@ -129,13 +143,16 @@ impl Client {
         Err(Failure::Final(Error::download(format!("{url}: more than {MAX_REDIRECTS} redirects"))))
     }
 
-    fn hop(&self, uri: &Uri, from: u64) -> Result<Response<Body>, Failure> {
+    fn hop(&self, uri: &Uri, rest: Option<Continue<'_>>) -> Result<Response<Body>, Failure> {
         let mut request = self.agent.get(uri);
         if let Some(token) = self.token.as_ref().filter(|_| same_origin(uri, &self.origin)) {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        if from > 0 {
+        if let Some(Continue { from, validator }) = rest {
             request = request.header(header::RANGE, format!("bytes={from}-"));
+            if let Some(validator) = validator {
+                request = request.header(header::IF_RANGE, validator);
+            }
         }
         request.call().map_err(|e| match e {
             ureq::Error::Io(io) if !is_passing(io.kind()) => unreachable_host(uri, &io),
@@ -241,6 +258,13 @@ fn note_linked(response: &Response<Body>, expected: &mut Expected) {
             expected.sha256 = Some(etag);
         }
     }
+}
+
+/// What `If-Range` takes to name this version of the file. A weak ETag stands for versions that may differ in their bytes.
+fn validator(response: &Response<Body>) -> Option<String> {
+    let header = |name| response.headers().get(name)?.to_str().ok();
+    let strong = header(header::ETAG).filter(|etag| etag.starts_with('"'));
+    strong.or_else(|| header(header::LAST_MODIFIED)).map(str::to_owned)
 }
 
 /// 64 digits of lower-case hex.

@@ -11,10 +11,14 @@ use crate::error::{Detail, Error, Result};
 use crate::units::human_bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 /// Most bytes of a repository's listing.
 const MAX_LISTING: u64 = 64 << 20;
+
+/// Most models of a repository that an error names.
+const MOST_OFFERS: usize = 50;
 
 /// Characters that are not escaped in the path of an address.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
@@ -68,12 +72,8 @@ pub fn pull(repo: &str, file: Option<&str>, dir: &Path, progress: &dyn Progress)
     let same_commit = old.commit.as_ref() == Some(&info.sha);
     // A GGUF file is a model by itself; the files of a SafeTensors model belong together, so to one commit.
     let kept = old.files.iter().filter(|f| same_commit || f.path.ends_with(".gguf"));
-    let mut manifest = Manifest {
-        name: repo.to_owned(),
-        source: "hub".to_owned(),
-        commit: Some(info.sha.clone()),
-        files: kept.cloned().collect(),
-    };
+    let earlier = old.by_path();
+    let mut stored = Vec::new();
     for sibling in wanted {
         let path = &sibling.rfilename;
         let relative = safe_relative(path)
@@ -83,9 +83,9 @@ pub fn pull(repo: &str, file: Option<&str>, dir: &Path, progress: &dyn Progress)
             bytes: sibling.size,
             sha256: sibling.lfs.as_ref().and_then(|l| l.sha256.clone()).filter(|s| is_sha256(s)),
         };
-        let known = old.files.iter().find(|f| f.path == *path);
-        let stored = match known.filter(|f| is_whole(f, &dest, &expected, same_commit, progress)) {
-            Some(file) => file.clone(),
+        let known = earlier.get(path.as_str());
+        stored.push(match known.filter(|f| is_whole(f, &dest, &expected, same_commit, progress)) {
+            Some(file) => (*file).clone(),
             None => {
                 let url = format!(
                     "{}/{repo}/resolve/{}/{}",
@@ -96,9 +96,15 @@ pub fn pull(repo: &str, file: Option<&str>, dir: &Path, progress: &dyn Progress)
                 let (bytes, sha256) = transfer::fetch(&client, &url, &dest, expected, &info.sha, progress)?;
                 StoredFile { path: path.clone(), bytes, sha256 }
             }
-        };
-        manifest.add(stored);
+        });
     }
+    let mut manifest = Manifest {
+        name: repo.to_owned(),
+        source: "hub".to_owned(),
+        commit: Some(info.sha.clone()),
+        files: kept.cloned().collect(),
+    };
+    manifest.add(stored);
     Ok(manifest)
 }
 
@@ -124,7 +130,7 @@ fn info(client: &Client, repo: &str, progress: &dyn Progress) -> Result<Info> {
     let failed = |why: String| Error::download(format!("{url}: {why}"));
     let mut patience = transfer::Patience::default();
     let answer = loop {
-        match client.get(&url, 0) {
+        match client.get(&url, None) {
             Ok(answer) => break answer,
             Err(Failure::Passing { error, after }) => patience.wait(error, after, false, progress)?,
             Err(Failure::Final(error)) => return Err(error),
@@ -154,16 +160,24 @@ fn choose<'a>(repo: &str, file: Option<&str>, all: &'a [Sibling]) -> Result<Vec<
     let pick =
         |wanted: &dyn Fn(&str) -> bool| all.iter().filter(|s| wanted(&s.rfilename)).collect::<Vec<_>>();
     let models = gguf_models(names());
+    let pick_parts = |parts: &[String]| {
+        let parts: HashSet<&str> = parts.iter().map(String::as_str).collect();
+        pick(&|name| parts.contains(name))
+    };
     let offers = || {
-        let lines = models.iter().map(|parts| {
-            let bytes: u64 = all.iter().filter(|s| parts.contains(&s.rfilename)).filter_map(|s| s.size).sum();
+        let sizes: HashMap<&str, u64> =
+            all.iter().map(|s| (s.rfilename.as_str(), s.size.unwrap_or(0))).collect();
+        let lines = models.iter().take(MOST_OFFERS).map(|parts| {
+            let bytes: u64 = parts.iter().map(|p| sizes.get(p.as_str()).copied().unwrap_or(0)).sum();
             format!("\n  {repo}:{}  {}", parts[0], if bytes > 0 { human_bytes(bytes) } else { String::new() })
         });
-        lines.collect::<String>()
+        let more = models.len().saturating_sub(MOST_OFFERS);
+        let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+        lines.collect::<String>() + &more
     };
     if let Some(file) = file {
         return match models.iter().find(|parts| parts.iter().any(|p| p == file)) {
-            Some(parts) => Ok(pick(&|name| parts.iter().any(|p| p == name))),
+            Some(parts) => Ok(pick_parts(parts)),
             None if models.is_empty() => Err(advised(
                 format!("{repo} has no GGUF files, so no {file:?}"),
                 format!("name the repository alone: {repo}"),
@@ -186,7 +200,7 @@ fn choose<'a>(repo: &str, file: Option<&str>, all: &'a [Sibling]) -> Result<Vec<
             format!("{repo} has neither config.json with SafeTensors nor a GGUF file"),
             "Zonda reads these two formats; look for a repository that has the model in one of them",
         )),
-        [parts] => Ok(pick(&|name| parts.iter().any(|p| p == name))),
+        [parts] => Ok(pick_parts(parts)),
         _ => {
             Err(advised(format!("{repo} has {} GGUF models", models.len()), format!("name one:{}", offers())))
         }
@@ -257,5 +271,29 @@ mod tests {
         assert!(chosen(Some("c.gguf"), &["a.gguf"]).unwrap_err().contains("no GGUF file \"c.gguf\""));
         assert!(chosen(None, &["README.md"]).unwrap_err().contains("neither"));
         assert!(chosen(Some("c.gguf"), &[]).unwrap_err().contains("no GGUF files"));
+    }
+
+    /// Compared pair by pair, such listings took most of a minute.
+    #[test]
+    fn a_listing_of_many_names_is_read_in_one_go() {
+        let n = 99_999;
+        let split: Vec<String> = (1..=n).map(|i| format!("m-{i:05}-of-{n}.gguf")).collect();
+        let names: Vec<&str> = split.iter().map(String::as_str).collect();
+        assert_eq!(chosen(None, &names).unwrap(), split);
+        assert_eq!(chosen(Some(&split[n - 1]), &names).unwrap().len(), n);
+
+        let single: Vec<String> = (0..n).map(|i| format!("{i:05}.gguf")).collect();
+        let names: Vec<&str> = single.iter().map(String::as_str).collect();
+        let error = chosen(None, &names).unwrap_err();
+        assert!(error.contains("99999 GGUF models") && error.contains("00049.gguf"), "{error}");
+        assert!(error.contains("and 99949 more") && error.lines().count() < 60, "{error}");
+
+        let stored = |path: &String| StoredFile { path: path.clone(), bytes: 2, sha256: String::new() };
+        let mut manifest = Manifest::default();
+        manifest.add(split.iter().chain(&single).map(stored));
+        manifest.add(split.iter().map(stored));
+        assert_eq!(manifest.files.len(), 2 * n);
+        let sizes = crate::store::folder::split_bytes(&manifest);
+        assert_eq!((sizes.len(), sizes[&split[0]], sizes[&single[0]]), (n + 1, 2 * n as u64, 2));
     }
 }

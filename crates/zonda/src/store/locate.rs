@@ -9,6 +9,9 @@ use crate::located::Located;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+/// Most models that an error names.
+const MOST_NAMED: usize = 50;
+
 impl Store {
     /// Finds a model by path or name, and downloads it if it has a name and is not here yet.
     ///
@@ -77,7 +80,10 @@ impl Store {
             several => {
                 let files =
                     several.iter().filter_map(|p| p.strip_prefix(&dir).ok().or(p.file_name().map(Path::new)));
-                let files: Vec<_> = files.map(|f| f.display().to_string()).collect();
+                let mut files: Vec<_> = files.take(MOST_NAMED).map(|f| f.display().to_string()).collect();
+                if several.len() > MOST_NAMED {
+                    files.push("…".to_owned());
+                }
                 let message =
                     format!("{} models of this repository are here: {}", several.len(), files.join(", "));
                 Err(Error::Ambiguous(Detail::new(message).advise("name one, as ORG/NAME:FILE")))

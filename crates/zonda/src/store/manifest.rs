@@ -1,12 +1,18 @@
 //! `manifest.json`: which files a model's folder in the store contains, so that a half-finished download is never taken for
 //! a model. It is written last and replaced atomically.
 
+use super::name::safe_relative;
 use crate::error::{At as _, Detail, Error, Result};
 use serde::{Deserialize, Serialize};
-use std::io::Write as _;
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use zonda_engine::files;
 
 const FILE_NAME: &str = "manifest.json";
+
+/// Most bytes of a manifest: a listing of the Hub may have as many.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// The contents of one model's folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,19 +43,24 @@ impl Manifest {
     /// Reads the manifest of `dir`; `None` if there is none.
     ///
     /// # Errors
-    /// If it can't be read or is not what [`Manifest::write`] writes.
+    /// If it can't be read, is not what [`Manifest::write`] writes, or names a file outside the folder.
     pub fn read(dir: &Path) -> Result<Option<Manifest>> {
         let path = dir.join(FILE_NAME);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
+        let mut text = String::new();
+        let file = match files::open_regular(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::Io { path, source }),
+            file => file.at(&path)?,
         };
-        let manifest = serde_json::from_str(&text);
-        manifest.map(Some).map_err(|why| {
+        file.take(MAX_BYTES).read_to_string(&mut text).at(&path)?;
+        let damaged = |why: String| {
             let detail = Detail::new(format!("{}: {why}", path.display()));
             Error::Damaged(detail.advise("delete the file, then pull the model again"))
-        })
+        };
+        let manifest: Manifest = serde_json::from_str(&text).map_err(|why| damaged(why.to_string()))?;
+        match manifest.files.iter().find(|f| safe_relative(&f.path).is_none()) {
+            Some(file) => Err(damaged(format!("expected files below this folder, found {:?}", file.path))),
+            None => Ok(Some(manifest)),
+        }
     }
 
     /// Writes the manifest into `dir`.
@@ -57,18 +68,21 @@ impl Manifest {
     /// # Errors
     /// What the file system says.
     pub fn write(&self, dir: &Path) -> Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(dir).at(dir)?;
-        serde_json::to_writer_pretty(&mut file, self).map_err(Into::into).at(dir)?;
-        file.flush().at(dir)?;
-        file.persist(dir.join(FILE_NAME)).map_err(|error| error.error).at(dir)?;
-        Ok(())
+        let path = dir.join(FILE_NAME);
+        let text = serde_json::to_vec_pretty(self).map_err(Into::into).at(&path)?;
+        files::write(&path, &text).at(&path)
     }
 
-    /// Adds a file, or replaces what was known of it.
-    pub fn add(&mut self, file: StoredFile) {
-        self.files.retain(|f| f.path != file.path);
-        self.files.push(file);
-        self.files.sort_by(|a, b| a.path.cmp(&b.path));
+    /// Adds files, or replaces what was known of them.
+    pub fn add(&mut self, more: impl IntoIterator<Item = StoredFile>) {
+        let all = std::mem::take(&mut self.files).into_iter().chain(more);
+        let all: BTreeMap<String, StoredFile> = all.map(|file| (file.path.clone(), file)).collect();
+        self.files = all.into_values().collect();
+    }
+
+    /// The files by path.
+    pub fn by_path(&self) -> BTreeMap<&str, &StoredFile> {
+        self.files.iter().map(|file| (file.path.as_str(), file)).collect()
     }
 
     /// Bytes of all files.
@@ -93,7 +107,7 @@ impl Manifest {
 
 /// The GGUF models among some file names, each with all its parts in order, the models sorted by name.
 pub fn gguf_models<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Vec<String>> {
-    let mut models = std::collections::BTreeMap::<String, Vec<String>>::new();
+    let mut models = BTreeMap::<String, Vec<String>>::new();
     for name in names.filter(|n| n.ends_with(".gguf")) {
         models.entry(split_stem(name).unwrap_or(name).to_owned()).or_default().push(name.to_owned());
     }
@@ -134,7 +148,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Manifest::read(dir.path()).unwrap(), None);
         let mut manifest = Manifest { name: "x".into(), source: "test".into(), ..Manifest::default() };
-        manifest.add(StoredFile { path: "m.gguf".into(), bytes: 3, sha256: "00".into() });
+        manifest.add([StoredFile { path: "m.gguf".into(), bytes: 3, sha256: "00".into() }]);
         manifest.write(dir.path()).unwrap();
         assert_eq!(Manifest::read(dir.path()).unwrap(), Some(manifest.clone()));
         assert!(!manifest.complete(dir.path()));
@@ -144,5 +158,17 @@ mod tests {
 
         std::fs::write(dir.path().join(FILE_NAME), "{").unwrap();
         assert!(Manifest::read(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_manifest_that_leaves_its_folder_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["../x", "/etc/x", "a/../../x", "", "a//b"] {
+            let file = StoredFile { path: path.into(), bytes: 1, sha256: String::new() };
+            let manifest = Manifest { files: vec![file], ..Manifest::default() };
+            manifest.write(dir.path()).unwrap();
+            let error = Manifest::read(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("files below this folder"), "{error}");
+        }
     }
 }

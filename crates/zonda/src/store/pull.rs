@@ -5,7 +5,7 @@ use super::manifest::Manifest;
 use super::name::ModelName;
 #[cfg(feature = "hub")]
 use super::{
-    folder::{is_undamaged, remove_file, remove_if_empty},
+    folder::{is_undamaged, remove_if_empty, remove_within},
     hub,
     progress::Fetch,
     wheel,
@@ -66,11 +66,13 @@ impl Store {
         };
         let manifest = pulled.inspect_err(|_| remove_if_empty(&dir))?;
         manifest.write(&dir)?;
+        let kept = manifest.by_path();
         for file in old.map(|m| m.files).unwrap_or_default() {
-            if !manifest.files.iter().any(|f| f.path == file.path) {
-                remove_file(&dir.join(&file.path))?;
+            if !kept.contains_key(file.path.as_str()) {
+                remove_within(&dir, &file.path)?;
             }
         }
+        drop(kept);
         Ok((dir, manifest))
     }
 }

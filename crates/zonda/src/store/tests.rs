@@ -48,7 +48,7 @@ fn one_of_several_files_goes_alone() {
     let mut manifest = Manifest { name: "o/r".into(), source: "hub".into(), ..Manifest::default() };
     for file in ["a.gguf", "b.gguf"] {
         std::fs::write(dir.join(file), "12").unwrap();
-        manifest.add(StoredFile { path: file.into(), bytes: 2, sha256: String::new() });
+        manifest.add([StoredFile { path: file.into(), bytes: 2, sha256: String::new() }]);
     }
     manifest.write(&dir).unwrap();
 

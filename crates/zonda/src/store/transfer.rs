@@ -1,7 +1,7 @@
 //! Downloads one file: resumed where an earlier attempt stopped, retried while bytes arrive, verified.
 
 use super::checksum::{Expected, Partial};
-use super::http::{Client, Failure};
+use super::http::{Client, Continue, Failure};
 use super::progress::{Piece, Progress, check};
 use crate::error::{Detail, Error, Result};
 use std::io::Read as _;
@@ -63,44 +63,93 @@ pub fn fetch(
 ) -> Result<(u64, String)> {
     let key = expected.sha256.as_deref().unwrap_or(version);
     let mut partial = Partial::open(dest, &key[..key.len().min(12)], progress)?;
+    if expected.sha256.is_none() {
+        partial.reset()?; // nothing would tell whether the rest belongs to it
+    }
     let name = dest.file_name().unwrap_or_default().to_string_lossy();
     let piece = Piece::begin(progress, &format!("downloading {name}"), expected.bytes.unwrap_or(0));
-    let mut expected = expected;
+    let mut source = Source { url, listed: expected.clone(), expected, validator: None, ranges: true };
     let mut patience = Patience::default();
-    while expected.bytes != Some(partial.len()) {
-        let before = partial.len();
-        match attempt(client, url, &mut partial, &mut expected, &piece) {
+    let mut furthest = partial.len();
+    while source.expected.bytes != Some(partial.len()) {
+        let (error, after) = match attempt(client, &mut source, &mut partial, &piece) {
             Ok(()) => break,
             Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::BadRange) if before > 0 => partial.reset()?,
-            Err(Failure::BadRange) => {
+            Err(Failure::Passing { error, after }) => (error, after),
+            Err(Failure::BadRange) if partial.len() == 0 => {
                 return Err(Error::download(format!(
                     "{url}: the server refused a request for the whole file as a range"
                 )));
             }
-            Err(Failure::Passing { error, after }) => {
-                patience.wait(error, after, partial.len() > before, progress)?;
+            Err(Failure::BadRange) => {
+                let error = format!("{url}: the server did not continue at byte {}", partial.len());
+                source.ranges = false;
+                (error, Some(Duration::ZERO))
             }
+        };
+        let progressed = partial.len() > furthest;
+        furthest = furthest.max(partial.len());
+        if !source.resumes() {
+            source.start_over(&mut partial)?;
         }
+        if partial.restarts() >= TRIES {
+            return Err(Error::download(format!("gave up after {TRIES} beginnings: {error}")));
+        }
+        patience.wait(error, after, progressed, progress)?;
     }
     let bytes = partial.len();
-    let sha256 = partial.finish(&expected)?;
+    let sha256 = partial.finish(&source.expected)?;
     piece.complete();
     Ok((bytes, sha256))
+}
+
+/// A file on a server, and what is known of it.
+struct Source<'a> {
+    url: &'a str,
+    /// What the listing says.
+    listed: Expected,
+    /// What the server's headers say besides, of the version that is being downloaded.
+    expected: Expected,
+    /// Names that version.
+    validator: Option<String>,
+    /// The server has not failed to continue where it was asked to.
+    ranges: bool,
+}
+
+impl Source<'_> {
+    /// Whether the rest of this version can be asked for, and another one would be noticed.
+    fn resumes(&self) -> bool {
+        self.ranges && (self.validator.is_some() || self.expected.sha256.is_some())
+    }
+
+    /// Throws away what came: another version may come now.
+    fn start_over(&mut self, partial: &mut Partial) -> Result<()> {
+        self.expected = self.listed.clone();
+        self.validator = None;
+        partial.reset()
+    }
 }
 
 /// One request; appends what comes. `Ok` means the body ended where it should.
 fn attempt(
     client: &Client,
-    url: &str,
+    source: &mut Source<'_>,
     partial: &mut Partial,
-    expected: &mut Expected,
     piece: &Piece<'_>,
 ) -> Result<(), Failure> {
-    let answer = client.get(url, partial.len())?;
+    let url = source.url;
+    let rest = Continue { from: partial.len(), validator: source.validator.as_deref() };
+    let answer = client.get(url, Some(rest).filter(|rest| rest.from > 0))?;
     if answer.response.status() == StatusCode::OK && partial.len() > 0 {
-        partial.reset()?; // the server does not do ranges
+        // The server has another version by now, or does not do ranges.
+        source.start_over(partial)?;
     }
+    match (&source.validator, answer.validator) {
+        (Some(ours), Some(theirs)) if *ours != theirs => return Err(Failure::BadRange),
+        (None, theirs) => source.validator = theirs,
+        _ => {}
+    }
+    let Source { expected, .. } = source;
     let total = total_size(&answer.response, partial.len())?;
     merge(expected, &answer.expected, total, url)?;
     let mut body = answer.response.into_body().into_reader();

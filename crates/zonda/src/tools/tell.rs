@@ -3,7 +3,7 @@
 use super::choice::{ToolChoice, Tools};
 use super::style::Style;
 use serde_json::Value;
-use zonda_engine::tokenize::{Message, RenderOptions};
+use zonda_engine::tokenize::{Message, RenderOptions, write_exact};
 
 impl Style {
     /// Puts the tools where the model reads them, and rewrites earlier calls and results for templates that know none.
@@ -47,6 +47,7 @@ fn rewrite(messages: &mut Vec<Message>) {
         if let Some(Value::Array(calls)) = message.extra.shift_remove("tool_calls") {
             let calls: Vec<&Value> = calls.iter().map(|c| &c["function"]).collect();
             let calls = serde_json::to_string(&calls).unwrap_or_default();
+            let calls = write_exact(&calls);
             message.content.push_str(&format!("<tool_call>{calls}</tool_call>"));
         }
         let is_result = message.role == "tool";

@@ -1,5 +1,6 @@
 //! The Jinja environment chat templates expect: what `transformers` adds to plain Jinja.
 
+use super::numbers::{read_exact, write_exact};
 use super::{guards, python};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value, ValueKind};
@@ -104,6 +105,7 @@ fn to_json(
     written.map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
     let text =
         String::from_utf8(out.0).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+    let text = write_exact(&text).into_owned();
     let text = if ascii { escape_non_ascii(&text) } else { text };
     Ok(Value::from_safe_string(text))
 }
@@ -152,7 +154,7 @@ fn is_sequence(value: &Value) -> bool {
 /// What a text holds, if that is JSON, else the text. For the built-in templates: clients send the arguments of tool
 /// calls as text.
 fn json_or_text(value: Value) -> Value {
-    let parsed = value.as_str().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    let parsed = value.as_str().and_then(|text| read_exact(text).ok());
     parsed.map_or(value, |json| Value::from(Serde(json)))
 }
 

@@ -10,12 +10,15 @@ mod error;
 mod files;
 mod functions;
 mod guards;
+mod numbers;
 mod program;
 mod python;
 mod template;
 
 pub use builtin::NAMES as BUILTIN_TEMPLATES;
 pub use error::TemplateError;
+pub(super) use numbers::MARK;
+pub use numbers::{read_exact, write_exact};
 pub use template::{ChatTemplate, Message, RenderOptions};
 
 #[cfg(test)]
