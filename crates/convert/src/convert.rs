@@ -66,6 +66,7 @@ fn convert_to_gguf(
 
 /// What a GGUF file of the model says besides its tensors: hyperparameters, tokenizer, and what else its input says.
 pub(crate) fn gguf_metadata(input: &Model, mix: Mix) -> Result<Metadata, ConvertError> {
+    gguf_keys::check(&input.spec)?;
     let mut metadata = gguf_keys::metadata(&input.spec, mix.file_type());
     match input.folder() {
         Some(folder) => {
@@ -96,7 +97,10 @@ impl Stored<'_> {
     /// Where row `r` of Hugging Face's order lies in the stored tensor.
     fn stored_row(&self, role: TensorRole) -> impl Fn(usize) -> usize + Sync + use<> {
         let head_dim = self.0.spec.head_dim;
-        let permuted = is_rotated(role) && self.0.spec.rope.pairing == RopePairing::Adjacent;
+        // families that have adjacent pairs in both formats are stored alike
+        let spec = &self.0.spec;
+        let permuted =
+            is_rotated(role) && gguf_keys::permutes(spec) && spec.rope.pairing == RopePairing::Adjacent;
         move |row| if permuted { adjacent_row(row, head_dim) } else { row }
     }
 }

@@ -110,8 +110,15 @@ pub(crate) fn to_safetensors(
             shape: spec.shape(role),
         })
         .collect();
-    let mut fill =
-        |i: usize, sink: &mut Sink<'_>| stream(&planned[i], dtype, &*weights.rows(roles[i])?, sink);
+    let mut fill = |i: usize, sink: &mut Sink<'_>| {
+        let rows = weights.rows(roles[i])?;
+        let offset = names::hugging_face_offset(roles[i], spec.architecture);
+        let stored = |row: usize, out: &mut [f32]| {
+            rows(row, out);
+            out.iter_mut().for_each(|v| *v -= offset);
+        };
+        stream(&planned[i], dtype, if offset == 0.0 { &*rows } else { &stored }, sink)
+    };
     write_safetensors(folder, &planned, SHARD_BYTES, &mut fill, progress)
 }
 

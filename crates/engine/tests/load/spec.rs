@@ -1,7 +1,7 @@
 //! Specs from GGUF metadata: every architecture and option, and values that can't be.
 
 use zonda_engine::load::{
-    Architecture, LayerTensor, LoadError, Model, ModelSpec, Moe, RopePairing, RopeScaling, TensorRole,
+    Architecture, Extras, LayerTensor, LoadError, Model, ModelSpec, Moe, RopePairing, RopeScaling, TensorRole,
 };
 
 use crate::build::*;
@@ -46,6 +46,7 @@ fn llama() {
         qk_norm: false,
         tied_embeddings: false,
         moe: None,
+        extras: Extras::default(),
     };
     assert_eq!(spec, expected);
 }
