@@ -240,6 +240,31 @@ CHECKPOINTS = {
         dict(**QWEN3_MOE, num_hidden_layers=1, norm_topk_prob=False),
         names=QWEN3_MOE_NAMES,
     ),
+    # An expert that every token runs, behind a gate.
+    "qwen2_moe": Checkpoint(
+        "qwen2_moe",
+        dict(
+            moe_intermediate_size=16,
+            shared_expert_intermediate_size=48,
+            num_experts=6,
+            num_experts_per_tok=2,
+            decoder_sparse_step=1,
+            mlp_only_layers=[],
+            norm_topk_prob=False,
+            use_sliding_window=False,
+            rms_norm_eps=1e-6,
+            rope_parameters=rope(theta=1_000_000.0),
+        ),
+        names=layer_names(
+            ATTENTION,
+            NORMS,
+            r"self_attn\.[qkv]_proj\.bias",
+            r"mlp\.gate\.weight",
+            r"mlp\.experts\.\d+\.(gate|up|down)_proj\.weight",
+            r"mlp\.shared_expert\.(gate|up|down)_proj\.weight",
+            r"mlp\.shared_expert_gate\.weight",
+        ),
+    ),
     # Prompts go past the original context, so that YaRN and the queries' factor act.
     "ministral3": Checkpoint("ministral3", MINISTRAL3),
     # The text part of a model that also reads images.

@@ -16,6 +16,7 @@ fn architecture(spec: &ModelSpec) -> &'static str {
         Architecture::Qwen2 => "qwen2",
         Architecture::Qwen3 => "qwen3",
         Architecture::Qwen3Moe => "qwen3moe",
+        Architecture::Qwen2Moe => "qwen2moe",
         Architecture::Ministral3 => "mistral3",
         Architecture::Gemma2 => "gemma2",
         Architecture::Gemma3 => "gemma3",
@@ -77,8 +78,11 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
         put("expert_count", int(moe.experts));
         put("expert_used_count", int(moe.used));
         put("expert_feed_forward_length", int(moe.ffn_size));
-        if !moe.normalize {
-            put("expert_weights_norm", Value::Bool(false));
+        if moe.normalize == (arch == "qwen2moe") {
+            put("expert_weights_norm", Value::Bool(moe.normalize));
+        }
+        if let Some(shared) = moe.shared {
+            put("expert_shared_feed_forward_length", int(shared));
         }
     }
     match &spec.rope.scaling {

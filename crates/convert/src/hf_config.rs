@@ -25,6 +25,7 @@ pub(crate) fn config(
         Architecture::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
         Architecture::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
         Architecture::Qwen3Moe => ("qwen3_moe", "Qwen3MoeForCausalLM"),
+        Architecture::Qwen2Moe => ("qwen2_moe", "Qwen2MoeForCausalLM"),
         Architecture::Ministral3 => ("ministral3", "Ministral3ForCausalLM"),
         Architecture::Gemma2 => ("gemma2", "Gemma2ForCausalLM"),
         Architecture::Gemma3 => ("gemma3_text", "Gemma3ForCausalLM"),
@@ -40,7 +41,7 @@ pub(crate) fn config(
         DType::BF16 => "bfloat16",
         other => return Err(ConvertError::FloatsOnly { found: other.to_string() }),
     };
-    let is_qwen2 = spec.architecture == Architecture::Qwen2;
+    let is_qwen2 = matches!(spec.architecture, Architecture::Qwen2 | Architecture::Qwen2Moe);
     if spec.qkv_bias != is_qwen2 {
         return Err(not_expressible(
             "qkv_bias",
@@ -102,6 +103,9 @@ pub(crate) fn config(
                 object.insert("norm_topk_prob".into(), moe.normalize.into());
                 object.insert("decoder_sparse_step".into(), 1.into());
                 object.insert("mlp_only_layers".into(), json!([]));
+                if let Some(shared) = moe.shared {
+                    object.insert("shared_expert_intermediate_size".into(), shared.into());
+                }
             }
         }
     }
@@ -134,13 +138,15 @@ fn windows(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) -> Resu
             object.insert("sliding_window".into(), json!(window));
             object.insert("layer_types".into(), json!(spec.windows.iter().map(kind).collect::<Vec<_>>()));
         }
-        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Qwen3Moe if window.is_some() => {
+        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Qwen2Moe | Architecture::Qwen3Moe
+            if window.is_some() =>
+        {
             object.insert("use_sliding_window".into(), true.into());
             object.insert("sliding_window".into(), json!(window));
             object.insert("max_window_layers".into(), 0.into());
             object.insert("layer_types".into(), json!(spec.windows.iter().map(kind).collect::<Vec<_>>()));
         }
-        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Qwen3Moe => {
+        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Qwen2Moe | Architecture::Qwen3Moe => {
             object.insert("use_sliding_window".into(), false.into());
         }
         _ if window.is_none() => {}

@@ -1,7 +1,7 @@
 //! The feed-forward half of a layer: `down(act(gate(x)) · up(x))`, with SiLU (SwiGLU) or GELU, dense or as a mixture of experts.
 
 use crate::run::{Run, Step};
-use crate::weights::{Expert, Ffn, Layer, Matrix};
+use crate::weights::{Expert, Ffn, Layer, Matrix, Shared};
 use zonda_engine::load::{Activation, ModelSpec, Moe};
 use zonda_kernels::elementwise::{AddScaled, GeluMul, SiluMul};
 use zonda_kernels::{Activations, Job, matmul};
@@ -31,8 +31,16 @@ impl FfnBuffers {
     pub fn run(&mut self, step: Step<'_>, layer: &Layer, normed: &mut Activations, x: &mut [f32]) {
         let Step { run, spec, .. } = step;
         match (&layer.ffn, &spec.moe) {
-            (Ffn::Moe { router, experts }, Some(moe)) => {
-                self.mixture(run, spec, moe, router, experts, layer.ffn_norm.as_deref(), normed, x);
+            (Ffn::Moe { router, experts, shared }, Some(moe)) => {
+                let readers = match shared {
+                    None => [router; 4],
+                    Some(Shared { router: own, expert }) => [router, own, &expert.gate, &expert.up],
+                };
+                run.norm(x, layer.ffn_norm.as_deref(), normed, &readers);
+                if let Some(shared) = shared {
+                    self.shared(run, spec, shared, normed, x);
+                }
+                self.mixture(run, spec, moe, router, experts, normed, x);
             }
             (Ffn::Dense(dense), _) => {
                 if !layer.parallel {
@@ -47,6 +55,31 @@ impl FfnBuffers {
         }
     }
 
+    /// Adds the output of the expert that every token runs.
+    fn shared(
+        &mut self,
+        run: Run<'_>,
+        spec: &ModelSpec,
+        shared: &Shared,
+        normed: &Activations,
+        x: &mut [f32],
+    ) {
+        let (tokens, hidden) = (normed.tokens(), spec.hidden_size);
+        let (activation, expert) = (spec.extras.activation, &shared.expert);
+        activate(run, activation, expert, normed, &mut self.gate, &mut self.up, &mut self.activated);
+        self.outputs.resize(tokens * hidden, 0.0);
+        let out = &mut self.outputs[..tokens * hidden];
+        let job = Job { weights: &expert.down.packed, out, stride: hidden, add: false };
+        matmul(run.isa, run.pool, &self.activated, &mut [job]);
+        self.routes.resize(tokens, 0.0);
+        let job = Job { weights: &shared.router.packed, out: &mut self.routes, stride: 1, add: false };
+        matmul(run.isa, run.pool, normed, &mut [job]);
+        let rows = x.chunks_exact_mut(hidden).zip(self.outputs.chunks_exact(hidden));
+        for ((x, y), gate) in rows.zip(&self.routes) {
+            AddScaled { x, y, scale: 1.0 / (1.0 + (-gate).exp()) }.on(run.isa);
+        }
+    }
+
     /// Routes every token to its experts; each expert runs once, on the tokens that picked it.
     #[allow(clippy::too_many_arguments)] // one call; a struct would only rename them
     fn mixture(
@@ -56,12 +89,10 @@ impl FfnBuffers {
         moe: &Moe,
         router: &Matrix,
         experts: &[Expert],
-        norm: Option<&[f32]>,
-        normed: &mut Activations,
+        normed: &Activations,
         x: &mut [f32],
     ) {
         let hidden = spec.hidden_size;
-        run.norm(x, norm, normed, &[router]);
         self.routes.resize(normed.tokens() * moe.experts, 0.0);
         let job = Job { weights: &router.packed, out: &mut self.routes, stride: moe.experts, add: false };
         matmul(run.isa, run.pool, normed, &mut [job]);

@@ -69,7 +69,15 @@ impl Layer {
 #[derive(Debug)]
 pub(crate) enum Ffn {
     Dense(Expert),
-    Moe { router: Matrix, experts: Vec<Expert> },
+    Moe { router: Matrix, experts: Vec<Expert>, shared: Option<Shared> },
+}
+
+/// An expert that every token runs.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// `[1, hidden]`; the sigmoid of its product is the expert's weight
+    pub router: Matrix,
+    pub expert: Expert,
 }
 
 /// Gate, up and down: a dense feed-forward layer, or one expert.
@@ -128,11 +136,11 @@ impl Weights {
             [&layer.q.matrix, &layer.k.matrix, &layer.v.matrix, &layer.attn_out]
                 .into_iter()
                 .for_each(&mut add);
-            let experts = match &layer.ffn {
-                Ffn::Dense(dense) => std::slice::from_ref(dense),
-                Ffn::Moe { experts, .. } => experts,
+            let (experts, shared) = match &layer.ffn {
+                Ffn::Dense(dense) => (std::slice::from_ref(dense), None),
+                Ffn::Moe { experts, shared, .. } => (&experts[..], shared.as_ref()),
             };
-            for e in experts {
+            for e in experts.iter().chain(shared.map(|s| &s.expert)) {
                 [&e.gate, &e.up, &e.down].into_iter().for_each(&mut add);
             }
         }
@@ -239,6 +247,13 @@ impl<'a> Loader<'a> {
                     experts: (0..moe.experts)
                         .map(|e| expert(ExpertGate(e), ExpertUp(e), ExpertDown(e)))
                         .collect::<Result<_, _>>()?,
+                    shared: match moe.shared {
+                        None => None,
+                        Some(_) => Some(Shared {
+                            router: self.matrix(role(SharedRouter))?,
+                            expert: expert(SharedGate, SharedUp, SharedDown)?,
+                        }),
+                    },
                 },
             },
         })

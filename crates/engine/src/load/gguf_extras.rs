@@ -36,11 +36,12 @@ const FAMILIES: &[Family] = &[
     plain("mistral3", RopePairing::Adjacent, &["attention.temperature_scale"]),
     plain("qwen2", RopePairing::Halves, &[]),
     plain("qwen3", RopePairing::Halves, &[]),
+    plain("qwen2moe", RopePairing::Halves, &["expert_shared_feed_forward_length"]),
     plain("qwen3moe", RopePairing::Halves, &[]),
     Family { full_every: Some(2), window: Some(4096), ..plain("gemma2", RopePairing::Halves, SOFTCAPS) },
     Family { full_every: Some(6), ..plain("gemma3", RopePairing::Halves, SOFTCAPS) },
     plain("granite", RopePairing::Adjacent, SCALES),
-    plain("smollm3", RopePairing::Adjacent, &["attention.scale"]),
+    plain("smollm3", RopePairing::Adjacent, &[]),
     Family { full_every: Some(4), ..plain("olmo2", RopePairing::Halves, &[]) },
     Family {
         full_every: Some(4),
@@ -62,6 +63,7 @@ impl Family {
             "qwen2" => Architecture::Qwen2,
             "qwen3" => Architecture::Qwen3,
             "qwen3moe" => Architecture::Qwen3Moe,
+            "qwen2moe" => Architecture::Qwen2Moe,
             "gemma2" => Architecture::Gemma2,
             "gemma3" => Architecture::Gemma3,
             "granite" => Architecture::Granite,
@@ -141,10 +143,7 @@ impl Family {
                 // The file holds the divisor.
                 extras.logit_scale = 1.0 / keys.need_positive("logit_scale")? as f32;
             }
-            "smollm3" => {
-                extras.attention_scale = attention_scale;
-                extras.no_rope = every_fourth(layers);
-            }
+            "smollm3" => extras.no_rope = (3..layers).step_by(4).collect(),
             "olmo2" => {
                 extras.norms = NormPlacement::After;
                 extras.qk_norm_whole = true;
@@ -174,9 +173,4 @@ impl Family {
         };
         Ok((0..layers).map(|l| every.is_none_or(|n| (l + 1) % n != 0)).collect())
     }
-}
-
-/// The layers that SmolLM3 leaves without RoPE.
-pub(super) fn every_fourth(layers: usize) -> Vec<usize> {
-    (3..layers).step_by(4).collect()
 }

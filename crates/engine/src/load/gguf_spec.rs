@@ -10,7 +10,7 @@ use super::validate::{Names, validate, yarn_mscale};
 use super::{LoadError, Metadata, Value};
 
 /// Supported values of `general.architecture`, for messages.
-const RUNS: &str = "llama (Llama, Mistral, Mixtral, SmolLM2), mistral3, qwen2, qwen3, qwen3moe, gemma2, gemma3, granite, \
+const RUNS: &str = "llama (Llama, Mistral, Mixtral, SmolLM2), mistral3, qwen2, qwen3, qwen2moe, qwen3moe, gemma2, gemma3, granite, \
                     smollm3, olmo2, cohere2";
 
 /// Reads the spec. The vocabulary's size, tied embeddings and biases are taken from the tensors in `store`.
@@ -69,7 +69,7 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
         norm_eps: keys.need_positive(names.norm_eps)? as f32,
         rope,
         windows,
-        qkv_bias: arch == "qwen2" || store.get("blk.0.attn_q.bias").is_some(),
+        qkv_bias: matches!(arch, "qwen2" | "qwen2moe") || store.get("blk.0.attn_q.bias").is_some(),
         qk_norm: family.qk_norm(),
         tied_embeddings: store.get("output.weight").is_none(),
         moe,
@@ -113,23 +113,33 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     };
     let Some(experts) = experts else {
         return match arch {
-            "qwen3moe" => Err(keys.missing("expert_count", "the number of experts")),
+            "qwen2moe" | "qwen3moe" => Err(keys.missing("expert_count", "the number of experts")),
             _ => Ok(None),
         };
     };
-    if !matches!(arch, "llama" | "mistral3" | "qwen3moe") {
-        return Err(keys.unsupported("expert_count", experts, "qwen3moe and llama have experts"));
+    if !matches!(arch, "llama" | "mistral3" | "qwen2moe" | "qwen3moe") {
+        return Err(keys.unsupported("expert_count", experts, "qwen2moe, qwen3moe and llama have experts"));
     }
     let used = keys.need_count("expert_used_count", experts as u64)?;
     let ffn_size = match keys.count("expert_feed_forward_length", MAX_COUNT)? {
         Some(n) => n,
         // Mixtral's experts have the model's own width; files of Qwen3-MoE without the key split it among those used.
-        None if arch == "qwen3moe" => keys.need_count("feed_forward_length", MAX_COUNT)? / used,
+        None if arch != "llama" && arch != "mistral3" => {
+            keys.need_count("feed_forward_length", MAX_COUNT)? / used
+        }
         None => keys.need_count("feed_forward_length", MAX_COUNT)?,
     };
-    // llama.cpp always scales the weights for these architectures, and its converter writes no key.
-    let normalize = keys.flag("expert_weights_norm")?.unwrap_or(true);
-    Ok(Some(Moe { experts, used, ffn_size, normalize }))
+    // llama.cpp always scales the weights for these architectures, except Qwen2-MoE's, and its converter writes no key.
+    let qwen2 = arch == "qwen2moe";
+    let normalize = keys.flag("expert_weights_norm")?.unwrap_or(!qwen2);
+    let shared = match qwen2 {
+        false => None,
+        true => match keys.count("expert_shared_feed_forward_length", MAX_COUNT)? {
+            Some(n) => Some(n),
+            None => Some(keys.need_count("feed_forward_length", MAX_COUNT)?),
+        },
+    };
+    Ok(Some(Moe { experts, used, ffn_size, normalize, shared }))
 }
 
 /// The window of each layer: one number for all, unless a pattern selects the layers: booleans, or every n-th without.

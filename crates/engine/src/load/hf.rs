@@ -13,7 +13,7 @@ use super::spec::{Architecture, ModelSpec, Moe};
 use super::validate::{MAX_EXPERTS, MAX_LAYERS, Names, derived_head_dim, validate};
 
 /// Supported values of `model_type`, for messages.
-const RUNS: &str = "llama (with SmolLM2), mistral, mixtral, qwen2, qwen3, qwen3_moe, ministral3, gemma2, gemma3 and \
+const RUNS: &str = "llama (with SmolLM2), mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, ministral3, gemma2, gemma3 and \
                     gemma3_text, granite, smollm3, olmo2, olmo3, cohere2, mistral3";
 /// Maximum size of `config.json`; real ones have a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -56,6 +56,7 @@ fn defaults(model_type: &str) -> Option<Defaults> {
         "qwen2" => (Qwen2, "Qwen2ForCausalLM", Some(32)),
         "qwen3" => (Qwen3, "Qwen3ForCausalLM", Some(32)),
         "qwen3_moe" => (Qwen3Moe, "Qwen3MoeForCausalLM", Some(4)),
+        "qwen2_moe" => (Qwen2Moe, "Qwen2MoeForCausalLM", Some(16)),
         "ministral3" => (Ministral3, "Ministral3ForCausalLM", Some(8)),
         "gemma2" => (Gemma2, "Gemma2ForCausalLM", Some(4)),
         "gemma3_text" => (Gemma3, "Gemma3ForCausalLM", Some(4)),
@@ -66,8 +67,10 @@ fn defaults(model_type: &str) -> Option<Defaults> {
         "cohere2" => (Cohere2, "Cohere2ForCausalLM", None),
         _ => return None,
     };
-    let windowed =
-        matches!(architecture, Mistral | Qwen2 | Qwen3 | Qwen3Moe | Gemma2 | Gemma3 | Olmo3 | Cohere2);
+    let windowed = matches!(
+        architecture,
+        Mistral | Qwen2 | Qwen3 | Qwen2Moe | Qwen3Moe | Gemma2 | Gemma3 | Olmo3 | Cohere2
+    );
     let gemma3 = architecture == Gemma3;
     Some(Defaults {
         architecture,
@@ -193,7 +196,7 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
         norm_eps: config.positive(names.norm_eps)?.unwrap_or(defaults.norm_eps) as f32,
         rope,
         windows,
-        qkv_bias: architecture == Architecture::Qwen2,
+        qkv_bias: matches!(architecture, Architecture::Qwen2 | Architecture::Qwen2Moe),
         qk_norm: {
             use Architecture::{Gemma3, Olmo2, Olmo3, Qwen3, Qwen3Moe};
             matches!(architecture, Qwen3 | Qwen3Moe | Gemma3 | Olmo2 | Olmo3)
@@ -245,6 +248,9 @@ fn refuse_other_functions(config: &Object<'_>, defaults: &Defaults) -> Result<()
     if config.flag("use_bidirectional_attention")? == Some(true) {
         return Err(config.unsupported("use_bidirectional_attention", true, "causal models are run"));
     }
+    if let Some(found) = config.flag("qkv_bias")?.filter(|&has| !has) {
+        return Err(config.unsupported("qkv_bias", found, "models with these biases are run"));
+    }
     for key in ["attention_bias", "mlp_bias"] {
         // Qwen2 has biases on Q, K and V and no such key.
         if config.flag(key)? == Some(true) {
@@ -265,6 +271,8 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
     let architecture = defaults.architecture;
     let window = match config.object.get("sliding_window") {
         None => defaults.window,
+        // `transformers` writes 0 for Qwen2-MoE without windows
+        Some(json) if architecture == Architecture::Qwen2Moe && json.as_u64() == Some(0) => None,
         Some(_) => config.count("sliding_window", MAX_COUNT)?,
     };
     match architecture {
@@ -301,7 +309,7 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
             if let Some(types) = layer_types(config, layers)? {
                 return Ok(types.into_iter().map(|slides| window.filter(|_| slides)).collect());
             }
-            if architecture == Architecture::SmolLm3 && window.is_some() {
+            if matches!(architecture, Architecture::SmolLm3 | Architecture::Qwen2Moe) && window.is_some() {
                 return Err(config.missing("layer_types", "the layers that slide"));
             }
             let full = match config.object.get("max_window_layers") {
@@ -346,8 +354,9 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
             used: config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
             ffn_size: config.need_count("intermediate_size", MAX_COUNT)?,
             normalize: true,
+            shared: None,
         })),
-        Architecture::Qwen3Moe => {
+        Architecture::Qwen2Moe | Architecture::Qwen3Moe => {
             let step = config.count("decoder_sparse_step", MAX_COUNT)?.unwrap_or(1);
             let dense =
                 config.json("mlp_only_layers").is_some_and(|l| l.as_array().is_none_or(|l| !l.is_empty()));
@@ -361,6 +370,12 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
                 used: config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
                 ffn_size: config.need_count("moe_intermediate_size", MAX_COUNT)?,
                 normalize: config.flag("norm_topk_prob")?.unwrap_or(false),
+                shared: match architecture {
+                    Architecture::Qwen2Moe => {
+                        Some(config.need_count("shared_expert_intermediate_size", MAX_COUNT)?)
+                    }
+                    _ => None,
+                },
             }))
         }
         _ => Ok(None),

@@ -207,7 +207,10 @@ impl Model {
             if let Some(affine) = self.locate_affine(role, stored, plane)? {
                 return Ok(Some(FoundTensor::Affine(affine)));
             }
-            self.expect_shape(stored, plane, self.spec.shape(role))?;
+            let shape = self.spec.shape(role);
+            // GGUF files store a matrix of one row as a vector
+            let as_vector = shape[0] == 1 && stored.shape == shape[1..];
+            self.expect_shape(stored, plane, if as_vector { shape[1..].to_vec() } else { shape })?;
             let tensor = match plane {
                 None => self.store.tensor(stored)?,
                 Some(index) => self.store.plane(stored, index)?,

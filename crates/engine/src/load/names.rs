@@ -48,6 +48,10 @@ pub fn gguf(role: TensorRole) -> Vec<TensorLocation> {
         LayerTensor::FfnUp => "ffn_up.weight",
         LayerTensor::FfnDown => "ffn_down.weight",
         LayerTensor::Router => "ffn_gate_inp.weight",
+        LayerTensor::SharedRouter => "ffn_gate_inp_shexp.weight",
+        LayerTensor::SharedGate => "ffn_gate_shexp.weight",
+        LayerTensor::SharedUp => "ffn_up_shexp.weight",
+        LayerTensor::SharedDown => "ffn_down_shexp.weight",
     };
     whole(&format!("blk.{layer}.{suffix}"))
 }
@@ -71,6 +75,10 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::ExpertDown(e) => return expert(e, "w2", "down_proj"),
         LayerTensor::Router if mixtral => "block_sparse_moe.gate.weight",
         LayerTensor::Router => "mlp.gate.weight",
+        LayerTensor::SharedRouter => "mlp.shared_expert_gate.weight",
+        LayerTensor::SharedGate => "mlp.shared_expert.gate_proj.weight",
+        LayerTensor::SharedUp => "mlp.shared_expert.up_proj.weight",
+        LayerTensor::SharedDown => "mlp.shared_expert.down_proj.weight",
         LayerTensor::AttnNorm => "input_layernorm.weight",
         LayerTensor::Q => "self_attn.q_proj.weight",
         LayerTensor::QBias => "self_attn.q_proj.bias",
@@ -195,6 +203,7 @@ impl ModelSpec {
         let (hidden, head) = (self.hidden_size, self.head_dim);
         let (q, kv) = (self.heads * head, self.kv_heads * head);
         let (experts, expert_ffn) = self.moe.as_ref().map_or((0, 0), |moe| (moe.experts, moe.ffn_size));
+        let shared = self.moe.as_ref().and_then(|moe| moe.shared).unwrap_or(0);
         let tensor = match role {
             TensorRole::TokenEmbedding | TensorRole::Output => return vec![self.vocab_size, hidden],
             TensorRole::OutputNorm => return vec![hidden],
@@ -218,6 +227,9 @@ impl ModelSpec {
             LayerTensor::Router => vec![experts, hidden],
             LayerTensor::ExpertGate(_) | LayerTensor::ExpertUp(_) => vec![expert_ffn, hidden],
             LayerTensor::ExpertDown(_) => vec![hidden, expert_ffn],
+            LayerTensor::SharedRouter => vec![1, hidden],
+            LayerTensor::SharedGate | LayerTensor::SharedUp => vec![shared, hidden],
+            LayerTensor::SharedDown => vec![hidden, shared],
         }
     }
 
@@ -239,8 +251,12 @@ impl ModelSpec {
         tensors.push(AttnOut);
         tensors.extend(after.then_some(AttnPostNorm));
         tensors.extend((before && norms != NormPlacement::Parallel).then_some(FfnNorm));
-        match self.moe {
-            Some(_) => tensors.push(Router),
+        match &self.moe {
+            Some(moe) => {
+                tensors.push(Router);
+                let shared = moe.shared.map(|_| [SharedRouter, SharedGate, SharedUp, SharedDown]);
+                tensors.extend(shared.into_iter().flatten());
+            }
             None => tensors.extend([FfnGate, FfnUp, FfnDown]),
         }
         tensors.extend(after.then_some(FfnPostNorm));

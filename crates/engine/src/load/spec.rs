@@ -13,6 +13,7 @@ pub enum Architecture {
     Qwen2,
     Qwen3,
     Qwen3Moe,
+    Qwen2Moe,
     Ministral3,
     Gemma2,
     Gemma3,
@@ -33,6 +34,7 @@ impl fmt::Display for Architecture {
             Architecture::Qwen2 => "qwen2",
             Architecture::Qwen3 => "qwen3",
             Architecture::Qwen3Moe => "qwen3_moe",
+            Architecture::Qwen2Moe => "qwen2_moe",
             Architecture::Ministral3 => "ministral3",
             Architecture::Gemma2 => "gemma2",
             Architecture::Gemma3 => "gemma3_text",
@@ -195,6 +197,8 @@ pub struct Moe {
     pub ffn_size: usize,
     /// The picked experts' weights are scaled to sum to 1.
     pub normalize: bool,
+    /// Width of an expert that every token runs, times the sigmoid of a gate (Qwen2-MoE).
+    pub shared: Option<usize>,
 }
 
 /// Rotary position embedding.

@@ -61,6 +61,14 @@ pub enum LayerTensor {
     ExpertUp(usize),
     /// One expert's `[hidden, moe.ffn]`
     ExpertDown(usize),
+    /// `[1, hidden]`; of the expert that every token runs
+    SharedRouter,
+    /// `[moe.shared, hidden]`
+    SharedGate,
+    /// `[moe.shared, hidden]`
+    SharedUp,
+    /// `[hidden, moe.shared]`
+    SharedDown,
 }
 
 /// A tensor's bytes, type and shape. Cheap to clone; the file stays mapped as long as a clone exists.
