@@ -29,7 +29,7 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 LENGTHS = (1, 5, 33, 100)
 MIN_GAP = 0.01  # between the two best logits of every position
@@ -70,6 +70,8 @@ class Checkpoint:
     names: str = layer_names(ATTENTION, DENSE, NORMS)
     dtype: torch.dtype = torch.float32
     shard_bytes: int = 1 << 30
+    # Added to norms: a family that stores gains less 1 has −1.
+    norm_offset: float = 0.0
     # Keys set or (None) removed to get the older spelling; empty: no config.old.json.
     old: dict = field(default_factory=dict)
 
@@ -97,6 +99,25 @@ QWEN3_MOE_NAMES = layer_names(
     r"self_attn\.[qk]_norm\.weight",
     r"mlp\.gate\.weight",
     r"mlp\.experts\.\d+\.(gate|up|down)_proj\.weight",
+)
+
+QK_NORMS = r"self_attn\.[qk]_norm\.weight"
+GEMMA_NORMS = r"(input|post_attention|pre_feedforward|post_feedforward)_layernorm\.weight"
+TIED = r"model\.norm\.weight|model\.embed_tokens\.weight"
+MINISTRAL3 = dict(
+    num_hidden_layers=2,
+    head_dim=16,
+    rope_parameters=rope(
+        "yarn",
+        theta=1_000_000.0,
+        factor=8.0,
+        original_max_position_embeddings=16,
+        beta_fast=32.0,
+        beta_slow=1.0,
+        mscale=1.0,
+        mscale_all_dim=1.0,
+        llama_4_scaling_beta=0.5,
+    ),
 )
 
 CHECKPOINTS = {
@@ -219,10 +240,152 @@ CHECKPOINTS = {
         dict(**QWEN3_MOE, num_hidden_layers=1, norm_topk_prob=False),
         names=QWEN3_MOE_NAMES,
     ),
+    # An expert that every token runs, behind a gate.
+    "qwen2_moe": Checkpoint(
+        "qwen2_moe",
+        dict(
+            moe_intermediate_size=16,
+            shared_expert_intermediate_size=48,
+            num_experts=6,
+            num_experts_per_tok=2,
+            decoder_sparse_step=1,
+            mlp_only_layers=[],
+            norm_topk_prob=False,
+            use_sliding_window=False,
+            rms_norm_eps=1e-6,
+            rope_parameters=rope(theta=1_000_000.0),
+        ),
+        names=layer_names(
+            ATTENTION,
+            NORMS,
+            r"self_attn\.[qkv]_proj\.bias",
+            r"mlp\.gate\.weight",
+            r"mlp\.experts\.\d+\.(gate|up|down)_proj\.weight",
+            r"mlp\.shared_expert\.(gate|up|down)_proj\.weight",
+            r"mlp\.shared_expert_gate\.weight",
+        ),
+    ),
+    # Prompts go past the original context, so that YaRN and the queries' factor act.
+    "ministral3": Checkpoint("ministral3", MINISTRAL3),
+    # The text part of a model that also reads images.
+    "mistral3": Checkpoint(
+        "mistral3",
+        dict(
+            text_config={**BASE, **MINISTRAL3, "model_type": "ministral3", "num_hidden_layers": 1},
+            vision_config=dict(
+                model_type="pixtral",
+                hidden_size=16,
+                intermediate_size=16,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                head_dim=8,
+                image_size=28,
+                patch_size=14,
+            ),
+            tie_word_embeddings=False,
+        ),
+        names=r".*vision_tower\..*|.*multi_modal_projector\..*|language_model\.("
+        + layer_names(ATTENTION, DENSE, NORMS)
+        + ")",
+    ),
+    # Windows, two kinds of RoPE, norms of gain less 1 on both sides; a cap that bites.
+    "gemma3": Checkpoint(
+        "gemma3_text",
+        dict(
+            num_hidden_layers=3,
+            head_dim=24,
+            query_pre_attn_scalar=16,
+            sliding_window=16,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            final_logit_softcapping=4.0,
+            tie_word_embeddings=True,
+            rope_parameters={
+                "full_attention": rope("linear", theta=10_000.0, factor=4.0),
+                "sliding_attention": rope(theta=100.0),
+            },
+        ),
+        names=layer_names(ATTENTION, DENSE, QK_NORMS, GEMMA_NORMS, outer=TIED),
+        norm_offset=-1.0,
+        old=dict(
+            rope_theta=10_000.0,
+            rope_local_base_freq=100.0,
+            rope_scaling={"rope_type": "linear", "factor": 4.0},
+            layer_types=None,
+            sliding_window_pattern=2,
+        ),
+    ),
+    "gemma2": Checkpoint(
+        "gemma2",
+        dict(
+            head_dim=24,
+            query_pre_attn_scalar=16,
+            sliding_window=16,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=4.0,
+            tie_word_embeddings=True,
+            rope_parameters=rope(theta=10_000.0),
+        ),
+        names=layer_names(ATTENTION, DENSE, GEMMA_NORMS, outer=TIED),
+        norm_offset=-1.0,
+        old=dict(rope_theta=10_000.0, rope_scaling=None, layer_types=None),
+    ),
+    "granite": Checkpoint(
+        "granite",
+        dict(
+            embedding_multiplier=3.0,
+            residual_multiplier=0.5,
+            attention_multiplier=0.125,
+            logits_scaling=2.0,
+            rope_parameters=rope(theta=10_000.0),
+        ),
+        old=dict(rope_theta=10_000.0, rope_scaling=None),
+    ),
+    "smollm3": Checkpoint(
+        "smollm3",
+        dict(
+            num_hidden_layers=4,
+            intermediate_size=64,
+            tie_word_embeddings=True,
+            rope_parameters=rope(theta=100_000.0),
+        ),
+        names=layer_names(ATTENTION, DENSE, NORMS, outer=TIED),
+    ),
+    "olmo2": Checkpoint(
+        "olmo2",
+        dict(rope_parameters=rope(theta=500_000.0)),
+        names=layer_names(ATTENTION, DENSE, QK_NORMS, r"post_(attention|feedforward)_layernorm\.weight"),
+        old=dict(rope_theta=500_000.0, rope_scaling=None),
+    ),
+    # YaRN in the full layer only.
+    "olmo3": Checkpoint(
+        "olmo3",
+        dict(
+            sliding_window=16,
+            layer_types=["sliding_attention", "full_attention"],
+            rope_parameters={
+                "full_attention": rope("yarn", theta=500_000.0, **YARN),
+                "sliding_attention": rope(theta=500_000.0),
+            },
+        ),
+        names=layer_names(ATTENTION, DENSE, QK_NORMS, r"post_(attention|feedforward)_layernorm\.weight"),
+    ),
+    # LayerNorm, halves in parallel, no RoPE in full layers.
+    "cohere2": Checkpoint(
+        "cohere2",
+        dict(
+            layer_norm_eps=1e-3,
+            logit_scale=2.0,
+            sliding_window=16,
+            layer_types=["sliding_attention", "full_attention"],
+            tie_word_embeddings=True,
+            rope_parameters=rope(theta=10_000.0),
+        ),
+        names=layer_names(ATTENTION, DENSE, r"input_layernorm\.weight", outer=TIED),
+    ),
 }
 
 
-def random_tensor(name: str, shape: list[int], seed: int) -> torch.Tensor:
+def random_tensor(name: str, shape: list[int], seed: int, norm_offset: float = 0.0) -> torch.Tensor:
     """A tensor's values, from its name and shape alone.
 
     Large enough for logits with real spread: matrices have standard deviation 0.2, norms lie in
@@ -231,6 +394,9 @@ def random_tensor(name: str, shape: list[int], seed: int) -> torch.Tensor:
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     if name.endswith("norm.weight"):
         values = rng.uniform(0.5, 1.5, shape)
+        if norm_offset:
+            # few bits, so that the gain and the gain less 1 are both exact
+            values = np.round((values + norm_offset) * 4096) / 4096
     elif name.endswith(".bias"):
         values = rng.normal(0.0, 0.3, shape)
     else:
@@ -238,12 +404,18 @@ def random_tensor(name: str, shape: list[int], seed: int) -> torch.Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
+def auto_class(model_type: str) -> type:
+    """What opens a model of this type."""
+    return AutoModelForImageTextToText if model_type == "mistral3" else AutoModelForCausalLM
+
+
 def write_checkpoint(folder: Path, spec: Checkpoint, seed: int) -> None:
     """Lets transformers write the files, then refills every tensor in them."""
-    config = AutoConfig.for_model(spec.model_type, **{**BASE, **spec.options})
+    options = spec.options if "text_config" in spec.options else {**BASE, **spec.options}
+    config = AutoConfig.for_model(spec.model_type, **options)
     config.dtype = spec.dtype
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config).to(spec.dtype)
+    model = auto_class(spec.model_type).from_config(config).to(spec.dtype)
     model.save_pretrained(folder, max_shard_size=spec.shard_bytes)
     (folder / "generation_config.json").unlink(missing_ok=True)
 
@@ -254,7 +426,7 @@ def write_checkpoint(folder: Path, spec: Checkpoint, seed: int) -> None:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
         for name in shapes:
             assert re.fullmatch(spec.names, name), f"{folder.name}: unexpected tensor {name}"
-        tensors = {n: random_tensor(n, shape, seed).to(spec.dtype) for n, shape in shapes.items()}
+        tensors = {n: random_tensor(n, shape, seed, spec.norm_offset).to(spec.dtype) for n, shape in shapes.items()}
         save_file(tensors, path, metadata=metadata)
         total += path.stat().st_size
     assert total <= MAX_BYTES, f"{folder.name}: {total} bytes of weights"
@@ -281,7 +453,8 @@ def load(folder: Path, config_name: str = "config.json") -> torch.nn.Module:
         for path in folder.glob("model*"):
             shutil.copy(path, temporary)
         shutil.copy(folder / config_name, Path(temporary) / "config.json")
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model_type = json.loads((folder / config_name).read_text())["model_type"]
+        model, report = auto_class(model_type).from_pretrained(
             temporary, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
         )
     for kind, names in report.items():

@@ -66,6 +66,7 @@ fn convert_to_gguf(
 
 /// The metadata of a GGUF file of the model: hyperparameters, tokenizer, and other metadata of the input.
 pub(crate) fn gguf_metadata(input: &Model, mix: Mix) -> Result<Metadata, ConvertError> {
+    gguf_keys::check(&input.spec)?;
     let mut metadata = gguf_keys::metadata(&input.spec, mix.file_type());
     match input.folder() {
         Some(folder) => {
@@ -96,7 +97,10 @@ impl Stored<'_> {
     /// The index in the stored tensor of row `r` in Hugging Face's order.
     fn stored_row(&self, role: TensorRole) -> impl Fn(usize) -> usize + Sync + use<> {
         let head_dim = self.0.spec.head_dim;
-        let permuted = is_rotated(role) && self.0.spec.rope.pairing == RopePairing::Adjacent;
+        // families that have adjacent pairs in both formats are stored alike
+        let spec = &self.0.spec;
+        let permuted =
+            is_rotated(role) && gguf_keys::permutes(spec) && spec.rope.pairing == RopePairing::Adjacent;
         move |row| if permuted { adjacent_row(row, head_dim) } else { row }
     }
 }

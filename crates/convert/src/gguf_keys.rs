@@ -1,10 +1,13 @@
 //! From a [`ModelSpec`] to GGUF metadata, with the keys that llama.cpp's converter writes; and the names and order of a GGUF
 //! file's tensors.
 
+use crate::error::ConvertError;
 use std::f64::consts::TAU;
 use zonda_engine::load::names::{self, TensorLocation};
 use zonda_engine::load::yarn_mscale;
-use zonda_engine::load::{Architecture, LayerTensor, Metadata, ModelSpec, RopeScaling, TensorRole, Value};
+use zonda_engine::load::{
+    Architecture, LayerTensor, Metadata, ModelSpec, Norm, RopeScaling, TensorRole, Value,
+};
 
 /// The value of `general.architecture`, which is also the prefix of the keys.
 fn architecture(spec: &ModelSpec) -> &'static str {
@@ -13,12 +16,20 @@ fn architecture(spec: &ModelSpec) -> &'static str {
         Architecture::Qwen2 => "qwen2",
         Architecture::Qwen3 => "qwen3",
         Architecture::Qwen3Moe => "qwen3moe",
+        Architecture::Qwen2Moe => "qwen2moe",
+        Architecture::Ministral3 => "mistral3",
+        Architecture::Gemma2 => "gemma2",
+        Architecture::Gemma3 => "gemma3",
+        Architecture::Granite => "granite",
+        Architecture::SmolLm3 => "smollm3",
+        Architecture::Olmo2 | Architecture::Olmo3 => "olmo2",
+        Architecture::Cohere2 => "cohere2",
     }
 }
 
 /// Whether this family's GGUF files have Q and K permuted for adjacent RoPE pairs.
 pub(crate) fn permutes(spec: &ModelSpec) -> bool {
-    architecture(spec) == "llama"
+    matches!(architecture(spec), "llama" | "mistral3" | "granite" | "smollm3")
 }
 
 /// The hyperparameters. The tokenizer's keys are added by the caller.
@@ -47,13 +58,18 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
     put("attention.head_count_kv", int(spec.kv_heads));
     put("attention.key_length", int(spec.head_dim));
     put("attention.value_length", int(spec.head_dim));
-    put("attention.layer_norm_rms_epsilon", Value::F32(spec.norm_eps));
+    let norm_eps = match spec.extras.norm {
+        Norm::Rms => "attention.layer_norm_rms_epsilon",
+        Norm::Layer => "attention.layer_norm_epsilon",
+    };
+    put(norm_eps, Value::F32(spec.norm_eps));
     put("rope.dimension_count", int(spec.head_dim));
     put("rope.freq_base", Value::F32(spec.rope.theta));
 
     if let Some(window) = spec.windows.iter().flatten().next() {
         put("attention.sliding_window", int(*window));
-        if spec.windows.iter().any(Option::is_none) {
+        // Families with a pattern of their own need one that says otherwise.
+        if spec.windows.iter().any(Option::is_none) || spec.layers > 1 && has_pattern(spec) {
             let pattern = spec.windows.iter().map(|w| Value::Bool(w.is_some())).collect();
             put("attention.sliding_window_pattern", Value::Array(pattern));
         }
@@ -62,8 +78,11 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
         put("expert_count", int(moe.experts));
         put("expert_used_count", int(moe.used));
         put("expert_feed_forward_length", int(moe.ffn_size));
-        if !moe.normalize {
-            put("expert_weights_norm", Value::Bool(false));
+        if moe.normalize == (arch == "qwen2moe") {
+            put("expert_weights_norm", Value::Bool(moe.normalize));
+        }
+        if let Some(shared) = moe.shared {
+            put("expert_shared_feed_forward_length", int(shared));
         }
     }
     match &spec.rope.scaling {
@@ -78,14 +97,76 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
             put("rope.scaling.original_context_length", int(*original_context));
             put("rope.scaling.yarn_beta_fast", Value::F32(*beta_fast));
             put("rope.scaling.yarn_beta_slow", Value::F32(*beta_slow));
-            // The key holds the additional factor beyond YaRN's own for this scaling.
+            // The key holds the additional factor beyond YaRN's own for this scaling. A key of its own states a factor of 1 exactly.
             let own = yarn_mscale(f64::from(*factor), 1.0) as f32;
-            if (attention_factor / own - 1.0).abs() > 1e-6 {
+            if arch == "mistral3" && *attention_factor == 1.0 {
+                put("rope.scaling.yarn_log_multiplier", Value::F32(1.0));
+            } else if (attention_factor / own - 1.0).abs() > 1e-6 {
                 put("rope.scaling.attn_factor", Value::F32(attention_factor / own));
             }
         }
     }
+    extras(spec, &mut |key, value| drop(put(key, value)));
     metadata
+}
+
+/// Whether llama.cpp leaves some layers of this family without a window if the file does not say which.
+fn has_pattern(spec: &ModelSpec) -> bool {
+    matches!(architecture(spec), "gemma2" | "gemma3" | "olmo2" | "cohere2")
+}
+
+/// What the model computes beyond Llama.
+fn extras(spec: &ModelSpec, put: &mut dyn FnMut(&str, Value)) {
+    let extras = &spec.extras;
+    let arch = architecture(spec);
+    if let Some(window_rope) = &extras.window_rope {
+        put("rope.freq_base_swa", Value::F32(window_rope.theta));
+    }
+    if let Some(temperature) = &extras.query_temperature {
+        put("attention.temperature_scale", Value::F32(temperature.beta));
+    }
+    if let Some(scale) = extras.attention_scale {
+        put("attention.scale", Value::F32(scale));
+    }
+    // 0 says that there is none where llama.cpp has a default.
+    let cap = |cap: Option<f32>| cap.or((arch == "gemma2").then_some(0.0));
+    if let Some(cap) = cap(extras.attention_softcap) {
+        put("attn_logit_softcapping", Value::F32(cap));
+    }
+    if let Some(cap) = cap(extras.final_softcap) {
+        put("final_logit_softcapping", Value::F32(cap));
+    }
+    if arch == "granite" {
+        put("embedding_scale", Value::F32(extras.embedding_scale));
+        put("residual_scale", Value::F32(extras.residual_scale));
+        put("logit_scale", Value::F32(1.0 / extras.logit_scale));
+    }
+    if arch == "cohere2" {
+        put("logit_scale", Value::F32(extras.logit_scale));
+    }
+}
+
+/// Rejects what no key says.
+///
+/// # Errors
+/// If a model has it.
+pub(crate) fn check(spec: &ModelSpec) -> Result<(), ConvertError> {
+    let refuse = |what: &str, found: String, reason: &str| {
+        let (what, format, reason) = (what.to_owned(), "a GGUF file", reason.to_owned());
+        Err(ConvertError::NotExpressible { what, found, format, reason })
+    };
+    let no_rope = &spec.extras.no_rope;
+    if spec.architecture == Architecture::SmolLm3 && !no_rope.iter().copied().eq((3..spec.layers).step_by(4))
+    {
+        let found = format!("layers {no_rope:?}");
+        return refuse("layers without RoPE", found, "smollm3 leaves every fourth without it");
+    }
+    match &spec.extras.window_rope {
+        Some(rope) if rope.scaling != RopeScaling::None => {
+            refuse("rope of layers with a window", format!("{:?}", rope.scaling), "it is not scaled")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The factors of `rope_freqs.weight`, `[head_dim / 2]`, for scalings that are stored there.

@@ -25,6 +25,15 @@ pub(crate) fn config(
         Architecture::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
         Architecture::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
         Architecture::Qwen3Moe => ("qwen3_moe", "Qwen3MoeForCausalLM"),
+        Architecture::Qwen2Moe => ("qwen2_moe", "Qwen2MoeForCausalLM"),
+        Architecture::Ministral3 => ("ministral3", "Ministral3ForCausalLM"),
+        Architecture::Gemma2 => ("gemma2", "Gemma2ForCausalLM"),
+        Architecture::Gemma3 => ("gemma3_text", "Gemma3ForCausalLM"),
+        Architecture::Granite => ("granite", "GraniteForCausalLM"),
+        Architecture::SmolLm3 => ("smollm3", "SmolLM3ForCausalLM"),
+        Architecture::Olmo2 => ("olmo2", "Olmo2ForCausalLM"),
+        Architecture::Olmo3 => ("olmo3", "Olmo3ForCausalLM"),
+        Architecture::Cohere2 => ("cohere2", "Cohere2ForCausalLM"),
     };
     let torch_dtype = match dtype {
         DType::F32 => "float32",
@@ -32,7 +41,7 @@ pub(crate) fn config(
         DType::BF16 => "bfloat16",
         other => return Err(ConvertError::FloatsOnly { found: other.to_string() }),
     };
-    let is_qwen2 = spec.architecture == Architecture::Qwen2;
+    let is_qwen2 = matches!(spec.architecture, Architecture::Qwen2 | Architecture::Qwen2Moe);
     if spec.qkv_bias != is_qwen2 {
         return Err(not_expressible(
             "qkv_bias",
@@ -73,6 +82,7 @@ pub(crate) fn config(
         object.insert("attention_bias".into(), false.into());
     }
     windows(spec, object)?;
+    extras(spec, object);
     if let Some(moe) = &spec.moe {
         object.insert("num_experts_per_tok".into(), moe.used.into());
         match spec.architecture {
@@ -93,6 +103,9 @@ pub(crate) fn config(
                 object.insert("norm_topk_prob".into(), moe.normalize.into());
                 object.insert("decoder_sparse_step".into(), 1.into());
                 object.insert("mlp_only_layers".into(), json!([]));
+                if let Some(shared) = moe.shared {
+                    object.insert("shared_expert_intermediate_size".into(), shared.into());
+                }
             }
         }
     }
@@ -115,19 +128,25 @@ fn number(value: f32) -> Json {
 
 fn windows(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) -> Result<(), ConvertError> {
     let window = spec.windows.iter().flatten().next();
+    let kind = |w: &Option<usize>| if w.is_some() { "sliding_attention" } else { "full_attention" };
     let uniform = spec.windows.iter().all(|w| w.as_ref() == window);
     match spec.architecture {
-        Architecture::Mistral | Architecture::Mixtral if uniform => {
+        Architecture::Mistral | Architecture::Mixtral | Architecture::Ministral3 if uniform => {
             object.insert("sliding_window".into(), json!(window));
         }
-        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Qwen3Moe if window.is_some() => {
-            let kind = |w: &Option<usize>| if w.is_some() { "sliding_attention" } else { "full_attention" };
+        Architecture::Gemma2 | Architecture::Gemma3 | Architecture::Olmo3 | Architecture::Cohere2 => {
+            object.insert("sliding_window".into(), json!(window));
+            object.insert("layer_types".into(), json!(spec.windows.iter().map(kind).collect::<Vec<_>>()));
+        }
+        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Qwen2Moe | Architecture::Qwen3Moe
+            if window.is_some() =>
+        {
             object.insert("use_sliding_window".into(), true.into());
             object.insert("sliding_window".into(), json!(window));
             object.insert("max_window_layers".into(), 0.into());
             object.insert("layer_types".into(), json!(spec.windows.iter().map(kind).collect::<Vec<_>>()));
         }
-        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Qwen3Moe => {
+        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Qwen2Moe | Architecture::Qwen3Moe => {
             object.insert("use_sliding_window".into(), false.into());
         }
         _ if window.is_none() => {}
@@ -137,6 +156,50 @@ fn windows(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) -> Resu
         }
     }
     Ok(())
+}
+
+/// What the model computes beyond Llama.
+fn extras(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) {
+    let extras = &spec.extras;
+    let mut put = |key: &str, value: Json| object.insert(key.to_owned(), value);
+    if let Some(temperature) = &extras.query_temperature {
+        // It stands among RoPE's parameters.
+        let mut rope = object["rope_scaling"].clone();
+        rope["rope_theta"] = number(spec.rope.theta);
+        rope["llama_4_scaling_beta"] = number(temperature.beta);
+        rope["original_max_position_embeddings"] = temperature.step.into();
+        object.insert("rope_scaling".into(), rope);
+        return;
+    }
+    match spec.architecture {
+        Architecture::Gemma2 | Architecture::Gemma3 => {
+            let scale = f64::from(spec.score_scale());
+            put("query_pre_attn_scalar", json!((1.0 / (scale * scale)).round() as u64));
+            put("final_logit_softcapping", json!(extras.final_softcap.map(number)));
+            put("attn_logit_softcapping", json!(extras.attention_softcap.map(number)));
+            put("hidden_act", json!("gelu_pytorch_tanh"));
+            put("hidden_activation", json!("gelu_pytorch_tanh"));
+            if spec.architecture == Architecture::Gemma3 {
+                let window = extras.window_rope.as_ref().unwrap_or(&spec.rope);
+                put("rope_local_base_freq", number(window.theta));
+            }
+        }
+        Architecture::Granite => {
+            put("embedding_multiplier", number(extras.embedding_scale));
+            put("residual_multiplier", number(extras.residual_scale));
+            put("attention_multiplier", number(spec.score_scale()));
+            put("logits_scaling", number(1.0 / extras.logit_scale));
+        }
+        Architecture::SmolLm3 => {
+            let turns = |l: usize| u64::from(!extras.no_rope.contains(&l));
+            put("no_rope_layers", json!((0..spec.layers).map(turns).collect::<Vec<_>>()));
+        }
+        Architecture::Cohere2 => {
+            put("layer_norm_eps", number(spec.norm_eps));
+            put("logit_scale", number(extras.logit_scale));
+        }
+        _ => {}
+    }
 }
 
 fn rope_scaling(spec: &ModelSpec) -> Result<Json, ConvertError> {

@@ -8,7 +8,7 @@ use crate::error::ConvertError;
 use crate::output::{Holds, Pending, Planned, Progress, Sink};
 use crate::rows::{in_chunks, stream};
 use crate::safetensors_writer::{SHARD_BYTES, write_json, write_safetensors};
-use crate::weights::{Rows, Weights};
+use crate::weights::{Rows, Weights, less_offset};
 use crate::{hf_config, hf_tokenizer};
 use serde_json::{Map, Value as Json, json};
 use std::fs;
@@ -88,7 +88,8 @@ pub fn convert_to_mlx(
         (_, part @ 1..) => sink.write(&std::mem::take(&mut rest[part - 1])),
         (matrix, _) => {
             let rows = matrix.rows(&weights)?;
-            stream(&planned[i], dtype, &|row, out| rows(row, out), sink)
+            let rows = less_offset(rows, matrix.roles[0], &input.spec);
+            stream(&planned[i], dtype, &*rows, sink)
         }
     };
     let bytes = write_safetensors(folder, &planned, SHARD_BYTES, &mut fill, progress)?;
@@ -190,7 +191,7 @@ fn expert_role(role: TensorRole) -> Option<(usize, OfExpert, usize)> {
 
 /// Matrices with rows of whole groups, except for the router, which is too sensitive.
 fn is_quantized(role: TensorRole, shape: &[usize], affine: Affine) -> bool {
-    let router = matches!(role, TensorRole::Layer(_, LayerTensor::Router));
+    let router = matches!(role, TensorRole::Layer(_, LayerTensor::Router | LayerTensor::SharedRouter));
     shape.len() == 2 && !router && shape[1].is_multiple_of(affine.group_size)
 }
 

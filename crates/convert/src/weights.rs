@@ -110,9 +110,23 @@ pub(crate) fn to_safetensors(
             shape: spec.shape(role),
         })
         .collect();
-    let mut fill =
-        |i: usize, sink: &mut Sink<'_>| stream(&planned[i], dtype, &*weights.rows(roles[i])?, sink);
+    let mut fill = |i: usize, sink: &mut Sink<'_>| {
+        let rows = less_offset(weights.rows(roles[i])?, roles[i], spec);
+        stream(&planned[i], dtype, &*rows, sink)
+    };
     write_safetensors(folder, &planned, SHARD_BYTES, &mut fill, progress)
+}
+
+/// A tensor's rows as Hugging Face stores them.
+pub(crate) fn less_offset<'a>(rows: Rows<'a>, role: TensorRole, spec: &ModelSpec) -> Rows<'a> {
+    let offset = names::hugging_face_offset(role, spec.architecture);
+    if offset == 0.0 {
+        return rows;
+    }
+    Box::new(move |row, out| {
+        rows(row, out);
+        out.iter_mut().for_each(|v| *v -= offset);
+    })
 }
 
 fn matrix_rows(shape: &[usize]) -> usize {

@@ -1,5 +1,6 @@
 //! The types that the mixes give the tensors of real shapes.
 
+use std::path::Path;
 use zonda_convert::SynthSpec;
 use zonda_engine::load::{LayerTensor, ModelSpec, TensorRole};
 use zonda_engine::quant::Mix;
@@ -33,6 +34,17 @@ fn models_with_eight_experts_get_more_bits_for_keys_and_values() {
     assert_eq!(dtype(Mix::Q4KM, LayerTensor::AttnOut), DType::Q5_K);
     assert_eq!(dtype(Mix::Plain(DType::BF16), LayerTensor::K), DType::BF16);
     assert_eq!(dtype(Mix::Q4KM, LayerTensor::Router), DType::F32);
+}
+
+#[test]
+fn vectors_stay_floats() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf/gemma3/config.json");
+    let spec = ModelSpec::from_config(&config).unwrap();
+    let vectors: Vec<_> = spec.roles().filter(|&role| spec.shape(role).len() == 1).collect();
+    assert_eq!(vectors.len(), 6 * spec.layers + 1, "four norms, those of Q and K, and the last");
+    for role in vectors {
+        assert_eq!(Mix::Q4KM.dtype(&spec, role, 4096), DType::F32, "{role:?}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::TokenId;
 use crate::forward::{
     Backend, BackendError, BackendInfo, Batch, BatchError, Limits, Logits, Slot, Span, Want,
 };
-use crate::load::{Architecture, ModelSpec, Rope, RopePairing, RopeScaling};
+use crate::load::{Architecture, Extras, ModelSpec, Rope, RopePairing, RopeScaling};
 use crate::tokenize::Tokenizer;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -358,5 +358,6 @@ fn spec(context: usize) -> ModelSpec {
         qk_norm: false,
         tied_embeddings: true,
         moe: None,
+        extras: Extras::default(),
     }
 }

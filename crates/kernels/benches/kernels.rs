@@ -236,6 +236,7 @@ fn attentions(options: &Options, pool: &Pool, sets: &[Isa]) {
                                 split: (tokens == 1).then_some(split),
                                 head_dim: HEAD_DIM,
                                 scale: 0.1,
+                                softcap: None,
                                 kv,
                                 page: &page,
                                 scratch: &mut scratch,

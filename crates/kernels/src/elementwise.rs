@@ -1,4 +1,5 @@
-//! The feed-forward layer's activation: `silu(gate) · up`, with `silu(x) = x / (1 + e^−x)`; and plain addition.
+//! The feed-forward layer's activations: `silu(gate) · up`, with `silu(x) = x / (1 + e^−x)`, and the same with GELU; addition;
+//! scales and softcaps.
 
 use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
@@ -27,27 +28,124 @@ impl Op for SiluMul<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let n = self.out.len();
-        assert!(self.gate.len() == n && self.up.len() == n, "gate and up of one length");
-        let one = s.splat(1.0);
+        gated::<S, false>(s, self.gate, self.up, self.out);
+    }
+}
+
+/// `out = gelu(gate) · up`, all `[n]`, with GELU's approximation by tanh (arXiv 1606.08415):
+/// `gelu(x) = x / (1 + e^−2u)`, `u = √(2/π) · (x + 0.044715 x³)`, which is `x/2 · (1 + tanh u)`.
+#[derive(Debug)]
+pub struct GeluMul<'a> {
+    /// The gate projection.
+    pub gate: &'a [f32],
+    /// The up projection.
+    pub up: &'a [f32],
+    /// Where the result goes.
+    pub out: &'a mut [f32],
+}
+
+impl GeluMul<'_> {
+    /// Runs the kernel on an instruction set.
+    #[inline(never)]
+    pub fn on(self, isa: Isa) {
+        isa.run_floats(self);
+    }
+}
+
+impl Op for GeluMul<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        gated::<S, true>(s, self.gate, self.up, self.out);
+    }
+}
+
+/// `out = g · sigmoid(t(g)) · up`: SiLU with `t(g) = g`, GELU with `t(g) = 2u`.
+#[inline(always)]
+fn gated<S: Simd, const GELU: bool>(s: S, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    let n = out.len();
+    assert!(gate.len() == n && up.len() == n, "gate and up of one length");
+    let one = s.splat(1.0);
+    for i in (0..n).step_by(LANES) {
+        let left = n - i;
+        // SAFETY: `left` values are there in all three.
+        unsafe {
+            let (gate, up, out) = (gate.as_ptr().add(i), up.as_ptr().add(i), out.as_mut_ptr().add(i));
+            let whole = left >= LANES;
+            let (g, u) = if whole {
+                (s.load(gate), s.load(up))
+            } else {
+                (s.load_partial(gate, left, 0.0), s.load_partial(up, left, 0.0))
+            };
+            let t = if GELU {
+                // 2 √(2/π) and that times 0.044715
+                let cubic = s.fma(s.mul(g, g), s.splat(0.071_354_814), s.splat(1.595_769_1));
+                s.mul(g, cubic)
+            } else {
+                g
+            };
+            let sigmoid = s.div(one, s.add(one, s.exp(s.sub(s.splat(0.0), t))));
+            let y = s.mul(s.mul(g, sigmoid), u);
+            if whole { s.store(out, y) } else { s.store_partial(out, left, y) }
+        }
+    }
+}
+
+/// `x = cap · tanh(x · scale / cap)`, or `x · scale` without a cap, `[n]`: what some models do to their logits. NaN and infinity
+/// stay visible: a value that is not finite becomes NaN under a cap.
+#[derive(Debug)]
+pub struct ScaleAndCap<'a> {
+    /// The values.
+    pub x: &'a mut [f32],
+    /// Multiplies them first.
+    pub scale: f32,
+    /// What they then stay below.
+    pub cap: Option<f32>,
+}
+
+impl ScaleAndCap<'_> {
+    /// Runs the kernel on an instruction set.
+    ///
+    /// # Panics
+    /// If the cap is not above zero.
+    #[inline(never)]
+    pub fn on(self, isa: Isa) {
+        isa.run_floats(self);
+    }
+}
+
+impl Op for ScaleAndCap<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        assert!(self.cap.is_none_or(|cap| cap > 0.0), "a cap above zero");
+        let n = self.x.len();
+        let scale = s.splat(self.scale);
         for i in (0..n).step_by(LANES) {
             let left = n - i;
-            // SAFETY: all three have `left` values.
+            // SAFETY: `x` has `left` values.
             unsafe {
-                let (gate, up, out) =
-                    (self.gate.as_ptr().add(i), self.up.as_ptr().add(i), self.out.as_mut_ptr().add(i));
+                let x = self.x.as_mut_ptr().add(i);
                 let whole = left >= LANES;
-                let (g, u) = if whole {
-                    (s.load(gate), s.load(up))
-                } else {
-                    (s.load_partial(gate, left, 0.0), s.load_partial(up, left, 0.0))
-                };
-                let sigmoid = s.div(one, s.add(one, s.exp(s.sub(s.splat(0.0), g))));
-                let y = s.mul(s.mul(g, sigmoid), u);
-                if whole { s.store(out, y) } else { s.store_partial(out, left, y) }
+                let v = if whole { s.load(x) } else { s.load_partial(x, left, 0.0) };
+                let v = s.mul(v, scale);
+                let v = if let Some(cap) = self.cap { capped(s, v, cap) } else { v };
+                if whole { s.store(x, v) } else { s.store_partial(x, left, v) }
             }
         }
     }
+}
+
+/// `cap · tanh(x / cap)`; NaN where `x` is not finite. `tanh(y) = 1 − 2 / (e^2y + 1)` is exact to about 2⁻²³ of 1.
+#[inline(always)]
+pub(crate) fn capped<S: Simd>(s: S, x: S::F, cap: f32) -> S::F {
+    let one = s.splat(1.0);
+    let e = s.exp(s.mul(x, s.splat(2.0 / cap)));
+    let tanh = s.sub(one, s.div(s.splat(2.0), s.add(e, one)));
+    // `exp` limits its argument, which may drop a NaN
+    s.fma(x, s.splat(0.0), s.mul(tanh, s.splat(cap)))
 }
 
 /// `x += scale · y`, both `[n]`: biases, expert outputs.

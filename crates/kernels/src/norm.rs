@@ -1,4 +1,5 @@
-//! RMSNorm (arXiv 1910.07467): `out = x / sqrt(mean(x²) + eps) · weight`.
+//! RMSNorm (arXiv 1910.07467): `out = x / sqrt(mean(x²) + eps) · weight`; and LayerNorm (arXiv 1607.06450) without a bias, which
+//! is the RMSNorm of `x − mean(x)`.
 
 use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
@@ -65,6 +66,55 @@ impl Op for RmsNormInPlace<'_> {
         let x = self.x.as_mut_ptr();
         // SAFETY: both slices are `n` long; each value is read before it is overwritten.
         unsafe { normalise(s, x, self.weight.as_ptr(), self.eps, x, n) }
+    }
+}
+
+/// One row's LayerNorm without a bias; `out` may not overlap `x`. All three are `[n]`.
+#[derive(Debug)]
+pub struct LayerNorm<'a> {
+    /// The row.
+    pub x: &'a [f32],
+    /// The learned gain.
+    pub weight: &'a [f32],
+    /// Added to the variance.
+    pub eps: f32,
+    /// Where the result goes.
+    pub out: &'a mut [f32],
+}
+
+impl LayerNorm<'_> {
+    /// Runs the kernel on an instruction set.
+    #[inline(never)]
+    pub fn on(self, isa: Isa) {
+        isa.run_floats(self);
+    }
+}
+
+impl Op for LayerNorm<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let n = self.x.len();
+        assert!(self.weight.len() == n && self.out.len() == n, "one gain and one result per value");
+        let whole = n - n % LANES;
+        let out = self.out.as_mut_ptr();
+        // SAFETY: all accesses stay below `n`, the length of all three slices; `normalise` reads each value of `out`, written
+        // before, ahead of overwriting it.
+        unsafe {
+            let mut sums = s.splat(0.0);
+            for i in (0..whole).step_by(LANES) {
+                sums = s.add(sums, s.load(self.x.as_ptr().add(i)));
+            }
+            let mean = (s.sum(sums) + self.x[whole..].iter().sum::<f32>()) / n as f32;
+            for i in (0..whole).step_by(LANES) {
+                s.store(out.add(i), s.sub(s.load(self.x.as_ptr().add(i)), s.splat(mean)));
+            }
+            for i in whole..n {
+                *out.add(i) = self.x[i] - mean;
+            }
+            normalise(s, out, self.weight.as_ptr(), self.eps, out, n);
+        }
     }
 }
 

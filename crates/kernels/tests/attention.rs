@@ -4,8 +4,8 @@ use half::f16;
 use proptest::prelude::*;
 use zonda_kernels::Isa;
 use zonda_kernels::attention::{Attend, Hadamard, KvType, Merge, PAGE, Query, SPLIT, Scratch, StoreKv};
-use zonda_kernels::elementwise::{AddScaled, SiluMul};
-use zonda_kernels::norm::{RmsNorm, RmsNormInPlace};
+use zonda_kernels::elementwise::{AddScaled, GeluMul, ScaleAndCap, SiluMul};
+use zonda_kernels::norm::{LayerNorm, RmsNorm, RmsNormInPlace};
 use zonda_kernels::rope::Rotate;
 use zonda_kernels::simd::{LANES, Op, Simd};
 
@@ -129,13 +129,14 @@ fn attend(
     isa: Isa,
     queries: &[Query],
     head_dim: usize,
-    scale: f32,
+    (scale, softcap): (f32, Option<f32>),
     kv: KvType,
     pages: &[Vec<u32>],
     split: Option<usize>,
 ) {
     let page = |i: usize| bytemuck::cast_slice::<u32, u8>(&pages[i]);
-    Attend { queries, head_dim, scale, kv, page: &page, scratch: &mut Scratch::default(), split }.on(isa);
+    let scratch = &mut Scratch::default();
+    Attend { queries, head_dim, scale, softcap, kv, page: &page, scratch, split }.on(isa);
 }
 
 fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(usize, usize)], seed: u64) {
@@ -156,12 +157,14 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
         .on(isa);
     }
     let (stored_keys, stored_vals) = (as_stored(kv, &keys, head_dim), as_stored(kv, &vals, head_dim));
-    let scale = 1.0 / (head_dim as f32).sqrt();
+    // a cap among the scores, for every third
+    let (scale, softcap) = (1.0 / (head_dim as f32).sqrt(), (seed % 3 == 0).then_some(1.5));
     let mut want = Vec::new();
     for (q, &(from, to)) in q.chunks(head_dim).zip(windows) {
         let score = |p: usize| -> f64 {
             let key = &stored_keys[p * head_dim..][..head_dim];
-            q.iter().zip(key).map(|(&q, &k)| f64::from(q) * k).sum::<f64>() * f64::from(scale)
+            let score = q.iter().zip(key).map(|(&q, &k)| f64::from(q) * k).sum::<f64>() * f64::from(scale);
+            softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
         };
         let weights: Vec<f64> = (from..to).map(|p| score(p).exp()).collect();
         let total: f64 = weights.iter().sum();
@@ -173,10 +176,10 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
     for isa in Isa::all() {
         let mut out = vec![f32::NAN; want.len()];
         let work = queries(&q, &mut out, head_dim, head_dim, windows);
-        attend(isa, &work, head_dim, scale, kv, &pages, None);
+        attend(isa, &work, head_dim, (scale, softcap), kv, &pages, None);
         close(&out, &want, 2e-5, &format!("attention on {} ({})", isa.describe(), kv.name()));
         assert_eq!(
-            by_splits(isa, &q, windows, head_dim, scale, kv, &pages),
+            by_splits(isa, &q, windows, head_dim, (scale, softcap), kv, &pages),
             out,
             "in splits on {}",
             isa.describe()
@@ -190,7 +193,7 @@ fn by_splits(
     q: &[f32],
     windows: &[(usize, usize)],
     head_dim: usize,
-    scale: f32,
+    scale: (f32, Option<f32>),
     kv: KvType,
     pages: &[Vec<u32>],
 ) -> Vec<f32> {
@@ -231,6 +234,20 @@ proptest! {
         let mean = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() / n as f64;
         let normed: Vec<f64> = x.iter().zip(&w).map(|(&x, &w)| f64::from(x) / (mean + 1e-5).sqrt() * f64::from(w)).collect();
         let silu: Vec<f64> = x.iter().zip(&w).map(|(&g, &u)| f64::from(g) / (1.0 + (-f64::from(g)).exp()) * f64::from(u)).collect();
+        let gelu: Vec<f64> = x
+            .iter()
+            .zip(&w)
+            .map(|(&g, &u)| {
+                let g = f64::from(g);
+                let tanh = ((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3))).tanh();
+                0.5 * g * (1.0 + tanh) * f64::from(u)
+            })
+            .collect();
+        let centre = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n as f64;
+        let variance = x.iter().map(|&v| (f64::from(v) - centre).powi(2)).sum::<f64>() / n as f64;
+        let layer: Vec<f64> = x.iter().zip(&w).map(|(&x, &w)| (f64::from(x) - centre) / (variance + 1e-2).sqrt() * f64::from(w)).collect();
+        let scaled: Vec<f64> = x.iter().map(|&v| 1.5 * f64::from(v)).collect();
+        let capped: Vec<f64> = scaled.iter().map(|v| 3.0 * (v / 3.0).tanh()).collect();
         let added: Vec<f64> = x.iter().zip(&w).map(|(&x, &y)| f64::from(x) + 0.25 * f64::from(y)).collect();
         let angles: Vec<f32> = values(n, seed + 2, 3.0);
         let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
@@ -252,6 +269,18 @@ proptest! {
             let mut out = vec![f32::NAN; n];
             SiluMul { gate: &x, up: &w, out: &mut out }.on(isa);
             close(&out, &silu, 2e-6, &format!("silu on {on}"));
+            let mut out = vec![f32::NAN; n];
+            GeluMul { gate: &x, up: &w, out: &mut out }.on(isa);
+            close(&out, &gelu, 2e-6, &format!("gelu on {on}"));
+            let mut out = vec![f32::NAN; n];
+            LayerNorm { x: &x, weight: &w, eps: 1e-2, out: &mut out }.on(isa);
+            close(&out, &layer, 1e-5, &format!("layer norm on {on}"));
+            let mut out = x.clone();
+            ScaleAndCap { x: &mut out, scale: 1.5, cap: None }.on(isa);
+            close(&out, &scaled, 1e-6, &format!("scale on {on}"));
+            let mut out = x.clone();
+            ScaleAndCap { x: &mut out, scale: 1.5, cap: Some(3.0) }.on(isa);
+            close(&out, &capped, 2e-6, &format!("cap on {on}"));
             let mut out = x.clone();
             AddScaled { x: &mut out, y: &w, scale: 0.25 }.on(isa);
             close(&out, &added, 1e-6, &format!("sum on {on}"));
@@ -268,6 +297,18 @@ fn long_contexts_and_whole_pages() {
         let windows = [(0, positions), (positions - 1, positions), (positions / 2, positions / 2 + 1)];
         for kv in KvType::ALL {
             check_attention(positions, 64, kv, &windows, 11);
+        }
+    }
+}
+
+#[test]
+fn a_cap_keeps_non_finite_values_visible() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for (isa, n) in Isa::all().iter().flat_map(|&isa| [(isa, 5), (isa, 40)]) {
+            let mut x = vec![0.5; n];
+            x[3] = bad;
+            ScaleAndCap { x: &mut x, scale: 1.0, cap: Some(3.0) }.on(isa);
+            assert!(x[3].is_nan() && x[4].is_finite(), "{bad} on {}", isa.describe());
         }
     }
 }
@@ -290,7 +331,7 @@ fn the_bits_do_not_depend_on_the_number_of_queries() {
                 let rows = out.chunks_mut(head_dim);
                 // SAFETY: `q` and `out` are alive, and `out` is read only afterwards.
                 let work: Vec<Query> = rows.map(|row| unsafe { Query::new(&q, row, 0, positions) }).collect();
-                attend(isa, &work, head_dim, 0.125, kv, &pages, None);
+                attend(isa, &work, head_dim, (0.125, None), kv, &pages, None);
                 out
             };
             let one = run(1);

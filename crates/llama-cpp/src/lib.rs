@@ -19,7 +19,7 @@ pub use system::{DeviceInfo, devices, instruction_sets, no_gpu, version};
 
 use safe::{Context, ContextOptions, DecodeError, LoadOptions, Tokens, Weights};
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, BatchError, Limits, Logits, Slot};
-use zonda_engine::load::{Format, Model, ModelSpec, RopeScaling};
+use zonda_engine::load::{Architecture, Format, Model, ModelSpec, RopeScaling};
 
 /// A model opened by llama.cpp.
 #[derive(Debug)]
@@ -58,7 +58,9 @@ impl LlamaCpp {
         let files: Vec<_> = model.files().collect();
         let load = LoadOptions { gpu_layers, mmap: options.mmap, no_tokenizer: no_tokenizer(model) };
         let weights = Weights::load(&files, &load).map_err(BackendError::Failed)?;
-        agrees(&weights, &spec, &limits)?;
+        // a key that llama.cpp does not read for the families that `agrees` asks about
+        let own_scale = model.metadata.0.keys().any(|key| key.ends_with(".attention.scale"));
+        agrees(&weights, &spec, &limits, own_scale)?;
 
         let threads = options.threads();
         let context = ContextOptions {
@@ -222,7 +224,12 @@ fn no_tokenizer(model: &Model) -> Option<(String, usize)> {
 }
 
 /// Refuses a model that llama.cpp reads differently from our loader: comparing the two backends would be meaningless.
-fn agrees(weights: &Weights, spec: &ModelSpec, limits: &Limits) -> Result<(), BackendError> {
+fn agrees(
+    weights: &Weights,
+    spec: &ModelSpec,
+    limits: &Limits,
+    own_attention_scale: bool,
+) -> Result<(), BackendError> {
     let vocab = weights.vocab_size();
     if vocab != spec.vocab_size {
         return Err(BackendError::Unsupported(format!(
@@ -230,9 +237,27 @@ fn agrees(weights: &Weights, spec: &ModelSpec, limits: &Limits) -> Result<(), Ba
             spec.vocab_size
         )));
     }
-    if spec.moe.as_ref().is_some_and(|moe| !moe.normalize) {
+    // llama.cpp normalises the weights of all families run here but one
+    let normalises = spec.architecture != Architecture::Qwen2Moe;
+    if spec.moe.as_ref().is_some_and(|moe| moe.normalize != normalises) {
+        let (this, they) =
+            if normalises { ("not normalised", "normalises") } else { ("normalised", "does not normalise") };
+        return Err(BackendError::Unsupported(format!(
+            "this model's expert weights are {this}, and llama.cpp {they} them; the native backend supports it"
+        )));
+    }
+    let extras = &spec.extras;
+    if matches!(spec.architecture, Architecture::Gemma2 | Architecture::Gemma3) && own_attention_scale {
+        return Err(BackendError::Unsupported(format!(
+            "this model's attention scale is {}, and llama.cpp takes the one that its layers and sizes imply; the native \
+             backend supports it",
+            spec.score_scale()
+        )));
+    }
+    let caps = [extras.attention_softcap, extras.final_softcap];
+    if spec.architecture == Architecture::Gemma2 && caps.contains(&None) {
         return Err(BackendError::Unsupported(
-            "this model's expert weights are not normalised, and llama.cpp normalises them; the native backend supports it".to_owned(),
+            "this model lacks a softcap, and llama.cpp always computes them for gemma2; the native backend supports it".to_owned(),
         ));
     }
     // llama.cpp does not support windows in the llama architecture, which Mistral's files use.

@@ -27,7 +27,7 @@ use cache::Cache;
 use safe::{Array, Dtype, Ops};
 use weights::{WeightFormat, Weights};
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot};
-use zonda_engine::load::{Model, ModelSpec};
+use zonda_engine::load::{Extras, Model, ModelSpec};
 
 /// A model opened by MLX.
 #[derive(Debug)]
@@ -59,6 +59,12 @@ impl Mlx {
     /// there is none; or if the loaded library is not the version this was compiled against.
     pub fn open(model: &Model, options: &MlxOptions) -> Result<Mlx, BackendError> {
         let spec = model.spec.clone();
+        if spec.extras != Extras::default() || spec.moe.as_ref().is_some_and(|moe| moe.shared.is_some()) {
+            return Err(BackendError::Unsupported(format!(
+                "MLX runs models of Llama's kind, Qwen and Mixtral, and this is {}; the native backend runs it",
+                spec.architecture
+            )));
+        }
         let limits = options.limits(&spec)?;
         let version = version()?;
         let gpu = options.device == Device::Gpu;

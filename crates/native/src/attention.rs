@@ -13,7 +13,7 @@ use zonda_engine::forward::{Batch, Limits, Span};
 use zonda_engine::load::ModelSpec;
 use zonda_kernels::activations::TILE;
 use zonda_kernels::attention::{Attend, Hadamard, Merge, PAGE, Query, SPLIT, Scratch, StoreKv};
-use zonda_kernels::elementwise::AddScaled;
+use zonda_kernels::elementwise::{AddScaled, ScaleAndCap};
 use zonda_kernels::norm::RmsNormInPlace;
 use zonda_kernels::rope::Rotate;
 use zonda_kernels::{Activations, Job, matmul};
@@ -31,6 +31,8 @@ pub(crate) struct AttentionBuffers {
     parts: Vec<f32>,
     /// `[tokens, heads · head_dim]`, written by attention, read by the output projection
     pub mixed: Activations,
+    /// Its output where a norm or a scale is behind it, `[tokens, hidden]`
+    out: Vec<f32>,
 }
 
 /// Some tokens of one span.
@@ -70,6 +72,11 @@ impl AttentionBuffers {
         self.k.resize(tokens * kv_cols, 0.0);
         self.v.resize(tokens * kv_cols, 0.0);
         project(run, normed, [(&layer.q, &mut self.q), (&layer.k, &mut self.k), (&layer.v, &mut self.v)]);
+
+        if let Some((q_norm, k_norm)) = layer.qk_norm.as_ref().filter(|_| spec.extras.qk_norm_whole) {
+            norm_rows(run, &mut self.q, q_norm);
+            norm_rows(run, &mut self.k, k_norm);
+        }
 
         let kinds = kinds(&[&layer.attn_out]);
         self.mixed.reset(tokens, q_cols, &kinds);
@@ -117,8 +124,8 @@ impl AttentionBuffers {
                 }
             });
         }
-        let out = Job { weights: &layer.attn_out.packed, out: x, stride: spec.hidden_size, add: true };
-        matmul(run.isa, run.pool, &self.mixed, &mut [out]);
+        let (norm, scale) = (layer.attn_post_norm.as_deref(), spec.extras.residual_scale);
+        run.join(&layer.attn_out, &self.mixed, norm, scale, &mut self.out, x);
     }
 }
 
@@ -150,6 +157,19 @@ fn project(run: Run<'_>, normed: &Activations, outputs: [(&Linear, &mut Vec<f32>
         Job { weights, out, stride: weights.rows(), add: false }
     });
     matmul(run.isa, run.pool, normed, &mut jobs);
+}
+
+/// RMSNorm of whole rows, in place.
+fn norm_rows(run: Run<'_>, rows: &mut [f32], weight: &[f32]) {
+    let (tokens, cols) = (rows.len() / weight.len(), weight.len());
+    let rows = Rows::new(rows, cols);
+    run.pool.split(tokens, TILE, &|range| {
+        for t in range {
+            // SAFETY: each row belongs to one range, so to one thread.
+            let x = unsafe { rows.part(t, 0, cols) };
+            RmsNormInPlace { x, weight, eps: run.eps }.on(run.isa);
+        }
+    });
 }
 
 /// What the work on one KV head (and its group of query heads) needs; heads are independent of each other.
@@ -236,13 +256,19 @@ impl Heads<'_> {
     fn rotate_and_store(&self, piece: Piece<'_>, head: usize) {
         let Step { run, spec, .. } = self.step;
         let (dim, group) = (spec.head_dim, spec.group());
-        let (q_norm, k_norm) = self.layer.qk_norm.as_ref().map(|(q, k)| (&q[..], &k[..])).unzip();
+        let per_head = self.layer.qk_norm.as_ref().filter(|_| !spec.extras.qk_norm_whole);
+        let (q_norm, k_norm) = per_head.map(|(q, k)| (&q[..], &k[..])).unzip();
+        let temperature = spec.extras.query_temperature;
         for i in piece.from..piece.to {
             let t = piece.row + i;
             for h in head * group..(head + 1) * group {
                 // SAFETY: rows are the batch's; these columns belong to this piece and KV head, which one thread works on.
                 let q = unsafe { self.q.part(t, h * dim, dim) };
                 self.turn(q, self.layer.q.bias.as_deref().map(|b| &b[h * dim..][..dim]), q_norm, t);
+                if let Some(temperature) = temperature {
+                    let scale = temperature.at(piece.span.start + i);
+                    ScaleAndCap { x: q, scale, cap: None }.on(run.isa);
+                }
             }
             // SAFETY: these columns belong to this piece and KV head, too; of this KV head the page is written by this piece
             // alone, which ends where the page does.
@@ -271,8 +297,10 @@ impl Heads<'_> {
         if let Some(weight) = norm {
             RmsNormInPlace { x: head, weight, eps }.on(isa);
         }
-        let (cos, sin) = self.step.angles.row(t);
-        Rotate { head, cos, sin }.on(isa);
+        if let Some(kind) = self.layer.rope {
+            let (cos, sin) = self.step.angles[kind].row(t);
+            Rotate { head, cos, sin }.on(isa);
+        }
         if self.kv.kv_type().rotated() {
             Hadamard { head }.on(isa);
         }
@@ -306,7 +334,8 @@ impl Heads<'_> {
             Attend {
                 queries,
                 head_dim: dim,
-                scale: 1.0 / (dim as f32).sqrt(),
+                scale: self.step.spec.score_scale(),
+                softcap: self.step.spec.extras.attention_softcap,
                 kv: self.kv.kv_type(),
                 // SAFETY: this head's keys and values are all written: by this thread, or before the loop began.
                 page: &|index| unsafe { self.kv.page(piece.span.slot, index, self.l, head) },

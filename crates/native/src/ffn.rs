@@ -1,9 +1,9 @@
-//! The feed-forward half of a layer: SwiGLU (`down(silu(gate(x)) · up(x))`), dense or as a mixture of experts.
+//! The feed-forward half of a layer: `down(act(gate(x)) · up(x))`, with SiLU (SwiGLU) or GELU, dense or as a mixture of experts.
 
 use crate::run::{Run, Step};
-use crate::weights::{Expert, Ffn, Layer, Matrix};
-use zonda_engine::load::{ModelSpec, Moe};
-use zonda_kernels::elementwise::{AddScaled, SiluMul};
+use crate::weights::{Expert, Ffn, Layer, Matrix, Shared};
+use zonda_engine::load::{Activation, ModelSpec, Moe};
+use zonda_kernels::elementwise::{AddScaled, GeluMul, SiluMul};
 use zonda_kernels::{Activations, Job, matmul};
 
 /// Buffers between the projections of the feed-forward half.
@@ -20,7 +20,7 @@ pub(crate) struct FfnBuffers {
     order: Vec<usize>,
     /// One expert's inputs, `[its tokens, hidden]`
     inputs: Activations,
-    /// One expert's outputs, `[its tokens, hidden]`
+    /// One expert's outputs, `[its tokens, hidden]`; or, where a norm or a scale is behind it, the half's
     outputs: Vec<f32>,
     /// If set, the inputs of each expert's down projection are appended here, `[its tokens, ffn]`: for calibration
     pub kept: Option<Vec<Vec<f32>>>,
@@ -31,14 +31,52 @@ impl FfnBuffers {
     pub fn run(&mut self, step: Step<'_>, layer: &Layer, normed: &mut Activations, x: &mut [f32]) {
         let Step { run, spec, .. } = step;
         match (&layer.ffn, &spec.moe) {
-            (Ffn::Moe { router, experts }, Some(moe)) => {
-                self.mixture(run, spec, moe, router, experts, &layer.ffn_norm, normed, x);
+            (Ffn::Moe { router, experts, shared }, Some(moe)) => {
+                let readers = match shared {
+                    None => [router; 4],
+                    Some(Shared { router: own, expert }) => [router, own, &expert.gate, &expert.up],
+                };
+                run.norm(x, layer.ffn_norm.as_deref(), normed, &readers);
+                if let Some(shared) = shared {
+                    self.shared(run, spec, shared, normed, x);
+                }
+                self.mixture(run, spec, moe, router, experts, normed, x);
             }
             (Ffn::Dense(dense), _) => {
-                run.norm(x, &layer.ffn_norm, normed, &[&dense.gate, &dense.up]);
-                swiglu(run, dense, normed, &mut self.gate, &mut self.up, &mut self.activated, x, true);
+                if !layer.parallel {
+                    run.norm(x, layer.ffn_norm.as_deref(), normed, &[&dense.gate, &dense.up]);
+                }
+                let activation = spec.extras.activation;
+                activate(run, activation, dense, normed, &mut self.gate, &mut self.up, &mut self.activated);
+                let (norm, scale) = (layer.ffn_post_norm.as_deref(), spec.extras.residual_scale);
+                run.join(&dense.down, &self.activated, norm, scale, &mut self.outputs, x);
             }
             (Ffn::Moe { .. }, None) => unreachable!("experts are loaded only where the spec has them"),
+        }
+    }
+
+    /// Adds the output of the expert that every token runs.
+    fn shared(
+        &mut self,
+        run: Run<'_>,
+        spec: &ModelSpec,
+        shared: &Shared,
+        normed: &Activations,
+        x: &mut [f32],
+    ) {
+        let (tokens, hidden) = (normed.tokens(), spec.hidden_size);
+        let (activation, expert) = (spec.extras.activation, &shared.expert);
+        activate(run, activation, expert, normed, &mut self.gate, &mut self.up, &mut self.activated);
+        self.outputs.resize(tokens * hidden, 0.0);
+        let out = &mut self.outputs[..tokens * hidden];
+        let job = Job { weights: &expert.down.packed, out, stride: hidden, add: false };
+        matmul(run.isa, run.pool, &self.activated, &mut [job]);
+        self.routes.resize(tokens, 0.0);
+        let job = Job { weights: &shared.router.packed, out: &mut self.routes, stride: 1, add: false };
+        matmul(run.isa, run.pool, normed, &mut [job]);
+        let rows = x.chunks_exact_mut(hidden).zip(self.outputs.chunks_exact(hidden));
+        for ((x, y), gate) in rows.zip(&self.routes) {
+            AddScaled { x, y, scale: 1.0 / (1.0 + (-gate).exp()) }.on(run.isa);
         }
     }
 
@@ -51,12 +89,10 @@ impl FfnBuffers {
         moe: &Moe,
         router: &Matrix,
         experts: &[Expert],
-        norm: &[f32],
-        normed: &mut Activations,
+        normed: &Activations,
         x: &mut [f32],
     ) {
         let hidden = spec.hidden_size;
-        run.norm(x, norm, normed, &[router]);
         self.routes.resize(normed.tokens() * moe.experts, 0.0);
         let job = Job { weights: &router.packed, out: &mut self.routes, stride: moe.experts, add: false };
         matmul(run.isa, run.pool, normed, &mut [job]);
@@ -71,7 +107,19 @@ impl FfnBuffers {
             });
             self.outputs.resize(picked.len() * hidden, 0.0);
             let out = &mut self.outputs[..picked.len() * hidden];
-            swiglu(run, expert, &self.inputs, &mut self.gate, &mut self.up, &mut self.activated, out, false);
+            let activation = spec.extras.activation;
+            activate(
+                run,
+                activation,
+                expert,
+                &self.inputs,
+                &mut self.gate,
+                &mut self.up,
+                &mut self.activated,
+            );
+            let job = Job { weights: &expert.down.packed, out, stride: hidden, add: false };
+            matmul(run.isa, run.pool, &self.activated, &mut [job]);
+            let out = &self.outputs[..picked.len() * hidden];
             if let Some(kept) = &mut self.kept {
                 kept[e].extend_from_slice(self.activated.f32());
             }
@@ -102,17 +150,15 @@ impl FfnBuffers {
     }
 }
 
-/// One SwiGLU: adds to `out` or overwrites it, `[tokens, hidden]`.
-#[allow(clippy::too_many_arguments)] // two calls; a struct would only rename them
-fn swiglu(
+/// `act(gate(x)) · up(x)`, `[tokens, ffn]`, into `activated`.
+fn activate(
     run: Run<'_>,
+    activation: Activation,
     weights: &Expert,
     input: &Activations,
     gate: &mut Vec<f32>,
     up: &mut Vec<f32>,
     activated: &mut Activations,
-    out: &mut [f32],
-    add: bool,
 ) {
     let (tokens, ffn) = (input.tokens(), weights.gate.packed.rows());
     gate.resize(tokens * ffn, 0.0);
@@ -120,9 +166,11 @@ fn swiglu(
     let gate_job = Job { weights: &weights.gate.packed, out: gate, stride: ffn, add: false };
     let up_job = Job { weights: &weights.up.packed, out: up, stride: ffn, add: false };
     matmul(run.isa, run.pool, input, &mut [gate_job, up_job]);
-    run.fill(activated, tokens, ffn, &[&weights.down], |t, row| {
-        SiluMul { gate: &gate[t * ffn..][..ffn], up: &up[t * ffn..][..ffn], out: row }.on(run.isa);
+    run.fill(activated, tokens, ffn, &[&weights.down], |t, out| {
+        let (gate, up) = (&gate[t * ffn..][..ffn], &up[t * ffn..][..ffn]);
+        match activation {
+            Activation::Silu => SiluMul { gate, up, out }.on(run.isa),
+            Activation::GeluTanh => GeluMul { gate, up, out }.on(run.isa),
+        }
     });
-    let stride = weights.down.packed.rows();
-    matmul(run.isa, run.pool, activated, &mut [Job { weights: &weights.down.packed, out, stride, add }]);
 }

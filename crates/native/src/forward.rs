@@ -9,9 +9,11 @@ use zonda_kernels::{Job, matmul};
 impl Native {
     /// One step: every span's tokens through every layer, logits for the positions that want them.
     pub(crate) fn step(&mut self, batch: &Batch<'_>, out: &mut Logits) {
-        let run = Run { isa: self.isa, pool: &self.pool, eps: self.spec.norm_eps };
+        let run = Run::new(self.isa, &self.pool, &self.spec);
         let hidden = self.spec.hidden_size;
-        self.angles.set(batch.spans.iter().flat_map(|s| s.start..s.start + s.tokens.len()));
+        for angles in &mut self.angles {
+            angles.set(batch.spans.iter().flat_map(|s| s.start..s.start + s.tokens.len()));
+        }
         self.buffers.x.resize(batch.tokens() * hidden, 0.0);
         let tokens = batch.spans.iter().flat_map(|s| s.tokens);
         for (&token, row) in tokens.zip(self.buffers.x.chunks_exact_mut(hidden)) {
@@ -20,7 +22,7 @@ impl Native {
         let step = Step { run, spec: &self.spec, batch, angles: &self.angles };
         for (l, layer) in self.weights.layers.iter().enumerate() {
             let Buffers { x, normed, attention, ffn } = &mut self.buffers;
-            run.norm(x, &layer.attn_norm, normed, &[&layer.q.matrix, &layer.k.matrix, &layer.v.matrix]);
+            run.norm(x, layer.attn_norm.as_deref(), normed, &layer.first_readers());
             attention.run(step, layer, l, &mut self.kv, normed, x);
             ffn.run(step, layer, normed, x);
         }
@@ -29,7 +31,7 @@ impl Native {
 
     /// Final norm and output head for the wanted rows only.
     fn head(&mut self, batch: &Batch<'_>, out: &mut Logits) {
-        let run = Run { isa: self.isa, pool: &self.pool, eps: self.spec.norm_eps };
+        let run = Run::new(self.isa, &self.pool, &self.spec);
         let (hidden, vocab) = (self.spec.hidden_size, self.spec.vocab_size);
         out.reset(batch.rows(), vocab);
         // move the wanted rows of the residual stream together, in place: a row only ever moves forward
@@ -42,8 +44,9 @@ impl Native {
         }
         let head = &self.weights.head;
         let Buffers { x, normed, .. } = &mut self.buffers;
-        run.norm(&x[..rows * hidden], &self.weights.output_norm, normed, &[head]);
+        run.norm(&x[..rows * hidden], Some(&self.weights.output_norm), normed, &[head]);
         let job = Job { weights: &head.packed, out: out.as_mut_slice(), stride: vocab, add: false };
         matmul(run.isa, run.pool, normed, &mut [job]);
+        run.finish(out.as_mut_slice(), &self.spec);
     }
 }

@@ -18,7 +18,7 @@ pub struct Native {
     pub(crate) isa: Isa,
     pub(crate) pool: Pool,
     pub(crate) weights: Weights,
-    pub(crate) angles: Angles,
+    pub(crate) angles: Vec<Angles>,
     pub(crate) kv: KvCache,
     pub(crate) buffers: Buffers,
 }
@@ -47,7 +47,7 @@ impl Native {
         let limits = options.limits(&spec)?;
         let weights = Weights::load(model, isa, &pool, options.quantize)?;
         let kv = KvCache::new(&spec, &limits, options.kv_type)?;
-        let angles = Angles::new(&spec.rope, spec.head_dim);
+        let angles = Angles::all(&spec);
         let mut buffers = Buffers::default();
         buffers.attention.reserve(&spec, &limits);
         Ok(Native { spec, limits, isa, pool, weights, angles, kv, buffers })

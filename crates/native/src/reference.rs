@@ -45,10 +45,11 @@ impl Native {
         let (norm, head) = loader.head()?;
         let mut logits = vec![0.0; ROWS * vocab];
         for x in x.chunks(ROWS * hidden) {
-            run.norm(x, &norm, &mut buffers.normed, &[&head]);
+            run.norm(x, Some(&norm), &mut buffers.normed, &[&head]);
             let out = &mut logits[..x.len() / hidden * vocab];
             let job = Job { weights: &head.packed, out, stride: vocab, add: false };
             matmul(run.isa, run.pool, &buffers.normed, &mut [job]);
+            run.finish(&mut logits[..x.len() / hidden * vocab], &model.spec);
             logits[..x.len() / hidden * vocab].chunks_exact(vocab).try_for_each(&mut *look)?;
         }
         Ok(())
@@ -99,7 +100,7 @@ struct Reference<'a> {
 impl<'a> Reference<'a> {
     fn new(model: &'a Model, pool: &'a Pool) -> Reference<'a> {
         let isa = Isa::best();
-        let run = Run { isa, pool, eps: model.spec.norm_eps };
+        let run = Run::new(isa, pool, &model.spec);
         Reference { model, run, loader: Loader::reference(model, isa, pool), buffers: Buffers::default() }
     }
 
@@ -124,7 +125,7 @@ impl<'a> Reference<'a> {
         let mut kv = KvCache::new(&one, &limits, KvType::F32)?;
         kv.reserve(&batch(longest.iter().copied())).map_err(BackendError::from)?;
 
-        let mut angles = Angles::new(&one.rope, one.head_dim);
+        let mut angles = Angles::all(spec);
         self.buffers.attention.reserve(&one, &limits);
         let tokens: usize = batches.iter().map(Batch::tokens).sum();
         x.resize(tokens * hidden, 0.0);
@@ -139,9 +140,11 @@ impl<'a> Reference<'a> {
             let mut rest = &mut x[..];
             for batch in &batches {
                 let x = rest.split_off_mut(..batch.tokens() * hidden).expect("a row for every token");
-                angles.set(batch.spans.iter().flat_map(|s| 0..s.tokens.len()));
+                for angles in &mut angles {
+                    angles.set(batch.spans.iter().flat_map(|s| 0..s.tokens.len()));
+                }
                 let Buffers { normed, attention, .. } = &mut self.buffers;
-                run.norm(x, &layer.attn_norm, normed, &[&layer.q.matrix, &layer.k.matrix, &layer.v.matrix]);
+                run.norm(x, layer.attn_norm.as_deref(), normed, &layer.first_readers());
                 let step = Step { run, spec: &one, batch, angles: &angles };
                 attention.run(step, &layer, 0, &mut kv, normed, x);
                 seen(l, Half::Attention, &mut self.buffers);

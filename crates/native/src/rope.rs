@@ -1,6 +1,6 @@
 //! From positions to RoPE's cosines and sines. The frequencies are [`Rope::frequencies`].
 
-use zonda_engine::load::Rope;
+use zonda_engine::load::{ModelSpec, Rope};
 
 /// Frequencies of a model, and the table of the batch in hand.
 #[derive(Debug)]
@@ -15,6 +15,17 @@ pub(crate) struct Angles {
 }
 
 impl Angles {
+    /// For each kind of RoPE that the model has, in the order that [`Angles::kind_of`] counts.
+    pub fn all(spec: &ModelSpec) -> Vec<Angles> {
+        let kinds = std::iter::once(&spec.rope).chain(&spec.extras.window_rope);
+        kinds.map(|rope| Angles::new(rope, spec.head_dim)).collect()
+    }
+
+    /// Which of them a layer has.
+    pub fn kind_of(spec: &ModelSpec, layer: usize) -> Option<usize> {
+        spec.rope_of(layer).map(|rope| usize::from(spec.extras.window_rope.as_ref() == Some(rope)))
+    }
+
     pub fn new(rope: &Rope, head_dim: usize) -> Angles {
         let (frequencies, magnitude) = rope.frequencies(head_dim);
         Angles { frequencies, magnitude, cos: Vec::new(), sin: Vec::new() }

@@ -1,19 +1,29 @@
 //! What every stage of a step needs to know, and what every stage does: fill activations in the forms that matrices read.
 
 use crate::rope::Angles;
+use crate::rows::Rows;
 use crate::weights::Matrix;
 use zonda_engine::forward::Batch;
-use zonda_engine::load::ModelSpec;
+use zonda_engine::load::{ModelSpec, Norm};
 use zonda_kernels::activations::TILE;
-use zonda_kernels::norm::RmsNorm;
-use zonda_kernels::{ActivationKind, Activations, Isa, Pool};
+use zonda_kernels::elementwise::{AddScaled, ScaleAndCap};
+use zonda_kernels::norm::{LayerNorm, RmsNorm, RmsNormInPlace};
+use zonda_kernels::{ActivationKind, Activations, Isa, Job, Pool, matmul};
 
 /// What every stage of a step needs to know.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run<'a> {
     pub isa: Isa,
     pub pool: &'a Pool,
+    pub hidden: usize,
+    pub norm: Norm,
     pub eps: f32,
+}
+
+impl<'a> Run<'a> {
+    pub fn new(isa: Isa, pool: &'a Pool, spec: &ModelSpec) -> Run<'a> {
+        Run { isa, pool, hidden: spec.hidden_size, norm: spec.extras.norm, eps: spec.norm_eps }
+    }
 }
 
 /// What both halves of a layer need to know of a step.
@@ -22,16 +32,68 @@ pub(crate) struct Step<'a> {
     pub run: Run<'a>,
     pub spec: &'a ModelSpec,
     pub batch: &'a Batch<'a>,
-    /// Of the batch's positions.
-    pub angles: &'a Angles,
+    /// Of the batch's positions, for each kind of RoPE the model has.
+    pub angles: &'a [Angles],
 }
 
 impl Run<'_> {
-    /// RMSNorm of every row of `x` into `out`, in each form that one of `readers` reads.
-    pub fn norm(&self, x: &[f32], weight: &[f32], out: &mut Activations, readers: &[&Matrix]) {
-        let hidden = weight.len();
+    /// The norm of every row of `x`, `[tokens, hidden]`, into `out`, in each form that one of `readers` reads; the rows as they are
+    /// where a layer has no norm there.
+    pub fn norm(&self, x: &[f32], weight: Option<&[f32]>, out: &mut Activations, readers: &[&Matrix]) {
+        let (hidden, eps) = (self.hidden, self.eps);
         self.fill(out, x.len() / hidden, hidden, readers, |t, row| {
-            RmsNorm { x: &x[t * hidden..][..hidden], weight, eps: self.eps, out: row }.on(self.isa);
+            let x = &x[t * hidden..][..hidden];
+            match (weight, self.norm) {
+                (None, _) => row.copy_from_slice(x),
+                (Some(weight), Norm::Rms) => RmsNorm { x, weight, eps, out: row }.on(self.isa),
+                (Some(weight), Norm::Layer) => LayerNorm { x, weight, eps, out: row }.on(self.isa),
+            }
+        });
+    }
+
+    /// Adds the output of half a layer, `weights` times `input`, to the residual stream `x`, `[tokens, hidden]`: at once, or, with a
+    /// norm behind it or a scale, by way of `room`.
+    pub fn join(
+        &self,
+        weights: &Matrix,
+        input: &Activations,
+        norm: Option<&[f32]>,
+        scale: f32,
+        room: &mut Vec<f32>,
+        x: &mut [f32],
+    ) {
+        let (stride, weights) = (self.hidden, &weights.packed);
+        if norm.is_none() && scale == 1.0 {
+            matmul(self.isa, self.pool, input, &mut [Job { weights, out: x, stride, add: true }]);
+            return;
+        }
+        room.resize(x.len(), 0.0);
+        matmul(self.isa, self.pool, input, &mut [Job { weights, out: room, stride, add: false }]);
+        let (from, to) = (Rows::new(room, stride), Rows::new(x, stride));
+        self.pool.split(input.tokens(), TILE, &|rows| {
+            for t in rows {
+                // SAFETY: each row belongs to one range, so to one thread.
+                let (y, x) = unsafe { (from.part(t, 0, stride), to.part(t, 0, stride)) };
+                if let Some(weight) = norm {
+                    RmsNormInPlace { x: y, weight, eps: self.eps }.on(self.isa);
+                }
+                AddScaled { x, y, scale }.on(self.isa);
+            }
+        });
+    }
+
+    /// Scales and caps rows of logits, `[rows, vocab]`, where the model does.
+    pub fn finish(&self, logits: &mut [f32], spec: &ModelSpec) {
+        let (scale, cap, vocab) = (spec.extras.logit_scale, spec.extras.final_softcap, spec.vocab_size);
+        if scale == 1.0 && cap.is_none() {
+            return;
+        }
+        let (rows, logits) = (logits.len() / vocab, Rows::new(logits, vocab));
+        self.pool.split(rows, 1, &|rows| {
+            for t in rows {
+                // SAFETY: each row belongs to one range, so to one thread.
+                ScaleAndCap { x: unsafe { logits.part(t, 0, vocab) }, scale, cap }.on(self.isa);
+            }
         });
     }
 

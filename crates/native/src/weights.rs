@@ -1,11 +1,13 @@
 //! A model's tensors in the form that the forward pass reads: matrices packed, norms and biases as `f32`, Q and K rows in the
 //! one order that [`zonda_kernels::rope`] rotates.
 
+use crate::rope::Angles;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use zonda_engine::forward::BackendError;
 use zonda_engine::load::{
-    LayerTensor, LoadError, Model, ModelSpec, RopePairing, Tensor, TensorRole, check_finite, check_finite_row,
+    LayerTensor, LoadError, Model, ModelSpec, NormPlacement, RopePairing, Tensor, TensorRole, check_finite,
+    check_finite_row,
 };
 use zonda_engine::quant::Mix;
 use zonda_kernels::dequantize::dequantize;
@@ -28,27 +30,54 @@ pub(crate) struct Weights {
 /// One transformer layer.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    /// `[hidden]`
-    pub attn_norm: Vec<f32>,
+    /// Of what attention reads, `[hidden]`
+    pub attn_norm: Option<Vec<f32>>,
+    /// Of what attention adds to the residual stream, `[hidden]`
+    pub attn_post_norm: Option<Vec<f32>>,
     pub q: Linear,
     pub k: Linear,
     pub v: Linear,
-    /// `[head_dim]` each
+    /// `[head_dim]` each; over all heads at once `[heads · head_dim]` and `[kv_heads · head_dim]`
     pub qk_norm: Option<(Vec<f32>, Vec<f32>)>,
     /// `[hidden, heads · head_dim]`
     pub attn_out: Matrix,
-    /// `[hidden]`
-    pub ffn_norm: Vec<f32>,
+    /// Of what the feed-forward half reads, `[hidden]`
+    pub ffn_norm: Option<Vec<f32>>,
+    /// Of what it adds to the residual stream, `[hidden]`
+    pub ffn_post_norm: Option<Vec<f32>>,
     pub ffn: Ffn,
+    /// The feed-forward half reads what attention reads.
+    pub parallel: bool,
+    /// Its kind of RoPE: an index of [`Angles::all`].
+    pub rope: Option<usize>,
     /// Positions that a token sees, itself included; `None`: all.
     pub window: Option<usize>,
+}
+
+impl Layer {
+    /// The matrices that read the layer's first norm; some twice.
+    pub fn first_readers(&self) -> [&Matrix; 5] {
+        let [q, k, v] = [&self.q.matrix, &self.k.matrix, &self.v.matrix];
+        match &self.ffn {
+            Ffn::Dense(dense) if self.parallel => [q, k, v, &dense.gate, &dense.up],
+            _ => [q, k, v, q, q],
+        }
+    }
 }
 
 /// The feed-forward half of a layer.
 #[derive(Debug)]
 pub(crate) enum Ffn {
     Dense(Expert),
-    Moe { router: Matrix, experts: Vec<Expert> },
+    Moe { router: Matrix, experts: Vec<Expert>, shared: Option<Shared> },
+}
+
+/// An expert that every token runs.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// `[1, hidden]`; the sigmoid of its product is the expert's weight
+    pub router: Matrix,
+    pub expert: Expert,
 }
 
 /// Gate, up and down: a dense feed-forward layer, or one expert.
@@ -107,11 +136,11 @@ impl Weights {
             [&layer.q.matrix, &layer.k.matrix, &layer.v.matrix, &layer.attn_out]
                 .into_iter()
                 .for_each(&mut add);
-            let experts = match &layer.ffn {
-                Ffn::Dense(dense) => std::slice::from_ref(dense),
-                Ffn::Moe { experts, .. } => experts,
+            let (experts, shared) = match &layer.ffn {
+                Ffn::Dense(dense) => (std::slice::from_ref(dense), None),
+                Ffn::Moe { experts, shared, .. } => (&experts[..], shared.as_ref()),
             };
-            for e in experts {
+            for e in experts.iter().chain(shared.map(|s| &s.expert)) {
                 [&e.gate, &e.up, &e.down].into_iter().for_each(&mut add);
             }
         }
@@ -123,14 +152,21 @@ impl Weights {
 
 /// The embedding as it is stored.
 #[derive(Debug)]
-pub(crate) struct Embedding(Tensor);
+pub(crate) struct Embedding {
+    tensor: Tensor,
+    /// Multiplies its rows.
+    scale: f32,
+}
 
 impl Embedding {
     /// Writes a token's row, `[hidden]`.
     pub fn row(&self, token: u32, out: &mut [f32]) {
-        let bytes = self.0.bytes();
-        let row = bytes.len() / self.0.rows();
-        dequantize(self.0.dtype, &bytes[token as usize * row..][..row], out);
+        let bytes = self.tensor.bytes();
+        let row = bytes.len() / self.tensor.rows();
+        dequantize(self.tensor.dtype, &bytes[token as usize * row..][..row], out);
+        if self.scale != 1.0 {
+            out.iter_mut().for_each(|x| *x *= self.scale);
+        }
     }
 }
 
@@ -174,6 +210,11 @@ impl<'a> Loader<'a> {
         use LayerTensor::*;
         let role = |t| TensorRole::Layer(l, t);
         let vector = |t| self.vector(role(t));
+        let norms = self.spec.extras.norms;
+        let before = |t| (norms != NormPlacement::After).then(|| vector(t)).transpose();
+        let after =
+            |t| matches!(norms, NormPlacement::After | NormPlacement::Both).then(|| vector(t)).transpose();
+        let parallel = norms == NormPlacement::Parallel;
         let linear = |w, b| {
             let bias = self.spec.qkv_bias.then(|| self.vector_in_row_order(role(b))).transpose()?;
             Ok::<_, BackendError>(Linear { matrix: self.matrix(role(w))?, bias })
@@ -187,13 +228,17 @@ impl<'a> Loader<'a> {
             })
         };
         Ok(Layer {
-            attn_norm: vector(AttnNorm)?,
+            attn_norm: before(AttnNorm)?,
+            attn_post_norm: after(AttnPostNorm)?,
             q: linear(Q, QBias)?,
             k: linear(K, KBias)?,
             v: linear(V, VBias)?,
             qk_norm: qk_norm.transpose()?,
             attn_out: self.matrix(role(AttnOut))?,
-            ffn_norm: vector(FfnNorm)?,
+            ffn_norm: if parallel { None } else { before(FfnNorm)? },
+            ffn_post_norm: after(FfnPostNorm)?,
+            parallel,
+            rope: Angles::kind_of(self.spec, l),
             window: self.spec.windows[l],
             ffn: match &self.spec.moe {
                 None => Ffn::Dense(expert(FfnGate, FfnUp, FfnDown)?),
@@ -202,6 +247,13 @@ impl<'a> Loader<'a> {
                     experts: (0..moe.experts)
                         .map(|e| expert(ExpertGate(e), ExpertUp(e), ExpertDown(e)))
                         .collect::<Result<_, _>>()?,
+                    shared: match moe.shared {
+                        None => None,
+                        Some(_) => Some(Shared {
+                            router: self.matrix(role(SharedRouter))?,
+                            expert: expert(SharedGate, SharedUp, SharedDown)?,
+                        }),
+                    },
                 },
             },
         })
@@ -266,7 +318,7 @@ impl<'a> Loader<'a> {
         self.pool.split(tensor.rows(), 1, &|rows| rows.for_each(|r| check.row(r)));
         check.finish()?;
         tensor.release();
-        Ok(Embedding(tensor))
+        Ok(Embedding { tensor, scale: self.spec.extras.embedding_scale })
     }
 
     fn vector(&self, role: TensorRole) -> Result<Vec<f32>, BackendError> {

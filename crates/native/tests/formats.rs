@@ -6,15 +6,17 @@ use std::sync::Arc;
 use zonda_convert::{SynthSpec, convert, synth, synth_archs};
 use zonda_engine::TokenId;
 use zonda_engine::forward::{Backend, Batch, Logits, Span, Want};
-use zonda_engine::load::{Architecture, Model, RopeScaling};
+use zonda_engine::load::{Architecture, Model, RopeScaling, TensorRole};
 use zonda_engine::quant::Mix;
 use zonda_kernels::DType;
+use zonda_kernels::attention::KvType;
 use zonda_native::{Native, NativeOptions};
+use zonda_testkit::goldens::folders;
 
 fn logits(path: &Path) -> Vec<f32> {
     let model = Arc::new(Model::open(path).unwrap());
-    let mut native =
-        Native::open(&model, &NativeOptions { context: Some(64), ..Default::default() }).unwrap();
+    let options = NativeOptions { context: Some(64), kv_type: KvType::F32, ..Default::default() };
+    let mut native = Native::open(&model, &options).unwrap();
     let tokens: Vec<TokenId> = (0..40).map(|i| (i * 37 + 5) % model.spec.vocab_size as TokenId).collect();
     let mut out = Logits::new();
     let span = Span { slot: 0, start: 0, tokens: &tokens, want: Want::All };
@@ -62,6 +64,25 @@ fn gguf_and_safetensors_compute_the_same() {
             for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
                 assert!((a - b).abs() <= bound, "{}: logit {i} is {a}, expected {b}", other.display());
             }
+        }
+    }
+}
+
+#[test]
+fn gguf_files_of_every_checkpoint_are_the_same_model() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in folders() {
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        let file = dir.path().join(format!("{name}.gguf"));
+        let model = Model::open(&folder).unwrap();
+        // of the type of the folder's weights, so that both are multiplied in the same way
+        let dtype = model.tensor(TensorRole::TokenEmbedding).unwrap().dtype;
+        convert(&model, &file, dtype, &mut |_, _| {}).unwrap();
+        let bound = if name == "llama_llama3" { 1e-4 } else { 0.0 };
+        let (expected, found) = (logits(&folder), logits(&file));
+        assert_eq!(found.len(), expected.len());
+        for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+            assert!((a - b).abs() <= bound, "{name}: logit {i} is {a}, expected {b}");
         }
     }
 }

@@ -4,7 +4,7 @@ use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 use zonda_engine::TokenId;
 
-/// The checkpoints, one for each architecture and RoPE scaling.
+/// The checkpoints: one for each architecture and option.
 ///
 /// # Panics
 /// If checkpoints are missing.
@@ -13,7 +13,7 @@ pub fn folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =
         root.read_dir().unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
     folders.sort();
-    assert!(folders.len() >= 13, "{} checkpoints", folders.len());
+    assert!(folders.len() >= 23, "{} checkpoints", folders.len());
     folders
 }
 

@@ -1,7 +1,7 @@
 //! The available shapes: those of published models, from their `config.json`, and tiny ones for tests.
 
 use crate::error::ConvertError;
-use zonda_engine::load::{Architecture, ModelSpec, Moe, Rope, RopePairing, RopeScaling};
+use zonda_engine::load::{Architecture, Extras, ModelSpec, Moe, Rope, RopePairing, RopeScaling};
 
 /// A synthetic model.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +80,7 @@ impl Shape {
             qk_norm: matches!(self.architecture, Architecture::Qwen3 | Architecture::Qwen3Moe),
             tied_embeddings: false,
             moe: None,
+            extras: Extras::default(),
         }
     }
 }
@@ -89,7 +90,7 @@ fn llama3(factor: f32) -> RopeScaling {
 }
 
 fn experts(mut spec: ModelSpec, experts: usize, used: usize, ffn_size: usize) -> ModelSpec {
-    spec.moe = Some(Moe { experts, used, ffn_size, normalize: true });
+    spec.moe = Some(Moe { experts, used, ffn_size, normalize: true, shared: None });
     spec
 }
 

@@ -3,97 +3,85 @@
 use std::path::Path;
 
 use super::fields::{Fields, MAX_COUNT, Prefixed};
+use super::gguf_extras::Family;
 use super::source::Store;
-use super::spec::{Architecture, ModelSpec, Moe, Rope, RopePairing, RopeScaling};
+use super::spec::{ModelSpec, Moe, Rope, RopeScaling};
 use super::validate::{Names, validate, yarn_mscale};
 use super::{LoadError, Metadata, Value};
 
 /// Supported values of `general.architecture`, for messages.
-const RUNS: &str = "llama (Llama, Mistral, Mixtral, SmolLM2), mistral3, qwen2, qwen3, qwen3moe";
-
-const NAMES: Names = Names {
-    heads: "attention.head_count",
-    kv_heads: "attention.head_count_kv",
-    head_dim: "attention.key_length",
-    experts_used: "expert_used_count",
-    norm_eps: "attention.layer_norm_rms_epsilon",
-    theta: "rope.freq_base",
-};
+const RUNS: &str = "llama (Llama, Mistral, Mixtral, SmolLM2), mistral3, qwen2, qwen3, qwen2moe, qwen3moe, gemma2, gemma3, granite, \
+                    smollm3, olmo2, cohere2";
 
 /// Reads the spec. The vocabulary's size, tied embeddings and biases are taken from the tensors in `store`.
 pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<ModelSpec, LoadError> {
     let general = Prefixed { path, prefix: "general", metadata };
     let arch = general.text("architecture")?.ok_or_else(|| general.missing("architecture", RUNS))?;
     let keys = Prefixed { path, prefix: arch, metadata };
-    if !matches!(arch, "llama" | "mistral3" | "qwen2" | "qwen3" | "qwen3moe") {
-        return Err(LoadError::UnsupportedArchitecture {
-            path: path.to_owned(),
-            found: arch.to_owned(),
-            runs: RUNS,
-        });
-    }
+    let family = Family::find(arch).ok_or_else(|| LoadError::UnsupportedArchitecture {
+        path: path.to_owned(),
+        found: arch.to_owned(),
+        runs: RUNS,
+    })?;
+    let names = Names {
+        heads: "attention.head_count",
+        kv_heads: "attention.head_count_kv",
+        head_dim: "attention.key_length",
+        experts_used: "expert_used_count",
+        norm_eps: family.norm_eps,
+        theta: "rope.freq_base",
+    };
 
     let layers = keys.need_count("block_count", super::validate::MAX_LAYERS)?;
     let hidden_size = keys.need_count("embedding_length", MAX_COUNT)?;
-    let heads = keys.need_count(NAMES.heads, MAX_COUNT)?;
-    let head_dim = match keys.count(NAMES.head_dim, MAX_COUNT)? {
+    let heads = keys.need_count(names.heads, MAX_COUNT)?;
+    let head_dim = match keys.count(names.head_dim, MAX_COUNT)? {
         Some(n) => n,
-        None => super::validate::derived_head_dim(&keys, NAMES.heads, hidden_size, heads)?,
+        None => super::validate::derived_head_dim(&keys, names.heads, hidden_size, heads)?,
     };
     for key in ["attention.value_length", "rope.dimension_count"] {
         if let Some(found) = keys.count(key, MAX_COUNT)?.filter(|&n| n != head_dim) {
             return Err(keys.unsupported(key, found, format!("it must equal the head's width, {head_dim}")));
         }
     }
-    refuse_other_functions(&keys)?;
+    refuse_other_functions(&keys, family)?;
 
     let moe = moe(&keys, arch)?;
-    let windows = windows(&keys, layers)?;
-    let architecture = match arch {
-        "qwen2" => Architecture::Qwen2,
-        "qwen3" => Architecture::Qwen3,
-        "qwen3moe" => Architecture::Qwen3Moe,
-        _ if moe.is_some() => Architecture::Mixtral,
-        // GGUF calls Llama and Mistral both `llama`; only Mistral has a window.
-        "mistral3" => Architecture::Mistral,
-        _ if windows.iter().any(Option::is_some) => Architecture::Mistral,
-        _ => Architecture::Llama,
-    };
-    let pairing = match arch {
-        "llama" | "mistral3" => RopePairing::Adjacent,
-        _ => RopePairing::Halves,
-    };
+    let windows = windows(&keys, family, layers)?;
     let context_length = keys.need_count("context_length", MAX_COUNT)?;
+    let rope = Rope {
+        theta: keys.positive(names.theta)?.unwrap_or(10_000.0) as f32,
+        pairing: family.pairing,
+        scaling: scaling(&keys, store, head_dim, context_length)?,
+    };
+    let extras = family.extras(&keys, (hidden_size, heads, head_dim), &windows, &rope)?;
     let spec = ModelSpec {
-        architecture,
+        architecture: family.architecture(&extras, &windows, moe.is_some()),
         name: general.text("name")?.map(str::to_owned),
         vocab_size: vocab_size(path, metadata, store, hidden_size)?,
         context_length,
         hidden_size,
         layers,
         heads,
-        kv_heads: keys.count(NAMES.kv_heads, MAX_COUNT)?.unwrap_or(heads),
+        kv_heads: keys.count(names.kv_heads, MAX_COUNT)?.unwrap_or(heads),
         head_dim,
         ffn_size: keys.need_count("feed_forward_length", MAX_COUNT)?,
-        norm_eps: keys.need_positive(NAMES.norm_eps)? as f32,
-        rope: Rope {
-            theta: keys.positive(NAMES.theta)?.unwrap_or(10_000.0) as f32,
-            pairing,
-            scaling: scaling(&keys, store, head_dim, context_length)?,
-        },
+        norm_eps: keys.need_positive(names.norm_eps)? as f32,
+        rope,
         windows,
-        qkv_bias: arch == "qwen2" || store.get("blk.0.attn_q.bias").is_some(),
-        qk_norm: matches!(arch, "qwen3" | "qwen3moe"),
+        qkv_bias: matches!(arch, "qwen2" | "qwen2moe") || store.get("blk.0.attn_q.bias").is_some(),
+        qk_norm: family.qk_norm(),
         tied_embeddings: store.get("output.weight").is_none(),
         moe,
+        extras,
     };
-    validate(&keys, &NAMES, &spec)?;
+    validate(&keys, &names, &spec)?;
     Ok(spec)
 }
 
 /// Rejects options of these architectures in llama.cpp that change the computation and that the forward pass lacks.
-fn refuse_other_functions(keys: &Prefixed<'_>) -> Result<(), LoadError> {
-    for key in [
+fn refuse_other_functions(keys: &Prefixed<'_>, family: &Family) -> Result<(), LoadError> {
+    let options = [
         "attention.scale",
         "attention.temperature_scale",
         "attention.max_alibi_bias",
@@ -106,7 +94,8 @@ fn refuse_other_functions(keys: &Prefixed<'_>) -> Result<(), LoadError> {
         "expert_shared_count",
         "expert_shared_feed_forward_length",
         "leading_dense_block_count",
-    ] {
+    ];
+    for key in options.into_iter().filter(|key| !family.keys.contains(key)) {
         if let Some(found) = keys.number(key)?.filter(|&x| x != 0.0) {
             return Err(keys.unsupported(key, found, "models without it are run"));
         }
@@ -124,36 +113,49 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     };
     let Some(experts) = experts else {
         return match arch {
-            "qwen3moe" => Err(keys.missing("expert_count", "the number of experts")),
+            "qwen2moe" | "qwen3moe" => Err(keys.missing("expert_count", "the number of experts")),
             _ => Ok(None),
         };
     };
-    if !matches!(arch, "llama" | "mistral3" | "qwen3moe") {
-        return Err(keys.unsupported("expert_count", experts, "qwen3moe and llama have experts"));
+    if !matches!(arch, "llama" | "mistral3" | "qwen2moe" | "qwen3moe") {
+        return Err(keys.unsupported("expert_count", experts, "qwen2moe, qwen3moe and llama have experts"));
     }
     let used = keys.need_count("expert_used_count", experts as u64)?;
     let ffn_size = match keys.count("expert_feed_forward_length", MAX_COUNT)? {
         Some(n) => n,
         // Mixtral's experts have the model's own width; files of Qwen3-MoE without the key split it among those used.
-        None if arch == "qwen3moe" => keys.need_count("feed_forward_length", MAX_COUNT)? / used,
+        None if arch != "llama" && arch != "mistral3" => {
+            keys.need_count("feed_forward_length", MAX_COUNT)? / used
+        }
         None => keys.need_count("feed_forward_length", MAX_COUNT)?,
     };
-    // llama.cpp always scales the weights for these architectures, and its converter writes no key.
-    let normalize = keys.flag("expert_weights_norm")?.unwrap_or(true);
-    Ok(Some(Moe { experts, used, ffn_size, normalize }))
+    // llama.cpp always scales the weights for these architectures, except Qwen2-MoE's, and its converter writes no key.
+    let qwen2 = arch == "qwen2moe";
+    let normalize = keys.flag("expert_weights_norm")?.unwrap_or(!qwen2);
+    let shared = match qwen2 {
+        false => None,
+        true => match keys.count("expert_shared_feed_forward_length", MAX_COUNT)? {
+            Some(n) => Some(n),
+            None => Some(keys.need_count("feed_forward_length", MAX_COUNT)?),
+        },
+    };
+    Ok(Some(Moe { experts, used, ffn_size, normalize, shared }))
 }
 
-/// The window of each layer: one number for all, unless a pattern of booleans selects the layers.
-fn windows(keys: &Prefixed<'_>, layers: usize) -> Result<Vec<Option<usize>>, LoadError> {
+/// The window of each layer: one number for all, unless a pattern selects the layers: booleans, or every n-th without.
+fn windows(keys: &Prefixed<'_>, family: &Family, layers: usize) -> Result<Vec<Option<usize>>, LoadError> {
     const WINDOW: &str = "attention.sliding_window";
     const PATTERN: &str = "attention.sliding_window_pattern";
     let window = match keys.lookup(WINDOW) {
         Some(super::fields::Scalar::Int(0)) => None,
-        _ => keys.count(WINDOW, MAX_COUNT)?,
+        _ => keys.count(WINDOW, MAX_COUNT)?.or(family.window),
     };
     let expected = || format!("an array of {layers} booleans");
     match keys.metadata.get(&keys.name(PATTERN)) {
-        None => Ok(vec![window; layers]),
+        None | Some(Value::U32(_) | Value::I32(_)) => {
+            let slides = family.slides(keys, PATTERN, layers)?;
+            Ok(slides.into_iter().map(|slides| window.filter(|_| slides)).collect())
+        }
         Some(Value::Array(pattern)) if pattern.len() == layers => pattern
             .iter()
             .map(|value| match value {

@@ -7,13 +7,14 @@ use serde_json::Value as Json;
 use super::LoadError;
 use super::affine::Quantization;
 use super::fields::{Fields, MAX_COUNT, Object};
-use super::hf_rope;
+use super::hf_extras::{self, Shapes, TextPart};
 use super::source::read_small;
-use super::spec::{Architecture, ModelSpec, Moe, Rope, RopePairing};
+use super::spec::{Architecture, ModelSpec, Moe};
 use super::validate::{MAX_EXPERTS, MAX_LAYERS, Names, derived_head_dim, validate};
 
 /// Supported values of `model_type`, for messages.
-const RUNS: &str = "llama (with SmolLM2), mistral, mixtral, qwen2, qwen3, qwen3_moe";
+const RUNS: &str = "llama (with SmolLM2), mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, ministral3, gemma2, gemma3 and \
+                    gemma3_text, granite, smollm3, olmo2, olmo3, cohere2, mistral3";
 /// Maximum size of `config.json`; real ones have a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
@@ -30,6 +31,10 @@ const NAMES: Names = Names {
 struct Defaults {
     architecture: Architecture,
     class: &'static str,
+    /// `None`: the file must have it.
+    vocab: Option<usize>,
+    context: Option<usize>,
+    heads: Option<usize>,
     /// `None`: as many as query heads.
     kv_heads: Option<usize>,
     /// `None`: the hidden size divided among the heads.
@@ -37,6 +42,9 @@ struct Defaults {
     norm_eps: f64,
     theta: f64,
     window: Option<usize>,
+    /// Every n-th layer has no window.
+    full_every: usize,
+    tied: bool,
 }
 
 fn defaults(model_type: &str) -> Option<Defaults> {
@@ -48,16 +56,51 @@ fn defaults(model_type: &str) -> Option<Defaults> {
         "qwen2" => (Qwen2, "Qwen2ForCausalLM", Some(32)),
         "qwen3" => (Qwen3, "Qwen3ForCausalLM", Some(32)),
         "qwen3_moe" => (Qwen3Moe, "Qwen3MoeForCausalLM", Some(4)),
+        "qwen2_moe" => (Qwen2Moe, "Qwen2MoeForCausalLM", Some(16)),
+        "ministral3" => (Ministral3, "Ministral3ForCausalLM", Some(8)),
+        "gemma2" => (Gemma2, "Gemma2ForCausalLM", Some(4)),
+        "gemma3_text" => (Gemma3, "Gemma3ForCausalLM", Some(4)),
+        "granite" => (Granite, "GraniteForCausalLM", None),
+        "smollm3" => (SmolLm3, "SmolLM3ForCausalLM", Some(4)),
+        "olmo2" => (Olmo2, "Olmo2ForCausalLM", None),
+        "olmo3" => (Olmo3, "Olmo3ForCausalLM", None),
+        "cohere2" => (Cohere2, "Cohere2ForCausalLM", None),
         _ => return None,
     };
+    let windowed = matches!(
+        architecture,
+        Mistral | Qwen2 | Qwen3 | Qwen2Moe | Qwen3Moe | Gemma2 | Gemma3 | Olmo3 | Cohere2
+    );
+    let gemma3 = architecture == Gemma3;
     Some(Defaults {
         architecture,
         class,
+        vocab: gemma3.then_some(262_208),
+        context: gemma3.then_some(131_072),
+        heads: gemma3.then_some(8),
         kv_heads,
-        head_dim: (architecture == Qwen3).then_some(128),
-        norm_eps: if architecture == Mixtral { 1e-5 } else { 1e-6 },
-        theta: if architecture == Mixtral { 1e6 } else { 1e4 },
-        window: matches!(architecture, Mistral | Qwen2 | Qwen3 | Qwen3Moe).then_some(4096),
+        head_dim: match architecture {
+            Qwen3 | Ministral3 => Some(128),
+            Gemma2 | Gemma3 => Some(256),
+            _ => None,
+        },
+        norm_eps: match architecture {
+            Mixtral | Ministral3 | Olmo2 | Olmo3 | Cohere2 => 1e-5,
+            _ => 1e-6,
+        },
+        theta: match architecture {
+            Mixtral | Gemma3 | Ministral3 => 1e6,
+            SmolLm3 => 2e6,
+            Olmo3 => 5e5,
+            _ => 1e4,
+        },
+        window: windowed.then_some(4096),
+        full_every: match architecture {
+            Gemma2 => 2,
+            Gemma3 => 6,
+            _ => 4,
+        },
+        tied: matches!(architecture, Gemma2 | Gemma3 | SmolLm3 | Cohere2),
     })
 }
 
@@ -68,7 +111,19 @@ pub(super) fn read(path: &Path) -> Result<(ModelSpec, Option<Quantization>), Loa
     let object =
         serde_json::from_slice(&bytes).map_err(|error| LoadError::Json { path: path.to_owned(), error })?;
     let config = Object { path, prefix: "", object: &object };
-    Ok((parse(path, &config)?, Quantization::read(&config)?))
+    refuse_quantized(&config)?;
+    let spec = match hf_extras::text_part(&config)? {
+        None => parse(path, &config, None)?,
+        Some(part) => {
+            let tied = config.flag("tie_word_embeddings")?;
+            let mut spec = parse(path, &part.config, Some(&part))?;
+            let own = part.config.flag("tie_word_embeddings")?;
+            spec.tied_embeddings = own.or(tied).unwrap_or(spec.tied_embeddings);
+            check_class(&config, part.class)?;
+            spec
+        }
+    };
+    Ok((spec, Quantization::read(&config)?))
 }
 
 impl ModelSpec {
@@ -88,29 +143,49 @@ pub(super) fn says_mlx(path: &Path) -> bool {
     config["quantization"].is_object()
 }
 
-fn parse(path: &Path, config: &Object<'_>) -> Result<ModelSpec, LoadError> {
-    let model_type = config.text("model_type")?.ok_or_else(|| config.missing("model_type", RUNS))?;
+/// `part`: this is the text part of a model that has others, too.
+fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Result<ModelSpec, LoadError> {
+    let model_type = config.text("model_type")?.or(part.map(|part| part.model_type));
+    let model_type = model_type.ok_or_else(|| config.missing("model_type", RUNS))?;
     let defaults = defaults(model_type).ok_or_else(|| LoadError::UnsupportedArchitecture {
         path: path.to_owned(),
         found: model_type.to_owned(),
         runs: RUNS,
     })?;
+    if part.is_none() {
+        check_class(config, defaults.class)?;
+    }
     refuse_other_functions(config, &defaults)?;
+    let names = Names {
+        norm_eps: if defaults.architecture == Architecture::Cohere2 {
+            "layer_norm_eps"
+        } else {
+            NAMES.norm_eps
+        },
+        ..NAMES
+    };
+    let need = |key: &str, default: Option<usize>| match default {
+        Some(n) => Ok(config.count(key, MAX_COUNT)?.unwrap_or(n)),
+        None => config.need_count(key, MAX_COUNT),
+    };
 
     let layers = config.need_count("num_hidden_layers", MAX_LAYERS)?;
     let hidden_size = config.need_count("hidden_size", MAX_COUNT)?;
-    let heads = config.need_count(NAMES.heads, MAX_COUNT)?;
+    let heads = need(NAMES.heads, defaults.heads)?;
     let head_dim = match config.count(NAMES.head_dim, MAX_COUNT)?.or(defaults.head_dim) {
         Some(n) => n,
         None => derived_head_dim(config, NAMES.heads, hidden_size, heads)?,
     };
-    let context_length = config.need_count("max_position_embeddings", MAX_COUNT)?;
-    let (theta, scaling) = hf_rope::read(config, defaults.theta, context_length)?;
+    let context_length = need("max_position_embeddings", defaults.context)?;
     let architecture = defaults.architecture;
+    let (rope, window_rope) = hf_extras::ropes(config, architecture, defaults.theta, context_length)?;
+    let windows = windows(config, &defaults, layers)?;
+    let shapes = Shapes { hidden: hidden_size, head_dim, windows: &windows };
+    let extras = hf_extras::read(config, architecture, &shapes, window_rope)?;
     let spec = ModelSpec {
         architecture,
         name: name(config),
-        vocab_size: config.need_count("vocab_size", MAX_COUNT)?,
+        vocab_size: need("vocab_size", defaults.vocab)?,
         context_length,
         hidden_size,
         layers,
@@ -118,38 +193,63 @@ fn parse(path: &Path, config: &Object<'_>) -> Result<ModelSpec, LoadError> {
         kv_heads: config.count(NAMES.kv_heads, MAX_COUNT)?.or(defaults.kv_heads).unwrap_or(heads),
         head_dim,
         ffn_size: config.need_count("intermediate_size", MAX_COUNT)?,
-        norm_eps: config.positive(NAMES.norm_eps)?.unwrap_or(defaults.norm_eps) as f32,
-        rope: Rope { theta, pairing: RopePairing::Halves, scaling },
-        windows: windows(config, &defaults, layers)?,
-        qkv_bias: architecture == Architecture::Qwen2,
-        qk_norm: matches!(architecture, Architecture::Qwen3 | Architecture::Qwen3Moe),
-        tied_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(false),
+        norm_eps: config.positive(names.norm_eps)?.unwrap_or(defaults.norm_eps) as f32,
+        rope,
+        windows,
+        qkv_bias: matches!(architecture, Architecture::Qwen2 | Architecture::Qwen2Moe),
+        qk_norm: {
+            use Architecture::{Gemma3, Olmo2, Olmo3, Qwen3, Qwen3Moe};
+            matches!(architecture, Qwen3 | Qwen3Moe | Gemma3 | Olmo2 | Olmo3)
+        },
+        tied_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(defaults.tied),
         moe: moe(config, architecture)?,
+        extras,
     };
-    validate(config, &NAMES, &spec)?;
+    validate(config, &names, &spec)?;
     Ok(spec)
 }
 
-/// Rejects options that change the computation and that the forward pass lacks, and other kinds of quantisation.
-fn refuse_other_functions(config: &Object<'_>, defaults: &Defaults) -> Result<(), LoadError> {
+/// Rejects other kinds of quantisation than MLX's.
+fn refuse_quantized(config: &Object<'_>) -> Result<(), LoadError> {
     // MLX repeats its own key `quantization` as `quantization_config`.
     let quantized = config.child("quantization_config", "quantization_config.")?;
-    if let Some(quantization) = quantized.filter(|_| config.json("quantization").is_none()) {
-        return Err(LoadError::UnsupportedQuantization {
+    match quantized.filter(|_| config.json("quantization").is_none()) {
+        None => Ok(()),
+        Some(quantization) => Err(LoadError::UnsupportedQuantization {
             path: config.path.to_owned(),
             found: quantization.text("quant_method")?.unwrap_or("an unnamed method").to_owned(),
             instead: "use the original F32, F16 or BF16 checkpoint, or a GGUF file of it",
-        });
+        }),
     }
-    if let Some(classes) = config.json("architectures") {
-        let named = classes.as_array().and_then(|list| list.first()).and_then(Json::as_str);
-        if named != Some(defaults.class) {
+}
+
+/// Rejects a model of another class.
+fn check_class(config: &Object<'_>, class: &str) -> Result<(), LoadError> {
+    let Some(classes) = config.json("architectures") else { return Ok(()) };
+    match classes.as_array().and_then(|list| list.first()).and_then(Json::as_str) {
+        Some(named) if named == class => Ok(()),
+        named => {
             let found = named.unwrap_or("something else");
-            return Err(config.bad("architectures", found, format!("[{:?}]", defaults.class)));
+            Err(config.bad("architectures", found, format!("[{class:?}]")))
         }
     }
-    if let Some(found) = config.text("hidden_act")?.filter(|&act| act != "silu") {
-        return Err(config.unsupported("hidden_act", format!("{found:?}"), "\"silu\" is run"));
+}
+
+/// Rejects options that change the computation and that the forward pass lacks.
+fn refuse_other_functions(config: &Object<'_>, defaults: &Defaults) -> Result<(), LoadError> {
+    // Gemma has a key of its own; some of its files name another function, which is not used, under the usual one.
+    let (key, runs) = match defaults.architecture {
+        Architecture::Gemma2 | Architecture::Gemma3 => ("hidden_activation", "gelu_pytorch_tanh"),
+        _ => ("hidden_act", "silu"),
+    };
+    if let Some(found) = config.text(key)?.filter(|&act| act != runs) {
+        return Err(config.unsupported(key, format!("{found:?}"), format!("{runs:?} is run")));
+    }
+    if config.flag("use_bidirectional_attention")? == Some(true) {
+        return Err(config.unsupported("use_bidirectional_attention", true, "causal models are run"));
+    }
+    if let Some(found) = config.flag("qkv_bias")?.filter(|&has| !has) {
+        return Err(config.unsupported("qkv_bias", found, "models with these biases are run"));
     }
     for key in ["attention_bias", "mlp_bias"] {
         // Qwen2 has biases on Q, K and V and no such key.
@@ -171,12 +271,25 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
     let architecture = defaults.architecture;
     let window = match config.object.get("sliding_window") {
         None => defaults.window,
+        // `transformers` writes 0 for Qwen2-MoE without windows
+        Some(json) if architecture == Architecture::Qwen2Moe && json.as_u64() == Some(0) => None,
         Some(_) => config.count("sliding_window", MAX_COUNT)?,
     };
     match architecture {
         // `transformers` ignores the key here.
-        Architecture::Llama => Ok(vec![None; layers]),
-        Architecture::Mistral | Architecture::Mixtral => {
+        Architecture::Llama | Architecture::Granite | Architecture::Olmo2 => Ok(vec![None; layers]),
+        Architecture::Gemma2 | Architecture::Gemma3 | Architecture::Olmo3 | Architecture::Cohere2 => {
+            let slides = match layer_types(config, layers)? {
+                Some(types) => types,
+                None => {
+                    let every =
+                        config.count("sliding_window_pattern", MAX_COUNT)?.unwrap_or(defaults.full_every);
+                    (0..layers).map(|l| (l + 1) % every != 0).collect()
+                }
+            };
+            Ok(slides.into_iter().map(|slides| window.filter(|_| slides)).collect())
+        }
+        Architecture::Mistral | Architecture::Mixtral | Architecture::Ministral3 => {
             let window = layer_types(config, layers)?.map_or(Ok(window), |types| match types.as_slice() {
                 types if types.iter().all(|&slides| slides == window.is_some()) => Ok(window),
                 _ => Err(config.unsupported(
@@ -195,6 +308,9 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
             }
             if let Some(types) = layer_types(config, layers)? {
                 return Ok(types.into_iter().map(|slides| window.filter(|_| slides)).collect());
+            }
+            if matches!(architecture, Architecture::SmolLm3 | Architecture::Qwen2Moe) && window.is_some() {
+                return Err(config.missing("layer_types", "the layers that slide"));
             }
             let full = match config.object.get("max_window_layers") {
                 None => 28,
@@ -238,8 +354,9 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
             used: config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
             ffn_size: config.need_count("intermediate_size", MAX_COUNT)?,
             normalize: true,
+            shared: None,
         })),
-        Architecture::Qwen3Moe => {
+        Architecture::Qwen2Moe | Architecture::Qwen3Moe => {
             let step = config.count("decoder_sparse_step", MAX_COUNT)?.unwrap_or(1);
             let dense =
                 config.json("mlp_only_layers").is_some_and(|l| l.as_array().is_none_or(|l| !l.is_empty()));
@@ -253,6 +370,12 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
                 used: config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
                 ffn_size: config.need_count("moe_intermediate_size", MAX_COUNT)?,
                 normalize: config.flag("norm_topk_prob")?.unwrap_or(false),
+                shared: match architecture {
+                    Architecture::Qwen2Moe => {
+                        Some(config.need_count("shared_expert_intermediate_size", MAX_COUNT)?)
+                    }
+                    _ => None,
+                },
             }))
         }
         _ => Ok(None),

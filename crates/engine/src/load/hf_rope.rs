@@ -15,8 +15,18 @@ pub(super) fn read(
     default_theta: f64,
     context_length: usize,
 ) -> Result<(f32, RopeScaling), LoadError> {
+    of_kind(config, parameters(config)?, default_theta, context_length)
+}
+
+/// The same from the parameters of one kind of layer.
+pub(super) fn of_kind(
+    config: &Object<'_>,
+    parameters: Option<Object<'_>>,
+    default_theta: f64,
+    context_length: usize,
+) -> Result<(f32, RopeScaling), LoadError> {
     let empty = serde_json::Map::new();
-    let rope = match parameters(config)? {
+    let rope = match parameters {
         Some(rope) => rope,
         None => Object { path: config.path, prefix: "rope_parameters.", object: &empty },
     };
@@ -33,7 +43,7 @@ pub(super) fn read(
 }
 
 /// The object that holds the parameters. Newer files may repeat it for each kind of layer.
-fn parameters<'a>(config: &Object<'a>) -> Result<Option<Object<'a>>, LoadError> {
+pub(super) fn parameters<'a>(config: &Object<'a>) -> Result<Option<Object<'a>>, LoadError> {
     let old = config.child("rope_scaling", "rope_scaling.")?.filter(|rope| !rope.object.is_empty());
     let rope = match old {
         Some(rope) => rope,

@@ -12,8 +12,10 @@ mod fields;
 mod finite;
 mod frequencies;
 pub mod gguf;
+mod gguf_extras;
 mod gguf_spec;
 mod hf;
+mod hf_extras;
 mod hf_rope;
 mod inspect;
 pub mod metadata;
@@ -34,7 +36,10 @@ pub use inspect::{Memory, TypeShare};
 pub use metadata::{Metadata, Value};
 pub use model::{Format, Model};
 pub use source::TensorInfo;
-pub use spec::{Architecture, ModelSpec, Moe, Rope, RopePairing, RopeScaling};
+pub use spec::{
+    Activation, Architecture, Extras, ModelSpec, Moe, Norm, NormPlacement, QueryTemperature, Rope,
+    RopePairing, RopeScaling,
+};
 pub use split::GgufFile;
 pub use tensor::{LayerTensor, Tensor, TensorRole};
 pub use validate::yarn_mscale;

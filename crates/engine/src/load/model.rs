@@ -112,7 +112,11 @@ impl Model {
 
     fn open_folder(path: &Path) -> Result<Model, LoadError> {
         let (mut spec, quantization) = hf::read(&path.join("config.json"))?;
-        let store = safetensors::open(path)?;
+        let mut store = safetensors::open(path)?;
+        let skipped = store.keep_text_part();
+        if skipped > 0 {
+            tracing::info!(path = %path.display(), tensors = skipped, "the text part is run; the parts for images are skipped");
+        }
         let head = names::hugging_face(TensorRole::Output, spec.architecture);
         spec.tied_embeddings |= store.get(&head).is_none();
         let (format, known): (_, fn(&str, &ModelSpec) -> bool) = match quantization {
@@ -203,12 +207,19 @@ impl Model {
             if let Some(affine) = self.locate_affine(role, stored, plane)? {
                 return Ok(Some(FoundTensor::Affine(affine)));
             }
-            self.expect_shape(stored, plane, self.spec.shape(role))?;
-            return match plane {
-                None => self.store.tensor(stored),
-                Some(index) => self.store.plane(stored, index),
-            }
-            .map(|tensor| Some(FoundTensor::Plain(tensor)));
+            let shape = self.spec.shape(role);
+            // GGUF files store a matrix of one row as a vector
+            let as_vector = shape[0] == 1 && stored.shape == shape[1..];
+            self.expect_shape(stored, plane, if as_vector { shape[1..].to_vec() } else { shape })?;
+            let tensor = match plane {
+                None => self.store.tensor(stored)?,
+                Some(index) => self.store.plane(stored, index)?,
+            };
+            let offset = match self.format {
+                Format::Gguf => 0.0,
+                Format::SafeTensors | Format::Mlx => names::hugging_face_offset(role, self.spec.architecture),
+            };
+            return Ok(Some(FoundTensor::Plain(if offset == 0.0 { tensor } else { tensor.plus(offset) })));
         }
         Ok(None)
     }

@@ -1,6 +1,6 @@
 //! The names of tensors in each format.
 
-use super::spec::{Architecture, ModelSpec};
+use super::spec::{Architecture, ModelSpec, NormPlacement};
 use super::{LayerTensor, TensorRole};
 
 /// Where a role's tensor is stored.
@@ -39,13 +39,19 @@ pub fn gguf(role: TensorRole) -> Vec<TensorLocation> {
         LayerTensor::V => "attn_v.weight",
         LayerTensor::VBias => "attn_v.bias",
         LayerTensor::AttnOut => "attn_output.weight",
+        LayerTensor::AttnPostNorm => "post_attention_norm.weight",
         LayerTensor::QNorm => "attn_q_norm.weight",
         LayerTensor::KNorm => "attn_k_norm.weight",
         LayerTensor::FfnNorm => "ffn_norm.weight",
+        LayerTensor::FfnPostNorm => "post_ffw_norm.weight",
         LayerTensor::FfnGate => "ffn_gate.weight",
         LayerTensor::FfnUp => "ffn_up.weight",
         LayerTensor::FfnDown => "ffn_down.weight",
         LayerTensor::Router => "ffn_gate_inp.weight",
+        LayerTensor::SharedRouter => "ffn_gate_inp_shexp.weight",
+        LayerTensor::SharedGate => "ffn_gate_shexp.weight",
+        LayerTensor::SharedUp => "ffn_up_shexp.weight",
+        LayerTensor::SharedDown => "ffn_down_shexp.weight",
     };
     whole(&format!("blk.{layer}.{suffix}"))
 }
@@ -69,6 +75,10 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::ExpertDown(e) => return expert(e, "w2", "down_proj"),
         LayerTensor::Router if mixtral => "block_sparse_moe.gate.weight",
         LayerTensor::Router => "mlp.gate.weight",
+        LayerTensor::SharedRouter => "mlp.shared_expert_gate.weight",
+        LayerTensor::SharedGate => "mlp.shared_expert.gate_proj.weight",
+        LayerTensor::SharedUp => "mlp.shared_expert.up_proj.weight",
+        LayerTensor::SharedDown => "mlp.shared_expert.down_proj.weight",
         LayerTensor::AttnNorm => "input_layernorm.weight",
         LayerTensor::Q => "self_attn.q_proj.weight",
         LayerTensor::QBias => "self_attn.q_proj.bias",
@@ -79,12 +89,32 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::AttnOut => "self_attn.o_proj.weight",
         LayerTensor::QNorm => "self_attn.q_norm.weight",
         LayerTensor::KNorm => "self_attn.k_norm.weight",
+        // Models with a norm behind attention call that one by the name that Llama gives the norm of the other half.
+        LayerTensor::AttnPostNorm => "post_attention_layernorm.weight",
+        LayerTensor::FfnNorm if gemma(architecture) => "pre_feedforward_layernorm.weight",
         LayerTensor::FfnNorm => "post_attention_layernorm.weight",
+        LayerTensor::FfnPostNorm => "post_feedforward_layernorm.weight",
         LayerTensor::FfnGate => "mlp.gate_proj.weight",
         LayerTensor::FfnUp => "mlp.up_proj.weight",
         LayerTensor::FfnDown => "mlp.down_proj.weight",
     };
     format!("model.layers.{layer}.{suffix}")
+}
+
+fn gemma(architecture: Architecture) -> bool {
+    matches!(architecture, Architecture::Gemma2 | Architecture::Gemma3)
+}
+
+/// What is added to a tensor of a Hugging Face folder to get the one that the forward pass uses: Gemma's norms are stored as
+/// gains less 1. GGUF files hold the gains.
+pub fn hugging_face_offset(role: TensorRole, architecture: Architecture) -> f32 {
+    use LayerTensor::{AttnNorm, AttnPostNorm, FfnNorm, FfnPostNorm, KNorm, QNorm};
+    let norm = matches!(
+        role,
+        TensorRole::OutputNorm
+            | TensorRole::Layer(_, AttnNorm | AttnPostNorm | FfnNorm | FfnPostNorm | QNorm | KNorm)
+    );
+    if norm && gemma(architecture) { 1.0 } else { 0.0 }
 }
 
 /// The locations of a role in a folder: under the Hugging Face name, or, for an expert, as a plane of the tensor in which
@@ -173,42 +203,63 @@ impl ModelSpec {
         let (hidden, head) = (self.hidden_size, self.head_dim);
         let (q, kv) = (self.heads * head, self.kv_heads * head);
         let (experts, expert_ffn) = self.moe.as_ref().map_or((0, 0), |moe| (moe.experts, moe.ffn_size));
+        let shared = self.moe.as_ref().and_then(|moe| moe.shared).unwrap_or(0);
         let tensor = match role {
             TensorRole::TokenEmbedding | TensorRole::Output => return vec![self.vocab_size, hidden],
             TensorRole::OutputNorm => return vec![hidden],
             TensorRole::Layer(_, tensor) => tensor,
         };
         match tensor {
-            LayerTensor::AttnNorm | LayerTensor::FfnNorm => vec![hidden],
+            LayerTensor::AttnNorm
+            | LayerTensor::AttnPostNorm
+            | LayerTensor::FfnNorm
+            | LayerTensor::FfnPostNorm => vec![hidden],
             LayerTensor::Q => vec![q, hidden],
             LayerTensor::QBias => vec![q],
             LayerTensor::K | LayerTensor::V => vec![kv, hidden],
             LayerTensor::KBias | LayerTensor::VBias => vec![kv],
             LayerTensor::AttnOut => vec![hidden, q],
+            LayerTensor::QNorm if self.extras.qk_norm_whole => vec![q],
+            LayerTensor::KNorm if self.extras.qk_norm_whole => vec![kv],
             LayerTensor::QNorm | LayerTensor::KNorm => vec![head],
             LayerTensor::FfnGate | LayerTensor::FfnUp => vec![self.ffn_size, hidden],
             LayerTensor::FfnDown => vec![hidden, self.ffn_size],
             LayerTensor::Router => vec![experts, hidden],
             LayerTensor::ExpertGate(_) | LayerTensor::ExpertUp(_) => vec![expert_ffn, hidden],
             LayerTensor::ExpertDown(_) => vec![hidden, expert_ffn],
+            LayerTensor::SharedRouter => vec![1, hidden],
+            LayerTensor::SharedGate | LayerTensor::SharedUp => vec![shared, hidden],
+            LayerTensor::SharedDown => vec![hidden, shared],
         }
     }
 
     /// A layer's tensors, without its experts'.
     fn layer_tensors(&self) -> Vec<LayerTensor> {
         use LayerTensor::*;
-        let mut tensors = vec![AttnNorm, Q, K, V];
+        let norms = self.extras.norms;
+        let (before, after) =
+            (norms != NormPlacement::After, matches!(norms, NormPlacement::After | NormPlacement::Both));
+        let mut tensors = Vec::new();
+        tensors.extend(before.then_some(AttnNorm));
+        tensors.extend([Q, K, V]);
         if self.qkv_bias {
             tensors.extend([QBias, KBias, VBias]);
         }
         if self.qk_norm {
             tensors.extend([QNorm, KNorm]);
         }
-        tensors.extend([AttnOut, FfnNorm]);
-        match self.moe {
-            Some(_) => tensors.push(Router),
+        tensors.push(AttnOut);
+        tensors.extend(after.then_some(AttnPostNorm));
+        tensors.extend((before && norms != NormPlacement::Parallel).then_some(FfnNorm));
+        match &self.moe {
+            Some(moe) => {
+                tensors.push(Router);
+                let shared = moe.shared.map(|_| [SharedRouter, SharedGate, SharedUp, SharedDown]);
+                tensors.extend(shared.into_iter().flatten());
+            }
             None => tensors.extend([FfnGate, FfnUp, FfnDown]),
         }
+        tensors.extend(after.then_some(FfnPostNorm));
         tensors
     }
 

@@ -83,6 +83,23 @@ impl Store {
         Ok(())
     }
 
+    /// Of a model that also reads images, keeps the tensors of the text part, under the names that a model of text alone gives
+    /// them. Returns how many others there were.
+    pub fn keep_text_part(&mut self) -> usize {
+        let all = self.tensors.len();
+        self.tensors.retain_mut(|stored| {
+            if let Some(rest) = stored.name.strip_prefix("model.language_model.") {
+                stored.name = format!("model.{rest}");
+            } else if let Some(rest) = stored.name.strip_prefix("language_model.") {
+                stored.name = rest.to_owned();
+            }
+            let name = stored.name.strip_prefix("model.").unwrap_or(&stored.name);
+            !["vision_tower.", "multi_modal_projector."].iter().any(|part| name.starts_with(part))
+        });
+        self.index = self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        all - self.tensors.len()
+    }
+
     pub fn tensors(&self) -> &[Stored] {
         &self.tensors
     }

@@ -37,12 +37,16 @@ pub enum LayerTensor {
     VBias,
     /// `[hidden, heads * head_dim]`
     AttnOut,
-    /// `[head_dim]`
+    /// `[hidden]`; of what attention adds to the residual stream
+    AttnPostNorm,
+    /// `[head_dim]`, or `[heads * head_dim]` of all heads at once
     QNorm,
-    /// `[head_dim]`
+    /// `[head_dim]`, or `[kv_heads * head_dim]` of all heads at once
     KNorm,
     /// `[hidden]`
     FfnNorm,
+    /// `[hidden]`; of what the feed-forward half adds to the residual stream
+    FfnPostNorm,
     /// `[ffn, hidden]`
     FfnGate,
     /// `[ffn, hidden]`
@@ -57,6 +61,14 @@ pub enum LayerTensor {
     ExpertUp(usize),
     /// One expert's `[hidden, moe.ffn]`
     ExpertDown(usize),
+    /// `[1, hidden]`; of the expert that every token runs
+    SharedRouter,
+    /// `[moe.shared, hidden]`
+    SharedGate,
+    /// `[moe.shared, hidden]`
+    SharedUp,
+    /// `[hidden, moe.shared]`
+    SharedDown,
 }
 
 /// A tensor's bytes, type and shape. Cheap to clone; the file stays mapped as long as a clone exists.
@@ -104,6 +116,12 @@ impl Tensor {
     /// A tensor in its own memory.
     pub fn owned(name: String, dtype: DType, shape: Vec<usize>, bytes: Arc<[u8]>) -> Tensor {
         Tensor { name, dtype, shape, data: Data::Owned(bytes) }
+    }
+
+    /// The tensor as f32 with a number added to each value.
+    pub(super) fn plus(&self, offset: f32) -> Tensor {
+        let bytes: Vec<u8> = self.to_f32().into_iter().flat_map(|v| (v + offset).to_le_bytes()).collect();
+        Tensor::owned(self.name.clone(), DType::F32, self.shape.clone(), bytes.into())
     }
 
     /// The stored bytes.

@@ -60,3 +60,8 @@ pub(super) fn validate(fields: &impl Fields, names: &Names, spec: &ModelSpec) ->
 pub fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
 }
+
+/// `1 / √n`, as models write their attention scale.
+pub(super) fn inverse_root(n: f64) -> f32 {
+    (1.0 / n.sqrt()) as f32
+}

@@ -77,13 +77,16 @@ impl Mix {
         match tensor {
             // Vectors, and the router, whose choices depend on small differences.
             LayerTensor::AttnNorm
+            | LayerTensor::AttnPostNorm
             | LayerTensor::FfnNorm
+            | LayerTensor::FfnPostNorm
             | LayerTensor::QNorm
             | LayerTensor::KNorm
             | LayerTensor::QBias
             | LayerTensor::KBias
             | LayerTensor::VBias
-            | LayerTensor::Router => DType::F32,
+            | LayerTensor::Router
+            | LayerTensor::SharedRouter => DType::F32,
             // Small tensors of a large model, which cost little.
             LayerTensor::K | LayerTensor::V if base.is_quantized() && eight_experts => DType::Q8_0,
             LayerTensor::AttnOut

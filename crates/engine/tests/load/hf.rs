@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use zonda_engine::load::{
-    Architecture, Format, LayerTensor, Model, RopePairing, RopeScaling, TensorRole, check_finite,
+    Architecture, Format, LayerTensor, Model, Norm, NormPlacement, QueryTemperature, RopePairing,
+    RopeScaling, TensorRole, check_finite,
 };
 
 fn testdata() -> PathBuf {
@@ -17,7 +18,7 @@ fn checkpoints() -> Vec<PathBuf> {
         .filter(|path| path.join("config.json").exists())
         .collect();
     folders.sort();
-    assert_eq!(folders.len(), 13, "{folders:?}");
+    assert_eq!(folders.len(), 23, "{folders:?}");
     folders
 }
 
@@ -61,7 +62,7 @@ fn both_spellings_give_one_spec() {
         assert_eq!(new.spec, old.spec, "{}", folder.display());
         compared += 1;
     }
-    assert_eq!(compared, 8);
+    assert_eq!(compared, 12);
 }
 
 #[test]
@@ -117,6 +118,36 @@ fn specs_match_the_configurations() {
     let qwen3 = spec("qwen3_moe").moe.expect("experts");
     assert_eq!((qwen3.experts, qwen3.used, qwen3.ffn_size, qwen3.normalize), (8, 2, 24, true));
     assert!(!spec("qwen3_moe_unnormed").moe.expect("experts").normalize);
+
+    let qwen2 = spec("qwen2_moe").moe.expect("experts");
+    assert_eq!((qwen2.ffn_size, qwen2.shared, qwen2.normalize), (16, Some(48), false));
+
+    let temperature = Some(QueryTemperature { beta: 0.5, step: 16 });
+    for name in ["ministral3", "mistral3"] {
+        let spec = spec(name);
+        assert_eq!(
+            (spec.architecture, spec.extras.query_temperature),
+            (Architecture::Ministral3, temperature)
+        );
+        assert!(matches!(spec.rope.scaling, RopeScaling::Yarn { attention_factor: 1.0, .. }));
+    }
+    let gemma3 = spec("gemma3");
+    assert_eq!(gemma3.windows, [Some(16), None, Some(16)]);
+    let [local, full] = [0, 1].map(|l| gemma3.rope_of(l).expect("RoPE").clone());
+    assert_eq!((local.theta, local.scaling), (100.0, RopeScaling::None));
+    assert_eq!((full.theta, full.scaling), (1e4, RopeScaling::Linear { factor: 4.0 }));
+    assert_eq!((gemma3.extras.embedding_scale, gemma3.extras.attention_scale), (8.0, Some(0.25)));
+    let gemma2 = spec("gemma2").extras;
+    assert_eq!((gemma2.attention_softcap, gemma2.final_softcap), (Some(2.0), Some(4.0)));
+    let granite = spec("granite").extras;
+    assert_eq!((granite.embedding_scale, granite.residual_scale, granite.logit_scale), (3.0, 0.5, 0.5));
+    assert_eq!(granite.attention_scale, Some(0.125));
+    assert_eq!(spec("smollm3").extras.no_rope, [3]);
+    assert_eq!(spec("olmo2").extras.norms, NormPlacement::After);
+    assert_eq!(spec("olmo3").windows, [Some(16), None]);
+    let cohere2 = spec("cohere2");
+    assert_eq!((cohere2.extras.norm, cohere2.rope.pairing), (Norm::Layer, RopePairing::Adjacent));
+    assert!(cohere2.rope_of(0).is_some() && cohere2.rope_of(1).is_none());
 }
 
 #[test]

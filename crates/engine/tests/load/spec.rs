@@ -1,7 +1,7 @@
 //! Specs from GGUF metadata: every architecture and option, and invalid values.
 
 use zonda_engine::load::{
-    Architecture, LayerTensor, LoadError, Model, ModelSpec, Moe, RopePairing, RopeScaling, TensorRole,
+    Architecture, Extras, LayerTensor, LoadError, Model, ModelSpec, Moe, RopePairing, RopeScaling, TensorRole,
 };
 
 use crate::build::*;
@@ -46,6 +46,7 @@ fn llama() {
         qk_norm: false,
         tied_embeddings: false,
         moe: None,
+        extras: Extras::default(),
     };
     assert_eq!(spec, expected);
 }
@@ -121,7 +122,10 @@ fn experts_may_be_fused_or_separate() {
     let model = open(&fused).expect("opens");
     model.check().expect("all tensors");
     assert_eq!(model.spec.architecture, Architecture::Mixtral);
-    assert_eq!(model.spec.moe, Some(Moe { experts: 4, used: 2, ffn_size: FFN, normalize: true }));
+    assert_eq!(
+        model.spec.moe,
+        Some(Moe { experts: 4, used: 2, ffn_size: FFN, normalize: true, shared: None })
+    );
     for expert in 0..4 {
         let tensor = model.tensor(TensorRole::Layer(1, LayerTensor::ExpertUp(expert))).expect("an expert");
         assert_eq!(tensor.shape, [FFN, HIDDEN]);
@@ -353,7 +357,7 @@ fn unsupported_variants_are_refused() {
         spec(&tiny("llama").f32(&format!("llama.{key}"), 0.0));
     }
     assert!(error(&tiny("llama").bool("llama.attention.causal", false)).contains("causal is false"));
-    for arch in ["gemma3", "phi3", "qwen2moe", "smollm3", "gpt-oss"] {
+    for arch in ["gemma4", "phi3", "glm4", "gpt-oss"] {
         let text = error(&tiny(arch));
         assert!(
             text.contains(&format!("architecture {arch:?} is not supported; expected one of llama (")),

@@ -49,6 +49,8 @@ pub struct Attend<'a> {
     pub head_dim: usize,
     /// Multiplies the scores: `1 / sqrt(head_dim)`.
     pub scale: f32,
+    /// If set, scaled scores become `softcap · tanh(score / softcap)` (Gemma 2).
+    pub softcap: Option<f32>,
     /// How the pages store keys and values.
     pub kv: KvType,
     /// The bytes of the page that holds position `i · PAGE`, for this KV head.
@@ -78,7 +80,8 @@ impl Attend<'_> {
     /// Runs the kernel on an instruction set.
     ///
     /// # Panics
-    /// If the length of a query or an output does not fit `head_dim`, or that of a page does not fit its type.
+    /// If the length of a query or an output does not fit `head_dim`, or that of a page does not fit its type, or if the
+    /// softcap is not positive.
     #[inline(never)]
     pub fn on(self, isa: Isa) {
         isa.run_floats(self);
@@ -93,6 +96,7 @@ impl Op for Attend<'_> {
         let (queries, head_dim) = (self.queries, self.head_dim);
         let lens = (head_dim, if self.split.is_some() { head_dim + 2 } else { head_dim });
         assert!(queries.iter().all(|q| q.lens == lens), "queries and outputs of one head");
+        assert!(self.softcap.is_none_or(|cap| cap > 0.0), "a softcap above zero");
         let Some(first) = queries.iter().map(|q| q.from).min() else { return };
         let last = queries.iter().map(|q| q.to).max().unwrap_or(0);
         self.scratch.total.clear(queries.len(), head_dim);
@@ -197,7 +201,16 @@ impl Attend<'_> {
             // Also prefetches the next split, which is likely this thread's next work.
             let ahead = (self.page)(if index + 1 < last.div_ceil(PAGE) { index + 1 } else { index }).as_ptr();
             let Sums { acc, state } = &mut *part;
-            let walk = Walk { queries, acc, state, head_dim, scale: self.scale, index, ahead };
+            let walk = Walk {
+                queries,
+                acc,
+                state,
+                head_dim,
+                scale: self.scale,
+                softcap: self.softcap,
+                index,
+                ahead,
+            };
             let wide = queries.len() >= WIDEN_FROM * S::QUERIES;
             // SAFETY: the page was just checked to have the length of this type and head size, and any bytes of that length are a
             // valid page; a widened page is `Whole`. The lengths of the queries were checked, too.

@@ -3,6 +3,7 @@
 use super::form::Form;
 use super::layout::{BLOCK, PAGE};
 use super::query::Query;
+use crate::elementwise::capped;
 use crate::simd::{LANES, Op, Simd};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -16,6 +17,7 @@ pub(super) struct Walk<'a> {
     pub state: &'a mut [(f32, f32)],
     pub head_dim: usize,
     pub scale: f32,
+    pub softcap: Option<f32>,
     /// The page's number: it holds positions from `index · PAGE` on.
     pub index: usize,
     /// The next page: each of its lines is prefetched while the same line of this page is read. This page if there is no next
@@ -31,7 +33,8 @@ impl Walk<'_> {
         let tiles = self.queries.chunks(S::QUERIES).zip(self.acc.chunks_mut(S::QUERIES * self.head_dim));
         let mut ahead = self.ahead;
         for ((queries, acc), state) in tiles.zip(self.state.chunks_mut(S::QUERIES)) {
-            let tile = Tile { queries, head_dim: self.head_dim, scale: self.scale, index: self.index, ahead };
+            let Walk { head_dim, scale, softcap, index, .. } = self;
+            let tile = Tile { queries, head_dim, scale, softcap, index, ahead };
             ahead = page;
             // Each tile size is a separate function, so that they compile independently.
             if S::QUERIES >= 6 && queries.len() == 6 {
@@ -77,6 +80,7 @@ struct Tile<'a> {
     queries: &'a [Query],
     head_dim: usize,
     scale: f32,
+    softcap: Option<f32>,
     index: usize,
     ahead: *const u8,
 }
@@ -203,7 +207,7 @@ impl Tile<'_> {
         room
     }
 
-    /// Scaled scores of `N` queries against a page's keys.
+    /// Scaled (and capped) scores of `N` queries against a page's keys.
     ///
     /// # Safety
     /// As for [`Tile::fold`].
@@ -245,6 +249,16 @@ impl Tile<'_> {
             unsafe {
                 s.store(out[i].as_mut_ptr(), s.mul(low[i], s.splat(self.scale)));
                 s.store(out[i].as_mut_ptr().add(LANES), s.mul(high[i], s.splat(self.scale)));
+            }
+        }
+        if let Some(cap) = self.softcap {
+            for row in &mut out {
+                // SAFETY: as above.
+                unsafe {
+                    let (a, b) = (s.load(row.as_ptr()), s.load(row.as_ptr().add(LANES)));
+                    s.store(row.as_mut_ptr(), capped(s, a, cap));
+                    s.store(row.as_mut_ptr().add(LANES), capped(s, b, cap));
+                }
             }
         }
         out

@@ -1,0 +1,155 @@
+//! What the families of a Hugging Face `config.json` compute beyond Llama, with `transformers`' defaults; and the text part of a
+//! model that also reads images.
+
+use serde_json::Value as Json;
+
+use super::LoadError;
+use super::fields::{Fields, MAX_COUNT, Object};
+use super::hf_rope;
+use super::spec::{
+    Activation, Architecture, Extras, Norm, NormPlacement, QueryTemperature, Rope, RopePairing, RopeScaling,
+};
+use super::validate::inverse_root;
+
+/// The configuration of the text part of a model with several, and the class of the whole.
+pub(super) struct TextPart<'a> {
+    pub config: Object<'a>,
+    pub class: &'static str,
+    /// Its `model_type` if it names none.
+    pub model_type: &'static str,
+}
+
+/// The text part, if this is a model of several parts that is run.
+pub(super) fn text_part<'a>(config: &Object<'a>) -> Result<Option<TextPart<'a>>, LoadError> {
+    let (class, model_type) = match config.text("model_type")? {
+        Some("mistral3") => ("Mistral3ForConditionalGeneration", "mistral"),
+        Some("gemma3") => ("Gemma3ForConditionalGeneration", "gemma3_text"),
+        _ => return Ok(None),
+    };
+    let text = config.child("text_config", "text_config.")?;
+    let config = text.ok_or_else(|| config.missing("text_config", "the text part's configuration"))?;
+    Ok(Some(TextPart { config, class, model_type }))
+}
+
+/// The base frequency and scaling of RoPE, and of that of windowed layers where it is another.
+pub(super) fn ropes(
+    config: &Object<'_>,
+    architecture: Architecture,
+    default_theta: f64,
+    context: usize,
+) -> Result<(Rope, Option<Rope>), LoadError> {
+    let pairing = match architecture {
+        Architecture::Cohere2 => RopePairing::Adjacent,
+        _ => RopePairing::Halves,
+    };
+    let rope = |(theta, scaling)| Rope { theta, pairing, scaling };
+    if !matches!(architecture, Architecture::Gemma3 | Architecture::Olmo3) {
+        return Ok((rope(hf_rope::read(config, default_theta, context)?), None));
+    }
+    let kinds = config.child("rope_parameters", "rope_parameters.")?;
+    let full = rope(match &kinds {
+        Some(kinds) if kinds.json("full_attention").is_some() => {
+            let full = kinds.child("full_attention", "rope_parameters.full_attention.")?;
+            hf_rope::of_kind(config, full, default_theta, context)?
+        }
+        _ => hf_rope::read(config, default_theta, context)?,
+    });
+    let local_theta = match architecture {
+        Architecture::Gemma3 => config.positive("rope_local_base_freq")?.unwrap_or(10_000.0),
+        _ => f64::from(full.theta),
+    };
+    let window = rope(match &kinds {
+        Some(kinds) if kinds.json("sliding_attention").is_some() => {
+            let sliding = kinds.child("sliding_attention", "rope_parameters.sliding_attention.")?;
+            hf_rope::of_kind(config, sliding, local_theta, context)?
+        }
+        _ => (local_theta as f32, RopeScaling::None),
+    });
+    let differs = window != full;
+    Ok((full, differs.then_some(window)))
+}
+
+/// The numbers that extras depend on.
+pub(super) struct Shapes<'a> {
+    pub hidden: usize,
+    pub head_dim: usize,
+    pub windows: &'a [Option<usize>],
+}
+
+/// What the family computes beyond Llama.
+pub(super) fn read(
+    config: &Object<'_>,
+    architecture: Architecture,
+    shapes: &Shapes<'_>,
+    window_rope: Option<Rope>,
+) -> Result<Extras, LoadError> {
+    let layers = shapes.windows.len();
+    let slides = shapes.windows.iter().any(Option::is_some);
+    let scale = |key: &str| Ok::<_, LoadError>(config.positive(key)?.unwrap_or(1.0) as f32);
+    let unless_plain = |scale: f32| Some(scale).filter(|&s| s != 1.0 / (shapes.head_dim as f32).sqrt());
+    let mut extras = Extras { window_rope: window_rope.filter(|_| slides), ..Extras::default() };
+    match architecture {
+        Architecture::Ministral3 => extras.query_temperature = query_temperature(config)?,
+        Architecture::Gemma2 | Architecture::Gemma3 => {
+            let cap = |key: &str, default: Option<f32>| match config.object.get(key) {
+                None => Ok::<_, LoadError>(default),
+                Some(_) => Ok(config.positive(key)?.map(|x| x as f32)),
+            };
+            let scalar = config.positive("query_pre_attn_scalar")?.unwrap_or(256.0);
+            extras.norms = NormPlacement::Both;
+            extras.embedding_scale = (shapes.hidden as f32).sqrt();
+            extras.attention_scale =
+                if scalar == shapes.head_dim as f64 { None } else { unless_plain(inverse_root(scalar)) };
+            extras.activation = Activation::GeluTanh;
+            let gemma2 = architecture == Architecture::Gemma2;
+            extras.final_softcap = cap("final_logit_softcapping", gemma2.then_some(30.0))?;
+            extras.attention_softcap = cap("attn_logit_softcapping", gemma2.then_some(50.0))?;
+            // `transformers` reads the key for Gemma 3 and does not use it.
+            if let Some(found) = extras.attention_softcap.filter(|_| !gemma2) {
+                return Err(config.unsupported("attn_logit_softcapping", found, "gemma2 has it"));
+            }
+        }
+        Architecture::Granite => {
+            extras.embedding_scale = scale("embedding_multiplier")?;
+            extras.residual_scale = scale("residual_multiplier")?;
+            extras.attention_scale = unless_plain(scale("attention_multiplier")?);
+            extras.logit_scale = 1.0 / scale("logits_scaling")?;
+        }
+        Architecture::SmolLm3 => extras.no_rope = no_rope(config, layers)?,
+        Architecture::Olmo2 | Architecture::Olmo3 => {
+            extras.norms = NormPlacement::After;
+            extras.qk_norm_whole = true;
+        }
+        Architecture::Cohere2 => {
+            extras.norm = Norm::Layer;
+            extras.norms = NormPlacement::Parallel;
+            extras.logit_scale = config.positive("logit_scale")?.unwrap_or(0.0625) as f32;
+            extras.no_rope = (0..layers).filter(|&l| shapes.windows[l].is_none()).collect();
+        }
+        _ => {}
+    }
+    Ok(extras)
+}
+
+/// Ministral 3's factor of queries, among RoPE's parameters.
+fn query_temperature(config: &Object<'_>) -> Result<Option<QueryTemperature>, LoadError> {
+    let Some(rope) = hf_rope::parameters(config)? else { return Ok(None) };
+    let beta = rope.number("llama_4_scaling_beta")?.filter(|&beta| beta != 0.0);
+    let Some(beta) = beta else { return Ok(None) };
+    let step = rope.need_count("original_max_position_embeddings", MAX_COUNT)?;
+    Ok(Some(QueryTemperature { beta: beta as f32, step }))
+}
+
+/// The layers without RoPE: those with a 0 in `no_rope_layers`, or every `no_rope_layer_interval`-th.
+fn no_rope(config: &Object<'_>, layers: usize) -> Result<Vec<usize>, LoadError> {
+    const KEY: &str = "no_rope_layers";
+    let Some(json) = config.json(KEY) else {
+        let every = config.count("no_rope_layer_interval", MAX_COUNT)?.unwrap_or(4);
+        return Ok((0..layers).filter(|l| (l + 1) % every == 0).collect());
+    };
+    let flags: Option<Vec<u64>> = json.as_array().and_then(|list| list.iter().map(Json::as_u64).collect());
+    match flags.filter(|flags| flags.len() == layers && flags.iter().all(|&f| f <= 1)) {
+        Some(flags) => Ok((0..layers).filter(|&l| flags[l] == 0).collect()),
+        None => Err(config.bad(KEY, "something else", format!("an array of {layers} zeros and ones"))),
+    }
+}
