@@ -384,7 +384,7 @@ fn a_nan_in_the_cache_reaches_the_output() {
         for isa in Isa::all() {
             let (q, mut out) = ([1.0f32; 32], [0.0f32; 32]);
             let work = queries(&q, &mut out, 32, 32, &[(0, 3)]);
-            attend(isa, &work, 32, 1.0, kv, std::slice::from_ref(&page), None);
+            attend(isa, &work, 32, (1.0, None), kv, std::slice::from_ref(&page), None);
             assert!(out.iter().all(|v| v.is_nan()), "{out:?} on {}", isa.describe());
         }
     }
@@ -396,7 +396,7 @@ fn a_query_of_the_wrong_length_is_refused() {
     let page = vec![0u32; KvType::F32.page_bytes(64) / 4];
     let (q, mut out) = ([1.0f32; 32], [0.0f32; 32]);
     let work = queries(&q, &mut out, 32, 32, &[(0, 3)]);
-    attend(Isa::best(), &work, 64, 1.0, KvType::F32, std::slice::from_ref(&page), None);
+    attend(Isa::best(), &work, 64, (1.0, None), KvType::F32, std::slice::from_ref(&page), None);
 }
 
 /// Runs one method of every instruction set on 16 lanes.
