@@ -111,7 +111,7 @@ fn components_that_the_crate_does_not_survive_are_refused() {
             "could become",
         ),
         (
-            json!({"added_tokens": (0..200_000).map(|i| added(&format!("<{i}>"), 4 + i)).collect::<Vec<_>>()}),
+            json!({"added_tokens": (0..100_001).map(|i| added(&format!("<{i}>"), 4 + i)).collect::<Vec<_>>()}),
             "at most 100000 tokens",
         ),
         (
@@ -183,20 +183,12 @@ fn odd_components_end_in_a_result() {
     let mut cases = Vec::new();
     let groups = format!("{}a{}", "(".repeat(8000), ")".repeat(8000));
     let looks = format!("{}a{}", "(?=".repeat(4000), ")".repeat(4000));
-    let deep = [groups.as_str(), &looks, &"a|".repeat(8000), &"a?".repeat(8000)];
-    for regex in deep.into_iter().chain([
-        "a*",
-        "",
-        "(?=a)",
-        "$",
-        "^",
-        "\\b",
-        "(",
-        "a{1000}{1000}{1000}",
-        "(a+)+$",
-        "[^\\s\\S]",
-        "\\p{L}*",
-    ]) {
+    for regex in [groups.as_str(), &looks, &"a|".repeat(1000), &"a?".repeat(1000)] {
+        cases.push(json!({"pre_tokenizer": split(json!({"Regex": regex}), "Isolated", false)}));
+    }
+    for regex in
+        ["a*", "", "(?=a)", "$", "^", "\\b", "(", "a{1000}{1000}{1000}", "(a+)+$", "[^\\s\\S]", "\\p{L}*"]
+    {
         cases.push(json!({"normalizer": {"type": "Replace", "pattern": {"Regex": regex}, "content": "x"}}));
         cases.push(json!({"normalizer": {"type": "Replace", "pattern": {"Regex": regex}, "content": ""}}));
         for behavior in ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"] {

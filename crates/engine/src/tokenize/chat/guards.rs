@@ -33,8 +33,10 @@ pub(super) const TIME: Duration = Duration::from_secs(10);
 pub(super) struct Watch {
     /// Nobody wants the result any longer.
     pub abandoned: Arc<AtomicBool>,
-    /// When the time is over.
-    pub end: Instant,
+    /// When the run began.
+    pub began: Instant,
+    /// How long it may take.
+    pub time: Duration,
 }
 
 impl minijinja::value::Object for Watch {
@@ -66,8 +68,8 @@ fn tick(state: &State<'_, '_>) -> Result<(), Error> {
     if watch.abandoned.load(Ordering::Relaxed) {
         return Err(refusal("it was stopped, because nobody waits for it"));
     }
-    if Instant::now() >= watch.end {
-        return Err(refusal(format!("it ran for more than {} s", TIME.as_secs())));
+    if watch.began.elapsed() > watch.time {
+        return Err(refusal(format!("it ran for more than {} s", watch.time.as_secs_f64())));
     }
     Ok(())
 }

@@ -54,19 +54,20 @@ impl Program {
         compiled.map_err(|reason| TemplateError::Syntax { line: 0, reason })?.map(Program)
     }
 
-    /// Renders the template. `abandoned` is asked now and then whether anyone still wants the result.
+    /// Renders the template, which may take `time`. `abandoned` is asked now and then whether anyone still wants the result.
     pub fn run(
         &self,
         environment: &Environment<'static>,
         variables: Value,
         abandoned: &dyn Fn() -> bool,
+        time: Duration,
     ) -> Result<String, TemplateError> {
         let mut environment = environment.clone();
         let weight = guards::weigh(&variables).map_err(|e| render_error(&e))?;
         // Each byte of the input can be paid for 32 times more.
         environment.set_fuel(Some(FUEL + (weight as u64).saturating_mul(32)));
         let stop = Arc::new(AtomicBool::new(false));
-        let watch = Watch { abandoned: stop.clone(), end: Instant::now() + guards::TIME };
+        let watch = Watch { abandoned: stop.clone(), began: Instant::now(), time };
         let watch = Value::from_pairs([(WATCH, Value::from_object(watch))]);
         let variables = merge_maps([variables, watch]);
         let run = || {

@@ -2,12 +2,13 @@
 
 use super::builtin;
 use super::error::TemplateError;
-use super::functions;
 use super::program::Program;
+use super::{functions, guards};
 use crate::tokenize::Tokenizer;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, context};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// One message of a conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,6 +160,17 @@ impl ChatTemplate {
         options: &RenderOptions,
         abandoned: &dyn Fn() -> bool,
     ) -> Result<String, TemplateError> {
+        self.render_within(messages, options, abandoned, guards::TIME)
+    }
+
+    /// As [`ChatTemplate::render_unless`], in at most this time.
+    pub(super) fn render_within(
+        &self,
+        messages: &[Message],
+        options: &RenderOptions,
+        abandoned: &dyn Fn() -> bool,
+        time: Duration,
+    ) -> Result<String, TemplateError> {
         let tool_use = self.tool_use.as_ref().filter(|_| !options.tools.is_empty());
         let program = tool_use.unwrap_or(&self.program);
         // `none` and not an empty list: templates ask `if tools is not none`.
@@ -175,6 +187,6 @@ impl ChatTemplate {
             documents => list(&options.documents),
         };
         let variables = context! { ..given, ..Value::from(Serde(&options.extra)) };
-        program.run(&self.environment, variables, abandoned)
+        program.run(&self.environment, variables, abandoned, time)
     }
 }
