@@ -65,7 +65,10 @@ pub struct Output {
 #[derive(Debug)]
 enum Place {
     /// Beside the file that it replaces in the end.
-    Beside { temporary: NamedTempFile, target: PathBuf },
+    Beside {
+        temporary: NamedTempFile,
+        target: PathBuf,
+    },
     Through(File),
 }
 

@@ -60,10 +60,7 @@ mod tests {
     #[test]
     fn nothing_that_a_terminal_acts_on_stays() {
         let name = "a\u{1b}]0;title\u{7}\u{9b}2J\r\n\tb\u{202e}c\u{7f}";
-        assert_eq!(
-            printable(name),
-            r"a\u{1b}]0;title\u{7}\u{9b}2J\r\n\tb\u{202e}c\u{7f}"
-        );
+        assert_eq!(printable(name), r"a\u{1b}]0;title\u{7}\u{9b}2J\r\n\tb\u{202e}c\u{7f}");
         assert_eq!(printable_lines("a\n\tb\r\u{1b}"), "a\n\tb\\r\\u{1b}");
         let document = serde_json::to_string_pretty(&[name, "\u{e0041}"]).unwrap();
         let printed = printable_json(&document);

@@ -70,7 +70,8 @@ impl LoadgenReport {
         let mut written = Vec::new();
         for (name, text) in [("results.csv", self.csv()), ("results.json", json)] {
             let path = dir.join(name);
-            text.and_then(|text| zonda_engine::files::write(&path, text.as_bytes())).map_err(failed(&path))?;
+            text.and_then(|text| zonda_engine::files::write(&path, text.as_bytes()))
+                .map_err(failed(&path))?;
             written.push(path);
         }
         Ok(written)

@@ -243,9 +243,11 @@ mod tests {
 
     #[test]
     fn an_answer_whose_text_is_hidden_is_an_answer() {
-        let asked = outcome(Ok("data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n\
+        let asked = outcome(Ok(
+            "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n\
             data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}\n\n\
-            data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n"));
+            data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n",
+        ));
         assert_eq!((asked.outcome, asked.generated), (Outcome::Hidden, Some(2)));
     }
 

@@ -23,8 +23,8 @@ use zonda_bench::record::{QualityText, Row, Status};
 use zonda_bench::report::redact_paths::PathRedactor;
 use zonda_bench::{BenchConfig, Launcher, Plan, Progress, Runs, Scenario, Subject, Update, Work};
 use zonda_convert::convert;
-use zonda_engine::{Speculate, printable, printable_lines};
 use zonda_engine::load::{Format, Model};
+use zonda_engine::{Speculate, printable, printable_lines};
 use zonda_kernels::DType;
 
 /// The model that is measured unless one is named, and its SafeTensors form.

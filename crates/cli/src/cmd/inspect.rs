@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use zonda_engine::load::{Format, GgufFile, LoadError, Metadata, Model, TensorInfo, Value};
-use zonda_engine::tokenize::{ChatTemplate, TemplateError, TokenizeError, Tokenizer};
 use zonda_engine::printable;
+use zonda_engine::tokenize::{ChatTemplate, TemplateError, TokenizeError, Tokenizer};
 use zonda_kernels::attention::KvType;
 
 /// Arrays longer than this are shown by their length.

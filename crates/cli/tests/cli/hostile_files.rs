@@ -27,8 +27,14 @@ fn names_in_files_do_not_reach_the_terminal_raw() {
         holds: zonda_kernels::DType::F32.into(),
         shape: vec![4],
     };
-    zonda_convert::gguf_writer::write_gguf(&model, &metadata, &[tensor], &mut |_, sink| sink.write(&[0; 16]), &mut |_, _| {})
-        .unwrap();
+    zonda_convert::gguf_writer::write_gguf(
+        &model,
+        &metadata,
+        &[tensor],
+        &mut |_, sink| sink.write(&[0; 16]),
+        &mut |_, _| {},
+    )
+    .unwrap();
     let path = model.to_str().unwrap();
     let raw = |text: &str| text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}');
 

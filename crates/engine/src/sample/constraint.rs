@@ -356,7 +356,8 @@ mod tests {
         for position in 0..60 {
             let mut row = vec![0.0; MOCK.vocab_size()];
             constraint.mask(&mut row, position).unwrap();
-            let allowed: Vec<TokenId> = (0..).zip(&row).filter(|(_, v)| **v == 0.0).map(|(id, _)| id).collect();
+            let allowed: Vec<TokenId> =
+                (0..).zip(&row).filter(|(_, v)| **v == 0.0).map(|(id, _)| id).collect();
             assert!(!allowed.is_empty(), "nothing may follow at {position}, seed {seed}");
             // The constants of Knuth's MMIX.
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -284,7 +284,8 @@ mod tests {
 
         let single: Vec<String> = (0..n).map(|i| format!("{i:05}.gguf")).collect();
         let names: Vec<&str> = single.iter().map(String::as_str).collect();
-        let error = chosen(None, &names).unwrap_err();
+        let error = choose("o/r", None, &listing(&names)).unwrap_err();
+        let error = format!("{error}: {}", error.advice().unwrap());
         assert!(error.contains("99999 GGUF models") && error.contains("00049.gguf"), "{error}");
         assert!(error.contains("and 99949 more") && error.lines().count() < 60, "{error}");
 

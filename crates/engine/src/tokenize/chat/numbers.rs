@@ -107,7 +107,9 @@ mod tests {
 
     #[test]
     fn only_numbers_lose_their_quotes() {
-        for text in ["\"\u{fdd1}x\u{fdd1}\"", "\"\u{fdd1}1,2\u{fdd1}\"", "\"\u{fdd1}\u{fdd1}\"", "\"\u{fdd1}1\""] {
+        for text in
+            ["\"\u{fdd1}x\u{fdd1}\"", "\"\u{fdd1}1,2\u{fdd1}\"", "\"\u{fdd1}\u{fdd1}\"", "\"\u{fdd1}1\""]
+        {
             assert_eq!(write_exact(text), text);
         }
     }
