@@ -26,8 +26,10 @@ mod hub;
 mod locate;
 mod manifest;
 mod name;
+mod own_file;
 mod progress;
 mod pull;
+mod relative;
 #[cfg(feature = "hub")]
 mod transfer;
 #[cfg(feature = "hub")]
