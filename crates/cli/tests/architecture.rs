@@ -92,6 +92,8 @@ const WITHOUT_CIRCLES: &[&str] = &[
 const ROOMS: &[&str] = &[
     "lib",
     "hash",
+    "files",
+    "printable",
     "batch",
     "load",
     "quant",

@@ -111,6 +111,9 @@ pub struct Row {
     pub deliveries_ms: Vec<f64>,
 }
 
+/// Why an answer without visible text counts as a failure.
+const HIDDEN: &str = "the answer had no text: with more --max-tokens the hidden part may end";
+
 /// The row of a request.
 pub(super) fn row(asked: &Asked, bounds: &LatencyBounds) -> Row {
     let complete = asked.outcome == Outcome::Complete;
@@ -121,7 +124,8 @@ pub(super) fn row(asked: &Asked, bounds: &LatencyBounds) -> Row {
     let rate = |tokens: usize| asked.total_ms().filter(|t| *t > 0.0).map(|t| tokens as f64 / t * 1e3);
     let (status, http_status) = match &asked.outcome {
         Outcome::Failed(refusal) => (format!("failed: {}", refusal.why), refusal.status),
-        _ => ("ok".to_owned(), None),
+        Outcome::Hidden => (format!("failed: {HIDDEN}"), Some(200)),
+        Outcome::Complete | Outcome::Interrupted => ("ok".to_owned(), None),
     };
     Row {
         order: asked.index + 1,
@@ -149,10 +153,16 @@ pub(super) fn summary(asked: &[&Asked], rows: &[Row], wall_s: f64) -> Summary {
     let complete: Vec<&Asked> = asked.iter().copied().filter(|a| a.outcome == Outcome::Complete).collect();
     let mut failures = BTreeMap::new();
     for asked in asked {
-        if let Outcome::Failed(refusal) = &asked.outcome {
-            let status = refusal.status.filter(|s| *s != 200).map(|s| format!("{s}: ")).unwrap_or_default();
-            *failures.entry(format!("{status}{}", refusal.why)).or_default() += 1;
-        }
+        let why = match &asked.outcome {
+            Outcome::Failed(refusal) => {
+                let status =
+                    refusal.status.filter(|s| *s != 200).map(|s| format!("{s}: ")).unwrap_or_default();
+                format!("{status}{}", refusal.why)
+            }
+            Outcome::Hidden => HIDDEN.to_owned(),
+            Outcome::Complete | Outcome::Interrupted => continue,
+        };
+        *failures.entry(why).or_default() += 1;
     }
     // If the count of one answer is missing, there is no total.
     let total = |of: fn(&Asked) -> Option<usize>| {

@@ -100,3 +100,49 @@ fn invalid_arguments_are_explained() {
         .run(&["bench", "serve", "--url", "http://x", "--rate", "1", "--concurrency", "2"])
         .fails(2, &["--rate"]);
 }
+
+/// A server that shows no text until some tokens were generated, as those do that hide a thought.
+fn hides_first_tokens(hidden: u64) -> String {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).is_ok_and(|n| n > 2) {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+            let n = body["max_tokens"].as_u64().unwrap_or(0);
+            let shown = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n"
+                .repeat(n.saturating_sub(hidden) as usize);
+            let end = format!(
+                "data: {{\"choices\":[{{\"delta\":{{}},\"finish_reason\":\"length\"}}],\
+                 \"usage\":{{\"prompt_tokens\":9,\"completion_tokens\":{n}}}}}\n\ndata: [DONE]\n\n"
+            );
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+            let _ = (&stream).write_all(format!("{head}{shown}{end}").as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn a_server_that_hides_the_first_tokens_is_measured() {
+    let sandbox = Sandbox::new();
+    let url = hides_first_tokens(4);
+    let measure = |tokens: &str| {
+        let load = ["bench", "serve", "--url", &url, "-m", "x", "--concurrency", "1", "--requests", "2"];
+        let more = ["--max-tokens", tokens, "--out", "out", "--json"];
+        sandbox.run(&load.iter().chain(&more).copied().collect::<Vec<_>>())
+    };
+    assert_eq!(measure("10").json()["summary"]["complete"], 2);
+    let ran = measure("3").fails(1, &["no request was answered"]);
+    assert!(ran.out.contains("the answer had no text"), "{ran:?}");
+}

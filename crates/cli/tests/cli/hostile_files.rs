@@ -87,9 +87,9 @@ fn links_and_devices_are_written_through() {
     assert_eq!(mode("new.npy"), mode("plain"));
 
     symlink("there.gguf", sandbox.path("link.gguf")).unwrap();
-    sandbox.run(&["convert", model, "link.gguf"]).ok();
+    sandbox.run(&["convert", model, "--out", "link.gguf"]).ok();
     symlink("/dev/null", sandbox.path("null.gguf")).unwrap();
-    sandbox.run(&["convert", model, "null.gguf"]).ok();
+    sandbox.run(&["convert", model, "--out", "null.gguf"]).ok();
     assert!(std::fs::symlink_metadata(sandbox.path("link.gguf")).unwrap().is_symlink());
     assert!(std::fs::metadata(sandbox.path("there.gguf")).unwrap().len() > 1000);
     assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
@@ -107,10 +107,13 @@ fn a_fifo_is_no_file_of_a_model() {
         let _ = std::fs::remove_file(path);
         assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
     };
-    for name in ["model.safetensors.index.json", "config.json"] {
+    for (name, says) in [
+        ("model.safetensors.index.json", "expected a regular file"),
+        ("config.json", "a folder without config.json"),
+    ] {
         let model = copy_of_tiny(&sandbox, name);
         fifo(&model.join(name));
-        sandbox.run(&["inspect", model.to_str().unwrap()]).fails(1, &[name, "expected a regular file"]);
+        sandbox.run(&["inspect", model.to_str().unwrap()]).fails(1, &[name, says]);
     }
     fifo(&sandbox.path("prompts.kv"));
     let prompt = "one two three four five six seven eight nine ten ".repeat(20);

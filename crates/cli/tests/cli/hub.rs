@@ -25,6 +25,8 @@ pub enum Fault {
     WrongRange,
     /// The body is longer than the file and has no `Content-Length`.
     Endless,
+    /// From now on the file is another one, of the same size.
+    Replaced,
 }
 
 /// The stub's files and the requests it received.
@@ -37,6 +39,10 @@ struct State {
     listed: Vec<String>,
     log: Vec<Asked>,
     plain_listing: bool,
+    /// Answers have an ETag, the file's SHA-256, and follow `If-Range`.
+    etags: bool,
+    /// The fault of every range that is asked for, and where whole answers are cut.
+    never_continues: Option<(Fault, usize)>,
 }
 
 /// One request.
@@ -100,6 +106,18 @@ impl Hub {
         self
     }
 
+    /// Whole answers are cut, each a little later than the last, and every range has this fault.
+    pub fn never_continues(self, fault: Fault) -> Hub {
+        self.state.lock().unwrap().never_continues = Some((fault, 0));
+        self
+    }
+
+    /// Answers name their version.
+    pub fn has_etags(self) -> Hub {
+        self.state.lock().unwrap().etags = true;
+        self
+    }
+
     /// All file requests so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.state.lock().unwrap().log.clone()
@@ -155,8 +173,23 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         ];
         return respond(&mut out, 302, &linked, b"");
     }
-    let fault = if state.faults.is_empty() { None } else { Some(state.faults.remove(0)) };
+    let fault = match state.never_continues {
+        Some((fault, _)) if range.is_some() => Some(fault),
+        Some((fault, cut)) => {
+            state.never_continues = Some((fault, cut + 1000));
+            Some(Fault::CutAfter(cut + 1000))
+        }
+        None if state.faults.is_empty() => None,
+        None => Some(state.faults.remove(0)),
+    };
+    if fault == Some(Fault::Replaced) {
+        body.iter_mut().for_each(|b| *b ^= 0x55);
+        state.files.insert(name, body.clone());
+    }
+    let etag = state.etags.then(|| format!("\"{}\"", sha256(&body)));
     drop(state);
+    let changed = headers.get("if-range").is_some_and(|version| etag.as_ref() != Some(version));
+    let range = range.filter(|_| !changed);
     let from =
         range.as_deref().and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     match fault {
@@ -170,7 +203,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         _ => {}
     }
     let total = body.len();
-    let (status, extra, body) = match from {
+    let (status, mut extra, body) = match from {
         Some(from) if from >= total => return respond(&mut out, 416, &[], b""),
         Some(from) => {
             let shown = if fault == Some(Fault::WrongRange) { 0 } else { from };
@@ -178,6 +211,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         }
         None => (200, Vec::new(), body),
     };
+    extra.extend(etag.map(|etag| format!("ETag: {etag}")));
     match fault {
         Some(Fault::CutAfter(n)) => {
             let head = head(status, body.len(), &extra);

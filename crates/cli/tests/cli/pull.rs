@@ -232,3 +232,74 @@ fn downloads_can_be_forbidden_and_endpoints_are_validated() {
     command.args(["pull", "org/name"]).env_remove("ZONDA_OFFLINE").env("HF_ENDPOINT", "ftp://x");
     finish(&mut command).fails(1, &["HF_ENDPOINT is \"ftp://x\""]);
 }
+
+#[test]
+fn a_server_that_never_continues_is_given_up() {
+    let body = weights();
+    for fault in [Fault::Status(416), Fault::WrongRange] {
+        let hub = Hub::start(&[("m.gguf", &body)]).never_continues(fault);
+        let sandbox = Sandbox::new();
+        pull(&sandbox, &hub, &["org/name"]).fails(1, &["gave up"]);
+        assert!(hub.asked().len() < 12, "{:?}", hub.ranges());
+        assert!(!stored(&sandbox, "m.gguf").exists());
+    }
+}
+
+#[test]
+fn without_a_checksum_only_the_same_version_is_continued() {
+    let body = weights();
+    let other: Vec<u8> = body.iter().map(|b| b ^ 0x55).collect();
+    for etags in [true, false] {
+        let hub = Hub::start(&[("m.gguf", &body)]).lists_plainly();
+        let hub = if etags { hub.has_etags() } else { hub };
+        let hub = hub.faults(&[Fault::CutAfter(200_000), Fault::Replaced]);
+        let sandbox = Sandbox::new();
+        pull(&sandbox, &hub, &["org/name"]).ok();
+        let found = std::fs::read(stored(&sandbox, "m.gguf")).unwrap();
+        assert!(found == other, "two versions were joined, ETags: {etags}");
+    }
+    // The same version is continued within a pull, and not in a later one.
+    let hub = Hub::start(&[("m.gguf", &body)]).lists_plainly().has_etags();
+    let hub = hub.faults(&[Fault::CutAfter(200_000), Fault::CutAfter(1000), Fault::Status(410)]);
+    let sandbox = Sandbox::new();
+    pull(&sandbox, &hub, &["org/name"]).fails(1, &["410"]);
+    assert_eq!(hub.ranges(), [None, Some("bytes=200000-".into()), Some("bytes=201000-".into())]);
+    pull(&sandbox, &hub, &["org/name"]).ok();
+    assert_eq!(hub.ranges().last(), Some(&None));
+    assert!(std::fs::read(stored(&sandbox, "m.gguf")).unwrap() == body);
+}
+
+#[test]
+fn a_manifest_deletes_nothing_outside_the_store() {
+    let hub = Hub::start(&[("m.gguf", b"abc")]);
+    let sandbox = Sandbox::new();
+    pull(&sandbox, &hub, &["org/name"]).ok();
+    std::fs::write(sandbox.path("precious"), "kept").unwrap();
+    let manifest = stored(&sandbox, "manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap().replace("m.gguf", "../../../../precious");
+    std::fs::write(&manifest, text).unwrap();
+    pull(&sandbox, &hub, &["org/name"]).fails(1, &["files below this folder", "help:"]);
+    sandbox.run(&["rm", "org/name:../../../../precious"]).fails(2, &["not a model's name"]);
+    sandbox.run(&["list"]).fails(1, &["files below this folder"]);
+    assert_eq!(std::fs::read(sandbox.path("precious")).unwrap(), b"kept");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_in_the_store_are_not_followed() {
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+    let hub = Hub::start(&[("m.gguf", b"abc")]);
+    let sandbox = Sandbox::new();
+    std::fs::create_dir_all(stored(&sandbox, "")).unwrap();
+    std::fs::write(sandbox.path("precious"), "kept").unwrap();
+    let part = format!("m.gguf.{}.part", &sha256(b"abc")[..12]);
+    for name in [".lock", part.as_str()] {
+        symlink(sandbox.path("precious"), stored(&sandbox, name)).unwrap();
+        pull(&sandbox, &hub, &["org/name"]).fails(1, &[name, "no link"]);
+        assert_eq!(std::fs::read(sandbox.path("precious")).unwrap(), b"kept");
+        std::fs::remove_file(stored(&sandbox, name)).unwrap();
+    }
+    pull(&sandbox, &hub, &["org/name"]).ok();
+    let mode = |name: &str| std::fs::metadata(stored(&sandbox, name)).unwrap().mode();
+    assert_eq!(mode("manifest.json"), mode("m.gguf"));
+}

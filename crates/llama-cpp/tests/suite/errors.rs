@@ -95,3 +95,18 @@ fn the_cpu_is_a_device_and_the_version_is_known() {
         version()
     );
 }
+
+/// With fewer cells than sequences llama.cpp would end the process.
+#[test]
+fn a_context_of_one_token_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = tiny("tiny-llama", "f32".parse().unwrap(), dir.path());
+    let small = LlamaCppOptions {
+        slots: 4,
+        context: Some(1),
+        kv_tokens: Some(1),
+        batch_tokens: 1,
+        ..options(&model)
+    };
+    LlamaCpp::open(&model, &small).unwrap();
+}

@@ -161,7 +161,7 @@ mod tests {
         let template = ChatTemplate::new(source, &tokenizer).unwrap();
         let text = TextProcessor { tokenizer: tokenizer.into(), template: Some(template.into()) };
         let ids = text.encode_chat(&messages, &RenderOptions::default()).unwrap();
-        assert_eq!(text.tokenizer.decode(&ids, false), format!("{arguments} 1e3"));
+        assert_eq!(text.tokenizer.decode(&ids, false), format!("<s>{arguments} 1e3"));
     }
 
     #[test]

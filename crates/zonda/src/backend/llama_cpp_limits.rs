@@ -25,7 +25,7 @@ pub(super) fn check(model: &Model) -> Result<(), BackendError> {
 
 fn obstacle(metadata: &Metadata, spec: &ModelSpec) -> Option<String> {
     let alignment = metadata.u64("general.alignment").unwrap_or(ALIGNMENT);
-    if alignment % ALIGNMENT != 0 {
+    if !alignment.is_multiple_of(ALIGNMENT) {
         return Some(format!("general.alignment is {alignment}; expected a multiple of {ALIGNMENT}"));
     }
     if spec.layers > MAX_LAYERS {
@@ -61,7 +61,7 @@ fn obstacle(metadata: &Metadata, spec: &ModelSpec) -> Option<String> {
     }
     if groups > 1 {
         let used = count("expert_group_used_count");
-        if experts % groups != 0 {
+        if !experts.is_multiple_of(groups) {
             return Some(format!(
                 "{architecture}.expert_group_count is {groups}; expected a divisor of {experts}, the number of experts"
             ));

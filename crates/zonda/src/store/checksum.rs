@@ -8,7 +8,7 @@ use std::io::Read as _;
 use std::path::Path;
 #[cfg(feature = "hub")]
 use {
-    super::folder::open_own,
+    super::own_file::open_own,
     crate::error::{Detail, Error},
     std::io::{Seek as _, SeekFrom, Write as _},
     std::path::PathBuf,

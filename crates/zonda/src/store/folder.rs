@@ -5,7 +5,6 @@ use super::manifest::{Manifest, gguf_models};
 use super::{checksum::sha256_of, manifest::StoredFile, progress::Progress};
 use crate::error::{At as _, Detail, Error, Result};
 use std::collections::HashMap;
-use std::fs::{File, Metadata, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -76,39 +75,6 @@ pub(super) fn remove_within(dir: &Path, relative: &str) -> Result<()> {
     }
 }
 
-/// Opens a file of our own to read and write, and makes it if it is missing. Its content stays.
-///
-/// # Errors
-/// If a symbolic link, a device or a FIFO is in its place; what the file system says.
-pub(super) fn open_own(path: &Path) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    // Follows no link, and fails if something is there.
-    let made = options.clone().create_new(true).open(path);
-    if !made.as_ref().is_err_and(|e| e.kind() == ErrorKind::AlreadyExists) {
-        return made;
-    }
-    let refused = || std::io::Error::new(ErrorKind::InvalidInput, "expected a regular file, no link to one");
-    let found = std::fs::symlink_metadata(path)?;
-    if !found.is_file() {
-        return Err(refused());
-    }
-    let file = options.open(path)?;
-    if is_same(&found, &file.metadata()?) { Ok(file) } else { Err(refused()) }
-}
-
-/// Whether two looks found one file: its place may have been taken in between.
-#[cfg(unix)]
-fn is_same(a: &Metadata, b: &Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    (a.dev(), a.ino()) == (b.dev(), b.ino())
-}
-
-#[cfg(not(unix))]
-fn is_same(_: &Metadata, b: &Metadata) -> bool {
-    b.is_file()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,17 +93,9 @@ mod tests {
         let error = remove_within(&store, "sub/kept").unwrap_err().to_string();
         assert!(error.contains("leads out of"), "{error}");
         symlink(other.join("kept"), store.join("link")).unwrap();
-        assert!(open_own(&store.join("link")).is_err());
         remove_within(&store, "link").unwrap();
         remove_within(&store, "link").unwrap();
-        symlink(other.join("new"), store.join("dangling")).unwrap();
-        assert!(open_own(&store.join("dangling")).is_err());
         assert_eq!(std::fs::read_dir(&other).unwrap().count(), 1);
         assert_eq!(std::fs::read(other.join("kept")).unwrap(), b"kept");
-
-        std::fs::write(store.join("own"), "content").unwrap();
-        open_own(&store.join("own")).unwrap();
-        assert_eq!(std::fs::read(store.join("own")).unwrap(), b"content");
-        open_own(&store.join("made")).unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! [`Store`]: its folder and settings, the folders of models in it, and their locks.
 
-use super::folder::open_own;
 use super::name::ModelName;
+use super::own_file::open_own;
 use super::progress::{self, Progress, Silent};
 use crate::error::{At as _, Detail, Error, Result};
 use std::fmt;

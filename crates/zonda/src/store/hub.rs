@@ -4,8 +4,8 @@ use super::cache::cache;
 use super::checksum::{Expected, sha256_of};
 use super::http::{Client, Failure, is_sha256};
 use super::manifest::{Manifest, StoredFile, gguf_models};
-use super::name::safe_relative;
 use super::progress::Progress;
+use super::relative::safe_relative;
 use super::transfer;
 use crate::error::{Detail, Error, Result};
 use crate::units::human_bytes;
@@ -284,7 +284,8 @@ mod tests {
 
         let single: Vec<String> = (0..n).map(|i| format!("{i:05}.gguf")).collect();
         let names: Vec<&str> = single.iter().map(String::as_str).collect();
-        let error = chosen(None, &names).unwrap_err();
+        let error = choose("o/r", None, &listing(&names)).unwrap_err();
+        let error = format!("{error}: {}", error.advice().unwrap());
         assert!(error.contains("99999 GGUF models") && error.contains("00049.gguf"), "{error}");
         assert!(error.contains("and 99949 more") && error.lines().count() < 60, "{error}");
 

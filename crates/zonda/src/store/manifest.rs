@@ -1,7 +1,7 @@
 //! `manifest.json`: which files a model's folder in the store contains, so that a half-finished download is never taken for
 //! a model. It is written last and replaced atomically.
 
-use super::name::safe_relative;
+use super::relative::safe_relative;
 use crate::error::{At as _, Detail, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -25,8 +25,10 @@ mod manifest;
 mod name;
 #[cfg(not(feature = "hub"))]
 mod no_cache;
+mod own_file;
 mod progress;
 mod pull;
+mod relative;
 #[cfg(feature = "hub")]
 mod transfer;
 #[cfg(feature = "hub")]

@@ -1,0 +1,62 @@
+//! The store's own files, such as locks and unfinished downloads: opened where they are and not where a link leads.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// Opens a file of our own to read and write, and makes it if it is missing. Its content stays.
+///
+/// # Errors
+/// If a symbolic link, a device or a FIFO is in its place; what the file system says.
+pub(super) fn open_own(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    // Follows no link, and fails if something is there.
+    let made = options.clone().create_new(true).open(path);
+    if !made.as_ref().is_err_and(|e| e.kind() == ErrorKind::AlreadyExists) {
+        return made;
+    }
+    let refused = || std::io::Error::new(ErrorKind::InvalidInput, "expected a regular file, no link to one");
+    let found = std::fs::symlink_metadata(path)?;
+    if !found.is_file() {
+        return Err(refused());
+    }
+    let file = options.open(path)?;
+    if is_same(&found, &file.metadata()?) { Ok(file) } else { Err(refused()) }
+}
+
+/// Whether two looks found one file: its place may have been taken in between.
+#[cfg(unix)]
+fn is_same(a: &Metadata, b: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same(_: &Metadata, b: &Metadata) -> bool {
+    b.is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_not_followed() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("other"), "kept").unwrap();
+        symlink(at("other"), at("link")).unwrap();
+        symlink(at("new"), at("dangling")).unwrap();
+        for name in ["link", "dangling", "."] {
+            assert!(open_own(&at(name)).is_err(), "{name}");
+        }
+        assert_eq!(std::fs::read(at("other")).unwrap(), b"kept");
+        assert!(!at("new").exists());
+        open_own(&at("other")).unwrap();
+        assert_eq!(std::fs::read(at("other")).unwrap(), b"kept");
+        open_own(&at("made")).unwrap();
+    }
+}

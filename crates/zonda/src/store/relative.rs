@@ -1,0 +1,31 @@
+//! Paths below a folder, as listings and manifests name them.
+
+use std::path::{Component, Path, PathBuf};
+
+/// A path below a folder as a remote listing gives it (`/` between parts); `None` for one that would leave the folder
+/// or that some file system reads differently.
+pub fn safe_relative(text: &str) -> Option<PathBuf> {
+    if text.is_empty() || text.contains(['\\', ':', '\0']) {
+        return None;
+    }
+    let path = Path::new(text);
+    let normal = path.components().all(|c| matches!(c, Component::Normal(_)));
+    // `components` accepts `a//b`, `a/./b` and `a/`: a listing that has those is not trusted.
+    let plain = text.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    (normal && plain).then(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listings_cannot_leave_their_folder() {
+        for good in ["a", "a/b.safetensors", ".hidden", "a..b"] {
+            assert!(safe_relative(good).is_some(), "{good}");
+        }
+        for bad in ["", "/a", "..", "a/../b", "../a", "a//b", "./a", "a/.", "a\\b", "C:x", "a\0b", "a/"] {
+            assert!(safe_relative(bad).is_none(), "{bad}");
+        }
+    }
+}
