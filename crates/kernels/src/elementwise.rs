@@ -80,7 +80,7 @@ fn gated<S: Simd, const GELU: bool>(s: S, gate: &[f32], up: &[f32], out: &mut [f
             };
             let t = if GELU {
                 // 2 √(2/π) and that times 0.044715
-                let cubic = s.fma(s.mul(g, g), s.splat(0.071_354_814), s.splat(1.595_769_1));
+                let cubic = s.fma(s.mul(g, g), s.splat(0.071_354_814), s.splat(1.595_769));
                 s.mul(g, cubic)
             } else {
                 g

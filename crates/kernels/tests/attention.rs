@@ -158,7 +158,7 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
     }
     let (stored_keys, stored_vals) = (as_stored(kv, &keys, head_dim), as_stored(kv, &vals, head_dim));
     // a cap among the scores, for every third
-    let (scale, softcap) = (1.0 / (head_dim as f32).sqrt(), (seed % 3 == 0).then_some(1.5));
+    let (scale, softcap) = (1.0 / (head_dim as f32).sqrt(), seed.is_multiple_of(3).then_some(1.5));
     let mut want = Vec::new();
     for (q, &(from, to)) in q.chunks(head_dim).zip(windows) {
         let score = |p: usize| -> f64 {
@@ -384,7 +384,7 @@ fn a_nan_in_the_cache_shows() {
         for isa in Isa::all() {
             let (q, mut out) = ([1.0f32; 32], [0.0f32; 32]);
             let work = queries(&q, &mut out, 32, 32, &[(0, 3)]);
-            attend(isa, &work, 32, 1.0, kv, std::slice::from_ref(&page), None);
+            attend(isa, &work, 32, (1.0, None), kv, std::slice::from_ref(&page), None);
             assert!(out.iter().all(|v| v.is_nan()), "{out:?} on {}", isa.describe());
         }
     }
@@ -396,7 +396,7 @@ fn a_query_of_another_length_is_refused() {
     let page = vec![0u32; KvType::F32.page_bytes(64) / 4];
     let (q, mut out) = ([1.0f32; 32], [0.0f32; 32]);
     let work = queries(&q, &mut out, 32, 32, &[(0, 3)]);
-    attend(Isa::best(), &work, 64, 1.0, KvType::F32, std::slice::from_ref(&page), None);
+    attend(Isa::best(), &work, 64, (1.0, None), KvType::F32, std::slice::from_ref(&page), None);
 }
 
 /// Runs one method of every instruction set on 16 lanes.

@@ -158,7 +158,7 @@ fn qwen3_moe() {
         }
     }
     let moe = spec(&g).moe.expect("experts");
-    assert_eq!(moe, Moe { experts: 8, used: 2, ffn_size: FFN, normalize: true });
+    assert_eq!(moe, Moe { experts: 8, used: 2, ffn_size: FFN, normalize: true, shared: None });
     let g = g.bool("qwen3moe.expert_weights_norm", false);
     assert!(!spec(&g).moe.expect("experts").normalize);
     assert!(
