@@ -158,7 +158,7 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
     }
     let (stored_keys, stored_vals) = (as_stored(kv, &keys, head_dim), as_stored(kv, &vals, head_dim));
     // a cap among the scores, for every third
-    let (scale, softcap) = (1.0 / (head_dim as f32).sqrt(), (seed % 3 == 0).then_some(1.5));
+    let (scale, softcap) = (1.0 / (head_dim as f32).sqrt(), seed.is_multiple_of(3).then_some(1.5));
     let mut want = Vec::new();
     for (q, &(from, to)) in q.chunks(head_dim).zip(windows) {
         let score = |p: usize| -> f64 {

@@ -125,8 +125,7 @@ impl Family {
                     ..extras
                 };
                 if self.name == "gemma2" {
-                    let cap =
-                        |key| Ok::<_, LoadError>(keys.lookup(key).map(|_| unless_zero(key)).transpose()?);
+                    let cap = |key| keys.lookup(key).map(|_| unless_zero(key)).transpose();
                     extras.attention_softcap = cap("attn_logit_softcapping")?.unwrap_or(Some(50.0));
                     extras.final_softcap = cap("final_logit_softcapping")?.unwrap_or(Some(30.0));
                 } else {
