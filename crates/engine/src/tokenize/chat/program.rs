@@ -1,7 +1,7 @@
 //! [`Program`]: a compiled template with guards between its instructions, and how it runs.
 //!
 //! A template comes with a model's file, from a stranger. It is compiled and run on threads with a large stack, and what it can
-//! take of time and memory is bounded: see [`check`](super::check) and [`guards`](super::guards).
+//! take of time and memory is bounded: see [`super::check`] and [`super::guards`].
 
 use super::check::{self, Exceeded};
 use super::error::{TemplateError, reason, render_error};
