@@ -17,25 +17,28 @@ thread_local! {
     static FOLDER: OnceCell<TempDir> = const { OnceCell::new() };
 }
 
-/// A file of this name with this content, in a folder of this thread.
-fn file(name: &str, data: &[u8]) -> PathBuf {
+/// A path in a folder of this thread.
+fn path(name: &str) -> PathBuf {
     FOLDER.with(|folder| {
-        let path = folder.get_or_init(|| tempfile::tempdir().expect("a temporary folder")).path().join(name);
-        std::fs::write(&path, data).expect("a temporary file");
-        path
+        folder.get_or_init(|| tempfile::tempdir().expect("a temporary folder")).path().join(name)
     })
+}
+
+/// A file of this name with this content.
+fn file(name: &str, data: &[u8]) -> PathBuf {
+    let path = path(name);
+    std::fs::write(&path, data).expect("a temporary file");
+    path
 }
 
 /// A folder that holds only these files.
 fn folder(name: &str, files: &[(&str, &[u8])]) -> PathBuf {
-    FOLDER.with(|folder| {
-        let path = folder.get_or_init(|| tempfile::tempdir().expect("a temporary folder")).path().join(name);
-        std::fs::create_dir_all(&path).expect("a temporary folder");
-        for (name, data) in files {
-            std::fs::write(path.join(name), data).expect("a temporary file");
-        }
-        path
-    })
+    let path = path(name);
+    std::fs::create_dir_all(&path).expect("a temporary folder");
+    for (name, data) in files {
+        std::fs::write(path.join(name), data).expect("a temporary file");
+    }
+    path
 }
 
 fn encode(tokenizer: &Tokenizer) {

@@ -18,31 +18,14 @@ pub(crate) fn config(
     bos: Option<TokenId>,
     eos: &[TokenId],
 ) -> Result<Json, ConvertError> {
-    let (model_type, class) = match spec.architecture {
-        Architecture::Llama => ("llama", "LlamaForCausalLM"),
-        Architecture::Mistral => ("mistral", "MistralForCausalLM"),
-        Architecture::Mixtral => ("mixtral", "MixtralForCausalLM"),
-        Architecture::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
-        Architecture::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
-        Architecture::Qwen3Moe => ("qwen3_moe", "Qwen3MoeForCausalLM"),
-        Architecture::Qwen2Moe => ("qwen2_moe", "Qwen2MoeForCausalLM"),
-        Architecture::Ministral3 => ("ministral3", "Ministral3ForCausalLM"),
-        Architecture::Gemma2 => ("gemma2", "Gemma2ForCausalLM"),
-        Architecture::Gemma3 => ("gemma3_text", "Gemma3ForCausalLM"),
-        Architecture::Granite => ("granite", "GraniteForCausalLM"),
-        Architecture::SmolLm3 => ("smollm3", "SmolLM3ForCausalLM"),
-        Architecture::Olmo2 => ("olmo2", "Olmo2ForCausalLM"),
-        Architecture::Olmo3 => ("olmo3", "Olmo3ForCausalLM"),
-        Architecture::Cohere2 => ("cohere2", "Cohere2ForCausalLM"),
-    };
+    let model_type = spec.architecture.model_type();
     let torch_dtype = match dtype {
         DType::F32 => "float32",
         DType::F16 => "float16",
         DType::BF16 => "bfloat16",
         other => return Err(ConvertError::FloatsOnly { found: other.to_string() }),
     };
-    let is_qwen2 = matches!(spec.architecture, Architecture::Qwen2 | Architecture::Qwen2Moe);
-    if spec.qkv_bias != is_qwen2 {
+    if spec.qkv_bias != spec.architecture.qkv_bias() {
         return Err(not_expressible(
             "qkv_bias",
             spec.qkv_bias,
@@ -51,7 +34,7 @@ pub(crate) fn config(
     }
 
     let mut config = json!({
-        "architectures": [class],
+        "architectures": [spec.architecture.class()],
         "model_type": model_type,
         "vocab_size": spec.vocab_size,
         "hidden_size": spec.hidden_size,

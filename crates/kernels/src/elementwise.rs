@@ -1,12 +1,23 @@
-//! The feed-forward layer's activations: `silu(gate) · up`, with `silu(x) = x / (1 + e^−x)`, and the same with GELU; addition;
-//! scales and softcaps.
+//! The feed-forward layer's activations, addition, scales and softcaps.
 
 use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
 
-/// `out = silu(gate) · up`, all `[n]`.
+/// The function of the feed-forward layer's gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x / (1 + e^−x)`
+    Silu,
+    /// GELU's approximation by tanh (arXiv 1606.08415): `x / (1 + e^−2u)`, `u = √(2/π) · (x + 0.044715 x³)`, which is
+    /// `x/2 · (1 + tanh u)`.
+    GeluTanh,
+}
+
+/// `out = activation(gate) · up`, all `[n]`.
 #[derive(Debug)]
-pub struct SiluMul<'a> {
+pub struct GatedMul<'a> {
+    /// The function of the gate.
+    pub activation: Activation,
     /// The gate projection.
     pub gate: &'a [f32],
     /// The up projection.
@@ -15,7 +26,7 @@ pub struct SiluMul<'a> {
     pub out: &'a mut [f32],
 }
 
-impl SiluMul<'_> {
+impl GatedMul<'_> {
     /// Runs the kernel on an instruction set.
     #[inline(never)]
     pub fn on(self, isa: Isa) {
@@ -23,41 +34,15 @@ impl SiluMul<'_> {
     }
 }
 
-impl Op for SiluMul<'_> {
+impl Op for GatedMul<'_> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        gated::<S, false>(s, self.gate, self.up, self.out);
-    }
-}
-
-/// `out = gelu(gate) · up`, all `[n]`, with GELU's approximation by tanh (arXiv 1606.08415):
-/// `gelu(x) = x / (1 + e^−2u)`, `u = √(2/π) · (x + 0.044715 x³)`, which is `x/2 · (1 + tanh u)`.
-#[derive(Debug)]
-pub struct GeluMul<'a> {
-    /// The gate projection.
-    pub gate: &'a [f32],
-    /// The up projection.
-    pub up: &'a [f32],
-    /// Where the result goes.
-    pub out: &'a mut [f32],
-}
-
-impl GeluMul<'_> {
-    /// Runs the kernel on an instruction set.
-    #[inline(never)]
-    pub fn on(self, isa: Isa) {
-        isa.run_floats(self);
-    }
-}
-
-impl Op for GeluMul<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        gated::<S, true>(s, self.gate, self.up, self.out);
+        match self.activation {
+            Activation::Silu => gated::<S, false>(s, self.gate, self.up, self.out),
+            Activation::GeluTanh => gated::<S, true>(s, self.gate, self.up, self.out),
+        }
     }
 }
 

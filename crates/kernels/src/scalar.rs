@@ -1,5 +1,8 @@
 //! The portable instruction set: plain arrays that the compiler may vectorise. It runs everywhere and is the readable
 //! definition of each [`Simd`] method.
+//!
+//! The larger operations are functions and not inlined: copies of them would be half of the code that this crate compiles to,
+//! for CPUs that hardly exist.
 
 use crate::simd::{LANES, Op, Simd};
 use half::{bf16, f16};

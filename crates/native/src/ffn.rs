@@ -2,17 +2,14 @@
 
 use crate::run::{Run, Step};
 use crate::weights::{Expert, Ffn, Layer, Matrix, Shared};
-use zonda_engine::load::{Activation, ModelSpec, Moe};
-use zonda_kernels::elementwise::{AddScaled, GeluMul, SiluMul};
+use zonda_engine::load::Moe;
+use zonda_kernels::elementwise::{AddScaled, GatedMul};
 use zonda_kernels::{Activations, Job, matmul};
 
 /// Buffers between the projections of the feed-forward half.
 #[derive(Debug, Default)]
 pub(crate) struct FfnBuffers {
-    /// `[tokens, ffn]` each
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    pub activated: Activations,
+    pub mlp: Mlp,
     /// Router logits, then probabilities, `[tokens, experts]`
     routes: Vec<f32>,
     /// Per expert the tokens it was picked for, with their weights
@@ -38,39 +35,26 @@ impl FfnBuffers {
                 };
                 run.norm(x, layer.ffn_norm.as_deref(), normed, &readers);
                 if let Some(shared) = shared {
-                    self.shared(run, spec, shared, normed, x);
+                    self.shared(run, shared, normed, x);
                 }
-                self.mixture(run, spec, moe, router, experts, normed, x);
+                self.mixture(run, moe, router, experts, normed, x);
             }
             (Ffn::Dense(dense), _) => {
                 if !layer.parallel {
                     run.norm(x, layer.ffn_norm.as_deref(), normed, &[&dense.gate, &dense.up]);
                 }
-                let activation = spec.extras.activation;
-                activate(run, activation, dense, normed, &mut self.gate, &mut self.up, &mut self.activated);
+                self.mlp.activate(run, dense, normed);
                 let (norm, scale) = (layer.ffn_post_norm.as_deref(), spec.extras.residual_scale);
-                run.join(&dense.down, &self.activated, norm, scale, &mut self.outputs, x);
+                run.join(&dense.down, &self.mlp.activated, norm, scale, &mut self.outputs, x);
             }
             (Ffn::Moe { .. }, None) => unreachable!("experts are loaded only where the spec has them"),
         }
     }
 
     /// Adds the output of the expert that every token runs.
-    fn shared(
-        &mut self,
-        run: Run<'_>,
-        spec: &ModelSpec,
-        shared: &Shared,
-        normed: &Activations,
-        x: &mut [f32],
-    ) {
-        let (tokens, hidden) = (normed.tokens(), spec.hidden_size);
-        let (activation, expert) = (spec.extras.activation, &shared.expert);
-        activate(run, activation, expert, normed, &mut self.gate, &mut self.up, &mut self.activated);
-        self.outputs.resize(tokens * hidden, 0.0);
-        let out = &mut self.outputs[..tokens * hidden];
-        let job = Job { weights: &expert.down.packed, out, stride: hidden, add: false };
-        matmul(run.isa, run.pool, &self.activated, &mut [job]);
+    fn shared(&mut self, run: Run<'_>, shared: &Shared, normed: &Activations, x: &mut [f32]) {
+        let (tokens, hidden) = (normed.tokens(), run.hidden);
+        self.mlp.run(run, &shared.expert, normed, &mut self.outputs);
         self.routes.resize(tokens, 0.0);
         let job = Job { weights: &shared.router.packed, out: &mut self.routes, stride: 1, add: false };
         matmul(run.isa, run.pool, normed, &mut [job]);
@@ -81,18 +65,16 @@ impl FfnBuffers {
     }
 
     /// Routes every token to its experts; each expert runs once, on the tokens that picked it.
-    #[allow(clippy::too_many_arguments)] // one call; a struct would only rename them
     fn mixture(
         &mut self,
         run: Run<'_>,
-        spec: &ModelSpec,
         moe: &Moe,
         router: &Matrix,
         experts: &[Expert],
         normed: &Activations,
         x: &mut [f32],
     ) {
-        let hidden = spec.hidden_size;
+        let hidden = run.hidden;
         self.routes.resize(normed.tokens() * moe.experts, 0.0);
         let job = Job { weights: &router.packed, out: &mut self.routes, stride: moe.experts, add: false };
         matmul(run.isa, run.pool, normed, &mut [job]);
@@ -105,25 +87,11 @@ impl FfnBuffers {
             run.fill(&mut self.inputs, picked.len(), hidden, &[&expert.gate, &expert.up], |i, row| {
                 row.copy_from_slice(&source[picked[i].0 * hidden..][..hidden]);
             });
-            self.outputs.resize(picked.len() * hidden, 0.0);
-            let out = &mut self.outputs[..picked.len() * hidden];
-            let activation = spec.extras.activation;
-            activate(
-                run,
-                activation,
-                expert,
-                &self.inputs,
-                &mut self.gate,
-                &mut self.up,
-                &mut self.activated,
-            );
-            let job = Job { weights: &expert.down.packed, out, stride: hidden, add: false };
-            matmul(run.isa, run.pool, &self.activated, &mut [job]);
-            let out = &self.outputs[..picked.len() * hidden];
+            self.mlp.run(run, expert, &self.inputs, &mut self.outputs);
             if let Some(kept) = &mut self.kept {
-                kept[e].extend_from_slice(self.activated.f32());
+                kept[e].extend_from_slice(self.mlp.activated.f32());
             }
-            for (&(t, scale), y) in picked.iter().zip(out.chunks_exact(hidden)) {
+            for (&(t, scale), y) in picked.iter().zip(self.outputs.chunks_exact(hidden)) {
                 AddScaled { x: &mut x[t * hidden..][..hidden], y, scale }.on(run.isa);
             }
         }
@@ -150,27 +118,36 @@ impl FfnBuffers {
     }
 }
 
-/// `act(gate(x)) · up(x)`, `[tokens, ffn]`, into `activated`.
-fn activate(
-    run: Run<'_>,
-    activation: Activation,
-    weights: &Expert,
-    input: &Activations,
-    gate: &mut Vec<f32>,
-    up: &mut Vec<f32>,
-    activated: &mut Activations,
-) {
-    let (tokens, ffn) = (input.tokens(), weights.gate.packed.rows());
-    gate.resize(tokens * ffn, 0.0);
-    up.resize(tokens * ffn, 0.0);
-    let gate_job = Job { weights: &weights.gate.packed, out: gate, stride: ffn, add: false };
-    let up_job = Job { weights: &weights.up.packed, out: up, stride: ffn, add: false };
-    matmul(run.isa, run.pool, input, &mut [gate_job, up_job]);
-    run.fill(activated, tokens, ffn, &[&weights.down], |t, out| {
-        let (gate, up) = (&gate[t * ffn..][..ffn], &up[t * ffn..][..ffn]);
-        match activation {
-            Activation::Silu => SiluMul { gate, up, out }.on(run.isa),
-            Activation::GeluTanh => GeluMul { gate, up, out }.on(run.isa),
-        }
-    });
+/// One gated network and the buffers between its projections.
+#[derive(Debug, Default)]
+pub(crate) struct Mlp {
+    /// `[tokens, ffn]` each
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    pub activated: Activations,
+}
+
+impl Mlp {
+    /// `act(gate(x)) · up(x)`, `[tokens, ffn]`, into `activated`.
+    fn activate(&mut self, run: Run<'_>, weights: &Expert, input: &Activations) {
+        let Mlp { gate, up, activated } = self;
+        let (tokens, ffn) = (input.tokens(), weights.gate.packed.rows());
+        gate.resize(tokens * ffn, 0.0);
+        up.resize(tokens * ffn, 0.0);
+        let gate_job = Job { weights: &weights.gate.packed, out: gate, stride: ffn, add: false };
+        let up_job = Job { weights: &weights.up.packed, out: up, stride: ffn, add: false };
+        matmul(run.isa, run.pool, input, &mut [gate_job, up_job]);
+        run.fill(activated, tokens, ffn, &[&weights.down], |t, out| {
+            let (gate, up) = (&gate[t * ffn..][..ffn], &up[t * ffn..][..ffn]);
+            GatedMul { activation: run.activation, gate, up, out }.on(run.isa);
+        });
+    }
+
+    /// The whole network, `[tokens, hidden]`, into `out`.
+    fn run(&mut self, run: Run<'_>, weights: &Expert, input: &Activations, out: &mut Vec<f32>) {
+        self.activate(run, weights, input);
+        out.resize(input.tokens() * run.hidden, 0.0);
+        let job = Job { weights: &weights.down.packed, out, stride: run.hidden, add: false };
+        matmul(run.isa, run.pool, &self.activated, &mut [job]);
+    }
 }

@@ -181,7 +181,7 @@ fn add(importance: &mut Importance, layer: usize, half: Half, buffers: &mut Buff
         }
         (Half::FeedForward, None) => {
             add(FfnGate, normed.f32(), cols);
-            add(FfnDown, ffn.activated.f32(), ffn.activated.cols());
+            add(FfnDown, ffn.mlp.activated.f32(), ffn.mlp.activated.cols());
         }
         (Half::FeedForward, Some(kept)) => {
             for (e, (picked, kept)) in ffn.picked.iter().zip(kept).enumerate() {

@@ -4,7 +4,7 @@ use crate::rope::Angles;
 use crate::rows::Rows;
 use crate::weights::Matrix;
 use zonda_engine::forward::Batch;
-use zonda_engine::load::{ModelSpec, Norm};
+use zonda_engine::load::{Activation, ModelSpec, Norm};
 use zonda_kernels::activations::TILE;
 use zonda_kernels::elementwise::{AddScaled, ScaleAndCap};
 use zonda_kernels::norm::{LayerNorm, RmsNorm, RmsNormInPlace};
@@ -18,11 +18,13 @@ pub(crate) struct Run<'a> {
     pub hidden: usize,
     pub norm: Norm,
     pub eps: f32,
+    pub activation: Activation,
 }
 
 impl<'a> Run<'a> {
     pub fn new(isa: Isa, pool: &'a Pool, spec: &ModelSpec) -> Run<'a> {
-        Run { isa, pool, hidden: spec.hidden_size, norm: spec.extras.norm, eps: spec.norm_eps }
+        let (norm, activation) = (spec.extras.norm, spec.extras.activation);
+        Run { isa, pool, hidden: spec.hidden_size, norm, eps: spec.norm_eps, activation }
     }
 }
 

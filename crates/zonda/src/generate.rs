@@ -17,6 +17,7 @@ use zonda_engine::{
 #[must_use = "nothing happens before `send` or `stream`"]
 pub struct Generate<'m> {
     engine: &'m Engine,
+    style: Style,
     request: Request,
     tools: Vec<Value>,
     tool_choice: Option<ToolChoice>,
@@ -24,9 +25,10 @@ pub struct Generate<'m> {
 }
 
 impl<'m> Generate<'m> {
-    pub(crate) fn new(engine: &'m Engine, prompt: Prompt) -> Generate<'m> {
+    pub(crate) fn new(engine: &'m Engine, style: Style, prompt: Prompt) -> Generate<'m> {
         Generate {
             engine,
+            style,
             request: Request::new(prompt, usize::MAX),
             tools: Vec::new(),
             tool_choice: None,
@@ -141,10 +143,10 @@ impl<'m> Generate<'m> {
 
     /// The request with its tools, and what separates calls from text.
     fn prepare(self) -> Result<(&'m Engine, Request, Separator)> {
-        let Generate { engine, mut request, tools, tool_choice, parallel_tool_calls } = self;
+        let Generate { engine, style, mut request, tools, tool_choice, parallel_tool_calls } = self;
         let tools = Tools::new(tools, tool_choice, Some(parallel_tool_calls))?;
-        let text = engine.text();
-        let parser = Style::of(text).apply(&tools, &mut request, text.map(|text| &*text.tokenizer))?;
+        let tokenizer = engine.text().map(|text| &*text.tokenizer);
+        let parser = style.apply(&tools, &mut request, tokenizer)?;
         Ok((engine, request, Separator::new(parser)))
     }
 

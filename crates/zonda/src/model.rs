@@ -8,6 +8,7 @@ use crate::options::OpenOptions;
 use crate::start::{Sharing, Start};
 use crate::store::Store;
 use crate::text::{open_files, text_of};
+use crate::tools::Style;
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ pub struct Model {
     name: String,
     backend: Option<BackendKind>,
     engine: Engine,
+    /// How the model calls tools.
+    style: Style,
     load: Duration,
 }
 
@@ -50,6 +53,11 @@ impl Model {
         Model::builder(name).options(options).open()
     }
 
+    fn new(name: String, backend: Option<BackendKind>, engine: Engine, began: Instant) -> Model {
+        let style = Style::of(engine.text());
+        Model { name, backend, engine, style, load: began.elapsed() }
+    }
+
     /// Chooses how a model is opened.
     pub fn builder(name: impl AsRef<OsStr>) -> ModelBuilder {
         ModelBuilder::new(Named::Name(name.as_ref().to_owned()))
@@ -71,7 +79,7 @@ impl Model {
     {
         let began = Instant::now();
         let engine = Engine::start(open, text, EngineConfig::default())?;
-        Ok(Model { name: engine.info().name.clone(), backend: None, engine, load: began.elapsed() })
+        Ok(Model::new(engine.info().name.clone(), None, engine, began))
     }
 
     /// A model whose files are open already; both are `None` for the mock's files and a model without a tokenizer.
@@ -87,7 +95,7 @@ impl Model {
         let began = Instant::now();
         let path = files.as_ref().map_or_else(Located::mock, |files| Located::at(&files.path));
         let start = Start { kind, files, text, options, sharing: None, prompt_cache: None };
-        Ok(Model { name: path.name, backend: Some(kind), engine: start.engine()?, load: began.elapsed() })
+        Ok(Model::new(path.name, Some(kind), start.engine()?, began))
     }
 
     /// An answer to a conversation, whose form the model's chat template defines.
@@ -102,7 +110,7 @@ impl Model {
 
     /// A generation after any prompt, token ids included.
     pub fn request(&self, prompt: Prompt) -> Generate<'_> {
-        Generate::new(&self.engine, prompt)
+        Generate::new(&self.engine, self.style, prompt)
     }
 
     /// The token ids of a text, without a BOS token. Control tokens written in it, such as `<|im_end|>`, are taken as such.
@@ -288,6 +296,6 @@ impl ModelBuilder {
         let text = text_of(files.as_deref())?;
         let ModelBuilder { options, sharing, prompt_cache, .. } = self;
         let engine = Start { kind, files, text, options, sharing, prompt_cache }.engine()?;
-        Ok(Model { name: located.name, backend: Some(kind), engine, load: began.elapsed() })
+        Ok(Model::new(located.name, Some(kind), engine, began))
     }
 }

@@ -3,14 +3,14 @@
 
 use super::LoadError;
 use super::fields::{Fields, MAX_COUNT, Prefixed, Scalar};
-use super::spec::{
-    Activation, Architecture, Extras, Norm, NormPlacement, QueryTemperature, Rope, RopePairing, RopeScaling,
-};
+use super::spec::{Architecture, Extras, QueryTemperature, Rope, RopePairing, RopeScaling};
 use super::validate::inverse_root;
 
 /// A value of `general.architecture` that is run.
 pub(super) struct Family {
     pub name: &'static str,
+    /// What its files are called unless [`Family::architecture`] finds more.
+    pub base: Architecture,
     pub pairing: RopePairing,
     /// Keys that change the computation, beyond those every family has.
     pub keys: &'static [&'static str],
@@ -26,27 +26,36 @@ const SOFTCAPS: &[&str] = &["attn_logit_softcapping", "final_logit_softcapping",
 const SCALES: &[&str] = &["attention.scale", "embedding_scale", "residual_scale", "logit_scale"];
 
 /// A family of Llama's kind, without windows of its own.
-const fn plain(name: &'static str, pairing: RopePairing, keys: &'static [&'static str]) -> Family {
-    Family { name, pairing, keys, full_every: None, window: None, norm_eps: RMS_EPS }
+const fn plain(
+    name: &'static str,
+    base: Architecture,
+    pairing: RopePairing,
+    keys: &'static [&'static str],
+) -> Family {
+    Family { name, base, pairing, keys, full_every: None, window: None, norm_eps: RMS_EPS }
 }
 
 /// All that are run.
 const FAMILIES: &[Family] = &[
-    plain("llama", RopePairing::Adjacent, &[]),
-    plain("mistral3", RopePairing::Adjacent, &["attention.temperature_scale"]),
-    plain("qwen2", RopePairing::Halves, &[]),
-    plain("qwen3", RopePairing::Halves, &[]),
-    plain("qwen2moe", RopePairing::Halves, &["expert_shared_feed_forward_length"]),
-    plain("qwen3moe", RopePairing::Halves, &[]),
-    Family { full_every: Some(2), window: Some(4096), ..plain("gemma2", RopePairing::Halves, SOFTCAPS) },
-    Family { full_every: Some(6), ..plain("gemma3", RopePairing::Halves, SOFTCAPS) },
-    plain("granite", RopePairing::Adjacent, SCALES),
-    plain("smollm3", RopePairing::Adjacent, &[]),
-    Family { full_every: Some(4), ..plain("olmo2", RopePairing::Halves, &[]) },
+    plain("llama", Architecture::Llama, RopePairing::Adjacent, &[]),
+    plain("mistral3", Architecture::Ministral3, RopePairing::Adjacent, &["attention.temperature_scale"]),
+    plain("qwen2", Architecture::Qwen2, RopePairing::Halves, &[]),
+    plain("qwen3", Architecture::Qwen3, RopePairing::Halves, &[]),
+    plain("qwen2moe", Architecture::Qwen2Moe, RopePairing::Halves, &["expert_shared_feed_forward_length"]),
+    plain("qwen3moe", Architecture::Qwen3Moe, RopePairing::Halves, &[]),
+    Family {
+        full_every: Some(2),
+        window: Some(4096),
+        ..plain("gemma2", Architecture::Gemma2, RopePairing::Halves, SOFTCAPS)
+    },
+    Family { full_every: Some(6), ..plain("gemma3", Architecture::Gemma3, RopePairing::Halves, SOFTCAPS) },
+    plain("granite", Architecture::Granite, RopePairing::Adjacent, SCALES),
+    plain("smollm3", Architecture::SmolLm3, RopePairing::Adjacent, &[]),
+    Family { full_every: Some(4), ..plain("olmo2", Architecture::Olmo2, RopePairing::Halves, &[]) },
     Family {
         full_every: Some(4),
         norm_eps: "attention.layer_norm_epsilon",
-        ..plain("cohere2", RopePairing::Adjacent, &["logit_scale"])
+        ..plain("cohere2", Architecture::Cohere2, RopePairing::Adjacent, &["logit_scale"])
     },
 ];
 
@@ -59,24 +68,13 @@ impl Family {
     /// What a file of the family is called.
     pub fn architecture(&self, extras: &Extras, windows: &[Option<usize>], moe: bool) -> Architecture {
         let slides = windows.iter().any(Option::is_some);
-        match self.name {
-            "qwen2" => Architecture::Qwen2,
-            "qwen3" => Architecture::Qwen3,
-            "qwen3moe" => Architecture::Qwen3Moe,
-            "qwen2moe" => Architecture::Qwen2Moe,
-            "gemma2" => Architecture::Gemma2,
-            "gemma3" => Architecture::Gemma3,
-            "granite" => Architecture::Granite,
-            "smollm3" => Architecture::SmolLm3,
-            "olmo2" if slides => Architecture::Olmo3,
-            "olmo2" => Architecture::Olmo2,
-            "cohere2" => Architecture::Cohere2,
-            _ if moe => Architecture::Mixtral,
-            "mistral3" if extras.query_temperature.is_some() => Architecture::Ministral3,
-            "mistral3" => Architecture::Mistral,
+        match self.base {
+            Architecture::Llama | Architecture::Ministral3 if moe => Architecture::Mixtral,
+            Architecture::Ministral3 if extras.query_temperature.is_none() => Architecture::Mistral,
             // GGUF calls Llama and Mistral both `llama`; only Mistral has a window.
-            _ if slides => Architecture::Mistral,
-            _ => Architecture::Llama,
+            Architecture::Llama if slides => Architecture::Mistral,
+            Architecture::Olmo2 if slides => Architecture::Olmo3,
+            base => base,
         }
     }
 
@@ -104,27 +102,22 @@ impl Family {
         };
         let plain = || 1.0 / (head_dim as f32).sqrt();
         let attention_scale = unless_zero("attention.scale")?.filter(|&scale| scale != plain());
-        let mut extras = Extras::default();
-        match self.name {
-            "mistral3" => {
+        let mut extras = Extras::of(self.base, hidden, windows);
+        match self.base {
+            Architecture::Ministral3 => {
                 if let Some(beta) = unless_zero("attention.temperature_scale")? {
                     let step = keys.need_count("rope.scaling.original_context_length", MAX_COUNT)?;
                     extras.query_temperature = Some(QueryTemperature { beta, step });
                 }
             }
-            "gemma2" | "gemma3" => {
+            Architecture::Gemma2 | Architecture::Gemma3 => {
+                let gemma2 = self.base == Architecture::Gemma2;
                 // The 27B models, which llama.cpp knows by their layers, divide by the hidden size's share of a head.
-                let share = (layers == if self.name == "gemma2" { 46 } else { 62 }).then(|| hidden / heads);
+                let share = (layers == if gemma2 { 46 } else { 62 }).then(|| hidden / heads);
                 let share = share.filter(|&n| n != head_dim && n > 0).map(|n| inverse_root(n as f64));
-                extras = Extras {
-                    norms: NormPlacement::Both,
-                    embedding_scale: (hidden as f32).sqrt(),
-                    attention_scale: attention_scale.or(share),
-                    activation: Activation::GeluTanh,
-                    final_softcap: unless_zero("final_logit_softcapping")?,
-                    ..extras
-                };
-                if self.name == "gemma2" {
+                extras.attention_scale = attention_scale.or(share);
+                extras.final_softcap = unless_zero("final_logit_softcapping")?;
+                if gemma2 {
                     let cap = |key| keys.lookup(key).map(|_| unless_zero(key)).transpose();
                     extras.attention_softcap = cap("attn_logit_softcapping")?.unwrap_or(Some(50.0));
                     extras.final_softcap = cap("final_logit_softcapping")?.unwrap_or(Some(30.0));
@@ -135,33 +128,19 @@ impl Family {
                     extras.window_rope = window_rope(10_000.0)?;
                 }
             }
-            "granite" => {
+            Architecture::Granite => {
                 extras.attention_scale = attention_scale;
                 extras.embedding_scale = unless_zero("embedding_scale")?.unwrap_or(1.0);
                 extras.residual_scale = unless_zero("residual_scale")?.unwrap_or(1.0);
                 // The file holds the divisor.
                 extras.logit_scale = 1.0 / keys.need_positive("logit_scale")? as f32;
             }
-            "smollm3" => extras.no_rope = (3..layers).step_by(4).collect(),
-            "olmo2" => {
-                extras.norms = NormPlacement::After;
-                extras.qk_norm_whole = true;
-                extras.window_rope = window_rope(rope.theta)?;
-            }
-            "cohere2" => {
-                extras.norm = Norm::Layer;
-                extras.norms = NormPlacement::Parallel;
-                extras.logit_scale = keys.need_positive("logit_scale")? as f32;
-                extras.no_rope = (0..layers).filter(|&l| windows[l].is_none()).collect();
-            }
+            Architecture::SmolLm3 => extras.no_rope = (3..layers).step_by(4).collect(),
+            Architecture::Olmo2 => extras.window_rope = window_rope(rope.theta)?,
+            Architecture::Cohere2 => extras.logit_scale = keys.need_positive("logit_scale")? as f32,
             _ => {}
         }
         Ok(extras)
-    }
-
-    /// Whether Q and K are normalised.
-    pub fn qk_norm(&self) -> bool {
-        matches!(self.name, "qwen3" | "qwen3moe" | "gemma3" | "olmo2")
     }
 
     /// Of each layer whether it has the window, if the file has no pattern of booleans.

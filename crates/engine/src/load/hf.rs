@@ -30,7 +30,6 @@ const NAMES: Names = Names {
 /// `transformers`' defaults for keys missing from a `config.json`.
 struct Defaults {
     architecture: Architecture,
-    class: &'static str,
     /// `None`: the file must have it.
     vocab: Option<usize>,
     context: Option<usize>,
@@ -49,24 +48,7 @@ struct Defaults {
 
 fn defaults(model_type: &str) -> Option<Defaults> {
     use Architecture::*;
-    let (architecture, class, kv_heads) = match model_type {
-        "llama" => (Llama, "LlamaForCausalLM", None),
-        "mistral" => (Mistral, "MistralForCausalLM", Some(8)),
-        "mixtral" => (Mixtral, "MixtralForCausalLM", Some(8)),
-        "qwen2" => (Qwen2, "Qwen2ForCausalLM", Some(32)),
-        "qwen3" => (Qwen3, "Qwen3ForCausalLM", Some(32)),
-        "qwen3_moe" => (Qwen3Moe, "Qwen3MoeForCausalLM", Some(4)),
-        "qwen2_moe" => (Qwen2Moe, "Qwen2MoeForCausalLM", Some(16)),
-        "ministral3" => (Ministral3, "Ministral3ForCausalLM", Some(8)),
-        "gemma2" => (Gemma2, "Gemma2ForCausalLM", Some(4)),
-        "gemma3_text" => (Gemma3, "Gemma3ForCausalLM", Some(4)),
-        "granite" => (Granite, "GraniteForCausalLM", None),
-        "smollm3" => (SmolLm3, "SmolLM3ForCausalLM", Some(4)),
-        "olmo2" => (Olmo2, "Olmo2ForCausalLM", None),
-        "olmo3" => (Olmo3, "Olmo3ForCausalLM", None),
-        "cohere2" => (Cohere2, "Cohere2ForCausalLM", None),
-        _ => return None,
-    };
+    let architecture = Architecture::of_model_type(model_type)?;
     let windowed = matches!(
         architecture,
         Mistral | Qwen2 | Qwen3 | Qwen2Moe | Qwen3Moe | Gemma2 | Gemma3 | Olmo3 | Cohere2
@@ -74,11 +56,16 @@ fn defaults(model_type: &str) -> Option<Defaults> {
     let gemma3 = architecture == Gemma3;
     Some(Defaults {
         architecture,
-        class,
         vocab: gemma3.then_some(262_208),
         context: gemma3.then_some(131_072),
         heads: gemma3.then_some(8),
-        kv_heads,
+        kv_heads: match architecture {
+            Mistral | Mixtral | Ministral3 => Some(8),
+            Qwen2 | Qwen3 => Some(32),
+            Qwen2Moe => Some(16),
+            Qwen3Moe | Gemma2 | Gemma3 | SmolLm3 => Some(4),
+            Llama | Granite | Olmo2 | Olmo3 | Cohere2 => None,
+        },
         head_dim: match architecture {
             Qwen3 | Ministral3 => Some(128),
             Gemma2 | Gemma3 => Some(256),
@@ -153,7 +140,7 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
         runs: RUNS,
     })?;
     if part.is_none() {
-        check_class(config, defaults.class)?;
+        check_class(config, defaults.architecture.class())?;
     }
     refuse_other_functions(config, &defaults)?;
     let names = Names {
@@ -196,11 +183,8 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
         norm_eps: config.positive(names.norm_eps)?.unwrap_or(defaults.norm_eps) as f32,
         rope,
         windows,
-        qkv_bias: matches!(architecture, Architecture::Qwen2 | Architecture::Qwen2Moe),
-        qk_norm: {
-            use Architecture::{Gemma3, Olmo2, Olmo3, Qwen3, Qwen3Moe};
-            matches!(architecture, Qwen3 | Qwen3Moe | Gemma3 | Olmo2 | Olmo3)
-        },
+        qkv_bias: architecture.qkv_bias(),
+        qk_norm: architecture.qk_norm(),
         tied_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(defaults.tied),
         moe: moe(config, architecture)?,
         extras,

@@ -6,9 +6,7 @@ use serde_json::Value as Json;
 use super::LoadError;
 use super::fields::{Fields, MAX_COUNT, Object};
 use super::hf_rope;
-use super::spec::{
-    Activation, Architecture, Extras, Norm, NormPlacement, QueryTemperature, Rope, RopePairing, RopeScaling,
-};
+use super::spec::{Architecture, Extras, QueryTemperature, Rope, RopePairing, RopeScaling};
 use super::validate::inverse_root;
 
 /// The configuration of the text part of a model with several, and the class of the whole.
@@ -87,7 +85,10 @@ pub(super) fn read(
     let slides = shapes.windows.iter().any(Option::is_some);
     let scale = |key: &str| Ok::<_, LoadError>(config.positive(key)?.unwrap_or(1.0) as f32);
     let unless_plain = |scale: f32| Some(scale).filter(|&s| s != 1.0 / (shapes.head_dim as f32).sqrt());
-    let mut extras = Extras { window_rope: window_rope.filter(|_| slides), ..Extras::default() };
+    let mut extras = Extras {
+        window_rope: window_rope.filter(|_| slides),
+        ..Extras::of(architecture, shapes.hidden, shapes.windows)
+    };
     match architecture {
         Architecture::Ministral3 => extras.query_temperature = query_temperature(config)?,
         Architecture::Gemma2 | Architecture::Gemma3 => {
@@ -96,11 +97,8 @@ pub(super) fn read(
                 Some(_) => Ok(config.positive(key)?.map(|x| x as f32)),
             };
             let scalar = config.positive("query_pre_attn_scalar")?.unwrap_or(256.0);
-            extras.norms = NormPlacement::Both;
-            extras.embedding_scale = (shapes.hidden as f32).sqrt();
             extras.attention_scale =
                 if scalar == shapes.head_dim as f64 { None } else { unless_plain(inverse_root(scalar)) };
-            extras.activation = Activation::GeluTanh;
             let gemma2 = architecture == Architecture::Gemma2;
             extras.final_softcap = cap("final_logit_softcapping", gemma2.then_some(30.0))?;
             extras.attention_softcap = cap("attn_logit_softcapping", gemma2.then_some(50.0))?;
@@ -116,15 +114,8 @@ pub(super) fn read(
             extras.logit_scale = 1.0 / scale("logits_scaling")?;
         }
         Architecture::SmolLm3 => extras.no_rope = no_rope(config, layers)?,
-        Architecture::Olmo2 | Architecture::Olmo3 => {
-            extras.norms = NormPlacement::After;
-            extras.qk_norm_whole = true;
-        }
         Architecture::Cohere2 => {
-            extras.norm = Norm::Layer;
-            extras.norms = NormPlacement::Parallel;
             extras.logit_scale = config.positive("logit_scale")?.unwrap_or(0.0625) as f32;
-            extras.no_rope = (0..layers).filter(|&l| shapes.windows[l].is_none()).collect();
         }
         _ => {}
     }

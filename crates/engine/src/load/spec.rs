@@ -2,48 +2,80 @@
 
 use std::fmt;
 
-/// The architectures Zonda runs. They differ only in the options below; the name is kept for display and for
-/// writing files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)] // the published names
-pub enum Architecture {
-    Llama,
-    Mistral,
-    Mixtral,
-    Qwen2,
-    Qwen3,
-    Qwen3Moe,
-    Qwen2Moe,
-    Ministral3,
-    Gemma2,
-    Gemma3,
-    Granite,
-    SmolLm3,
-    Olmo2,
-    Olmo3,
-    Cohere2,
+pub use zonda_kernels::elementwise::Activation;
+
+/// One row per architecture: its name here, and `model_type` and class in Hugging Face's `config.json`.
+macro_rules! architectures {
+    ($($name:ident $model_type:literal $class:literal;)*) => {
+        /// The architectures Zonda runs. They differ only in the options below; the name is kept for display and for
+        /// writing files.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[allow(missing_docs)] // the published names
+        pub enum Architecture {
+            $($name,)*
+        }
+
+        impl Architecture {
+            /// The architecture of a `model_type`.
+            pub(super) fn of_model_type(name: &str) -> Option<Architecture> {
+                match name {
+                    $($model_type => Some(Architecture::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// Hugging Face's `model_type`.
+            pub fn model_type(self) -> &'static str {
+                match self {
+                    $(Architecture::$name => $model_type,)*
+                }
+            }
+
+            /// Hugging Face's class of causal language models.
+            pub fn class(self) -> &'static str {
+                match self {
+                    $(Architecture::$name => $class,)*
+                }
+            }
+        }
+    };
+}
+
+architectures! {
+    Llama "llama" "LlamaForCausalLM";
+    Mistral "mistral" "MistralForCausalLM";
+    Mixtral "mixtral" "MixtralForCausalLM";
+    Qwen2 "qwen2" "Qwen2ForCausalLM";
+    Qwen3 "qwen3" "Qwen3ForCausalLM";
+    Qwen3Moe "qwen3_moe" "Qwen3MoeForCausalLM";
+    Qwen2Moe "qwen2_moe" "Qwen2MoeForCausalLM";
+    Ministral3 "ministral3" "Ministral3ForCausalLM";
+    Gemma2 "gemma2" "Gemma2ForCausalLM";
+    Gemma3 "gemma3_text" "Gemma3ForCausalLM";
+    Granite "granite" "GraniteForCausalLM";
+    SmolLm3 "smollm3" "SmolLM3ForCausalLM";
+    Olmo2 "olmo2" "Olmo2ForCausalLM";
+    Olmo3 "olmo3" "Olmo3ForCausalLM";
+    Cohere2 "cohere2" "Cohere2ForCausalLM";
+}
+
+impl Architecture {
+    /// Whether Q, K and V of every model of this architecture have biases.
+    pub fn qkv_bias(self) -> bool {
+        matches!(self, Architecture::Qwen2 | Architecture::Qwen2Moe)
+    }
+
+    /// Whether Q and K are normalised.
+    pub(super) fn qk_norm(self) -> bool {
+        use Architecture::{Gemma3, Olmo2, Olmo3, Qwen3, Qwen3Moe};
+        matches!(self, Qwen3 | Qwen3Moe | Gemma3 | Olmo2 | Olmo3)
+    }
 }
 
 impl fmt::Display for Architecture {
     /// Hugging Face's `model_type`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Architecture::Llama => "llama",
-            Architecture::Mistral => "mistral",
-            Architecture::Mixtral => "mixtral",
-            Architecture::Qwen2 => "qwen2",
-            Architecture::Qwen3 => "qwen3",
-            Architecture::Qwen3Moe => "qwen3_moe",
-            Architecture::Qwen2Moe => "qwen2_moe",
-            Architecture::Ministral3 => "ministral3",
-            Architecture::Gemma2 => "gemma2",
-            Architecture::Gemma3 => "gemma3_text",
-            Architecture::Granite => "granite",
-            Architecture::SmolLm3 => "smollm3",
-            Architecture::Olmo2 => "olmo2",
-            Architecture::Olmo3 => "olmo3",
-            Architecture::Cohere2 => "cohere2",
-        })
+        f.pad(self.model_type())
     }
 }
 
@@ -139,6 +171,31 @@ impl Default for Extras {
     }
 }
 
+impl Extras {
+    /// What every model of an architecture computes beyond Llama, with this hidden size and these windows, `[layers]`.
+    pub(super) fn of(architecture: Architecture, hidden: usize, windows: &[Option<usize>]) -> Extras {
+        let plain = Extras::default();
+        match architecture {
+            Architecture::Gemma2 | Architecture::Gemma3 => Extras {
+                norms: NormPlacement::Both,
+                embedding_scale: (hidden as f32).sqrt(),
+                activation: Activation::GeluTanh,
+                ..plain
+            },
+            Architecture::Olmo2 | Architecture::Olmo3 => {
+                Extras { norms: NormPlacement::After, qk_norm_whole: true, ..plain }
+            }
+            Architecture::Cohere2 => Extras {
+                norm: Norm::Layer,
+                norms: NormPlacement::Parallel,
+                no_rope: (0..windows.len()).filter(|&l| windows[l].is_none()).collect(),
+                ..plain
+            },
+            _ => plain,
+        }
+    }
+}
+
 /// How rows are normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Norm {
@@ -159,15 +216,6 @@ pub enum NormPlacement {
     Both,
     /// Both halves read one normalised input, and their outputs are added together (Cohere).
     Parallel,
-}
-
-/// The function of the feed-forward layer's gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x / (1 + e^−x)`
-    Silu,
-    /// GELU in its approximation by tanh.
-    GeluTanh,
 }
 
 /// The factor `1 + beta · ln(1 + ⌊position / step⌋)` of queries.

@@ -4,7 +4,8 @@ use crate::error::ApiError;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use zonda_engine::tokenize::{Message, read_exact};
+use zonda::tools::arguments_object;
+use zonda_engine::tokenize::Message;
 
 /// One message of a conversation.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -110,9 +111,7 @@ fn call_of(mut call: Value) -> Option<Value> {
     let function = call.get_mut("function")?.as_object_mut()?;
     function.get("name")?.as_str()?;
     if let Some(Value::String(text)) = function.get("arguments") {
-        let parsed: Option<Value> =
-            if text.trim().is_empty() { Some(Map::new().into()) } else { read_exact(text).ok() };
-        if let Some(arguments) = parsed.filter(Value::is_object) {
+        if let Some(arguments) = arguments_object(text) {
             function.insert("arguments".to_owned(), arguments);
         }
     }

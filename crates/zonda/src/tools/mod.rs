@@ -28,4 +28,4 @@ pub use error::ToolError;
 pub use parse::{Parser, Piece, WrittenCall};
 pub(crate) use separate::Separator;
 pub use style::Style;
-pub use tool::{Tool, ToolCall};
+pub use tool::{Tool, ToolCall, arguments_object};

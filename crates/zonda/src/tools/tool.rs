@@ -2,6 +2,7 @@
 
 use super::parse::WrittenCall;
 use serde_json::{Value, json};
+use zonda_engine::tokenize::read_exact;
 
 /// A function that a model may call.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,8 +55,32 @@ impl ToolCall {
 
     /// The call as chat templates expect it in an assistant's message.
     pub(crate) fn to_value(&self) -> Value {
-        let arguments =
-            serde_json::from_str::<Value>(&self.arguments).unwrap_or_else(|_| self.arguments.clone().into());
+        let arguments = arguments_object(&self.arguments).unwrap_or_else(|| self.arguments.clone().into());
         json!({"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}})
+    }
+}
+
+/// The arguments of a call, which APIs have as text, as chat templates expect them: an object, whose numbers keep their text
+/// ([`read_exact`]). An empty text is an empty object; `None` for a text that is not a JSON object.
+pub fn arguments_object(text: &str) -> Option<Value> {
+    if text.trim().is_empty() {
+        return Some(json!({}));
+    }
+    read_exact(text).ok().filter(Value::is_object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zonda_engine::tokenize::write_exact;
+
+    #[test]
+    fn arguments_are_objects_whose_numbers_keep_their_text() {
+        let arguments = r#"{"big":12345678901234567890123,"price":1.50}"#.to_owned();
+        let call = ToolCall::new(0, WrittenCall { name: "f".to_owned(), arguments: arguments.clone() });
+        let text = call.to_value()["function"]["arguments"].to_string();
+        assert_eq!(write_exact(&text).replace('\u{fdd1}', ""), arguments);
+        assert_eq!(arguments_object(" "), Some(json!({})));
+        assert_eq!((arguments_object("[1]"), arguments_object("{")), (None, None));
     }
 }
