@@ -64,10 +64,16 @@
 //! # let model = zonda::Model::open("mock")?;
 //! use zonda::{Message, Tool, ToolChoice};
 //!
-//! let place = serde_json::json!({"type": "object", "properties": {"place": {"enum": ["sea", "hills"]}}, "required": ["place"]});
+//! let place = serde_json::json!({
+//!     "type": "object",
+//!     "properties": {"place": {"enum": ["sea", "hills"]}},
+//!     "required": ["place"],
+//!     "additionalProperties": false,
+//! });
 //! let weather = Tool::function("weather", "Tells the weather at a place", place);
 //! let mut conversation = vec![Message::user("How is the weather at the sea?")];
-//! let answer = model.chat(conversation.clone()).tools([weather]).tool_choice(ToolChoice::Required).seed(1).send()?;
+//! let request = model.chat(conversation.clone()).tools([weather]).tool_choice(ToolChoice::Required);
+//! let answer = request.seed(1).send()?;
 //! conversation.push(answer.message());
 //! for call in &answer.tool_calls {
 //!     let arguments: serde_json::Value = serde_json::from_str(&call.arguments)?;
