@@ -110,10 +110,8 @@ fn one(index: usize, message: ChatMessage) -> Result<Message, ApiError> {
 fn call_of(mut call: Value) -> Option<Value> {
     let function = call.get_mut("function")?.as_object_mut()?;
     function.get("name")?.as_str()?;
-    if let Some(Value::String(text)) = function.get("arguments") {
-        if let Some(arguments) = arguments_object(text) {
-            function.insert("arguments".to_owned(), arguments);
-        }
+    if let Some(arguments) = function.get("arguments").and_then(Value::as_str).and_then(arguments_object) {
+        function.insert("arguments".to_owned(), arguments);
     }
     Some(call)
 }
