@@ -1,5 +1,6 @@
 //! The tests of the llama.cpp backend in one program, because linking llama.cpp takes longer than running most of them.
 
+mod abort;
 mod batches;
 mod common;
 mod errors;
