@@ -114,12 +114,21 @@ seed("gguf", "bpe", gguf(
 ))
 seed("gguf", "empty", gguf({}, {}))
 
-header = json.dumps({
-    "__metadata__": {"format": "pt"},
-    "model.embed_tokens.weight": {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]},
-    "model.norm.weight": {"dtype": "BF16", "shape": [4], "data_offsets": [32, 40]},
-}).encode()
-seed("safetensors", "two", struct.pack("<Q", len(header)) + header + bytes(40))
+# The weights of the tiny Llama in `src/files.rs`.
+WEIGHTS = {"model.embed_tokens.weight": [3, 4], "model.norm.weight": [4], "lm_head.weight": [3, 4]}
+for name, shape in {
+    "input_layernorm": [4], "self_attn.q_proj": [4, 4], "self_attn.k_proj": [4, 4], "self_attn.v_proj": [4, 4],
+    "self_attn.o_proj": [4, 4], "post_attention_layernorm": [4], "mlp.gate_proj": [2, 4], "mlp.up_proj": [2, 4],
+    "mlp.down_proj": [4, 2],
+}.items():
+    WEIGHTS[f"model.layers.0.{name}.weight"] = shape
+for dtype, size in {"F32": 4, "BF16": 2}.items():
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape in WEIGHTS.items():
+        begin, end = end, end + size * shape[0] * (shape[1] if len(shape) > 1 else 1)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    text_header = json.dumps(header).encode()
+    seed("safetensors", dtype.lower(), struct.pack("<Q", len(text_header)) + text_header + bytes(end))
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128,

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use zonda_bench::record::results::Record;
-use zonda_engine::load::{Model, ModelSpec};
+use zonda_engine::load::{Model, first_non_finite};
 use zonda_engine::mock::{Mock, MockOptions};
 use zonda_engine::prompt_cache::{CacheLocation, PromptCacheConfig};
 use zonda_engine::tokenize::{ChatTemplate, Encode, Tokenizer};
@@ -51,15 +51,25 @@ fn encode(tokenizer: &Tokenizer) {
     }
 }
 
+/// Opens a model and reads all of it, its tokenizer and template included. Damaged files must give errors whose messages can be
+/// formatted.
 fn open(path: &Path) {
-    let Ok(model) = Model::open(path) else { return };
-    let _ = (model.check(), model.fingerprint(), model.weight_bytes(), model.parameters());
-    for tensor in model.tensors() {
-        let _ = format!("{tensor:?}");
-    }
-    if let Ok(Some(tokenizer)) = Tokenizer::for_model(&model) {
-        encode(&tokenizer);
-        let _ = ChatTemplate::for_model(&model, &tokenizer);
+    let result = Model::open(path).and_then(|model| {
+        let _ = (model.tensors(), model.parameters(), model.types(), model.type_label(), model.fingerprint());
+        let _ = model.memory(model.spec.context_length, 2);
+        if let Ok(Some(tokenizer)) = Tokenizer::for_model(&model) {
+            encode(&tokenizer);
+            let _ = ChatTemplate::for_model(&model, &tokenizer);
+        }
+        for role in model.spec.roles() {
+            let tensor = model.tensor(role)?;
+            first_non_finite(&tensor);
+            tensor.to_f32();
+        }
+        Ok(())
+    });
+    if let Err(error) = result {
+        assert!(!error.to_string().is_empty());
     }
 }
 
@@ -68,15 +78,22 @@ pub fn gguf(data: &[u8]) {
     open(&file("model.gguf", data));
 }
 
-/// The weights of a folder whose config.json is valid.
+/// The configuration of a tiny Llama.
+const CONFIG: &[u8] =
+    br#"{"model_type": "llama", "hidden_size": 4, "intermediate_size": 2, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "vocab_size": 3, "max_position_embeddings": 8}"#;
+
+/// The weights of a tiny Llama.
 pub fn safetensors(data: &[u8]) {
-    let config = include_bytes!("../../testdata/hf/llama/config.json");
-    open(&folder("safetensors", &[("config.json", config), ("model.safetensors", data)]));
+    open(&folder("safetensors", &[("config.json", CONFIG), ("model.safetensors", data)]));
 }
 
-/// A config.json.
+/// An empty SafeTensors file: a header of two bytes, `{}`.
+const EMPTY: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
+
+/// The config.json of a folder without weights.
 pub fn config(data: &[u8]) {
-    let _ = ModelSpec::from_config(&file("config.json", data));
+    open(&folder("config", &[("config.json", data), ("model.safetensors", EMPTY)]));
 }
 
 /// Hugging Face's tokenizer.json.
