@@ -78,11 +78,11 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
         put("expert_count", int(moe.experts));
         put("expert_used_count", int(moe.used));
         put("expert_feed_forward_length", int(moe.ffn_size));
-        if moe.normalize == (arch == "qwen2moe") {
-            put("expert_weights_norm", Value::Bool(moe.normalize));
+        if moe.router.normalize == (arch == "qwen2moe") {
+            put("expert_weights_norm", Value::Bool(moe.router.normalize));
         }
         if let Some(shared) = moe.shared {
-            put("expert_shared_feed_forward_length", int(shared));
+            put("expert_shared_feed_forward_length", int(shared.ffn_size));
         }
     }
     match &spec.rope.scaling {

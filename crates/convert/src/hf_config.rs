@@ -70,7 +70,7 @@ pub(crate) fn config(
         object.insert("num_experts_per_tok".into(), moe.used.into());
         match spec.architecture {
             Architecture::Mixtral => {
-                if !moe.normalize {
+                if !moe.router.normalize {
                     return Err(not_expressible(
                         "normalize",
                         false,
@@ -83,11 +83,11 @@ pub(crate) fn config(
             _ => {
                 object.insert("num_experts".into(), moe.experts.into());
                 object.insert("moe_intermediate_size".into(), moe.ffn_size.into());
-                object.insert("norm_topk_prob".into(), moe.normalize.into());
+                object.insert("norm_topk_prob".into(), moe.router.normalize.into());
                 object.insert("decoder_sparse_step".into(), 1.into());
                 object.insert("mlp_only_layers".into(), json!([]));
                 if let Some(shared) = moe.shared {
-                    object.insert("shared_expert_intermediate_size".into(), shared.into());
+                    object.insert("shared_expert_intermediate_size".into(), shared.ffn_size.into());
                 }
             }
         }

@@ -106,15 +106,23 @@ pub(crate) fn to_safetensors(
         .iter()
         .map(|&role| Planned {
             name: names::hugging_face(role, spec.architecture),
-            holds: dtype.into(),
+            holds: float_type(role, dtype).into(),
             shape: spec.shape(role),
         })
         .collect();
     let mut fill = |i: usize, sink: &mut Sink<'_>| {
         let rows = less_offset(weights.rows(roles[i])?, roles[i], spec);
-        stream(&planned[i], dtype, &*rows, sink)
+        stream(&planned[i], float_type(roles[i], dtype), &*rows, sink)
     };
     write_safetensors(folder, &planned, SHARD_BYTES, &mut fill, progress)
+}
+
+/// The type of a tensor in a folder of type `dtype`: the ranks of experts depend on small differences.
+fn float_type(role: TensorRole, dtype: DType) -> DType {
+    match role {
+        TensorRole::Layer(_, LayerTensor::RouterCorrection) => DType::F32,
+        _ => dtype,
+    }
 }
 
 /// A tensor's rows as Hugging Face stores them.

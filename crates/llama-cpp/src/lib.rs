@@ -239,7 +239,7 @@ fn agrees(
     }
     // llama.cpp normalises the weights of all families run here but one
     let normalises = spec.architecture != Architecture::Qwen2Moe;
-    if spec.moe.as_ref().is_some_and(|moe| moe.normalize != normalises) {
+    if spec.moe.as_ref().is_some_and(|moe| moe.router.normalize != normalises) {
         let (this, they) =
             if normalises { ("not normalised", "normalises") } else { ("normalised", "does not normalise") };
         return Err(BackendError::Unsupported(format!(

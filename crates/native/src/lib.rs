@@ -3,7 +3,7 @@
 //! * [`options`] are the options of opening a model;
 //! * `weights` reads a model's tensors into panels (one row order, whatever pairing the file uses);
 //! * `kv` is the cache: pages shared between slots by reference count;
-//! * `rope` turns positions into angles;
+//! * `rope` turns positions into angles, `route` a router's logits into experts and weights;
 //! * `native` is the opened model, and `backend` what the engine asks of it;
 //! * `forward` is the main path: embed → layers → head; `attention` and `ffn` are the two halves of a layer;
 //! * `run` is what every stage of a step needs to know, `buffers` and `rows` are what the stages write to;
@@ -21,6 +21,7 @@ mod native;
 pub mod options;
 mod reference;
 mod rope;
+mod route;
 mod rows;
 mod run;
 mod weights;

@@ -69,14 +69,25 @@ impl Layer {
 #[derive(Debug)]
 pub(crate) enum Ffn {
     Dense(Expert),
-    Moe { router: Matrix, experts: Vec<Expert>, shared: Option<Shared> },
+    Moe { router: Router, experts: Vec<Expert>, shared: Option<Shared> },
+}
+
+/// What gives a token its experts.
+#[derive(Debug)]
+pub(crate) struct Router {
+    /// `[experts, hidden]`
+    pub matrix: Matrix,
+    /// Added to the logits, `[experts]`
+    pub bias: Option<Vec<f32>>,
+    /// Added to the scores when they are ranked, `[experts]`
+    pub correction: Option<Vec<f32>>,
 }
 
 /// An expert that every token runs.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// `[1, hidden]`; the sigmoid of its product is the expert's weight
-    pub router: Matrix,
+    /// `[1, hidden]`; if there, the sigmoid of its product is the expert's weight
+    pub router: Option<Matrix>,
     pub expert: Expert,
 }
 
@@ -240,17 +251,21 @@ impl<'a> Loader<'a> {
             parallel,
             rope: Angles::kind_of(self.spec, l),
             window: self.spec.windows[l],
-            ffn: match &self.spec.moe {
+            ffn: match self.spec.experts_of(l) {
                 None => Ffn::Dense(expert(FfnGate, FfnUp, FfnDown)?),
                 Some(moe) => Ffn::Moe {
-                    router: self.matrix(role(Router))?,
+                    router: self::Router {
+                        matrix: self.matrix(role(Router))?,
+                        bias: moe.router.bias.then(|| vector(RouterBias)).transpose()?,
+                        correction: moe.router.correction.then(|| vector(RouterCorrection)).transpose()?,
+                    },
                     experts: (0..moe.experts)
                         .map(|e| expert(ExpertGate(e), ExpertUp(e), ExpertDown(e)))
                         .collect::<Result<_, _>>()?,
                     shared: match moe.shared {
                         None => None,
-                        Some(_) => Some(Shared {
-                            router: self.matrix(role(SharedRouter))?,
+                        Some(shared) => Some(Shared {
+                            router: shared.gated.then(|| self.matrix(role(SharedRouter))).transpose()?,
                             expert: expert(SharedGate, SharedUp, SharedDown)?,
                         }),
                     },

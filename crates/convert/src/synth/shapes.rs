@@ -90,7 +90,7 @@ fn llama3(factor: f32) -> RopeScaling {
 }
 
 fn experts(mut spec: ModelSpec, experts: usize, used: usize, ffn_size: usize) -> ModelSpec {
-    spec.moe = Some(Moe { experts, used, ffn_size, normalize: true, shared: None });
+    spec.moe = Some(Moe::plain(experts, used, ffn_size, true));
     spec
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::fields::{Fields, MAX_COUNT, Prefixed};
 use super::gguf_extras::Family;
 use super::source::Store;
-use super::spec::{ModelSpec, Moe, Rope, RopeScaling};
+use super::moe::{Moe, SharedExpert};
+use super::spec::{ModelSpec, Rope, RopeScaling};
 use super::validate::{Names, validate, yarn_mscale};
 use super::{LoadError, Metadata, Value};
 
@@ -28,6 +29,8 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
         kv_heads: "attention.head_count_kv",
         head_dim: "attention.key_length",
         experts_used: "expert_used_count",
+        groups: "expert_group_count",
+        groups_used: "expert_group_used_count",
         norm_eps: family.norm_eps,
         theta: "rope.freq_base",
     };
@@ -132,14 +135,15 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     // llama.cpp always scales the weights for these architectures, except Qwen2-MoE's, and its converter writes no key.
     let qwen2 = arch == "qwen2moe";
     let normalize = keys.flag("expert_weights_norm")?.unwrap_or(!qwen2);
-    let shared = match qwen2 {
-        false => None,
-        true => match keys.count("expert_shared_feed_forward_length", MAX_COUNT)? {
-            Some(n) => Some(n),
-            None => Some(keys.need_count("feed_forward_length", MAX_COUNT)?),
-        },
-    };
-    Ok(Some(Moe { experts, used, ffn_size, normalize, shared }))
+    let mut moe = Moe::plain(experts, used, ffn_size, normalize);
+    if qwen2 {
+        let ffn_size = match keys.count("expert_shared_feed_forward_length", MAX_COUNT)? {
+            Some(n) => n,
+            None => keys.need_count("feed_forward_length", MAX_COUNT)?,
+        };
+        moe.shared = Some(SharedExpert { ffn_size, gated: true });
+    }
+    Ok(Some(moe))
 }
 
 /// The window of each layer: one number for all, unless a pattern selects the layers: booleans, or every n-th without.

@@ -9,7 +9,8 @@ use super::affine::Quantization;
 use super::fields::{Fields, MAX_COUNT, Object};
 use super::hf_extras::{self, Shapes, TextPart};
 use super::source::read_small;
-use super::spec::{Architecture, ModelSpec, Moe};
+use super::moe::{Moe, SharedExpert};
+use super::spec::{Architecture, ModelSpec};
 use super::validate::{MAX_EXPERTS, MAX_LAYERS, Names, derived_head_dim, validate};
 
 /// Supported values of `model_type`, for messages.
@@ -23,6 +24,8 @@ const NAMES: Names = Names {
     kv_heads: "num_key_value_heads",
     head_dim: "head_dim",
     experts_used: "num_experts_per_tok",
+    groups: "n_group",
+    groups_used: "topk_group",
     norm_eps: "rms_norm_eps",
     theta: "rope_theta",
 };
@@ -333,13 +336,12 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
         None => config.need_count("num_experts", MAX_EXPERTS),
     };
     match architecture {
-        Architecture::Mixtral => Ok(Some(Moe {
-            experts: experts()?,
-            used: config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
-            ffn_size: config.need_count("intermediate_size", MAX_COUNT)?,
-            normalize: true,
-            shared: None,
-        })),
+        Architecture::Mixtral => Ok(Some(Moe::plain(
+            experts()?,
+            config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
+            config.need_count("intermediate_size", MAX_COUNT)?,
+            true,
+        ))),
         Architecture::Qwen2Moe | Architecture::Qwen3Moe => {
             let step = config.count("decoder_sparse_step", MAX_COUNT)?.unwrap_or(1);
             let dense =
@@ -349,18 +351,17 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
                 let found = config.json(key).map_or_else(String::new, Json::to_string);
                 return Err(config.unsupported(key, found, "models with experts in every layer are run"));
             }
-            Ok(Some(Moe {
-                experts: experts()?,
-                used: config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
-                ffn_size: config.need_count("moe_intermediate_size", MAX_COUNT)?,
-                normalize: config.flag("norm_topk_prob")?.unwrap_or(false),
-                shared: match architecture {
-                    Architecture::Qwen2Moe => {
-                        Some(config.need_count("shared_expert_intermediate_size", MAX_COUNT)?)
-                    }
-                    _ => None,
-                },
-            }))
+            let mut moe = Moe::plain(
+                experts()?,
+                config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
+                config.need_count("moe_intermediate_size", MAX_COUNT)?,
+                config.flag("norm_topk_prob")?.unwrap_or(false),
+            );
+            if architecture == Architecture::Qwen2Moe {
+                let ffn_size = config.need_count("shared_expert_intermediate_size", MAX_COUNT)?;
+                moe.shared = Some(SharedExpert { ffn_size, gated: true });
+            }
+            Ok(Some(moe))
         }
         _ => Ok(None),
     }

@@ -20,6 +20,7 @@ mod hf_rope;
 mod inspect;
 pub mod metadata;
 mod model;
+mod moe;
 pub mod names;
 mod safetensors;
 mod source;
@@ -36,9 +37,10 @@ pub use inspect::{Memory, TypeShare};
 pub use metadata::{Metadata, Value};
 pub use model::{Format, Model};
 pub use source::TensorInfo;
+pub use moe::{ExpertGroups, GroupScore, Moe, Router, RouterScore, SharedExpert};
 pub use spec::{
-    Activation, Architecture, Extras, ModelSpec, Moe, Norm, NormPlacement, QueryTemperature, Rope,
-    RopePairing, RopeScaling,
+    Activation, Architecture, Extras, ModelSpec, Norm, NormPlacement, QueryTemperature, Rope, RopePairing,
+    RopeScaling,
 };
 pub use split::GgufFile;
 pub use tensor::{LayerTensor, Tensor, TensorRole};

@@ -48,6 +48,8 @@ pub fn gguf(role: TensorRole) -> Vec<TensorLocation> {
         LayerTensor::FfnUp => "ffn_up.weight",
         LayerTensor::FfnDown => "ffn_down.weight",
         LayerTensor::Router => "ffn_gate_inp.weight",
+        LayerTensor::RouterBias => "ffn_gate_inp.bias",
+        LayerTensor::RouterCorrection => "exp_probs_b.bias",
         LayerTensor::SharedRouter => "ffn_gate_inp_shexp.weight",
         LayerTensor::SharedGate => "ffn_gate_shexp.weight",
         LayerTensor::SharedUp => "ffn_up_shexp.weight",
@@ -69,6 +71,10 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         true => format!("model.layers.{layer}.block_sparse_moe.experts.{e}.{mixtral_name}.weight"),
         false => format!("model.layers.{layer}.mlp.experts.{e}.{name}.weight"),
     };
+    let shared = |name: &str| match architecture {
+        Architecture::Qwen2Moe => format!("model.layers.{layer}.mlp.shared_expert.{name}.weight"),
+        _ => format!("model.layers.{layer}.mlp.shared_experts.{name}.weight"),
+    };
     let suffix = match tensor {
         LayerTensor::ExpertGate(e) => return expert(e, "w1", "gate_proj"),
         LayerTensor::ExpertUp(e) => return expert(e, "w3", "up_proj"),
@@ -76,9 +82,11 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::Router if mixtral => "block_sparse_moe.gate.weight",
         LayerTensor::Router => "mlp.gate.weight",
         LayerTensor::SharedRouter => "mlp.shared_expert_gate.weight",
-        LayerTensor::SharedGate => "mlp.shared_expert.gate_proj.weight",
-        LayerTensor::SharedUp => "mlp.shared_expert.up_proj.weight",
-        LayerTensor::SharedDown => "mlp.shared_expert.down_proj.weight",
+        LayerTensor::RouterBias => "mlp.gate.bias",
+        LayerTensor::RouterCorrection => "mlp.gate.e_score_correction_bias",
+        LayerTensor::SharedGate => return shared("gate_proj"),
+        LayerTensor::SharedUp => return shared("up_proj"),
+        LayerTensor::SharedDown => return shared("down_proj"),
         LayerTensor::AttnNorm => "input_layernorm.weight",
         LayerTensor::Q => "self_attn.q_proj.weight",
         LayerTensor::QBias => "self_attn.q_proj.bias",
@@ -186,9 +194,9 @@ impl ModelSpec {
     /// Every tensor the model has, in the order the forward pass uses them; [`TensorRole::Output`] only where it is
     /// not the embedding.
     pub fn roles(&self) -> impl Iterator<Item = TensorRole> {
-        let experts = self.moe.as_ref().map_or(0, |moe| moe.experts);
         let layer = move |layer| {
-            let tensors = self.layer_tensors().into_iter().chain((0..experts).flat_map(expert_tensors));
+            let experts = self.experts_of(layer).map_or(0, |moe| moe.experts);
+            let tensors = self.layer_tensors(layer).into_iter().chain((0..experts).flat_map(expert_tensors));
             tensors.map(move |tensor| TensorRole::Layer(layer, tensor))
         };
         let head = (!self.tied_embeddings).then_some(TensorRole::Output);
@@ -203,7 +211,7 @@ impl ModelSpec {
         let (hidden, head) = (self.hidden_size, self.head_dim);
         let (q, kv) = (self.heads * head, self.kv_heads * head);
         let (experts, expert_ffn) = self.moe.as_ref().map_or((0, 0), |moe| (moe.experts, moe.ffn_size));
-        let shared = self.moe.as_ref().and_then(|moe| moe.shared).unwrap_or(0);
+        let shared = self.moe.as_ref().and_then(|moe| moe.shared).map_or(0, |shared| shared.ffn_size);
         let tensor = match role {
             TensorRole::TokenEmbedding | TensorRole::Output => return vec![self.vocab_size, hidden],
             TensorRole::OutputNorm => return vec![hidden],
@@ -225,6 +233,7 @@ impl ModelSpec {
             LayerTensor::FfnGate | LayerTensor::FfnUp => vec![self.ffn_size, hidden],
             LayerTensor::FfnDown => vec![hidden, self.ffn_size],
             LayerTensor::Router => vec![experts, hidden],
+            LayerTensor::RouterBias | LayerTensor::RouterCorrection => vec![experts],
             LayerTensor::ExpertGate(_) | LayerTensor::ExpertUp(_) => vec![expert_ffn, hidden],
             LayerTensor::ExpertDown(_) => vec![hidden, expert_ffn],
             LayerTensor::SharedRouter => vec![1, hidden],
@@ -234,7 +243,7 @@ impl ModelSpec {
     }
 
     /// A layer's tensors, without its experts'.
-    fn layer_tensors(&self) -> Vec<LayerTensor> {
+    fn layer_tensors(&self, layer: usize) -> Vec<LayerTensor> {
         use LayerTensor::*;
         let norms = self.extras.norms;
         let (before, after) =
@@ -251,11 +260,15 @@ impl ModelSpec {
         tensors.push(AttnOut);
         tensors.extend(after.then_some(AttnPostNorm));
         tensors.extend((before && norms != NormPlacement::Parallel).then_some(FfnNorm));
-        match &self.moe {
+        match self.experts_of(layer) {
             Some(moe) => {
                 tensors.push(Router);
-                let shared = moe.shared.map(|_| [SharedRouter, SharedGate, SharedUp, SharedDown]);
-                tensors.extend(shared.into_iter().flatten());
+                tensors.extend(moe.router.bias.then_some(RouterBias));
+                tensors.extend(moe.router.correction.then_some(RouterCorrection));
+                if let Some(shared) = moe.shared {
+                    tensors.extend(shared.gated.then_some(SharedRouter));
+                    tensors.extend([SharedGate, SharedUp, SharedDown]);
+                }
             }
             None => tensors.extend([FfnGate, FfnUp, FfnDown]),
         }
@@ -265,7 +278,7 @@ impl ModelSpec {
 
     /// Whether a tensor of this layer (and of this expert) satisfies `is_it`.
     fn has_tensor(&self, layer: usize, expert: Option<usize>, is_it: impl Fn(TensorRole) -> bool) -> bool {
-        let experts = self.moe.as_ref().map_or(0, |moe| moe.experts);
+        let experts = self.experts_of(layer).map_or(0, |moe| moe.experts);
         let expert = match expert {
             _ if experts == 0 => None,
             Some(e) => Some(e).filter(|&e| e < experts),
@@ -273,7 +286,7 @@ impl ModelSpec {
         };
         layer < self.layers
             && self
-                .layer_tensors()
+                .layer_tensors(layer)
                 .into_iter()
                 .chain(expert.into_iter().flat_map(expert_tensors))
                 .any(|tensor| is_it(TensorRole::Layer(layer, tensor)))

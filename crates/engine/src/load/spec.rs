@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+pub use super::moe::Moe;
 pub use zonda_kernels::elementwise::Activation;
 
 /// One row per architecture: its name here, and `model_type` and class in Hugging Face's `config.json`.
@@ -114,7 +115,7 @@ pub struct ModelSpec {
     pub qk_norm: bool,
     /// The output head is the embedding matrix.
     pub tied_embeddings: bool,
-    /// Mixture of experts instead of the dense feed-forward layer.
+    /// Mixture of experts instead of the dense feed-forward layer, in the layers that [`ModelSpec::experts_of`] names.
     pub moe: Option<Moe>,
     /// What it computes beyond that.
     pub extras: Extras,
@@ -234,21 +235,6 @@ impl QueryTemperature {
     }
 }
 
-/// Expert routing: the router's softmax over all experts picks `used` of them per token.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Moe {
-    /// Experts per layer.
-    pub experts: usize,
-    /// Experts run per token.
-    pub used: usize,
-    /// Width of one expert's feed-forward layer.
-    pub ffn_size: usize,
-    /// The picked experts' weights are scaled to sum to 1.
-    pub normalize: bool,
-    /// Width of an expert that every token runs, times the sigmoid of a gate (Qwen2-MoE).
-    pub shared: Option<usize>,
-}
-
 /// Rotary position embedding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
@@ -300,6 +286,11 @@ impl ModelSpec {
     /// Query heads that share one key/value head.
     pub fn group(&self) -> usize {
         self.heads / self.kv_heads
+    }
+
+    /// The mixture of experts of a layer; `None`: it has a dense feed-forward layer.
+    pub fn experts_of(&self, layer: usize) -> Option<&Moe> {
+        self.moe.as_ref().filter(|moe| layer >= moe.dense_layers)
     }
 
     /// RoPE of a layer; `None`: it has none.

@@ -55,6 +55,10 @@ pub enum LayerTensor {
     FfnDown,
     /// `[experts, hidden]`
     Router,
+    /// `[experts]`; added to the router's logits
+    RouterBias,
+    /// `[experts]`; added to the scores that rank the experts
+    RouterCorrection,
     /// One expert's `[moe.ffn, hidden]`
     ExpertGate(usize),
     /// One expert's `[moe.ffn, hidden]`

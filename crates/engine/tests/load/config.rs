@@ -68,7 +68,7 @@ fn defaults_of_transformers() {
     assert_eq!(bare("qwen2"), (1e-6, 1e4, None));
     assert_eq!(spec(&llama().without("head_dim")).head_dim, 16);
     assert_eq!(spec(&llama().set("head_dim", Json::Null)).head_dim, 16);
-    assert!(!spec(&model("qwen3_moe")).moe.expect("experts").normalize);
+    assert!(!spec(&model("qwen3_moe")).moe.expect("experts").router.normalize);
 
     // Some defaults contradict these tiny tensors; the error then shows the default.
     let text = error(&model("mistral").without("num_key_value_heads"));

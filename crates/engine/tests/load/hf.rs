@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use zonda_engine::load::{
     Architecture, Format, LayerTensor, Model, Norm, NormPlacement, QueryTemperature, RopePairing,
-    RopeScaling, TensorRole, check_finite,
+    RopeScaling, SharedExpert, TensorRole, check_finite,
 };
 
 fn testdata() -> PathBuf {
@@ -114,13 +114,14 @@ fn specs_match_the_configurations() {
     assert!(spec("qwen3").qk_norm);
 
     let mixtral = spec("mixtral").moe.expect("experts");
-    assert_eq!((mixtral.experts, mixtral.used, mixtral.ffn_size, mixtral.normalize), (4, 2, 48, true));
+    assert_eq!((mixtral.experts, mixtral.used, mixtral.ffn_size, mixtral.router.normalize), (4, 2, 48, true));
     let qwen3 = spec("qwen3_moe").moe.expect("experts");
-    assert_eq!((qwen3.experts, qwen3.used, qwen3.ffn_size, qwen3.normalize), (8, 2, 24, true));
-    assert!(!spec("qwen3_moe_unnormed").moe.expect("experts").normalize);
+    assert_eq!((qwen3.experts, qwen3.used, qwen3.ffn_size, qwen3.router.normalize), (8, 2, 24, true));
+    assert!(!spec("qwen3_moe_unnormed").moe.expect("experts").router.normalize);
 
     let qwen2 = spec("qwen2_moe").moe.expect("experts");
-    assert_eq!((qwen2.ffn_size, qwen2.shared, qwen2.normalize), (16, Some(48), false));
+    let shared = Some(SharedExpert { ffn_size: 48, gated: true });
+    assert_eq!((qwen2.ffn_size, qwen2.shared, qwen2.router.normalize), (16, shared, false));
 
     let temperature = Some(QueryTemperature { beta: 0.5, step: 16 });
     for name in ["ministral3", "mistral3"] {
