@@ -4,6 +4,7 @@
 //! heads still keep all threads busy. The way it is cut changes no bit of the result.
 
 use crate::kv::{KvCache, KvWriter};
+use crate::latent::LatentBuffers;
 use crate::rows::Rows;
 use crate::run::{Run, Step, kinds};
 use crate::weights::{Layer, Linear};
@@ -31,6 +32,7 @@ pub(crate) struct AttentionBuffers {
     parts: Vec<f32>,
     /// `[tokens, heads · head_dim]`, written by attention, read by the output projection
     pub mixed: Activations,
+    latent: LatentBuffers,
     /// Its output where a norm or a scale is behind it, `[tokens, hidden]`
     out: Vec<f32>,
 }
@@ -70,17 +72,30 @@ impl AttentionBuffers {
         let (q_cols, kv_cols) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         self.q.resize(tokens * q_cols, 0.0);
         self.k.resize(tokens * kv_cols, 0.0);
-        self.v.resize(tokens * kv_cols, 0.0);
-        project(run, normed, [(&layer.q, &mut self.q), (&layer.k, &mut self.k), (&layer.v, &mut self.v)]);
+        let latent = layer.latent.as_ref().zip(spec.extras.mla.as_ref());
+        if let Some(v) = &layer.v {
+            self.v.resize(tokens * kv_cols, 0.0);
+            project(run, normed, [(&layer.q, &mut self.q), (&layer.k, &mut self.k), (v, &mut self.v)]);
+        }
+        if let Some((latent, mla)) = latent {
+            self.latent.project(step, (layer, latent, mla), normed, &mut self.q, &mut self.k);
+        }
 
         if let Some((q_norm, k_norm)) = layer.qk_norm.as_ref().filter(|_| spec.extras.qk_norm_whole) {
             norm_rows(run, &mut self.q, q_norm);
             norm_rows(run, &mut self.k, k_norm);
         }
 
-        let kinds = kinds(&[&layer.attn_out]);
-        self.mixed.reset(tokens, q_cols, &kinds);
-        let mixed = self.mixed.rows();
+        let mixed = match latent {
+            None => {
+                self.mixed.reset(tokens, q_cols, &kinds(&[&layer.attn_out]));
+                self.mixed.rows()
+            }
+            Some(_) => {
+                self.latent.attended.reset(tokens, q_cols, &[]);
+                self.latent.attended.rows()
+            }
+        };
         let heads = Heads {
             step,
             layer,
@@ -123,6 +138,9 @@ impl AttentionBuffers {
                     }
                 }
             });
+        }
+        if let Some(of_layer) = latent {
+            self.latent.values(step, of_layer, &layer.attn_out, &mut self.mixed);
         }
         let (norm, scale) = (layer.attn_post_norm.as_deref(), spec.extras.residual_scale);
         run.join(&layer.attn_out, &self.mixed, norm, scale, &mut self.out, x);
@@ -273,14 +291,21 @@ impl Heads<'_> {
             // SAFETY: these columns belong to this piece and KV head, too; of this KV head the page is written by this piece
             // alone, which ends where the page does.
             unsafe {
-                let (key, value) = (self.k.part(t, head * dim, dim), self.v.part(t, head * dim, dim));
+                let key = self.k.part(t, head * dim, dim);
                 self.turn(key, self.layer.k.bias.as_deref().map(|b| &b[head * dim..][..dim]), k_norm, t);
-                if let Some(bias) = &self.layer.v.bias {
-                    AddScaled { x: value, y: &bias[head * dim..][..dim], scale: 1.0 }.on(run.isa);
-                }
-                if self.kv.kv_type().rotated() {
-                    Hadamard { head: value }.on(run.isa);
-                }
+                let value: &[f32] = match &self.layer.v {
+                    None => &[],
+                    Some(v) => {
+                        let value = self.v.part(t, head * dim, dim);
+                        if let Some(bias) = &v.bias {
+                            AddScaled { x: value, y: &bias[head * dim..][..dim], scale: 1.0 }.on(run.isa);
+                        }
+                        if self.kv.kv_type().rotated() {
+                            Hadamard { head: value }.on(run.isa);
+                        }
+                        value
+                    }
+                };
                 let position = piece.span.start + i;
                 let page = self.kv.page_mut(piece.span.slot, position, self.l, head);
                 StoreKv { page, kv: self.kv.kv_type(), at: position % PAGE, key, value }.on(run.isa);
@@ -299,7 +324,7 @@ impl Heads<'_> {
         }
         if let Some(kind) = self.layer.rope {
             let (cos, sin) = self.step.angles[kind].row(t);
-            Rotate { head, cos, sin }.on(isa);
+            Rotate { head: &mut head[..2 * cos.len()], cos, sin }.on(isa);
         }
         if self.kv.kv_type().rotated() {
             Hadamard { head }.on(isa);
@@ -337,6 +362,7 @@ impl Heads<'_> {
                 scale: self.step.spec.score_scale(),
                 softcap: self.step.spec.extras.attention_softcap,
                 kv: self.kv.kv_type(),
+                holds: self.kv.holds(),
                 // SAFETY: this head's keys and values are all written: by this thread, or before the loop began.
                 page: &|index| unsafe { self.kv.page(piece.span.slot, index, self.l, head) },
                 scratch,

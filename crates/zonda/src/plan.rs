@@ -82,7 +82,7 @@ impl Plan {
 
 /// Bytes of a token's keys and values in all layers.
 pub fn per_token(spec: &ModelSpec, kv: KvType) -> u64 {
-    (spec.layers * spec.kv_heads * kv.page_bytes(spec.head_dim) / PAGE) as u64
+    (spec.layers * spec.kv_heads * kv.page_bytes_of(spec.kv_holds(), spec.head_dim) / PAGE) as u64
 }
 
 /// Bytes of a batch's activations (the residual stream and its normalised forms, queries, keys and values, the two halves of

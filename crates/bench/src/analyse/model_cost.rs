@@ -31,7 +31,7 @@ impl ModelCost {
             "q4_0" => 18.0 / 32.0,
             _ => 2.0,
         };
-        let kv_values = (2 * spec.layers * spec.kv_heads * spec.head_dim) as f64;
+        let kv_values = spec.kv_values_per_token() as f64;
         Some(ModelCost {
             parameters: model.parameters(),
             prefill_parameters: layers.values as u64,

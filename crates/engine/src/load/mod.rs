@@ -6,6 +6,7 @@
 //! every count and offset is checked against the data.
 
 mod affine;
+mod derived;
 mod dtypes;
 mod errors;
 mod fields;
@@ -13,12 +14,16 @@ mod finite;
 mod frequencies;
 pub mod gguf;
 mod gguf_extras;
+mod gguf_moe;
 mod gguf_spec;
 mod hf;
 mod hf_extras;
+mod hf_mla;
+mod hf_moe;
 mod hf_rope;
 mod inspect;
 pub mod metadata;
+mod mla;
 mod model;
 mod moe;
 pub mod names;
@@ -35,6 +40,7 @@ pub use errors::LoadError;
 pub use finite::{check_finite, check_finite_row, first_non_finite};
 pub use inspect::{Memory, TypeShare};
 pub use metadata::{Metadata, Value};
+pub use mla::Mla;
 pub use model::{Format, Model};
 pub use source::TensorInfo;
 pub use moe::{ExpertGroups, GroupScore, Moe, Router, RouterScore, SharedExpert};

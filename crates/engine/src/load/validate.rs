@@ -57,15 +57,15 @@ pub(super) fn validate(fields: &impl Fields, names: &Names, spec: &ModelSpec) ->
             let expected = format!("a divisor of the number of experts, {}", moe.experts);
             return Err(fields.bad(names.groups, groups.count, expected));
         }
-        // as many experts as are used, and two in each group that is ranked by two
+        // two experts in each group that is ranked by two, and as many in all as are used
         let in_group = moe.experts / groups.count;
-        if groups.used > groups.count || groups.used * in_group < moe.used {
-            let expected = format!("at most {} groups, with at least {} experts in all", groups.count, moe.used);
-            return Err(fields.bad(names.groups_used, groups.used, expected));
-        }
         if groups.score == GroupScore::BestTwo && in_group < 2 {
             let expected = format!("at most half the number of experts, {}", moe.experts / 2);
             return Err(fields.bad(names.groups, groups.count, expected));
+        }
+        if groups.used > groups.count || groups.used * in_group < moe.used {
+            let expected = format!("at most {} groups, with at least {} experts in all", groups.count, moe.used);
+            return Err(fields.bad(names.groups_used, groups.used, expected));
         }
     }
     if spec.norm_eps >= 1.0 {

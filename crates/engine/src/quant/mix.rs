@@ -85,6 +85,8 @@ impl Mix {
             | LayerTensor::QBias
             | LayerTensor::KBias
             | LayerTensor::VBias
+            | LayerTensor::QDownNorm
+            | LayerTensor::KvDownNorm
             | LayerTensor::Router
             | LayerTensor::RouterBias
             | LayerTensor::RouterCorrection

@@ -18,7 +18,7 @@ fn checkpoints() -> Vec<PathBuf> {
         .filter(|path| path.join("config.json").exists())
         .collect();
     folders.sort();
-    assert_eq!(folders.len(), 23, "{folders:?}");
+    assert_eq!(folders.len(), 27, "{folders:?}");
     folders
 }
 
@@ -44,7 +44,10 @@ fn every_checkpoint_opens_with_all_tensors_finite() {
         assert_eq!(model.folder(), Some(folder.as_path()));
         model.check().expect("all tensors");
         let roles: Vec<_> = model.spec.roles().collect();
-        assert_eq!(roles.len(), model.tensors().len(), "{}: every tensor has a role", folder.display());
+        // some tensors of these hold several roles
+        if !model.spec.architecture.latent() {
+            assert_eq!(roles.len(), model.tensors().len(), "{}: every tensor has a role", folder.display());
+        }
         for role in roles {
             let tensor = model.tensor(role).expect("a tensor");
             check_finite(&tensor).expect("finite");
@@ -62,7 +65,7 @@ fn both_spellings_give_one_spec() {
         assert_eq!(new.spec, old.spec, "{}", folder.display());
         compared += 1;
     }
-    assert_eq!(compared, 12);
+    assert_eq!(compared, 15);
 }
 
 #[test]
