@@ -206,11 +206,17 @@ pub(crate) fn check(spec: &ModelSpec) -> Result<(), ConvertError> {
             let all_dim = f64::from(mla.mscale_all_dim(&spec.rope.scaling, spec.score_scale()));
             let own = match spec.architecture {
                 _ if all_dim == 0.0 => yarn_mscale(f64::from(*factor), 1.0),
-                Architecture::Mistral4 => yarn_mscale(f64::from(*factor), 1.0) / yarn_mscale(f64::from(*factor), all_dim),
+                Architecture::Mistral4 => {
+                    yarn_mscale(f64::from(*factor), 1.0) / yarn_mscale(f64::from(*factor), all_dim)
+                }
                 _ => 1.0,
             };
             if (f64::from(*attention_factor) / own - 1.0).abs() > 1e-6 {
-                return refuse("YaRN's attention factor", attention_factor.to_string(), "mscale_all_dim determines it");
+                return refuse(
+                    "YaRN's attention factor",
+                    attention_factor.to_string(),
+                    "mscale_all_dim determines it",
+                );
             }
         }
         let shared = spec.moe.as_ref().and_then(|moe| Some((moe, moe.shared?)));

@@ -6,8 +6,8 @@ use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::memory::Arena;
 use zonda_kernels::quantize::quantize;
 use zonda_kernels::{
-    ActivationKind, Activations, DType, HeadJobs, Isa, Job, Packed, Pool, activation_kind, matmul, matmul_heads,
-    rows_of_head,
+    ActivationKind, Activations, DType, HeadJobs, Isa, Job, Packed, Pool, activation_kind, matmul,
+    matmul_heads, rows_of_head,
 };
 
 /// A small reproducible generator of values in −1..1, with an outlier now and then.
@@ -134,7 +134,8 @@ fn a_product_for_each_head_equals_that_of_the_head_alone() {
                 let mut stored = Vec::new();
                 quantize(dtype, &values(rows * cols, h as u64 + 5), &mut stored);
                 let bytes = stored.len() / rows;
-                Packed::pack(&pool, &Arena::new(), dtype, rows, cols, |r| &stored[r * bytes..][..bytes]).unwrap()
+                Packed::pack(&pool, &Arena::new(), dtype, rows, cols, |r| &stored[r * bytes..][..bytes])
+                    .unwrap()
             })
             .collect();
         for (isa, tokens) in Isa::all().iter().flat_map(|&isa| [(isa, 1), (isa, 7), (isa, 65)]) {

@@ -70,7 +70,8 @@ impl LatentBuffers {
         run.pool.split(tokens, TILE, &|rows| {
             for t in rows {
                 // SAFETY: each row belongs to one range, so to one thread.
-                let (x, turned) = unsafe { (keys.part(t, 0, mla.kv_rank), keys.part(t, mla.kv_rank, mla.rope)) };
+                let (x, turned) =
+                    unsafe { (keys.part(t, 0, mla.kv_rank), keys.part(t, mla.kv_rank, mla.rope)) };
                 RmsNormInPlace { x, weight: &latent.norm, eps }.on(run.isa);
                 rotate(step, latent, t, turned);
             }

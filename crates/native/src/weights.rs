@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use zonda_engine::forward::BackendError;
 use zonda_engine::load::{
-    LayerTensor, LoadError, Mla, Model, ModelSpec, NormPlacement, RopePairing, Tensor, TensorRole, check_finite,
-    check_finite_row,
+    LayerTensor, LoadError, Mla, Model, ModelSpec, NormPlacement, RopePairing, Tensor, TensorRole,
+    check_finite, check_finite_row,
 };
 use zonda_engine::quant::Mix;
 use zonda_kernels::dequantize::dequantize;
@@ -268,7 +268,8 @@ impl<'a> Loader<'a> {
         };
         let rope = Angles::kind_of(self.spec, l);
         let latent = |mla: &Mla| {
-            let query_up = mla.q_rank.map(|_| Ok::<_, BackendError>((vector(QDownNorm)?, self.matrix(role(QUp))?)));
+            let query_up =
+                mla.q_rank.map(|_| Ok::<_, BackendError>((vector(QDownNorm)?, self.matrix(role(QUp))?)));
             Ok::<_, BackendError>(Latent {
                 query_up: query_up.transpose()?,
                 norm: vector(KvDownNorm)?,

@@ -89,7 +89,13 @@ pub fn per_token(spec: &ModelSpec, kv: KvType) -> u64 {
 /// the feed-forward layer, as `f32`), and of the logits of 64 positions.
 fn working(spec: &ModelSpec) -> u64 {
     let heads = (2 * spec.heads + 2 * spec.kv_heads) * spec.head_dim;
-    let row = 4 * spec.hidden_size + heads + 3 * spec.ffn_size;
+    // the queries, inputs of the heads' projections and values of latent attention
+    let latent = spec
+        .extras
+        .mla
+        .as_ref()
+        .map_or(0, |mla| spec.heads * (mla.query() + mla.nope.max(mla.kv_rank) + 2 * mla.value));
+    let row = 4 * spec.hidden_size + heads + latent + 3 * spec.ffn_size;
     BATCH * 4 * row as u64 + 64 * 4 * spec.vocab_size as u64
 }
 

@@ -147,15 +147,13 @@ fn bits(name: &str) -> Option<f64> {
 
 /// A model's shapes in one line, without the architecture's name, since a GGUF of Mistral has the architecture llama.
 pub(crate) fn shape(spec: &ModelSpec) -> String {
+    let heads = match &spec.extras.mla {
+        None => format!("{}/{} heads of {}", spec.heads, spec.kv_heads, spec.head_dim),
+        Some(mla) => format!("{} heads of {} over latents of {}", spec.heads, mla.query(), mla.kv_rank),
+    };
     let mut shape = format!(
-        "{} layers, width {}, {}/{} heads of {}, feed-forward {}, vocabulary {}",
-        spec.layers,
-        spec.hidden_size,
-        spec.heads,
-        spec.kv_heads,
-        spec.head_dim,
-        spec.ffn_size,
-        spec.vocab_size
+        "{} layers, width {}, {heads}, feed-forward {}, vocabulary {}",
+        spec.layers, spec.hidden_size, spec.ffn_size, spec.vocab_size
     );
     if let Some(moe) = &spec.moe {
         shape.push_str(&format!(", {} of {} experts of {}", moe.used, moe.experts, moe.ffn_size));

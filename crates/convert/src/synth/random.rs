@@ -19,7 +19,11 @@ impl Weights for Random<'_> {
         let (mean, deviation) = match role {
             TensorRole::OutputNorm => (1.0, 0.05),
             TensorRole::Layer(_, tensor) => match tensor {
-                LayerTensor::QBias | LayerTensor::KBias | LayerTensor::VBias => (0.0, 0.1),
+                LayerTensor::QBias
+                | LayerTensor::KBias
+                | LayerTensor::VBias
+                | LayerTensor::RouterBias
+                | LayerTensor::RouterCorrection => (0.0, 0.1),
                 _ if self.spec.shape(role).len() == 1 => (1.0, 0.05), // norms
                 _ => (0.0, 1.0 / (cols as f32).sqrt()),
             },

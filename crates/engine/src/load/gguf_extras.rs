@@ -25,12 +25,8 @@ pub(super) struct Family {
 
 const RMS_EPS: &str = "attention.layer_norm_rms_epsilon";
 const SOFTCAPS: &[&str] = &["attn_logit_softcapping", "final_logit_softcapping", "attention.scale"];
-const LATENT: &[&str] = &[
-    "attention.scale",
-    "attention.temperature_scale",
-    "expert_shared_count",
-    "leading_dense_block_count",
-];
+const LATENT: &[&str] =
+    &["attention.scale", "attention.temperature_scale", "expert_shared_count", "leading_dense_block_count"];
 const SCALES: &[&str] = &["attention.scale", "embedding_scale", "residual_scale", "logit_scale"];
 
 /// A family of Llama's kind, without windows of its own.
@@ -211,8 +207,8 @@ impl Family {
             None => keys.need_count(old, MAX_COUNT),
         };
         let query = either("attention.key_length_mla", "attention.key_length")?;
-        if rope >= query {
-            let expected = format!("less than a query head, {query}");
+        if rope >= query || rope % 2 != 0 {
+            let expected = format!("an even number less than a query head, {query}");
             return Err(keys.bad("rope.dimension_count", rope, expected));
         }
         let q_rank = match keys.lookup("attention.q_lora_rank") {

@@ -45,7 +45,11 @@ pub(super) fn read(
         Some(2) => RouterScore::Sigmoid,
         Some(3) => RouterScore::SoftmaxOfUsed,
         Some(other) => {
-            return Err(keys.unsupported("expert_gating_func", other, "1 to 3 are run: softmax, sigmoid, softmax of the used"));
+            return Err(keys.unsupported(
+                "expert_gating_func",
+                other,
+                "1 to 3 are run: softmax, sigmoid, softmax of the used",
+            ));
         }
     };
     moe.router.scale = match keys.number("expert_weights_scale")? {

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::fields::{Fields, MAX_COUNT, Prefixed};
 use super::gguf_extras::Family;
 use super::gguf_moe;
-use super::source::Store;
 use super::moe::{Moe, SharedExpert};
+use super::source::Store;
 use super::spec::{Architecture, ModelSpec, Rope, RopeScaling};
 use super::validate::{Names, validate, yarn_mscale};
 use super::{LoadError, Metadata, Value};
@@ -38,9 +38,10 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
 
     let blocks = keys.need_count("block_count", super::validate::MAX_LAYERS)?;
     let predicted = predicted_layers(path, metadata)?;
-    let layers = blocks.checked_sub(predicted).filter(|&layers| layers > 0).ok_or_else(|| {
-        keys.bad(PREDICTED, predicted, format!("less than the number of blocks, {blocks}"))
-    })?;
+    let layers = blocks
+        .checked_sub(predicted)
+        .filter(|&layers| layers > 0)
+        .ok_or_else(|| keys.bad(PREDICTED, predicted, format!("less than the number of blocks, {blocks}")))?;
     let hidden_size = keys.need_count("embedding_length", MAX_COUNT)?;
     let heads = keys.need_count(names.heads, MAX_COUNT)?;
     let mla = family.mla(&keys)?;
@@ -54,7 +55,8 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
         _ => None,
     };
     let whole = ["attention.value_length", "rope.dimension_count"];
-    let whole = if mla.is_some() { &whole[..0] } else { &whole[..whole.len() - usize::from(rotary_dim.is_some())] };
+    let whole =
+        if mla.is_some() { &whole[..0] } else { &whole[..whole.len() - usize::from(rotary_dim.is_some())] };
     for key in whole {
         if let Some(found) = keys.count(key, MAX_COUNT)?.filter(|&n| n != head_dim) {
             return Err(keys.unsupported(key, found, format!("it must equal the head's width, {head_dim}")));

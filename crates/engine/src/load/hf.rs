@@ -8,11 +8,11 @@ use super::LoadError;
 use super::affine::Quantization;
 use super::fields::{Fields, MAX_COUNT, Object};
 use super::hf_extras::{self, Shapes, TextPart};
-use super::{hf_mla, hf_moe};
-use super::source::read_small;
 use super::moe::{Moe, SharedExpert};
+use super::source::read_small;
 use super::spec::{Architecture, ModelSpec};
 use super::validate::{MAX_EXPERTS, MAX_LAYERS, Names, derived_head_dim, validate};
+use super::{hf_mla, hf_moe};
 
 /// Supported values of `model_type`, for messages.
 const RUNS: &str = "llama (with SmolLM2), mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, ministral3, gemma2, gemma3 and \

@@ -16,7 +16,8 @@ pub(super) fn read(config: &Object<'_>, architecture: Architecture) -> Result<Op
     }
     let small = architecture == Architecture::Mistral4;
     let (q_rank, kv_rank, nope) = if small { (1024, 256, 64) } else { (1536, 512, 128) };
-    let count = |key: &str, default: usize| Ok::<_, LoadError>(config.count(key, MAX_COUNT)?.unwrap_or(default));
+    let count =
+        |key: &str, default: usize| Ok::<_, LoadError>(config.count(key, MAX_COUNT)?.unwrap_or(default));
     if config.flag("rope_interleave")? == Some(false) {
         return Err(config.unsupported("rope_interleave", false, "models that interleave are run"));
     }

@@ -69,21 +69,22 @@ fn defaults(architecture: Architecture) -> Defaults {
 }
 
 /// The experts of a family that has them.
-pub(super) fn read(
-    config: &Object<'_>,
-    architecture: Architecture,
-    layers: usize,
-) -> Result<Moe, LoadError> {
+pub(super) fn read(config: &Object<'_>, architecture: Architecture, layers: usize) -> Result<Moe, LoadError> {
     let defaults = defaults(architecture);
     let v2 = architecture == Architecture::DeepSeekV2;
-    let count = |key: &str, max: u64, default: usize| Ok::<_, LoadError>(config.count(key, max)?.unwrap_or(default));
+    let count =
+        |key: &str, max: u64, default: usize| Ok::<_, LoadError>(config.count(key, max)?.unwrap_or(default));
     // zero is a number of these, too
     let or_zero = |key: &str, default: usize| match config.json(key) {
         Some(json) if json.as_u64() == Some(0) => Ok(0),
         _ => count(key, MAX_COUNT, default),
     };
     if let Some(found) = config.count("moe_layer_freq", MAX_COUNT)?.filter(|&n| n != 1) {
-        return Err(config.unsupported("moe_layer_freq", found, "models with experts in every layer but the first are run"));
+        return Err(config.unsupported(
+            "moe_layer_freq",
+            found,
+            "models with experts in every layer but the first are run",
+        ));
     }
     let softmax = matches!(architecture, Architecture::DeepSeekV2 | Architecture::Mistral4);
     let scored = if softmax { "softmax" } else { "sigmoid" };

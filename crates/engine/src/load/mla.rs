@@ -35,7 +35,7 @@ impl Mla {
 
     /// What scores are multiplied by: `1 / √query`, times the square of YaRN's scale for `mscale_all_dim` (DeepSeek's own
     /// use of it).
-    pub(super) fn score_scale(&self, scaling: &RopeScaling, mscale_all_dim: f64) -> f32 {
+    pub fn score_scale(&self, scaling: &RopeScaling, mscale_all_dim: f64) -> f32 {
         let mscale = match scaling {
             RopeScaling::Yarn { factor, .. } => yarn_mscale(f64::from(*factor), mscale_all_dim),
             _ => 1.0,

@@ -42,8 +42,8 @@ pub use inspect::{Memory, TypeShare};
 pub use metadata::{Metadata, Value};
 pub use mla::Mla;
 pub use model::{Format, Model};
-pub use source::TensorInfo;
 pub use moe::{ExpertGroups, GroupScore, Moe, Router, RouterScore, SharedExpert};
+pub use source::TensorInfo;
 pub use spec::{
     Activation, Architecture, Extras, ModelSpec, Norm, NormPlacement, QueryTemperature, Rope, RopePairing,
     RopeScaling,

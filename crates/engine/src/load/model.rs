@@ -9,8 +9,8 @@ use super::derived;
 use super::names::{self, TensorLocation};
 use super::source::{Store, Stored, TensorInfo};
 use super::{
-    AffineTensor, GgufFile, LoadError, Metadata, Mla, ModelSpec, StoredType, Tensor, TensorRole, gguf_spec, hf,
-    safetensors,
+    AffineTensor, GgufFile, LoadError, Metadata, Mla, ModelSpec, StoredType, Tensor, TensorRole, gguf_spec,
+    hf, safetensors,
 };
 
 /// The supported formats.

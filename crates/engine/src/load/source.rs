@@ -104,7 +104,8 @@ impl Store {
     pub fn drop_layers(&mut self, prefix: &str, layers: Range<usize>) -> usize {
         let all = self.tensors.len();
         self.tensors.retain(|stored| {
-            let layer = stored.name.strip_prefix(prefix).and_then(|rest| rest.split('.').next()?.parse().ok());
+            let layer =
+                stored.name.strip_prefix(prefix).and_then(|rest| rest.split('.').next()?.parse().ok());
             layer.is_none_or(|layer| !layers.contains(&layer))
         });
         self.index = self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();

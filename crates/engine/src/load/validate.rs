@@ -64,7 +64,8 @@ pub(super) fn validate(fields: &impl Fields, names: &Names, spec: &ModelSpec) ->
             return Err(fields.bad(names.groups, groups.count, expected));
         }
         if groups.used > groups.count || groups.used * in_group < moe.used {
-            let expected = format!("at most {} groups, with at least {} experts in all", groups.count, moe.used);
+            let expected =
+                format!("at most {} groups, with at least {} experts in all", groups.count, moe.used);
             return Err(fields.bad(names.groups_used, groups.used, expected));
         }
     }
