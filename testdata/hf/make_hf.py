@@ -12,7 +12,8 @@ One folder for each checkpoint, next to this script:
 The weights depend on nothing but the seed and each tensor's name and shape: transformers writes the
 files, then every tensor in them is refilled from its own generator, and the result is loaded again.
 Prompts are drawn until no position's two best logits (and no router's k-th and next expert) are so
-close that rounding could swap them, so tests may require the same arg-max everywhere.
+close that rounding could swap them, so tests may require the same arg-max everywhere. (Of routers that
+rank by something else than logits, scores and groups are compared, with `MIN_SCORE_GAP`.)
 """
 
 import argparse
@@ -34,6 +35,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 LENGTHS = (1, 5, 33, 100)
 MIN_GAP = 0.01  # between the two best logits of every position
 MIN_ROUTER_GAP = 0.002  # between the last chosen expert's router logit and the next one's
+MIN_SCORE_GAP = 0.0002  # the same for scores, which are at most 1, and for groups of experts
 MAX_BYTES = 600_000  # of weights per checkpoint
 
 BASE = dict(
@@ -101,6 +103,16 @@ QWEN3_MOE_NAMES = layer_names(
     r"mlp\.experts\.\d+\.(gate|up|down)_proj\.weight",
 )
 
+VISION = dict(
+    model_type="pixtral",
+    hidden_size=16,
+    intermediate_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    head_dim=8,
+    image_size=28,
+    patch_size=14,
+)
 QK_NORMS = r"self_attn\.[qk]_norm\.weight"
 GEMMA_NORMS = r"(input|post_attention|pre_feedforward|post_feedforward)_layernorm\.weight"
 TIED = r"model\.norm\.weight|model\.embed_tokens\.weight"
@@ -119,6 +131,33 @@ MINISTRAL3 = dict(
         llama_4_scaling_beta=0.5,
     ),
 )
+
+LATENT = dict(
+    num_hidden_layers=2,
+    num_key_value_heads=4,
+    kv_lora_rank=32,
+    q_lora_rank=24,
+    qk_nope_head_dim=16,
+    qk_rope_head_dim=8,
+    v_head_dim=12,
+    moe_intermediate_size=24,
+    n_routed_experts=8,
+    num_experts_per_tok=3,
+    n_group=4,
+    topk_group=2,
+    first_k_dense_replace=1,
+    rms_norm_eps=1e-6,
+)
+LATENT_NAMES = layer_names(
+    r"self_attn\.(q|q_a|q_b|kv_a_proj_with_mqa|kv_b|o)(_proj)?\.weight",
+    r"self_attn\.(q_a|kv_a)_layernorm\.weight",
+    DENSE,
+    NORMS,
+    r"mlp\.gate\.(weight|e_score_correction_bias)",
+    r"mlp\.experts\.(\d+\.(gate|up|down)_proj\.weight|gate_up_proj|down_proj)",
+    r"mlp\.shared_experts\.(gate|up|down)_proj\.weight",
+)
+LATENT_YARN = dict(factor=8.0, original_max_position_embeddings=16, beta_fast=32.0, beta_slow=1.0)
 
 CHECKPOINTS = {
     # Prompts of 33 and 100 tokens go past this window.
@@ -272,16 +311,7 @@ CHECKPOINTS = {
         "mistral3",
         dict(
             text_config={**BASE, **MINISTRAL3, "model_type": "ministral3", "num_hidden_layers": 1},
-            vision_config=dict(
-                model_type="pixtral",
-                hidden_size=16,
-                intermediate_size=16,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                head_dim=8,
-                image_size=28,
-                patch_size=14,
-            ),
+            vision_config=VISION,
             tie_word_embeddings=False,
         ),
         names=r".*vision_tower\..*|.*multi_modal_projector\..*|language_model\.("
@@ -368,6 +398,84 @@ CHECKPOINTS = {
             },
         ),
         names=layer_names(ATTENTION, DENSE, QK_NORMS, r"post_(attention|feedforward)_layernorm\.weight"),
+    ),
+    # Latent attention without a latent of queries; groups ranked by their best expert.
+    "deepseek_v2": Checkpoint(
+        "deepseek_v2",
+        {
+            **LATENT,
+            "q_lora_rank": None,
+            "n_shared_experts": 2,
+            "topk_method": "group_limited_greedy",
+            "routed_scaling_factor": 3.0,
+            "rope_parameters": rope("yarn", **LATENT_YARN, mscale=0.707, mscale_all_dim=0.707),
+        },
+        names=LATENT_NAMES,
+        old=dict(
+            rope_theta=10_000.0,
+            rope_scaling=dict(type="yarn", **LATENT_YARN, mscale=0.707, mscale_all_dim=0.707),
+        ),
+    ),
+    # Sigmoids, a correction that changes the choice, groups ranked by two experts.
+    "deepseek_v3": Checkpoint(
+        "deepseek_v3",
+        {
+            **LATENT,
+            "n_shared_experts": 1,
+            "routed_scaling_factor": 2.5,
+            "rope_parameters": rope("yarn", **LATENT_YARN, mscale=1.0, mscale_all_dim=1.0),
+        },
+        names=LATENT_NAMES,
+        old=dict(
+            rope_theta=10_000.0,
+            rope_scaling=dict(type="yarn", **LATENT_YARN, mscale=1.0, mscale_all_dim=1.0),
+        ),
+    ),
+    # The text part of Mistral Small 4: latent attention with the queries' factor.
+    "mistral4": Checkpoint(
+        "mistral3",
+        dict(
+            text_config={
+                **BASE,
+                **LATENT,
+                "model_type": "mistral4",
+                "n_shared_experts": 1,
+                "routed_scaling_factor": 1.5,
+                "rope_parameters": rope(
+                    "yarn", **LATENT_YARN, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.5
+                ),
+            },
+            vision_config=VISION,
+            tie_word_embeddings=False,
+        ),
+        names=r".*vision_tower\..*|.*multi_modal_projector\..*|language_model\.(" + LATENT_NAMES + ")",
+    ),
+    # Half of each head is rotated; biases, norms of Q and K, a corrected router behind a dense layer.
+    "glm4_moe": Checkpoint(
+        "glm4_moe",
+        dict(
+            head_dim=24,
+            attention_bias=True,
+            use_qk_norm=True,
+            moe_intermediate_size=24,
+            n_routed_experts=8,
+            n_shared_experts=1,
+            num_experts_per_tok=3,
+            first_k_dense_replace=1,
+            routed_scaling_factor=2.5,
+            rope_parameters=rope(theta=10_000.0, partial_rotary_factor=0.5),
+        ),
+        names=layer_names(
+            ATTENTION,
+            r"self_attn\.[qkv]_proj\.bias",
+            QK_NORMS,
+            DENSE,
+            NORMS,
+            r"mlp\.gate\.(weight|e_score_correction_bias)",
+            r"mlp\.experts\.\d+\.(gate|up|down)_proj\.weight",
+            r"mlp\.shared_experts\.(gate|up|down)_proj\.weight",
+        ),
+        old=dict(rope_theta=10_000.0, rope_scaling=None, partial_rotary_factor=0.5),
     ),
     # LayerNorm, halves in parallel, no RoPE in full layers.
     "cohere2": Checkpoint(
@@ -462,10 +570,40 @@ def load(folder: Path, config_name: str = "config.json") -> torch.nn.Module:
     return model.eval()
 
 
+def score_gap(gate: torch.nn.Module, logits: torch.Tensor) -> float:
+    """The smallest gap at which a router that ranks scores and groups of experts made a choice."""
+    sigmoid = hasattr(gate, "e_score_correction_bias")
+    scores = logits.sigmoid() + gate.e_score_correction_bias if sigmoid else logits.softmax(-1)
+    gaps = []
+
+    def last(values: torch.Tensor, k: int) -> torch.Tensor:
+        best = values.sort(dim=-1, descending=True)
+        if k < values.shape[-1]:
+            gaps.append((best.values[:, k - 1] - best.values[:, k]).min().item())
+        return best.indices[:, :k]
+
+    if gate.num_group is not None and gate.num_group > 1:
+        groups = scores.unflatten(-1, (gate.num_group, -1))
+        by_one = getattr(gate, "topk_method", None) == "group_limited_greedy"
+        used = last(groups.topk(1 if by_one else 2, dim=-1).values.sum(-1), gate.topk_group)
+        scores = groups.gather(1, used[..., None].expand(-1, -1, groups.shape[-1])).flatten(1)
+    last(scores, gate.top_k)
+    return min(gaps)
+
+
 @torch.no_grad()
 def run(model: torch.nn.Module, ids: np.ndarray) -> tuple[torch.Tensor, float]:
     """Logits `[tokens, vocab]`, and the smallest gap at which a router chose its last expert."""
     config = model.config
+    gates = [m for m in model.modules() if hasattr(m, "topk_group")]
+    if gates:
+        gaps = []
+        hook = lambda gate, _, out: gaps.append(score_gap(gate, out[0].float()))  # noqa: E731
+        hooks = [gate.register_forward_hook(hook) for gate in gates]
+        out = model(torch.from_numpy(ids.astype(np.int64))[None], use_cache=False)
+        for handle in hooks:
+            handle.remove()
+        return out.logits[0].float(), min(gaps) * MIN_ROUTER_GAP / MIN_SCORE_GAP
     routed = getattr(config, "num_local_experts", getattr(config, "num_experts", 0))
     extra = {"output_router_logits": True} if routed else {}
     out = model(torch.from_numpy(ids.astype(np.int64))[None], use_cache=False, **extra)

@@ -6,7 +6,7 @@ use std::f64::consts::TAU;
 use zonda_engine::load::names::{self, TensorLocation};
 use zonda_engine::load::yarn_mscale;
 use zonda_engine::load::{
-    Architecture, LayerTensor, Metadata, ModelSpec, Norm, RopeScaling, TensorRole, Value,
+    Architecture, LayerTensor, Metadata, ModelSpec, Moe, Norm, RopeScaling, RouterScore, TensorRole, Value,
 };
 
 /// The value of `general.architecture`, which is also the prefix of the keys.
@@ -24,6 +24,9 @@ fn architecture(spec: &ModelSpec) -> &'static str {
         Architecture::SmolLm3 => "smollm3",
         Architecture::Olmo2 | Architecture::Olmo3 => "olmo2",
         Architecture::Cohere2 => "cohere2",
+        Architecture::DeepSeekV2 | Architecture::DeepSeekV3 => "deepseek2",
+        Architecture::Mistral4 => "mistral4",
+        Architecture::Glm4Moe => "glm4moe",
     }
 }
 
@@ -57,13 +60,13 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
     put("attention.head_count", int(spec.heads));
     put("attention.head_count_kv", int(spec.kv_heads));
     put("attention.key_length", int(spec.head_dim));
-    put("attention.value_length", int(spec.head_dim));
+    put("attention.value_length", int(spec.extras.mla.as_ref().map_or(spec.head_dim, |mla| mla.kv_rank)));
     let norm_eps = match spec.extras.norm {
         Norm::Rms => "attention.layer_norm_rms_epsilon",
         Norm::Layer => "attention.layer_norm_epsilon",
     };
     put(norm_eps, Value::F32(spec.norm_eps));
-    put("rope.dimension_count", int(spec.head_dim));
+    put("rope.dimension_count", int(spec.rope_dim()));
     put("rope.freq_base", Value::F32(spec.rope.theta));
 
     if let Some(window) = spec.windows.iter().flatten().next() {
@@ -78,12 +81,7 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
         put("expert_count", int(moe.experts));
         put("expert_used_count", int(moe.used));
         put("expert_feed_forward_length", int(moe.ffn_size));
-        if moe.normalize == (arch == "qwen2moe") {
-            put("expert_weights_norm", Value::Bool(moe.normalize));
-        }
-        if let Some(shared) = moe.shared {
-            put("expert_shared_feed_forward_length", int(shared));
-        }
+        experts(arch, moe, &mut |key, value| drop(put(key, value)));
     }
     match &spec.rope.scaling {
         RopeScaling::None | RopeScaling::Llama3 { .. } | RopeScaling::Factors(_) => {}
@@ -99,7 +97,11 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
             put("rope.scaling.yarn_beta_slow", Value::F32(*beta_slow));
             // The key holds the additional factor beyond YaRN's own for this scaling. A key of its own states a factor of 1 exactly.
             let own = yarn_mscale(f64::from(*factor), 1.0) as f32;
-            if arch == "mistral3" && *attention_factor == 1.0 {
+            if let Some(mla) = &spec.extras.mla {
+                // a tenth of it, in these families
+                let all_dim = mla.mscale_all_dim(&spec.rope.scaling, spec.score_scale());
+                put("rope.scaling.yarn_log_multiplier", Value::F32(0.1 * all_dim));
+            } else if arch == "mistral3" && *attention_factor == 1.0 {
                 put("rope.scaling.yarn_log_multiplier", Value::F32(1.0));
             } else if (attention_factor / own - 1.0).abs() > 1e-6 {
                 put("rope.scaling.attn_factor", Value::F32(attention_factor / own));
@@ -108,6 +110,35 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
     }
     extras(spec, &mut |key, value| drop(put(key, value)));
     metadata
+}
+
+/// What a mixture of experts is beyond its sizes.
+fn experts(arch: &str, moe: &Moe, put: &mut dyn FnMut(&str, Value)) {
+    let int = |n: usize| Value::U32(n as u32);
+    let router = &moe.router;
+    if !matches!(arch, "deepseek2" | "mistral4" | "glm4moe") {
+        if router.normalize == (arch == "qwen2moe") {
+            put("expert_weights_norm", Value::Bool(router.normalize));
+        }
+        if let Some(shared) = moe.shared {
+            put("expert_shared_feed_forward_length", int(shared.ffn_size));
+        }
+        return;
+    }
+    put("expert_weights_norm", Value::Bool(router.normalize));
+    put("expert_weights_scale", Value::F32(router.scale));
+    let function = match router.score {
+        RouterScore::Softmax => 1,
+        RouterScore::Sigmoid => 2,
+        RouterScore::SoftmaxOfUsed => 3,
+    };
+    put("expert_gating_func", int(function));
+    put("leading_dense_block_count", int(moe.dense_layers));
+    put("expert_shared_count", int(moe.shared.map_or(0, |shared| shared.ffn_size / moe.ffn_size)));
+    if let Some(groups) = router.groups {
+        put("expert_group_count", int(groups.count));
+        put("expert_group_used_count", int(groups.used));
+    }
 }
 
 /// Whether llama.cpp leaves some layers of this family without a window if the file does not say which.
@@ -124,6 +155,17 @@ fn extras(spec: &ModelSpec, put: &mut dyn FnMut(&str, Value)) {
     }
     if let Some(temperature) = &extras.query_temperature {
         put("attention.temperature_scale", Value::F32(temperature.beta));
+        if extras.mla.is_some() {
+            put("attention.temperature_length", Value::U32(temperature.step as u32));
+        }
+    }
+    if let Some(mla) = &extras.mla {
+        let int = |n: usize| Value::U32(n as u32);
+        put("attention.key_length_mla", int(mla.query()));
+        put("attention.value_length_mla", int(mla.value));
+        put("attention.kv_lora_rank", int(mla.kv_rank));
+        // 0 says that there is none, where llama.cpp asks for the key
+        put("attention.q_lora_rank", int(mla.q_rank.unwrap_or(0)));
     }
     if let Some(scale) = extras.attention_scale {
         put("attention.scale", Value::F32(scale));
@@ -155,6 +197,34 @@ pub(crate) fn check(spec: &ModelSpec) -> Result<(), ConvertError> {
         let (what, format, reason) = (what.to_owned(), "a GGUF file", reason.to_owned());
         Err(ConvertError::NotExpressible { what, found, format, reason })
     };
+    if let Some(mla) = &spec.extras.mla {
+        if mla.norm_eps != spec.norm_eps {
+            let found = format!("{} in latents and {} elsewhere", mla.norm_eps, spec.norm_eps);
+            return refuse("the norms' epsilon", found, "it is one number");
+        }
+        if let RopeScaling::Yarn { factor, attention_factor, .. } = &spec.rope.scaling {
+            let all_dim = f64::from(mla.mscale_all_dim(&spec.rope.scaling, spec.score_scale()));
+            let own = match spec.architecture {
+                _ if all_dim == 0.0 => yarn_mscale(f64::from(*factor), 1.0),
+                Architecture::Mistral4 => {
+                    yarn_mscale(f64::from(*factor), 1.0) / yarn_mscale(f64::from(*factor), all_dim)
+                }
+                _ => 1.0,
+            };
+            if (f64::from(*attention_factor) / own - 1.0).abs() > 1e-6 {
+                return refuse(
+                    "YaRN's attention factor",
+                    attention_factor.to_string(),
+                    "mscale_all_dim determines it",
+                );
+            }
+        }
+        let shared = spec.moe.as_ref().and_then(|moe| Some((moe, moe.shared?)));
+        if let Some((moe, shared)) = shared.filter(|(moe, shared)| shared.ffn_size % moe.ffn_size != 0) {
+            let found = format!("{} beside experts of {}", shared.ffn_size, moe.ffn_size);
+            return refuse("the width of the shared expert", found, "it is a multiple of an expert's");
+        }
+    }
     let no_rope = &spec.extras.no_rope;
     if spec.architecture == Architecture::SmolLm3 && !no_rope.iter().copied().eq((3..spec.layers).step_by(4))
     {
@@ -199,8 +269,8 @@ pub(crate) fn llama3_factors(spec: &ModelSpec, factor: f64, low: f64, high: f64,
 
 /// The wavelength of each pair of a head in tokens, shortest first.
 pub(crate) fn wavelengths(spec: &ModelSpec) -> impl Iterator<Item = f64> {
-    let (theta, width) = (f64::from(spec.rope.theta), spec.head_dim as f64);
-    (0..spec.head_dim / 2).map(move |i| TAU * theta.powf(2.0 * i as f64 / width))
+    let (theta, width) = (f64::from(spec.rope.theta), spec.rope_dim() as f64);
+    (0..spec.rope_dim() / 2).map(move |i| TAU * theta.powf(2.0 * i as f64 / width))
 }
 
 /// A GGUF tensor: of one role, or fused from all experts of a layer.
@@ -221,11 +291,11 @@ pub(crate) fn tensors(spec: &ModelSpec) -> Vec<GgufTensor> {
     };
     spec.roles()
         .filter(|role| !is_later_expert(role))
-        .map(|role| match names::gguf(role).swap_remove(0) {
-            TensorLocation::Whole(name) => GgufTensor { name, role, experts: None },
+        .map(|role| match names::gguf(role, spec.architecture).swap_remove(0) {
             TensorLocation::Plane(name, _) => {
                 GgufTensor { name, role, experts: spec.moe.as_ref().map(|moe| moe.experts) }
             }
+            place => GgufTensor { name: place.name().to_owned(), role, experts: None },
         })
         .collect()
 }

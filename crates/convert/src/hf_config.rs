@@ -5,7 +5,7 @@ use crate::error::ConvertError;
 use crate::gguf_keys::{llama3_factors, wavelengths};
 use serde_json::{Value as Json, json};
 use zonda_engine::TokenId;
-use zonda_engine::load::{Architecture, ModelSpec, RopeScaling};
+use zonda_engine::load::{Architecture, GroupScore, ModelSpec, Moe, RopeScaling, RouterScore};
 use zonda_kernels::DType;
 
 /// The document. `bos` and `eos` are the ids of the tokens that begin and end a text.
@@ -25,7 +25,7 @@ pub(crate) fn config(
         DType::BF16 => "bfloat16",
         other => return Err(ConvertError::FloatsOnly { found: other.to_string() }),
     };
-    if spec.qkv_bias != spec.architecture.qkv_bias() {
+    if spec.qkv_bias != spec.architecture.qkv_bias() && !spec.architecture.may_have_qkv_bias() {
         return Err(not_expressible(
             "qkv_bias",
             spec.qkv_bias,
@@ -66,11 +66,12 @@ pub(crate) fn config(
     }
     windows(spec, object)?;
     extras(spec, object);
+    latent(spec, object)?;
     if let Some(moe) = &spec.moe {
         object.insert("num_experts_per_tok".into(), moe.used.into());
         match spec.architecture {
             Architecture::Mixtral => {
-                if !moe.normalize {
+                if !moe.router.normalize {
                     return Err(not_expressible(
                         "normalize",
                         false,
@@ -80,19 +81,107 @@ pub(crate) fn config(
                 object.insert("num_local_experts".into(), moe.experts.into());
                 object.insert("intermediate_size".into(), moe.ffn_size.into());
             }
+            _ if spec.extras.mla.is_some() || spec.architecture == Architecture::Glm4Moe => {
+                deepseek_experts(spec.architecture, moe, object)?;
+            }
             _ => {
                 object.insert("num_experts".into(), moe.experts.into());
                 object.insert("moe_intermediate_size".into(), moe.ffn_size.into());
-                object.insert("norm_topk_prob".into(), moe.normalize.into());
+                object.insert("norm_topk_prob".into(), moe.router.normalize.into());
                 object.insert("decoder_sparse_step".into(), 1.into());
                 object.insert("mlp_only_layers".into(), json!([]));
                 if let Some(shared) = moe.shared {
-                    object.insert("shared_expert_intermediate_size".into(), shared.into());
+                    object.insert("shared_expert_intermediate_size".into(), shared.ffn_size.into());
                 }
             }
         }
     }
     Ok(config)
+}
+
+/// Multi-head latent attention, and what GLM-4.5 says of its heads.
+fn latent(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) -> Result<(), ConvertError> {
+    if spec.architecture == Architecture::Glm4Moe {
+        object.insert("attention_bias".into(), spec.qkv_bias.into());
+        object.insert("use_qk_norm".into(), spec.qk_norm.into());
+        let share = spec.rope_dim() as f64 / spec.head_dim as f64;
+        object.insert("partial_rotary_factor".into(), share.into());
+    }
+    let Some(mla) = &spec.extras.mla else { return Ok(()) };
+    if mla.norm_eps != 1e-6 {
+        let reason = "transformers normalises latents with 1e-6".to_owned();
+        return Err(not_expressible("the epsilon of the latents' norms", mla.norm_eps, reason));
+    }
+    if spec.moe.is_none() {
+        let reason = "the classes of this kind of attention have experts".to_owned();
+        return Err(not_expressible("experts", "none", reason));
+    }
+    for (key, value) in [
+        ("kv_lora_rank", json!(mla.kv_rank)),
+        ("q_lora_rank", json!(mla.q_rank)),
+        ("qk_nope_head_dim", json!(mla.nope)),
+        ("qk_rope_head_dim", json!(mla.rope)),
+        ("v_head_dim", json!(mla.value)),
+        ("num_key_value_heads", json!(spec.heads)),
+    ] {
+        object.insert(key.to_owned(), value);
+    }
+    object.remove("head_dim");
+    if let RopeScaling::Yarn { .. } = &spec.rope.scaling {
+        let all_dim = mla.mscale_all_dim(&spec.rope.scaling, spec.score_scale());
+        object["rope_scaling"]["mscale_all_dim"] = number(all_dim);
+    }
+    Ok(())
+}
+
+/// Experts in DeepSeek's spelling.
+fn deepseek_experts(
+    architecture: Architecture,
+    moe: &Moe,
+    object: &mut serde_json::Map<String, Json>,
+) -> Result<(), ConvertError> {
+    let router = &moe.router;
+    let refuse = |what: &str, found: String| {
+        Err(not_expressible(what, found, format!("{architecture} has no such router")))
+    };
+    let v2 = architecture == Architecture::DeepSeekV2;
+    let softmax = v2 || architecture == Architecture::Mistral4;
+    let score = if softmax { RouterScore::Softmax } else { RouterScore::Sigmoid };
+    if router.score != score {
+        return refuse("the router's score", format!("{:?}", router.score));
+    }
+    if router.bias || router.correction == softmax {
+        return refuse("its biases", format!("logits {}, correction {}", router.bias, router.correction));
+    }
+    if v2 && router.normalize {
+        return refuse("normalize", "true".to_owned());
+    }
+    let group_score = if v2 { GroupScore::Best } else { GroupScore::BestTwo };
+    if let Some(groups) = router.groups.filter(|groups| groups.score != group_score) {
+        return refuse("the score of groups", format!("{:?}", groups.score));
+    }
+    let shared = moe.shared.map_or(0, |shared| shared.ffn_size);
+    if moe.shared.is_some_and(|shared| shared.gated) || shared % moe.ffn_size != 0 {
+        return refuse("the shared expert", format!("{:?}", moe.shared));
+    }
+    let (count, used) = router.groups.map_or((1, 1), |groups| (groups.count, groups.used));
+    let mut put = |key: &str, value: Json| object.insert(key.to_owned(), value);
+    put("n_routed_experts", moe.experts.into());
+    put("n_shared_experts", (shared / moe.ffn_size).into());
+    put("moe_intermediate_size", moe.ffn_size.into());
+    put("norm_topk_prob", router.normalize.into());
+    put("routed_scaling_factor", number(router.scale));
+    put("first_k_dense_replace", moe.dense_layers.into());
+    put("n_group", count.into());
+    put("topk_group", used.into());
+    put("scoring_func", if softmax { "softmax" } else { "sigmoid" }.into());
+    if v2 {
+        put("topk_method", if count > 1 { "group_limited_greedy" } else { "greedy" }.into());
+    } else {
+        // layers that predict further tokens are not kept
+        put("num_nextn_predict_layers", 0.into());
+    }
+    Ok(())
 }
 
 /// One id as a number, several as a list, none as null.

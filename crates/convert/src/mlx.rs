@@ -51,6 +51,14 @@ pub fn convert_to_mlx(
     if dtype.is_quantized() {
         return Err(ConvertError::FloatsOnly { found: dtype.to_string() });
     }
+    if input.spec.extras.mla.is_some() {
+        return Err(ConvertError::NotExpressible {
+            what: "attention".to_owned(),
+            found: "multi-head latent attention".to_owned(),
+            format: "an MLX folder",
+            reason: "MLX does not run it here".to_owned(),
+        });
+    }
     input.check()?;
     let pending = Pending::folder(out)?;
     let folder = pending.path();
@@ -162,7 +170,7 @@ fn matrices(spec: &ModelSpec, affine: Affine) -> Vec<Matrix> {
                 let mut places = names::folder(role, spec.architecture).into_iter();
                 let stacked = places.find_map(|place| match place {
                     TensorLocation::Plane(name, _) => Some(name),
-                    TensorLocation::Whole(_) => None,
+                    _ => None,
                 });
                 shape.insert(0, experts);
                 (stacked?, (0..experts).map(|e| TensorRole::Layer(layer, of(e))).collect())

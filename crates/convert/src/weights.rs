@@ -8,7 +8,7 @@ use crate::output::{Planned, Progress, Sink};
 use crate::rows::{RawRow, stream};
 use crate::safetensors_writer::{SHARD_BYTES, write_safetensors};
 use std::path::Path;
-use zonda_engine::load::{LayerTensor, Metadata, ModelSpec, TensorRole, names};
+use zonda_engine::load::{Architecture, LayerTensor, Metadata, Mla, ModelSpec, TensorRole, names};
 use zonda_engine::quant::Mix;
 use zonda_kernels::DType;
 
@@ -101,20 +101,101 @@ pub(crate) fn to_safetensors(
     weights: &dyn Weights,
     progress: Progress<'_>,
 ) -> Result<u64, ConvertError> {
-    let roles: Vec<TensorRole> = spec.roles().collect();
-    let planned: Vec<Planned> = roles
+    let entries = folder_entries(spec);
+    let planned: Vec<Planned> = entries
         .iter()
-        .map(|&role| Planned {
-            name: names::hugging_face(role, spec.architecture),
-            holds: dtype.into(),
-            shape: spec.shape(role),
+        .map(|FolderTensor { name, roles, shape }| Planned {
+            name: name.clone(),
+            holds: float_type(roles[0], dtype).into(),
+            shape: shape.clone(),
         })
         .collect();
     let mut fill = |i: usize, sink: &mut Sink<'_>| {
-        let rows = less_offset(weights.rows(roles[i])?, roles[i], spec);
-        stream(&planned[i], dtype, &*rows, sink)
+        let roles = &entries[i].roles;
+        if let (TensorRole::Layer(layer, LayerTensor::KeyUp), Some(mla)) = (roles[0], &spec.extras.mla) {
+            return stream(&planned[i], dtype, &*keys_and_values(weights, layer, spec.heads, mla)?, sink);
+        }
+        let parts = roles.iter().map(|&role| Ok(less_offset(weights.rows(role)?, role, spec)));
+        let parts = parts.collect::<Result<Vec<_>, ConvertError>>()?;
+        let of_part = matrix_rows(&spec.shape(roles[0]));
+        let rows = |row: usize, out: &mut [f32]| parts[row / of_part](row % of_part, out);
+        stream(&planned[i], float_type(roles[0], dtype), &rows, sink)
     };
     write_safetensors(folder, &planned, SHARD_BYTES, &mut fill, progress)
+}
+
+/// A tensor of a folder: the rows of some roles, one after another.
+struct FolderTensor {
+    name: String,
+    roles: Vec<TensorRole>,
+    shape: Vec<usize>,
+}
+
+/// All tensors of a folder, in the order of the forward pass.
+fn folder_entries(spec: &ModelSpec) -> Vec<FolderTensor> {
+    use LayerTensor::{ExpertDown, ExpertGate, ExpertUp, KeyUp, ValueUp};
+    // this class holds the experts of a layer together
+    let fused = if spec.architecture == Architecture::Mistral4 { spec.moe.as_ref() } else { None };
+    let entry = |role: TensorRole| {
+        let (name, shape) = (names::hugging_face(role, spec.architecture), spec.shape(role));
+        let TensorRole::Layer(layer, tensor) = role else {
+            return Some(FolderTensor { name, roles: vec![role], shape });
+        };
+        let of = |tensor| TensorRole::Layer(layer, tensor);
+        let experts = format!("model.layers.{layer}.mlp.experts");
+        Some(match (tensor, fused, &spec.extras.mla) {
+            (ValueUp, ..) => return None,
+            (KeyUp, _, Some(mla)) => {
+                let shape = vec![spec.heads * (mla.nope + mla.value), mla.kv_rank];
+                FolderTensor { name, roles: vec![role, of(ValueUp)], shape }
+            }
+            (ExpertGate(0), Some(moe), _) => FolderTensor {
+                name: format!("{experts}.gate_up_proj"),
+                roles: (0..moe.experts).flat_map(|e| [of(ExpertGate(e)), of(ExpertUp(e))]).collect(),
+                shape: vec![moe.experts, 2 * shape[0], shape[1]],
+            },
+            (ExpertDown(0), Some(moe), _) => FolderTensor {
+                name: format!("{experts}.down_proj"),
+                roles: (0..moe.experts).map(|e| of(ExpertDown(e))).collect(),
+                shape: vec![moe.experts, shape[0], shape[1]],
+            },
+            (ExpertGate(_) | ExpertUp(_) | ExpertDown(_), Some(_), _) => return None,
+            _ => FolderTensor { name, roles: vec![role], shape },
+        })
+    };
+    spec.roles().filter_map(entry).collect()
+}
+
+/// The projection of keys and values from their latent, `[heads · (nope + value), kv_rank]`, from its two parts.
+fn keys_and_values<'a>(
+    weights: &'a dyn Weights,
+    layer: usize,
+    heads: usize,
+    mla: &'a Mla,
+) -> Result<Rows<'a>, ConvertError> {
+    let (rank, nope) = (mla.kv_rank, mla.nope);
+    let stored = weights.rows(TensorRole::Layer(layer, LayerTensor::KeyUp))?;
+    // `[heads · kv_rank, nope]`, of which columns become rows
+    let mut keys = vec![0.0; heads * rank * nope];
+    keys.chunks_exact_mut(nope).enumerate().for_each(|(row, out)| stored(row, out));
+    let values = weights.rows(TensorRole::Layer(layer, LayerTensor::ValueUp))?;
+    Ok(Box::new(move |row, out| {
+        let (head, i) = (row / (nope + mla.value), row % (nope + mla.value));
+        if i < nope {
+            let head = &keys[head * rank * nope..];
+            out.iter_mut().enumerate().for_each(|(col, v)| *v = head[col * nope + i]);
+        } else {
+            values(head * mla.value + i - nope, out);
+        }
+    }))
+}
+
+/// The type of a tensor in a folder of type `dtype`: the ranks of experts depend on small differences.
+fn float_type(role: TensorRole, dtype: DType) -> DType {
+    match role {
+        TensorRole::Layer(_, LayerTensor::RouterCorrection) => DType::F32,
+        _ => dtype,
+    }
 }
 
 /// A tensor's rows as Hugging Face stores them.

@@ -50,7 +50,7 @@ pub mod x86_64;
 
 pub use activations::{ActivationKind, Activations};
 pub use dtype::DType;
-pub use matmul::{Job, activation_kind, matmul};
+pub use matmul::{HeadJobs, Job, activation_kind, matmul, matmul_heads, rows_of_head};
 pub use pack::Packed;
 pub use pool::Pool;
 pub use table::{Isa, IsaError};

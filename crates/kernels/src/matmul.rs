@@ -8,6 +8,7 @@
 
 use crate::activations::{self, ActivationKind, Activations};
 use crate::format::with_format;
+use crate::memory::SharedPtr;
 use crate::pack::{GROUP, Packed};
 use crate::pool::Pool;
 use crate::simd::{LANES, Op, Simd};
@@ -32,6 +33,26 @@ pub struct Job<'a> {
     pub stride: usize,
     /// Adds to `out` instead of overwriting it, for the residual.
     pub add: bool,
+}
+
+/// A product for each head of a model, whose weights and activations are its own.
+#[derive(Debug)]
+pub struct HeadJobs<'a> {
+    /// The weights of each head, all `[rows, cols]` and of one type.
+    pub weights: &'a [Packed],
+    /// Tokens.
+    pub tokens: usize,
+    /// `[tokens, stride]`; the first `rows` values from `h · step` on of each row are written for head `h`.
+    pub out: &'a mut [f32],
+    /// Values between the starts of two tokens' rows of `out`.
+    pub stride: usize,
+    /// Values between the starts of two heads' columns of `out`.
+    pub step: usize,
+}
+
+/// Rows of activations from one head's first token to the next head's, for [`matmul_heads`]: whole tiles.
+pub fn rows_of_head(tokens: usize) -> usize {
+    tokens.next_multiple_of(activations::TILE)
 }
 
 /// The form of activations for weights of this type.
@@ -67,7 +88,8 @@ pub fn matmul(isa: Isa, pool: &Pool, activations: &Activations, jobs: &mut [Job<
         assert!(*stride >= weights.rows() && room, "room for the product");
         let first = panels;
         panels += weights.panels();
-        *part = Some(Part { weights, out: out.as_mut_ptr(), stride: *stride, add: *add, first });
+        let out = out.as_mut_ptr();
+        *part = Some(Part { weights, out, stride: *stride, add: *add, first, rows: 0..tokens });
     }
     // Near the end of the loop, threads take the smallest ranges that still run at full speed, so that they finish together.
     let grain = if tokens == 1 { GROUP } else { GROUP / 2 };
@@ -82,6 +104,39 @@ pub fn matmul(isa: Isa, pool: &Pool, activations: &Activations, jobs: &mut [Job<
     });
 }
 
+/// Runs the product of every head as one parallel loop: `out[t, h · step + r] = Σ_k activations[h · n + t, k] · weights[h][r, k]`,
+/// where `n` is [`rows_of_head`] of the tokens. Other rows of the activations are not read.
+///
+/// # Panics
+/// If shapes don't fit, or if the activations lack the form that the weights read ([`activation_kind`]).
+pub fn matmul_heads(isa: Isa, pool: &Pool, activations: &Activations, jobs: HeadJobs<'_>) {
+    let HeadJobs { weights, tokens, out, stride, step } = jobs;
+    let (Some(first), true) = (weights.first(), tokens > 0) else { return };
+    let (rows, of_head, heads) = (first.rows(), rows_of_head(tokens), weights.len());
+    for one in weights {
+        let alike = one.rows() == rows && one.cols() == activations.cols() && one.dtype() == first.dtype();
+        assert!(alike, "weights of one shape and type, with the columns of the activations");
+    }
+    let kind = activation_kind(isa, first.dtype());
+    assert!(activations.holds(kind), "activations in the form {kind:?}, which {} reads", first.dtype());
+    assert_eq!(Some(activations.tokens()), heads.checked_mul(of_head), "rows of activations for every head");
+    let columns = (heads - 1).checked_mul(step).and_then(|before| before.checked_add(rows));
+    let columns = columns.filter(|&columns| columns <= stride && (rows <= step || heads == 1));
+    let needed = columns.and_then(|columns| (tokens - 1).checked_mul(stride)?.checked_add(columns));
+    assert!(needed.is_some_and(|needed| needed <= out.len()), "room for the products");
+    let (panels, out) = (first.panels(), SharedPtr::new(out));
+    pool.split(panels * heads, GROUP, &|range| {
+        for h in range.start / panels..range.end.div_ceil(panels) {
+            let (from, to) = (range.start.max(h * panels), range.end.min((h + 1) * panels));
+            let rows = h * of_head..h * of_head + tokens;
+            // SAFETY: the head's columns begin within `out`, as was checked, and `out` is borrowed.
+            let out = unsafe { out.at(h * step) };
+            let part = Part { weights: &weights[h], out, stride, add: false, first: 0, rows };
+            part.run(isa, activations, from - h * panels..to - h * panels);
+        }
+    });
+}
+
 /// A job with its output as an address; threads write disjoint columns of it.
 struct Part<'a> {
     weights: &'a Packed,
@@ -90,6 +145,8 @@ struct Part<'a> {
     add: bool,
     /// The number of this part's first panel, counted over all parts.
     first: usize,
+    /// Its rows of the activations, the first of which is the first row of `out`.
+    rows: Range<usize>,
 }
 
 // SAFETY: `out` is written only in the columns of a range's panels, and ranges are disjoint.
@@ -131,10 +188,10 @@ impl<K: Tile> Op for Columns<'_, K> {
         if K::BF16_DOT && !S::BF16_DOT {
             unreachable!("chosen only where the set has the instruction");
         }
-        let tokens = self.activations.tokens();
+        let Range { start, end: tokens } = self.part.rows.clone();
         // Panels of the last group may have no rows.
         let end = self.panels.end.min(self.part.weights.rows().div_ceil(LANES));
-        let mut block = 0;
+        let mut block = start;
         while block < tokens {
             let block_end = (block + TOKEN_BLOCK).min(tokens);
             let mut panel = self.panels.start;
@@ -209,7 +266,7 @@ impl<K: Tile> Columns<'_, K> {
             for i in 0..T {
                 for p in 0..P {
                     let row = (panel + p) * LANES;
-                    let out = part.out.add((t + i) * part.stride + row);
+                    let out = part.out.add((t + i - part.rows.start) * part.stride + row);
                     let (rows, mut sum) = (part.weights.rows() - row, sums[i][p]);
                     if rows >= LANES {
                         if part.add {

@@ -3,7 +3,9 @@
 use half::f16;
 use proptest::prelude::*;
 use zonda_kernels::Isa;
-use zonda_kernels::attention::{Attend, Hadamard, KvType, Merge, PAGE, Query, SPLIT, Scratch, StoreKv};
+use zonda_kernels::attention::{
+    Attend, Hadamard, Holds, KvType, Merge, PAGE, Query, SPLIT, Scratch, StoreKv,
+};
 use zonda_kernels::elementwise::{Activation, AddScaled, GatedMul, ScaleAndCap};
 use zonda_kernels::norm::{LayerNorm, RmsNorm, RmsNormInPlace};
 use zonda_kernels::rope::Rotate;
@@ -136,7 +138,10 @@ fn attend(
 ) {
     let page = |i: usize| bytemuck::cast_slice::<u32, u8>(&pages[i]);
     let scratch = &mut Scratch::default();
-    Attend { queries, head_dim, scale, softcap, kv, page: &page, scratch, split }.on(isa);
+    // pages of another length are refused, so the length tells
+    let both = pages[0].len() * 4 == kv.page_bytes(head_dim);
+    let holds = if both { Holds::Both } else { Holds::Keys };
+    Attend { queries, head_dim, scale, softcap, kv, holds, page: &page, scratch, split }.on(isa);
 }
 
 fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(usize, usize)], seed: u64) {
@@ -338,6 +343,39 @@ fn the_bits_do_not_depend_on_the_number_of_queries() {
             for row in run(30).chunks(head_dim) {
                 assert_eq!(row, one, "{} on {}", kv.name(), isa.describe());
             }
+        }
+    }
+}
+
+#[test]
+fn keys_alone_are_values_too() {
+    let positions = 3 * PAGE + 5;
+    for (kv, head_dim) in KvType::ALL.into_iter().flat_map(|kv| [(kv, 72), (kv, 64)]) {
+        let keys = values(positions * head_dim, 5, 1.0);
+        let stored = |holds: Holds| {
+            let page = vec![0u32; kv.page_bytes_of(holds, head_dim) / 4];
+            let mut pages = vec![page; positions.div_ceil(PAGE)];
+            for (p, key) in keys.chunks(head_dim).enumerate() {
+                let page = bytemuck::cast_slice_mut(&mut pages[p / PAGE]);
+                let value = if holds == Holds::Both { key } else { &[] };
+                StoreKv { page, kv, at: p % PAGE, key, value }.on(Isa::best());
+            }
+            pages
+        };
+        let (both, alone) = (stored(Holds::Both), stored(Holds::Keys));
+        assert_eq!(2 * alone[0].len(), both[0].len(), "half the memory");
+        for (isa, queries) in Isa::all().iter().flat_map(|&isa| [(isa, 1), (isa, 4), (isa, 30)]) {
+            let q = values(queries * head_dim, 7, 3.0);
+            let run = |pages: &[Vec<u32>]| {
+                let mut out = vec![f32::NAN; queries * head_dim];
+                let rows = q.chunks(head_dim).zip(out.chunks_mut(head_dim)).enumerate();
+                // SAFETY: `q` and `out` are alive, and `out` is read only afterwards.
+                let work: Vec<Query> =
+                    rows.map(|(i, (q, row))| unsafe { Query::new(q, row, i, positions - i) }).collect();
+                attend(isa, &work, head_dim, (0.125, None), kv, pages, None);
+                out
+            };
+            assert_eq!(run(&alone), run(&both), "{} on {}", kv.name(), isa.describe());
         }
     }
 }

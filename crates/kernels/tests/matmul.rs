@@ -5,7 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::memory::Arena;
 use zonda_kernels::quantize::quantize;
-use zonda_kernels::{ActivationKind, Activations, DType, Isa, Job, Packed, Pool, activation_kind, matmul};
+use zonda_kernels::{
+    ActivationKind, Activations, DType, HeadJobs, Isa, Job, Packed, Pool, activation_kind, matmul,
+    matmul_heads, rows_of_head,
+};
 
 /// A small reproducible generator of values in −1..1, with an outlier now and then.
 fn values(n: usize, seed: u64) -> Vec<f32> {
@@ -118,6 +121,44 @@ proptest! {
             n => n * blocks,
         };
         check(dtype, rows, cols, tokens, 1 + seed as usize % 2, seed);
+    }
+}
+
+#[test]
+fn a_product_for_each_head_equals_that_of_the_head_alone() {
+    let (heads, rows, cols, step, stride) = (3, 70, 288, 80, 250);
+    let pool = Pool::new(2);
+    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.block_len() <= 32) {
+        let weights: Vec<Packed> = (0..heads)
+            .map(|h| {
+                let mut stored = Vec::new();
+                quantize(dtype, &values(rows * cols, h as u64 + 5), &mut stored);
+                let bytes = stored.len() / rows;
+                Packed::pack(&pool, &Arena::new(), dtype, rows, cols, |r| &stored[r * bytes..][..bytes])
+                    .unwrap()
+            })
+            .collect();
+        for (isa, tokens) in Isa::all().iter().flat_map(|&isa| [(isa, 1), (isa, 7), (isa, 65)]) {
+            let kinds = [activation_kind(isa, dtype)];
+            let room = rows_of_head(tokens);
+            // rows beyond a head's tokens are NaN: they must not be read
+            let mut all = vec![f32::NAN; heads * room * cols];
+            let of_head: Vec<Vec<f32>> = (0..heads).map(|h| values(tokens * cols, h as u64 + 9)).collect();
+            for (all, own) in all.chunks_mut(room * cols).zip(&of_head) {
+                all[..own.len()].copy_from_slice(own);
+            }
+            let mut out = vec![0.5; tokens * stride];
+            let activations = filled(isa, &all, cols, &kinds);
+            let jobs = HeadJobs { weights: &weights, tokens, out: &mut out, stride, step };
+            matmul_heads(isa, &pool, &activations, jobs);
+            let mut want = vec![0.5; tokens * stride];
+            for (h, own) in of_head.iter().enumerate() {
+                let activations = filled(isa, own, cols, &kinds);
+                let job = Job { weights: &weights[h], out: &mut want[h * step..], stride, add: false };
+                matmul(isa, &pool, &activations, &mut [job]);
+            }
+            assert_eq!(out, want, "{dtype}, {tokens} tokens on {}", isa.describe());
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub use system::{DeviceInfo, devices, instruction_sets, no_gpu, version};
 
 use safe::{Context, ContextOptions, DecodeError, LoadOptions, Tokens, Weights};
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, BatchError, Limits, Logits, Slot};
-use zonda_engine::load::{Architecture, Format, Model, ModelSpec, RopeScaling};
+use zonda_engine::load::{Architecture, Format, GroupScore, Model, ModelSpec, RopeScaling};
 
 /// A model opened by llama.cpp.
 #[derive(Debug)]
@@ -237,14 +237,22 @@ fn agrees(
             spec.vocab_size
         )));
     }
-    // llama.cpp normalises the weights of all families run here but one
+    // llama.cpp normalises the weights of all families run here but one, or reads whether to
     let normalises = spec.architecture != Architecture::Qwen2Moe;
-    if spec.moe.as_ref().is_some_and(|moe| moe.normalize != normalises) {
+    let reads = spec.extras.mla.is_some() || spec.architecture == Architecture::Glm4Moe;
+    if spec.moe.as_ref().is_some_and(|moe| !reads && moe.router.normalize != normalises) {
         let (this, they) =
             if normalises { ("not normalised", "normalises") } else { ("normalised", "does not normalise") };
         return Err(BackendError::Unsupported(format!(
             "this model's expert weights are {this}, and llama.cpp {they} them; the native backend supports it"
         )));
+    }
+    let groups = spec.moe.as_ref().and_then(|moe| moe.router.groups);
+    if groups.is_some_and(|groups| groups.score == GroupScore::Best) {
+        return Err(BackendError::Unsupported(
+            "this model ranks groups of experts by their best one, and llama.cpp by their two best; the native backend supports it"
+                .to_owned(),
+        ));
     }
     let extras = &spec.extras;
     if matches!(spec.architecture, Architecture::Gemma2 | Architecture::Gemma3) && own_attention_scale {

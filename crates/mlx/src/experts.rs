@@ -13,7 +13,7 @@ impl Experts {
         let routes = ops.softmax(&ops.as_type(&self.router.linear(ops, x)?, Dtype::F32)?)?; // [tokens, experts]
         let picked = ops.largest(&routes, self.moe.used)?; // [tokens, used]
         let mut weights = ops.take_along_last(&routes, &picked)?;
-        if self.moe.normalize {
+        if self.moe.router.normalize {
             weights = ops.divide(&weights, &ops.sum(&weights, 0, true)?)?;
         }
         let out = self.picked(ops, x, &picked)?; // [tokens, used, hidden]

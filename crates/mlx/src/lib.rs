@@ -59,7 +59,7 @@ impl Mlx {
     /// there is none; or if the loaded library is not the version this was compiled against.
     pub fn open(model: &Model, options: &MlxOptions) -> Result<Mlx, BackendError> {
         let spec = model.spec.clone();
-        if spec.extras != Extras::default() || spec.moe.as_ref().is_some_and(|moe| moe.shared.is_some()) {
+        if spec.extras != Extras::default() || spec.moe.as_ref().is_some_and(|moe| !moe.is_plain()) {
             return Err(BackendError::Unsupported(format!(
                 "MLX runs models of Llama's kind, Qwen and Mixtral, and this is {}; the native backend runs it",
                 spec.architecture

@@ -84,7 +84,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         start += len;
     }
     let weights = weight_bytes(&model)?;
-    let kv = (spec.layers * spec.kv_heads * options.kv_type.page_bytes(spec.head_dim) / PAGE) as f64;
+    let kv = (spec.layers * spec.kv_heads * options.kv_type.page_bytes_of(spec.kv_holds(), spec.head_dim)
+        / PAGE) as f64;
     let bytes = |position: usize| weights + kv * position as f64;
     let reading = (bytes(context) as usize).min(READING);
     // Both pools are pinned to the same cores, and threads spin for a while after their work.

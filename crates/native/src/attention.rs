@@ -1,9 +1,11 @@
 //! The attention half of a layer: Q, K, V → bias, QK norm, RoPE → KV cache → attention → output projection.
 //!
 //! Work is cut by KV head and, within a prompt, by page; a decode step over a long context also by [`SPLIT`], so that few KV
-//! heads still keep all threads busy. The way it is cut changes no bit of the result.
+//! heads still keep all threads busy. The one KV head of latent attention has so many query heads that they are cut, too. The way
+//! it is cut changes no bit of the result.
 
 use crate::kv::{KvCache, KvWriter};
+use crate::latent::LatentBuffers;
 use crate::rows::Rows;
 use crate::run::{Run, Step, kinds};
 use crate::weights::{Layer, Linear};
@@ -31,6 +33,7 @@ pub(crate) struct AttentionBuffers {
     parts: Vec<f32>,
     /// `[tokens, heads · head_dim]`, written by attention, read by the output projection
     pub mixed: Activations,
+    latent: LatentBuffers,
     /// Its output where a norm or a scale is behind it, `[tokens, hidden]`
     out: Vec<f32>,
 }
@@ -70,17 +73,30 @@ impl AttentionBuffers {
         let (q_cols, kv_cols) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         self.q.resize(tokens * q_cols, 0.0);
         self.k.resize(tokens * kv_cols, 0.0);
-        self.v.resize(tokens * kv_cols, 0.0);
-        project(run, normed, [(&layer.q, &mut self.q), (&layer.k, &mut self.k), (&layer.v, &mut self.v)]);
+        let latent = layer.latent.as_ref().zip(spec.extras.mla.as_ref());
+        if let Some(v) = &layer.v {
+            self.v.resize(tokens * kv_cols, 0.0);
+            project(run, normed, [(&layer.q, &mut self.q), (&layer.k, &mut self.k), (v, &mut self.v)]);
+        }
+        if let Some((latent, mla)) = latent {
+            self.latent.project(step, (layer, latent, mla), normed, &mut self.q, &mut self.k);
+        }
 
         if let Some((q_norm, k_norm)) = layer.qk_norm.as_ref().filter(|_| spec.extras.qk_norm_whole) {
             norm_rows(run, &mut self.q, q_norm);
             norm_rows(run, &mut self.k, k_norm);
         }
 
-        let kinds = kinds(&[&layer.attn_out]);
-        self.mixed.reset(tokens, q_cols, &kinds);
-        let mixed = self.mixed.rows();
+        let mixed = match latent {
+            None => {
+                self.mixed.reset(tokens, q_cols, &kinds(&[&layer.attn_out]));
+                self.mixed.rows()
+            }
+            Some(_) => {
+                self.latent.attended.reset(tokens, q_cols, &[]);
+                self.latent.attended.rows()
+            }
+        };
         let heads = Heads {
             step,
             layer,
@@ -109,10 +125,11 @@ impl AttentionBuffers {
         } else {
             heads.rotate_all();
             // later pieces see more and take longer: they are handed out first
-            each_piece(run, batch, spec.kv_heads, &|piece, head| {
-                // SAFETY: these columns of these rows belong to this piece and KV head alone, and each is asked for once.
+            let slices = heads.slices(pieces(batch));
+            each_piece(run, batch, spec.kv_heads * slices, &|piece, part| {
+                // SAFETY: these columns of these rows belong to this piece and these query heads alone, and each is asked for once.
                 let out = |t: usize, h: usize| unsafe { mixed.part(t, h * spec.head_dim, spec.head_dim) };
-                heads.attend(piece, head, &out, None);
+                heads.attend(piece, (part / slices, part % slices, slices), &out, None);
             });
             run.pool.split(tokens, TILE, &|rows| {
                 for t in rows {
@@ -124,27 +141,39 @@ impl AttentionBuffers {
                 }
             });
         }
+        if let Some(of_layer) = latent {
+            self.latent.values(step, of_layer, &layer.attn_out, &mut self.mixed);
+        }
         let (norm, scale) = (layer.attn_post_norm.as_deref(), spec.extras.residual_scale);
         run.join(&layer.attn_out, &self.mixed, norm, scale, &mut self.out, x);
     }
 }
 
-/// Calls `body` for every page's worth of tokens of every span and every KV head, the last pieces first.
-fn each_piece(run: Run<'_>, batch: &Batch<'_>, kv_heads: usize, body: &(dyn Fn(Piece<'_>, usize) + Sync)) {
-    // a page that two threads write at once would be shared between them: pieces end where pages do
-    let pieces = |s: &Span<'_>| (s.start + s.tokens.len()).div_ceil(PAGE) - s.start / PAGE;
-    let total: usize = batch.spans.iter().map(pieces).sum();
-    run.pool.for_each(total * kv_heads, &|i| {
-        let (mut piece, head) = (total - 1 - i / kv_heads, i % kv_heads);
+/// Pieces of a span, each a page's worth of tokens. A page that two threads write at once would be shared between them, so pieces
+/// end where pages do.
+fn pieces_of(span: &Span<'_>) -> usize {
+    (span.start + span.tokens.len()).div_ceil(PAGE) - span.start / PAGE
+}
+
+/// Pieces of all spans.
+fn pieces(batch: &Batch<'_>) -> usize {
+    batch.spans.iter().map(pieces_of).sum()
+}
+
+/// Calls `body` for every page's worth of tokens of every span and every part of the heads, the last pieces first.
+fn each_piece(run: Run<'_>, batch: &Batch<'_>, parts: usize, body: &(dyn Fn(Piece<'_>, usize) + Sync)) {
+    let total = pieces(batch);
+    run.pool.for_each(total * parts, &|i| {
+        let (mut piece, head) = (total - 1 - i / parts, i % parts);
         let mut row = 0;
         for span in &batch.spans {
-            if piece < pieces(span) {
+            if piece < pieces_of(span) {
                 let page = span.start / PAGE + piece;
                 let from = (page * PAGE).max(span.start) - span.start;
                 let to = ((page + 1) * PAGE).min(span.start + span.tokens.len()) - span.start;
                 return body(Piece { span, row, from, to }, head);
             }
-            piece -= pieces(span);
+            piece -= pieces_of(span);
             row += span.tokens.len();
         }
     });
@@ -197,15 +226,16 @@ impl Heads<'_> {
         let splits: usize = batch.spans.iter().map(|s| self.splits(s).len()).sum();
         parts.resize(splits * stride, 0.0);
         let parts = Rows::new(parts, stride);
+        let slices = self.slices(splits);
         // where no span has several splits, the thread that rotates a head goes on to attend
-        let short = splits == batch.spans.len();
+        let short = splits == batch.spans.len() && slices == 1;
         if !short {
             self.rotate_all();
         }
         // a head's splits follow each other, and a thread takes runs of them: it reads on where it stopped
-        self.step.run.pool.split(splits * kv_heads, 1, &|items| {
+        self.step.run.pool.split(splits * kv_heads * slices, 1, &|items| {
             for i in items {
-                let (part, head) = (i % splits, i / splits);
+                let (part, head, slice) = (i % splits, i / splits / slices, i / splits % slices);
                 let (mut first, mut row) = (0, 0);
                 while part >= first + self.splits(&batch.spans[row]).len() {
                     first += self.splits(&batch.spans[row]).len();
@@ -218,11 +248,20 @@ impl Heads<'_> {
                 }
                 let split = self.splits(span).start + part - first;
                 let width = self.step.spec.head_dim + 2;
-                // SAFETY: the row is this split's, its columns this head's, and each is asked for once.
+                // SAFETY: the row is this split's, its columns this slice's, and each is asked for once.
                 let out = |_: usize, h: usize| unsafe { parts.part(part, h * width, width) };
-                self.attend(piece, head, &out, Some(split));
+                self.attend(piece, (head, slice, slices), &out, Some(split));
             }
         });
+    }
+
+    /// Into how many slices the query heads of each KV head are cut where there are this many pieces of work for each: one, but in
+    /// latent attention enough for all threads.
+    fn slices(&self, pieces: usize) -> usize {
+        match self.layer.latent {
+            None => 1,
+            Some(_) => self.step.run.pool.threads().div_ceil(pieces.max(1)).min(self.step.spec.group()),
+        }
     }
 
     /// The splits that a span of one token sees.
@@ -273,14 +312,21 @@ impl Heads<'_> {
             // SAFETY: these columns belong to this piece and KV head, too; of this KV head the page is written by this piece
             // alone, which ends where the page does.
             unsafe {
-                let (key, value) = (self.k.part(t, head * dim, dim), self.v.part(t, head * dim, dim));
+                let key = self.k.part(t, head * dim, dim);
                 self.turn(key, self.layer.k.bias.as_deref().map(|b| &b[head * dim..][..dim]), k_norm, t);
-                if let Some(bias) = &self.layer.v.bias {
-                    AddScaled { x: value, y: &bias[head * dim..][..dim], scale: 1.0 }.on(run.isa);
-                }
-                if self.kv.kv_type().rotated() {
-                    Hadamard { head: value }.on(run.isa);
-                }
+                let value: &[f32] = match &self.layer.v {
+                    None => &[],
+                    Some(v) => {
+                        let value = self.v.part(t, head * dim, dim);
+                        if let Some(bias) = &v.bias {
+                            AddScaled { x: value, y: &bias[head * dim..][..dim], scale: 1.0 }.on(run.isa);
+                        }
+                        if self.kv.kv_type().rotated() {
+                            Hadamard { head: value }.on(run.isa);
+                        }
+                        value
+                    }
+                };
                 let position = piece.span.start + i;
                 let page = self.kv.page_mut(piece.span.slot, position, self.l, head);
                 StoreKv { page, kv: self.kv.kv_type(), at: position % PAGE, key, value }.on(run.isa);
@@ -299,19 +345,19 @@ impl Heads<'_> {
         }
         if let Some(kind) = self.layer.rope {
             let (cos, sin) = self.step.angles[kind].row(t);
-            Rotate { head, cos, sin }.on(isa);
+            Rotate { head: &mut head[..2 * cos.len()], cos, sin }.on(isa);
         }
         if self.kv.kv_type().rotated() {
             Hadamard { head }.on(isa);
         }
     }
 
-    /// Attention of some tokens for the query heads of one KV head: of all they see, or of one split of it.
-    /// `out(t, h)` is where head `h` of the batch's token `t` goes.
+    /// Attention of some tokens for a slice of the query heads of one KV head (the head, the slice, and how many there are): of all
+    /// they see, or of one split of it. `out(t, h)` is where head `h` of the batch's token `t` goes.
     fn attend<'o>(
         &self,
         piece: Piece<'_>,
-        head: usize,
+        (head, slice, slices): (usize, usize, usize),
         out: &dyn Fn(usize, usize) -> &'o mut [f32],
         split: Option<usize>,
     ) {
@@ -319,14 +365,15 @@ impl Heads<'_> {
             static WORK: RefCell<(Vec<Query>, Scratch)> = RefCell::default();
         }
         let (dim, group) = (self.step.spec.head_dim, self.step.spec.group());
+        let of_slice = head * group + slice * group / slices..head * group + (slice + 1) * group / slices;
         WORK.with_borrow_mut(|(queries, scratch)| {
             queries.clear();
             for i in piece.from..piece.to {
                 let to = piece.span.start + i + 1;
                 let from = self.layer.window.map_or(0, |w| to.saturating_sub(w));
-                for h in head * group..(head + 1) * group {
+                for h in of_slice.clone() {
                     let t = piece.row + i;
-                    // SAFETY: these columns belong to this KV head, and each token to one piece; splits only read them. Both
+                    // SAFETY: these columns belong to this slice, and each token to one piece; splits only read them. Both
                     // slices are used by nothing else before the queries have been attended to, below.
                     queries.push(unsafe { Query::new(self.q.read(t, h * dim, dim), out(t, h), from, to) });
                 }
@@ -337,6 +384,7 @@ impl Heads<'_> {
                 scale: self.step.spec.score_scale(),
                 softcap: self.step.spec.extras.attention_softcap,
                 kv: self.kv.kv_type(),
+                holds: self.kv.holds(),
                 // SAFETY: this head's keys and values are all written: by this thread, or before the loop began.
                 page: &|index| unsafe { self.kv.page(piece.span.slot, index, self.l, head) },
                 scratch,

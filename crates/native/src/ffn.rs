@@ -1,7 +1,8 @@
 //! The feed-forward half of a layer: `down(act(gate(x)) · up(x))`, with SiLU (SwiGLU) or GELU, dense or as a mixture of experts.
 
+use crate::route::{Biases, Chooser};
 use crate::run::{Run, Step};
-use crate::weights::{Expert, Ffn, Layer, Matrix, Shared};
+use crate::weights::{Expert, Ffn, Layer, Router, Shared};
 use zonda_engine::load::Moe;
 use zonda_kernels::elementwise::{AddScaled, GatedMul};
 use zonda_kernels::{Activations, Job, matmul};
@@ -10,11 +11,11 @@ use zonda_kernels::{Activations, Job, matmul};
 #[derive(Debug, Default)]
 pub(crate) struct FfnBuffers {
     pub mlp: Mlp,
-    /// Router logits, then probabilities, `[tokens, experts]`
+    /// Router logits, then scores, `[tokens, experts]`
     routes: Vec<f32>,
     /// Per expert the tokens it was picked for, with their weights
     pub picked: Vec<Vec<(usize, f32)>>,
-    order: Vec<usize>,
+    chooser: Chooser,
     /// One expert's inputs, `[its tokens, hidden]`
     inputs: Activations,
     /// One expert's outputs, `[its tokens, hidden]`; or, where a norm or a scale is behind it, the half's
@@ -29,9 +30,12 @@ impl FfnBuffers {
         let Step { run, spec, .. } = step;
         match (&layer.ffn, &spec.moe) {
             (Ffn::Moe { router, experts, shared }, Some(moe)) => {
+                let first = &router.matrix;
                 let readers = match shared {
-                    None => [router; 4],
-                    Some(Shared { router: own, expert }) => [router, own, &expert.gate, &expert.up],
+                    None => [first; 4],
+                    Some(Shared { router: own, expert }) => {
+                        [first, own.as_ref().unwrap_or(first), &expert.gate, &expert.up]
+                    }
                 };
                 run.norm(x, layer.ffn_norm.as_deref(), normed, &readers);
                 if let Some(shared) = shared {
@@ -54,9 +58,14 @@ impl FfnBuffers {
     /// Adds the output of the expert that every token runs.
     fn shared(&mut self, run: Run<'_>, shared: &Shared, normed: &Activations, x: &mut [f32]) {
         let (tokens, hidden) = (normed.tokens(), run.hidden);
+        let Some(router) = &shared.router else {
+            self.mlp.activate(run, &shared.expert, normed);
+            let job = Job { weights: &shared.expert.down.packed, out: x, stride: hidden, add: true };
+            return matmul(run.isa, run.pool, &self.mlp.activated, &mut [job]);
+        };
         self.mlp.run(run, &shared.expert, normed, &mut self.outputs);
         self.routes.resize(tokens, 0.0);
-        let job = Job { weights: &shared.router.packed, out: &mut self.routes, stride: 1, add: false };
+        let job = Job { weights: &router.packed, out: &mut self.routes, stride: 1, add: false };
         matmul(run.isa, run.pool, normed, &mut [job]);
         let rows = x.chunks_exact_mut(hidden).zip(self.outputs.chunks_exact(hidden));
         for ((x, y), gate) in rows.zip(&self.routes) {
@@ -69,16 +78,17 @@ impl FfnBuffers {
         &mut self,
         run: Run<'_>,
         moe: &Moe,
-        router: &Matrix,
+        router: &Router,
         experts: &[Expert],
         normed: &Activations,
         x: &mut [f32],
     ) {
         let hidden = run.hidden;
         self.routes.resize(normed.tokens() * moe.experts, 0.0);
-        let job = Job { weights: &router.packed, out: &mut self.routes, stride: moe.experts, add: false };
+        let weights = &router.matrix.packed;
+        let job = Job { weights, out: &mut self.routes, stride: moe.experts, add: false };
         matmul(run.isa, run.pool, normed, &mut [job]);
-        self.pick(moe);
+        self.pick(moe, router);
         for (e, (expert, picked)) in experts.iter().zip(&self.picked).enumerate() {
             if picked.is_empty() {
                 continue;
@@ -97,23 +107,13 @@ impl FfnBuffers {
         }
     }
 
-    /// Softmax over all experts, the best `used` per token (ties: the lower number), weights normalised if the model asks for
-    /// it. A NaN route picks some experts with NaN weights, so that it shows in the logits.
-    fn pick(&mut self, moe: &Moe) {
+    /// Fills [`FfnBuffers::picked`] from the logits of all tokens.
+    fn pick(&mut self, moe: &Moe, router: &Router) {
         self.picked.resize_with(moe.experts, Vec::new);
         self.picked.iter_mut().for_each(Vec::clear);
+        let biases = Biases { logits: router.bias.as_deref(), correction: router.correction.as_deref() };
         for (t, route) in self.routes.chunks_exact_mut(moe.experts).enumerate() {
-            let max = route.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            route.iter_mut().for_each(|r| *r = (*r - max).exp());
-            let sum: f32 = route.iter().sum();
-            self.order.clear();
-            self.order.extend(0..moe.experts);
-            self.order.sort_unstable_by(|&a, &b| route[b].total_cmp(&route[a]).then(a.cmp(&b)));
-            let used = &self.order[..moe.used];
-            let total = if moe.normalize { used.iter().map(|&e| route[e]).sum() } else { sum };
-            for &e in used {
-                self.picked[e].push((t, route[e] / total));
-            }
+            self.chooser.choose(moe, biases, route, |e, weight| self.picked[e].push((t, weight)));
         }
     }
 }

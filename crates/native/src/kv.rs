@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use zonda_engine::forward::{BackendError, Batch, BatchError, Limits, Slot, Span};
 use zonda_engine::load::ModelSpec;
-use zonda_kernels::attention::{KvType, PAGE, SPLIT};
+use zonda_kernels::attention::{Holds, KvType, PAGE, SPLIT};
 use zonda_kernels::memory::{Buffer, SharedPtr};
 
 /// Version of the layout of exports and of the pages in them. After a change of either, older files are refused.
@@ -24,6 +24,7 @@ const CHUNK: usize = SPLIT / PAGE;
 #[derive(Debug)]
 pub(crate) struct KvCache {
     kv_type: KvType,
+    holds: Holds,
     layers: usize,
     kv_heads: usize,
     head_dim: usize,
@@ -49,7 +50,7 @@ struct Table {
 
 impl KvCache {
     pub fn new(spec: &ModelSpec, limits: &Limits, kv_type: KvType) -> Result<KvCache, BackendError> {
-        let page_bytes = kv_type.page_bytes(spec.head_dim);
+        let page_bytes = kv_type.page_bytes_of(spec.kv_holds(), spec.head_dim);
         let pages = limits.kv_tokens / PAGE;
         let chunk = pages.clamp(1, CHUNK);
         let bytes = [spec.layers, pages.next_multiple_of(chunk), spec.kv_heads]
@@ -61,6 +62,7 @@ impl KvCache {
             )?;
         Ok(KvCache {
             kv_type,
+            holds: spec.kv_holds(),
             layers: spec.layers,
             kv_heads: spec.kv_heads,
             head_dim: spec.head_dim,
@@ -206,7 +208,7 @@ impl KvCache {
         let rows = data.chunks_exact((stored * self.page_bytes).max(1));
         for (row, bytes) in rows.clone().enumerate() {
             for (page, bytes) in bytes.chunks_exact(self.page_bytes).take(pages).enumerate() {
-                if !self.kv_type.finite(bytes, self.head_dim, len - page * PAGE) {
+                if !self.kv_type.finite(self.holds, bytes, self.head_dim, len - page * PAGE) {
                     let (layer, head, from) = (row / self.kv_heads, row % self.kv_heads, page * PAGE);
                     return Err(format!(
                         "keys and values of layer {layer}, KV head {head}, from token {from} on contain NaN or infinity"
@@ -272,6 +274,11 @@ pub(crate) struct KvWriter<'a> {
 impl<'a> KvWriter<'a> {
     pub fn kv_type(&self) -> KvType {
         self.kv.kv_type
+    }
+
+    /// What a page holds of each position.
+    pub fn holds(&self) -> Holds {
+        self.kv.holds
     }
 
     /// The page that holds `position`, to write.

@@ -3,9 +3,10 @@
 //! * [`options`] are the options of opening a model;
 //! * `weights` reads a model's tensors into panels (one row order, whatever pairing the file uses);
 //! * `kv` is the cache: pages shared between slots by reference count;
-//! * `rope` turns positions into angles;
+//! * `rope` turns positions into angles, `route` a router's logits into experts and weights;
 //! * `native` is the opened model, and `backend` what the engine asks of it;
-//! * `forward` is the main path: embed → layers → head; `attention` and `ffn` are the two halves of a layer;
+//! * `forward` is the main path: embed → layers → head; `attention` and `ffn` are the two halves of a layer, and `latent` what
+//!   multi-head latent attention has around its attention;
 //! * `run` is what every stage of a step needs to know, `buffers` and `rows` are what the stages write to;
 //! * `reference` is the same path in f32, one layer in memory at a time: its logits are what others are compared with.
 //!
@@ -17,10 +18,12 @@ mod buffers;
 mod ffn;
 mod forward;
 mod kv;
+mod latent;
 mod native;
 pub mod options;
 mod reference;
 mod rope;
+mod route;
 mod rows;
 mod run;
 mod weights;

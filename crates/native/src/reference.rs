@@ -74,7 +74,7 @@ impl Native {
         let mut importance = Importance::default();
         let mut x = Vec::new();
         reference.layers(&groups, &mut x, &mut |layer, half, buffers| {
-            add(&mut importance, layer, half, buffers);
+            add(&mut importance, layer, half, model.spec.experts_of(layer).is_some(), buffers);
             if half == Half::FeedForward {
                 done += 1;
                 progress(done, total);
@@ -164,8 +164,8 @@ enum Half {
     FeedForward,
 }
 
-/// Adds the inputs of the matrices of half a layer.
-fn add(importance: &mut Importance, layer: usize, half: Half, buffers: &mut Buffers) {
+/// Adds the inputs of the matrices of half a layer, which has experts if it is `routed`.
+fn add(importance: &mut Importance, layer: usize, half: Half, routed: bool, buffers: &mut Buffers) {
     use LayerTensor::{AttnOut, ExpertDown, ExpertGate, FfnDown, FfnGate, Q};
     let Buffers { normed, attention, ffn, .. } = buffers;
     let mut add = |tensor, inputs: &[f32], cols: usize| {
@@ -174,7 +174,7 @@ fn add(importance: &mut Importance, layer: usize, half: Half, buffers: &mut Buff
         }
     };
     let cols = normed.cols();
-    match (half, &mut ffn.kept) {
+    match (half, ffn.kept.as_mut().filter(|_| routed)) {
         (Half::Attention, _) => {
             add(Q, normed.f32(), cols);
             add(AttnOut, attention.mixed.f32(), attention.mixed.cols());

@@ -18,7 +18,7 @@ impl Angles {
     /// For each kind of RoPE that the model has, in the order that [`Angles::kind_of`] counts.
     pub fn all(spec: &ModelSpec) -> Vec<Angles> {
         let kinds = std::iter::once(&spec.rope).chain(&spec.extras.window_rope);
-        kinds.map(|rope| Angles::new(rope, spec.head_dim)).collect()
+        kinds.map(|rope| Angles::new(rope, spec.rope_dim())).collect()
     }
 
     /// Which of them a layer has.

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use zonda_engine::forward::BackendError;
 use zonda_engine::load::{
-    LayerTensor, LoadError, Model, ModelSpec, NormPlacement, RopePairing, Tensor, TensorRole, check_finite,
-    check_finite_row,
+    LayerTensor, LoadError, Mla, Model, ModelSpec, NormPlacement, RopePairing, Tensor, TensorRole,
+    check_finite, check_finite_row,
 };
 use zonda_engine::quant::Mix;
 use zonda_kernels::dequantize::dequantize;
@@ -34,12 +34,16 @@ pub(crate) struct Layer {
     pub attn_norm: Option<Vec<f32>>,
     /// Of what attention adds to the residual stream, `[hidden]`
     pub attn_post_norm: Option<Vec<f32>>,
+    /// In latent attention the projection to its queries, or to their latent
     pub q: Linear,
+    /// In latent attention the projection to the latent of keys and values, and to the rotated part of keys
     pub k: Linear,
-    pub v: Linear,
+    /// None in latent attention
+    pub v: Option<Linear>,
     /// `[head_dim]` each; over all heads at once `[heads · head_dim]` and `[kv_heads · head_dim]`
     pub qk_norm: Option<(Vec<f32>, Vec<f32>)>,
-    /// `[hidden, heads · head_dim]`
+    pub latent: Option<Latent>,
+    /// `[hidden, heads · head_dim]`, or of what the heads' values give
     pub attn_out: Matrix,
     /// Of what the feed-forward half reads, `[hidden]`
     pub ffn_norm: Option<Vec<f32>>,
@@ -57,7 +61,8 @@ pub(crate) struct Layer {
 impl Layer {
     /// The matrices that read the layer's first norm; some twice.
     pub fn first_readers(&self) -> [&Matrix; 5] {
-        let [q, k, v] = [&self.q.matrix, &self.k.matrix, &self.v.matrix];
+        let [q, k] = [&self.q.matrix, &self.k.matrix];
+        let v = self.v.as_ref().map_or(k, |v| &v.matrix);
         match &self.ffn {
             Ffn::Dense(dense) if self.parallel => [q, k, v, &dense.gate, &dense.up],
             _ => [q, k, v, q, q],
@@ -65,18 +70,51 @@ impl Layer {
     }
 }
 
+/// The rest of multi-head latent attention.
+#[derive(Debug)]
+pub(crate) struct Latent {
+    /// Norm, `[q_rank]`, and projection, `[heads · (nope + rope), q_rank]`, of the queries' latent
+    pub query_up: Option<(Vec<f32>, Matrix)>,
+    /// Of the latent of keys and values, `[kv_rank]`
+    pub norm: Vec<f32>,
+    /// `[kv_rank, nope]` each
+    pub key_up: HeadMatrices,
+    /// `[value, kv_rank]` each
+    pub value_up: HeadMatrices,
+    /// The kind of RoPE: an index of [`Angles::all`].
+    pub rope: Option<usize>,
+}
+
+/// A matrix for each head.
+#[derive(Debug)]
+pub(crate) struct HeadMatrices {
+    pub packed: Vec<Packed>,
+    pub reads: ActivationKind,
+}
+
 /// The feed-forward half of a layer.
 #[derive(Debug)]
 pub(crate) enum Ffn {
     Dense(Expert),
-    Moe { router: Matrix, experts: Vec<Expert>, shared: Option<Shared> },
+    Moe { router: Router, experts: Vec<Expert>, shared: Option<Shared> },
+}
+
+/// What gives a token its experts.
+#[derive(Debug)]
+pub(crate) struct Router {
+    /// `[experts, hidden]`
+    pub matrix: Matrix,
+    /// Added to the logits, `[experts]`
+    pub bias: Option<Vec<f32>>,
+    /// Added to the scores when they are ranked, `[experts]`
+    pub correction: Option<Vec<f32>>,
 }
 
 /// An expert that every token runs.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// `[1, hidden]`; the sigmoid of its product is the expert's weight
-    pub router: Matrix,
+    /// `[1, hidden]`; if there, the sigmoid of its product is the expert's weight
+    pub router: Option<Matrix>,
     pub expert: Expert,
 }
 
@@ -130,12 +168,16 @@ impl Weights {
     /// The types of the matrices, those with most bytes first: `q4_k+q6_k`.
     pub fn describe(&self) -> String {
         let mut bytes: BTreeMap<DType, usize> = BTreeMap::new();
-        let mut add = |m: &Matrix| *bytes.entry(m.packed.dtype()).or_default() += m.packed.bytes();
+        let mut add_packed = |packed: &Packed| *bytes.entry(packed.dtype()).or_default() += packed.bytes();
+        for latent in self.layers.iter().filter_map(|layer| layer.latent.as_ref()) {
+            latent.key_up.packed.iter().chain(&latent.value_up.packed).for_each(&mut add_packed);
+            latent.query_up.iter().for_each(|(_, up)| add_packed(&up.packed));
+        }
+        let mut add = |m: &Matrix| add_packed(&m.packed);
         add(&self.head);
         for layer in &self.layers {
-            [&layer.q.matrix, &layer.k.matrix, &layer.v.matrix, &layer.attn_out]
-                .into_iter()
-                .for_each(&mut add);
+            let v = layer.v.as_ref().map(|v| &v.matrix);
+            [&layer.q.matrix, &layer.k.matrix, &layer.attn_out].into_iter().chain(v).for_each(&mut add);
             let (experts, shared) = match &layer.ffn {
                 Ffn::Dense(dense) => (std::slice::from_ref(dense), None),
                 Ffn::Moe { experts, shared, .. } => (&experts[..], shared.as_ref()),
@@ -219,6 +261,24 @@ impl<'a> Loader<'a> {
             let bias = self.spec.qkv_bias.then(|| self.vector_in_row_order(role(b))).transpose()?;
             Ok::<_, BackendError>(Linear { matrix: self.matrix(role(w))?, bias })
         };
+        let bare = |w| Ok::<_, BackendError>(Linear { matrix: self.matrix(role(w))?, bias: None });
+        let (q, k, v) = match &self.spec.extras.mla {
+            None => (linear(Q, QBias)?, linear(K, KBias)?, Some(linear(V, VBias)?)),
+            Some(mla) => (bare(if mla.q_rank.is_some() { QDown } else { Q })?, bare(KvDown)?, None),
+        };
+        let rope = Angles::kind_of(self.spec, l);
+        let latent = |mla: &Mla| {
+            let query_up =
+                mla.q_rank.map(|_| Ok::<_, BackendError>((vector(QDownNorm)?, self.matrix(role(QUp))?)));
+            Ok::<_, BackendError>(Latent {
+                query_up: query_up.transpose()?,
+                norm: vector(KvDownNorm)?,
+                key_up: self.head_matrices(role(KeyUp))?,
+                value_up: self.head_matrices(role(ValueUp))?,
+                rope,
+            })
+        };
+        let latent = self.spec.extras.mla.as_ref().map(latent).transpose()?;
         let qk_norm = self.spec.qk_norm.then(|| Ok::<_, BackendError>((vector(QNorm)?, vector(KNorm)?)));
         let expert = |gate, up, down| {
             Ok::<_, BackendError>(Expert {
@@ -230,27 +290,32 @@ impl<'a> Loader<'a> {
         Ok(Layer {
             attn_norm: before(AttnNorm)?,
             attn_post_norm: after(AttnPostNorm)?,
-            q: linear(Q, QBias)?,
-            k: linear(K, KBias)?,
-            v: linear(V, VBias)?,
+            q,
+            k,
+            v,
             qk_norm: qk_norm.transpose()?,
             attn_out: self.matrix(role(AttnOut))?,
             ffn_norm: if parallel { None } else { before(FfnNorm)? },
             ffn_post_norm: after(FfnPostNorm)?,
             parallel,
-            rope: Angles::kind_of(self.spec, l),
+            rope: rope.filter(|_| latent.is_none()),
+            latent,
             window: self.spec.windows[l],
-            ffn: match &self.spec.moe {
+            ffn: match self.spec.experts_of(l) {
                 None => Ffn::Dense(expert(FfnGate, FfnUp, FfnDown)?),
                 Some(moe) => Ffn::Moe {
-                    router: self.matrix(role(Router))?,
+                    router: self::Router {
+                        matrix: self.matrix(role(Router))?,
+                        bias: moe.router.bias.then(|| vector(RouterBias)).transpose()?,
+                        correction: moe.router.correction.then(|| vector(RouterCorrection)).transpose()?,
+                    },
                     experts: (0..moe.experts)
                         .map(|e| expert(ExpertGate(e), ExpertUp(e), ExpertDown(e)))
                         .collect::<Result<_, _>>()?,
                     shared: match moe.shared {
                         None => None,
-                        Some(_) => Some(Shared {
-                            router: self.matrix(role(SharedRouter))?,
+                        Some(shared) => Some(Shared {
+                            router: shared.gated.then(|| self.matrix(role(SharedRouter))).transpose()?,
                             expert: expert(SharedGate, SharedUp, SharedDown)?,
                         }),
                     },
@@ -259,9 +324,20 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// A packed matrix, quantised if that was asked for. The file's pages are given back, so that only the packed form stays in
-    /// memory.
+    /// A packed matrix, quantised if that was asked for.
     fn matrix(&self, role: TensorRole) -> Result<Matrix, BackendError> {
+        let HeadMatrices { mut packed, reads } = self.packed(role, 1)?;
+        Ok(Matrix { packed: packed.swap_remove(0), reads })
+    }
+
+    /// The matrices of all heads, likewise.
+    fn head_matrices(&self, role: TensorRole) -> Result<HeadMatrices, BackendError> {
+        self.packed(role, self.spec.heads)
+    }
+
+    /// Equal parts of a tensor's rows, one after another. The file's pages are given back, so that only the packed form stays in
+    /// memory.
+    fn packed(&self, role: TensorRole, parts: usize) -> Result<HeadMatrices, BackendError> {
         let tensor = self.model.tensor(role)?;
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let dtype = match self.held {
@@ -278,17 +354,21 @@ impl<'a> Loader<'a> {
             &converted
         };
         let row_bytes = bytes.len() / rows;
-        let packed = Packed::pack(self.pool, &self.arena, dtype, rows, cols, |r| {
-            let stored = self.stored_row(role, r);
-            if dtype == tensor.dtype {
-                check.row(stored);
-            }
-            &bytes[stored * row_bytes..][..row_bytes]
-        })
-        .map_err(|e| BackendError::Failed(format!("weights of {}: {e}", tensor.name)))?;
+        let of_part = rows / parts;
+        let pack = |part: usize| {
+            Packed::pack(self.pool, &self.arena, dtype, of_part, cols, |r| {
+                let stored = self.stored_row(role, part * of_part + r);
+                if dtype == tensor.dtype {
+                    check.row(stored);
+                }
+                &bytes[stored * row_bytes..][..row_bytes]
+            })
+        };
+        let packed: Result<_, _> = (0..parts).map(pack).collect();
+        let packed = packed.map_err(|e| BackendError::Failed(format!("weights of {}: {e}", tensor.name)))?;
         check.finish()?;
         tensor.release();
-        Ok(Matrix { packed, reads: activation_kind(self.isa, dtype) })
+        Ok(HeadMatrices { packed, reads: activation_kind(self.isa, dtype) })
     }
 
     /// A tensor's rows in another type, in parallel.
@@ -335,14 +415,23 @@ impl<'a> Loader<'a> {
     /// Which stored row becomes row `r`: Q and K of files made for adjacent RoPE pairs are reordered so that pair
     /// `(2i, 2i + 1)` of a head becomes `(i, i + head_dim/2)`. Scores don't change: Q and K are permuted alike.
     fn stored_row(&self, role: TensorRole, r: usize) -> usize {
-        use LayerTensor::{K, KBias, Q, QBias};
-        let turned = matches!(role, TensorRole::Layer(_, Q | K | QBias | KBias));
+        use LayerTensor::{K, KBias, KvDown, Q, QBias, QUp};
+        let TensorRole::Layer(_, tensor) = role else { return r };
+        let turned = matches!(tensor, Q | K | QBias | KBias | QUp | KvDown);
         if !turned || self.spec.rope.pairing == RopePairing::Halves {
             return r;
         }
-        let (head, i) = (r / self.spec.head_dim, r % self.spec.head_dim);
-        let half = self.spec.head_dim / 2;
-        head * self.spec.head_dim + if i < half { 2 * i } else { 2 * (i - half) + 1 }
+        // values of a head, and the first of those that are turned
+        let (dim, from) = match (&self.spec.extras.mla, tensor) {
+            (None, _) => (self.spec.head_dim, 0),
+            (Some(mla), KvDown) => (mla.key(), mla.kv_rank),
+            (Some(mla), _) => (mla.query(), mla.nope),
+        };
+        let (head, i) = (r / dim, r % dim);
+        let Some(i) = i.checked_sub(from) else { return r };
+        let half = self.spec.rope_dim() / 2;
+        let pair = |i: usize| if i < half { 2 * i } else { 2 * (i - half) + 1 };
+        head * dim + from + if i < 2 * half { pair(i) } else { i }
     }
 }
 

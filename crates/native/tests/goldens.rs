@@ -153,7 +153,7 @@ fn drift(rows: &[Vec<f32>], expected: &[f32]) -> f64 {
 #[test]
 fn quantising_while_loading_stays_close() {
     // About twice the cost of rounding in these tiny random models; a wrong layout costs 1. (q4_k is q5_0 on rows of 64.)
-    let bounds = [("q8_0", 4e-3), ("q5_1", 7e-2), ("q4_k_m", 9e-2), ("q4_0", 0.25)];
+    let bounds = [("q8_0", 6e-3), ("q5_1", 7e-2), ("q4_k_m", 9e-2), ("q4_0", 0.25)];
     for folder in folders() {
         let (ids, expected) = cases(&folder).pop().unwrap();
         let model = Arc::new(Model::open(&folder).unwrap());

@@ -30,7 +30,7 @@ pub fn every_architecture(mixes: &[&str], test: impl Fn(&str, &str, &Arc<Model>)
         }
         found.insert(arch.spec.architecture);
     }
-    assert_eq!(found.len(), 6, "a tiny shape of every architecture");
+    assert!(found.len() >= 6, "tiny shapes of {found:?}");
 }
 
 /// `n` token ids below the model's vocabulary size; `step` varies them.

@@ -82,14 +82,20 @@ impl Plan {
 
 /// Bytes of a token's keys and values in all layers.
 pub fn per_token(spec: &ModelSpec, kv: KvType) -> u64 {
-    (spec.layers * spec.kv_heads * kv.page_bytes(spec.head_dim) / PAGE) as u64
+    (spec.layers * spec.kv_heads * kv.page_bytes_of(spec.kv_holds(), spec.head_dim) / PAGE) as u64
 }
 
 /// Bytes of a batch's activations (the residual stream and its normalised forms, queries, keys and values, the two halves of
 /// the feed-forward layer, as `f32`), and of the logits of 64 positions.
 fn working(spec: &ModelSpec) -> u64 {
     let heads = (2 * spec.heads + 2 * spec.kv_heads) * spec.head_dim;
-    let row = 4 * spec.hidden_size + heads + 3 * spec.ffn_size;
+    // the queries, inputs of the heads' projections and values of latent attention
+    let latent = spec
+        .extras
+        .mla
+        .as_ref()
+        .map_or(0, |mla| spec.heads * (mla.query() + mla.nope.max(mla.kv_rank) + 2 * mla.value));
+    let row = 4 * spec.hidden_size + heads + latent + 3 * spec.ffn_size;
     BATCH * 4 * row as u64 + 64 * 4 * spec.vocab_size as u64
 }
 

@@ -31,7 +31,7 @@ impl ModelCost {
             "q4_0" => 18.0 / 32.0,
             _ => 2.0,
         };
-        let kv_values = (2 * spec.layers * spec.kv_heads * spec.head_dim) as f64;
+        let kv_values = spec.kv_values_per_token() as f64;
         Some(ModelCost {
             parameters: model.parameters(),
             prefill_parameters: layers.values as u64,
@@ -147,15 +147,13 @@ fn bits(name: &str) -> Option<f64> {
 
 /// A model's shapes in one line, without the architecture's name, since a GGUF of Mistral has the architecture llama.
 pub(crate) fn shape(spec: &ModelSpec) -> String {
+    let heads = match &spec.extras.mla {
+        None => format!("{}/{} heads of {}", spec.heads, spec.kv_heads, spec.head_dim),
+        Some(mla) => format!("{} heads of {} over latents of {}", spec.heads, mla.query(), mla.kv_rank),
+    };
     let mut shape = format!(
-        "{} layers, width {}, {}/{} heads of {}, feed-forward {}, vocabulary {}",
-        spec.layers,
-        spec.hidden_size,
-        spec.heads,
-        spec.kv_heads,
-        spec.head_dim,
-        spec.ffn_size,
-        spec.vocab_size
+        "{} layers, width {}, {heads}, feed-forward {}, vocabulary {}",
+        spec.layers, spec.hidden_size, spec.ffn_size, spec.vocab_size
     );
     if let Some(moe) = &spec.moe {
         shape.push_str(&format!(", {} of {} experts of {}", moe.used, moe.experts, moe.ffn_size));

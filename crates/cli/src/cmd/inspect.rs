@@ -140,17 +140,36 @@ impl Inspect {
                     shares.iter().map(|s| format!("{} {} ×{}", s.dtype, human_bytes(s.bytes), s.tensors));
                 line("types", types.collect::<Vec<_>>().join(", "));
                 line("layers", format!("{} of hidden size {}", spec.layers, spec.hidden_size));
-                let of = format!(
-                    "{} of {} values, {} for keys and values",
-                    spec.heads, spec.head_dim, spec.kv_heads
-                );
+                let of = match &spec.extras.mla {
+                    None => format!(
+                        "{} of {} values, {} for keys and values",
+                        spec.heads, spec.head_dim, spec.kv_heads
+                    ),
+                    Some(mla) => format!(
+                        "{} of {} values, keys and values from a latent of {} and {} rotated values",
+                        spec.heads,
+                        mla.query(),
+                        mla.kv_rank,
+                        mla.rope
+                    ),
+                };
                 line("heads", of);
                 line(
                     "feed-forward",
                     match &spec.moe {
                         None => spec.ffn_size.to_string(),
                         Some(moe) => {
-                            format!("{} experts of {}, {} a token", moe.experts, moe.ffn_size, moe.used)
+                            let shared = moe
+                                .shared
+                                .map_or(String::new(), |s| format!(" and one of {} for all", s.ffn_size));
+                            let dense = match moe.dense_layers {
+                                0 => String::new(),
+                                n => format!("; {} in the first {n} layers", spec.ffn_size),
+                            };
+                            format!(
+                                "{} experts of {}, {} a token{shared}{dense}",
+                                moe.experts, moe.ffn_size, moe.used
+                            )
                         }
                     },
                 );

@@ -4,7 +4,7 @@
 use crate::error::ConvertError;
 use crate::weights::{Rows, Weights};
 use zonda_engine::load::names::{self, TensorLocation};
-use zonda_engine::load::{LayerTensor, ModelSpec, TensorRole};
+use zonda_engine::load::{Architecture, LayerTensor, ModelSpec, TensorRole};
 
 /// The weights of one seed: bell-shaped around 0 with the variance `1 / fan_in`, so that activations keep their size
 /// from layer to layer; norms around 1.
@@ -19,7 +19,11 @@ impl Weights for Random<'_> {
         let (mean, deviation) = match role {
             TensorRole::OutputNorm => (1.0, 0.05),
             TensorRole::Layer(_, tensor) => match tensor {
-                LayerTensor::QBias | LayerTensor::KBias | LayerTensor::VBias => (0.0, 0.1),
+                LayerTensor::QBias
+                | LayerTensor::KBias
+                | LayerTensor::VBias
+                | LayerTensor::RouterBias
+                | LayerTensor::RouterCorrection => (0.0, 0.1),
                 _ if self.spec.shape(role).len() == 1 => (1.0, 0.05), // norms
                 _ => (0.0, 1.0 / (cols as f32).sqrt()),
             },
@@ -37,12 +41,10 @@ impl Weights for Random<'_> {
 
 /// A tensor's stream of random numbers: FNV-1a of its GGUF name, mixed with the seed.
 fn key(seed: u64, role: TensorRole) -> u64 {
-    let (name, expert) = match names::gguf(role).swap_remove(0) {
-        TensorLocation::Whole(name) => (name, 0),
-        TensorLocation::Plane(name, expert) => (name, expert as u64),
-    };
+    let place = names::gguf(role, Architecture::Llama).swap_remove(0);
+    let expert = if let TensorLocation::Plane(_, expert) = place { expert as u64 } else { 0 };
     let hash = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
-    let name = name.bytes().fold(0xcbf2_9ce4_8422_2325, hash);
+    let name = place.name().bytes().fold(0xcbf2_9ce4_8422_2325, hash);
     mix(mix(mix(seed) ^ name).wrapping_add(expert))
 }
 

@@ -1,7 +1,10 @@
 //! The available shapes: those of published models, from their `config.json`, and tiny ones for tests.
 
 use crate::error::ConvertError;
-use zonda_engine::load::{Architecture, Extras, ModelSpec, Moe, Rope, RopePairing, RopeScaling};
+use zonda_engine::load::{
+    Architecture, ExpertGroups, Extras, GroupScore, Mla, ModelSpec, Moe, QueryTemperature, Rope, RopePairing,
+    RopeScaling, RouterScore, SharedExpert,
+};
 
 /// A synthetic model.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,7 +93,60 @@ fn llama3(factor: f32) -> RopeScaling {
 }
 
 fn experts(mut spec: ModelSpec, experts: usize, used: usize, ffn_size: usize) -> ModelSpec {
-    spec.moe = Some(Moe { experts, used, ffn_size, normalize: true, shared: None });
+    spec.moe = Some(Moe::plain(experts, used, ffn_size, true));
+    spec
+}
+
+/// Experts as DeepSeek has them, with `shared` widths of an expert that every token runs besides.
+fn deepseek_experts(
+    spec: ModelSpec,
+    (count, used, ffn_size): (usize, usize, usize),
+    shared: usize,
+    dense_layers: usize,
+    change: impl FnOnce(&mut Moe),
+) -> ModelSpec {
+    let mut spec = experts(spec, count, used, ffn_size);
+    if let Some(moe) = &mut spec.moe {
+        moe.shared = Some(SharedExpert { ffn_size: shared * ffn_size, gated: false });
+        moe.dense_layers = dense_layers;
+        change(moe);
+    }
+    spec
+}
+
+/// Multi-head latent attention with YaRN: its factor, original context and `mscale_all_dim`.
+fn latent(
+    mut spec: ModelSpec,
+    mla: Mla,
+    (factor, original_context, all_dim): (f32, usize, f64),
+) -> ModelSpec {
+    spec.rope.pairing = RopePairing::Adjacent;
+    spec.rope.scaling = RopeScaling::Yarn {
+        factor,
+        original_context,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        attention_factor: 1.0,
+        truncate: true,
+    };
+    (spec.kv_heads, spec.head_dim) = (1, mla.key());
+    spec.extras.attention_scale = Some(mla.score_scale(&spec.rope.scaling, all_dim));
+    spec.extras.mla = Some(mla);
+    spec
+}
+
+/// A corrected router of sigmoids, with this scale.
+fn sigmoids(scale: f32) -> impl FnOnce(&mut Moe) {
+    move |moe| {
+        let router = &mut moe.router;
+        (router.score, router.correction, router.scale) = (RouterScore::Sigmoid, true, scale);
+    }
+}
+
+/// GLM-4.5's heads: half of each is rotated, and Q, K and V have biases.
+fn glm(mut spec: ModelSpec) -> ModelSpec {
+    spec.qkv_bias = true;
+    spec.extras.rotary_dim = Some(spec.head_dim / 2);
     spec
 }
 
@@ -114,7 +170,9 @@ fn tiny(architecture: Architecture) -> ModelSpec {
 
 /// All shapes by name.
 pub fn synth_archs() -> Vec<SynthSpec> {
-    use Architecture::{Llama, Mistral, Mixtral, Qwen2, Qwen3, Qwen3Moe};
+    use Architecture::{
+        DeepSeekV2, DeepSeekV3, Glm4Moe, Llama, Mistral, Mistral4, Mixtral, Qwen2, Qwen3, Qwen3Moe,
+    };
     let mistral_7b = Shape {
         architecture: Mistral,
         vocab: 32_768,
@@ -223,6 +281,71 @@ pub fn synth_archs() -> Vec<SynthSpec> {
         eps: 1e-5,
         theta: 1e6,
     };
+    let deepseek_lite = Shape {
+        architecture: DeepSeekV2,
+        vocab: 102_400,
+        context: 163_840,
+        hidden: 2048,
+        layers: 27,
+        heads: 16,
+        kv_heads: 1,
+        head_dim: 576,
+        ffn: 10_944,
+        eps: 1e-6,
+        theta: 1e4,
+    };
+    let mistral_small_4 = Shape {
+        architecture: Mistral4,
+        vocab: 131_072,
+        context: 1_048_576,
+        hidden: 4096,
+        layers: 36,
+        heads: 32,
+        kv_heads: 1,
+        head_dim: 320,
+        ffn: 12_288,
+        eps: 1e-6,
+        theta: 1e4,
+    };
+    let glm_air = Shape {
+        architecture: Glm4Moe,
+        vocab: 151_552,
+        context: 131_072,
+        hidden: 4096,
+        layers: 46,
+        heads: 96,
+        kv_heads: 8,
+        head_dim: 128,
+        ffn: 10_944,
+        eps: 1e-5,
+        theta: 1e6,
+    };
+    let mla = |q_rank: Option<usize>, kv_rank: usize, (nope, rope, value): (usize, usize, usize)| Mla {
+        q_rank,
+        kv_rank,
+        nope,
+        rope,
+        value,
+        norm_eps: 1e-6,
+    };
+    let deepseek_lite = latent(deepseek_lite.spec(), mla(None, 512, (128, 64, 128)), (40.0, 4096, 0.707));
+    let unnormalized = |moe: &mut Moe| moe.router.normalize = false;
+    let deepseek_lite = deepseek_experts(deepseek_lite, (64, 6, 1408), 2, 1, unnormalized);
+    let mistral_small_4 = {
+        let of = mla(Some(1024), 256, (64, 64, 128));
+        let mut spec = latent(mistral_small_4.spec(), of, (128.0, 8192, 1.0));
+        spec.extras.query_temperature = Some(QueryTemperature { beta: 0.1, step: 8192 });
+        deepseek_experts(spec, (128, 4, 2048), 1, 0, |_| ())
+    };
+    let tiny_latent = |architecture| {
+        let mut spec = tiny(architecture);
+        spec.norm_eps = 1e-6;
+        latent(spec, mla(Some(64), 64, (32, 32, 32)), (8.0, 16, 1.0))
+    };
+    let grouped = |moe: &mut Moe| {
+        sigmoids(2.5)(moe);
+        moe.router.groups = Some(ExpertGroups { count: 4, used: 2, score: GroupScore::BestTwo });
+    };
     let tied = |mut spec: ModelSpec| {
         spec.tied_embeddings = true;
         spec
@@ -237,6 +360,24 @@ pub fn synth_archs() -> Vec<SynthSpec> {
         row("qwen3-0.6b", "Qwen3 0.6B", tied(qwen3.spec())),
         row("qwen3-30b-a3b", "Qwen3 30B-A3B", experts(qwen3_moe.spec(), 128, 8, 768)),
         row("mixtral-8x7b", "Mixtral 8x7B", experts(mixtral.spec(), 8, 2, 14_336)),
+        row("deepseek-v2-lite", "DeepSeek-V2-Lite", deepseek_lite),
+        row("mistral-small-4", "Mistral Small 4", mistral_small_4),
+        row(
+            "glm-4.5-air",
+            "GLM-4.5-Air",
+            deepseek_experts(glm(glm_air.spec()), (128, 8, 1408), 1, 1, sigmoids(1.0)),
+        ),
+        row("tiny-deepseek", "DeepSeek-V3 with 8 experts, for tests", {
+            deepseek_experts(tiny_latent(DeepSeekV3), (8, 2, 256), 1, 1, grouped)
+        }),
+        row("tiny-mistral4", "Mistral Small 4 with 4 experts, for tests", {
+            let mut spec = deepseek_experts(tiny_latent(Mistral4), (4, 2, 256), 1, 0, |_| ());
+            spec.extras.query_temperature = Some(QueryTemperature { beta: 0.1, step: 16 });
+            spec
+        }),
+        row("tiny-glm4moe", "GLM-4.5 with 4 experts, for tests", {
+            deepseek_experts(glm(tiny(Glm4Moe)), (4, 2, 256), 1, 1, sigmoids(1.5))
+        }),
         row("tiny-mistral", "Mistral with a window of 64, for tests", {
             let mut spec = tiny(Mistral);
             spec.windows = vec![Some(64); 2];
@@ -275,6 +416,7 @@ mod tests {
             ("qwen3-0.6b", 596_049_920),
             ("qwen3-30b-a3b", 30_532_122_624),
             ("mixtral-8x7b", 46_702_792_704),
+            ("deepseek-v2-lite", 15_706_484_224),
         ] {
             let spec = SynthSpec::find(name).unwrap().spec;
             let parameters: u64 =

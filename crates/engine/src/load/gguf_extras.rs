@@ -3,6 +3,8 @@
 
 use super::LoadError;
 use super::fields::{Fields, MAX_COUNT, Prefixed, Scalar};
+use super::mla::Mla;
+use super::moe::{Moe, RouterScore};
 use super::spec::{Architecture, Extras, QueryTemperature, Rope, RopePairing, RopeScaling};
 use super::validate::inverse_root;
 
@@ -23,6 +25,8 @@ pub(super) struct Family {
 
 const RMS_EPS: &str = "attention.layer_norm_rms_epsilon";
 const SOFTCAPS: &[&str] = &["attn_logit_softcapping", "final_logit_softcapping", "attention.scale"];
+const LATENT: &[&str] =
+    &["attention.scale", "attention.temperature_scale", "expert_shared_count", "leading_dense_block_count"];
 const SCALES: &[&str] = &["attention.scale", "embedding_scale", "residual_scale", "logit_scale"];
 
 /// A family of Llama's kind, without windows of its own.
@@ -57,6 +61,14 @@ const FAMILIES: &[Family] = &[
         norm_eps: "attention.layer_norm_epsilon",
         ..plain("cohere2", Architecture::Cohere2, RopePairing::Adjacent, &["logit_scale"])
     },
+    plain("deepseek2", Architecture::DeepSeekV2, RopePairing::Adjacent, LATENT),
+    plain("mistral4", Architecture::Mistral4, RopePairing::Adjacent, LATENT),
+    plain(
+        "glm4moe",
+        Architecture::Glm4Moe,
+        RopePairing::Halves,
+        &["expert_shared_count", "leading_dense_block_count"],
+    ),
 ];
 
 impl Family {
@@ -66,14 +78,24 @@ impl Family {
     }
 
     /// What a file of the family is called.
-    pub fn architecture(&self, extras: &Extras, windows: &[Option<usize>], moe: bool) -> Architecture {
+    pub fn architecture(
+        &self,
+        extras: &Extras,
+        windows: &[Option<usize>],
+        moe: Option<&Moe>,
+    ) -> Architecture {
         let slides = windows.iter().any(Option::is_some);
+        let sigmoid = moe.is_some_and(|moe| moe.router.score == RouterScore::Sigmoid);
+        let moe = moe.is_some();
         match self.base {
             Architecture::Llama | Architecture::Ministral3 if moe => Architecture::Mixtral,
             Architecture::Ministral3 if extras.query_temperature.is_none() => Architecture::Mistral,
             // GGUF calls Llama and Mistral both `llama`; only Mistral has a window.
             Architecture::Llama if slides => Architecture::Mistral,
             Architecture::Olmo2 if slides => Architecture::Olmo3,
+            // Mistral Large 3 is called DeepSeek's, too
+            Architecture::DeepSeekV2 if extras.query_temperature.is_some() => Architecture::Mistral4,
+            Architecture::DeepSeekV2 if sigmoid => Architecture::DeepSeekV3,
             base => base,
         }
     }
@@ -83,6 +105,7 @@ impl Family {
         &self,
         keys: &Prefixed<'_>,
         (hidden, heads, head_dim): (usize, usize, usize),
+        mla: Option<Mla>,
         windows: &[Option<usize>],
         rope: &Rope,
     ) -> Result<Extras, LoadError> {
@@ -135,12 +158,71 @@ impl Family {
                 // The file holds the divisor.
                 extras.logit_scale = 1.0 / keys.need_positive("logit_scale")? as f32;
             }
+            Architecture::DeepSeekV2 | Architecture::Mistral4 => {
+                if let Some(beta) = unless_zero("attention.temperature_scale")? {
+                    let step = match keys.count("attention.temperature_length", MAX_COUNT)? {
+                        Some(step) => step,
+                        None => keys.need_count("rope.scaling.original_context_length", MAX_COUNT)?,
+                    };
+                    extras.query_temperature = Some(QueryTemperature { beta, step });
+                }
+                if let Some(mla) = mla {
+                    let all_dim = self.mscale_all_dim(keys)?;
+                    let own = || mla.score_scale(&rope.scaling, all_dim);
+                    extras.attention_scale = Some(unless_zero("attention.scale")?.unwrap_or_else(own));
+                    extras.mla = Some(mla);
+                }
+            }
+            Architecture::Glm4Moe => {
+                extras.rotary_dim = keys.count("rope.dimension_count", MAX_COUNT)?.filter(|&n| n != head_dim);
+            }
             Architecture::SmolLm3 => extras.no_rope = (3..layers).step_by(4).collect(),
             Architecture::Olmo2 => extras.window_rope = window_rope(rope.theta)?,
             Architecture::Cohere2 => extras.logit_scale = keys.need_positive("logit_scale")? as f32,
             _ => {}
         }
         Ok(extras)
+    }
+
+    /// Whether its attention is multi-head latent attention.
+    pub fn latent(&self) -> bool {
+        self.base.latent()
+    }
+
+    /// YaRN's `mscale_all_dim`, of which files of latent attention hold a tenth.
+    pub fn mscale_all_dim(&self, keys: &Prefixed<'_>) -> Result<f64, LoadError> {
+        let stored = keys.number("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0);
+        Ok(if self.latent() { (stored * 10.0 * 1e6).round() / 1e6 } else { stored })
+    }
+
+    /// Widths of multi-head latent attention. Older files name the widths of a query's and a value's head as if they were a key's
+    /// and value's.
+    pub fn mla(&self, keys: &Prefixed<'_>) -> Result<Option<Mla>, LoadError> {
+        if !self.latent() {
+            return Ok(None);
+        }
+        let rope = keys.need_count("rope.dimension_count", MAX_COUNT)?;
+        let either = |new: &str, old: &str| match keys.count(new, MAX_COUNT)? {
+            Some(n) => Ok(n),
+            None => keys.need_count(old, MAX_COUNT),
+        };
+        let query = either("attention.key_length_mla", "attention.key_length")?;
+        if rope >= query || rope % 2 != 0 {
+            let expected = format!("an even number less than a query head, {query}");
+            return Err(keys.bad("rope.dimension_count", rope, expected));
+        }
+        let q_rank = match keys.lookup("attention.q_lora_rank") {
+            Some(Scalar::Int(0)) => None,
+            _ => keys.count("attention.q_lora_rank", MAX_COUNT)?,
+        };
+        Ok(Some(Mla {
+            q_rank,
+            kv_rank: keys.need_count("attention.kv_lora_rank", MAX_COUNT)?,
+            nope: query - rope,
+            rope,
+            value: either("attention.value_length_mla", "attention.value_length")?,
+            norm_eps: keys.need_positive(self.norm_eps)? as f32,
+        }))
     }
 
     /// Of each layer whether it has the window, if the file has no pattern of booleans.

@@ -4,14 +4,16 @@ use std::path::Path;
 
 use super::fields::{Fields, MAX_COUNT, Prefixed};
 use super::gguf_extras::Family;
+use super::gguf_moe;
+use super::moe::{Moe, SharedExpert};
 use super::source::Store;
-use super::spec::{ModelSpec, Moe, Rope, RopeScaling};
+use super::spec::{Architecture, ModelSpec, Rope, RopeScaling};
 use super::validate::{Names, validate, yarn_mscale};
 use super::{LoadError, Metadata, Value};
 
 /// Supported values of `general.architecture`, for messages.
 const RUNS: &str = "llama (Llama, Mistral, Mixtral, SmolLM2), mistral3, qwen2, qwen3, qwen2moe, qwen3moe, gemma2, gemma3, granite, \
-                    smollm3, olmo2, cohere2";
+                    smollm3, olmo2, cohere2, deepseek2, mistral4, glm4moe";
 
 /// Reads the spec. The vocabulary's size, tied embeddings and biases are taken from the tensors in `store`.
 pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<ModelSpec, LoadError> {
@@ -28,55 +30,93 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
         kv_heads: "attention.head_count_kv",
         head_dim: "attention.key_length",
         experts_used: "expert_used_count",
+        groups: "expert_group_count",
+        groups_used: "expert_group_used_count",
         norm_eps: family.norm_eps,
         theta: "rope.freq_base",
     };
 
-    let layers = keys.need_count("block_count", super::validate::MAX_LAYERS)?;
+    let blocks = keys.need_count("block_count", super::validate::MAX_LAYERS)?;
+    let predicted = predicted_layers(path, metadata)?;
+    let layers = blocks
+        .checked_sub(predicted)
+        .filter(|&layers| layers > 0)
+        .ok_or_else(|| keys.bad(PREDICTED, predicted, format!("less than the number of blocks, {blocks}")))?;
     let hidden_size = keys.need_count("embedding_length", MAX_COUNT)?;
     let heads = keys.need_count(names.heads, MAX_COUNT)?;
-    let head_dim = match keys.count(names.head_dim, MAX_COUNT)? {
-        Some(n) => n,
-        None => super::validate::derived_head_dim(&keys, names.heads, hidden_size, heads)?,
+    let mla = family.mla(&keys)?;
+    let head_dim = match (&mla, keys.count(names.head_dim, MAX_COUNT)?) {
+        (Some(mla), _) => mla.key(),
+        (None, Some(n)) => n,
+        (None, None) => super::validate::derived_head_dim(&keys, names.heads, hidden_size, heads)?,
     };
-    for key in ["attention.value_length", "rope.dimension_count"] {
+    let rotary_dim = match family.base {
+        Architecture::Glm4Moe => keys.count("rope.dimension_count", MAX_COUNT)?,
+        _ => None,
+    };
+    let whole = ["attention.value_length", "rope.dimension_count"];
+    let whole =
+        if mla.is_some() { &whole[..0] } else { &whole[..whole.len() - usize::from(rotary_dim.is_some())] };
+    for key in whole {
         if let Some(found) = keys.count(key, MAX_COUNT)?.filter(|&n| n != head_dim) {
             return Err(keys.unsupported(key, found, format!("it must equal the head's width, {head_dim}")));
         }
     }
     refuse_other_functions(&keys, family)?;
 
-    let moe = moe(&keys, arch)?;
+    let moe = match family.base {
+        Architecture::DeepSeekV2 | Architecture::Mistral4 | Architecture::Glm4Moe => {
+            gguf_moe::read(&keys, family.base, layers, store)?
+        }
+        _ => moe(&keys, arch)?,
+    };
     let windows = windows(&keys, family, layers)?;
     let context_length = keys.need_count("context_length", MAX_COUNT)?;
+    let rope_dim = mla.as_ref().map(|mla| mla.rope).or(rotary_dim).unwrap_or(head_dim);
     let rope = Rope {
         theta: keys.positive(names.theta)?.unwrap_or(10_000.0) as f32,
         pairing: family.pairing,
-        scaling: scaling(&keys, store, head_dim, context_length)?,
+        scaling: scaling(&keys, family, store, rope_dim, context_length)?,
     };
-    let extras = family.extras(&keys, (hidden_size, heads, head_dim), &windows, &rope)?;
+    let kv_heads = if mla.is_some() { Some(1) } else { keys.count(names.kv_heads, MAX_COUNT)? };
+    let extras = family.extras(&keys, (hidden_size, heads, head_dim), mla, &windows, &rope)?;
+    // one of GLM-4.5's sizes has these norms
+    let qk_norm = family.base == Architecture::Glm4Moe && store.get("blk.0.attn_q_norm.weight").is_some();
     let spec = ModelSpec {
-        architecture: family.architecture(&extras, &windows, moe.is_some()),
+        architecture: family.architecture(&extras, &windows, moe.as_ref()),
         name: general.text("name")?.map(str::to_owned),
         vocab_size: vocab_size(path, metadata, store, hidden_size)?,
         context_length,
         hidden_size,
         layers,
         heads,
-        kv_heads: keys.count(names.kv_heads, MAX_COUNT)?.unwrap_or(heads),
+        kv_heads: kv_heads.unwrap_or(heads),
         head_dim,
         ffn_size: keys.need_count("feed_forward_length", MAX_COUNT)?,
         norm_eps: keys.need_positive(names.norm_eps)? as f32,
         rope,
         windows,
         qkv_bias: family.base.qkv_bias() || store.get("blk.0.attn_q.bias").is_some(),
-        qk_norm: family.base.qk_norm(),
+        qk_norm: family.base.qk_norm() || qk_norm,
         tied_embeddings: store.get("output.weight").is_none(),
         moe,
         extras,
     };
     validate(&keys, &names, &spec)?;
     Ok(spec)
+}
+
+/// The key of [`predicted_layers`].
+const PREDICTED: &str = "nextn_predict_layers";
+
+/// The layers behind the last one, which predict further tokens.
+pub(super) fn predicted_layers(path: &Path, metadata: &Metadata) -> Result<usize, LoadError> {
+    let prefix = metadata.str("general.architecture").unwrap_or_default();
+    let keys = Prefixed { path, prefix, metadata };
+    match keys.lookup(PREDICTED) {
+        None | Some(super::fields::Scalar::Int(0)) => Ok(0),
+        Some(_) => keys.need_count(PREDICTED, super::validate::MAX_LAYERS),
+    }
 }
 
 /// Rejects options of these architectures in llama.cpp that change the computation and that the forward pass lacks.
@@ -132,14 +172,15 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     // llama.cpp always scales the weights for these architectures, except Qwen2-MoE's, and its converter writes no key.
     let qwen2 = arch == "qwen2moe";
     let normalize = keys.flag("expert_weights_norm")?.unwrap_or(!qwen2);
-    let shared = match qwen2 {
-        false => None,
-        true => match keys.count("expert_shared_feed_forward_length", MAX_COUNT)? {
-            Some(n) => Some(n),
-            None => Some(keys.need_count("feed_forward_length", MAX_COUNT)?),
-        },
-    };
-    Ok(Some(Moe { experts, used, ffn_size, normalize, shared }))
+    let mut moe = Moe::plain(experts, used, ffn_size, normalize);
+    if qwen2 {
+        let ffn_size = match keys.count("expert_shared_feed_forward_length", MAX_COUNT)? {
+            Some(n) => n,
+            None => keys.need_count("feed_forward_length", MAX_COUNT)?,
+        };
+        moe.shared = Some(SharedExpert { ffn_size, gated: true });
+    }
+    Ok(Some(moe))
 }
 
 /// The window of each layer: one number for all, unless a pattern selects the layers: booleans, or every n-th without.
@@ -202,8 +243,9 @@ fn vocab_size(
 
 fn scaling(
     keys: &Prefixed<'_>,
+    family: &Family,
     store: &Store,
-    head_dim: usize,
+    rope_dim: usize,
     context_length: usize,
 ) -> Result<RopeScaling, LoadError> {
     const KIND: &str = "rope.scaling.type";
@@ -216,7 +258,7 @@ fn scaling(
         None => keys.number("rope.scale_linear")?.filter(|&x| x > 0.0).unwrap_or(1.0),
     };
     let attn_factor = keys.positive(ATTN_FACTOR)?.unwrap_or(1.0);
-    let factors = frequency_factors(keys, store, head_dim)?;
+    let factors = frequency_factors(keys, store, rope_dim)?;
     match (kind, factors) {
         ("none" | "linear", factors) => {
             if attn_factor != 1.0 {
@@ -234,9 +276,10 @@ fn scaling(
             if let Some(found) = keys.number(ext_factor)?.filter(|&x| x >= 0.0 && x != 1.0) {
                 return Err(keys.unsupported(ext_factor, found, "yarn is run with 1"));
             }
-            let log_multiplier = keys.number("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0);
-            let mscale = match log_multiplier {
+            let mscale = match family.mscale_all_dim(keys)? {
                 0.0 => yarn_mscale(factor, 1.0),
+                // both of DeepSeek's are alike
+                _ if family.base == Architecture::DeepSeekV2 => 1.0,
                 m => yarn_mscale(factor, 1.0) / yarn_mscale(factor, m),
             };
             let original = "rope.scaling.original_context_length";
@@ -260,11 +303,11 @@ fn scaling(
 fn frequency_factors(
     keys: &Prefixed<'_>,
     store: &Store,
-    head_dim: usize,
+    rope_dim: usize,
 ) -> Result<Option<Vec<f32>>, LoadError> {
     let name = "rope_freqs.weight";
     let Some(stored) = store.get(name) else { return Ok(None) };
-    let expected = vec![head_dim / 2];
+    let expected = vec![rope_dim / 2];
     if stored.shape != expected {
         let (path, tensor, found) = (keys.path.to_owned(), name.to_owned(), stored.shape.clone());
         return Err(LoadError::WrongShape { path, tensor, expected, found });

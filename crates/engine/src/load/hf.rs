@@ -8,13 +8,16 @@ use super::LoadError;
 use super::affine::Quantization;
 use super::fields::{Fields, MAX_COUNT, Object};
 use super::hf_extras::{self, Shapes, TextPart};
+use super::moe::{Moe, SharedExpert};
 use super::source::read_small;
-use super::spec::{Architecture, ModelSpec, Moe};
+use super::spec::{Architecture, ModelSpec};
 use super::validate::{MAX_EXPERTS, MAX_LAYERS, Names, derived_head_dim, validate};
+use super::{hf_mla, hf_moe};
 
 /// Supported values of `model_type`, for messages.
 const RUNS: &str = "llama (with SmolLM2), mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, ministral3, gemma2, gemma3 and \
-                    gemma3_text, granite, smollm3, olmo2, olmo3, cohere2, mistral3";
+                    gemma3_text, granite, smollm3, olmo2, olmo3, cohere2, deepseek_v2, deepseek_v3, glm4_moe, mistral3 \
+                    (with mistral4)";
 /// Maximum size of `config.json`; real ones have a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
@@ -23,6 +26,8 @@ const NAMES: Names = Names {
     kv_heads: "num_key_value_heads",
     head_dim: "head_dim",
     experts_used: "num_experts_per_tok",
+    groups: "n_group",
+    groups_used: "topk_group",
     norm_eps: "rms_norm_eps",
     theta: "rope_theta",
 };
@@ -65,6 +70,8 @@ fn defaults(model_type: &str) -> Option<Defaults> {
             Qwen2Moe => Some(16),
             Qwen3Moe | Gemma2 | Gemma3 | SmolLm3 => Some(4),
             Llama | Granite | Olmo2 | Olmo3 | Cohere2 => None,
+            DeepSeekV2 | DeepSeekV3 | Mistral4 => Some(1),
+            Glm4Moe => Some(8),
         },
         head_dim: match architecture {
             Qwen3 | Ministral3 => Some(128),
@@ -72,7 +79,7 @@ fn defaults(model_type: &str) -> Option<Defaults> {
             _ => None,
         },
         norm_eps: match architecture {
-            Mixtral | Ministral3 | Olmo2 | Olmo3 | Cohere2 => 1e-5,
+            Mixtral | Ministral3 | Olmo2 | Olmo3 | Cohere2 | Glm4Moe => 1e-5,
             _ => 1e-6,
         },
         theta: match architecture {
@@ -159,16 +166,26 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
     let layers = config.need_count("num_hidden_layers", MAX_LAYERS)?;
     let hidden_size = config.need_count("hidden_size", MAX_COUNT)?;
     let heads = need(NAMES.heads, defaults.heads)?;
-    let head_dim = match config.count(NAMES.head_dim, MAX_COUNT)?.or(defaults.head_dim) {
-        Some(n) => n,
-        None => derived_head_dim(config, NAMES.heads, hidden_size, heads)?,
+    let mla = hf_mla::read(config, defaults.architecture)?;
+    let head_dim = match (&mla, config.count(NAMES.head_dim, MAX_COUNT)?.or(defaults.head_dim)) {
+        (Some(mla), _) => mla.key(),
+        (None, Some(n)) => n,
+        (None, None) => derived_head_dim(config, NAMES.heads, hidden_size, heads)?,
     };
     let context_length = need("max_position_embeddings", defaults.context)?;
     let architecture = defaults.architecture;
     let (rope, window_rope) = hf_extras::ropes(config, architecture, defaults.theta, context_length)?;
     let windows = windows(config, &defaults, layers)?;
     let shapes = Shapes { hidden: hidden_size, head_dim, windows: &windows };
-    let extras = hf_extras::read(config, architecture, &shapes, window_rope)?;
+    let mut extras = hf_extras::read(config, architecture, &shapes, window_rope)?;
+    let mut kv_heads = config.count(NAMES.kv_heads, MAX_COUNT)?.or(defaults.kv_heads).unwrap_or(heads);
+    if let Some(mla) = mla {
+        extras.attention_scale = Some(hf_mla::score_scale(config, &mla, &rope.scaling)?);
+        extras.mla = Some(mla);
+        kv_heads = 1;
+    }
+    let flag = |key: &str| Ok::<_, LoadError>(config.flag(key)?.unwrap_or(false));
+    let glm = architecture == Architecture::Glm4Moe;
     let spec = ModelSpec {
         architecture,
         name: name(config),
@@ -177,16 +194,19 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
         hidden_size,
         layers,
         heads,
-        kv_heads: config.count(NAMES.kv_heads, MAX_COUNT)?.or(defaults.kv_heads).unwrap_or(heads),
+        kv_heads,
         head_dim,
         ffn_size: config.need_count("intermediate_size", MAX_COUNT)?,
         norm_eps: config.positive(names.norm_eps)?.unwrap_or(defaults.norm_eps) as f32,
         rope,
         windows,
-        qkv_bias: architecture.qkv_bias(),
-        qk_norm: architecture.qk_norm(),
+        qkv_bias: architecture.qkv_bias() || glm && flag("attention_bias")?,
+        qk_norm: architecture.qk_norm() || glm && flag("use_qk_norm")?,
         tied_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(defaults.tied),
-        moe: moe(config, architecture)?,
+        moe: match architecture {
+            _ if architecture.latent() || glm => Some(hf_moe::read(config, architecture, layers)?),
+            _ => moe(config, architecture)?,
+        },
         extras,
     };
     validate(config, &names, &spec)?;
@@ -236,8 +256,9 @@ fn refuse_other_functions(config: &Object<'_>, defaults: &Defaults) -> Result<()
         return Err(config.unsupported("qkv_bias", found, "models with these biases are run"));
     }
     for key in ["attention_bias", "mlp_bias"] {
-        // Qwen2 has biases on Q, K and V and no such key.
-        if config.flag(key)? == Some(true) {
+        // Qwen2 has biases on Q, K and V and no such key; GLM-4.5's says that it has them.
+        let glm = defaults.architecture == Architecture::Glm4Moe && key == "attention_bias";
+        if config.flag(key)? == Some(true) && !glm {
             return Err(config.unsupported(key, true, "models without these biases are run"));
         }
     }
@@ -261,7 +282,13 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
     };
     match architecture {
         // `transformers` ignores the key here.
-        Architecture::Llama | Architecture::Granite | Architecture::Olmo2 => Ok(vec![None; layers]),
+        Architecture::Llama
+        | Architecture::Granite
+        | Architecture::Olmo2
+        | Architecture::DeepSeekV2
+        | Architecture::DeepSeekV3
+        | Architecture::Mistral4
+        | Architecture::Glm4Moe => Ok(vec![None; layers]),
         Architecture::Gemma2 | Architecture::Gemma3 | Architecture::Olmo3 | Architecture::Cohere2 => {
             let slides = match layer_types(config, layers)? {
                 Some(types) => types,
@@ -333,13 +360,12 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
         None => config.need_count("num_experts", MAX_EXPERTS),
     };
     match architecture {
-        Architecture::Mixtral => Ok(Some(Moe {
-            experts: experts()?,
-            used: config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
-            ffn_size: config.need_count("intermediate_size", MAX_COUNT)?,
-            normalize: true,
-            shared: None,
-        })),
+        Architecture::Mixtral => Ok(Some(Moe::plain(
+            experts()?,
+            config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
+            config.need_count("intermediate_size", MAX_COUNT)?,
+            true,
+        ))),
         Architecture::Qwen2Moe | Architecture::Qwen3Moe => {
             let step = config.count("decoder_sparse_step", MAX_COUNT)?.unwrap_or(1);
             let dense =
@@ -349,18 +375,17 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
                 let found = config.json(key).map_or_else(String::new, Json::to_string);
                 return Err(config.unsupported(key, found, "models with experts in every layer are run"));
             }
-            Ok(Some(Moe {
-                experts: experts()?,
-                used: config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
-                ffn_size: config.need_count("moe_intermediate_size", MAX_COUNT)?,
-                normalize: config.flag("norm_topk_prob")?.unwrap_or(false),
-                shared: match architecture {
-                    Architecture::Qwen2Moe => {
-                        Some(config.need_count("shared_expert_intermediate_size", MAX_COUNT)?)
-                    }
-                    _ => None,
-                },
-            }))
+            let mut moe = Moe::plain(
+                experts()?,
+                config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
+                config.need_count("moe_intermediate_size", MAX_COUNT)?,
+                config.flag("norm_topk_prob")?.unwrap_or(false),
+            );
+            if architecture == Architecture::Qwen2Moe {
+                let ffn_size = config.need_count("shared_expert_intermediate_size", MAX_COUNT)?;
+                moe.shared = Some(SharedExpert { ffn_size, gated: true });
+            }
+            Ok(Some(moe))
         }
         _ => Ok(None),
     }

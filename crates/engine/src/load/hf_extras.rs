@@ -38,19 +38,21 @@ pub(super) fn ropes(
 ) -> Result<(Rope, Option<Rope>), LoadError> {
     let pairing = match architecture {
         Architecture::Cohere2 => RopePairing::Adjacent,
+        _ if architecture.latent() => RopePairing::Adjacent,
         _ => RopePairing::Halves,
     };
     let rope = |(theta, scaling)| Rope { theta, pairing, scaling };
     if !matches!(architecture, Architecture::Gemma3 | Architecture::Olmo3) {
-        return Ok((rope(hf_rope::read(config, default_theta, context)?), None));
+        let partial = architecture.latent() || architecture == Architecture::Glm4Moe;
+        return Ok((rope(hf_rope::read(config, default_theta, context, partial)?), None));
     }
     let kinds = config.child("rope_parameters", "rope_parameters.")?;
     let full = rope(match &kinds {
         Some(kinds) if kinds.json("full_attention").is_some() => {
             let full = kinds.child("full_attention", "rope_parameters.full_attention.")?;
-            hf_rope::of_kind(config, full, default_theta, context)?
+            hf_rope::of_kind(config, full, default_theta, context, false)?
         }
-        _ => hf_rope::read(config, default_theta, context)?,
+        _ => hf_rope::read(config, default_theta, context, false)?,
     });
     let local_theta = match architecture {
         Architecture::Gemma3 => config.positive("rope_local_base_freq")?.unwrap_or(10_000.0),
@@ -59,7 +61,7 @@ pub(super) fn ropes(
     let window = rope(match &kinds {
         Some(kinds) if kinds.json("sliding_attention").is_some() => {
             let sliding = kinds.child("sliding_attention", "rope_parameters.sliding_attention.")?;
-            hf_rope::of_kind(config, sliding, local_theta, context)?
+            hf_rope::of_kind(config, sliding, local_theta, context, false)?
         }
         _ => (local_theta as f32, RopeScaling::None),
     });
@@ -90,7 +92,13 @@ pub(super) fn read(
         ..Extras::of(architecture, shapes.hidden, shapes.windows)
     };
     match architecture {
-        Architecture::Ministral3 => extras.query_temperature = query_temperature(config)?,
+        Architecture::Ministral3 | Architecture::Mistral4 => {
+            extras.query_temperature = query_temperature(config)?;
+        }
+        Architecture::Glm4Moe => {
+            let rotary = hf_rope::rotary_dim(config, shapes.head_dim, 0.5)?;
+            extras.rotary_dim = Some(rotary).filter(|&n| n != shapes.head_dim);
+        }
         Architecture::Gemma2 | Architecture::Gemma3 => {
             let cap = |key: &str, default: Option<f32>| match config.object.get(key) {
                 None => Ok::<_, LoadError>(default),

@@ -9,13 +9,14 @@ use super::fields::{Fields, MAX_COUNT, Object};
 use super::spec::RopeScaling;
 use super::validate::yarn_mscale;
 
-/// The base frequency and the scaling.
+/// The base frequency and the scaling. `partial`: this family rotates a part of each head, which is read elsewhere.
 pub(super) fn read(
     config: &Object<'_>,
     default_theta: f64,
     context_length: usize,
+    partial: bool,
 ) -> Result<(f32, RopeScaling), LoadError> {
-    of_kind(config, parameters(config)?, default_theta, context_length)
+    of_kind(config, parameters(config)?, default_theta, context_length, partial)
 }
 
 /// The same from the parameters of one kind of layer.
@@ -24,6 +25,7 @@ pub(super) fn of_kind(
     parameters: Option<Object<'_>>,
     default_theta: f64,
     context_length: usize,
+    partial: bool,
 ) -> Result<(f32, RopeScaling), LoadError> {
     let empty = serde_json::Map::new();
     let rope = match parameters {
@@ -34,12 +36,35 @@ pub(super) fn of_kind(
         Some(theta) => theta,
         None => config.positive("rope_theta")?.unwrap_or(default_theta),
     };
-    for object in [config, &rope] {
-        if let Some(found) = object.number("partial_rotary_factor")?.filter(|&x| x != 1.0) {
-            return Err(object.unsupported("partial_rotary_factor", found, "heads that turn whole are run"));
+    for object in [config, &rope].into_iter().filter(|_| !partial) {
+        if let Some(found) = object.number(PARTIAL)?.filter(|&x| x != 1.0) {
+            return Err(object.unsupported(PARTIAL, found, "heads that turn whole are run"));
         }
     }
     Ok((theta as f32, scaling(config, &rope, context_length)?))
+}
+
+/// The share of a head that is rotated.
+const PARTIAL: &str = "partial_rotary_factor";
+
+/// Values of a head that are rotated, the first ones.
+pub(super) fn rotary_dim(config: &Object<'_>, head_dim: usize, default: f64) -> Result<usize, LoadError> {
+    let inner = match parameters(config)? {
+        None => None,
+        Some(rope) => rope.positive(PARTIAL)?,
+    };
+    let share = match inner {
+        Some(share) => share,
+        None => config.positive(PARTIAL)?.unwrap_or(default),
+    };
+    let rotary = (head_dim as f64 * share) as usize;
+    match (2..=head_dim).contains(&rotary) && rotary.is_multiple_of(2) {
+        true => Ok(rotary),
+        false => {
+            let expected = format!("a share of {head_dim} that is an even number of values, at least 2");
+            Err(config.bad(PARTIAL, share, expected))
+        }
+    }
 }
 
 /// The object that holds the parameters. Newer files may repeat it for each kind of layer.

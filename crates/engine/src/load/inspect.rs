@@ -34,8 +34,7 @@ impl Memory {
 impl ModelSpec {
     /// KV cache bytes a token takes, for keys and values of `value_bytes` bytes each (2 for f16).
     pub fn kv_bytes_per_token(&self, value_bytes: u64) -> u64 {
-        let values = [2, self.layers, self.kv_heads, self.head_dim];
-        values.into_iter().fold(value_bytes, |bytes, n| bytes.saturating_mul(n as u64))
+        value_bytes.saturating_mul(self.kv_values_per_token() as u64)
     }
 }
 

@@ -6,6 +6,7 @@
 //! every count and offset is checked against the data.
 
 mod affine;
+mod derived;
 mod dtypes;
 mod errors;
 mod fields;
@@ -13,13 +14,18 @@ mod finite;
 mod frequencies;
 pub mod gguf;
 mod gguf_extras;
+mod gguf_moe;
 mod gguf_spec;
 mod hf;
 mod hf_extras;
+mod hf_mla;
+mod hf_moe;
 mod hf_rope;
 mod inspect;
 pub mod metadata;
+mod mla;
 mod model;
+mod moe;
 pub mod names;
 mod safetensors;
 mod source;
@@ -34,11 +40,13 @@ pub use errors::LoadError;
 pub use finite::{check_finite, check_finite_row, first_non_finite};
 pub use inspect::{Memory, TypeShare};
 pub use metadata::{Metadata, Value};
+pub use mla::Mla;
 pub use model::{Format, Model};
+pub use moe::{ExpertGroups, GroupScore, Moe, Router, RouterScore, SharedExpert};
 pub use source::TensorInfo;
 pub use spec::{
-    Activation, Architecture, Extras, ModelSpec, Moe, Norm, NormPlacement, QueryTemperature, Rope,
-    RopePairing, RopeScaling,
+    Activation, Architecture, Extras, ModelSpec, Norm, NormPlacement, QueryTemperature, Rope, RopePairing,
+    RopeScaling,
 };
 pub use split::GgufFile;
 pub use tensor::{LayerTensor, Tensor, TensorRole};

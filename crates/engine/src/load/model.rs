@@ -1,14 +1,16 @@
 //! [`Model`]: an opened model of either format, with its spec and its tensors by role.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::affine::Quantization;
+use super::derived;
 use super::names::{self, TensorLocation};
 use super::source::{Store, Stored, TensorInfo};
 use super::{
-    AffineTensor, GgufFile, LoadError, Metadata, ModelSpec, StoredType, Tensor, TensorRole, gguf_spec, hf,
-    safetensors,
+    AffineTensor, GgufFile, LoadError, Metadata, Mla, ModelSpec, StoredType, Tensor, TensorRole, gguf_spec,
+    hf, safetensors,
 };
 
 /// The supported formats.
@@ -75,6 +77,14 @@ impl FoundTensor {
     }
 }
 
+/// Drops the layers behind the last one, which predict further tokens.
+fn skip_predicted(path: &Path, store: &mut Store, prefix: &str, layers: Range<usize>) {
+    let skipped = store.drop_layers(prefix, layers);
+    if skipped > 0 {
+        tracing::info!(path = %path.display(), tensors = skipped, "the layers that predict further tokens (MTP) are skipped");
+    }
+}
+
 impl Model {
     /// Opens a `.gguf` file (any part of a split one) or a folder with `config.json` and SafeTensors.
     ///
@@ -105,8 +115,10 @@ impl Model {
             return Err(LoadError::NoTensors { path: path.to_owned() });
         }
         let spec = gguf_spec::read(path, &file.metadata, &file.store)?;
-        let (path, format, metadata) = (path.to_owned(), Format::Gguf, file.metadata);
-        let model = Model { path, format, spec, metadata, store: file.store, quantization: None };
+        let (path, format, metadata, mut store) = (path.to_owned(), Format::Gguf, file.metadata, file.store);
+        let predicted = gguf_spec::predicted_layers(&path, &metadata)?;
+        skip_predicted(&path, &mut store, "blk.", spec.layers..spec.layers + predicted);
+        let model = Model { path, format, spec, metadata, store, quantization: None };
         model.with_known_tensors(names::knows_gguf)
     }
 
@@ -116,6 +128,9 @@ impl Model {
         let skipped = store.keep_text_part();
         if skipped > 0 {
             tracing::info!(path = %path.display(), tensors = skipped, "the text part is run; the parts for images are skipped");
+        }
+        if spec.architecture.predicts() {
+            skip_predicted(path, &mut store, "model.layers.", spec.layers..usize::MAX);
         }
         let head = names::hugging_face(TensorRole::Output, spec.architecture);
         spec.tied_embeddings |= store.get(&head).is_none();
@@ -199,11 +214,16 @@ impl Model {
             return Ok(None);
         }
         for place in self.places(role) {
-            let (name, plane) = match &place {
-                TensorLocation::Whole(name) => (name, None),
-                TensorLocation::Plane(name, index) => (name, Some(*index)),
+            let Some(stored) = self.store.get(place.name()) else { continue };
+            let plane = match place {
+                TensorLocation::Plane(_, index) => Some(index),
+                TensorLocation::Whole(_) => None,
+                TensorLocation::HalfPlane(_, index, half) => {
+                    return self.half_plane(role, stored, index, half).map(Some);
+                }
+                TensorLocation::Keys(_) => return self.up(stored, derived::key_up).map(Some),
+                TensorLocation::Values(_) => return self.up(stored, derived::value_up).map(Some),
             };
-            let Some(stored) = self.store.get(name) else { continue };
             if let Some(affine) = self.locate_affine(role, stored, plane)? {
                 return Ok(Some(FoundTensor::Affine(affine)));
             }
@@ -222,6 +242,28 @@ impl Model {
             return Ok(Some(FoundTensor::Plain(if offset == 0.0 { tensor } else { tensor.plus(offset) })));
         }
         Ok(None)
+    }
+
+    /// Half the rows of an expert's plane.
+    fn half_plane(
+        &self,
+        role: TensorRole,
+        stored: &Stored,
+        index: usize,
+        half: usize,
+    ) -> Result<FoundTensor, LoadError> {
+        let &[rows, cols] = self.spec.shape(role).as_slice() else {
+            return Err(self.wrong_shape(stored, self.spec.shape(role)));
+        };
+        self.expect_shape(stored, Some(index), vec![2 * rows, cols])?;
+        self.store.plane_rows(stored, index, half * rows..(half + 1) * rows).map(FoundTensor::Plain)
+    }
+
+    /// A part of the projection of keys and values from their latent.
+    fn up(&self, stored: &Stored, part: fn(&Tensor, &Mla) -> Tensor) -> Result<FoundTensor, LoadError> {
+        let Some(mla) = &self.spec.extras.mla else { return Err(self.wrong_shape(stored, vec![])) };
+        self.expect_shape(stored, None, vec![self.spec.heads * (mla.nope + mla.value), mla.kv_rank])?;
+        Ok(FoundTensor::Plain(part(&self.store.tensor(stored)?, mla)))
     }
 
     /// The matrix with the codes `stored`, if there are scales for it.
@@ -286,15 +328,15 @@ impl Model {
 
     fn places(&self, role: TensorRole) -> Vec<TensorLocation> {
         match self.format {
-            Format::Gguf => names::gguf(role),
+            Format::Gguf => names::gguf(role, self.spec.architecture),
             Format::SafeTensors | Format::Mlx => names::folder(role, self.spec.architecture),
         }
     }
 
     fn usual_name(&self, role: TensorRole) -> String {
         match self.places(role).swap_remove(0) {
-            TensorLocation::Whole(name) => name,
             TensorLocation::Plane(name, index) => format!("{name}[{index}]"),
+            place => place.name().to_owned(),
         }
     }
 

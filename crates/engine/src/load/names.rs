@@ -1,19 +1,35 @@
 //! The names of tensors in each format.
 
+use super::mla::Mla;
 use super::spec::{Architecture, ModelSpec, NormPlacement};
 use super::{LayerTensor, TensorRole};
 
 /// Where a role's tensor is stored.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TensorLocation {
     /// As a tensor of this name.
     Whole(String),
     /// As one plane of a tensor with all experts: the tensor's name and the expert.
     Plane(String, usize),
+    /// As half the rows of such a plane: the tensor's name, the expert, and which half.
+    HalfPlane(String, usize, usize),
+    /// As the keys' rows of a projection of keys and values ([`LayerTensor::KeyUp`]).
+    Keys(String),
+    /// As the values' rows of it ([`LayerTensor::ValueUp`]).
+    Values(String),
+}
+
+impl TensorLocation {
+    /// The stored tensor.
+    pub fn name(&self) -> &str {
+        use TensorLocation::{HalfPlane, Keys, Plane, Values, Whole};
+        let (Whole(name) | Plane(name, _) | HalfPlane(name, ..) | Keys(name) | Values(name)) = self;
+        name
+    }
 }
 
 /// The locations of a role in GGUF files, the usual one first. (llama.cpp used to store each expert separately.)
-pub fn gguf(role: TensorRole) -> Vec<TensorLocation> {
+pub fn gguf(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation> {
     let whole = |name: &str| vec![TensorLocation::Whole(name.to_owned())];
     let (layer, tensor) = match role {
         TensorRole::TokenEmbedding => return whole("token_embd.weight"),
@@ -27,9 +43,20 @@ pub fn gguf(role: TensorRole) -> Vec<TensorLocation> {
             TensorLocation::Whole(format!("blk.{layer}.{what}.{e}.weight")),
         ]
     };
+    // both in one tensor, in some files
+    let first = |what: &str, e: usize, half: usize| {
+        let mut places = expert(what, e);
+        places.push(TensorLocation::HalfPlane(format!("blk.{layer}.ffn_gate_up_exps.weight"), e, half));
+        places
+    };
+    // older files have both in one tensor
+    let up = |what: &str, part: fn(String) -> TensorLocation| {
+        let whole = TensorLocation::Whole(format!("blk.{layer}.{what}.weight"));
+        vec![whole, part(format!("blk.{layer}.attn_kv_b.weight"))]
+    };
     let suffix = match tensor {
-        LayerTensor::ExpertGate(e) => return expert("ffn_gate", e),
-        LayerTensor::ExpertUp(e) => return expert("ffn_up", e),
+        LayerTensor::ExpertGate(e) => return first("ffn_gate", e, 0),
+        LayerTensor::ExpertUp(e) => return first("ffn_up", e, 1),
         LayerTensor::ExpertDown(e) => return expert("ffn_down", e),
         LayerTensor::AttnNorm => "attn_norm.weight",
         LayerTensor::Q => "attn_q.weight",
@@ -39,15 +66,25 @@ pub fn gguf(role: TensorRole) -> Vec<TensorLocation> {
         LayerTensor::V => "attn_v.weight",
         LayerTensor::VBias => "attn_v.bias",
         LayerTensor::AttnOut => "attn_output.weight",
+        LayerTensor::QDown => "attn_q_a.weight",
+        LayerTensor::QDownNorm => "attn_q_a_norm.weight",
+        LayerTensor::QUp => "attn_q_b.weight",
+        LayerTensor::KvDown => "attn_kv_a_mqa.weight",
+        LayerTensor::KvDownNorm => "attn_kv_a_norm.weight",
+        LayerTensor::KeyUp => return up("attn_k_b", TensorLocation::Keys),
+        LayerTensor::ValueUp => return up("attn_v_b", TensorLocation::Values),
         LayerTensor::AttnPostNorm => "post_attention_norm.weight",
         LayerTensor::QNorm => "attn_q_norm.weight",
         LayerTensor::KNorm => "attn_k_norm.weight",
+        LayerTensor::FfnNorm if architecture == Architecture::Glm4Moe => "post_attention_norm.weight",
         LayerTensor::FfnNorm => "ffn_norm.weight",
         LayerTensor::FfnPostNorm => "post_ffw_norm.weight",
         LayerTensor::FfnGate => "ffn_gate.weight",
         LayerTensor::FfnUp => "ffn_up.weight",
         LayerTensor::FfnDown => "ffn_down.weight",
         LayerTensor::Router => "ffn_gate_inp.weight",
+        LayerTensor::RouterBias => "ffn_gate_inp.bias",
+        LayerTensor::RouterCorrection => "exp_probs_b.bias",
         LayerTensor::SharedRouter => "ffn_gate_inp_shexp.weight",
         LayerTensor::SharedGate => "ffn_gate_shexp.weight",
         LayerTensor::SharedUp => "ffn_up_shexp.weight",
@@ -56,7 +93,7 @@ pub fn gguf(role: TensorRole) -> Vec<TensorLocation> {
     whole(&format!("blk.{layer}.{suffix}"))
 }
 
-/// The Hugging Face name of a role's tensor.
+/// The Hugging Face name of a role's tensor; [`LayerTensor::KeyUp`] and [`LayerTensor::ValueUp`] are parts of one.
 pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
     let (layer, tensor) = match role {
         TensorRole::TokenEmbedding => return "model.embed_tokens.weight".to_owned(),
@@ -69,6 +106,10 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         true => format!("model.layers.{layer}.block_sparse_moe.experts.{e}.{mixtral_name}.weight"),
         false => format!("model.layers.{layer}.mlp.experts.{e}.{name}.weight"),
     };
+    let shared = |name: &str| match architecture {
+        Architecture::Qwen2Moe => format!("model.layers.{layer}.mlp.shared_expert.{name}.weight"),
+        _ => format!("model.layers.{layer}.mlp.shared_experts.{name}.weight"),
+    };
     let suffix = match tensor {
         LayerTensor::ExpertGate(e) => return expert(e, "w1", "gate_proj"),
         LayerTensor::ExpertUp(e) => return expert(e, "w3", "up_proj"),
@@ -76,9 +117,11 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::Router if mixtral => "block_sparse_moe.gate.weight",
         LayerTensor::Router => "mlp.gate.weight",
         LayerTensor::SharedRouter => "mlp.shared_expert_gate.weight",
-        LayerTensor::SharedGate => "mlp.shared_expert.gate_proj.weight",
-        LayerTensor::SharedUp => "mlp.shared_expert.up_proj.weight",
-        LayerTensor::SharedDown => "mlp.shared_expert.down_proj.weight",
+        LayerTensor::RouterBias => "mlp.gate.bias",
+        LayerTensor::RouterCorrection => "mlp.gate.e_score_correction_bias",
+        LayerTensor::SharedGate => return shared("gate_proj"),
+        LayerTensor::SharedUp => return shared("up_proj"),
+        LayerTensor::SharedDown => return shared("down_proj"),
         LayerTensor::AttnNorm => "input_layernorm.weight",
         LayerTensor::Q => "self_attn.q_proj.weight",
         LayerTensor::QBias => "self_attn.q_proj.bias",
@@ -87,6 +130,12 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::V => "self_attn.v_proj.weight",
         LayerTensor::VBias => "self_attn.v_proj.bias",
         LayerTensor::AttnOut => "self_attn.o_proj.weight",
+        LayerTensor::QDown => "self_attn.q_a_proj.weight",
+        LayerTensor::QDownNorm => "self_attn.q_a_layernorm.weight",
+        LayerTensor::QUp => "self_attn.q_b_proj.weight",
+        LayerTensor::KvDown => "self_attn.kv_a_proj_with_mqa.weight",
+        LayerTensor::KvDownNorm => "self_attn.kv_a_layernorm.weight",
+        LayerTensor::KeyUp | LayerTensor::ValueUp => "self_attn.kv_b_proj.weight",
         LayerTensor::QNorm => "self_attn.q_norm.weight",
         LayerTensor::KNorm => "self_attn.k_norm.weight",
         // Models with a norm behind attention call that one by the name that Llama gives the norm of the other half.
@@ -125,10 +174,25 @@ pub fn folder(role: TensorRole, architecture: Architecture) -> Vec<TensorLocatio
     let stacked = |layer: usize, name: &str, e: usize| {
         TensorLocation::Plane(format!("model.layers.{layer}.{block}.switch_mlp.{name}.weight"), e)
     };
+    // as the class of `transformers` holds them, where published files do, too
+    let fused = |layer: usize, e: usize, half: Option<usize>| {
+        let name = format!("model.layers.{layer}.mlp.experts");
+        let place = match half {
+            Some(half) => TensorLocation::HalfPlane(format!("{name}.gate_up_proj"), e, half),
+            None => TensorLocation::Plane(format!("{name}.down_proj"), e),
+        };
+        (architecture == Architecture::Mistral4).then_some(place)
+    };
+    let expert = |layer: usize, name: &str, e: usize, half: Option<usize>| {
+        let places = [whole.clone(), stacked(layer, name, e)];
+        places.into_iter().chain(fused(layer, e, half)).collect()
+    };
     match role {
-        TensorRole::Layer(layer, LayerTensor::ExpertGate(e)) => vec![whole, stacked(layer, "gate_proj", e)],
-        TensorRole::Layer(layer, LayerTensor::ExpertUp(e)) => vec![whole, stacked(layer, "up_proj", e)],
-        TensorRole::Layer(layer, LayerTensor::ExpertDown(e)) => vec![whole, stacked(layer, "down_proj", e)],
+        TensorRole::Layer(layer, LayerTensor::ExpertGate(e)) => expert(layer, "gate_proj", e, Some(0)),
+        TensorRole::Layer(layer, LayerTensor::ExpertUp(e)) => expert(layer, "up_proj", e, Some(1)),
+        TensorRole::Layer(layer, LayerTensor::ExpertDown(e)) => expert(layer, "down_proj", e, None),
+        TensorRole::Layer(_, LayerTensor::KeyUp) => vec![TensorLocation::Keys(whole.name().to_owned())],
+        TensorRole::Layer(_, LayerTensor::ValueUp) => vec![TensorLocation::Values(whole.name().to_owned())],
         _ => vec![whole],
     }
 }
@@ -146,11 +210,7 @@ fn expert_number(rest: &str) -> Option<usize> {
 
 /// Whether the forward pass uses a GGUF tensor, or can ignore it without changing the result.
 pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
-    let places = |role| {
-        gguf(role).into_iter().any(|place| match place {
-            TensorLocation::Whole(n) | TensorLocation::Plane(n, _) => n == name,
-        })
-    };
+    let places = |role| gguf(role, spec.architecture).iter().any(|place| place.name() == name);
     let Some((layer, rest)) = split_layer(name, "blk.") else {
         // The frequency factors are part of the spec.
         return name == "rope_freqs.weight" || OUTER.into_iter().any(places);
@@ -161,11 +221,7 @@ pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
 
 /// Whether a Hugging Face tensor has a place in the forward pass, or may be ignored without changing it.
 pub(super) fn knows_hugging_face(name: &str, spec: &ModelSpec) -> bool {
-    let place = |role| {
-        folder(role, spec.architecture).into_iter().any(|place| match place {
-            TensorLocation::Whole(n) | TensorLocation::Plane(n, _) => n == name,
-        })
-    };
+    let place = |role| folder(role, spec.architecture).iter().any(|place| place.name() == name);
     let Some((layer, rest)) = split_layer(name, "model.layers.") else {
         return name == "model.rotary_emb.inv_freq" || OUTER.into_iter().any(place);
     };
@@ -186,9 +242,9 @@ impl ModelSpec {
     /// Every tensor the model has, in the order the forward pass uses them; [`TensorRole::Output`] only where it is
     /// not the embedding.
     pub fn roles(&self) -> impl Iterator<Item = TensorRole> {
-        let experts = self.moe.as_ref().map_or(0, |moe| moe.experts);
         let layer = move |layer| {
-            let tensors = self.layer_tensors().into_iter().chain((0..experts).flat_map(expert_tensors));
+            let experts = self.experts_of(layer).map_or(0, |moe| moe.experts);
+            let tensors = self.layer_tensors(layer).into_iter().chain((0..experts).flat_map(expert_tensors));
             tensors.map(move |tensor| TensorRole::Layer(layer, tensor))
         };
         let head = (!self.tied_embeddings).then_some(TensorRole::Output);
@@ -202,8 +258,15 @@ impl ModelSpec {
     pub fn shape(&self, role: TensorRole) -> Vec<usize> {
         let (hidden, head) = (self.hidden_size, self.head_dim);
         let (q, kv) = (self.heads * head, self.kv_heads * head);
+        let zero = Mla { q_rank: None, kv_rank: 0, nope: 0, rope: 0, value: 0, norm_eps: 0.0 };
+        let mla = self.extras.mla.as_ref();
+        // what attention gives of all heads
+        let mixed = mla.map_or(q, |mla| self.heads * mla.value);
+        let q = mla.map_or(q, |mla| self.heads * mla.query());
+        let mla = mla.unwrap_or(&zero);
+        let q_rank = mla.q_rank.unwrap_or(0);
         let (experts, expert_ffn) = self.moe.as_ref().map_or((0, 0), |moe| (moe.experts, moe.ffn_size));
-        let shared = self.moe.as_ref().and_then(|moe| moe.shared).unwrap_or(0);
+        let shared = self.moe.as_ref().and_then(|moe| moe.shared).map_or(0, |shared| shared.ffn_size);
         let tensor = match role {
             TensorRole::TokenEmbedding | TensorRole::Output => return vec![self.vocab_size, hidden],
             TensorRole::OutputNorm => return vec![hidden],
@@ -218,13 +281,21 @@ impl ModelSpec {
             LayerTensor::QBias => vec![q],
             LayerTensor::K | LayerTensor::V => vec![kv, hidden],
             LayerTensor::KBias | LayerTensor::VBias => vec![kv],
-            LayerTensor::AttnOut => vec![hidden, q],
+            LayerTensor::AttnOut => vec![hidden, mixed],
+            LayerTensor::QDown => vec![q_rank, hidden],
+            LayerTensor::QDownNorm => vec![q_rank],
+            LayerTensor::QUp => vec![q, q_rank],
+            LayerTensor::KvDown => vec![mla.key(), hidden],
+            LayerTensor::KvDownNorm => vec![mla.kv_rank],
+            LayerTensor::KeyUp => vec![self.heads, mla.kv_rank, mla.nope],
+            LayerTensor::ValueUp => vec![self.heads, mla.value, mla.kv_rank],
             LayerTensor::QNorm if self.extras.qk_norm_whole => vec![q],
             LayerTensor::KNorm if self.extras.qk_norm_whole => vec![kv],
             LayerTensor::QNorm | LayerTensor::KNorm => vec![head],
             LayerTensor::FfnGate | LayerTensor::FfnUp => vec![self.ffn_size, hidden],
             LayerTensor::FfnDown => vec![hidden, self.ffn_size],
             LayerTensor::Router => vec![experts, hidden],
+            LayerTensor::RouterBias | LayerTensor::RouterCorrection => vec![experts],
             LayerTensor::ExpertGate(_) | LayerTensor::ExpertUp(_) => vec![expert_ffn, hidden],
             LayerTensor::ExpertDown(_) => vec![hidden, expert_ffn],
             LayerTensor::SharedRouter => vec![1, hidden],
@@ -234,14 +305,23 @@ impl ModelSpec {
     }
 
     /// A layer's tensors, without its experts'.
-    fn layer_tensors(&self) -> Vec<LayerTensor> {
+    fn layer_tensors(&self, layer: usize) -> Vec<LayerTensor> {
         use LayerTensor::*;
         let norms = self.extras.norms;
         let (before, after) =
             (norms != NormPlacement::After, matches!(norms, NormPlacement::After | NormPlacement::Both));
         let mut tensors = Vec::new();
         tensors.extend(before.then_some(AttnNorm));
-        tensors.extend([Q, K, V]);
+        match &self.extras.mla {
+            None => tensors.extend([Q, K, V]),
+            Some(mla) => {
+                match mla.q_rank {
+                    None => tensors.push(Q),
+                    Some(_) => tensors.extend([QDown, QDownNorm, QUp]),
+                }
+                tensors.extend([KvDown, KvDownNorm, KeyUp, ValueUp]);
+            }
+        }
         if self.qkv_bias {
             tensors.extend([QBias, KBias, VBias]);
         }
@@ -251,11 +331,15 @@ impl ModelSpec {
         tensors.push(AttnOut);
         tensors.extend(after.then_some(AttnPostNorm));
         tensors.extend((before && norms != NormPlacement::Parallel).then_some(FfnNorm));
-        match &self.moe {
+        match self.experts_of(layer) {
             Some(moe) => {
                 tensors.push(Router);
-                let shared = moe.shared.map(|_| [SharedRouter, SharedGate, SharedUp, SharedDown]);
-                tensors.extend(shared.into_iter().flatten());
+                tensors.extend(moe.router.bias.then_some(RouterBias));
+                tensors.extend(moe.router.correction.then_some(RouterCorrection));
+                if let Some(shared) = moe.shared {
+                    tensors.extend(shared.gated.then_some(SharedRouter));
+                    tensors.extend([SharedGate, SharedUp, SharedDown]);
+                }
             }
             None => tensors.extend([FfnGate, FfnUp, FfnDown]),
         }
@@ -265,7 +349,7 @@ impl ModelSpec {
 
     /// Whether a tensor of this layer (and of this expert) satisfies `is_it`.
     fn has_tensor(&self, layer: usize, expert: Option<usize>, is_it: impl Fn(TensorRole) -> bool) -> bool {
-        let experts = self.moe.as_ref().map_or(0, |moe| moe.experts);
+        let experts = self.experts_of(layer).map_or(0, |moe| moe.experts);
         let expert = match expert {
             _ if experts == 0 => None,
             Some(e) => Some(e).filter(|&e| e < experts),
@@ -273,7 +357,7 @@ impl ModelSpec {
         };
         layer < self.layers
             && self
-                .layer_tensors()
+                .layer_tensors(layer)
                 .into_iter()
                 .chain(expert.into_iter().flat_map(expert_tensors))
                 .any(|tensor| is_it(TensorRole::Layer(layer, tensor)))

@@ -100,6 +100,18 @@ impl Store {
         all - self.tensors.len()
     }
 
+    /// Drops the tensors of some layers, whose names begin with `prefix` and their number. Returns how many there were.
+    pub fn drop_layers(&mut self, prefix: &str, layers: Range<usize>) -> usize {
+        let all = self.tensors.len();
+        self.tensors.retain(|stored| {
+            let layer =
+                stored.name.strip_prefix(prefix).and_then(|rest| rest.split('.').next()?.parse().ok());
+            layer.is_none_or(|layer| !layers.contains(&layer))
+        });
+        self.index = self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        all - self.tensors.len()
+    }
+
     pub fn tensors(&self) -> &[Stored] {
         &self.tensors
     }
@@ -146,6 +158,22 @@ impl Store {
         let map = Arc::clone(&self.parts[stored.part].map);
         let name = format!("{}[{index}]", stored.name);
         Ok(Tensor::mapped(name, dtype, stored.shape[1..].to_vec(), map, start..start + bytes))
+    }
+
+    /// Some rows of a plane.
+    ///
+    /// # Panics
+    /// If there is no such plane or it has no such rows, which the caller has compared with the expected shape.
+    pub fn plane_rows(&self, stored: &Stored, index: usize, rows: Range<usize>) -> Result<Tensor, LoadError> {
+        let (dtype, range) = self.runnable(stored)?;
+        let [planes, all, cols] = stored.shape[..] else { panic!("planes of {}", stored.name) };
+        assert!(index < planes && rows.end <= all, "rows of a plane of {}", stored.name);
+        let row_bytes = range.len() / (planes * all);
+        let start = range.start + (index * all + rows.start) * row_bytes;
+        let map = Arc::clone(&self.parts[stored.part].map);
+        let name = format!("{}[{index}]", stored.name);
+        let bytes = start..start + rows.len() * row_bytes;
+        Ok(Tensor::mapped(name, dtype, vec![rows.len(), cols], map, bytes))
     }
 
     fn runnable(&self, stored: &Stored) -> Result<(DType, Range<usize>), LoadError> {

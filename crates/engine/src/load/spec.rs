@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use super::mla::Mla;
+pub use super::moe::Moe;
+use zonda_kernels::attention::Holds;
 pub use zonda_kernels::elementwise::Activation;
 
 /// One row per architecture: its name here, and `model_type` and class in Hugging Face's `config.json`.
@@ -57,12 +60,32 @@ architectures! {
     Olmo2 "olmo2" "Olmo2ForCausalLM";
     Olmo3 "olmo3" "Olmo3ForCausalLM";
     Cohere2 "cohere2" "Cohere2ForCausalLM";
+    DeepSeekV2 "deepseek_v2" "DeepseekV2ForCausalLM";
+    DeepSeekV3 "deepseek_v3" "DeepseekV3ForCausalLM";
+    Mistral4 "mistral4" "Mistral4ForCausalLM";
+    Glm4Moe "glm4_moe" "Glm4MoeForCausalLM";
 }
 
 impl Architecture {
     /// Whether Q, K and V of every model of this architecture have biases.
     pub fn qkv_bias(self) -> bool {
         matches!(self, Architecture::Qwen2 | Architecture::Qwen2Moe)
+    }
+
+    /// Whether its attention is multi-head latent attention.
+    pub fn latent(self) -> bool {
+        use Architecture::{DeepSeekV2, DeepSeekV3, Mistral4};
+        matches!(self, DeepSeekV2 | DeepSeekV3 | Mistral4)
+    }
+
+    /// Whether Q, K and V of some of its models have biases.
+    pub fn may_have_qkv_bias(self) -> bool {
+        self.qkv_bias() || self == Architecture::Glm4Moe
+    }
+
+    /// Whether its files may end with layers that predict further tokens, which are not run.
+    pub(super) fn predicts(self) -> bool {
+        matches!(self, Architecture::DeepSeekV3 | Architecture::Glm4Moe)
     }
 
     /// Whether Q and K are normalised.
@@ -114,7 +137,7 @@ pub struct ModelSpec {
     pub qk_norm: bool,
     /// The output head is the embedding matrix.
     pub tied_embeddings: bool,
-    /// Mixture of experts instead of the dense feed-forward layer.
+    /// Mixture of experts instead of the dense feed-forward layer, in the layers that [`ModelSpec::experts_of`] names.
     pub moe: Option<Moe>,
     /// What it computes beyond that.
     pub extras: Extras,
@@ -149,6 +172,10 @@ pub struct Extras {
     pub activation: Activation,
     /// Multiplies queries after RoPE, more at later positions (Ministral 3).
     pub query_temperature: Option<QueryTemperature>,
+    /// The first values of a head, which RoPE turns; `None`: all (GLM-4.5).
+    pub rotary_dim: Option<usize>,
+    /// Multi-head latent attention (DeepSeek, Mistral Small 4).
+    pub mla: Option<Mla>,
 }
 
 impl Default for Extras {
@@ -167,6 +194,8 @@ impl Default for Extras {
             final_softcap: None,
             activation: Activation::Silu,
             query_temperature: None,
+            rotary_dim: None,
+            mla: None,
         }
     }
 }
@@ -234,21 +263,6 @@ impl QueryTemperature {
     }
 }
 
-/// Expert routing: the router's softmax over all experts picks `used` of them per token.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Moe {
-    /// Experts per layer.
-    pub experts: usize,
-    /// Experts run per token.
-    pub used: usize,
-    /// Width of one expert's feed-forward layer.
-    pub ffn_size: usize,
-    /// The picked experts' weights are scaled to sum to 1.
-    pub normalize: bool,
-    /// Width of an expert that every token runs, times the sigmoid of a gate (Qwen2-MoE).
-    pub shared: Option<usize>,
-}
-
 /// Rotary position embedding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
@@ -302,10 +316,32 @@ impl ModelSpec {
         self.heads / self.kv_heads
     }
 
+    /// The mixture of experts of a layer; `None`: it has a dense feed-forward layer.
+    pub fn experts_of(&self, layer: usize) -> Option<&Moe> {
+        self.moe.as_ref().filter(|moe| layer >= moe.dense_layers)
+    }
+
     /// RoPE of a layer; `None`: it has none.
     pub fn rope_of(&self, layer: usize) -> Option<&Rope> {
         let windowed = self.windows[layer].and(self.extras.window_rope.as_ref());
         (!self.extras.no_rope.contains(&layer)).then(|| windowed.unwrap_or(&self.rope))
+    }
+
+    /// Values of a head that RoPE turns.
+    pub fn rope_dim(&self) -> usize {
+        let Extras { rotary_dim, mla, .. } = &self.extras;
+        mla.as_ref().map(|mla| mla.rope).or(*rotary_dim).unwrap_or(self.head_dim)
+    }
+
+    /// What the KV cache holds of each position.
+    pub fn kv_holds(&self) -> Holds {
+        if self.extras.mla.is_some() { Holds::Keys } else { Holds::Both }
+    }
+
+    /// Values in the KV cache for each token.
+    pub fn kv_values_per_token(&self) -> usize {
+        let both = if self.kv_holds() == Holds::Both { 2 } else { 1 };
+        both * self.layers * self.kv_heads * self.head_dim
     }
 
     /// What attention scores are multiplied by.

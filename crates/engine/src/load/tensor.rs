@@ -37,6 +37,20 @@ pub enum LayerTensor {
     VBias,
     /// `[hidden, heads * head_dim]`
     AttnOut,
+    /// `[q_rank, hidden]`; this and the next ones only in multi-head latent attention
+    QDown,
+    /// `[q_rank]`
+    QDownNorm,
+    /// `[heads * (nope + rope), q_rank]`
+    QUp,
+    /// `[kv_rank + rope, hidden]`
+    KvDown,
+    /// `[kv_rank]`
+    KvDownNorm,
+    /// `[heads, kv_rank, nope]`; the projection of keys, transposed
+    KeyUp,
+    /// `[heads, value, kv_rank]`
+    ValueUp,
     /// `[hidden]`; of what attention adds to the residual stream
     AttnPostNorm,
     /// `[head_dim]`, or `[heads * head_dim]` of all heads at once
@@ -55,6 +69,10 @@ pub enum LayerTensor {
     FfnDown,
     /// `[experts, hidden]`
     Router,
+    /// `[experts]`; added to the router's logits
+    RouterBias,
+    /// `[experts]`; added to the scores that rank the experts
+    RouterCorrection,
     /// One expert's `[moe.ffn, hidden]`
     ExpertGate(usize),
     /// One expert's `[moe.ffn, hidden]`

@@ -1,6 +1,7 @@
 //! Checks of a [`ModelSpec`] that are the same for all formats; messages use the format's own keys.
 
 use super::fields::Fields;
+use super::moe::GroupScore;
 use super::{LoadError, ModelSpec};
 
 /// Maximum number of layers; real models have up to about 130.
@@ -16,6 +17,8 @@ pub(super) struct Names {
     pub kv_heads: &'static str,
     pub head_dim: &'static str,
     pub experts_used: &'static str,
+    pub groups: &'static str,
+    pub groups_used: &'static str,
     pub norm_eps: &'static str,
     pub theta: &'static str,
 }
@@ -46,6 +49,25 @@ pub(super) fn validate(fields: &impl Fields, names: &Names, spec: &ModelSpec) ->
     if let Some(moe) = spec.moe.as_ref().filter(|moe| moe.used > moe.experts) {
         let expected = format!("at most the number of experts, {}", moe.experts);
         return Err(fields.bad(names.experts_used, moe.used, expected));
+    }
+    if let Some(moe) = &spec.moe
+        && let Some(groups) = moe.router.groups
+    {
+        if !moe.experts.is_multiple_of(groups.count) {
+            let expected = format!("a divisor of the number of experts, {}", moe.experts);
+            return Err(fields.bad(names.groups, groups.count, expected));
+        }
+        // two experts in each group that is ranked by two, and as many in all as are used
+        let in_group = moe.experts / groups.count;
+        if groups.score == GroupScore::BestTwo && in_group < 2 {
+            let expected = format!("at most half the number of experts, {}", moe.experts / 2);
+            return Err(fields.bad(names.groups, groups.count, expected));
+        }
+        if groups.used > groups.count || groups.used * in_group < moe.used {
+            let expected =
+                format!("at most {} groups, with at least {} experts in all", groups.count, moe.used);
+            return Err(fields.bad(names.groups_used, groups.used, expected));
+        }
     }
     if spec.norm_eps >= 1.0 {
         return Err(fields.bad(names.norm_eps, spec.norm_eps, "a number between 0 and 1"));

@@ -18,7 +18,7 @@ pub struct Importance {
 }
 
 impl Importance {
-    /// Adds inputs of a role's matrix, `[tokens, cols]`. Q stands for K and V, gate for up.
+    /// Adds inputs of a role's matrix, `[tokens, cols]`. Q stands for all that read what it reads, gate for up.
     pub fn add(&mut self, role: TensorRole, inputs: &[f32], cols: usize) {
         let (tokens, sums) = self.sums.entry(inputs_of(role)).or_insert_with(|| (0, vec![0.0; cols]));
         for row in inputs.chunks_exact(cols) {
@@ -44,9 +44,9 @@ impl Importance {
 
 /// The role that represents all roles with the same inputs.
 fn inputs_of(role: TensorRole) -> TensorRole {
-    use LayerTensor::{ExpertGate, ExpertUp, FfnGate, FfnUp, K, Q, V};
+    use LayerTensor::{ExpertGate, ExpertUp, FfnGate, FfnUp, K, KvDown, Q, QDown, V};
     match role {
-        TensorRole::Layer(layer, K | V) => TensorRole::Layer(layer, Q),
+        TensorRole::Layer(layer, K | V | QDown | KvDown) => TensorRole::Layer(layer, Q),
         TensorRole::Layer(layer, FfnUp) => TensorRole::Layer(layer, FfnGate),
         TensorRole::Layer(layer, ExpertUp(e)) => TensorRole::Layer(layer, ExpertGate(e)),
         other => other,

@@ -85,7 +85,11 @@ impl Mix {
             | LayerTensor::QBias
             | LayerTensor::KBias
             | LayerTensor::VBias
+            | LayerTensor::QDownNorm
+            | LayerTensor::KvDownNorm
             | LayerTensor::Router
+            | LayerTensor::RouterBias
+            | LayerTensor::RouterCorrection
             | LayerTensor::SharedRouter => DType::F32,
             // Small tensors of a large model, which cost little.
             LayerTensor::K | LayerTensor::V if base.is_quantized() && eight_experts => DType::Q8_0,

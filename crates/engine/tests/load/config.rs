@@ -41,7 +41,7 @@ fn all_architectures_open() {
     for (model_type, _) in ALL {
         assert_eq!(spec(&model(model_type)).architecture.to_string(), model_type);
     }
-    for other in ["phi3", "glm4", "gpt_oss", "deepseek_v3"] {
+    for other in ["phi3", "glm4", "gpt_oss", "deepseek_v32"] {
         let text = error(&llama().set("model_type", json!(other)));
         let expected =
             format!("architecture {other:?} is not supported; expected one of llama (with SmolLM2), mistral");
@@ -68,7 +68,7 @@ fn defaults_of_transformers() {
     assert_eq!(bare("qwen2"), (1e-6, 1e4, None));
     assert_eq!(spec(&llama().without("head_dim")).head_dim, 16);
     assert_eq!(spec(&llama().set("head_dim", Json::Null)).head_dim, 16);
-    assert!(!spec(&model("qwen3_moe")).moe.expect("experts").normalize);
+    assert!(!spec(&model("qwen3_moe")).moe.expect("experts").router.normalize);
 
     // Some defaults contradict these tiny tensors; the error then shows the default.
     let text = error(&model("mistral").without("num_key_value_heads"));

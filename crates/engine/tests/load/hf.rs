@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use zonda_engine::load::{
     Architecture, Format, LayerTensor, Model, Norm, NormPlacement, QueryTemperature, RopePairing,
-    RopeScaling, TensorRole, check_finite,
+    RopeScaling, SharedExpert, TensorRole, check_finite,
 };
 
 fn testdata() -> PathBuf {
@@ -18,7 +18,7 @@ fn checkpoints() -> Vec<PathBuf> {
         .filter(|path| path.join("config.json").exists())
         .collect();
     folders.sort();
-    assert_eq!(folders.len(), 23, "{folders:?}");
+    assert_eq!(folders.len(), 27, "{folders:?}");
     folders
 }
 
@@ -44,7 +44,10 @@ fn every_checkpoint_opens_with_all_tensors_finite() {
         assert_eq!(model.folder(), Some(folder.as_path()));
         model.check().expect("all tensors");
         let roles: Vec<_> = model.spec.roles().collect();
-        assert_eq!(roles.len(), model.tensors().len(), "{}: every tensor has a role", folder.display());
+        // some tensors of these hold several roles
+        if !model.spec.architecture.latent() {
+            assert_eq!(roles.len(), model.tensors().len(), "{}: every tensor has a role", folder.display());
+        }
         for role in roles {
             let tensor = model.tensor(role).expect("a tensor");
             check_finite(&tensor).expect("finite");
@@ -62,7 +65,7 @@ fn both_spellings_give_one_spec() {
         assert_eq!(new.spec, old.spec, "{}", folder.display());
         compared += 1;
     }
-    assert_eq!(compared, 12);
+    assert_eq!(compared, 15);
 }
 
 #[test]
@@ -114,13 +117,14 @@ fn specs_match_the_configurations() {
     assert!(spec("qwen3").qk_norm);
 
     let mixtral = spec("mixtral").moe.expect("experts");
-    assert_eq!((mixtral.experts, mixtral.used, mixtral.ffn_size, mixtral.normalize), (4, 2, 48, true));
+    assert_eq!((mixtral.experts, mixtral.used, mixtral.ffn_size, mixtral.router.normalize), (4, 2, 48, true));
     let qwen3 = spec("qwen3_moe").moe.expect("experts");
-    assert_eq!((qwen3.experts, qwen3.used, qwen3.ffn_size, qwen3.normalize), (8, 2, 24, true));
-    assert!(!spec("qwen3_moe_unnormed").moe.expect("experts").normalize);
+    assert_eq!((qwen3.experts, qwen3.used, qwen3.ffn_size, qwen3.router.normalize), (8, 2, 24, true));
+    assert!(!spec("qwen3_moe_unnormed").moe.expect("experts").router.normalize);
 
     let qwen2 = spec("qwen2_moe").moe.expect("experts");
-    assert_eq!((qwen2.ffn_size, qwen2.shared, qwen2.normalize), (16, Some(48), false));
+    let shared = Some(SharedExpert { ffn_size: 48, gated: true });
+    assert_eq!((qwen2.ffn_size, qwen2.shared, qwen2.router.normalize), (16, shared, false));
 
     let temperature = Some(QueryTemperature { beta: 0.5, step: 16 });
     for name in ["ministral3", "mistral3"] {

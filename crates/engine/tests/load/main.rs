@@ -7,6 +7,7 @@ mod folder;
 mod gguf;
 mod hf;
 mod hostile;
+mod latent;
 mod mlx;
 mod safetensors;
 mod spec;

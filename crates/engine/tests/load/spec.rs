@@ -122,10 +122,7 @@ fn experts_may_be_fused_or_separate() {
     let model = open(&fused).expect("opens");
     model.check().expect("all tensors");
     assert_eq!(model.spec.architecture, Architecture::Mixtral);
-    assert_eq!(
-        model.spec.moe,
-        Some(Moe { experts: 4, used: 2, ffn_size: FFN, normalize: true, shared: None })
-    );
+    assert_eq!(model.spec.moe, Some(Moe::plain(4, 2, FFN, true)));
     for expert in 0..4 {
         let tensor = model.tensor(TensorRole::Layer(1, LayerTensor::ExpertUp(expert))).expect("an expert");
         assert_eq!(tensor.shape, [FFN, HIDDEN]);
@@ -158,9 +155,9 @@ fn qwen3_moe() {
         }
     }
     let moe = spec(&g).moe.expect("experts");
-    assert_eq!(moe, Moe { experts: 8, used: 2, ffn_size: FFN, normalize: true, shared: None });
+    assert_eq!(moe, Moe::plain(8, 2, FFN, true));
     let g = g.bool("qwen3moe.expert_weights_norm", false);
-    assert!(!spec(&g).moe.expect("experts").normalize);
+    assert!(!spec(&g).moe.expect("experts").router.normalize);
     assert!(
         error(&g.clone().u32("qwen3moe.expert_used_count", 9))
             .contains("is 9; expected an integer from 1 to 8")

@@ -1,7 +1,7 @@
 //! [`Attend`]: the online softmax of some queries over the pages of one KV head, split by split, and [`Merge`] of splits.
 
 use super::form::{Code, Halves, Whole, Widen};
-use super::kv_type::KvType;
+use super::kv_type::{Holds, KvType};
 use super::layout::{PAGE, SPLIT};
 use super::page::Walk;
 use super::query::Query;
@@ -53,6 +53,8 @@ pub struct Attend<'a> {
     pub softcap: Option<f32>,
     /// How the pages store keys and values.
     pub kv: KvType,
+    /// Whether they hold both.
+    pub holds: Holds,
     /// The bytes of the page that holds position `i · PAGE`, for this KV head.
     pub page: &'a dyn Fn(usize) -> &'a [u8],
     /// Working memory.
@@ -74,6 +76,7 @@ pub struct Merge<'a> {
 }
 
 /// From this number of query tiles on, a page is widened to `f32` once; with fewer, values are converted as they are loaded.
+/// A page of keys alone is always widened.
 const WIDEN_FROM: usize = 3;
 
 impl Attend<'_> {
@@ -197,7 +200,7 @@ impl Attend<'_> {
         let to = ((split + 1) * SPLIT).min(last).div_ceil(PAGE);
         for index in from..to {
             let bytes = (self.page)(index);
-            assert_eq!(bytes.len(), self.kv.page_bytes(head_dim));
+            assert_eq!(bytes.len(), self.kv.page_bytes_of(self.holds, head_dim));
             // Also prefetches the next split, which is likely this thread's next work.
             let ahead = (self.page)(if index + 1 < last.div_ceil(PAGE) { index + 1 } else { index }).as_ptr();
             let Sums { acc, state } = &mut *part;
@@ -211,24 +214,34 @@ impl Attend<'_> {
                 index,
                 ahead,
             };
-            let wide = queries.len() >= WIDEN_FROM * S::QUERIES;
+            let keys = self.holds == Holds::Keys;
+            let wide = keys || queries.len() >= WIDEN_FROM * S::QUERIES;
             // SAFETY: the page was just checked to have the length of this type and head size, and any bytes of that length are a
             // valid page; a widened page is `Whole`. The lengths of the queries were checked, too.
             unsafe {
                 match self.kv {
-                    KvType::F32 => walk.run::<S, Whole<f32>>(s, bytes.as_ptr()),
+                    KvType::F32 if !keys => walk.run::<S, Whole<f32>>(s, bytes.as_ptr()),
                     KvType::F16 if !wide => walk.run::<S, Whole<f16>>(s, bytes.as_ptr()),
                     KvType::Q8_0 if !wide => walk.run::<S, Whole<i8>>(s, bytes.as_ptr()),
                     KvType::Q4_0 if !wide => walk.run::<S, Halves>(s, bytes.as_ptr()),
                     kv => {
                         match kv {
-                            KvType::Q4_0 => s.vectorize(Widen::<Halves>::new(bytes, head_dim, widened)),
-                            KvType::Q8_0 => s.vectorize(Widen::<Whole<i8>>::new(bytes, head_dim, widened)),
-                            _ => s.vectorize(Widen::<Whole<f16>>::new(bytes, head_dim, widened)),
+                            KvType::Q4_0 => {
+                                s.vectorize(Widen::<Halves>::new(bytes, self.holds, head_dim, widened));
+                            }
+                            KvType::Q8_0 => {
+                                s.vectorize(Widen::<Whole<i8>>::new(bytes, self.holds, head_dim, widened));
+                            }
+                            KvType::F16 => {
+                                s.vectorize(Widen::<Whole<f16>>::new(bytes, self.holds, head_dim, widened));
+                            }
+                            KvType::F32 => {
+                                s.vectorize(Widen::<Whole<f32>>::new(bytes, self.holds, head_dim, widened));
+                            }
                         }
                         let page = widened.as_ptr().cast();
                         let walk = Walk { ahead: page, ..walk };
-                        if kv == KvType::F16 {
+                        if matches!(kv, KvType::F16 | KvType::F32) {
                             walk.run::<S, Whole<f32>>(s, page);
                         } else {
                             walk.run::<S, Whole<Code>>(s, page);

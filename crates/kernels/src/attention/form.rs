@@ -6,8 +6,11 @@
 //! halves  keys [head_dim, 16]: low halves are positions 0..16, high halves 16..32; values [blocks, PAGE, 16]: low halves are
 //!         the block's first 16 values, high halves the second 16; scales as for bytes
 //! ```
+//!
+//! A page of keys alone ends with them and their scales; its keys are its values.
 
 use super::codes::TABLE;
+use super::kv_type::Holds;
 use super::layout::{BLOCK, PAGE, halves_bytes, scale_at};
 use crate::simd::{LANES, Op, Simd};
 use half::f16;
@@ -144,6 +147,12 @@ pub(super) trait Form {
         if Self::SCALED { scale_at(codes, head_dim, 2, 0, 0) } else { codes }
     }
 
+    /// Bytes of a page of keys alone.
+    fn key_page_bytes(head_dim: usize) -> usize {
+        let codes = Self::value_at(head_dim, 0, 0);
+        if Self::SCALED { scale_at(codes, head_dim, 1, 0, 0) } else { codes }
+    }
+
     /// The scales of block `block` at the 16 positions from `at` on, for keys (0) or values (1); 1 for forms without scales.
     ///
     /// # Safety
@@ -257,10 +266,11 @@ impl Form for Halves {
     }
 }
 
-/// Widens a page to entries of four bytes in the layout of [`Whole`] and copies the scales unchanged. Results computed from
+/// Widens a page to entries of four bytes in the layout of [`Whole`], with keys and values, and copies the scales unchanged. Results computed from
 /// it have the same bits as those computed from the page.
 pub(super) struct Widen<'a, F> {
     page: &'a [u8],
+    holds: Holds,
     head_dim: usize,
     to: &'a mut Vec<f32>,
     form: PhantomData<F>,
@@ -269,9 +279,10 @@ pub(super) struct Widen<'a, F> {
 impl<'a, F: Form> Widen<'a, F> {
     /// # Panics
     /// If the length of the page does not fit the form.
-    pub fn new(page: &'a [u8], head_dim: usize, to: &'a mut Vec<f32>) -> Widen<'a, F> {
-        assert_eq!(page.len(), F::page_bytes(head_dim));
-        Widen { page, head_dim, to, form: PhantomData }
+    pub fn new(page: &'a [u8], holds: Holds, head_dim: usize, to: &'a mut Vec<f32>) -> Widen<'a, F> {
+        let bytes = if holds == Holds::Both { F::page_bytes(head_dim) } else { F::key_page_bytes(head_dim) };
+        assert_eq!(page.len(), bytes);
+        Widen { page, holds, head_dim, to, form: PhantomData }
     }
 }
 
@@ -280,11 +291,20 @@ impl<F: Form> Op for Widen<'_, F> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Widen { page, head_dim, to, .. } = self;
+        let Widen { page, holds, head_dim, to, .. } = self;
         let codes = 2 * PAGE * head_dim;
         let scales = F::page_bytes(head_dim) - F::code_bytes(head_dim);
         to.resize(codes + scales / size_of::<f32>(), 0.0);
-        bytemuck::cast_slice_mut(&mut to[codes..]).copy_from_slice(&page[page.len() - scales..]);
+        let both: &mut [u8] = bytemuck::cast_slice_mut(&mut to[codes..]);
+        match holds {
+            Holds::Both => both.copy_from_slice(&page[page.len() - scales..]),
+            // those of the values are those of the keys
+            Holds::Keys => {
+                let (keys, values) = both.split_at_mut(scales / 2);
+                keys.copy_from_slice(&page[page.len() - scales / 2..]);
+                values.copy_from_slice(&page[page.len() - scales / 2..]);
+            }
+        }
         let (page, to) = (page.as_ptr(), to.as_mut_ptr());
         // SAFETY: `new` checked that the page is one of this form; positions and values are within it, and within the
         // `codes` values of `to`.
@@ -292,6 +312,10 @@ impl<F: Form> Op for Widen<'_, F> {
             for d in 0..head_dim {
                 s.store(to.add(d * PAGE), F::key(s, page, d, 0));
                 s.store(to.add(d * PAGE + LANES), F::key(s, page, d, LANES));
+            }
+            if holds == Holds::Keys {
+                transpose(to, head_dim);
+                return;
             }
             for t in 0..PAGE {
                 let value = to.add((PAGE + t) * head_dim);
@@ -304,6 +328,24 @@ impl<F: Form> Op for Widen<'_, F> {
                     value.add(d).write(F::one(page, head_dim, t, d));
                     d += 1;
                 }
+            }
+        }
+    }
+}
+
+/// Writes the transposed keys, `[head_dim, PAGE]`, behind them as values, `[PAGE, head_dim]`.
+///
+/// # Safety
+/// `page` is valid for both, and the keys are written.
+#[inline(always)]
+unsafe fn transpose(page: *mut f32, head_dim: usize) {
+    // 16 keys of each position at a time: their lines stay in the L1 cache
+    for from in (0..head_dim).step_by(LANES) {
+        let to = (from + LANES).min(head_dim);
+        for t in 0..PAGE {
+            for d in from..to {
+                // SAFETY: the caller guarantees the places; `d` is below `head_dim` and `t` below PAGE.
+                unsafe { page.add((PAGE + t) * head_dim + d).write(*page.add(d * PAGE + t)) };
             }
         }
     }

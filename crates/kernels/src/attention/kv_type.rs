@@ -1,6 +1,16 @@
 //! [`KvType`]: how a page stores keys and values, and how many bytes they take.
 
 use super::layout::{PAGE, halves_bytes, scale_at};
+use crate::simd::LANES;
+
+/// What a page holds of each position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// A key and a value.
+    Both,
+    /// A key, which also is the value (multi-head latent attention).
+    Keys,
+}
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +52,25 @@ impl KvType {
             KvType::F32 => 2 * PAGE * head_dim * 4,
             KvType::Q8_0 => scale_at(2 * PAGE * head_dim, head_dim, 2, 0, 0),
             KvType::Q4_0 => scale_at(halves_bytes(head_dim), head_dim, 2, 0, 0),
+        }
+    }
+
+    /// Bytes of one page of one KV head that holds this.
+    pub const fn page_bytes_of(self, holds: Holds, head_dim: usize) -> usize {
+        match (holds, self) {
+            (Holds::Both, _) => self.page_bytes(head_dim),
+            (Holds::Keys, KvType::Q8_0 | KvType::Q4_0) => scale_at(self.key_bytes(head_dim), head_dim, 1, 0, 0),
+            (Holds::Keys, KvType::F16 | KvType::F32) => self.key_bytes(head_dim),
+        }
+    }
+
+    /// Bytes of the keys in a page, without scales.
+    pub(super) const fn key_bytes(self, head_dim: usize) -> usize {
+        match self {
+            KvType::F16 => PAGE * head_dim * 2,
+            KvType::F32 => PAGE * head_dim * 4,
+            KvType::Q8_0 => PAGE * head_dim,
+            KvType::Q4_0 => head_dim * LANES,
         }
     }
 

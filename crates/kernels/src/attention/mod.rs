@@ -2,7 +2,7 @@
 //! time, running maximum, sum and weighted values per query.
 //!
 //! A page holds [`PAGE`] positions of one KV head: keys transposed, `[head_dim, PAGE]`, so that the scores of 16 positions are
-//! one vector; values `[PAGE, head_dim]`. Pages are visited in order of position, [`SPLIT`] positions at a time: each split has
+//! one vector; values `[PAGE, head_dim]`, unless the keys are the values, too. Pages are visited in order of position, [`SPLIT`] positions at a time: each split has
 //! its own softmax, which is merged with those before it. So the splits of a long context can be computed in parallel
 //! (FlashDecoding) with the same bits as on one thread. Each query's arithmetic is independent of the others', so results do not
 //! depend on how a prompt is divided into batches.
@@ -20,7 +20,7 @@ mod store;
 
 pub use attend::{Attend, Merge, Scratch};
 pub use hadamard::Hadamard;
-pub use kv_type::KvType;
+pub use kv_type::{Holds, KvType};
 pub use layout::{PAGE, SPLIT};
 pub use query::Query;
 pub use store::StoreKv;

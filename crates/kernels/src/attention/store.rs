@@ -2,16 +2,16 @@
 
 use super::codes::encode;
 use super::form::{Element, Form, Halves};
-use super::kv_type::KvType;
+use super::kv_type::{Holds, KvType};
 use super::layout::{BLOCK, PAGE, halves_bytes, scale_at};
 use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
 use half::f16;
 
-/// Writes one position's key and value, `[head_dim]` each, into a page.
+/// Writes one position's key and value, `[head_dim]` each, into a page, or the key alone.
 #[derive(Debug)]
 pub struct StoreKv<'a> {
-    /// The page of one KV head, `[2, PAGE · head_dim]` values.
+    /// The page of one KV head, `[2, PAGE · head_dim]` values, or `[PAGE · head_dim]` of keys alone.
     pub page: &'a mut [u8],
     /// How the page stores them.
     pub kv: KvType,
@@ -19,7 +19,7 @@ pub struct StoreKv<'a> {
     pub at: usize,
     /// The key, RoPE applied.
     pub key: &'a [f32],
-    /// The value.
+    /// The value; empty if the page holds keys alone.
     pub value: &'a [f32],
 }
 
@@ -39,8 +39,9 @@ impl Op for StoreKv<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let head_dim = self.key.len();
-        assert!(self.at < PAGE && self.value.len() == head_dim);
-        assert_eq!(self.page.len(), self.kv.page_bytes(head_dim));
+        let holds = if self.value.is_empty() { Holds::Keys } else { Holds::Both };
+        assert!(self.at < PAGE && (holds == Holds::Keys || self.value.len() == head_dim));
+        assert_eq!(self.page.len(), self.kv.page_bytes_of(holds, head_dim));
         match self.kv {
             KvType::F16 => self.store(s, f16::ZERO),
             KvType::F32 => self.store(s, 0.0),
@@ -62,6 +63,9 @@ impl StoreKv<'_> {
                 column[self.at] = k;
             }
         }
+        if self.value.is_empty() {
+            return;
+        }
         let row = &mut values[self.at * self.value.len()..][..self.value.len()];
         for (to, value) in row.chunks_mut(LANES).zip(self.value.chunks(LANES)) {
             convert(s, value, &mut lanes);
@@ -75,11 +79,12 @@ impl StoreKv<'_> {
     #[inline(always)]
     fn quantize<S: Simd>(self, s: S) {
         let head_dim = self.key.len();
+        let all = PAGE * (head_dim + self.value.len());
         for (of, values) in [self.key, self.value].into_iter().enumerate() {
             for (b, block) in values.chunks(BLOCK).enumerate() {
                 let mut codes = [0i8; BLOCK];
                 let scale = quantize(s, block, &mut codes);
-                let at = scale_at(2 * PAGE * head_dim, head_dim, of, b, self.at);
+                let at = scale_at(all, head_dim, of, b, self.at);
                 self.page[at..][..size_of::<f16>()].copy_from_slice(&scale.to_ne_bytes());
                 for (d, &code) in (b * BLOCK..head_dim).zip(&codes) {
                     // Keys are transposed.
@@ -96,11 +101,15 @@ impl StoreKv<'_> {
     #[inline(always)]
     fn encode<S: Simd>(self, s: S) {
         let head_dim = self.key.len();
+        let all = match self.value {
+            [] => self.kv.key_bytes(head_dim),
+            _ => halves_bytes(head_dim),
+        };
         for (of, values) in [self.key, self.value].into_iter().enumerate() {
             for (b, block) in values.chunks(BLOCK).enumerate() {
                 let mut codes = [0; BLOCK];
                 let scale = encode(s, block, &mut codes);
-                let at = scale_at(halves_bytes(head_dim), head_dim, of, b, self.at);
+                let at = scale_at(all, head_dim, of, b, self.at);
                 self.page[at..][..size_of::<f16>()].copy_from_slice(&scale.to_ne_bytes());
                 if of == 0 {
                     // The halves of a position form a column, which they share with those of the position 16 away.

@@ -29,6 +29,10 @@ fn every_architecture_gives_the_logits_of_transformers() {
                     assert!(error.to_string().contains("not normalised"), "{error}");
                     continue;
                 }
+                Err(error) if name == "deepseek_v2" => {
+                    assert!(error.to_string().contains("groups of experts"), "{error}");
+                    continue;
+                }
                 Err(error) if name.starts_with("gemma") => {
                     assert!(error.to_string().contains("attention scale"), "{error}");
                     continue;

@@ -1,0 +1,96 @@
+//! [`Moe`]: how a model's tokens reach experts, as data.
+
+/// A mixture of experts in the feed-forward half of layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moe {
+    /// Experts per layer.
+    pub experts: usize,
+    /// Experts run per token.
+    pub used: usize,
+    /// Width of one expert's feed-forward layer.
+    pub ffn_size: usize,
+    /// How a token's experts and their weights are found.
+    pub router: Router,
+    /// The first layers, which have a dense feed-forward layer of the model's width instead (DeepSeek, GLM-4.5).
+    pub dense_layers: usize,
+    /// An expert that every token runs besides.
+    pub shared: Option<SharedExpert>,
+}
+
+/// How a token's experts and their weights are found: its scores rank the experts, the best ones are used, and their scores are
+/// their weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Router {
+    /// What the router's logits become.
+    pub score: RouterScore,
+    /// A bias is added to the logits (gpt-oss).
+    pub bias: bool,
+    /// A bias is added to the scores when experts are ranked, but not to their weights (DeepSeek V3).
+    pub correction: bool,
+    /// Only experts of the best groups are used (DeepSeek).
+    pub groups: Option<ExpertGroups>,
+    /// The weights of the used experts are scaled to sum to 1.
+    pub normalize: bool,
+    /// Multiplies the weights, after that.
+    pub scale: f32,
+}
+
+/// What the logits of a token's router become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouterScore {
+    /// Their softmax over all experts.
+    Softmax,
+    /// The sigmoid of each (DeepSeek V3, GLM-4.5).
+    Sigmoid,
+    /// They rank the experts as they are; weights are the softmax over the used ones (gpt-oss, Granite).
+    SoftmaxOfUsed,
+}
+
+/// Groups of neighbouring experts, all of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertGroups {
+    /// How many there are.
+    pub count: usize,
+    /// The best ones, from which experts are used.
+    pub used: usize,
+    /// What ranks them.
+    pub score: GroupScore,
+}
+
+/// What ranks a group of experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupScore {
+    /// Its best expert's score (DeepSeek V2).
+    Best,
+    /// The sum of its two best experts' scores (DeepSeek V3).
+    BestTwo,
+}
+
+/// An expert that every token runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedExpert {
+    /// Width of its feed-forward layer.
+    pub ffn_size: usize,
+    /// Its output is multiplied by the sigmoid of a router of its own (Qwen2-MoE).
+    pub gated: bool,
+}
+
+impl Moe {
+    /// Experts as Mixtral has them: in every layer, ranked and weighted by a softmax over all.
+    pub fn plain(experts: usize, used: usize, ffn_size: usize, normalize: bool) -> Moe {
+        let router = Router {
+            score: RouterScore::Softmax,
+            bias: false,
+            correction: false,
+            groups: None,
+            normalize,
+            scale: 1.0,
+        };
+        Moe { experts, used, ffn_size, router, dense_layers: 0, shared: None }
+    }
+
+    /// Whether [`Moe::plain`] says everything about it.
+    pub fn is_plain(&self) -> bool {
+        *self == Moe::plain(self.experts, self.used, self.ffn_size, self.router.normalize)
+    }
+}
