@@ -162,7 +162,7 @@ fn matrices(spec: &ModelSpec, affine: Affine) -> Vec<Matrix> {
                 let mut places = names::folder(role, spec.architecture).into_iter();
                 let stacked = places.find_map(|place| match place {
                     TensorLocation::Plane(name, _) => Some(name),
-                    TensorLocation::Whole(_) => None,
+                    TensorLocation::Whole(_) | TensorLocation::Fused(_) => None,
                 });
                 shape.insert(0, experts);
                 (stacked?, (0..experts).map(|e| TensorRole::Layer(layer, of(e))).collect())

@@ -4,7 +4,7 @@
 use crate::error::ConvertError;
 use crate::weights::{Rows, Weights};
 use zonda_engine::load::names::{self, TensorLocation};
-use zonda_engine::load::{LayerTensor, ModelSpec, TensorRole};
+use zonda_engine::load::{Architecture, LayerTensor, ModelSpec, TensorRole};
 
 /// The weights of one seed: bell-shaped around 0 with the variance `1 / fan_in`, so that activations keep their size
 /// from layer to layer; norms around 1.
@@ -19,13 +19,21 @@ impl Weights for Random<'_> {
         let (mean, deviation) = match role {
             TensorRole::OutputNorm => (1.0, 0.05),
             TensorRole::Layer(_, tensor) => match tensor {
-                LayerTensor::QBias | LayerTensor::KBias | LayerTensor::VBias => (0.0, 0.1),
+                LayerTensor::QBias
+                | LayerTensor::KBias
+                | LayerTensor::VBias
+                | LayerTensor::AttnOutBias
+                | LayerTensor::RouterBias
+                | LayerTensor::ExpertGateBias(_)
+                | LayerTensor::ExpertUpBias(_)
+                | LayerTensor::ExpertDownBias(_) => (0.0, 0.1),
+                LayerTensor::Sinks => (0.0, 1.0),
                 _ if self.spec.shape(role).len() == 1 => (1.0, 0.05), // norms
                 _ => (0.0, 1.0 / (cols as f32).sqrt()),
             },
             _ => (0.0, 1.0 / (cols as f32).sqrt()),
         };
-        let key = key(self.seed, role);
+        let key = key(self.seed, role, self.spec.architecture);
         Ok(Box::new(move |row, out| {
             let first = (row * cols) as u64;
             for (i, o) in out.iter_mut().enumerate() {
@@ -36,10 +44,11 @@ impl Weights for Random<'_> {
 }
 
 /// A tensor's stream of random numbers: FNV-1a of its GGUF name, mixed with the seed.
-fn key(seed: u64, role: TensorRole) -> u64 {
-    let (name, expert) = match names::gguf(role).swap_remove(0) {
+fn key(seed: u64, role: TensorRole, architecture: Architecture) -> u64 {
+    let (name, expert) = match names::gguf(role, architecture).swap_remove(0) {
         TensorLocation::Whole(name) => (name, 0),
         TensorLocation::Plane(name, expert) => (name, expert as u64),
+        TensorLocation::Fused(fused) => unreachable!("{} is no tensor of a GGUF file", fused.name),
     };
     let hash = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
     let name = name.bytes().fold(0xcbf2_9ce4_8422_2325, hash);

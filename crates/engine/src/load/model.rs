@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::affine::Quantization;
+use super::fused::{FusedLocation, FusedTensor, StoredExpert};
 use super::names::{self, TensorLocation};
 use super::source::{Store, Stored, TensorInfo};
 use super::{
@@ -64,6 +65,7 @@ pub struct Model {
 enum FoundTensor {
     Plain(Tensor),
     Affine(AffineTensor),
+    Fused(FusedTensor),
 }
 
 impl FoundTensor {
@@ -71,6 +73,7 @@ impl FoundTensor {
         match self {
             FoundTensor::Plain(tensor) => tensor,
             FoundTensor::Affine(affine) => affine.to_tensor(),
+            FoundTensor::Fused(fused) => fused.into_tensor(),
         }
     }
 }
@@ -182,7 +185,7 @@ impl Model {
         }
         Ok(match self.need(role)? {
             FoundTensor::Affine(affine) => Some(affine),
-            FoundTensor::Plain(_) => None,
+            FoundTensor::Plain(_) | FoundTensor::Fused(_) => None,
         })
     }
 
@@ -202,6 +205,10 @@ impl Model {
             let (name, plane) = match &place {
                 TensorLocation::Whole(name) => (name, None),
                 TensorLocation::Plane(name, index) => (name, Some(*index)),
+                TensorLocation::Fused(fused) => match self.locate_fused(role, fused)? {
+                    Some(found) => return Ok(Some(FoundTensor::Fused(found))),
+                    None => continue,
+                },
             };
             let Some(stored) = self.store.get(name) else { continue };
             if let Some(affine) = self.locate_affine(role, stored, plane)? {
@@ -222,6 +229,51 @@ impl Model {
             return Ok(Some(FoundTensor::Plain(if offset == 0.0 { tensor } else { tensor.plus(offset) })));
         }
         Ok(None)
+    }
+
+    /// Part of a tensor that holds all experts.
+    fn locate_fused(
+        &self,
+        role: TensorRole,
+        at: &FusedLocation,
+    ) -> Result<Option<FusedTensor>, LoadError> {
+        let shape = self.spec.shape(role);
+        let (outputs, cols) = (at.outputs.of(shape[0]), shape.get(1).copied());
+        let plane = |stored: &Stored, shape: Vec<usize>| {
+            self.expect_shape(stored, Some(at.expert), shape)?;
+            self.store.data(stored, Some(at.expert)).ok_or_else(|| self.wrong_shape(stored, Vec::new()))
+        };
+        let stored = if let Some(stored) = self.store.get(&at.name) {
+            let data = plane(stored, cols.into_iter().chain([outputs]).collect())?;
+            StoredExpert::Floats(self.store.dtype(stored)?, data)
+        } else {
+            let (Some(blocks), Some(cols)) = (self.store.get(&format!("{}_blocks", at.name)), cols) else {
+                return Ok(None);
+            };
+            let name = format!("{}_scales", at.name);
+            let scales = self.store.get(&name).ok_or_else(|| LoadError::MissingTensor {
+                path: self.path.clone(),
+                tensor: name.clone(),
+                expected: blocks.shape[..blocks.shape.len().min(3)].to_vec(),
+            })?;
+            for stored in [blocks, scales] {
+                if stored.kind != StoredType::Other("u8".to_owned()) || !cols.is_multiple_of(32) {
+                    return Err(LoadError::UnsupportedType {
+                        path: self.store.path_of(stored).to_owned(),
+                        tensor: stored.name.clone(),
+                        found: format!("{}, for rows of {cols} values", stored.kind),
+                        runs: "u8 and rows of whole blocks of 32".to_owned(),
+                    });
+                }
+            }
+            let in_row = cols / 32;
+            StoredExpert::Mxfp4 {
+                blocks: plane(blocks, vec![outputs, in_row, 16])?,
+                scales: plane(scales, vec![outputs, in_row])?,
+            }
+        };
+        let name = format!("{}[{}]", at.name, at.expert);
+        Ok(Some(FusedTensor { name, shape, outputs: at.outputs, stored }))
     }
 
     /// The matrix with the codes `stored`, if there are scales for it.
@@ -286,7 +338,7 @@ impl Model {
 
     fn places(&self, role: TensorRole) -> Vec<TensorLocation> {
         match self.format {
-            Format::Gguf => names::gguf(role),
+            Format::Gguf => names::gguf(role, self.spec.architecture),
             Format::SafeTensors | Format::Mlx => names::folder(role, self.spec.architecture),
         }
     }
@@ -295,6 +347,7 @@ impl Model {
         match self.places(role).swap_remove(0) {
             TensorLocation::Whole(name) => name,
             TensorLocation::Plane(name, index) => format!("{name}[{index}]"),
+            TensorLocation::Fused(fused) => fused.name,
         }
     }
 

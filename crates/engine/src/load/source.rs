@@ -148,6 +148,11 @@ impl Store {
         Ok(Tensor::mapped(name, dtype, stored.shape[1..].to_vec(), map, start..start + bytes))
     }
 
+    /// A tensor's type.
+    pub fn dtype(&self, stored: &Stored) -> Result<DType, LoadError> {
+        Ok(self.runnable(stored)?.0)
+    }
+
     fn runnable(&self, stored: &Stored) -> Result<(DType, Range<usize>), LoadError> {
         match (stored.kind.runs(), &stored.range) {
             (Some(dtype), Some(range)) => Ok((dtype, range.clone())),

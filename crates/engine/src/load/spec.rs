@@ -58,12 +58,13 @@ architectures! {
     Olmo2 "olmo2" "Olmo2ForCausalLM";
     Olmo3 "olmo3" "Olmo3ForCausalLM";
     Cohere2 "cohere2" "Cohere2ForCausalLM";
+    GptOss "gpt_oss" "GptOssForCausalLM";
 }
 
 impl Architecture {
     /// Whether Q, K and V of every model of this architecture have biases.
     pub fn qkv_bias(self) -> bool {
-        matches!(self, Architecture::Qwen2 | Architecture::Qwen2Moe)
+        matches!(self, Architecture::Qwen2 | Architecture::Qwen2Moe | Architecture::GptOss)
     }
 
     /// Whether Q and K are normalised.
@@ -150,6 +151,10 @@ pub struct Extras {
     pub activation: Activation,
     /// Multiplies queries after RoPE, more at later positions (Ministral 3).
     pub query_temperature: Option<QueryTemperature>,
+    /// Each head has a score of its own that takes a share of the softmax and gives nothing (gpt-oss).
+    pub sinks: bool,
+    /// Attention's output projection has a bias (gpt-oss).
+    pub attention_out_bias: bool,
 }
 
 impl Default for Extras {
@@ -168,6 +173,8 @@ impl Default for Extras {
             final_softcap: None,
             activation: Activation::Silu,
             query_temperature: None,
+            sinks: false,
+            attention_out_bias: false,
         }
     }
 }
@@ -190,6 +197,12 @@ impl Extras {
                 norm: Norm::Layer,
                 norms: NormPlacement::Parallel,
                 no_rope: (0..windows.len()).filter(|&l| windows[l].is_none()).collect(),
+                ..plain
+            },
+            Architecture::GptOss => Extras {
+                sinks: true,
+                attention_out_bias: true,
+                activation: Activation::Clamped { alpha: 1.702, limit: 7.0 },
                 ..plain
             },
             _ => plain,
