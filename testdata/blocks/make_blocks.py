@@ -8,7 +8,8 @@ For a type T this makes, in the output folder (default: the script's own),
 Every bit of the codes and sub-block scales is random; the float16 fields (`d`, `m`, `dmin`) are drawn
 as finite numbers of the size real weights have, and the first few blocks hold the edge cases: zero,
 negative zero, the smallest and largest subnormals, the smallest normal, the largest float16, and codes that are all 0
-or all 1 bits. Nothing is infinite or NaN, so the dequantised values may be compared bit for bit.
+or all 1 bits. Scales of one byte are powers of two of the size real weights have, and their own edge
+cases. Nothing is infinite or NaN, so the dequantised values may be compared bit for bit.
 """
 
 import argparse
@@ -31,10 +32,14 @@ F16_FIELDS = {
     "Q5_K": (0, 2),
     "Q6_K": (208,),
 }
+# Types whose scale is one byte, the first: an E8M0.
+E8M0 = ("MXFP4",)
 # Values per file: raw bytes and float32 together stay under 64 KiB.
 VALUES = {"quantised": 12_032, "float": 10_240}
 # Valid scales and minima that random draws would rarely produce.
 EDGE_F16 = (0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0xFBFF)
+# The two that are subnormal, the smallest normal, the largest whose values are all finite, and 1.
+EDGE_E8M0 = (0, 1, 2, 252, 128)
 
 
 def random_f16(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -49,7 +54,10 @@ def quantised_blocks(name: str, rng: np.random.Generator) -> np.ndarray:
     blocks = rng.integers(0, 256, (count, size), dtype=np.uint8)
     blocks[len(EDGE_F16)] = 0x00
     blocks[len(EDGE_F16) + 1] = 0xFF
-    for field, offset in enumerate(F16_FIELDS[name]):
+    if name in E8M0:
+        blocks[:, 0] = rng.integers(114, 132, count)
+        blocks[: len(EDGE_E8M0), 0] = EDGE_E8M0
+    for field, offset in enumerate(F16_FIELDS.get(name, ())):
         scales = random_f16(rng, count)
         # The second field takes the edge cases in another order, so that pairs of them differ.
         scales[: len(EDGE_F16)] = np.roll(np.array(EDGE_F16, np.uint16), 3 * field).view(np.float16)
@@ -75,9 +83,9 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
-    for index, name in enumerate(["F16", "BF16", *F16_FIELDS]):
+    for index, name in enumerate(["F16", "BF16", *F16_FIELDS, *E8M0]):
         rng = np.random.default_rng([args.seed, index])
-        raw = quantised_blocks(name, rng) if name in F16_FIELDS else float_blocks(name, rng)
+        raw = float_blocks(name, rng) if name in ("F16", "BF16") else quantised_blocks(name, rng)
         values = dequantize(raw, GGMLQuantizationType[name]).astype("<f4").reshape(-1)
         assert np.isfinite(values).all(), name
         (args.out / f"{name}.bin").write_bytes(raw.tobytes())

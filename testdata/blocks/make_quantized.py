@@ -22,7 +22,7 @@ def main() -> None:
 
     values = np.fromfile(args.out / "Q6_K.f32.bin", "<f4")[:VALUES].reshape(1, -1)
     values += 0  # keep only +0: NumPy's instruction set decides which of two zeros is a block's minimum
-    for name in ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]:
+    for name in ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "MXFP4"]:
         with np.errstate(over="ignore", invalid="ignore"):  # the edge cases overflow float16
             raw = quantize(values, GGMLQuantizationType[name])
         (args.out / f"{name}.quantized.bin").write_bytes(raw.tobytes())

@@ -30,7 +30,7 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, Mxfp4Config
 
 LENGTHS = (1, 5, 33, 100)
 MIN_GAP = 0.01  # between the two best logits of every position
@@ -74,6 +74,10 @@ class Checkpoint:
     shard_bytes: int = 1 << 30
     # Added to norms: a family that stores gains less 1 has −1.
     norm_offset: float = 0.0
+    # Experts are stored in MXFP4, as random blocks and scales.
+    mxfp4: bool = False
+    # At least this between a router's last chosen expert and the next one.
+    router_gap: float = MIN_ROUTER_GAP
     # Keys set or (None) removed to get the older spelling; empty: no config.old.json.
     old: dict = field(default_factory=dict)
 
@@ -158,6 +162,33 @@ LATENT_NAMES = layer_names(
     r"mlp\.shared_experts\.(gate|up|down)_proj\.weight",
 )
 LATENT_YARN = dict(factor=8.0, original_max_position_embeddings=16, beta_fast=32.0, beta_slow=1.0)
+
+# Prompts go past the window and YaRN's original context.
+GPT_OSS = dict(
+    head_dim=16,
+    intermediate_size=32,
+    num_local_experts=4,
+    num_experts_per_tok=2,
+    sliding_window=16,
+    layer_types=["sliding_attention", "full_attention"],
+    rope_parameters=rope(
+        "yarn",
+        theta=150_000.0,
+        factor=4.0,
+        original_max_position_embeddings=32,
+        beta_fast=32.0,
+        beta_slow=1.0,
+        truncate=False,
+    ),
+)
+GPT_OSS_NAMES = layer_names(
+    ATTENTION,
+    NORMS,
+    r"self_attn\.[qkvo]_proj\.bias",
+    r"self_attn\.sinks",
+    r"mlp\.router\.(weight|bias)",
+    r"mlp\.experts\.(gate_up|down)_proj(_bias)?",
+)
 
 CHECKPOINTS = {
     # Prompts of 33 and 100 tokens go past this window.
@@ -490,6 +521,57 @@ CHECKPOINTS = {
         ),
         names=layer_names(ATTENTION, DENSE, r"input_layernorm\.weight", outer=TIED),
     ),
+    # Sinks, biases everywhere, limits that act, gate and up interleaved in one tensor.
+    "gpt_oss": Checkpoint(
+        "gpt_oss",
+        GPT_OSS,
+        names=GPT_OSS_NAMES,
+        old=dict(
+            rope_theta=150_000.0,
+            rope_scaling={k: v for k, v in GPT_OSS["rope_parameters"].items() if k != "rope_theta"},
+        ),
+    ),
+    # As published: experts in MXFP4.
+    "gpt_oss_mxfp4": Checkpoint(
+        "gpt_oss",
+        GPT_OSS,
+        names=GPT_OSS_NAMES,
+        mxfp4=True,
+        router_gap=0.02,
+    ),
+    # Chunks of 16 in three of four layers, none of RoPE and a factor of queries in the fourth; queries and keys normalised
+    # without a weight behind RoPE; experts in every second layer, with a sigmoid's factor on their input.
+    "llama4": Checkpoint(
+        "llama4_text",
+        dict(
+            num_hidden_layers=4,
+            intermediate_size=24,
+            intermediate_size_mlp=48,
+            head_dim=16,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            interleave_moe_layer_step=2,
+            attention_chunk_size=16,
+            floor_scale=16,
+            attn_scale=0.5,
+            rope_parameters=rope(
+                "llama3",
+                theta=500_000.0,
+                factor=8.0,
+                low_freq_factor=1.0,
+                high_freq_factor=1.0,
+                original_max_position_embeddings=32,
+            ),
+        ),
+        names=layer_names(
+            ATTENTION,
+            NORMS,
+            r"feed_forward\.(gate|up|down)_proj\.weight",
+            r"feed_forward\.router\.weight",
+            r"feed_forward\.experts\.(gate_up|down)_proj",
+            r"feed_forward\.shared_expert\.(gate|up|down)_proj\.weight",
+        ),
+    ),
 }
 
 
@@ -505,11 +587,26 @@ def random_tensor(name: str, shape: list[int], seed: int, norm_offset: float = 0
         if norm_offset:
             # few bits, so that the gain and the gain less 1 are both exact
             values = np.round((values + norm_offset) * 4096) / 4096
-    elif name.endswith(".bias"):
+    elif name.endswith((".bias", "_bias")):
         values = rng.normal(0.0, 0.3, shape)
+    elif name.endswith(".sinks"):
+        # as large as scores
+        values = rng.normal(0.0, 2.0, shape)
+    elif name.endswith("mlp.experts.gate_up_proj"):
+        # so that limits act
+        values = rng.normal(0.0, 0.6, shape)
     else:
         values = rng.normal(0.0, 0.2, shape)
     return torch.from_numpy(values.astype(np.float32))
+
+
+def random_mxfp4(name: str, shape: list[int], seed: int) -> dict[str, torch.Tensor]:
+    """Blocks and scales of experts, in place of a float tensor `[experts, in, out]`."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    experts, cols, rows = shape
+    blocks = rng.integers(0, 256, (experts, rows, cols // 32, 16), dtype=np.uint8)
+    scales = rng.integers(123, 126, (experts, rows, cols // 32), dtype=np.uint8)
+    return {f"{name}_blocks": torch.from_numpy(blocks), f"{name}_scales": torch.from_numpy(scales)}
 
 
 def auto_class(model_type: str) -> type:
@@ -534,9 +631,26 @@ def write_checkpoint(folder: Path, spec: Checkpoint, seed: int) -> None:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
         for name in shapes:
             assert re.fullmatch(spec.names, name), f"{folder.name}: unexpected tensor {name}"
-        tensors = {n: random_tensor(n, shape, seed, spec.norm_offset).to(spec.dtype) for n, shape in shapes.items()}
+        tensors = {}
+        for name, shape in shapes.items():
+            if spec.mxfp4 and name.endswith("_proj") and "experts" in name:
+                tensors |= random_mxfp4(name, shape, seed)
+            else:
+                tensors[name] = random_tensor(name, shape, seed, spec.norm_offset).to(spec.dtype)
         save_file(tensors, path, metadata=metadata)
         total += path.stat().st_size
+    if spec.mxfp4:
+        config = json.loads((folder / "config.json").read_text())
+        config["quantization_config"] = {
+            "quant_method": "mxfp4",
+            "modules_to_not_convert": [
+                "model.layers.*.self_attn",
+                "model.layers.*.mlp.router",
+                "model.embed_tokens",
+                "lm_head",
+            ],
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     assert total <= MAX_BYTES, f"{folder.name}: {total} bytes of weights"
     assert (spec.shard_bytes < total) == (folder / "model.safetensors.index.json").exists()
 
@@ -561,9 +675,12 @@ def load(folder: Path, config_name: str = "config.json") -> torch.nn.Module:
         for path in folder.glob("model*"):
             shutil.copy(path, temporary)
         shutil.copy(folder / config_name, Path(temporary) / "config.json")
-        model_type = json.loads((folder / config_name).read_text())["model_type"]
-        model, report = auto_class(model_type).from_pretrained(
-            temporary, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        config = json.loads((folder / config_name).read_text())
+        extra = {}
+        if "quantization_config" in config:
+            extra["quantization_config"] = Mxfp4Config(dequantize=True)
+        model, report = auto_class(config["model_type"]).from_pretrained(
+            temporary, dtype=torch.float32, attn_implementation="eager", output_loading_info=True, **extra
         )
     for kind, names in report.items():
         assert not names, f"{folder.name}: {kind}: {names}"
@@ -626,7 +743,7 @@ def make_goldens(folder: Path, spec: Checkpoint, seed: int) -> str:
             logits, router_gap = run(model, ids)
             best = logits.topk(2, dim=-1).values
             gap = (best[:, 0] - best[:, 1]).min().item()
-            if gap >= MIN_GAP and router_gap >= MIN_ROUTER_GAP:
+            if gap >= MIN_GAP and router_gap >= spec.router_gap:
                 break
         else:
             raise SystemExit(f"{folder.name}: no prompt of {length} tokens without near ties")

@@ -6,7 +6,8 @@ use std::f64::consts::TAU;
 use zonda_engine::load::names::{self, TensorLocation};
 use zonda_engine::load::yarn_mscale;
 use zonda_engine::load::{
-    Architecture, LayerTensor, Metadata, ModelSpec, Moe, Norm, RopeScaling, RouterScore, TensorRole, Value,
+    Activation, Architecture, LayerTensor, Metadata, ModelSpec, Moe, Norm, RopeScaling, RouterScore, TensorRole,
+    Value,
 };
 
 /// The value of `general.architecture`, which is also the prefix of the keys.
@@ -27,6 +28,7 @@ fn architecture(spec: &ModelSpec) -> &'static str {
         Architecture::DeepSeekV2 | Architecture::DeepSeekV3 => "deepseek2",
         Architecture::Mistral4 => "mistral4",
         Architecture::Glm4Moe => "glm4moe",
+        Architecture::GptOss => "gpt-oss",
     }
 }
 
@@ -143,7 +145,7 @@ fn experts(arch: &str, moe: &Moe, put: &mut dyn FnMut(&str, Value)) {
 
 /// Whether llama.cpp leaves some layers of this family without a window if the file does not say which.
 fn has_pattern(spec: &ModelSpec) -> bool {
-    matches!(architecture(spec), "gemma2" | "gemma3" | "olmo2" | "cohere2")
+    matches!(architecture(spec), "gemma2" | "gemma3" | "olmo2" | "cohere2" | "gpt-oss")
 }
 
 /// What the model computes beyond Llama.
@@ -231,7 +233,19 @@ pub(crate) fn check(spec: &ModelSpec) -> Result<(), ConvertError> {
         let found = format!("layers {no_rope:?}");
         return refuse("layers without RoPE", found, "smollm3 leaves every fourth without it");
     }
+    let gpt_oss = spec.architecture == Architecture::GptOss;
+    if let RopeScaling::Yarn { truncate, .. } = spec.rope.scaling
+        && truncate == gpt_oss
+    {
+        let reason = "gpt-oss has false and all others have true";
+        return refuse("YaRN's truncate", truncate.to_string(), reason);
+    }
+    let activation = spec.extras.activation;
+    if gpt_oss && activation != (Activation::Clamped { alpha: 1.702, limit: 7.0 }) {
+        return refuse("the activation", format!("{activation:?}"), "gpt-oss has alpha 1.702 and limit 7");
+    }
     match &spec.extras.window_rope {
+        Some(rope) if gpt_oss && rope.scaling == spec.rope.scaling => Ok(()),
         Some(rope) if rope.scaling != RopeScaling::None => {
             refuse("rope of layers with a window", format!("{:?}", rope.scaling), "it is not scaled")
         }
@@ -286,8 +300,14 @@ pub(crate) struct GgufTensor {
 /// All tensors of a GGUF file in file order, without `rope_freqs.weight`.
 pub(crate) fn tensors(spec: &ModelSpec) -> Vec<GgufTensor> {
     let is_later_expert = |role: &TensorRole| {
-        use LayerTensor::{ExpertDown, ExpertGate, ExpertUp};
-        matches!(role, TensorRole::Layer(_, ExpertGate(1..) | ExpertUp(1..) | ExpertDown(1..)))
+        use LayerTensor::*;
+        let TensorRole::Layer(_, tensor) = role else { return false };
+        let (ExpertGate(e) | ExpertUp(e) | ExpertDown(e)
+        | ExpertGateBias(e) | ExpertUpBias(e) | ExpertDownBias(e)) = tensor
+        else {
+            return false;
+        };
+        *e > 0
     };
     spec.roles()
         .filter(|role| !is_later_expert(role))
@@ -302,11 +322,16 @@ pub(crate) fn tensors(spec: &ModelSpec) -> Vec<GgufTensor> {
 
 /// The role of expert `e` that corresponds to `role` of expert 0.
 pub(crate) fn of_expert(role: TensorRole, e: usize) -> TensorRole {
-    use LayerTensor::{ExpertDown, ExpertGate, ExpertUp};
-    match role {
-        TensorRole::Layer(layer, ExpertGate(_)) => TensorRole::Layer(layer, ExpertGate(e)),
-        TensorRole::Layer(layer, ExpertUp(_)) => TensorRole::Layer(layer, ExpertUp(e)),
-        TensorRole::Layer(layer, ExpertDown(_)) => TensorRole::Layer(layer, ExpertDown(e)),
+    use LayerTensor::*;
+    let TensorRole::Layer(layer, tensor) = role else { return role };
+    let tensor = match tensor {
+        ExpertGate(_) => ExpertGate(e),
+        ExpertUp(_) => ExpertUp(e),
+        ExpertDown(_) => ExpertDown(e),
+        ExpertGateBias(_) => ExpertGateBias(e),
+        ExpertUpBias(_) => ExpertUpBias(e),
+        ExpertDownBias(_) => ExpertDownBias(e),
         other => other,
-    }
+    };
+    TensorRole::Layer(layer, tensor)
 }

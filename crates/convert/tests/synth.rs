@@ -88,7 +88,12 @@ fn a_seed_reproduces_the_bytes_and_another_seed_does_not() {
 #[test]
 fn every_type_is_written_and_read() {
     let dir = tempfile::tempdir().unwrap();
+    let embedding = |mix: Mix| match mix.base() {
+        DType::MXFP4 => DType::Q8_0,
+        base => base,
+    };
     let head = |mix: Mix| match mix.base() {
+        DType::MXFP4 => DType::Q8_0,
         base if base.is_quantized() && base != DType::Q8_0 => DType::Q6_K,
         base => base,
     };
@@ -98,7 +103,7 @@ fn every_type_is_written_and_read() {
         let model = Model::open(&path).unwrap();
         model.check().unwrap();
         assert_eq!(model.metadata.u64("general.file_type"), Some(mix.file_type().into()));
-        assert_eq!(model.tensor(TensorRole::TokenEmbedding).unwrap().dtype, mix.base(), "{mix}");
+        assert_eq!(model.tensor(TensorRole::TokenEmbedding).unwrap().dtype, embedding(mix), "{mix}");
         assert_eq!(model.tensor(TensorRole::Output).unwrap().dtype, head(mix), "{mix}");
         assert_eq!(model.tensor(TensorRole::OutputNorm).unwrap().dtype, DType::F32);
         // Values are close to those in f32, within the type's error on bell-shaped rows.

@@ -4,7 +4,8 @@
 //! ([`bytemuck::cast_slice`]) at any address. Multi-byte fields are little-endian.
 //!
 //! Types named `_0` mean `x = d·q` with a signed code, types named `_1` mean `x = d·q + m`. The K types
-//! hold 256 values in sub-blocks of 16 or 32, whose scales (and minima) are small integers times one `f16` per block.
+//! hold 256 values in sub-blocks of 16 or 32, whose scales (and minima) are small integers times one `f16` per block. MXFP4 looks
+//! its codes up in a table, and its scales are powers of two.
 //! Source: ggml's block definitions, checked against gguf-py's dequantisation.
 
 use crate::DType;
@@ -212,6 +213,34 @@ pub struct BlockQ6K {
     pub d: Half,
 }
 block!(BlockQ6K, DType::Q6_K);
+
+/// 32 values of four bits: `x = 2^(e − 128) · E2M1[q]`. The microscaling format MXFP4 of the Open Compute Project, with the
+/// float type E2M1 doubled to whole numbers, as ggml has it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockMXFP4 {
+    /// Scale, an E8M0: see [`BlockMXFP4::scale`].
+    pub e: u8,
+    /// Nibbles as in [`BlockQ4_0::qs`], indices of [`E2M1`].
+    pub qs: [u8; 16],
+}
+block!(BlockMXFP4, DType::MXFP4);
+
+/// Twice the values of the float type E2M1, by code: sign, two bits of exponent, one of mantissa.
+pub const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+impl BlockMXFP4 {
+    /// The factor of [`E2M1`]: half the power of two that the E8M0 names. NaN for 255, which the format's specification reserves
+    /// for it. (ggml takes 255 for a number.)
+    pub fn scale(self) -> f32 {
+        match self.e {
+            255 => f32::NAN,
+            // below the smallest normal number
+            e @ ..2 => f32::from_bits(0x0020_0000 << e),
+            e => f32::from_bits(u32::from(e - 1) << 23),
+        }
+    }
+}
 
 /// The 6-bit `(scale, minimum)` of the eight sub-blocks of a [`BlockQ4K`] or [`BlockQ5K`].
 ///

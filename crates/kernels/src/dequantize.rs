@@ -1,7 +1,8 @@
 //! Stored bytes to `f32`: the readable reference for every format, which the kernels' tests compare with.
 //!
 //! Each function is its type's formula in [`crate::blocks`], with the operations in the order of gguf-py's
-//! `gguf.quants.dequantize`, so the results are equal bit for bit.
+//! `gguf.quants.dequantize`, so the results are equal bit for bit. (The one exception is an MXFP4 scale of 255, which is NaN here:
+//! [`BlockMXFP4::scale`].)
 
 use crate::DType;
 use crate::blocks::*;
@@ -38,6 +39,7 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::Q4_K => each(bytes, out, q4_k),
         DType::Q5_K => each(bytes, out, q5_k),
         DType::Q6_K => each(bytes, out, q6_k),
+        DType::MXFP4 => each(bytes, out, mxfp4),
     }
 }
 
@@ -153,5 +155,12 @@ fn q6_k(b: &BlockQ6K, out: &mut [f32; SUPER]) {
         let low = (b.ql[64 * run + rest % 64] >> (4 * (rest / 64))) & 15;
         let code = (low | (two_bits(&b.qh, i) << 4)) as i8 - 32;
         *o = (d * b.scales[i / 16] as f32) * code as f32;
+    }
+}
+
+fn mxfp4(b: &BlockMXFP4, out: &mut [f32; BLOCK]) {
+    let d = b.scale();
+    for (i, o) in out.iter_mut().enumerate() {
+        *o = d * f32::from(E2M1[usize::from(nibble(&b.qs, i))]);
     }
 }

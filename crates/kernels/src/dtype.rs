@@ -25,11 +25,12 @@ pub enum DType {
     Q4_K,
     Q5_K,
     Q6_K,
+    MXFP4,
 }
 
 impl DType {
     /// Every type, floats first.
-    pub const ALL: [DType; 13] = [
+    pub const ALL: [DType; 14] = [
         DType::F32,
         DType::F16,
         DType::BF16,
@@ -43,6 +44,7 @@ impl DType {
         DType::Q4_K,
         DType::Q5_K,
         DType::Q6_K,
+        DType::MXFP4,
     ];
 
     /// `(name, values per block, bytes per block, ggml type number)`: the one table behind the accessors.
@@ -61,6 +63,7 @@ impl DType {
             DType::Q4_K => ("q4_k", 256, 144, 12),
             DType::Q5_K => ("q5_k", 256, 176, 13),
             DType::Q6_K => ("q6_k", 256, 210, 14),
+            DType::MXFP4 => ("mxfp4", 32, 17, 39),
         }
     }
 
@@ -89,7 +92,7 @@ impl DType {
         DType::ALL.into_iter().find(|t| t.ggml_id() == id)
     }
 
-    /// True for the blocked integer formats.
+    /// True for the formats of blocks that share a scale.
     pub const fn is_quantized(self) -> bool {
         self.block_len() > 1
     }
@@ -112,7 +115,7 @@ impl fmt::Display for DType {
 /// A type name that is not in [`DType::ALL`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "unknown tensor type {0:?}; expected one of f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k"
+    "unknown tensor type {0:?}; expected one of f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, mxfp4"
 )]
 pub struct UnknownDType(pub String);
 

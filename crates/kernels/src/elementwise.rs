@@ -4,13 +4,20 @@ use crate::Isa;
 use crate::simd::{LANES, Op, Simd};
 
 /// The function of the feed-forward layer's gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// `x / (1 + e^−x)`
     Silu,
     /// GELU's approximation by tanh (arXiv 1606.08415): `x / (1 + e^−2u)`, `u = √(2/π) · (x + 0.044715 x³)`, which is
     /// `x/2 · (1 + tanh u)`.
     GeluTanh,
+    /// gpt-oss's: `g / (1 + e^−(alpha · g))` with `g = min(x, limit)`; and `up` limited to both sides and increased by one.
+    Clamped {
+        /// What the sigmoid's argument is multiplied by.
+        alpha: f32,
+        /// The largest gate, and the largest magnitude of `up`.
+        limit: f32,
+    },
 }
 
 /// `out = activation(gate) · up`, all `[n]`.
@@ -40,15 +47,29 @@ impl Op for GatedMul<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         match self.activation {
-            Activation::Silu => gated::<S, false>(s, self.gate, self.up, self.out),
-            Activation::GeluTanh => gated::<S, true>(s, self.gate, self.up, self.out),
+            Activation::Silu => gated::<S, SILU>(s, self.gate, self.up, self.out, (1.0, 0.0)),
+            Activation::GeluTanh => gated::<S, GELU>(s, self.gate, self.up, self.out, (1.0, 0.0)),
+            Activation::Clamped { alpha, limit } => {
+                gated::<S, CLAMPED>(s, self.gate, self.up, self.out, (alpha, limit));
+            }
         }
     }
 }
 
-/// `out = g · sigmoid(t(g)) · up`: SiLU with `t(g) = g`, GELU with `t(g) = 2u`.
+const SILU: u8 = 0;
+const GELU: u8 = 1;
+const CLAMPED: u8 = 2;
+
+/// `out = g · sigmoid(t(g)) · up`: SiLU with `t(g) = g`, GELU with `t(g) = 2u`; clamped with `t(g) = alpha · g`. A clamped value
+/// that is not finite becomes NaN.
 #[inline(always)]
-fn gated<S: Simd, const GELU: bool>(s: S, gate: &[f32], up: &[f32], out: &mut [f32]) {
+fn gated<S: Simd, const KIND: u8>(
+    s: S,
+    gate: &[f32],
+    up: &[f32],
+    out: &mut [f32],
+    (alpha, limit): (f32, f32),
+) {
     let n = out.len();
     assert!(gate.len() == n && up.len() == n, "gate and up of one length");
     let one = s.splat(1.0);
@@ -58,20 +79,33 @@ fn gated<S: Simd, const GELU: bool>(s: S, gate: &[f32], up: &[f32], out: &mut [f
         unsafe {
             let (gate, up, out) = (gate.as_ptr().add(i), up.as_ptr().add(i), out.as_mut_ptr().add(i));
             let whole = left >= LANES;
-            let (g, u) = if whole {
+            let (given, given_up) = if whole {
                 (s.load(gate), s.load(up))
             } else {
                 (s.load_partial(gate, left, 0.0), s.load_partial(up, left, 0.0))
             };
-            let t = if GELU {
+            let (mut g, mut u) = (given, given_up);
+            if KIND == CLAMPED {
+                let limit = s.splat(limit);
+                g = s.min(g, limit);
+                u = s.add(s.max(s.min(u, limit), s.sub(s.splat(0.0), limit)), one);
+            }
+            let t = if KIND == GELU {
                 // 2 √(2/π) and that times 0.044715
                 let cubic = s.fma(s.mul(g, g), s.splat(0.071_354_814), s.splat(1.595_769));
                 s.mul(g, cubic)
+            } else if KIND == CLAMPED {
+                s.mul(g, s.splat(alpha))
             } else {
                 g
             };
             let sigmoid = s.div(one, s.add(one, s.exp(s.sub(s.splat(0.0), t))));
-            let y = s.mul(s.mul(g, sigmoid), u);
+            let mut y = s.mul(s.mul(g, sigmoid), u);
+            if KIND == CLAMPED {
+                // limits may drop a NaN
+                let zero = s.splat(0.0);
+                y = s.fma(given, zero, s.fma(given_up, zero, y));
+            }
             if whole { s.store(out, y) } else { s.store_partial(out, left, y) }
         }
     }

@@ -5,7 +5,8 @@ use crate::DType;
 
 /// A quantised type's panel layout, as compile-time constants of the inner loop.
 ///
-/// A value is `scale · (code − zero) − min`, codes unsigned, scale and min shared by `SUB` consecutive values.
+/// A value is `scale · (code − zero) − min`, codes unsigned, scale and min shared by `SUB` consecutive values. Types with a
+/// table have what it says in place of `code`.
 pub trait Format: Send + Sync + 'static {
     /// The stored type.
     const DTYPE: DType;
@@ -23,6 +24,12 @@ pub trait Format: Send + Sync + 'static {
     const SUPER: bool;
     /// Whether the 8-bit scales are signed.
     const SIGNED: bool;
+    /// What stands for each code of four bits, with the zero point added.
+    const TABLE: Option<[u8; 16]> = None;
+    /// Bits of what is multiplied: of the codes, or of the table's entries.
+    const BITS: usize = Self::LOW + Self::HIGH;
+    /// Whether scales are powers of two, bytes `e` for `2^(e − 127)`, instead of `f16`.
+    const E8M0: bool = false;
 
     /// Values in a stored block.
     const BLOCK: usize = if Self::SUPER { 256 } else { 32 };
@@ -32,14 +39,14 @@ pub trait Format: Send + Sync + 'static {
     const CODE_BYTES: usize = 64 * (Self::LOW + Self::HIGH);
     /// Bytes of scales (and mins) per stored block × 16 rows.
     const HEADER_BYTES: usize = {
-        let f16s = 32;
+        let scale = if Self::E8M0 { 16 } else { 32 };
         let subs = if Self::SUPER { 16 * (256 / Self::SUB) } else { 0 };
-        (f16s + subs) * if Self::HAS_MIN { 2 } else { 1 }
+        (scale + subs) * if Self::HAS_MIN { 2 } else { 1 }
     };
 }
 
 macro_rules! formats {
-    ($($name:ident: $low:literal + $high:literal, zero $zero:expr, min $min:expr, sub $sub:expr, super $super:expr, signed $signed:expr;)*) => {
+    ($($name:ident: $low:literal + $high:literal, zero $zero:expr, min $min:expr, sub $sub:expr, super $super:expr, signed $signed:expr $(, $constant:ident: $type:ty = $value:expr)*;)*) => {
         $(
             #[doc = concat!("The panel layout of `", stringify!($name), "`.")]
             #[allow(non_camel_case_types)]
@@ -54,6 +61,7 @@ macro_rules! formats {
                 const SUB: usize = $sub;
                 const SUPER: bool = $super;
                 const SIGNED: bool = $signed;
+                $(const $constant: $type = $value;)*
             }
         )*
     };
@@ -70,13 +78,25 @@ formats! {
     Q4_K: 4 + 0, zero 0, min -1.0, sub 32, super true, signed false;
     Q5_K: 4 + 1, zero 0, min -1.0, sub 32, super true, signed false;
     Q6_K: 4 + 2, zero 5, min 0.0, sub 16, super true, signed true;
+    MXFP4: 4 + 0, zero 4, min 0.0, sub 32, super false, signed false,
+        TABLE: Option<[u8; 16]> = Some(from_zero(crate::blocks::E2M1, 16)), BITS: usize = 5, E8M0: bool = true;
+}
+
+/// A table's entries with the zero point added.
+const fn from_zero(table: [i8; 16], zero: i16) -> [u8; 16] {
+    let (mut entries, mut i) = ([0; 16], 0);
+    while i < 16 {
+        entries[i] = (table[i] as i16 + zero) as u8;
+        i += 1;
+    }
+    entries
 }
 
 /// `with_format!(dtype, F => expr)`: evaluates `expr` with `F` naming the format of a quantised [`DType`].
 /// Panics on float types, which callers handle separately.
 macro_rules! with_format {
     ($dtype:expr, $f:ident => $body:expr) => {
-        $crate::format::with_format!(@arms $dtype, $f => $body; Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K)
+        $crate::format::with_format!(@arms $dtype, $f => $body; Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K MXFP4)
     };
     (@arms $dtype:expr, $f:ident => $body:expr; $($name:ident)*) => {
         match $dtype {

@@ -8,7 +8,7 @@
 //! ```text
 //! quantised   per stored block scales, then codes:
 //!             scales: of panel 0, 1, 2, 3: d as f16 × 16 rows, dmin as f16 × 16 (if the type has mins), and for K-quants
-//!                     256/SUB rows of 16 scale bytes, then as many of mins
+//!                     256/SUB rows of 16 scale bytes, then as many of mins; for MXFP4 only d, as E8M0 × 16 rows
 //!             codes:  per 32 values, of panel 0, 1, 2, 3: a low plane and, for 3, 5 and 6 bits, a high plane of the bits
 //!                     above. A plane of w bits is w lines of 64 bytes; line i, byte 4r+j holds row r's values
 //!                     4(i + w·f) + j in its fields f = 0, 1, … of w bits, lowest first
@@ -184,6 +184,10 @@ fn pack_plane(fours: &[u32; 8], width: usize, r: usize, plane: &mut [u8]) {
 
 /// Writes one block's scales and mins of row `r`.
 fn pack_header<F: Format>(block: &Block, r: usize, header: &mut [u8]) {
+    if F::E8M0 {
+        header[r] = block.d[0];
+        return;
+    }
     header[2 * r..][..2].copy_from_slice(&block.d);
     let mut rest = &mut header[32..];
     if F::HAS_MIN {

@@ -107,6 +107,12 @@ unsafe impl Simd for Scalar {
         map(|i| f32::from(table[usize::from(if HIGH { v[i] >> 4 } else { v[i] & 15 })]))
     }
     #[inline(always)]
+    unsafe fn load_e8m0(self, p: *const u8) -> F {
+        // SAFETY: the caller vouches for 16 values.
+        let v = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
+        map(|i| f32::from_bits(u32::from(v[i]) << 23))
+    }
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> F {
         // SAFETY: the caller vouches for 16 values.
         let v = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
@@ -183,6 +189,10 @@ unsafe impl Simd for Scalar {
     #[inline(always)]
     fn shr<const N: u32>(self, v: I) -> I {
         imap(|i| ((v[i] as u32) >> N) as i32)
+    }
+    #[inline(never)]
+    fn entries(self, table: &[u8; LANES], codes: I) -> I {
+        imap(|i| i32::from_le_bytes(codes[i].to_le_bytes().map(|code| table[usize::from(code & 15)])))
     }
     #[inline(always)]
     fn open(self, acc: I) -> I {

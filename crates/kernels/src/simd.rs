@@ -81,6 +81,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load_i8(self, p: *const i8) -> Self::F;
     /// The entries of `table` for the low (`HIGH`: high) halves of 16 bytes.
     unsafe fn look_up<const HIGH: bool>(self, table: &[i8; LANES], p: *const u8) -> Self::F;
+    /// Reads 16 bytes `e` as `2^(e − 127)`; 0 for 0, infinity for 255.
+    unsafe fn load_e8m0(self, p: *const u8) -> Self::F;
     /// Reads 16 unsigned bytes.
     unsafe fn load_u8(self, p: *const u8) -> Self::F;
     /// `a + b`
@@ -118,6 +120,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn shl<const N: u32>(self, v: Self::I) -> Self::I;
     /// Each `i32` lane shifted right by `N`, filled with zeros.
     fn shr<const N: u32>(self, v: Self::I) -> Self::I;
+    /// The entries of `table` for 64 bytes below 16.
+    fn entries(self, table: &[u8; LANES], codes: Self::I) -> Self::I;
     /// Starts dot products at `acc`; [`Simd::close`] must get the same `acc`.
     fn open(self, acc: Self::I) -> Self::Dots;
     /// `dots[i] + Σ_{j<4} w[4i+j] · a[4i+j]` with unsigned bytes `w` and signed bytes `a` other than −128. Exact if there are at

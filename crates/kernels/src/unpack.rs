@@ -6,11 +6,11 @@ use crate::DType;
 use crate::blocks::{BlockQ3K, scales_and_minima};
 
 /// One stored block in parts: `value[i] = d · sc[i/sub] · (code[i] − zero) ± dmin · m[i/sub]`.
-/// Types without 8-bit scales don't use `sc` and `m`.
+/// Types without 8-bit scales don't use `sc` and `m`. With a table, `code[i]` is what the table has for it.
 pub(crate) struct Block {
     /// `[block_len]`, unsigned, without subtracting the zero point.
     pub codes: [u8; 256],
-    /// `f16` bits of the scale.
+    /// `f16` bits of the scale, or its E8M0.
     pub d: [u8; 2],
     /// `f16` bits of the min, or of the mins' scale.
     pub dmin: [u8; 2],
@@ -135,6 +135,12 @@ pub(crate) fn unpack(dtype: DType, b: &[u8], out: &mut Block) {
                 let low = ql[64 * half + 32 * (quarter % 2) + l] >> (4 * (quarter / 2)) & 15;
                 *c = low | (((qh[32 * half + l] >> (2 * quarter)) & 3) << 4);
             }
+        }
+        DType::MXFP4 => {
+            // 2^(e − 128) as the E8M0 of 2^(e' − 127). The two scales below the smallest normal number become zero, 255 stays what
+            // no finite number is.
+            out.d = [if b[0] == 255 { 255 } else { b[0].saturating_sub(1) }, 0];
+            nibbles(&b[1..], &mut out.codes[..32]);
         }
         DType::F32 | DType::F16 | DType::BF16 => unreachable!("{dtype} is not blocked"),
     }

@@ -162,17 +162,20 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
         .on(isa);
     }
     let (stored_keys, stored_vals) = (as_stored(kv, &keys, head_dim), as_stored(kv, &vals, head_dim));
+    // sinks larger and smaller than the scores, for every other
+    let sinks: Vec<Option<f32>> =
+        values(windows.len(), seed + 3, 6.0).into_iter().map(|s| seed.is_multiple_of(2).then_some(s)).collect();
     // a cap among the scores, for every third
     let (scale, softcap) = (1.0 / (head_dim as f32).sqrt(), seed.is_multiple_of(3).then_some(1.5));
     let mut want = Vec::new();
-    for (q, &(from, to)) in q.chunks(head_dim).zip(windows) {
+    for ((q, &(from, to)), sink) in q.chunks(head_dim).zip(windows).zip(&sinks) {
         let score = |p: usize| -> f64 {
             let key = &stored_keys[p * head_dim..][..head_dim];
             let score = q.iter().zip(key).map(|(&q, &k)| f64::from(q) * k).sum::<f64>() * f64::from(scale);
             softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
         };
         let weights: Vec<f64> = (from..to).map(|p| score(p).exp()).collect();
-        let total: f64 = weights.iter().sum();
+        let total = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| f64::from(sink).exp());
         for d in 0..head_dim {
             let mixed: f64 = (from..to).map(|p| weights[p - from] * stored_vals[p * head_dim + d]).sum();
             want.push(mixed / total);
@@ -180,11 +183,12 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
     }
     for isa in Isa::all() {
         let mut out = vec![f32::NAN; want.len()];
-        let work = queries(&q, &mut out, head_dim, head_dim, windows);
+        let mut work = queries(&q, &mut out, head_dim, head_dim, windows);
+        work.iter_mut().zip(&sinks).for_each(|(query, &sink)| *query = query.with_sink(sink));
         attend(isa, &work, head_dim, (scale, softcap), kv, &pages, None);
         close(&out, &want, 2e-5, &format!("attention on {} ({})", isa.describe(), kv.name()));
         assert_eq!(
-            by_splits(isa, &q, windows, head_dim, (scale, softcap), kv, &pages),
+            by_splits(isa, &q, (windows, &sinks), head_dim, (scale, softcap), kv, &pages),
             out,
             "in splits on {}",
             isa.describe()
@@ -196,7 +200,7 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
 fn by_splits(
     isa: Isa,
     q: &[f32],
-    windows: &[(usize, usize)],
+    (windows, sinks): (&[(usize, usize)], &[Option<f32>]),
     head_dim: usize,
     scale: (f32, Option<f32>),
     kv: KvType,
@@ -212,7 +216,7 @@ fn by_splits(
     }
     let mut out = vec![f32::NAN; windows.len() * head_dim];
     for (i, out) in out.chunks_mut(head_dim).enumerate() {
-        Merge { parts: &parts[i * (head_dim + 2)..], stride, out }.on(isa);
+        Merge { parts: &parts[i * (head_dim + 2)..], stride, out, sink: sinks[i] }.on(isa);
     }
     out
 }
@@ -248,6 +252,15 @@ proptest! {
                 0.5 * g * (1.0 + tanh) * f64::from(u)
             })
             .collect();
+        // limits that act on some of them
+        let clamped: Vec<f64> = x
+            .iter()
+            .zip(&w)
+            .map(|(&g, &u)| {
+                let (g, u) = (f64::from(g).min(1.5), f64::from(u).clamp(-1.5, 1.5));
+                g / (1.0 + (-1.702 * g).exp()) * (u + 1.0)
+            })
+            .collect();
         let centre = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n as f64;
         let variance = x.iter().map(|&v| (f64::from(v) - centre).powi(2)).sum::<f64>() / n as f64;
         let layer: Vec<f64> = x.iter().zip(&w).map(|(&x, &w)| (f64::from(x) - centre) / (variance + 1e-2).sqrt() * f64::from(w)).collect();
@@ -278,6 +291,10 @@ proptest! {
             GatedMul { activation: Activation::GeluTanh, gate: &x, up: &w, out: &mut out }.on(isa);
             close(&out, &gelu, 2e-6, &format!("gelu on {on}"));
             let mut out = vec![f32::NAN; n];
+            let activation = Activation::Clamped { alpha: 1.702, limit: 1.5 };
+            GatedMul { activation, gate: &x, up: &w, out: &mut out }.on(isa);
+            close(&out, &clamped, 2e-6, &format!("clamped on {on}"));
+            let mut out = vec![f32::NAN; n];
             LayerNorm { x: &x, weight: &w, eps: 1e-2, out: &mut out }.on(isa);
             close(&out, &layer, 1e-5, &format!("layer norm on {on}"));
             let mut out = x.clone();
@@ -300,8 +317,44 @@ proptest! {
 fn long_contexts_and_whole_pages() {
     for positions in [PAGE - 1, PAGE, PAGE + 1, SPLIT, SPLIT + 1, 40 * PAGE] {
         let windows = [(0, positions), (positions - 1, positions), (positions / 2, positions / 2 + 1)];
-        for kv in KvType::ALL {
-            check_attention(positions, 64, kv, &windows, 11);
+        for (kv, seed) in KvType::ALL.into_iter().flat_map(|kv| [(kv, 11), (kv, 14)]) {
+            check_attention(positions, 64, kv, &windows, seed);
+        }
+    }
+}
+
+#[test]
+fn a_sink_far_above_the_scores_takes_everything_and_one_far_below_nothing() {
+    let kv = KvType::F32;
+    let mut page = vec![0u32; kv.page_bytes(32) / 4];
+    for at in 0..3 {
+        let page = bytemuck::cast_slice_mut(&mut page);
+        StoreKv { page, kv, at, key: &[0.5; 32], value: &[0.5; 32] }.on(Isa::best());
+    }
+    for isa in Isa::all() {
+        let run = |sink: Option<f32>| {
+            let (q, mut out) = ([1.0f32; 32], [f32::NAN; 32]);
+            let work = queries(&q, &mut out, 32, 32, &[(0, 3)]).remove(0).with_sink(sink);
+            attend(isa, &[work], 32, (1.0, None), kv, std::slice::from_ref(&page), None);
+            out
+        };
+        assert_eq!(run(Some(1e4)), [0.0; 32], "on {}", isa.describe());
+        assert_eq!(run(Some(-1e4)), run(None), "on {}", isa.describe());
+        assert!(run(Some(f32::NAN)).iter().all(|v| v.is_nan()), "on {}", isa.describe());
+    }
+}
+
+#[test]
+fn limits_of_activations_keep_non_finite_values_visible() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for (isa, n) in Isa::all().iter().flat_map(|&isa| [(isa, 5), (isa, 40)]) {
+            let activation = Activation::Clamped { alpha: 1.702, limit: 7.0 };
+            let (plain, mut wrong, mut out) = (vec![0.5; n], vec![0.5; n], vec![0.0; n]);
+            wrong[3] = bad;
+            for (gate, up) in [(&plain, &wrong), (&wrong, &plain)] {
+                GatedMul { activation, gate, up, out: &mut out }.on(isa);
+                assert!(out[3].is_nan() && out[4].is_finite(), "{bad} on {}", isa.describe());
+            }
         }
     }
 }

@@ -29,6 +29,9 @@ struct Args {
     x: [i8; 64],
 }
 
+/// For [`Simd::entries`].
+const TABLE: [u8; LANES] = [7, 255, 0, 128, 1, 2, 3, 250, 64, 65, 66, 9, 8, 200, 201, 127];
+
 struct All<'a>(&'a Args);
 
 impl Op for All<'_> {
@@ -64,6 +67,7 @@ impl Op for All<'_> {
                 ("load_f16", s.load_f16(half.as_ptr())),
                 ("load_i8", s.load_i8(args.x.as_ptr())),
                 ("load_u8", s.load_u8(args.w.as_ptr())),
+                ("load_e8m0", s.load_e8m0(args.w.as_ptr())),
                 ("to_f", s.to_f(acc)),
                 ("pow2", s.pow2(s.round(s.min(s.max(a, s.splat(-126.0)), s.splat(127.0))))),
                 ("bf16_low", s.bf16_low(w7)),
@@ -77,6 +81,7 @@ impl Op for All<'_> {
                 ("or", s.or(w, x)),
                 ("shl", s.shl::<3>(w)),
                 ("shr", s.shr::<5>(w)),
+                ("entries", s.entries(&TABLE, s.and(w, s.isplat(0x0f0f_0f0f)))),
                 ("dot7", s.dot7(acc, w7, x)),
                 ("dot8", dot8(s, acc, w, x)),
                 ("round", s.round(a)),
@@ -148,6 +153,14 @@ fn expected(args: &Args) -> Results {
         ("load_f16", f(&|l| f16::from_f32(a[l]).to_f32())),
         ("load_i8", f(&|l| f32::from(x[l]))),
         ("load_u8", f(&|l| f32::from(w[l]))),
+        (
+            "load_e8m0",
+            f(&|l| match w[l] {
+                0 => 0.0,
+                255 => f32::INFINITY,
+                e => (f32::from(e) - 127.0).exp2(),
+            }),
+        ),
         ("to_f", f(&|l| acc[l] as f32)),
         ("pow2", f(&|l| (round(a[l].clamp(-126.0, 127.0)) as f32).exp2())),
         ("bf16_low", f(&|l| bf16::from_bits(quad(&w7, l) as u16).to_f32())),
@@ -161,6 +174,7 @@ fn expected(args: &Args) -> Results {
         ("or", i(&|l| quad(w, l) | quad(&signed, l))),
         ("shl", i(&|l| quad(w, l) << 3)),
         ("shr", i(&|l| ((quad(w, l) as u32) >> 5) as i32)),
+        ("entries", i(&|l| i32::from_le_bytes(std::array::from_fn(|j| TABLE[usize::from(w[4 * l + j] & 15)])))),
         ("dot7", i(&|l| dot(&w7, &|j| x[j], l))),
         ("dot8", i(&|l| dot(w, &|j| x[j], l))),
         ("round", i(&|l| round(a[l]))),

@@ -7,7 +7,7 @@
 use crate::kv::{KvCache, KvWriter};
 use crate::latent::LatentBuffers;
 use crate::rows::Rows;
-use crate::run::{Run, Step, kinds};
+use crate::run::{Change, Run, Step, kinds};
 use crate::weights::{Layer, Linear};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -144,8 +144,9 @@ impl AttentionBuffers {
         if let Some(of_layer) = latent {
             self.latent.values(step, of_layer, &layer.attn_out, &mut self.mixed);
         }
-        let (norm, scale) = (layer.attn_post_norm.as_deref(), spec.extras.residual_scale);
-        run.join(&layer.attn_out, &self.mixed, norm, scale, &mut self.out, x);
+        let (bias, norm) = (layer.attn_out_bias.as_deref(), layer.attn_post_norm.as_deref());
+        let change = Change { bias, norm, scale: spec.extras.residual_scale };
+        run.join(&layer.attn_out, &self.mixed, change, &mut self.out, x);
     }
 }
 
@@ -279,8 +280,13 @@ impl Heads<'_> {
     fn merge(&self, parts: &[f32], row: &mut [f32]) {
         let (dim, stride) = (self.step.spec.head_dim, self.part_len());
         for (h, out) in row.chunks_exact_mut(dim).enumerate() {
-            Merge { parts: &parts[h * (dim + 2)..], stride, out }.on(self.step.run.isa);
+            Merge { parts: &parts[h * (dim + 2)..], stride, out, sink: self.sink(h) }.on(self.step.run.isa);
         }
+    }
+
+    /// A query head's attention sink, if the model has them.
+    fn sink(&self, h: usize) -> Option<f32> {
+        self.layer.sinks.as_ref().map(|sinks| sinks[h])
     }
 
     /// Undoes, in a row of outputs, `[heads · head_dim]`, the rotation of the values that it is a mixture of.
@@ -375,7 +381,8 @@ impl Heads<'_> {
                     let t = piece.row + i;
                     // SAFETY: these columns belong to this slice, and each token to one piece; splits only read them. Both
                     // slices are used by nothing else before the queries have been attended to, below.
-                    queries.push(unsafe { Query::new(self.q.read(t, h * dim, dim), out(t, h), from, to) });
+                    let query = unsafe { Query::new(self.q.read(t, h * dim, dim), out(t, h), from, to) };
+                    queries.push(query.with_sink(self.sink(h)));
                 }
             }
             Attend {

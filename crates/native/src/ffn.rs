@@ -1,7 +1,7 @@
-//! The feed-forward half of a layer: `down(act(gate(x)) · up(x))`, with SiLU (SwiGLU) or GELU, dense or as a mixture of experts.
+//! The feed-forward half of a layer: `down(act(gate(x)) · up(x))`, with SiLU (SwiGLU), GELU or limits, dense or as a mixture of experts.
 
 use crate::route::{Biases, Chooser};
-use crate::run::{Run, Step};
+use crate::run::{Change, Run, Step};
 use crate::weights::{Expert, Ffn, Layer, Router, Shared};
 use zonda_engine::load::Moe;
 use zonda_kernels::elementwise::{AddScaled, GatedMul};
@@ -48,8 +48,9 @@ impl FfnBuffers {
                     run.norm(x, layer.ffn_norm.as_deref(), normed, &[&dense.gate, &dense.up]);
                 }
                 self.mlp.activate(run, dense, normed);
-                let (norm, scale) = (layer.ffn_post_norm.as_deref(), spec.extras.residual_scale);
-                run.join(&dense.down, &self.mlp.activated, norm, scale, &mut self.outputs, x);
+                let norm = layer.ffn_post_norm.as_deref();
+                let change = Change { bias: None, norm, scale: spec.extras.residual_scale };
+                run.join(&dense.down, &self.mlp.activated, change, &mut self.outputs, x);
             }
             (Ffn::Moe { .. }, None) => unreachable!("experts are loaded only where the spec has them"),
         }
@@ -132,10 +133,11 @@ impl Mlp {
     fn activate(&mut self, run: Run<'_>, weights: &Expert, input: &Activations) {
         let Mlp { gate, up, activated } = self;
         let (tokens, ffn) = (input.tokens(), weights.gate.packed.rows());
-        gate.resize(tokens * ffn, 0.0);
-        up.resize(tokens * ffn, 0.0);
-        let gate_job = Job { weights: &weights.gate.packed, out: gate, stride: ffn, add: false };
-        let up_job = Job { weights: &weights.up.packed, out: up, stride: ffn, add: false };
+        let biases = weights.biases.as_ref();
+        let gate_add = begin(gate, tokens, ffn, biases.map(|b| &b.gate[..]));
+        let up_add = begin(up, tokens, ffn, biases.map(|b| &b.up[..]));
+        let gate_job = Job { weights: &weights.gate.packed, out: gate, stride: ffn, add: gate_add };
+        let up_job = Job { weights: &weights.up.packed, out: up, stride: ffn, add: up_add };
         matmul(run.isa, run.pool, input, &mut [gate_job, up_job]);
         run.fill(activated, tokens, ffn, &[&weights.down], |t, out| {
             let (gate, up) = (&gate[t * ffn..][..ffn], &up[t * ffn..][..ffn]);
@@ -146,8 +148,18 @@ impl Mlp {
     /// The whole network, `[tokens, hidden]`, into `out`.
     fn run(&mut self, run: Run<'_>, weights: &Expert, input: &Activations, out: &mut Vec<f32>) {
         self.activate(run, weights, input);
-        out.resize(input.tokens() * run.hidden, 0.0);
-        let job = Job { weights: &weights.down.packed, out, stride: run.hidden, add: false };
+        let bias = weights.biases.as_ref().map(|b| &b.down[..]);
+        let add = begin(out, input.tokens(), run.hidden, bias);
+        let job = Job { weights: &weights.down.packed, out, stride: run.hidden, add };
         matmul(run.isa, run.pool, &self.activated, &mut [job]);
     }
+}
+
+/// Makes room for a product, `[tokens, cols]`, and fills it with the bias that the product is added to, if there is one; returns
+/// whether.
+fn begin(out: &mut Vec<f32>, tokens: usize, cols: usize, bias: Option<&[f32]>) -> bool {
+    out.resize(tokens * cols, 0.0);
+    let Some(bias) = bias else { return false };
+    out.chunks_exact_mut(cols).for_each(|row| row.copy_from_slice(bias));
+    true
 }

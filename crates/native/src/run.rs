@@ -38,6 +38,16 @@ pub(crate) struct Step<'a> {
     pub angles: &'a [Angles],
 }
 
+/// What happens to the output of half a layer before it is added to the residual stream, in this order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change<'a> {
+    /// `[hidden]`
+    pub bias: Option<&'a [f32]>,
+    /// `[hidden]`
+    pub norm: Option<&'a [f32]>,
+    pub scale: f32,
+}
+
 impl Run<'_> {
     /// The norm of every row of `x`, `[tokens, hidden]`, into `out`, in each form that one of `readers` reads; the rows as they are
     /// where a layer has no norm there.
@@ -53,19 +63,19 @@ impl Run<'_> {
         });
     }
 
-    /// Adds the output of half a layer, `weights` times `input`, to the residual stream `x`, `[tokens, hidden]`: at once, or, with a
-    /// norm behind it or a scale, by way of `room`.
+    /// Adds the output of half a layer, `weights` times `input`, to the residual stream `x`, `[tokens, hidden]`: at once, or, where
+    /// something changes it, by way of `room`.
     pub fn join(
         &self,
         weights: &Matrix,
         input: &Activations,
-        norm: Option<&[f32]>,
-        scale: f32,
+        change: Change<'_>,
         room: &mut Vec<f32>,
         x: &mut [f32],
     ) {
         let (stride, weights) = (self.hidden, &weights.packed);
-        if norm.is_none() && scale == 1.0 {
+        let Change { bias, norm, scale } = change;
+        if bias.is_none() && norm.is_none() && scale == 1.0 {
             matmul(self.isa, self.pool, input, &mut [Job { weights, out: x, stride, add: true }]);
             return;
         }
@@ -76,6 +86,9 @@ impl Run<'_> {
             for t in rows {
                 // SAFETY: each row belongs to one range, so to one thread.
                 let (y, x) = unsafe { (from.part(t, 0, stride), to.part(t, 0, stride)) };
+                if let Some(bias) = bias {
+                    AddScaled { x: y, y: bias, scale: 1.0 }.on(self.isa);
+                }
                 if let Some(weight) = norm {
                     RmsNormInPlace { x: y, weight, eps: self.eps }.on(self.isa);
                 }

@@ -45,6 +45,10 @@ pub(crate) struct Layer {
     pub latent: Option<Latent>,
     /// `[hidden, heads · head_dim]`, or of what the heads' values give
     pub attn_out: Matrix,
+    /// `[hidden]`
+    pub attn_out_bias: Option<Vec<f32>>,
+    /// Attention sinks, `[heads]`
+    pub sinks: Option<Vec<f32>>,
     /// Of what the feed-forward half reads, `[hidden]`
     pub ffn_norm: Option<Vec<f32>>,
     /// Of what it adds to the residual stream, `[hidden]`
@@ -127,6 +131,18 @@ pub(crate) struct Expert {
     pub up: Matrix,
     /// `[hidden, ffn]`
     pub down: Matrix,
+    pub biases: Option<ExpertBiases>,
+}
+
+/// The biases of an expert's projections.
+#[derive(Debug)]
+pub(crate) struct ExpertBiases {
+    /// `[ffn]`
+    pub gate: Vec<f32>,
+    /// `[ffn]`
+    pub up: Vec<f32>,
+    /// `[hidden]`
+    pub down: Vec<f32>,
 }
 
 /// A matrix with an optional bias.
@@ -285,7 +301,16 @@ impl<'a> Loader<'a> {
                 gate: self.matrix(role(gate))?,
                 up: self.matrix(role(up))?,
                 down: self.matrix(role(down))?,
+                biases: None,
             })
+        };
+        let routed = |e, bias: bool| {
+            let load = || {
+                let [gate, up, down] = [ExpertGateBias(e), ExpertUpBias(e), ExpertDownBias(e)].map(vector);
+                Ok::<_, BackendError>(ExpertBiases { gate: gate?, up: up?, down: down? })
+            };
+            let biases = bias.then(load).transpose()?;
+            Ok::<_, BackendError>(Expert { biases, ..expert(ExpertGate(e), ExpertUp(e), ExpertDown(e))? })
         };
         Ok(Layer {
             attn_norm: before(AttnNorm)?,
@@ -295,6 +320,8 @@ impl<'a> Loader<'a> {
             v,
             qk_norm: qk_norm.transpose()?,
             attn_out: self.matrix(role(AttnOut))?,
+            attn_out_bias: self.spec.extras.attention_out_bias.then(|| vector(AttnOutBias)).transpose()?,
+            sinks: self.spec.extras.sinks.then(|| vector(Sinks)).transpose()?,
             ffn_norm: if parallel { None } else { before(FfnNorm)? },
             ffn_post_norm: after(FfnPostNorm)?,
             parallel,
@@ -310,7 +337,7 @@ impl<'a> Loader<'a> {
                         correction: moe.router.correction.then(|| vector(RouterCorrection)).transpose()?,
                     },
                     experts: (0..moe.experts)
-                        .map(|e| expert(ExpertGate(e), ExpertUp(e), ExpertDown(e)))
+                        .map(|e| routed(e, moe.bias))
                         .collect::<Result<_, _>>()?,
                     shared: match moe.shared {
                         None => None,

@@ -26,7 +26,7 @@ const WINDOW: usize = 512;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  zonda quantize folder model-q4_k_m.gguf q4_k_m\n  \
     zonda quantize model-bf16.gguf model-q4_0.gguf q4_0 --calibrate text.txt\n\n\
-    Types: q8_0, q6_k, q5_k_m, q5_1, q5_0, q4_k_m, q4_1, q4_0, q3_k, q2_k; q5_k and q4_k without the larger types that _m has \
+    Types: q8_0, q6_k, q5_k_m, q5_1, q5_0, q4_k_m, q4_1, q4_0, q3_k, q2_k, mxfp4 (for experts); q5_k and q4_k without the larger types that _m has \
     in some layers. The output head gets q6_k or q8_0. Rows that are no multiple of 256 values get the next larger type with \
     blocks of 32, as in llama.cpp; the table says where. docs/quantisation.md has the details and what each costs.")]
 pub struct Quantize {

@@ -22,8 +22,13 @@ impl Weights for Random<'_> {
                 LayerTensor::QBias
                 | LayerTensor::KBias
                 | LayerTensor::VBias
+                | LayerTensor::AttnOutBias
                 | LayerTensor::RouterBias
-                | LayerTensor::RouterCorrection => (0.0, 0.1),
+                | LayerTensor::RouterCorrection
+                | LayerTensor::ExpertGateBias(_)
+                | LayerTensor::ExpertUpBias(_)
+                | LayerTensor::ExpertDownBias(_) => (0.0, 0.1),
+                LayerTensor::Sinks => (0.0, 1.0),
                 _ if self.spec.shape(role).len() == 1 => (1.0, 0.05), // norms
                 _ => (0.0, 1.0 / (cols as f32).sqrt()),
             },

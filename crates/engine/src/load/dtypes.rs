@@ -14,7 +14,7 @@ pub enum StoredType {
 
 /// ggml's unsupported types: `(number, name, values per block, bytes per block)`. Zero sizes: a type that ggml has removed, which
 /// only needs a name.
-const OTHER_GGML: [(u32, &str, usize, usize); 29] = [
+const OTHER_GGML: [(u32, &str, usize, usize); 28] = [
     (4, "q4_2", 0, 0),
     (5, "q4_3", 0, 0),
     (9, "q8_1", 32, 36),
@@ -41,7 +41,6 @@ const OTHER_GGML: [(u32, &str, usize, usize); 29] = [
     (36, "iq4_nl_4_4", 0, 0),
     (37, "iq4_nl_4_8", 0, 0),
     (38, "iq4_nl_8_8", 0, 0),
-    (39, "mxfp4", 32, 17),
     (40, "nvfp4", 64, 36),
     (41, "q1_0", 128, 18),
 ];

@@ -1,6 +1,7 @@
 //! Finds NaN and infinity in stored weights without dequantising them: only floats and block scales can hold them.
 
 use zonda_kernels::DType;
+use zonda_kernels::dequantize::dequantize;
 
 use super::{LoadError, Tensor};
 
@@ -10,11 +11,19 @@ pub fn first_non_finite(tensor: &Tensor) -> Option<usize> {
     first_in(tensor.dtype, tensor.bytes())
 }
 
+/// The smallest scale of MXFP4 with which a code is not finite.
+const LARGE_E8M0: u8 = 253;
+
 fn first_in(dtype: DType, bytes: &[u8]) -> Option<usize> {
     let block = dtype.block_bytes();
     let finite: fn(&[u8], usize) -> bool = match dtype {
         DType::F32 => |b, at| exponent(u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]), 23, 8),
         DType::BF16 => |b, at| exponent(u16::from_le_bytes([b[at], b[at + 1]]).into(), 7, 8),
+        DType::MXFP4 => |b, at| b[at] < LARGE_E8M0 || {
+            let mut values = [0.0f32; 32];
+            dequantize(DType::MXFP4, b, &mut values);
+            values.iter().all(|v| v.is_finite())
+        },
         _ => |b, at| exponent(u16::from_le_bytes([b[at], b[at + 1]]).into(), 10, 5),
     };
     let scales = scale_offsets(dtype);
@@ -56,11 +65,11 @@ fn exponent(bits: u32, at: u32, width: u32) -> bool {
     (bits >> at) & ones != ones
 }
 
-/// Where a block's floats are: its scales and minimums (binary16), or the value itself.
+/// Where a block's floats are: its scales and minimums (binary16, or a power of two), or the value itself.
 fn scale_offsets(dtype: DType) -> &'static [usize] {
     match dtype {
         DType::F32 | DType::F16 | DType::BF16 => &[0],
-        DType::Q4_0 | DType::Q5_0 | DType::Q8_0 => &[0],
+        DType::Q4_0 | DType::Q5_0 | DType::Q8_0 | DType::MXFP4 => &[0],
         DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => &[0, 2],
         DType::Q2_K => &[80, 82],
         DType::Q3_K => &[108],

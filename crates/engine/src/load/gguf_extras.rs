@@ -69,12 +69,22 @@ const FAMILIES: &[Family] = &[
         RopePairing::Halves,
         &["expert_shared_count", "leading_dense_block_count"],
     ),
+    Family { full_every: Some(2), ..plain("gpt-oss", Architecture::GptOss, RopePairing::Halves, &[]) },
 ];
 
 impl Family {
     /// The family of this name.
     pub fn find(name: &str) -> Option<&'static Family> {
         FAMILIES.iter().find(|f| f.name == name)
+    }
+
+    /// RoPE's scaling as the family's models have it where no key says all of it: gpt-oss's YaRN changes from one frequency to the
+    /// next without rounding the first and the last.
+    pub fn scaling(&self, mut scaling: RopeScaling) -> RopeScaling {
+        if let (Architecture::GptOss, RopeScaling::Yarn { truncate, .. }) = (self.base, &mut scaling) {
+            *truncate = false;
+        }
+        scaling
     }
 
     /// What a file of the family is called.
@@ -178,6 +188,14 @@ impl Family {
             }
             Architecture::SmolLm3 => extras.no_rope = (3..layers).step_by(4).collect(),
             Architecture::Olmo2 => extras.window_rope = window_rope(rope.theta)?,
+            Architecture::GptOss => {
+                if !slides {
+                    return Err(keys.missing("attention.sliding_window", "the window of every second layer"));
+                }
+                let theta = keys.positive("rope.freq_base_swa")?.map_or(rope.theta, |x| x as f32);
+                let own = Rope { theta, ..rope.clone() };
+                extras.window_rope = (own != *rope).then_some(own);
+            }
             Architecture::Cohere2 => extras.logit_scale = keys.need_positive("logit_scale")? as f32,
             _ => {}
         }

@@ -13,7 +13,7 @@ use super::{LoadError, Metadata, Value};
 
 /// Supported values of `general.architecture`, for messages.
 const RUNS: &str = "llama (Llama, Mistral, Mixtral, SmolLM2), mistral3, qwen2, qwen3, qwen2moe, qwen3moe, gemma2, gemma3, granite, \
-                    smollm3, olmo2, cohere2, deepseek2, mistral4, glm4moe";
+                    smollm3, olmo2, cohere2, deepseek2, mistral4, glm4moe, gpt-oss";
 
 /// Reads the spec. The vocabulary's size, tied embeddings and biases are taken from the tensors in `store`.
 pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<ModelSpec, LoadError> {
@@ -76,7 +76,7 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
     let rope = Rope {
         theta: keys.positive(names.theta)?.unwrap_or(10_000.0) as f32,
         pairing: family.pairing,
-        scaling: scaling(&keys, family, store, rope_dim, context_length)?,
+        scaling: family.scaling(scaling(&keys, family, store, rope_dim, context_length)?),
     };
     let kv_heads = if mla.is_some() { Some(1) } else { keys.count(names.kv_heads, MAX_COUNT)? };
     let extras = family.extras(&keys, (hidden_size, heads, head_dim), mla, &windows, &rope)?;
@@ -153,12 +153,13 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     };
     let Some(experts) = experts else {
         return match arch {
-            "qwen2moe" | "qwen3moe" => Err(keys.missing("expert_count", "the number of experts")),
+            "qwen2moe" | "qwen3moe" | "gpt-oss" => Err(keys.missing("expert_count", "the number of experts")),
             _ => Ok(None),
         };
     };
-    if !matches!(arch, "llama" | "mistral3" | "qwen2moe" | "qwen3moe") {
-        return Err(keys.unsupported("expert_count", experts, "qwen2moe, qwen3moe and llama have experts"));
+    if !matches!(arch, "llama" | "mistral3" | "qwen2moe" | "qwen3moe" | "gpt-oss") {
+        let runs = "qwen2moe, qwen3moe, gpt-oss and llama have experts";
+        return Err(keys.unsupported("expert_count", experts, runs));
     }
     let used = keys.need_count("expert_used_count", experts as u64)?;
     let ffn_size = match keys.count("expert_feed_forward_length", MAX_COUNT)? {
@@ -169,6 +170,9 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
         }
         None => keys.need_count("feed_forward_length", MAX_COUNT)?,
     };
+    if arch == "gpt-oss" {
+        return Ok(Some(Moe::gpt_oss(experts, used, ffn_size)));
+    }
     // llama.cpp always scales the weights for these architectures, except Qwen2-MoE's, and its converter writes no key.
     let qwen2 = arch == "qwen2moe";
     let normalize = keys.flag("expert_weights_norm")?.unwrap_or(!qwen2);

@@ -16,8 +16,8 @@ use super::{hf_mla, hf_moe};
 
 /// Supported values of `model_type`, for messages.
 const RUNS: &str = "llama (with SmolLM2), mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, ministral3, gemma2, gemma3 and \
-                    gemma3_text, granite, smollm3, olmo2, olmo3, cohere2, deepseek_v2, deepseek_v3, glm4_moe, mistral3 \
-                    (with mistral4)";
+                    gemma3_text, granite, smollm3, olmo2, olmo3, cohere2, deepseek_v2, deepseek_v3, glm4_moe, gpt_oss, \
+                    mistral3 (with mistral4)";
 /// Maximum size of `config.json`; real ones have a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
@@ -56,7 +56,7 @@ fn defaults(model_type: &str) -> Option<Defaults> {
     let architecture = Architecture::of_model_type(model_type)?;
     let windowed = matches!(
         architecture,
-        Mistral | Qwen2 | Qwen3 | Qwen2Moe | Qwen3Moe | Gemma2 | Gemma3 | Olmo3 | Cohere2
+        Mistral | Qwen2 | Qwen3 | Qwen2Moe | Qwen3Moe | Gemma2 | Gemma3 | Olmo3 | Cohere2 | GptOss
     );
     let gemma3 = architecture == Gemma3;
     Some(Defaults {
@@ -65,7 +65,7 @@ fn defaults(model_type: &str) -> Option<Defaults> {
         context: gemma3.then_some(131_072),
         heads: gemma3.then_some(8),
         kv_heads: match architecture {
-            Mistral | Mixtral | Ministral3 => Some(8),
+            Mistral | Mixtral | Ministral3 | GptOss => Some(8),
             Qwen2 | Qwen3 => Some(32),
             Qwen2Moe => Some(16),
             Qwen3Moe | Gemma2 | Gemma3 | SmolLm3 => Some(4),
@@ -76,21 +76,23 @@ fn defaults(model_type: &str) -> Option<Defaults> {
         head_dim: match architecture {
             Qwen3 | Ministral3 => Some(128),
             Gemma2 | Gemma3 => Some(256),
+            GptOss => Some(64),
             _ => None,
         },
         norm_eps: match architecture {
-            Mixtral | Ministral3 | Olmo2 | Olmo3 | Cohere2 | Glm4Moe => 1e-5,
+            Mixtral | Ministral3 | Olmo2 | Olmo3 | Cohere2 | Glm4Moe | GptOss => 1e-5,
             _ => 1e-6,
         },
         theta: match architecture {
             Mixtral | Gemma3 | Ministral3 => 1e6,
             SmolLm3 => 2e6,
             Olmo3 => 5e5,
+            GptOss => 1.5e5,
             _ => 1e4,
         },
-        window: windowed.then_some(4096),
+        window: windowed.then_some(if architecture == GptOss { 128 } else { 4096 }),
         full_every: match architecture {
-            Gemma2 => 2,
+            Gemma2 | GptOss => 2,
             Gemma3 => 6,
             _ => 4,
         },
@@ -213,12 +215,18 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
     Ok(spec)
 }
 
-/// Rejects other kinds of quantisation than MLX's.
+/// Rejects other kinds of quantisation than MLX's and gpt-oss's own.
 fn refuse_quantized(config: &Object<'_>) -> Result<(), LoadError> {
     // MLX repeats its own key `quantization` as `quantization_config`.
     let quantized = config.child("quantization_config", "quantization_config.")?;
     match quantized.filter(|_| config.json("quantization").is_none()) {
         None => Ok(()),
+        Some(quantization)
+            if quantization.text("quant_method")? == Some("mxfp4")
+                && config.text("model_type")? == Some("gpt_oss") =>
+        {
+            Ok(())
+        }
         Some(quantization) => Err(LoadError::UnsupportedQuantization {
             path: config.path.to_owned(),
             found: quantization.text("quant_method")?.unwrap_or("an unnamed method").to_owned(),
@@ -255,10 +263,14 @@ fn refuse_other_functions(config: &Object<'_>, defaults: &Defaults) -> Result<()
     if let Some(found) = config.flag("qkv_bias")?.filter(|&has| !has) {
         return Err(config.unsupported("qkv_bias", found, "models with these biases are run"));
     }
+    let gpt_oss = defaults.architecture == Architecture::GptOss;
+    if gpt_oss && config.flag("attention_bias")? == Some(false) {
+        return Err(config.unsupported("attention_bias", false, "gpt_oss with these biases is run"));
+    }
     for key in ["attention_bias", "mlp_bias"] {
         // Qwen2 has biases on Q, K and V and no such key; GLM-4.5's says that it has them.
-        let glm = defaults.architecture == Architecture::Glm4Moe && key == "attention_bias";
-        if config.flag(key)? == Some(true) && !glm {
+        let has = gpt_oss || defaults.architecture == Architecture::Glm4Moe;
+        if config.flag(key)? == Some(true) && !(has && key == "attention_bias") {
             return Err(config.unsupported(key, true, "models without these biases are run"));
         }
     }
@@ -289,7 +301,11 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
         | Architecture::DeepSeekV3
         | Architecture::Mistral4
         | Architecture::Glm4Moe => Ok(vec![None; layers]),
-        Architecture::Gemma2 | Architecture::Gemma3 | Architecture::Olmo3 | Architecture::Cohere2 => {
+        Architecture::Gemma2
+        | Architecture::Gemma3
+        | Architecture::Olmo3
+        | Architecture::Cohere2
+        | Architecture::GptOss => {
             let slides = match layer_types(config, layers)? {
                 Some(types) => types,
                 None => {
@@ -386,6 +402,14 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
                 moe.shared = Some(SharedExpert { ffn_size, gated: true });
             }
             Ok(Some(moe))
+        }
+        Architecture::GptOss => {
+            let old = "experts_per_token";
+            let used = match config.count(old, MAX_EXPERTS)? {
+                Some(n) if config.json(NAMES.experts_used).is_none() => n,
+                _ => config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
+            };
+            Ok(Some(Moe::gpt_oss(experts()?, used, config.need_count("intermediate_size", MAX_COUNT)?)))
         }
         _ => Ok(None),
     }

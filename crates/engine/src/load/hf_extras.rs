@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use super::LoadError;
 use super::fields::{Fields, MAX_COUNT, Object};
 use super::hf_rope;
-use super::spec::{Architecture, Extras, QueryTemperature, Rope, RopePairing, RopeScaling};
+use super::spec::{Activation, Architecture, Extras, QueryTemperature, Rope, RopePairing, RopeScaling};
 use super::validate::inverse_root;
 
 /// The configuration of the text part of a model with several, and the class of the whole.
@@ -124,6 +124,14 @@ pub(super) fn read(
         Architecture::SmolLm3 => extras.no_rope = no_rope(config, layers)?,
         Architecture::Cohere2 => {
             extras.logit_scale = config.positive("logit_scale")?.unwrap_or(0.0625) as f32;
+        }
+        Architecture::GptOss => {
+            if hf_rope::parameters(config)?.is_none() {
+                return Err(config.missing("rope_parameters", "the parameters of YaRN"));
+            }
+            let number = |key: &str, default: f64| Ok::<_, LoadError>(config.positive(key)?.unwrap_or(default) as f32);
+            let (alpha, limit) = (number("swiglu_alpha", 1.702)?, number("swiglu_limit", 7.0)?);
+            extras.activation = Activation::Clamped { alpha, limit };
         }
         _ => {}
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::affine::Quantization;
 use super::derived;
+use super::fused::{FusedLocation, FusedTensor, StoredExpert};
 use super::names::{self, TensorLocation};
 use super::source::{Store, Stored, TensorInfo};
 use super::{
@@ -66,6 +67,7 @@ pub struct Model {
 enum FoundTensor {
     Plain(Tensor),
     Affine(AffineTensor),
+    Fused(FusedTensor),
 }
 
 impl FoundTensor {
@@ -73,6 +75,7 @@ impl FoundTensor {
         match self {
             FoundTensor::Plain(tensor) => tensor,
             FoundTensor::Affine(affine) => affine.to_tensor(),
+            FoundTensor::Fused(fused) => fused.into_tensor(),
         }
     }
 }
@@ -197,7 +200,7 @@ impl Model {
         }
         Ok(match self.need(role)? {
             FoundTensor::Affine(affine) => Some(affine),
-            FoundTensor::Plain(_) => None,
+            FoundTensor::Plain(_) | FoundTensor::Fused(_) => None,
         })
     }
 
@@ -214,10 +217,16 @@ impl Model {
             return Ok(None);
         }
         for place in self.places(role) {
+            if let TensorLocation::Fused(fused) = &place {
+                match self.locate_fused(role, fused)? {
+                    Some(found) => return Ok(Some(FoundTensor::Fused(found))),
+                    None => continue,
+                }
+            }
             let Some(stored) = self.store.get(place.name()) else { continue };
             let plane = match place {
                 TensorLocation::Plane(_, index) => Some(index),
-                TensorLocation::Whole(_) => None,
+                TensorLocation::Whole(_) | TensorLocation::Fused(_) => None,
                 TensorLocation::HalfPlane(_, index, half) => {
                     return self.half_plane(role, stored, index, half).map(Some);
                 }
@@ -264,6 +273,51 @@ impl Model {
         let Some(mla) = &self.spec.extras.mla else { return Err(self.wrong_shape(stored, vec![])) };
         self.expect_shape(stored, None, vec![self.spec.heads * (mla.nope + mla.value), mla.kv_rank])?;
         Ok(FoundTensor::Plain(part(&self.store.tensor(stored)?, mla)))
+    }
+
+    /// Part of a tensor that holds all experts.
+    fn locate_fused(
+        &self,
+        role: TensorRole,
+        at: &FusedLocation,
+    ) -> Result<Option<FusedTensor>, LoadError> {
+        let shape = self.spec.shape(role);
+        let (outputs, cols) = (at.outputs.of(shape[0]), shape.get(1).copied());
+        let plane = |stored: &Stored, shape: Vec<usize>| {
+            self.expect_shape(stored, Some(at.expert), shape)?;
+            self.store.data(stored, Some(at.expert)).ok_or_else(|| self.wrong_shape(stored, Vec::new()))
+        };
+        let stored = if let Some(stored) = self.store.get(&at.name) {
+            let data = plane(stored, cols.into_iter().chain([outputs]).collect())?;
+            StoredExpert::Floats(self.store.dtype(stored)?, data)
+        } else {
+            let (Some(blocks), Some(cols)) = (self.store.get(&format!("{}_blocks", at.name)), cols) else {
+                return Ok(None);
+            };
+            let name = format!("{}_scales", at.name);
+            let scales = self.store.get(&name).ok_or_else(|| LoadError::MissingTensor {
+                path: self.path.clone(),
+                tensor: name.clone(),
+                expected: blocks.shape[..blocks.shape.len().min(3)].to_vec(),
+            })?;
+            for stored in [blocks, scales] {
+                if stored.kind != StoredType::Other("u8".to_owned()) || !cols.is_multiple_of(32) {
+                    return Err(LoadError::UnsupportedType {
+                        path: self.store.path_of(stored).to_owned(),
+                        tensor: stored.name.clone(),
+                        found: format!("{}, for rows of {cols} values", stored.kind),
+                        runs: "u8 and rows of whole blocks of 32".to_owned(),
+                    });
+                }
+            }
+            let in_row = cols / 32;
+            StoredExpert::Mxfp4 {
+                blocks: plane(blocks, vec![outputs, in_row, 16])?,
+                scales: plane(scales, vec![outputs, in_row])?,
+            }
+        };
+        let name = format!("{}[{}]", at.name, at.expert);
+        Ok(Some(FusedTensor { name, shape, outputs: at.outputs, stored }))
     }
 
     /// The matrix with the codes `stored`, if there are scales for it.

@@ -15,6 +15,8 @@ pub struct Moe {
     pub dense_layers: usize,
     /// An expert that every token runs besides.
     pub shared: Option<SharedExpert>,
+    /// The experts' three projections have biases (gpt-oss).
+    pub bias: bool,
 }
 
 /// How a token's experts and their weights are found: its scores rank the experts, the best ones are used, and their scores are
@@ -86,7 +88,14 @@ impl Moe {
             normalize,
             scale: 1.0,
         };
-        Moe { experts, used, ffn_size, router, dense_layers: 0, shared: None }
+        Moe { experts, used, ffn_size, router, dense_layers: 0, shared: None, bias: false }
+    }
+
+    /// Experts as gpt-oss has them: ranked by biased logits, weighted by a softmax over the used ones, with biases.
+    pub(super) fn gpt_oss(experts: usize, used: usize, ffn_size: usize) -> Moe {
+        let plain = Moe::plain(experts, used, ffn_size, true);
+        let router = Router { score: RouterScore::SoftmaxOfUsed, bias: true, ..plain.router };
+        Moe { router, bias: true, ..plain }
     }
 
     /// Whether [`Moe::plain`] says everything about it.

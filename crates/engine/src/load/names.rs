@@ -1,6 +1,7 @@
 //! The names of tensors in each format.
 
 use super::mla::Mla;
+use super::fused::{FusedLocation, Outputs};
 use super::spec::{Architecture, ModelSpec, NormPlacement};
 use super::{LayerTensor, TensorRole};
 
@@ -17,14 +18,28 @@ pub enum TensorLocation {
     Keys(String),
     /// As the values' rows of it ([`LayerTensor::ValueUp`]).
     Values(String),
+    /// As part of one plane of such a tensor, with rows as columns.
+    Fused(FusedLocation),
 }
 
 impl TensorLocation {
     /// The stored tensor.
     pub fn name(&self) -> &str {
-        use TensorLocation::{HalfPlane, Keys, Plane, Values, Whole};
-        let (Whole(name) | Plane(name, _) | HalfPlane(name, ..) | Keys(name) | Values(name)) = self;
-        name
+        use TensorLocation::{Fused, HalfPlane, Keys, Plane, Values, Whole};
+        match self {
+            Whole(name) | Plane(name, _) | HalfPlane(name, ..) | Keys(name) | Values(name) => name,
+            Fused(fused) => &fused.name,
+        }
+    }
+
+    /// Whether a tensor of this name is needed for it.
+    fn has(&self, name: &str) -> bool {
+        match self {
+            TensorLocation::Fused(fused) => {
+                matches!(name.strip_prefix(&fused.name), Some("" | "_blocks" | "_scales"))
+            }
+            _ => self.name() == name,
+        }
     }
 }
 
@@ -54,10 +69,14 @@ pub fn gguf(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation>
         let whole = TensorLocation::Whole(format!("blk.{layer}.{what}.weight"));
         vec![whole, part(format!("blk.{layer}.attn_kv_b.weight"))]
     };
+    let bias = |what: &str, e: usize| vec![TensorLocation::Plane(format!("blk.{layer}.{what}_exps.bias"), e)];
     let suffix = match tensor {
         LayerTensor::ExpertGate(e) => return first("ffn_gate", e, 0),
         LayerTensor::ExpertUp(e) => return first("ffn_up", e, 1),
         LayerTensor::ExpertDown(e) => return expert("ffn_down", e),
+        LayerTensor::ExpertGateBias(e) => return bias("ffn_gate", e),
+        LayerTensor::ExpertUpBias(e) => return bias("ffn_up", e),
+        LayerTensor::ExpertDownBias(e) => return bias("ffn_down", e),
         LayerTensor::AttnNorm => "attn_norm.weight",
         LayerTensor::Q => "attn_q.weight",
         LayerTensor::QBias => "attn_q.bias",
@@ -73,10 +92,14 @@ pub fn gguf(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation>
         LayerTensor::KvDownNorm => "attn_kv_a_norm.weight",
         LayerTensor::KeyUp => return up("attn_k_b", TensorLocation::Keys),
         LayerTensor::ValueUp => return up("attn_v_b", TensorLocation::Values),
+        LayerTensor::AttnOutBias => "attn_output.bias",
+        LayerTensor::Sinks => "attn_sinks.weight",
         LayerTensor::AttnPostNorm => "post_attention_norm.weight",
         LayerTensor::QNorm => "attn_q_norm.weight",
         LayerTensor::KNorm => "attn_k_norm.weight",
-        LayerTensor::FfnNorm if architecture == Architecture::Glm4Moe => "post_attention_norm.weight",
+        LayerTensor::FfnNorm if matches!(architecture, Architecture::Glm4Moe | Architecture::GptOss) => {
+            "post_attention_norm.weight"
+        }
         LayerTensor::FfnNorm => "ffn_norm.weight",
         LayerTensor::FfnPostNorm => "post_ffw_norm.weight",
         LayerTensor::FfnGate => "ffn_gate.weight",
@@ -93,7 +116,7 @@ pub fn gguf(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation>
     whole(&format!("blk.{layer}.{suffix}"))
 }
 
-/// The Hugging Face name of a role's tensor; [`LayerTensor::KeyUp`] and [`LayerTensor::ValueUp`] are parts of one.
+/// The Hugging Face name of a role's tensor, or of that of which it is a part.
 pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
     let (layer, tensor) = match role {
         TensorRole::TokenEmbedding => return "model.embed_tokens.weight".to_owned(),
@@ -106,15 +129,23 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         true => format!("model.layers.{layer}.block_sparse_moe.experts.{e}.{mixtral_name}.weight"),
         false => format!("model.layers.{layer}.mlp.experts.{e}.{name}.weight"),
     };
+    let gpt_oss = architecture == Architecture::GptOss;
+    let fused = |name: &str| format!("model.layers.{layer}.mlp.experts.{name}");
     let shared = |name: &str| match architecture {
         Architecture::Qwen2Moe => format!("model.layers.{layer}.mlp.shared_expert.{name}.weight"),
         _ => format!("model.layers.{layer}.mlp.shared_experts.{name}.weight"),
     };
     let suffix = match tensor {
+        LayerTensor::ExpertGate(_) | LayerTensor::ExpertUp(_) if gpt_oss => return fused("gate_up_proj"),
+        LayerTensor::ExpertDown(_) if gpt_oss => return fused("down_proj"),
+        LayerTensor::ExpertGateBias(_) | LayerTensor::ExpertUpBias(_) => return fused("gate_up_proj_bias"),
+        LayerTensor::ExpertDownBias(_) => return fused("down_proj_bias"),
         LayerTensor::ExpertGate(e) => return expert(e, "w1", "gate_proj"),
         LayerTensor::ExpertUp(e) => return expert(e, "w3", "up_proj"),
         LayerTensor::ExpertDown(e) => return expert(e, "w2", "down_proj"),
         LayerTensor::Router if mixtral => "block_sparse_moe.gate.weight",
+        LayerTensor::Router if gpt_oss => "mlp.router.weight",
+        LayerTensor::RouterBias if gpt_oss => "mlp.router.bias",
         LayerTensor::Router => "mlp.gate.weight",
         LayerTensor::SharedRouter => "mlp.shared_expert_gate.weight",
         LayerTensor::RouterBias => "mlp.gate.bias",
@@ -136,6 +167,8 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::KvDown => "self_attn.kv_a_proj_with_mqa.weight",
         LayerTensor::KvDownNorm => "self_attn.kv_a_layernorm.weight",
         LayerTensor::KeyUp | LayerTensor::ValueUp => "self_attn.kv_b_proj.weight",
+        LayerTensor::AttnOutBias => "self_attn.o_proj.bias",
+        LayerTensor::Sinks => "self_attn.sinks",
         LayerTensor::QNorm => "self_attn.q_norm.weight",
         LayerTensor::KNorm => "self_attn.k_norm.weight",
         // Models with a norm behind attention call that one by the name that Llama gives the norm of the other half.
@@ -174,6 +207,12 @@ pub fn folder(role: TensorRole, architecture: Architecture) -> Vec<TensorLocatio
     let stacked = |layer: usize, name: &str, e: usize| {
         TensorLocation::Plane(format!("model.layers.{layer}.{block}.switch_mlp.{name}.weight"), e)
     };
+    if let (TensorRole::Layer(_, tensor), Architecture::GptOss) = (role, architecture)
+        && let Some((expert, outputs)) = fused(tensor)
+    {
+        let name = hugging_face(role, architecture);
+        return vec![TensorLocation::Fused(FusedLocation { name, expert, outputs })];
+    }
     // as the class of `transformers` holds them, where published files do, too
     let fused = |layer: usize, e: usize, half: Option<usize>| {
         let name = format!("model.layers.{layer}.mlp.experts");
@@ -197,6 +236,17 @@ pub fn folder(role: TensorRole, architecture: Architecture) -> Vec<TensorLocatio
     }
 }
 
+/// The expert of a tensor in a fused one, and the outputs that are its rows.
+fn fused(tensor: LayerTensor) -> Option<(usize, Outputs)> {
+    use LayerTensor::*;
+    match tensor {
+        ExpertGate(e) | ExpertGateBias(e) => Some((e, Outputs::Even)),
+        ExpertUp(e) | ExpertUpBias(e) => Some((e, Outputs::Odd)),
+        ExpertDown(e) | ExpertDownBias(e) => Some((e, Outputs::All)),
+        _ => None,
+    }
+}
+
 /// The layer and the rest of a tensor's name: `blk.3.attn_q.weight` is layer 3, `attn_q.weight`.
 fn split_layer<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
     let (number, rest) = name.strip_prefix(prefix)?.split_once('.')?;
@@ -210,7 +260,7 @@ fn expert_number(rest: &str) -> Option<usize> {
 
 /// Whether the forward pass uses a GGUF tensor, or can ignore it without changing the result.
 pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
-    let places = |role| gguf(role, spec.architecture).iter().any(|place| place.name() == name);
+    let places = |role| gguf(role, spec.architecture).iter().any(|place| place.has(name));
     let Some((layer, rest)) = split_layer(name, "blk.") else {
         // The frequency factors are part of the spec.
         return name == "rope_freqs.weight" || OUTER.into_iter().any(places);
@@ -221,7 +271,7 @@ pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
 
 /// Whether a Hugging Face tensor has a place in the forward pass, or may be ignored without changing it.
 pub(super) fn knows_hugging_face(name: &str, spec: &ModelSpec) -> bool {
-    let place = |role| folder(role, spec.architecture).iter().any(|place| place.name() == name);
+    let place = |role| folder(role, spec.architecture).iter().any(|place| place.has(name));
     let Some((layer, rest)) = split_layer(name, "model.layers.") else {
         return name == "model.rotary_emb.inv_freq" || OUTER.into_iter().any(place);
     };
@@ -243,8 +293,10 @@ impl ModelSpec {
     /// not the embedding.
     pub fn roles(&self) -> impl Iterator<Item = TensorRole> {
         let layer = move |layer| {
-            let experts = self.experts_of(layer).map_or(0, |moe| moe.experts);
-            let tensors = self.layer_tensors(layer).into_iter().chain((0..experts).flat_map(expert_tensors));
+            let moe = self.experts_of(layer);
+            let (experts, bias) = moe.map_or((0, false), |moe| (moe.experts, moe.bias));
+            let of_expert = move |e| expert_tensors(e, bias);
+            let tensors = self.layer_tensors(layer).into_iter().chain((0..experts).flat_map(of_expert));
             tensors.map(move |tensor| TensorRole::Layer(layer, tensor))
         };
         let head = (!self.tied_embeddings).then_some(TensorRole::Output);
@@ -274,6 +326,8 @@ impl ModelSpec {
         };
         match tensor {
             LayerTensor::AttnNorm
+            | LayerTensor::AttnOutBias
+            | LayerTensor::ExpertDownBias(_)
             | LayerTensor::AttnPostNorm
             | LayerTensor::FfnNorm
             | LayerTensor::FfnPostNorm => vec![hidden],
@@ -282,6 +336,7 @@ impl ModelSpec {
             LayerTensor::K | LayerTensor::V => vec![kv, hidden],
             LayerTensor::KBias | LayerTensor::VBias => vec![kv],
             LayerTensor::AttnOut => vec![hidden, mixed],
+            LayerTensor::Sinks => vec![self.heads],
             LayerTensor::QDown => vec![q_rank, hidden],
             LayerTensor::QDownNorm => vec![q_rank],
             LayerTensor::QUp => vec![q, q_rank],
@@ -298,6 +353,7 @@ impl ModelSpec {
             LayerTensor::RouterBias | LayerTensor::RouterCorrection => vec![experts],
             LayerTensor::ExpertGate(_) | LayerTensor::ExpertUp(_) => vec![expert_ffn, hidden],
             LayerTensor::ExpertDown(_) => vec![hidden, expert_ffn],
+            LayerTensor::ExpertGateBias(_) | LayerTensor::ExpertUpBias(_) => vec![expert_ffn],
             LayerTensor::SharedRouter => vec![1, hidden],
             LayerTensor::SharedGate | LayerTensor::SharedUp => vec![shared, hidden],
             LayerTensor::SharedDown => vec![hidden, shared],
@@ -329,6 +385,8 @@ impl ModelSpec {
             tensors.extend([QNorm, KNorm]);
         }
         tensors.push(AttnOut);
+        tensors.extend(self.extras.attention_out_bias.then_some(AttnOutBias));
+        tensors.extend(self.extras.sinks.then_some(Sinks));
         tensors.extend(after.then_some(AttnPostNorm));
         tensors.extend((before && norms != NormPlacement::Parallel).then_some(FfnNorm));
         match self.experts_of(layer) {
@@ -349,7 +407,8 @@ impl ModelSpec {
 
     /// Whether a tensor of this layer (and of this expert) satisfies `is_it`.
     fn has_tensor(&self, layer: usize, expert: Option<usize>, is_it: impl Fn(TensorRole) -> bool) -> bool {
-        let experts = self.experts_of(layer).map_or(0, |moe| moe.experts);
+        let moe = self.experts_of(layer);
+        let (experts, bias) = moe.map_or((0, false), |moe| (moe.experts, moe.bias));
         let expert = match expert {
             _ if experts == 0 => None,
             Some(e) => Some(e).filter(|&e| e < experts),
@@ -359,12 +418,14 @@ impl ModelSpec {
             && self
                 .layer_tensors(layer)
                 .into_iter()
-                .chain(expert.into_iter().flat_map(expert_tensors))
+                .chain(expert.into_iter().flat_map(|e| expert_tensors(e, bias)))
                 .any(|tensor| is_it(TensorRole::Layer(layer, tensor)))
     }
 }
 
-/// The tensors of one expert.
-fn expert_tensors(e: usize) -> [LayerTensor; 3] {
-    [LayerTensor::ExpertGate(e), LayerTensor::ExpertUp(e), LayerTensor::ExpertDown(e)]
+/// The tensors of one expert, with or without biases.
+fn expert_tensors(e: usize, bias: bool) -> impl Iterator<Item = LayerTensor> {
+    use LayerTensor::*;
+    let biases = bias.then_some([ExpertGateBias(e), ExpertUpBias(e), ExpertDownBias(e)]);
+    [ExpertGate(e), ExpertUp(e), ExpertDown(e)].into_iter().chain(biases.into_iter().flatten())
 }

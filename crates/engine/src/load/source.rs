@@ -176,6 +176,11 @@ impl Store {
         Ok(Tensor::mapped(name, dtype, vec![rows.len(), cols], map, bytes))
     }
 
+    /// A tensor's type.
+    pub fn dtype(&self, stored: &Stored) -> Result<DType, LoadError> {
+        Ok(self.runnable(stored)?.0)
+    }
+
     fn runnable(&self, stored: &Stored) -> Result<(DType, Range<usize>), LoadError> {
         match (stored.kind.runs(), &stored.range) {
             (Some(dtype), Some(range)) => Ok((dtype, range.clone())),

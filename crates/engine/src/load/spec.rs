@@ -64,12 +64,13 @@ architectures! {
     DeepSeekV3 "deepseek_v3" "DeepseekV3ForCausalLM";
     Mistral4 "mistral4" "Mistral4ForCausalLM";
     Glm4Moe "glm4_moe" "Glm4MoeForCausalLM";
+    GptOss "gpt_oss" "GptOssForCausalLM";
 }
 
 impl Architecture {
     /// Whether Q, K and V of every model of this architecture have biases.
     pub fn qkv_bias(self) -> bool {
-        matches!(self, Architecture::Qwen2 | Architecture::Qwen2Moe)
+        matches!(self, Architecture::Qwen2 | Architecture::Qwen2Moe | Architecture::GptOss)
     }
 
     /// Whether its attention is multi-head latent attention.
@@ -176,6 +177,10 @@ pub struct Extras {
     pub rotary_dim: Option<usize>,
     /// Multi-head latent attention (DeepSeek, Mistral Small 4).
     pub mla: Option<Mla>,
+    /// Each head has a score of its own that takes a share of the softmax and gives nothing (gpt-oss).
+    pub sinks: bool,
+    /// Attention's output projection has a bias (gpt-oss).
+    pub attention_out_bias: bool,
 }
 
 impl Default for Extras {
@@ -196,6 +201,8 @@ impl Default for Extras {
             query_temperature: None,
             rotary_dim: None,
             mla: None,
+            sinks: false,
+            attention_out_bias: false,
         }
     }
 }
@@ -218,6 +225,12 @@ impl Extras {
                 norm: Norm::Layer,
                 norms: NormPlacement::Parallel,
                 no_rope: (0..windows.len()).filter(|&l| windows[l].is_none()).collect(),
+                ..plain
+            },
+            Architecture::GptOss => Extras {
+                sinks: true,
+                attention_out_bias: true,
+                activation: Activation::Clamped { alpha: 1.702, limit: 7.0 },
                 ..plain
             },
             _ => plain,

@@ -51,6 +51,10 @@ pub enum LayerTensor {
     KeyUp,
     /// `[heads, value, kv_rank]`
     ValueUp,
+    /// `[hidden]`
+    AttnOutBias,
+    /// `[heads]`
+    Sinks,
     /// `[hidden]`; of what attention adds to the residual stream
     AttnPostNorm,
     /// `[head_dim]`, or `[heads * head_dim]` of all heads at once
@@ -79,6 +83,12 @@ pub enum LayerTensor {
     ExpertUp(usize),
     /// One expert's `[hidden, moe.ffn]`
     ExpertDown(usize),
+    /// One expert's `[moe.ffn]`
+    ExpertGateBias(usize),
+    /// One expert's `[moe.ffn]`
+    ExpertUpBias(usize),
+    /// One expert's `[hidden]`
+    ExpertDownBias(usize),
     /// `[1, hidden]`; of the expert that every token runs
     SharedRouter,
     /// `[moe.shared, hidden]`
@@ -113,6 +123,18 @@ impl Data {
         match self {
             Data::Mapped(map, range) => &map[range.clone()],
             Data::Owned(bytes) => bytes,
+        }
+    }
+
+    /// See [`Tensor::release`].
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Data::Mapped(map, range) = self {
+            // SAFETY: the map is of a file and read-only, so dropped pages are read again with the same bytes. If the call fails,
+            // the pages stay.
+            let _ = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
         }
     }
 }
@@ -150,14 +172,7 @@ impl Tensor {
     /// Releases the memory of the mapped file's pages with these bytes; they are read again from the file if needed. For loaders
     /// that are done with a tensor.
     pub fn release(&self) {
-        #[cfg(unix)]
-        if let Data::Mapped(map, range) = &self.data {
-            // SAFETY: the map is of a file and read-only, so dropped pages are read again with the same bytes. If the call fails,
-            // the pages stay.
-            let _ = unsafe {
-                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-            };
-        }
+        self.data.release();
     }
 
     /// The number of values.

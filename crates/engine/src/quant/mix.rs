@@ -11,7 +11,8 @@ use zonda_kernels::DType;
 /// A quantisation scheme for a whole model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mix {
-    /// One type for all matrices, except the head of quantised models.
+    /// One type for all matrices, except the head of quantised models. MXFP4 is the type of experts where there are any; all else
+    /// is Q8_0 then.
     Plain(DType),
     /// Q4_K, with Q6_K for part of the V and down projections.
     Q4KM,
@@ -53,6 +54,7 @@ impl Mix {
                 DType::Q5_K => 16,
                 DType::Q6_K => 18,
                 DType::BF16 => 32,
+                DType::MXFP4 => 38,
             },
         }
     }
@@ -69,6 +71,7 @@ impl Mix {
             TensorRole::OutputNorm => return DType::F32,
             TensorRole::Output => return head(base),
             TensorRole::TokenEmbedding if spec.tied_embeddings => return head(base),
+            TensorRole::TokenEmbedding if base == DType::MXFP4 => return DType::Q8_0,
             TensorRole::TokenEmbedding => return base,
             TensorRole::Layer(layer, tensor) => (layer, tensor),
         };
@@ -90,7 +93,19 @@ impl Mix {
             | LayerTensor::Router
             | LayerTensor::RouterBias
             | LayerTensor::RouterCorrection
+            | LayerTensor::AttnOutBias
+            | LayerTensor::Sinks
+            | LayerTensor::ExpertGateBias(_)
+            | LayerTensor::ExpertUpBias(_)
+            | LayerTensor::ExpertDownBias(_)
             | LayerTensor::SharedRouter => DType::F32,
+            // As in files of that type: experts, and little besides.
+            LayerTensor::ExpertGate(_) | LayerTensor::ExpertUp(_) | LayerTensor::ExpertDown(_)
+                if base == DType::MXFP4 =>
+            {
+                base
+            }
+            _ if base == DType::MXFP4 && spec.moe.is_some() => DType::Q8_0,
             // Small tensors of a large model, which cost little.
             LayerTensor::K | LayerTensor::V if base.is_quantized() && eight_experts => DType::Q8_0,
             LayerTensor::AttnOut
@@ -108,9 +123,13 @@ impl Mix {
     }
 }
 
-/// The output head's type: only Q8_0 is more accurate than Q6_K.
+/// The output head's type: only Q8_0 is more accurate than Q6_K, and files of MXFP4 have it.
 fn head(base: DType) -> DType {
-    if base.is_quantized() && base != DType::Q8_0 { DType::Q6_K } else { base }
+    match base {
+        DType::MXFP4 => DType::Q8_0,
+        base if base.is_quantized() && base != DType::Q8_0 => DType::Q6_K,
+        base => base,
+    }
 }
 
 /// Layers whose V and down projections get more bits: the first and last eighth, and every third between.

@@ -21,7 +21,7 @@ fn every_block_scale_is_checked() {
     for dtype in DType::ALL.into_iter().filter(|d| d.is_quantized()) {
         let mut scales = 0;
         for at in (0..dtype.block_bytes() - 1).step_by(2) {
-            for value in [0x7e00, 0xfc00] {
+            for value in [0x7e00, 0xfc00, 0xffff, 0x02ff] {
                 let tensor = with(dtype, at, value);
                 let expected = tensor.to_f32().iter().any(|v| !v.is_finite());
                 assert_eq!(first_non_finite(&tensor).is_some(), expected, "{dtype} at {at}");
@@ -32,6 +32,18 @@ fn every_block_scale_is_checked() {
             }
         }
         assert!(scales >= 2, "{dtype}");
+    }
+}
+
+#[test]
+fn powers_of_two_that_are_too_large_are_found() {
+    // 2^125 · 6 is finite, twice that is not.
+    for (scale, codes, finite) in [(252, 0x77, true), (253, 0x55, true), (253, 0x76, false), (254, 0x00, true)] {
+        let mut bytes = vec![codes; 34];
+        (bytes[0], bytes[17]) = (0, scale);
+        let tensor = Tensor::owned("t".to_owned(), DType::MXFP4, vec![64], Arc::from(bytes));
+        assert_eq!(tensor.to_f32().iter().all(|v| v.is_finite()), finite, "{scale} {codes:x}");
+        assert_eq!(first_non_finite(&tensor), (!finite).then_some(32), "{scale} {codes:x}");
     }
 }
 

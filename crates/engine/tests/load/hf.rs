@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use zonda_engine::load::{
-    Architecture, Format, LayerTensor, Model, Norm, NormPlacement, QueryTemperature, RopePairing,
-    RopeScaling, SharedExpert, TensorRole, check_finite,
+    Activation, Architecture, DType, Format, LayerTensor, Model, Norm, NormPlacement, QueryTemperature, RopePairing,
+    RopeScaling, RouterScore, SharedExpert, TensorRole, check_finite,
 };
 
 fn testdata() -> PathBuf {
@@ -18,7 +18,7 @@ fn checkpoints() -> Vec<PathBuf> {
         .filter(|path| path.join("config.json").exists())
         .collect();
     folders.sort();
-    assert_eq!(folders.len(), 27, "{folders:?}");
+    assert_eq!(folders.len(), 29, "{folders:?}");
     folders
 }
 
@@ -44,8 +44,8 @@ fn every_checkpoint_opens_with_all_tensors_finite() {
         assert_eq!(model.folder(), Some(folder.as_path()));
         model.check().expect("all tensors");
         let roles: Vec<_> = model.spec.roles().collect();
-        // some tensors of these hold several roles
-        if !model.spec.architecture.latent() {
+        // Some tensors of these hold several roles.
+        if !model.spec.architecture.latent() && model.spec.architecture != Architecture::GptOss {
             assert_eq!(roles.len(), model.tensors().len(), "{}: every tensor has a role", folder.display());
         }
         for role in roles {
@@ -65,7 +65,7 @@ fn both_spellings_give_one_spec() {
         assert_eq!(new.spec, old.spec, "{}", folder.display());
         compared += 1;
     }
-    assert_eq!(compared, 15);
+    assert_eq!(compared, 16);
 }
 
 #[test]
@@ -152,6 +152,46 @@ fn specs_match_the_configurations() {
     let cohere2 = spec("cohere2");
     assert_eq!((cohere2.extras.norm, cohere2.rope.pairing), (Norm::Layer, RopePairing::Adjacent));
     assert!(cohere2.rope_of(0).is_some() && cohere2.rope_of(1).is_none());
+    for name in ["gpt_oss", "gpt_oss_mxfp4"] {
+        let spec = spec(name);
+        assert_eq!(spec.windows, [Some(16), None]);
+        assert!(spec.qkv_bias && spec.extras.sinks && spec.extras.attention_out_bias);
+        assert_eq!(spec.extras.activation, Activation::Clamped { alpha: 1.702, limit: 7.0 });
+        assert!(matches!(spec.rope.scaling, RopeScaling::Yarn { truncate: false, .. }));
+        let moe = spec.moe.expect("experts");
+        assert_eq!((moe.router.score, moe.router.bias, moe.bias), (RouterScore::SoftmaxOfUsed, true, true));
+    }
+}
+
+#[test]
+fn experts_in_common_tensors_keep_their_type_and_are_checked() {
+    let role = |tensor| TensorRole::Layer(0, tensor);
+    for (name, dtype) in [("gpt_oss", DType::F32), ("gpt_oss_mxfp4", DType::MXFP4)] {
+        let model = Model::open(&testdata().join(name)).expect("opens");
+        let [gate, up, down] = [LayerTensor::ExpertGate(3), LayerTensor::ExpertUp(3), LayerTensor::ExpertDown(3)]
+            .map(|tensor| model.tensor(role(tensor)).expect("an expert's"));
+        assert_eq!([&gate, &up, &down].map(|t| t.dtype), [dtype; 3]);
+        assert_eq!((&gate.shape[..], &down.shape[..]), (&[32, 64][..], &[64, 32][..]));
+        assert_ne!(gate.bytes(), up.bytes());
+        let bias = model.tensor(role(LayerTensor::ExpertUpBias(3))).expect("a bias");
+        assert_eq!((bias.shape, bias.dtype), (vec![32], DType::F32));
+
+        // Another number of experts, or another width, than the tensors have.
+        for (key, value) in [("num_local_experts", 3), ("intermediate_size", 64), ("hidden_size", 128)] {
+            let copy = tempfile::tempdir().expect("a folder");
+            for file in ["config.json", "model.safetensors"] {
+                std::fs::copy(testdata().join(name).join(file), copy.path().join(file)).expect("a copy");
+            }
+            let path = copy.path().join("config.json");
+            let text = std::fs::read(&path).expect("a configuration");
+            let mut config: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+            config[key] = value.into();
+            std::fs::write(&path, config.to_string()).expect("written");
+            let model = Model::open(copy.path()).expect("opens");
+            let error = model.tensor(role(LayerTensor::ExpertGate(1))).expect_err("another shape").to_string();
+            assert!(error.contains("mlp.experts.gate_up_proj"), "{name}, {key}: {error}");
+        }
+    }
 }
 
 #[test]

@@ -167,6 +167,22 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
         }
     }
     #[inline(always)]
+    unsafe fn load_e8m0(self, p: *const u8) -> Self::F {
+        // SAFETY: see the impl.
+        let v = unsafe {
+            let v = vld1q_u8(p);
+            let (low, high) = (vmovl_u8(vget_low_u8(v)), vmovl_high_u8(v));
+            [
+                vmovl_u16(vget_low_u16(low)),
+                vmovl_high_u16(low),
+                vmovl_u16(vget_low_u16(high)),
+                vmovl_high_u16(high),
+            ]
+        };
+        let v = four!(vshlq_n_u32::<23>, v);
+        four!(vreinterpretq_f32_u32, v)
+    }
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> Self::F {
         // SAFETY: see the impl.
         unsafe {
@@ -253,6 +269,14 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
         let v = four!(vreinterpretq_u32_s32, v);
         let v = four!(vshlq_u32, v, n);
         four!(vreinterpretq_s32_u32, v)
+    }
+    #[inline(always)]
+    fn entries(self, table: &[u8; LANES], codes: Self::I) -> Self::I {
+        // SAFETY: see the impl; the table is 16 bytes.
+        let table = [unsafe { vld1q_u8(table.as_ptr()) }; 4];
+        let codes = four!(vreinterpretq_u8_s32, codes);
+        let found = four!(vqtbl1q_u8, table, codes);
+        four!(vreinterpretq_s32_u8, found)
     }
     #[inline(always)]
     fn open(self, acc: Self::I) -> Self::Dots {

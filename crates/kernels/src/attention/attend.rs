@@ -73,6 +73,8 @@ pub struct Merge<'a> {
     pub stride: usize,
     /// `[head_dim]`, written.
     pub out: &'a mut [f32],
+    /// The query's attention sink: see [`Query::with_sink`].
+    pub sink: Option<f32>,
 }
 
 /// From this number of query tiles on, a page is widened to `f32` once; with fewer, values are converted as they are loaded.
@@ -122,7 +124,7 @@ impl Op for Attend<'_> {
                     out[..head_dim].copy_from_slice(acc);
                     (out[head_dim], out[head_dim + 1]) = state[i];
                 } else {
-                    normalise(acc, state[i].1, std::slice::from_raw_parts_mut(query.out, head_dim));
+                    normalise(acc, total(state[i], query.sink), std::slice::from_raw_parts_mut(query.out, head_dim));
                 }
             }
         }
@@ -148,8 +150,9 @@ impl Op for Merge<'_> {
         for part in self.parts.chunks(self.stride) {
             merge(s, self.out, &mut state, &part[..head_dim], (part[head_dim], part[head_dim + 1]));
         }
+        let total = total(state, self.sink);
         for v in self.out {
-            *v /= state.1;
+            *v /= total;
         }
     }
 }
@@ -181,6 +184,14 @@ fn merge<S: Simd>(s: S, acc: &mut [f32], state: &mut (f32, f32), part: &[f32], o
         }
     }
     *state = (max, state.1 * keep + of_part.1 * take);
+}
+
+/// What a softmax's outputs are divided by: its sum, and the share of the sink.
+fn total((max, sum): (f32, f32), sink: Option<f32>) -> f32 {
+    match sink {
+        None => sum,
+        Some(sink) => sum + (sink - max).exp(),
+    }
 }
 
 fn normalise(acc: &[f32], sum: f32, out: &mut [f32]) {

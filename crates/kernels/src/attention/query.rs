@@ -13,6 +13,8 @@ pub struct Query {
     pub(super) from: usize,
     /// One past the last position it sees; more than `from`.
     pub(super) to: usize,
+    /// See [`Query::with_sink`].
+    pub(super) sink: Option<f32>,
 }
 
 impl Query {
@@ -24,6 +26,12 @@ impl Query {
     /// returned, both slices stay valid, nothing writes to `q`, and nothing else reads or writes `out`.
     /// [`Attend`](super::Attend) checks the lengths.
     pub unsafe fn new(q: &[f32], out: &mut [f32], from: usize, to: usize) -> Query {
-        Query { q: q.as_ptr(), out: out.as_mut_ptr(), lens: (q.len(), out.len()), from, to }
+        Query { q: q.as_ptr(), out: out.as_mut_ptr(), lens: (q.len(), out.len()), from, to, sink: None }
+    }
+
+    /// The query with an attention sink: a score that takes a share of the softmax and gives nothing (gpt-oss). With
+    /// `Attend::split` it is [`Merge`](super::Merge) that needs the sink.
+    pub fn with_sink(self, sink: Option<f32>) -> Query {
+        Query { sink, ..self }
     }
 }

@@ -52,6 +52,7 @@ pub fn quantize_weighted(dtype: DType, values: &[f32], importance: Option<&[f32]
         DType::Q4_K => each(values, importance, out, k::q4_k),
         DType::Q5_K => each(values, importance, out, k::q5_k),
         DType::Q6_K => each(values, importance, out, k::q6_k),
+        DType::MXFP4 => each(values, importance, out, simple::mxfp4),
     }
 }
 

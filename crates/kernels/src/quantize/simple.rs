@@ -1,4 +1,6 @@
 //! The blocks of 32 with one scale: ggml's reference formulas, or the best scale for weighted errors.
+//!
+//! (MXFP4's scale of a block that is not finite is 255, the only one that is NaN.)
 
 use super::scale::{inverse, scale_or_nan, weights};
 use super::search::{affine, nearest, symmetric};
@@ -86,4 +88,39 @@ pub(super) fn q8_0(x: &[f32; BLOCK]) -> BlockQ8_0 {
         whole.saturating_add((fraction >= 0.5) as i8 - (fraction <= -0.5) as i8)
     });
     BlockQ8_0 { d: Half::from_f32(scale_or_nan(d, x)), qs }
+}
+
+/// The power of two under the largest magnitude, which becomes 4 to 7.99 and is limited to 6; with an importance of columns, that
+/// or a neighbour, whichever has the least error.
+pub(super) fn mxfp4(x: &[f32; BLOCK], importance: Option<&[f32; BLOCK]>) -> BlockMXFP4 {
+    if x.iter().any(|v| !v.is_finite()) {
+        return BlockMXFP4 { e: 255, qs: [0; 16] };
+    }
+    let largest = extreme(x).abs();
+    // 0 for zeros, whose logarithm is −∞: a cast saturates
+    let e = (largest.log2().floor() - 2.0 + 127.0) as u8;
+    let Some(importance) = importance else { return in_e2m1(x, e).0 };
+    let weights = weights(x, importance);
+    let candidates = [e, e.saturating_sub(1), e.saturating_add(1).min(252)];
+    let with = candidates.map(|e| {
+        let (block, errors) = in_e2m1(x, e);
+        (errors.iter().zip(&weights).map(|(e, w)| w * e * e).sum::<f32>(), block)
+    });
+    with.into_iter().reduce(|best, other| if other.0 < best.0 { other } else { best }).expect("three").1
+}
+
+/// A block with this scale, each code the nearest (the lowest of equals), and the errors.
+fn in_e2m1(x: &[f32; BLOCK], e: u8) -> (BlockMXFP4, [f32; BLOCK]) {
+    let scale = BlockMXFP4 { e, qs: [0; 16] }.scale();
+    let mut errors = [f32::INFINITY; BLOCK];
+    let mut codes = [0; BLOCK];
+    for ((v, code), error) in x.iter().zip(&mut codes).zip(&mut errors) {
+        for (q, &value) in E2M1.iter().enumerate() {
+            let off = (scale * f32::from(value) - v).abs();
+            if off < *error {
+                (*code, *error) = (q as u8, off);
+            }
+        }
+    }
+    (BlockMXFP4 { e, qs: nibbles(&codes) }, errors)
 }

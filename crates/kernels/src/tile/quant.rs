@@ -115,7 +115,7 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
     #[inline(always)]
     fn open<S: Simd>(&self, s: S, negs: &[i32; TILE]) -> Open<S, T, P> {
         let mut sums = [[s.isplat(0); P]; T];
-        if F::ZERO_LOG2 > 0 && !(F::LOW == 8 && S::DOT8_CENTRES) {
+        if F::ZERO_LOG2 > 0 && !(F::BITS == 8 && S::DOT8_CENTRES) {
             for i in 0..T {
                 let neg = s.isplat(negs[self.lane + i]);
                 let neg = match F::ZERO_LOG2 {
@@ -153,7 +153,7 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
                 let bytes = self.activations.codes[self.lane + i].as_ptr().add(4 * FOUR);
                 let x = s.isplat(bytes.cast::<i32>().read_unaligned());
                 for p in 0..P {
-                    if F::LOW == 8 {
+                    if F::BITS == 8 {
                         open.sums[i][p] = s.dot8(open.sums[i][p], w[p], x);
                     } else {
                         open.dots[i][p] = s.dot(open.dots[i][p], w[p], x);
@@ -166,7 +166,7 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
     /// Widens `dots` after `N` products if another `N` would overflow.
     #[inline(always)]
     fn fold<S: Simd, const N: usize>(&self, s: S, open: &mut Open<S, T, P>) {
-        if F::LOW < 8 && dots_between(F::LOW + F::HIGH) < 2 * N {
+        if F::BITS < 8 && dots_between(F::BITS) < 2 * N {
             for i in 0..T {
                 for p in 0..P {
                     open.sums[i][p] = s.close(open.sums[i][p], open.dots[i][p]);
@@ -180,7 +180,7 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
     #[inline(always)]
     fn close<S: Simd>(&self, s: S, open: Open<S, T, P>) -> [[S::I; P]; T] {
         let mut sums = open.sums;
-        if F::LOW < 8 {
+        if F::BITS < 8 {
             for i in 0..T {
                 for p in 0..P {
                     sums[i][p] = s.close(sums[i][p], open.dots[i][p]);
@@ -236,7 +236,8 @@ fn ask_ahead<S: Simd, F: Format, const P: usize>(s: S, chunk: *const u8, first: 
     }
 }
 
-/// Values `4 · FOUR ..` of a block of each of 16 rows, extracted from the block's planes to a byte each.
+/// Values `4 · FOUR ..` of a block of each of 16 rows, extracted from the block's planes to a byte each and looked up if the format
+/// has a table.
 ///
 /// # Safety
 /// `planes` is a block's codes in format `F`.
@@ -255,6 +256,9 @@ unsafe fn codes<S: Simd, F: Format, const FOUR: usize>(s: S, planes: *const u8) 
             _ => s.shr::<6>(low),
         };
         let low = s.and(low, s.isplat(if F::LOW == 4 { 0x0f0f_0f0f } else { 0x0303_0303 }));
+        if let Some(table) = const { &F::TABLE } {
+            return s.entries(table, low);
+        }
         if F::HIGH == 0 {
             return low;
         }
@@ -291,6 +295,9 @@ const fn high_or_one<F: Format>() -> usize {
 unsafe fn scales<S: Simd, F: Format>(s: S, header: *const u8, b: usize, half: usize) -> (S::F, S::F) {
     // SAFETY: the caller guarantees a header in format `F`; `b` and `half` are within its stored block.
     unsafe {
+        if F::E8M0 {
+            return (s.load_e8m0(header), s.splat(0.0));
+        }
         let mut scale = s.load_f16(header.cast::<f16>());
         let mut min = if F::HAS_MIN { s.load_f16(header.add(32).cast::<f16>()) } else { s.splat(0.0) };
         if F::SUPER {

@@ -165,6 +165,18 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
+    unsafe fn load_e8m0(self, p: *const u8) -> Self::F {
+        // SAFETY: see the impl.
+        unsafe {
+            let v = _mm_loadu_si128(p.cast());
+            let (lo, hi) = (_mm256_cvtepu8_epi32(v), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(v)));
+            (
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(lo)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(hi)),
+            )
+        }
+    }
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> Self::F {
         // SAFETY: see the impl.
         unsafe {
@@ -264,6 +276,14 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe {
             let n = _mm_cvtsi32_si128(N as i32);
             (_mm256_srl_epi32(v.0, n), _mm256_srl_epi32(v.1, n))
+        }
+    }
+    #[inline(always)]
+    fn entries(self, table: &[u8; LANES], codes: Self::I) -> Self::I {
+        // SAFETY: see the impl; the table is 16 bytes.
+        unsafe {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            (_mm256_shuffle_epi8(table, codes.0), _mm256_shuffle_epi8(table, codes.1))
         }
     }
     #[inline(always)]

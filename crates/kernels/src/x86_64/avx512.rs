@@ -108,6 +108,14 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
         }
     }
     #[inline(always)]
+    unsafe fn load_e8m0(self, p: *const u8) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe {
+            let v = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(v))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> __m512 {
         // SAFETY: see the impl.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
@@ -197,6 +205,14 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
     fn shr<const N: u32>(self, v: __m512i) -> __m512i {
         // SAFETY: see the impl.
         unsafe { _mm512_srli_epi32::<N>(v) }
+    }
+    #[inline(always)]
+    fn entries(self, table: &[u8; LANES], codes: __m512i) -> __m512i {
+        // SAFETY: see the impl; the table is 16 bytes.
+        unsafe {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm512_shuffle_epi8(table, codes)
+        }
     }
     #[inline(always)]
     fn open(self, acc: __m512i) -> __m512i {
