@@ -2,7 +2,8 @@
 
 use crate::error::ConvertError;
 use crate::fitting::Fitting;
-use crate::gguf_keys::{self, of_expert};
+use crate::file_tensors::{FileTensor, file_tensors};
+use crate::gguf_keys;
 use crate::gguf_writer::write_gguf;
 use crate::output::{Planned, Progress, Sink};
 use crate::rows::{RawRow, stream};
@@ -39,52 +40,44 @@ pub(crate) fn to_gguf(
     mut fitting: Option<Fitting<'_>>,
     progress: Progress<'_>,
 ) -> Result<u64, ConvertError> {
-    let entries = gguf_keys::tensors(spec);
-    let cols = |role| spec.shape(role).last().copied().unwrap_or(1);
-    let dtypes: Vec<DType> = entries.iter().map(|e| mix.dtype(spec, e.role, cols(e.role))).collect();
-    let mut planned: Vec<Planned> = entries
+    let tensors = gguf_keys::tensors(spec);
+    let cols = |tensor: &FileTensor| tensor.shape.last().copied().unwrap_or(1);
+    let dtypes: Vec<DType> = tensors.iter().map(|t| mix.dtype(spec, t.roles[0], cols(t))).collect();
+    let mut planned: Vec<Planned> = tensors
         .iter()
         .zip(&dtypes)
-        .map(|(entry, &dtype)| {
-            let mut shape = spec.shape(entry.role);
-            shape.splice(..0, entry.experts);
-            Planned { name: entry.name.clone(), holds: dtype.into(), shape }
-        })
+        .map(|(t, &dtype)| Planned { name: t.name.clone(), holds: dtype.into(), shape: t.shape.clone() })
         .collect();
     let factors = gguf_keys::frequency_factors(spec);
-    if let Some(factors) = &factors {
-        let name = "rope_freqs.weight".to_owned();
-        planned.push(Planned { name, holds: DType::F32.into(), shape: vec![factors.len()] });
+    for (name, factors) in &factors {
+        let (name, holds) = ((*name).to_owned(), DType::F32.into());
+        planned.push(Planned { name, holds, shape: vec![factors.len()] });
     }
 
     let mut fill = |i: usize, sink: &mut Sink<'_>| {
-        let Some(entry) = entries.get(i) else {
-            let factors = factors.as_deref().unwrap_or_default();
+        let Some(tensor) = tensors.get(i) else {
+            let (_, factors) = &factors[i - tensors.len()];
             return stream(&planned[i], DType::F32, &|_, out| out.copy_from_slice(factors), sink);
         };
-        let roles: Vec<TensorRole> = match entry.experts {
-            None => vec![entry.role],
-            Some(n) => (0..n).map(|e| of_expert(entry.role, e)).collect(),
-        };
+        let roles = &tensor.roles;
         let parts = roles.iter().map(|&role| weights.rows(role)).collect::<Result<Vec<_>, _>>()?;
-        let rows_of_one = matrix_rows(&spec.shape(entry.role));
-        let permuted = gguf_keys::permutes(spec) && is_rotated(entry.role);
         // For a row of the file: its part, and its row in that part.
         let place = |row: usize| {
-            let (part, row) = (row / rows_of_one, row % rows_of_one);
+            let (part, row) = tensor.place(row);
+            let permuted = gguf_keys::permutes(spec) && is_rotated(roles[part]);
             (part, if permuted { halves_row(row, spec.head_dim) } else { row })
         };
         let rows = |row: usize, out: &mut [f32]| {
             let (part, row) = place(row);
             parts[part](row, out);
         };
-        let (tensor, dtype) = (&planned[i], dtypes[i]);
+        let (planned, dtype) = (&planned[i], dtypes[i]);
         match &mut fitting {
-            None => stream(tensor, dtype, &rows, sink)?,
+            None => stream(planned, dtype, &rows, sink)?,
             Some(fitting) => {
                 let raw = roles.iter().map(|&role| weights.raw(role)).collect::<Result<Option<Vec<_>>, _>>();
-                let wanted = mix.wanted(spec, entry.role);
-                fitting.stream(tensor, &roles, raw?, (wanted, dtype), &rows, &place, sink)?;
+                let wanted = mix.wanted(spec, roles[0]);
+                fitting.stream(planned, roles, raw?, (wanted, dtype), &rows, &place, sink)?;
             }
         }
         roles.iter().for_each(|&role| weights.release(role));
@@ -101,17 +94,13 @@ pub(crate) fn to_safetensors(
     weights: &dyn Weights,
     progress: Progress<'_>,
 ) -> Result<u64, ConvertError> {
-    let roles: Vec<TensorRole> = spec.roles().collect();
-    let planned: Vec<Planned> = roles
+    let tensors = file_tensors(spec, |role| names::folder(role, spec.architecture).swap_remove(0));
+    let planned: Vec<Planned> = tensors
         .iter()
-        .map(|&role| Planned {
-            name: names::hugging_face(role, spec.architecture),
-            holds: dtype.into(),
-            shape: spec.shape(role),
-        })
+        .map(|t| Planned { name: t.name.clone(), holds: dtype.into(), shape: t.shape.clone() })
         .collect();
     let mut fill = |i: usize, sink: &mut Sink<'_>| {
-        let rows = less_offset(weights.rows(roles[i])?, roles[i], spec);
+        let rows = less_offset(tensors[i].rows(weights)?, tensors[i].roles[0], spec);
         stream(&planned[i], dtype, &*rows, sink)
     };
     write_safetensors(folder, &planned, SHARD_BYTES, &mut fill, progress)
@@ -127,10 +116,6 @@ pub(crate) fn less_offset<'a>(rows: Rows<'a>, role: TensorRole, spec: &ModelSpec
         rows(row, out);
         out.iter_mut().for_each(|v| *v -= offset);
     })
-}
-
-fn matrix_rows(shape: &[usize]) -> usize {
-    shape.iter().rev().skip(1).product()
 }
 
 /// Whether RoPE rotates the outputs of this tensor.

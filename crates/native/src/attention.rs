@@ -299,7 +299,7 @@ impl Heads<'_> {
         }
         if let Some(kind) = self.layer.rope {
             let (cos, sin) = self.step.angles[kind].row(t);
-            Rotate { head, cos, sin }.on(isa);
+            Rotate { head: &mut head[..2 * cos.len()], cos, sin }.on(isa);
         }
         if self.kv.kv_type().rotated() {
             Hadamard { head }.on(isa);

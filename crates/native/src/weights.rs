@@ -75,8 +75,8 @@ pub(crate) enum Ffn {
 /// An expert that every token runs.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// `[1, hidden]`; the sigmoid of its product is the expert's weight
-    pub router: Matrix,
+    /// `[1, hidden]`; if there, the sigmoid of its product is the expert's weight
+    pub router: Option<Matrix>,
     pub expert: Expert,
 }
 
@@ -249,8 +249,8 @@ impl<'a> Loader<'a> {
                         .collect::<Result<_, _>>()?,
                     shared: match moe.shared {
                         None => None,
-                        Some(_) => Some(Shared {
-                            router: self.matrix(role(SharedRouter))?,
+                        Some(shared) => Some(Shared {
+                            router: shared.gated.then(|| self.matrix(role(SharedRouter))).transpose()?,
                             expert: expert(SharedGate, SharedUp, SharedDown)?,
                         }),
                     },
@@ -333,7 +333,8 @@ impl<'a> Loader<'a> {
     }
 
     /// Which stored row becomes row `r`: Q and K of files made for adjacent RoPE pairs are reordered so that pair
-    /// `(2i, 2i + 1)` of a head becomes `(i, i + head_dim/2)`. Scores don't change: Q and K are permuted alike.
+    /// `(2i, 2i + 1)` of a head becomes `(i, i + width/2)`, where `width` values of the head turn and the others stay. Scores
+    /// don't change: Q and K are permuted alike.
     fn stored_row(&self, role: TensorRole, r: usize) -> usize {
         use LayerTensor::{K, KBias, Q, QBias};
         let turned = matches!(role, TensorRole::Layer(_, Q | K | QBias | KBias));
@@ -341,8 +342,14 @@ impl<'a> Loader<'a> {
             return r;
         }
         let (head, i) = (r / self.spec.head_dim, r % self.spec.head_dim);
-        let half = self.spec.head_dim / 2;
-        head * self.spec.head_dim + if i < half { 2 * i } else { 2 * (i - half) + 1 }
+        let width = self.spec.rope.width.unwrap_or(self.spec.head_dim);
+        let half = width / 2;
+        let within = match i {
+            i if i < half => 2 * i,
+            i if i < width => 2 * (i - half) + 1,
+            i => i,
+        };
+        head * self.spec.head_dim + within
     }
 }
 

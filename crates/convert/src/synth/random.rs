@@ -4,7 +4,7 @@
 use crate::error::ConvertError;
 use crate::weights::{Rows, Weights};
 use zonda_engine::load::names::{self, TensorLocation};
-use zonda_engine::load::{LayerTensor, ModelSpec, TensorRole};
+use zonda_engine::load::{Architecture, LayerTensor, ModelSpec, TensorRole};
 
 /// The weights of one seed: bell-shaped around 0 with the variance `1 / fan_in`, so that activations keep their size
 /// from layer to layer; norms around 1.
@@ -37,8 +37,9 @@ impl Weights for Random<'_> {
 
 /// A tensor's stream of random numbers: FNV-1a of its GGUF name, mixed with the seed.
 fn key(seed: u64, role: TensorRole) -> u64 {
-    let (name, expert) = match names::gguf(role).swap_remove(0) {
-        TensorLocation::Whole(name) => (name, 0),
+    // in files of Llama's family every role has a name of its own
+    let (name, expert) = match names::gguf(role, Architecture::Llama).swap_remove(0) {
+        TensorLocation::Whole(name) | TensorLocation::Rows { name, .. } => (name, 0),
         TensorLocation::Plane(name, expert) => (name, expert as u64),
     };
     let hash = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);

@@ -74,7 +74,12 @@ impl Shape {
             head_dim: self.head_dim,
             ffn_size: self.ffn,
             norm_eps: self.eps,
-            rope: Rope { theta: self.theta, pairing: RopePairing::Halves, scaling: RopeScaling::None },
+            rope: Rope {
+                theta: self.theta,
+                pairing: RopePairing::Halves,
+                width: None,
+                scaling: RopeScaling::None,
+            },
             windows: vec![None; self.layers],
             qkv_bias: self.architecture == Architecture::Qwen2,
             qk_norm: matches!(self.architecture, Architecture::Qwen3 | Architecture::Qwen3Moe),

@@ -3,7 +3,7 @@
 
 use super::LoadError;
 use super::fields::{Fields, MAX_COUNT, Prefixed, Scalar};
-use super::spec::{Architecture, Extras, QueryTemperature, Rope, RopePairing, RopeScaling};
+use super::spec::{Architecture, Extras, Moe, QueryTemperature, Rope, RopePairing, RopeScaling};
 use super::validate::inverse_root;
 
 /// A value of `general.architecture` that is run.
@@ -23,7 +23,13 @@ pub(super) struct Family {
 
 const RMS_EPS: &str = "attention.layer_norm_rms_epsilon";
 const SOFTCAPS: &[&str] = &["attn_logit_softcapping", "final_logit_softcapping", "attention.scale"];
-const SCALES: &[&str] = &["attention.scale", "embedding_scale", "residual_scale", "logit_scale"];
+const SCALES: &[&str] = &[
+    "attention.scale",
+    "embedding_scale",
+    "residual_scale",
+    "logit_scale",
+    "expert_shared_feed_forward_length",
+];
 
 /// A family of Llama's kind, without windows of its own.
 const fn plain(
@@ -50,6 +56,10 @@ const FAMILIES: &[Family] = &[
     },
     Family { full_every: Some(6), ..plain("gemma3", Architecture::Gemma3, RopePairing::Halves, SOFTCAPS) },
     plain("granite", Architecture::Granite, RopePairing::Adjacent, SCALES),
+    plain("granitemoe", Architecture::GraniteMoe, RopePairing::Adjacent, SCALES),
+    plain("phi3", Architecture::Phi3, RopePairing::Halves, &[]),
+    plain("chatglm", Architecture::Glm, RopePairing::Adjacent, &[]),
+    plain("glm4", Architecture::Glm4, RopePairing::Adjacent, &[]),
     plain("smollm3", Architecture::SmolLm3, RopePairing::Adjacent, &[]),
     Family { full_every: Some(4), ..plain("olmo2", Architecture::Olmo2, RopePairing::Halves, &[]) },
     Family {
@@ -66,10 +76,20 @@ impl Family {
     }
 
     /// What a file of the family is called.
-    pub fn architecture(&self, extras: &Extras, windows: &[Option<usize>], moe: bool) -> Architecture {
+    pub fn architecture(
+        &self,
+        extras: &Extras,
+        windows: &[Option<usize>],
+        moe: Option<&Moe>,
+    ) -> Architecture {
         let slides = windows.iter().any(Option::is_some);
         match self.base {
-            Architecture::Llama | Architecture::Ministral3 if moe => Architecture::Mixtral,
+            Architecture::Llama | Architecture::Ministral3 if moe.is_some() => Architecture::Mixtral,
+            // Of Granite's kinds, the hybrid may have no RoPE.
+            Architecture::Granite if !extras.no_rope.is_empty() => Architecture::GraniteMoeHybrid,
+            Architecture::GraniteMoe if moe.is_some_and(|moe| moe.shared.is_some()) => {
+                Architecture::GraniteMoeShared
+            }
             Architecture::Ministral3 if extras.query_temperature.is_none() => Architecture::Mistral,
             // GGUF calls Llama and Mistral both `llama`; only Mistral has a window.
             Architecture::Llama if slides => Architecture::Mistral,
@@ -97,7 +117,7 @@ impl Family {
         // RoPE of windowed layers: never scaled, with a base of its own
         let window_rope = |theta: f32| -> Result<Option<Rope>, LoadError> {
             let theta = keys.positive("rope.freq_base_swa")?.map_or(theta, |x| x as f32);
-            let own = Rope { theta, pairing: self.pairing, scaling: RopeScaling::None };
+            let own = Rope { theta, scaling: RopeScaling::None, ..rope.clone() };
             Ok((slides && own != *rope).then_some(own))
         };
         let plain = || 1.0 / (head_dim as f32).sqrt();
@@ -128,7 +148,12 @@ impl Family {
                     extras.window_rope = window_rope(10_000.0)?;
                 }
             }
-            Architecture::Granite => {
+            Architecture::Granite | Architecture::GraniteMoe => {
+                // llama.cpp asks this key whether there is RoPE, of files without experts.
+                let no_rope = keys.flag("rope.scaling.finetuned")? == Some(false);
+                if no_rope && self.base == Architecture::Granite {
+                    extras.no_rope = (0..layers).collect();
+                }
                 extras.attention_scale = attention_scale;
                 extras.embedding_scale = unless_zero("embedding_scale")?.unwrap_or(1.0);
                 extras.residual_scale = unless_zero("residual_scale")?.unwrap_or(1.0);

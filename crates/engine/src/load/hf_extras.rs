@@ -7,6 +7,7 @@ use super::LoadError;
 use super::fields::{Fields, MAX_COUNT, Object};
 use super::hf_rope;
 use super::spec::{Architecture, Extras, QueryTemperature, Rope, RopePairing, RopeScaling};
+use super::validate::MAX_EXPERTS;
 use super::validate::inverse_root;
 
 /// The configuration of the text part of a model with several, and the class of the whole.
@@ -34,13 +35,18 @@ pub(super) fn ropes(
     config: &Object<'_>,
     architecture: Architecture,
     default_theta: f64,
-    context: usize,
+    (context, head_dim): (usize, usize),
 ) -> Result<(Rope, Option<Rope>), LoadError> {
     let pairing = match architecture {
-        Architecture::Cohere2 => RopePairing::Adjacent,
+        Architecture::Cohere2 | Architecture::Glm | Architecture::Glm4 => RopePairing::Adjacent,
         _ => RopePairing::Halves,
     };
-    let rope = |(theta, scaling)| Rope { theta, pairing, scaling };
+    let width = hf_rope::width(config, architecture, head_dim)?;
+    let rope = |(theta, scaling)| Rope { theta, pairing, width, scaling };
+    if architecture == Architecture::Phi3 {
+        let scaling = hf_rope::read_phi3(config, default_theta, context, width.unwrap_or(head_dim))?;
+        return Ok((rope(scaling), None));
+    }
     if !matches!(architecture, Architecture::Gemma3 | Architecture::Olmo3) {
         return Ok((rope(hf_rope::read(config, default_theta, context)?), None));
     }
@@ -107,7 +113,14 @@ pub(super) fn read(
                 return Err(config.unsupported("attn_logit_softcapping", found, "gemma2 has it"));
             }
         }
-        Architecture::Granite => {
+        granite if granite.granite() => {
+            if granite == Architecture::GraniteMoeHybrid {
+                check_hybrid(config, layers)?;
+                // `transformers` has RoPE only where the key says so.
+                if config.text("position_embedding_type")? != Some("rope") {
+                    extras.no_rope = (0..layers).collect();
+                }
+            }
             extras.embedding_scale = scale("embedding_multiplier")?;
             extras.residual_scale = scale("residual_multiplier")?;
             extras.attention_scale = unless_plain(scale("attention_multiplier")?);
@@ -120,6 +133,27 @@ pub(super) fn read(
         _ => {}
     }
     Ok(extras)
+}
+
+/// Refuses what the hybrid of attention and Mamba-2 layers, with or without experts, has beyond dense layers of attention.
+fn check_hybrid(config: &Object<'_>, layers: usize) -> Result<(), LoadError> {
+    const EXPERTS: &str = "num_local_experts";
+    // `transformers`' default is 8
+    if config.json(EXPERTS).is_none_or(|json| json.as_u64() != Some(0)) {
+        let found = config.count(EXPERTS, MAX_EXPERTS)?.unwrap_or(8);
+        return Err(config.unsupported(EXPERTS, found, "of granitemoehybrid, models without experts are run"));
+    }
+    let key = if config.json("layer_types").is_some() { "layer_types" } else { "layers_block_type" };
+    let attends = |kind: &Json| matches!(kind.as_str(), Some("attention" | "full_attention"));
+    let kinds = config.json(key).and_then(Json::as_array).filter(|kinds| kinds.len() == layers);
+    match kinds.is_some_and(|kinds| kinds.iter().all(attends)) {
+        true => Ok(()),
+        false => {
+            let found = config.json(key).map_or("nothing".to_owned(), Json::to_string);
+            let runs = format!("{layers} layers of \"attention\" are run, no Mamba-2");
+            Err(config.unsupported(key, found, runs))
+        }
+    }
 }
 
 /// Ministral 3's factor of queries, among RoPE's parameters.

@@ -37,8 +37,8 @@ pub use metadata::{Metadata, Value};
 pub use model::{Format, Model};
 pub use source::TensorInfo;
 pub use spec::{
-    Activation, Architecture, Extras, ModelSpec, Moe, Norm, NormPlacement, QueryTemperature, Rope,
-    RopePairing, RopeScaling,
+    Activation, Architecture, Extras, LongRope, ModelSpec, Moe, Norm, NormPlacement, QueryTemperature, Rope,
+    RopePairing, RopeScaling, SharedExpert,
 };
 pub use split::GgufFile;
 pub use tensor::{LayerTensor, Tensor, TensorRole};

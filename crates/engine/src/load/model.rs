@@ -1,6 +1,7 @@
 //! [`Model`]: an opened model of either format, with its spec and its tensors by role.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::affine::Quantization;
@@ -58,6 +59,16 @@ pub struct Model {
     store: Store,
     /// For [`Format::Mlx`] only.
     quantization: Option<Quantization>,
+}
+
+/// A part of a stored tensor.
+struct Part {
+    /// Of a tensor with a plane for each expert.
+    plane: Option<usize>,
+    /// Of the tensor or the plane.
+    rows: Option<Range<usize>>,
+    /// The shape of the whole tensor, outermost dimension first.
+    whole: Vec<usize>,
 }
 
 /// A tensor as it is stored.
@@ -146,7 +157,7 @@ impl Model {
         let mut seen = format!("{:?}", self.spec).into_bytes();
         for stored in self.store.tensors() {
             seen.extend(format!("{} {} {:?}", stored.name, stored.kind, stored.shape).bytes());
-            let Some(data) = self.store.data(stored, None) else { continue };
+            let Some(data) = self.store.data(stored, None, None) else { continue };
             let bytes = data.bytes();
             let piece = PIECE.min(bytes.len());
             for at in [0, (bytes.len() - piece) / 2, bytes.len() - piece] {
@@ -198,30 +209,51 @@ impl Model {
         if role == TensorRole::Output && self.spec.tied_embeddings {
             return Ok(None);
         }
-        for place in self.places(role) {
-            let (name, plane) = match &place {
-                TensorLocation::Whole(name) => (name, None),
-                TensorLocation::Plane(name, index) => (name, Some(*index)),
-            };
-            let Some(stored) = self.store.get(name) else { continue };
-            if let Some(affine) = self.locate_affine(role, stored, plane)? {
+        let mut misfit = None;
+        for (i, place) in self.places(role).into_iter().enumerate() {
+            let Some(stored) = self.store.get(place.name()) else { continue };
+            let part = self.part(role, &place);
+            if let Some(affine) = self.locate_affine(role, stored, &part)? {
                 return Ok(Some(FoundTensor::Affine(affine)));
             }
-            let shape = self.spec.shape(role);
             // GGUF files store a matrix of one row as a vector
-            let as_vector = shape[0] == 1 && stored.shape == shape[1..];
-            self.expect_shape(stored, plane, if as_vector { shape[1..].to_vec() } else { shape })?;
-            let tensor = match plane {
-                None => self.store.tensor(stored)?,
-                Some(index) => self.store.plane(stored, index)?,
-            };
+            let as_vector = part.whole[0] == 1 && stored.shape == part.whole[1..];
+            if let Err(error) = self.expect_shape(stored, &part, None)
+                && !as_vector
+            {
+                misfit = misfit.or((i == 0 || part.rows.is_none()).then_some(error));
+                continue;
+            }
+            let tensor = self.store.part(stored, part.plane, part.rows)?;
             let offset = match self.format {
                 Format::Gguf => 0.0,
                 Format::SafeTensors | Format::Mlx => names::hugging_face_offset(role, self.spec.architecture),
             };
             return Ok(Some(FoundTensor::Plain(if offset == 0.0 { tensor } else { tensor.plus(offset) })));
         }
-        Ok(None)
+        misfit.map_or(Ok(None), Err)
+    }
+
+    /// Which part of a stored tensor a location is.
+    fn part(&self, role: TensorRole, place: &TensorLocation) -> Part {
+        let shape = self.spec.shape(role);
+        let rows = shape[0];
+        let (plane, roles) = match place {
+            TensorLocation::Whole(_) => (None, None),
+            TensorLocation::Plane(_, index) => (Some(*index), None),
+            TensorLocation::Rows { plane, roles, .. } => (*plane, Some(roles)),
+        };
+        let mut part = Part { plane, rows: None, whole: shape };
+        if let Some(roles) = roles {
+            let rows_of = |&role: &TensorRole| self.spec.shape(role)[0];
+            let before: usize = roles.iter().take_while(|&&other| other != role).map(rows_of).sum();
+            part.rows = Some(before..before + rows);
+            part.whole[0] = roles.iter().map(rows_of).sum();
+        }
+        if plane.is_some() {
+            part.whole.insert(0, self.spec.moe.as_ref().map_or(0, |moe| moe.experts));
+        }
+        part
     }
 
     /// The matrix with the codes `stored`, if there are scales for it.
@@ -229,7 +261,7 @@ impl Model {
         &self,
         role: TensorRole,
         stored: &Stored,
-        plane: Option<usize>,
+        part: &Part,
     ) -> Result<Option<AffineTensor>, LoadError> {
         let (Some(quantization), Some(module)) = (&self.quantization, stored.name.strip_suffix(".weight"))
         else {
@@ -245,7 +277,7 @@ impl Model {
         let biases = format!("{module}.biases");
         let biases = self.store.get(&biases).ok_or_else(|| missing(biases.clone()))?;
         let affine = quantization.of(module);
-        let &[rows, cols] = shape.as_slice() else { return Err(self.wrong_shape(stored, shape)) };
+        let &[_, cols] = shape.as_slice() else { return Err(self.wrong_shape(stored, shape)) };
         // rows of whole groups also are rows of whole words
         if stored.kind != StoredType::Other("u32".to_owned()) || cols % affine.group_size != 0 {
             return Err(LoadError::UnsupportedType {
@@ -255,30 +287,22 @@ impl Model {
                 runs: format!("u32 and rows of whole groups of {}", affine.group_size),
             });
         }
-        self.expect_shape(stored, plane, vec![rows, cols * affine.bits / 32])?;
+        self.expect_shape(stored, part, Some(cols * affine.bits / 32))?;
         let per_group = |stored: &Stored| {
-            self.expect_shape(stored, plane, vec![rows, cols / affine.group_size])?;
-            match plane {
-                None => self.store.tensor(stored),
-                Some(index) => self.store.plane(stored, index),
-            }
+            self.expect_shape(stored, part, Some(cols / affine.group_size))?;
+            self.store.part(stored, part.plane, part.rows.clone())
         };
         let (scales, biases) = (per_group(scales)?, per_group(biases)?);
-        let codes = self.store.data(stored, plane).ok_or_else(|| missing(stored.name.clone()))?;
+        let codes = self.store.data(stored, part.plane, part.rows.clone());
+        let codes = codes.ok_or_else(|| missing(stored.name.clone()))?;
         Ok(Some(AffineTensor { name: stored.name.clone(), affine, shape, scales, biases, codes }))
     }
 
-    /// Rejects a tensor, or a tensor of planes, with another shape.
-    fn expect_shape(
-        &self,
-        stored: &Stored,
-        plane: Option<usize>,
-        mut expected: Vec<usize>,
-    ) -> Result<(), LoadError> {
-        if plane.is_some() {
-            expected.insert(0, self.spec.moe.as_ref().map_or(0, |moe| moe.experts));
-        }
-        match stored.shape == expected && plane.is_none_or(|index| index < expected[0]) {
+    /// Rejects a tensor with another shape than that of the whole of `part`, or than that with rows of `cols` values.
+    fn expect_shape(&self, stored: &Stored, part: &Part, cols: Option<usize>) -> Result<(), LoadError> {
+        let mut expected = part.whole.clone();
+        expected.last_mut().into_iter().zip(cols).for_each(|(last, cols)| *last = cols);
+        match stored.shape == expected && part.plane.is_none_or(|index| index < expected[0]) {
             true => Ok(()),
             false => Err(self.wrong_shape(stored, expected)),
         }
@@ -286,15 +310,16 @@ impl Model {
 
     fn places(&self, role: TensorRole) -> Vec<TensorLocation> {
         match self.format {
-            Format::Gguf => names::gguf(role),
+            Format::Gguf => names::gguf(role, self.spec.architecture),
             Format::SafeTensors | Format::Mlx => names::folder(role, self.spec.architecture),
         }
     }
 
     fn usual_name(&self, role: TensorRole) -> String {
         match self.places(role).swap_remove(0) {
-            TensorLocation::Whole(name) => name,
+            TensorLocation::Whole(name) | TensorLocation::Rows { name, plane: None, .. } => name,
             TensorLocation::Plane(name, index) => format!("{name}[{index}]"),
+            TensorLocation::Rows { name, plane: Some(index), .. } => format!("{name}[{index}]"),
         }
     }
 

@@ -10,10 +10,40 @@ pub enum TensorLocation {
     Whole(String),
     /// As one plane of a tensor with all experts: the tensor's name and the expert.
     Plane(String, usize),
+    /// As some rows of a tensor, or of a plane of it, in which the rows of several roles follow each other.
+    Rows {
+        /// The tensor's name.
+        name: String,
+        /// The expert, if the tensor has a plane for each.
+        plane: Option<usize>,
+        /// All roles that are in it, this one included, in order.
+        roles: Vec<TensorRole>,
+    },
 }
 
-/// The locations of a role in GGUF files, the usual one first. (llama.cpp used to store each expert separately.)
-pub fn gguf(role: TensorRole) -> Vec<TensorLocation> {
+impl TensorLocation {
+    /// The stored tensor's name.
+    pub fn name(&self) -> &str {
+        match self {
+            TensorLocation::Whole(name) | TensorLocation::Plane(name, _) => name,
+            TensorLocation::Rows { name, .. } => name,
+        }
+    }
+
+    fn rows(name: String, plane: Option<usize>, layer: usize, tensors: &[LayerTensor]) -> TensorLocation {
+        let roles = tensors.iter().map(|&tensor| TensorRole::Layer(layer, tensor)).collect();
+        TensorLocation::Rows { name, plane, roles }
+    }
+}
+
+/// The tensors of Q, K and V, which some files fuse, and of gate and up.
+const QKV: [LayerTensor; 3] = [LayerTensor::Q, LayerTensor::K, LayerTensor::V];
+const QKV_BIASES: [LayerTensor; 3] = [LayerTensor::QBias, LayerTensor::KBias, LayerTensor::VBias];
+const GATE_UP: [LayerTensor; 2] = [LayerTensor::FfnGate, LayerTensor::FfnUp];
+
+/// The locations of a role in GGUF files of a family, the usual one first. (llama.cpp used to store each expert separately, and
+/// reads fused tensors of any family.)
+pub fn gguf(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation> {
     let whole = |name: &str| vec![TensorLocation::Whole(name.to_owned())];
     let (layer, tensor) = match role {
         TensorRole::TokenEmbedding => return whole("token_embd.weight"),
@@ -26,6 +56,12 @@ pub fn gguf(role: TensorRole) -> Vec<TensorLocation> {
             TensorLocation::Plane(format!("blk.{layer}.{what}_exps.weight"), e),
             TensorLocation::Whole(format!("blk.{layer}.{what}.{e}.weight")),
         ]
+    };
+    let fused = match tensor {
+        LayerTensor::Q | LayerTensor::K | LayerTensor::V => Some(("attn_qkv.weight", &QKV[..])),
+        LayerTensor::QBias | LayerTensor::KBias | LayerTensor::VBias => Some(("attn_qkv.bias", &QKV_BIASES[..])),
+        LayerTensor::FfnGate | LayerTensor::FfnUp => Some(("ffn_up.weight", &GATE_UP[..])),
+        _ => None,
     };
     let suffix = match tensor {
         LayerTensor::ExpertGate(e) => return expert("ffn_gate", e),
@@ -53,10 +89,46 @@ pub fn gguf(role: TensorRole) -> Vec<TensorLocation> {
         LayerTensor::SharedUp => "ffn_up_shexp.weight",
         LayerTensor::SharedDown => "ffn_down_shexp.weight",
     };
-    whole(&format!("blk.{layer}.{suffix}"))
+    let mut places = whole(&format!("blk.{layer}.{suffix}"));
+    if let Some((suffix, tensors)) = fused {
+        let rows = TensorLocation::rows(format!("blk.{layer}.{suffix}"), None, layer, tensors);
+        let usual = match architecture {
+            Architecture::Phi3 => true,
+            Architecture::Glm | Architecture::Glm4 => GATE_UP.contains(&tensor),
+            _ => false,
+        };
+        places.insert(if usual { 0 } else { 1 }, rows);
+    }
+    places
 }
 
-/// The Hugging Face name of a role's tensor.
+/// Where a Hugging Face folder of a family has a role's tensor that does not stand alone.
+fn fused(role: TensorRole, architecture: Architecture) -> Option<TensorLocation> {
+    use Architecture::{Glm, Glm4, GraniteMoeHybrid, Phi3};
+    use LayerTensor::{ExpertDown, ExpertGate, ExpertUp, FfnGate, FfnUp, K, Q, SharedGate, SharedUp, V};
+    let TensorRole::Layer(layer, tensor) = role else { return None };
+    let name = |suffix: &str| format!("model.layers.{layer}.{suffix}.weight");
+    let rows = |suffix: &str, plane, tensors: &[LayerTensor]| {
+        Some(TensorLocation::rows(name(suffix), plane, layer, tensors))
+    };
+    match (architecture, tensor) {
+        (Phi3, Q | K | V) => rows("self_attn.qkv_proj", None, &QKV),
+        (Phi3 | Glm | Glm4, FfnGate | FfnUp) => rows("mlp.gate_up_proj", None, &GATE_UP),
+        (GraniteMoeHybrid, FfnGate | FfnUp) => rows("shared_mlp.input_linear", None, &GATE_UP),
+        (granite, SharedGate | SharedUp) if granite.granite() => {
+            rows("shared_mlp.input_linear", None, &[SharedGate, SharedUp])
+        }
+        (granite, ExpertGate(e) | ExpertUp(e)) if granite.granite() => {
+            rows("block_sparse_moe.input_linear", Some(e), &[ExpertGate(e), ExpertUp(e)])
+        }
+        (granite, ExpertDown(e)) if granite.granite() => {
+            Some(TensorLocation::Plane(name("block_sparse_moe.output_linear"), e))
+        }
+        _ => None,
+    }
+}
+
+/// The Hugging Face name of a role's tensor, if it stands alone.
 pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
     let (layer, tensor) = match role {
         TensorRole::TokenEmbedding => return "model.embed_tokens.weight".to_owned(),
@@ -74,10 +146,12 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::ExpertUp(e) => return expert(e, "w3", "up_proj"),
         LayerTensor::ExpertDown(e) => return expert(e, "w2", "down_proj"),
         LayerTensor::Router if mixtral => "block_sparse_moe.gate.weight",
+        LayerTensor::Router if architecture.granite() => "block_sparse_moe.router.layer.weight",
         LayerTensor::Router => "mlp.gate.weight",
         LayerTensor::SharedRouter => "mlp.shared_expert_gate.weight",
         LayerTensor::SharedGate => "mlp.shared_expert.gate_proj.weight",
         LayerTensor::SharedUp => "mlp.shared_expert.up_proj.weight",
+        LayerTensor::SharedDown if architecture.granite() => "shared_mlp.output_linear.weight",
         LayerTensor::SharedDown => "mlp.shared_expert.down_proj.weight",
         LayerTensor::AttnNorm => "input_layernorm.weight",
         LayerTensor::Q => "self_attn.q_proj.weight",
@@ -89,13 +163,16 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::AttnOut => "self_attn.o_proj.weight",
         LayerTensor::QNorm => "self_attn.q_norm.weight",
         LayerTensor::KNorm => "self_attn.k_norm.weight",
-        // Models with a norm behind attention call that one by the name that Llama gives the norm of the other half.
+        LayerTensor::AttnPostNorm if architecture == Architecture::Glm4 => "post_self_attn_layernorm.weight",
+        // Other models with a norm behind attention call that one by the name that Llama gives the norm of the other half.
         LayerTensor::AttnPostNorm => "post_attention_layernorm.weight",
         LayerTensor::FfnNorm if gemma(architecture) => "pre_feedforward_layernorm.weight",
         LayerTensor::FfnNorm => "post_attention_layernorm.weight",
+        LayerTensor::FfnPostNorm if architecture == Architecture::Glm4 => "post_mlp_layernorm.weight",
         LayerTensor::FfnPostNorm => "post_feedforward_layernorm.weight",
         LayerTensor::FfnGate => "mlp.gate_proj.weight",
         LayerTensor::FfnUp => "mlp.up_proj.weight",
+        LayerTensor::FfnDown if architecture == Architecture::GraniteMoeHybrid => "shared_mlp.output_linear.weight",
         LayerTensor::FfnDown => "mlp.down_proj.weight",
     };
     format!("model.layers.{layer}.{suffix}")
@@ -117,9 +194,12 @@ pub fn hugging_face_offset(role: TensorRole, architecture: Architecture) -> f32 
     if norm && gemma(architecture) { 1.0 } else { 0.0 }
 }
 
-/// The locations of a role in a folder: under the Hugging Face name, or, for an expert, as a plane of the tensor in which
-/// `mlx-lm` stacks all experts of a layer.
+/// The locations of a role in a folder: under the Hugging Face name, alone or with others, or, for an expert, as a plane of the
+/// tensor in which `mlx-lm` stacks all experts of a layer.
 pub fn folder(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation> {
+    if let Some(place) = fused(role, architecture) {
+        return vec![place];
+    }
     let whole = TensorLocation::Whole(hugging_face(role, architecture));
     let block = if architecture == Architecture::Mixtral { "block_sparse_moe" } else { "mlp" };
     let stacked = |layer: usize, name: &str, e: usize| {
@@ -146,14 +226,10 @@ fn expert_number(rest: &str) -> Option<usize> {
 
 /// Whether the forward pass uses a GGUF tensor, or can ignore it without changing the result.
 pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
-    let places = |role| {
-        gguf(role).into_iter().any(|place| match place {
-            TensorLocation::Whole(n) | TensorLocation::Plane(n, _) => n == name,
-        })
-    };
+    let places = |role| gguf(role, spec.architecture).iter().any(|place| place.name() == name);
     let Some((layer, rest)) = split_layer(name, "blk.") else {
         // The frequency factors are part of the spec.
-        return name == "rope_freqs.weight" || OUTER.into_iter().any(places);
+        return FREQUENCY_FACTORS.contains(&name) || OUTER.into_iter().any(places);
     };
     // Frequencies that older converters stored and that follow from the spec.
     rest == "attn_rot_embd.weight" || spec.has_tensor(layer, expert_number(rest), places)
@@ -161,11 +237,7 @@ pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
 
 /// Whether a Hugging Face tensor has a place in the forward pass, or may be ignored without changing it.
 pub(super) fn knows_hugging_face(name: &str, spec: &ModelSpec) -> bool {
-    let place = |role| {
-        folder(role, spec.architecture).into_iter().any(|place| match place {
-            TensorLocation::Whole(n) | TensorLocation::Plane(n, _) => n == name,
-        })
-    };
+    let place = |role| folder(role, spec.architecture).iter().any(|place| place.name() == name);
     let Some((layer, rest)) = split_layer(name, "model.layers.") else {
         return name == "model.rotary_emb.inv_freq" || OUTER.into_iter().any(place);
     };
@@ -178,6 +250,11 @@ pub(super) fn knows_mlx(name: &str, spec: &ModelSpec) -> bool {
     let of_matrix = module.map(|module| format!("{module}.weight"));
     knows_hugging_face(of_matrix.as_deref().unwrap_or(name), spec)
 }
+
+/// GGUF's tensors with divisors of RoPE's frequencies.
+const FREQUENCY_FACTORS: [&str; 3] = ["rope_freqs.weight", LONG_FACTORS[0], LONG_FACTORS[1]];
+/// Those of LongRoPE: for contexts up to the original one, and for longer ones.
+pub const LONG_FACTORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// The roles outside the layers.
 const OUTER: [TensorRole; 3] = [TensorRole::TokenEmbedding, TensorRole::OutputNorm, TensorRole::Output];
@@ -203,7 +280,7 @@ impl ModelSpec {
         let (hidden, head) = (self.hidden_size, self.head_dim);
         let (q, kv) = (self.heads * head, self.kv_heads * head);
         let (experts, expert_ffn) = self.moe.as_ref().map_or((0, 0), |moe| (moe.experts, moe.ffn_size));
-        let shared = self.moe.as_ref().and_then(|moe| moe.shared).unwrap_or(0);
+        let shared = self.moe.as_ref().and_then(|moe| moe.shared).map_or(0, |shared| shared.ffn_size);
         let tensor = match role {
             TensorRole::TokenEmbedding | TensorRole::Output => return vec![self.vocab_size, hidden],
             TensorRole::OutputNorm => return vec![hidden],
@@ -254,8 +331,10 @@ impl ModelSpec {
         match &self.moe {
             Some(moe) => {
                 tensors.push(Router);
-                let shared = moe.shared.map(|_| [SharedRouter, SharedGate, SharedUp, SharedDown]);
-                tensors.extend(shared.into_iter().flatten());
+                if let Some(shared) = moe.shared {
+                    tensors.extend(shared.gated.then_some(SharedRouter));
+                    tensors.extend([SharedGate, SharedUp, SharedDown]);
+                }
             }
             None => tensors.extend([FfnGate, FfnUp, FfnDown]),
         }

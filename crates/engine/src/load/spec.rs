@@ -57,6 +57,12 @@ architectures! {
     Olmo2 "olmo2" "Olmo2ForCausalLM";
     Olmo3 "olmo3" "Olmo3ForCausalLM";
     Cohere2 "cohere2" "Cohere2ForCausalLM";
+    Phi3 "phi3" "Phi3ForCausalLM";
+    Glm "glm" "GlmForCausalLM";
+    Glm4 "glm4" "Glm4ForCausalLM";
+    GraniteMoe "granitemoe" "GraniteMoeForCausalLM";
+    GraniteMoeShared "granitemoeshared" "GraniteMoeSharedForCausalLM";
+    GraniteMoeHybrid "granitemoehybrid" "GraniteMoeHybridForCausalLM";
 }
 
 impl Architecture {
@@ -69,6 +75,26 @@ impl Architecture {
     pub(super) fn qk_norm(self) -> bool {
         use Architecture::{Gemma3, Olmo2, Olmo3, Qwen3, Qwen3Moe};
         matches!(self, Qwen3 | Qwen3Moe | Gemma3 | Olmo2 | Olmo3)
+    }
+
+    /// Whether its config.json says with `attention_bias` if Q, K and V have biases.
+    pub fn qkv_bias_by_key(self) -> bool {
+        matches!(self, Architecture::Glm | Architecture::Glm4)
+    }
+
+    /// Granite, of whatever kind: embeddings, halves of layers, scores and logits are scaled.
+    pub fn granite(self) -> bool {
+        use Architecture::{Granite, GraniteMoe, GraniteMoeHybrid, GraniteMoeShared};
+        matches!(self, Granite | GraniteMoe | GraniteMoeShared | GraniteMoeHybrid)
+    }
+
+    /// The share of a head that RoPE turns, where the file does not say it; `None`: heads of this family turn whole.
+    pub(super) fn rotary_share(self) -> Option<f64> {
+        match self {
+            Architecture::Phi3 => Some(1.0),
+            Architecture::Glm | Architecture::Glm4 => Some(0.5),
+            _ => None,
+        }
     }
 }
 
@@ -182,6 +208,7 @@ impl Extras {
                 activation: Activation::GeluTanh,
                 ..plain
             },
+            Architecture::Glm4 => Extras { norms: NormPlacement::Both, ..plain },
             Architecture::Olmo2 | Architecture::Olmo3 => {
                 Extras { norms: NormPlacement::After, qk_norm_whole: true, ..plain }
             }
@@ -212,7 +239,7 @@ pub enum NormPlacement {
     Before,
     /// What each half adds to the residual stream (OLMo 2).
     After,
-    /// Both (Gemma 2, Gemma 3).
+    /// Both (Gemma 2, Gemma 3, GLM-4).
     Both,
     /// Both halves read one normalised input, and their outputs are added together (Cohere).
     Parallel,
@@ -245,8 +272,17 @@ pub struct Moe {
     pub ffn_size: usize,
     /// The picked experts' weights are scaled to sum to 1.
     pub normalize: bool,
-    /// Width of an expert that every token runs, times the sigmoid of a gate (Qwen2-MoE).
-    pub shared: Option<usize>,
+    /// An expert that every token runs besides.
+    pub shared: Option<SharedExpert>,
+}
+
+/// An expert that every token runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedExpert {
+    /// Width of its feed-forward layer.
+    pub ffn_size: usize,
+    /// Its output is multiplied by the sigmoid of a router of its own (Qwen2-MoE; Granite's is not).
+    pub gated: bool,
 }
 
 /// Rotary position embedding.
@@ -256,6 +292,8 @@ pub struct Rope {
     pub theta: f32,
     /// Which values of a head turn together.
     pub pairing: RopePairing,
+    /// How many values of a head turn, the first ones, an even number; `None`: all (others: Phi-4-mini, GLM).
+    pub width: Option<usize>,
     /// How frequencies are stretched for long contexts.
     pub scaling: RopeScaling,
 }
@@ -263,9 +301,9 @@ pub struct Rope {
 /// Which values of a head form a pair. GGUF files of the llama family have Q and K permuted for `Adjacent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopePairing {
-    /// `(i, i + head_dim/2)`: Hugging Face, and GGUF of Qwen.
+    /// `(i, i + width/2)`: Hugging Face, and GGUF of Qwen.
     Halves,
-    /// `(2i, 2i + 1)`: GGUF of Llama, Mistral, Mixtral.
+    /// `(2i, 2i + 1)`: GGUF of Llama, Mistral, Mixtral; GLM and Cohere in both formats.
     Adjacent,
 }
 
@@ -292,8 +330,44 @@ pub enum RopeScaling {
         attention_factor: f32,
         truncate: bool,
     },
-    /// Each frequency is divided by its factor, `[head_dim / 2]`: GGUF's `rope_freqs.weight`.
+    /// Each frequency is divided by its factor, `[width / 2]`: GGUF's `rope_freqs.weight`.
     Factors(Vec<f32>),
+    /// LongRoPE (arXiv 2402.13753): as [`RopeScaling::Factors`], with two sets of factors, of which [`LongRope::factors`]
+    /// chooses. `attention_factor` multiplies cos and sin, whichever set is used.
+    Long(LongRope),
+}
+
+/// The parameters of LongRoPE (Phi-3, Phi-4-mini).
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongRope {
+    /// Divisors of the frequencies for contexts up to the original one, `[width / 2]`.
+    pub short: Vec<f32>,
+    /// For longer ones, `[width / 2]`.
+    pub long: Vec<f32>,
+    /// The context that the model was first trained with, in tokens.
+    pub original_context: usize,
+    /// Multiplies cos and sin.
+    pub attention_factor: f32,
+}
+
+impl LongRope {
+    /// The factors for sequences of up to `context` tokens: the long ones where it exceeds the original context.
+    ///
+    /// The choice is made once, when a model is opened, as in llama.cpp, so that keys which are cached at different lengths fit
+    /// each other. `transformers` chooses by the length of each sequence: the same as opening the model with that context.
+    pub fn factors(&self, context: usize) -> &[f32] {
+        if self.is_long(context) { &self.long } else { &self.short }
+    }
+
+    /// Whether the long factors are used for this context.
+    pub fn is_long(&self, context: usize) -> bool {
+        context > self.original_context
+    }
+
+    /// The attention factor that follows from how much longer than the original context the model's own is.
+    pub fn default_attention_factor(factor: f64, original_context: usize) -> f64 {
+        if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original_context as f64).ln()).sqrt() }
+    }
 }
 
 impl ModelSpec {

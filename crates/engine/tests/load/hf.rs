@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use zonda_engine::load::{
     Architecture, Format, LayerTensor, Model, Norm, NormPlacement, QueryTemperature, RopePairing,
-    RopeScaling, TensorRole, check_finite,
+    RopeScaling, SharedExpert, TensorRole, check_finite,
 };
 
-fn testdata() -> PathBuf {
+pub fn testdata() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf")
 }
 
@@ -18,7 +18,7 @@ fn checkpoints() -> Vec<PathBuf> {
         .filter(|path| path.join("config.json").exists())
         .collect();
     folders.sort();
-    assert_eq!(folders.len(), 23, "{folders:?}");
+    assert_eq!(folders.len(), 31, "{folders:?}");
     folders
 }
 
@@ -120,7 +120,8 @@ fn specs_match_the_configurations() {
     assert!(!spec("qwen3_moe_unnormed").moe.expect("experts").normalize);
 
     let qwen2 = spec("qwen2_moe").moe.expect("experts");
-    assert_eq!((qwen2.ffn_size, qwen2.shared, qwen2.normalize), (16, Some(48), false));
+    let shared = Some(SharedExpert { ffn_size: 48, gated: true });
+    assert_eq!((qwen2.ffn_size, qwen2.shared, qwen2.normalize), (16, shared, false));
 
     let temperature = Some(QueryTemperature { beta: 0.5, step: 16 });
     for name in ["ministral3", "mistral3"] {
