@@ -185,7 +185,10 @@ fn extras(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) {
         granite if granite.granite() => {
             if granite == Architecture::GraniteMoeHybrid {
                 put("layer_types", json!(vec!["attention"; spec.layers]));
-                put("position_embedding_type", json!(if extras.no_rope.is_empty() { "rope" } else { "nope" }));
+                put(
+                    "position_embedding_type",
+                    json!(if extras.no_rope.is_empty() { "rope" } else { "nope" }),
+                );
                 put("num_local_experts", 0.into());
                 put("num_experts_per_tok", 0.into());
                 put("shared_intermediate_size", spec.ffn_size.into());

@@ -1,8 +1,8 @@
 //! Streams all tensors of a model into either format, from one source of rows.
 
 use crate::error::ConvertError;
-use crate::fitting::Fitting;
 use crate::file_tensors::{FileTensor, file_tensors};
+use crate::fitting::Fitting;
 use crate::gguf_keys;
 use crate::gguf_writer::write_gguf;
 use crate::output::{Planned, Progress, Sink};

@@ -44,7 +44,8 @@ fn step(native: &mut Native, start: usize, tokens: &[u32], logits: &mut Logits) 
 
 #[test]
 fn decode_steps_allocate_nothing() {
-    let names = ["llama", "qwen3", "mixtral", "mistral_window", "ministral3", "gemma3", "gemma2", "olmo2", "cohere2"];
+    let names =
+        ["llama", "qwen3", "mixtral", "mistral_window", "ministral3", "gemma3", "gemma2", "olmo2", "cohere2"];
     for name in names.into_iter().chain(["phi3_long", "glm4", "granitemoeshared"]) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf").join(name);
         let model = Arc::new(Model::open(&path).expect("a checkpoint"));

@@ -32,7 +32,8 @@ fn forward(native: &mut Native, slot: Slot, start: usize, tokens: &[TokenId]) ->
 #[test]
 fn every_prefill_equals_decode_in_every_type() {
     let names = ["llama", "mistral_window", "qwen3", "ministral3", "gemma3", "gemma2", "olmo3", "cohere2"];
-    let newer = ["phi3", "phi3_long", "glm", "glm4", "granitemoe", "granitemoeshared", "granitemoehybrid_nope"];
+    let newer =
+        ["phi3", "phi3_long", "glm", "glm4", "granitemoe", "granitemoeshared", "granitemoehybrid_nope"];
     for name in names.into_iter().chain(newer) {
         for kv_type in KvType::ALL {
             let mut native = open(&tiny(name), kv_type);

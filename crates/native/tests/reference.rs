@@ -23,7 +23,9 @@ fn reference_logits_match_transformers() {
         let (sequences, expected): (Vec<_>, Vec<_>) = cases(&folder).into_iter().unzip();
         // `transformers` chooses LongRoPE's factors by a text's length; we, by the longest sequence.
         let rows = match name {
-            "phi3_long" => sequences.iter().flat_map(|s| reference(&folder, std::slice::from_ref(s)).unwrap()).collect(),
+            "phi3_long" => {
+                sequences.iter().flat_map(|s| reference(&folder, std::slice::from_ref(s)).unwrap()).collect()
+            }
             _ => reference(&folder, &sequences).unwrap(),
         };
         let mut rows = rows.iter();

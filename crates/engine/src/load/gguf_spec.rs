@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::fields::{Fields, MAX_COUNT, Prefixed};
 use super::gguf_extras::Family;
-use super::source::Store;
 use super::names::LONG_FACTORS;
+use super::source::Store;
 use super::spec::{LongRope, ModelSpec, Moe, Rope, RopeScaling, SharedExpert};
 use super::validate::{Names, validate, yarn_mscale};
 use super::{LoadError, Metadata, Value};
@@ -43,7 +43,11 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
     let width = rope_width(&keys, family, head_dim)?;
     let value_length = "attention.value_length";
     if let Some(found) = keys.count(value_length, MAX_COUNT)?.filter(|&n| n != head_dim) {
-        return Err(keys.unsupported(value_length, found, format!("it must equal the head's width, {head_dim}")));
+        return Err(keys.unsupported(
+            value_length,
+            found,
+            format!("it must equal the head's width, {head_dim}"),
+        ));
     }
     refuse_other_functions(&keys, family)?;
 
@@ -134,7 +138,9 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     };
     let Some(experts) = experts else {
         return match arch {
-            "qwen2moe" | "qwen3moe" | "granitemoe" => Err(keys.missing("expert_count", "the number of experts")),
+            "qwen2moe" | "qwen3moe" | "granitemoe" => {
+                Err(keys.missing("expert_count", "the number of experts"))
+            }
             _ => Ok(None),
         };
     };
@@ -146,9 +152,7 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     let ffn_size = match keys.count("expert_feed_forward_length", MAX_COUNT)? {
         Some(n) => n,
         // Mixtral's and Granite's experts have the model's own width; files of Qwen's without the key split it among those used.
-        None if arch.starts_with("qwen") => {
-            keys.need_count("feed_forward_length", MAX_COUNT)? / used
-        }
+        None if arch.starts_with("qwen") => keys.need_count("feed_forward_length", MAX_COUNT)? / used,
         None => keys.need_count("feed_forward_length", MAX_COUNT)?,
     };
     // llama.cpp always scales the weights for these architectures, except Qwen2-MoE's, and its converter writes no key.

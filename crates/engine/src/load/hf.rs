@@ -169,7 +169,8 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
     };
     let context_length = need("max_position_embeddings", defaults.context)?;
     let architecture = defaults.architecture;
-    let (rope, window_rope) = hf_extras::ropes(config, architecture, defaults.theta, (context_length, head_dim))?;
+    let (rope, window_rope) =
+        hf_extras::ropes(config, architecture, defaults.theta, (context_length, head_dim))?;
     let windows = windows(config, &defaults, layers)?;
     let shapes = Shapes { hidden: hidden_size, head_dim, windows: &windows };
     let extras = hf_extras::read(config, architecture, &shapes, window_rope)?;

@@ -141,7 +141,11 @@ fn check_hybrid(config: &Object<'_>, layers: usize) -> Result<(), LoadError> {
     // `transformers`' default is 8
     if config.json(EXPERTS).is_none_or(|json| json.as_u64() != Some(0)) {
         let found = config.count(EXPERTS, MAX_EXPERTS)?.unwrap_or(8);
-        return Err(config.unsupported(EXPERTS, found, "of granitemoehybrid, models without experts are run"));
+        return Err(config.unsupported(
+            EXPERTS,
+            found,
+            "of granitemoehybrid, models without experts are run",
+        ));
     }
     let key = if config.json("layer_types").is_some() { "layer_types" } else { "layers_block_type" };
     let attends = |kind: &Json| matches!(kind.as_str(), Some("attention" | "full_attention"));

@@ -63,7 +63,9 @@ pub(super) fn width(
     let width = (head_dim as f64 * share) as usize;
     match share > 0.0 && share <= 1.0 && width >= 2 && width.is_multiple_of(2) {
         true => Ok(Some(width).filter(|&width| width != head_dim)),
-        false => Err(config.bad(KEY, share, format!("a number of 0 to 1 that gives an even part of {head_dim}"))),
+        false => {
+            Err(config.bad(KEY, share, format!("a number of 0 to 1 that gives an even part of {head_dim}")))
+        }
     }
 }
 
@@ -120,7 +122,8 @@ fn factors(rope: &Object<'_>, key: &str, len: usize) -> Result<Vec<f32>, LoadErr
     match numbers.filter(|f| f.len() == len && f.iter().all(|x| x.is_finite() && *x > 0.0)) {
         Some(factors) => Ok(factors),
         None => {
-            let found = json.as_array().map_or("something else".to_owned(), |v| format!("an array of {}", v.len()));
+            let found =
+                json.as_array().map_or("something else".to_owned(), |v| format!("an array of {}", v.len()));
             Err(rope.bad(key, found, expected))
         }
     }

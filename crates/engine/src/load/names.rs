@@ -59,7 +59,9 @@ pub fn gguf(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation>
     };
     let fused = match tensor {
         LayerTensor::Q | LayerTensor::K | LayerTensor::V => Some(("attn_qkv.weight", &QKV[..])),
-        LayerTensor::QBias | LayerTensor::KBias | LayerTensor::VBias => Some(("attn_qkv.bias", &QKV_BIASES[..])),
+        LayerTensor::QBias | LayerTensor::KBias | LayerTensor::VBias => {
+            Some(("attn_qkv.bias", &QKV_BIASES[..]))
+        }
         LayerTensor::FfnGate | LayerTensor::FfnUp => Some(("ffn_up.weight", &GATE_UP[..])),
         _ => None,
     };
@@ -172,7 +174,9 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::FfnPostNorm => "post_feedforward_layernorm.weight",
         LayerTensor::FfnGate => "mlp.gate_proj.weight",
         LayerTensor::FfnUp => "mlp.up_proj.weight",
-        LayerTensor::FfnDown if architecture == Architecture::GraniteMoeHybrid => "shared_mlp.output_linear.weight",
+        LayerTensor::FfnDown if architecture == Architecture::GraniteMoeHybrid => {
+            "shared_mlp.output_linear.weight"
+        }
         LayerTensor::FfnDown => "mlp.down_proj.weight",
     };
     format!("model.layers.{layer}.{suffix}")
