@@ -89,6 +89,10 @@ def rope(kind: str = "default", theta: float = 10_000.0, **parameters) -> dict:
 
 LLAMA3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
 YARN = dict(factor=4.0, original_max_position_embeddings=32)
+LONG_ROPE = dict(
+    short_factor=[1.0, 1.125, 1.25, 1.5, 1.75, 2.0],
+    long_factor=[1.25, 2.0, 4.0, 8.0, 12.0, 16.0],
+)
 QWEN3_MOE = dict(
     head_dim=16,
     moe_intermediate_size=24,
@@ -119,6 +123,18 @@ VISION = dict(
 )
 QK_NORMS = r"self_attn\.[qk]_norm\.weight"
 GEMMA_NORMS = r"(input|post_attention|pre_feedforward|post_feedforward)_layernorm\.weight"
+FUSED_DENSE = r"mlp\.(gate_up|down)_proj\.weight"
+QKV_BIASES = r"self_attn\.[qkv]_proj\.bias"
+PHI3_NAMES = (r"self_attn\.(qkv|o)_proj\.weight", FUSED_DENSE, NORMS)
+GRANITE_SCALES = dict(
+    embedding_multiplier=3.0,
+    residual_multiplier=0.5,
+    attention_multiplier=0.125,
+    logits_scaling=2.0,
+    rope_parameters=rope(theta=10_000.0),
+)
+GRANITE_EXPERTS = r"block_sparse_moe\.(router\.layer|input_linear|output_linear)\.weight"
+GRANITE_SHARED = r"shared_mlp\.(input|output)_linear\.weight"
 TIED = r"model\.norm\.weight|model\.embed_tokens\.weight"
 MINISTRAL3 = dict(
     num_hidden_layers=2,
@@ -400,6 +416,91 @@ CHECKPOINTS = {
             rope_parameters=rope(theta=10_000.0),
         ),
         old=dict(rope_theta=10_000.0, rope_scaling=None),
+    ),
+    # Experts of one width, ranked by logits: the weights are a softmax over the used ones.
+    "granitemoe": Checkpoint(
+        "granitemoe",
+        dict(**GRANITE_SCALES, intermediate_size=32, num_local_experts=6, num_experts_per_tok=2),
+        names=layer_names(ATTENTION, NORMS, GRANITE_EXPERTS),
+        old=dict(rope_theta=10_000.0, rope_scaling=None),
+    ),
+    "granitemoeshared": Checkpoint(
+        "granitemoeshared",
+        dict(
+            **GRANITE_SCALES,
+            intermediate_size=24,
+            shared_intermediate_size=40,
+            num_local_experts=6,
+            num_experts_per_tok=3,
+            tie_word_embeddings=True,
+        ),
+        names=layer_names(ATTENTION, NORMS, GRANITE_EXPERTS, GRANITE_SHARED, outer=TIED),
+    ),
+    # As dense Granite 4: a hybrid of attention layers alone, without experts.
+    "granitemoehybrid": Checkpoint(
+        "granitemoehybrid",
+        dict(
+            **GRANITE_SCALES,
+            layer_types=["full_attention", "full_attention"],
+            position_embedding_type="rope",
+            num_local_experts=0,
+            num_experts_per_tok=0,
+            shared_intermediate_size=96,
+            tie_word_embeddings=True,
+        ),
+        names=layer_names(ATTENTION, NORMS, GRANITE_SHARED, outer=TIED),
+        old=dict(rope_theta=10_000.0, rope_scaling=None, layer_types=["attention", "attention"]),
+    ),
+    # The same without RoPE.
+    "granitemoehybrid_nope": Checkpoint(
+        "granitemoehybrid",
+        dict(
+            **GRANITE_SCALES,
+            num_hidden_layers=1,
+            layer_types=["full_attention"],
+            position_embedding_type="nope",
+            num_local_experts=0,
+            num_experts_per_tok=0,
+            shared_intermediate_size=64,
+        ),
+        names=layer_names(ATTENTION, NORMS, GRANITE_SHARED),
+    ),
+    # Fused projections, a window.
+    "phi3": Checkpoint(
+        "phi3",
+        dict(sliding_window=16, rope_parameters=rope(theta=10_000.0)),
+        names=layer_names(*PHI3_NAMES),
+        old=dict(rope_theta=10_000.0, rope_scaling=None),
+    ),
+    # As Phi-4-mini: three quarters of a head turn; prompts of 100 tokens go past the original context, so that they have the
+    # long factors and the others the short ones.
+    "phi3_long": Checkpoint(
+        "phi3",
+        dict(
+            original_max_position_embeddings=64,
+            tie_word_embeddings=True,
+            rope_parameters=rope("longrope", theta=10_000.0, partial_rotary_factor=0.75, **LONG_ROPE),
+        ),
+        names=layer_names(*PHI3_NAMES, outer=TIED),
+        old=dict(rope_theta=10_000.0, partial_rotary_factor=0.75, rope_scaling={"type": "longrope", **LONG_ROPE}),
+    ),
+    # Half of a head turns, in adjacent pairs; norms on both sides of each half.
+    "glm4": Checkpoint(
+        "glm4",
+        dict(head_dim=24, rope_parameters=rope(theta=10_000.0, partial_rotary_factor=0.5)),
+        names=layer_names(
+            ATTENTION,
+            QKV_BIASES,
+            FUSED_DENSE,
+            NORMS,
+            r"post_(self_attn|mlp)_layernorm\.weight",
+        ),
+        old=dict(rope_theta=10_000.0, rope_scaling=None, partial_rotary_factor=0.5),
+    ),
+    "glm": Checkpoint(
+        "glm",
+        dict(head_dim=16, attention_bias=False, rope_parameters=rope(theta=10_000.0, partial_rotary_factor=0.5)),
+        names=layer_names(ATTENTION, FUSED_DENSE, NORMS),
     ),
     "smollm3": Checkpoint(
         "smollm3",

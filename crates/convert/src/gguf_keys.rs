@@ -2,12 +2,12 @@
 //! file's tensors.
 
 use crate::error::ConvertError;
+use crate::file_tensors::{FileTensor, file_tensors};
 use std::f64::consts::TAU;
-use zonda_engine::load::names::{self, TensorLocation};
+use zonda_engine::load::names::{self, LONG_FACTORS};
 use zonda_engine::load::yarn_mscale;
 use zonda_engine::load::{
-    Activation, Architecture, LayerTensor, Metadata, ModelSpec, Moe, Norm, RopeScaling, RouterScore, TensorRole,
-    Value,
+    Activation, Architecture, LongRope, Metadata, ModelSpec, Moe, Norm, RopeScaling, RouterScore, Value,
 };
 
 /// The value of `general.architecture`, which is also the prefix of the keys.
@@ -21,7 +21,12 @@ fn architecture(spec: &ModelSpec) -> &'static str {
         Architecture::Ministral3 => "mistral3",
         Architecture::Gemma2 => "gemma2",
         Architecture::Gemma3 => "gemma3",
-        Architecture::Granite => "granite",
+        // A hybrid of attention layers alone is what Granite is.
+        Architecture::Granite | Architecture::GraniteMoeHybrid => "granite",
+        Architecture::GraniteMoe | Architecture::GraniteMoeShared => "granitemoe",
+        Architecture::Phi3 => "phi3",
+        Architecture::Glm => "chatglm",
+        Architecture::Glm4 => "glm4",
         Architecture::SmolLm3 => "smollm3",
         Architecture::Olmo2 | Architecture::Olmo3 => "olmo2",
         Architecture::Cohere2 => "cohere2",
@@ -34,7 +39,7 @@ fn architecture(spec: &ModelSpec) -> &'static str {
 
 /// Whether this family's GGUF files have Q and K permuted for adjacent RoPE pairs.
 pub(crate) fn permutes(spec: &ModelSpec) -> bool {
-    matches!(architecture(spec), "llama" | "mistral3" | "granite" | "smollm3")
+    matches!(architecture(spec), "llama" | "mistral3" | "granite" | "granitemoe" | "smollm3")
 }
 
 /// The hyperparameters. The tokenizer's keys are added by the caller.
@@ -87,6 +92,10 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
     }
     match &spec.rope.scaling {
         RopeScaling::None | RopeScaling::Llama3 { .. } | RopeScaling::Factors(_) => {}
+        RopeScaling::Long(LongRope { original_context, attention_factor, .. }) => {
+            put("rope.scaling.original_context_length", int(*original_context));
+            put("rope.scaling.attn_factor", Value::F32(*attention_factor));
+        }
         RopeScaling::Linear { factor } => {
             put("rope.scaling.type", text("linear"));
             put("rope.scaling.factor", Value::F32(*factor));
@@ -180,7 +189,10 @@ fn extras(spec: &ModelSpec, put: &mut dyn FnMut(&str, Value)) {
     if let Some(cap) = cap(extras.final_softcap) {
         put("final_logit_softcapping", Value::F32(cap));
     }
-    if arch == "granite" {
+    if arch == "granite" && !extras.no_rope.is_empty() {
+        put("rope.scaling.finetuned", Value::Bool(false));
+    }
+    if spec.architecture.granite() {
         put("embedding_scale", Value::F32(extras.embedding_scale));
         put("residual_scale", Value::F32(extras.residual_scale));
         put("logit_scale", Value::F32(1.0 / extras.logit_scale));
@@ -253,20 +265,25 @@ pub(crate) fn check(spec: &ModelSpec) -> Result<(), ConvertError> {
     }
 }
 
-/// The factors of `rope_freqs.weight`, `[head_dim / 2]`, for scalings that are stored there.
-pub(crate) fn frequency_factors(spec: &ModelSpec) -> Option<Vec<f32>> {
+/// The tensors with divisors of frequencies, `[width / 2]` each, for scalings that are stored there.
+pub(crate) fn frequency_factors(spec: &ModelSpec) -> Vec<(&'static str, Vec<f32>)> {
+    const FREQS: &str = "rope_freqs.weight";
     match &spec.rope.scaling {
-        RopeScaling::Factors(factors) => Some(factors.clone()),
+        RopeScaling::Factors(factors) => vec![(FREQS, factors.clone())],
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
-            Some(llama3_factors(
+            let factors = llama3_factors(
                 spec,
                 f64::from(*factor),
                 f64::from(*low_freq_factor),
                 f64::from(*high_freq_factor),
                 *original_context as f64,
-            ))
+            );
+            vec![(FREQS, factors)]
         }
-        _ => None,
+        RopeScaling::Long(LongRope { short, long, .. }) => {
+            vec![(LONG_FACTORS[0], short.clone()), (LONG_FACTORS[1], long.clone())]
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -287,51 +304,7 @@ pub(crate) fn wavelengths(spec: &ModelSpec) -> impl Iterator<Item = f64> {
     (0..spec.rope_dim() / 2).map(move |i| TAU * theta.powf(2.0 * i as f64 / width))
 }
 
-/// A GGUF tensor: of one role, or fused from all experts of a layer.
-#[derive(Debug)]
-pub(crate) struct GgufTensor {
-    pub name: String,
-    /// The role; for a fused tensor that of expert 0.
-    pub role: TensorRole,
-    /// The number of experts in it, one after another; `None` for a tensor of one role.
-    pub experts: Option<usize>,
-}
-
-/// All tensors of a GGUF file in file order, without `rope_freqs.weight`.
-pub(crate) fn tensors(spec: &ModelSpec) -> Vec<GgufTensor> {
-    let is_later_expert = |role: &TensorRole| {
-        use LayerTensor::*;
-        let TensorRole::Layer(_, tensor) = role else { return false };
-        let (ExpertGate(e) | ExpertUp(e) | ExpertDown(e)
-        | ExpertGateBias(e) | ExpertUpBias(e) | ExpertDownBias(e)) = tensor
-        else {
-            return false;
-        };
-        *e > 0
-    };
-    spec.roles()
-        .filter(|role| !is_later_expert(role))
-        .map(|role| match names::gguf(role, spec.architecture).swap_remove(0) {
-            TensorLocation::Plane(name, _) => {
-                GgufTensor { name, role, experts: spec.moe.as_ref().map(|moe| moe.experts) }
-            }
-            place => GgufTensor { name: place.name().to_owned(), role, experts: None },
-        })
-        .collect()
-}
-
-/// The role of expert `e` that corresponds to `role` of expert 0.
-pub(crate) fn of_expert(role: TensorRole, e: usize) -> TensorRole {
-    use LayerTensor::*;
-    let TensorRole::Layer(layer, tensor) = role else { return role };
-    let tensor = match tensor {
-        ExpertGate(_) => ExpertGate(e),
-        ExpertUp(_) => ExpertUp(e),
-        ExpertDown(_) => ExpertDown(e),
-        ExpertGateBias(_) => ExpertGateBias(e),
-        ExpertUpBias(_) => ExpertUpBias(e),
-        ExpertDownBias(_) => ExpertDownBias(e),
-        other => other,
-    };
-    TensorRole::Layer(layer, tensor)
+/// All tensors of a GGUF file in file order, without the divisors of frequencies.
+pub(crate) fn tensors(spec: &ModelSpec) -> Vec<FileTensor> {
+    file_tensors(spec, |role| names::gguf(role, spec.architecture).swap_remove(0))
 }

@@ -5,7 +5,7 @@ use crate::error::ConvertError;
 use crate::gguf_keys::{llama3_factors, wavelengths};
 use serde_json::{Value as Json, json};
 use zonda_engine::TokenId;
-use zonda_engine::load::{Architecture, GroupScore, ModelSpec, Moe, RopeScaling, RouterScore};
+use zonda_engine::load::{Architecture, GroupScore, LongRope, ModelSpec, Moe, RopeScaling, RouterScore};
 use zonda_kernels::DType;
 
 /// The document. `bos` and `eos` are the ids of the tokens that begin and end a text.
@@ -26,14 +26,15 @@ pub(crate) fn config(
         other => return Err(ConvertError::FloatsOnly { found: other.to_string() }),
     };
     if spec.architecture == Architecture::GptOss {
-        let reason = "its experts are stored in one tensor with gate and up in turns, which is not written".to_owned();
+        let reason =
+            "its experts are stored in one tensor with gate and up in turns, which is not written".to_owned();
         return Err(not_expressible("the architecture", model_type, reason));
     }
-    if spec.qkv_bias != spec.architecture.qkv_bias() && !spec.architecture.may_have_qkv_bias() {
+    if spec.qkv_bias != spec.architecture.qkv_bias() && spec.architecture.qkv_bias_by_key().is_none() {
         return Err(not_expressible(
             "qkv_bias",
             spec.qkv_bias,
-            format!("it belongs to qwen2, this is {model_type}"),
+            format!("it belongs to qwen2 and glm, this is {model_type}"),
         ));
     }
 
@@ -65,8 +66,10 @@ pub(crate) fn config(
     if let Some(eos) = ids(eos) {
         object.insert("eos_token_id".into(), eos);
     }
-    if matches!(spec.architecture, Architecture::Llama | Architecture::Qwen3 | Architecture::Qwen3Moe) {
-        object.insert("attention_bias".into(), false.into());
+    if spec.architecture.qkv_bias_by_key().is_some()
+        || matches!(spec.architecture, Architecture::Llama | Architecture::Qwen3 | Architecture::Qwen3Moe)
+    {
+        object.insert("attention_bias".into(), spec.qkv_bias.into());
     }
     windows(spec, object)?;
     extras(spec, object);
@@ -74,16 +77,19 @@ pub(crate) fn config(
     if let Some(moe) = &spec.moe {
         object.insert("num_experts_per_tok".into(), moe.used.into());
         match spec.architecture {
-            Architecture::Mixtral => {
+            mixtral if mixtral == Architecture::Mixtral || mixtral.granite() => {
                 if !moe.router.normalize {
                     return Err(not_expressible(
                         "normalize",
                         false,
-                        "mixtral always scales expert weights".into(),
+                        format!("{mixtral} always scales expert weights"),
                     ));
                 }
                 object.insert("num_local_experts".into(), moe.experts.into());
                 object.insert("intermediate_size".into(), moe.ffn_size.into());
+                if let Some(shared) = moe.shared {
+                    object.insert("shared_intermediate_size".into(), shared.ffn_size.into());
+                }
             }
             _ if spec.extras.mla.is_some() || spec.architecture == Architecture::Glm4Moe => {
                 deepseek_experts(spec.architecture, moe, object)?;
@@ -103,13 +109,10 @@ pub(crate) fn config(
     Ok(config)
 }
 
-/// Multi-head latent attention, and what GLM-4.5 says of its heads.
+/// Multi-head latent attention, and the norms that GLM-4.5 says it has.
 fn latent(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) -> Result<(), ConvertError> {
     if spec.architecture == Architecture::Glm4Moe {
-        object.insert("attention_bias".into(), spec.qkv_bias.into());
         object.insert("use_qk_norm".into(), spec.qk_norm.into());
-        let share = spec.rope_dim() as f64 / spec.head_dim as f64;
-        object.insert("partial_rotary_factor".into(), share.into());
     }
     let Some(mla) = &spec.extras.mla else { return Ok(()) };
     if mla.norm_eps != 1e-6 {
@@ -207,7 +210,9 @@ fn windows(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) -> Resu
     let kind = |w: &Option<usize>| if w.is_some() { "sliding_attention" } else { "full_attention" };
     let uniform = spec.windows.iter().all(|w| w.as_ref() == window);
     match spec.architecture {
-        Architecture::Mistral | Architecture::Mixtral | Architecture::Ministral3 if uniform => {
+        Architecture::Mistral | Architecture::Mixtral | Architecture::Ministral3 | Architecture::Phi3
+            if uniform =>
+        {
             object.insert("sliding_window".into(), json!(window));
         }
         Architecture::Gemma2 | Architecture::Gemma3 | Architecture::Olmo3 | Architecture::Cohere2 => {
@@ -247,6 +252,12 @@ fn extras(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) {
         object.insert("rope_scaling".into(), rope);
         return;
     }
+    if spec.architecture.rotary_share().is_some() {
+        put("partial_rotary_factor", json!(spec.rope_dim() as f64 / spec.head_dim as f64));
+    }
+    if let RopeScaling::Long(long) = &spec.rope.scaling {
+        put("original_max_position_embeddings", long.original_context.into());
+    }
     match spec.architecture {
         Architecture::Gemma2 | Architecture::Gemma3 => {
             let scale = f64::from(spec.score_scale());
@@ -260,7 +271,17 @@ fn extras(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) {
                 put("rope_local_base_freq", number(window.theta));
             }
         }
-        Architecture::Granite => {
+        granite if granite.granite() => {
+            if granite == Architecture::GraniteMoeHybrid {
+                put("layer_types", json!(vec!["attention"; spec.layers]));
+                put(
+                    "position_embedding_type",
+                    json!(if extras.no_rope.is_empty() { "rope" } else { "nope" }),
+                );
+                put("num_local_experts", 0.into());
+                put("num_experts_per_tok", 0.into());
+                put("shared_intermediate_size", spec.ffn_size.into());
+            }
             put("embedding_multiplier", number(extras.embedding_scale));
             put("residual_multiplier", number(extras.residual_scale));
             put("attention_multiplier", number(spec.score_scale()));
@@ -301,7 +322,24 @@ fn rope_scaling(spec: &ModelSpec) -> Result<Json, ConvertError> {
             })
         }
         RopeScaling::Factors(factors) => scaling_of_factors(spec, factors)?,
+        RopeScaling::Long(long) => long_rope(spec, long),
     })
+}
+
+/// LongRoPE's parameters. The attention factor is left out where it follows from the contexts, as published files have it.
+fn long_rope(spec: &ModelSpec, long: &LongRope) -> Json {
+    let numbers = |factors: &[f32]| factors.iter().copied().map(number).collect::<Vec<_>>();
+    let mut rope = json!({
+        "rope_type": "longrope",
+        "short_factor": numbers(&long.short),
+        "long_factor": numbers(&long.long),
+        "original_max_position_embeddings": long.original_context,
+    });
+    let factor = spec.context_length as f64 / long.original_context as f64;
+    if LongRope::default_attention_factor(factor, long.original_context) as f32 != long.attention_factor {
+        rope["attention_factor"] = number(long.attention_factor);
+    }
+    rope
 }
 
 /// The parameters that produce these frequency factors, if any do.

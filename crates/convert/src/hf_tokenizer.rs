@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use zonda_engine::TokenId;
 use zonda_engine::load::Metadata;
-use zonda_engine::tokenize::preset;
+use zonda_engine::tokenize::{eats_space, preset};
 
 /// GGUF's numbers for kinds of tokens.
 const UNKNOWN: i32 = 2;
@@ -132,11 +132,13 @@ impl<'a> Source<'a> {
         bos: Option<TokenId>,
         eos: Option<TokenId>,
     ) -> Result<Json, ConvertError> {
+        let eats_space = eats_space(metadata);
         let added: Vec<Json> = (0..self.tokens.len())
             .filter(|&id| matches!(self.kind(id), UNKNOWN | CONTROL | USER_DEFINED))
             .map(|id| {
                 json!({
-                    "id": id, "content": self.tokens[id], "single_word": false, "lstrip": false, "rstrip": false,
+                    "id": id, "content": self.tokens[id], "single_word": false, "lstrip": false,
+                    "rstrip": eats_space.contains(&(id as TokenId)),
                     "normalized": false, "special": self.kind(id) != USER_DEFINED,
                 })
             })

@@ -8,6 +8,7 @@
 
 pub mod convert;
 mod error;
+mod file_tensors;
 mod fitting;
 mod gguf_keys;
 mod gguf_tokenizer;

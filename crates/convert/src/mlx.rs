@@ -5,17 +5,18 @@
 //! zero.
 
 use crate::error::ConvertError;
+use crate::file_tensors::{FileTensor, file_tensors};
 use crate::output::{Holds, Pending, Planned, Progress, Sink};
 use crate::rows::{in_chunks, stream};
 use crate::safetensors_writer::{SHARD_BYTES, write_json, write_safetensors};
-use crate::weights::{Rows, Weights, less_offset};
+use crate::weights::{Weights, less_offset};
 use crate::{hf_config, hf_tokenizer};
 use serde_json::{Map, Value as Json, json};
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
 use zonda_engine::load::names::{self, TensorLocation};
-use zonda_engine::load::{Affine, LayerTensor, Model, ModelSpec, TensorRole};
+use zonda_engine::load::{Affine, Architecture, LayerTensor, Model, ModelSpec, TensorRole};
 use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::quantize::quantize;
@@ -59,6 +60,15 @@ pub fn convert_to_mlx(
             reason: "MLX does not run it here".to_owned(),
         });
     }
+    let architecture = input.spec.architecture;
+    if input.spec.moe.is_some() && (architecture.granite() || architecture == Architecture::GptOss) {
+        return Err(ConvertError::NotExpressible {
+            what: "experts".to_owned(),
+            found: architecture.to_string(),
+            format: "an MLX folder",
+            reason: "mlx-lm stacks experts of this family differently".to_owned(),
+        });
+    }
     input.check()?;
     let pending = Pending::folder(out)?;
     let folder = pending.path();
@@ -90,13 +100,13 @@ pub fn convert_to_mlx(
     let mut rest = [Vec::new(), Vec::new()];
     let mut fill = |i: usize, sink: &mut Sink<'_>| match (&matrices[parts[i].0], parts[i].1) {
         (matrix, 0) if matrix.quantized => {
-            rest = matrix.write_codes(&weights, &input.spec, affine, dtype, sink)?;
+            rest = matrix.write_codes(&weights, affine, dtype, sink)?;
             Ok(())
         }
         (_, part @ 1..) => sink.write(&std::mem::take(&mut rest[part - 1])),
         (matrix, _) => {
-            let rows = matrix.rows(&weights)?;
-            let rows = less_offset(rows, matrix.roles[0], &input.spec);
+            let rows = matrix.tensor.rows(&weights)?;
+            let rows = less_offset(rows, matrix.tensor.roles[0], &input.spec);
             stream(&planned[i], dtype, &*rows, sink)
         }
     };
@@ -146,55 +156,28 @@ fn copy_beside_weights(from: &Path, to: &Path) -> Result<(), ConvertError> {
     Ok(())
 }
 
-/// A tensor of the folder: a matrix, all experts' matrices, or a vector.
+/// A tensor of the folder: a matrix, matrices of several roles, or a vector.
 struct Matrix {
-    /// The name, without `.weight` for a quantised matrix.
+    /// The name in the folder, without `.weight` for a quantised matrix.
     name: String,
-    /// The roles of all experts, or the single one.
-    roles: Vec<TensorRole>,
-    /// With the experts' dimension, if there is one.
-    shape: Vec<usize>,
+    tensor: FileTensor,
     quantized: bool,
 }
 
 /// All tensors, in the order of the forward pass.
 fn matrices(spec: &ModelSpec, affine: Affine) -> Vec<Matrix> {
-    let experts = spec.moe.as_ref().map_or(0, |moe| moe.experts);
-    let all = spec.roles().filter_map(|role| {
-        let mut shape = spec.shape(role);
-        let quantized = is_quantized(role, &shape, affine);
-        let (name, roles) = match expert_role(role) {
-            None => (names::hugging_face(role, spec.architecture), vec![role]),
-            // One tensor for all experts, in place of the first expert's.
-            Some((layer, of, 0)) => {
-                let mut places = names::folder(role, spec.architecture).into_iter();
-                let stacked = places.find_map(|place| match place {
-                    TensorLocation::Plane(name, _) => Some(name),
-                    _ => None,
-                });
-                shape.insert(0, experts);
-                (stacked?, (0..experts).map(|e| TensorRole::Layer(layer, of(e))).collect())
-            }
-            Some(_) => return None,
-        };
-        let name = if quantized { name.trim_end_matches(".weight").to_owned() } else { name };
-        Some(Matrix { name, roles, shape, quantized })
+    // one tensor for all experts, where there is a choice
+    let place = |role| {
+        let mut places = names::folder(role, spec.architecture);
+        let stacked = places.iter().position(|place| matches!(place, TensorLocation::Plane(..)));
+        places.swap_remove(stacked.unwrap_or(0))
+    };
+    let all = file_tensors(spec, place).into_iter().map(|tensor| {
+        let quantized = is_quantized(tensor.roles[0], &spec.shape(tensor.roles[0]), affine);
+        let name = if quantized { tensor.name.trim_end_matches(".weight") } else { &tensor.name };
+        Matrix { name: name.to_owned(), tensor, quantized }
     });
     all.collect()
-}
-
-/// One of an expert's matrices, by the expert's number.
-type OfExpert = fn(usize) -> LayerTensor;
-
-/// For an expert's matrix: its layer, its kind, and its expert.
-fn expert_role(role: TensorRole) -> Option<(usize, OfExpert, usize)> {
-    let TensorRole::Layer(layer, tensor) = role else { return None };
-    match tensor {
-        LayerTensor::ExpertGate(e) => Some((layer, LayerTensor::ExpertGate, e)),
-        LayerTensor::ExpertUp(e) => Some((layer, LayerTensor::ExpertUp, e)),
-        LayerTensor::ExpertDown(e) => Some((layer, LayerTensor::ExpertDown, e)),
-        _ => None,
-    }
 }
 
 /// Matrices with rows of whole groups, except for the router, which is too sensitive.
@@ -211,11 +194,11 @@ impl Matrix {
 
     fn planned(&self, affine: Affine, dtype: DType) -> Vec<Planned> {
         let with = |name: String, holds: Holds, cols: usize| {
-            let mut shape = self.shape.clone();
+            let mut shape = self.tensor.shape.clone();
             shape.last_mut().into_iter().for_each(|last| *last = cols);
             Planned { name, holds, shape }
         };
-        let cols = self.shape.last().copied().unwrap_or(1);
+        let cols = self.tensor.shape.last().copied().unwrap_or(1);
         if !self.quantized {
             return vec![with(self.name.clone(), dtype.into(), cols)];
         }
@@ -228,26 +211,17 @@ impl Matrix {
         ]
     }
 
-    /// The rows of all experts, one after another.
-    fn rows<'a>(&self, weights: &'a dyn Weights) -> Result<Rows<'a>, ConvertError> {
-        let parts = self.roles.iter().map(|&role| weights.rows(role)).collect::<Result<Vec<_>, _>>()?;
-        let stacked = parts.len() > 1;
-        let rows = if stacked { self.shape[1] } else { usize::MAX };
-        Ok(Box::new(move |row, out| parts[row / rows](row % rows, out)))
-    }
-
     /// Quantises and writes the codes; returns the bytes of scales and biases.
     fn write_codes(
         &self,
         weights: &dyn Weights,
-        spec: &ModelSpec,
         affine: Affine,
         dtype: DType,
         sink: &mut Sink<'_>,
     ) -> Result<[Vec<u8>; 2], ConvertError> {
-        let source = self.rows(weights)?;
-        let cols = spec.shape(self.roles[0])[1];
-        let rows = self.shape.iter().rev().skip(1).product();
+        let source = self.tensor.rows(weights)?;
+        let (cols, rows) = self.tensor.shape.split_last().map_or((1, &[][..]), |(&cols, rows)| (cols, rows));
+        let rows = rows.iter().product();
         let mut rest = [Vec::new(), Vec::new()];
         let make = |range: Range<usize>| {
             let mut made = Groups::default();

@@ -1,14 +1,15 @@
 //! Streams all tensors of a model into either format, from one source of rows.
 
 use crate::error::ConvertError;
+use crate::file_tensors::{FileTensor, file_tensors};
 use crate::fitting::Fitting;
-use crate::gguf_keys::{self, of_expert};
+use crate::gguf_keys;
 use crate::gguf_writer::write_gguf;
 use crate::output::{Planned, Progress, Sink};
 use crate::rows::{RawRow, stream};
 use crate::safetensors_writer::{SHARD_BYTES, write_safetensors};
 use std::path::Path;
-use zonda_engine::load::{Architecture, LayerTensor, Metadata, Mla, ModelSpec, TensorRole, names};
+use zonda_engine::load::{LayerTensor, Metadata, Mla, ModelSpec, TensorRole, names};
 use zonda_engine::quant::Mix;
 use zonda_kernels::DType;
 
@@ -39,52 +40,44 @@ pub(crate) fn to_gguf(
     mut fitting: Option<Fitting<'_>>,
     progress: Progress<'_>,
 ) -> Result<u64, ConvertError> {
-    let entries = gguf_keys::tensors(spec);
-    let cols = |role| spec.shape(role).last().copied().unwrap_or(1);
-    let dtypes: Vec<DType> = entries.iter().map(|e| mix.dtype(spec, e.role, cols(e.role))).collect();
-    let mut planned: Vec<Planned> = entries
+    let tensors = gguf_keys::tensors(spec);
+    let cols = |tensor: &FileTensor| tensor.shape.last().copied().unwrap_or(1);
+    let dtypes: Vec<DType> = tensors.iter().map(|t| mix.dtype(spec, t.roles[0], cols(t))).collect();
+    let mut planned: Vec<Planned> = tensors
         .iter()
         .zip(&dtypes)
-        .map(|(entry, &dtype)| {
-            let mut shape = spec.shape(entry.role);
-            shape.splice(..0, entry.experts);
-            Planned { name: entry.name.clone(), holds: dtype.into(), shape }
-        })
+        .map(|(t, &dtype)| Planned { name: t.name.clone(), holds: dtype.into(), shape: t.shape.clone() })
         .collect();
     let factors = gguf_keys::frequency_factors(spec);
-    if let Some(factors) = &factors {
-        let name = "rope_freqs.weight".to_owned();
-        planned.push(Planned { name, holds: DType::F32.into(), shape: vec![factors.len()] });
+    for (name, factors) in &factors {
+        let (name, holds) = ((*name).to_owned(), DType::F32.into());
+        planned.push(Planned { name, holds, shape: vec![factors.len()] });
     }
 
     let mut fill = |i: usize, sink: &mut Sink<'_>| {
-        let Some(entry) = entries.get(i) else {
-            let factors = factors.as_deref().unwrap_or_default();
+        let Some(tensor) = tensors.get(i) else {
+            let (_, factors) = &factors[i - tensors.len()];
             return stream(&planned[i], DType::F32, &|_, out| out.copy_from_slice(factors), sink);
         };
-        let roles: Vec<TensorRole> = match entry.experts {
-            None => vec![entry.role],
-            Some(n) => (0..n).map(|e| of_expert(entry.role, e)).collect(),
-        };
+        let roles = &tensor.roles;
         let parts = roles.iter().map(|&role| weights.rows(role)).collect::<Result<Vec<_>, _>>()?;
-        let rows_of_one = matrix_rows(&spec.shape(entry.role));
-        let permuted = gguf_keys::permutes(spec) && is_rotated(entry.role);
         // For a row of the file: its part, and its row in that part.
         let place = |row: usize| {
-            let (part, row) = (row / rows_of_one, row % rows_of_one);
+            let (part, row) = tensor.place(row);
+            let permuted = gguf_keys::permutes(spec) && is_rotated(roles[part]);
             (part, if permuted { halves_row(row, spec.head_dim) } else { row })
         };
         let rows = |row: usize, out: &mut [f32]| {
             let (part, row) = place(row);
             parts[part](row, out);
         };
-        let (tensor, dtype) = (&planned[i], dtypes[i]);
+        let (planned, dtype) = (&planned[i], dtypes[i]);
         match &mut fitting {
-            None => stream(tensor, dtype, &rows, sink)?,
+            None => stream(planned, dtype, &rows, sink)?,
             Some(fitting) => {
                 let raw = roles.iter().map(|&role| weights.raw(role)).collect::<Result<Option<Vec<_>>, _>>();
-                let wanted = mix.wanted(spec, entry.role);
-                fitting.stream(tensor, &roles, raw?, (wanted, dtype), &rows, &place, sink)?;
+                let wanted = mix.wanted(spec, roles[0]);
+                fitting.stream(planned, roles, raw?, (wanted, dtype), &rows, &place, sink)?;
             }
         }
         roles.iter().for_each(|&role| weights.release(role));
@@ -101,69 +94,24 @@ pub(crate) fn to_safetensors(
     weights: &dyn Weights,
     progress: Progress<'_>,
 ) -> Result<u64, ConvertError> {
-    let entries = folder_entries(spec);
-    let planned: Vec<Planned> = entries
+    let tensors = file_tensors(spec, |role| names::folder(role, spec.architecture).swap_remove(0));
+    let planned: Vec<Planned> = tensors
         .iter()
-        .map(|FolderTensor { name, roles, shape }| Planned {
-            name: name.clone(),
-            holds: float_type(roles[0], dtype).into(),
-            shape: shape.clone(),
+        .map(|t| Planned {
+            name: t.name.clone(),
+            holds: float_type(t.roles[0], dtype).into(),
+            shape: t.shape.clone(),
         })
         .collect();
     let mut fill = |i: usize, sink: &mut Sink<'_>| {
-        let roles = &entries[i].roles;
-        if let (TensorRole::Layer(layer, LayerTensor::KeyUp), Some(mla)) = (roles[0], &spec.extras.mla) {
+        let first = tensors[i].roles[0];
+        if let (TensorRole::Layer(layer, LayerTensor::KeyUp), Some(mla)) = (first, &spec.extras.mla) {
             return stream(&planned[i], dtype, &*keys_and_values(weights, layer, spec.heads, mla)?, sink);
         }
-        let parts = roles.iter().map(|&role| Ok(less_offset(weights.rows(role)?, role, spec)));
-        let parts = parts.collect::<Result<Vec<_>, ConvertError>>()?;
-        let of_part = matrix_rows(&spec.shape(roles[0]));
-        let rows = |row: usize, out: &mut [f32]| parts[row / of_part](row % of_part, out);
-        stream(&planned[i], float_type(roles[0], dtype), &rows, sink)
+        let rows = less_offset(tensors[i].rows(weights)?, first, spec);
+        stream(&planned[i], float_type(first, dtype), &*rows, sink)
     };
     write_safetensors(folder, &planned, SHARD_BYTES, &mut fill, progress)
-}
-
-/// A tensor of a folder: the rows of some roles, one after another.
-struct FolderTensor {
-    name: String,
-    roles: Vec<TensorRole>,
-    shape: Vec<usize>,
-}
-
-/// All tensors of a folder, in the order of the forward pass.
-fn folder_entries(spec: &ModelSpec) -> Vec<FolderTensor> {
-    use LayerTensor::{ExpertDown, ExpertGate, ExpertUp, KeyUp, ValueUp};
-    // this class holds the experts of a layer together
-    let fused = if spec.architecture == Architecture::Mistral4 { spec.moe.as_ref() } else { None };
-    let entry = |role: TensorRole| {
-        let (name, shape) = (names::hugging_face(role, spec.architecture), spec.shape(role));
-        let TensorRole::Layer(layer, tensor) = role else {
-            return Some(FolderTensor { name, roles: vec![role], shape });
-        };
-        let of = |tensor| TensorRole::Layer(layer, tensor);
-        let experts = format!("model.layers.{layer}.mlp.experts");
-        Some(match (tensor, fused, &spec.extras.mla) {
-            (ValueUp, ..) => return None,
-            (KeyUp, _, Some(mla)) => {
-                let shape = vec![spec.heads * (mla.nope + mla.value), mla.kv_rank];
-                FolderTensor { name, roles: vec![role, of(ValueUp)], shape }
-            }
-            (ExpertGate(0), Some(moe), _) => FolderTensor {
-                name: format!("{experts}.gate_up_proj"),
-                roles: (0..moe.experts).flat_map(|e| [of(ExpertGate(e)), of(ExpertUp(e))]).collect(),
-                shape: vec![moe.experts, 2 * shape[0], shape[1]],
-            },
-            (ExpertDown(0), Some(moe), _) => FolderTensor {
-                name: format!("{experts}.down_proj"),
-                roles: (0..moe.experts).map(|e| of(ExpertDown(e))).collect(),
-                shape: vec![moe.experts, shape[0], shape[1]],
-            },
-            (ExpertGate(_) | ExpertUp(_) | ExpertDown(_), Some(_), _) => return None,
-            _ => FolderTensor { name, roles: vec![role], shape },
-        })
-    };
-    spec.roles().filter_map(entry).collect()
 }
 
 /// The projection of keys and values from their latent, `[heads · (nope + value), kv_rank]`, from its two parts.
@@ -208,10 +156,6 @@ pub(crate) fn less_offset<'a>(rows: Rows<'a>, role: TensorRole, spec: &ModelSpec
         rows(row, out);
         out.iter_mut().for_each(|v| *v -= offset);
     })
-}
-
-fn matrix_rows(shape: &[usize]) -> usize {
-    shape.iter().rev().skip(1).product()
 }
 
 /// Whether RoPE rotates the outputs of this tensor.

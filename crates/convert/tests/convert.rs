@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use zonda_convert::{ConvertError, SynthSpec, convert, synth, synth_archs};
-use zonda_engine::load::{GgufFile, Model, RopePairing, RopeScaling, TensorRole};
+use zonda_convert::{ConvertError, SynthSpec, convert, convert_to_mlx, synth, synth_archs};
+use zonda_engine::load::{Affine, GgufFile, Model, RopePairing, RopeScaling, TensorRole};
 use zonda_engine::quant::Mix;
 use zonda_engine::tokenize::{Encode, Tokenizer};
 use zonda_kernels::DType;
@@ -304,6 +304,34 @@ fn a_sentence_piece_file_becomes_gguf_metadata() {
         assert_eq!(gguf.encode(&text, options).unwrap(), ids, "{text:?}");
         if !["<s>", "</s>", "<unk>"].iter().any(|special| text.contains(special)) {
             assert_eq!(hf.encode(text.as_str(), true).unwrap().get_ids(), ids, "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn fused_tensors_are_written_as_mlx_folders_in_the_right_rows() {
+    let affine = Affine { bits: 8, group_size: 32 };
+    let dir = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf");
+    let write = |name: &str| {
+        let (input, out) = (Model::open(&root.join(name)).unwrap(), dir.path().join(name));
+        let made = convert_to_mlx(&input, &out, affine, DType::F32, &mut |_, _| {});
+        made.map(|_| (input, out))
+    };
+    for name in ["granitemoe", "granitemoeshared"] {
+        let error = write(name).map(|_| ()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("experts is {name}")), "{error}");
+    }
+    for name in ["llama", "qwen3_moe", "phi3", "phi3_long", "glm", "glm4", "granitemoehybrid"] {
+        let (input, out) = write(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let back = Model::open(&out).unwrap();
+        for role in input.spec.roles() {
+            let (expected, found) = (input.tensor(role).unwrap(), back.tensor(role).unwrap());
+            assert_eq!(expected.shape, found.shape, "{name} {role:?}");
+            for (i, (a, b)) in expected.to_f32().iter().zip(found.to_f32()).enumerate() {
+                // half a step of a group that spans at most 2, and some for the step that makes zero exact
+                assert!((a - b).abs() < 0.012, "{name} {role:?}: value {i} is {b}, expected {a}");
+            }
         }
     }
 }

@@ -352,7 +352,7 @@ fn spec(context: usize) -> ModelSpec {
         head_dim: 1,
         ffn_size: 1,
         norm_eps: 1e-5,
-        rope: Rope { theta: 10_000.0, pairing: RopePairing::Halves, scaling: RopeScaling::None },
+        rope: Rope { theta: 10_000.0, pairing: RopePairing::Halves, width: None, scaling: RopeScaling::None },
         windows: vec![None],
         qkv_bias: false,
         qk_norm: false,

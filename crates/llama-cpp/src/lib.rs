@@ -87,7 +87,7 @@ impl LlamaCpp {
             kv_type: options.kv_type.name().to_owned(),
         };
         let lengths = vec![0; limits.slots];
-        let layout = layout(&spec, options);
+        let layout = layout(&spec, &limits, options);
         Ok(LlamaCpp { spec, limits, info, context, tokens: Tokens::default(), lengths, layout })
     }
 }
@@ -189,10 +189,15 @@ impl LlamaCpp {
 }
 
 /// The header line of exports. llama.cpp's states contain neither its version nor the model.
-fn layout(spec: &ModelSpec, options: &LlamaCppOptions) -> String {
+fn layout(spec: &ModelSpec, limits: &Limits, options: &LlamaCppOptions) -> String {
     let ModelSpec { layers, kv_heads, head_dim, .. } = spec;
     let (version, kv_type) = (version(), options.kv_type);
-    format!("llama.cpp {version}: {layers} layers, {kv_heads} KV heads of {head_dim}, {kv_type}\n")
+    // LongRoPE's factors depend on the context
+    let long = match &spec.rope.scaling {
+        RopeScaling::Long(long) if long.is_long(limits.context) => ", long RoPE factors",
+        _ => "",
+    };
+    format!("llama.cpp {version}: {layers} layers, {kv_heads} KV heads of {head_dim}, {kv_type}{long}\n")
 }
 
 /// The device's name for reports, and the number of layers on it.
@@ -267,6 +272,17 @@ fn agrees(
         return Err(BackendError::Unsupported(
             "this model lacks a softcap, and llama.cpp always computes them for gemma2; the native backend supports it".to_owned(),
         ));
+    }
+    // llama.cpp lets the room of all sequences together, in whole blocks of 256, decide on LongRoPE's factors.
+    let room = limits.kv_tokens.max(limits.slots + 1).next_multiple_of(256);
+    if let RopeScaling::Long(long) = &spec.rope.scaling
+        && long.is_long(room) != long.is_long(limits.context)
+    {
+        return Err(BackendError::Unsupported(format!(
+            "in a context of {} tokens this model has LongRoPE's short factors, and llama.cpp takes the long ones because the KV \
+             room is {room} tokens; expected at most {} of KV room, or a longer context",
+            limits.context, long.original_context
+        )));
     }
     // llama.cpp does not support windows in the llama architecture, which Mistral's files use.
     let matters = |window: &usize| *window < limits.context;

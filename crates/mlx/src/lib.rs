@@ -27,7 +27,7 @@ use cache::Cache;
 use safe::{Array, Dtype, Ops};
 use weights::{WeightFormat, Weights};
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot};
-use zonda_engine::load::{Extras, Model, ModelSpec};
+use zonda_engine::load::{Extras, Model, ModelSpec, RopeScaling};
 
 /// A model opened by MLX.
 #[derive(Debug)]
@@ -59,7 +59,9 @@ impl Mlx {
     /// there is none; or if the loaded library is not the version this was compiled against.
     pub fn open(model: &Model, options: &MlxOptions) -> Result<Mlx, BackendError> {
         let spec = model.spec.clone();
-        if spec.extras != Extras::default() || spec.moe.as_ref().is_some_and(|moe| !moe.is_plain()) {
+        let other_rope = spec.rope.width.is_some() || matches!(spec.rope.scaling, RopeScaling::Long(_));
+        let other_experts = spec.moe.as_ref().is_some_and(|moe| !moe.is_plain());
+        if spec.extras != Extras::default() || other_rope || other_experts {
             return Err(BackendError::Unsupported(format!(
                 "MLX runs models of Llama's kind, Qwen and Mixtral, and this is {}; the native backend runs it",
                 spec.architecture
@@ -81,7 +83,7 @@ impl Mlx {
             KvType::F16 => Dtype::F16,
             KvType::F32 => Dtype::F32,
         });
-        let (frequencies, magnitude) = spec.rope.frequencies(spec.head_dim);
+        let (frequencies, magnitude) = spec.rope.frequencies(spec.head_dim, limits.context);
         let periods: Vec<f32> = frequencies.iter().map(|f| 1.0 / f).collect();
         let info = BackendInfo {
             name: "mlx".to_owned(),

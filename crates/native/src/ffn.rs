@@ -38,10 +38,11 @@ impl FfnBuffers {
                     }
                 };
                 run.norm(x, layer.ffn_norm.as_deref(), normed, &readers);
+                let scale = spec.extras.residual_scale;
                 if let Some(shared) = shared {
-                    self.shared(run, shared, normed, x);
+                    self.shared(run, shared, scale, normed, x);
                 }
-                self.mixture(run, moe, router, experts, normed, x);
+                self.mixture(run, (moe, scale), router, experts, normed, x);
             }
             (Ffn::Dense(dense), _) => {
                 if !layer.parallel {
@@ -56,13 +57,13 @@ impl FfnBuffers {
         }
     }
 
-    /// Adds the output of the expert that every token runs.
-    fn shared(&mut self, run: Run<'_>, shared: &Shared, normed: &Activations, x: &mut [f32]) {
+    /// Adds the output of the expert that every token runs, times `scale`.
+    fn shared(&mut self, run: Run<'_>, shared: &Shared, scale: f32, normed: &Activations, x: &mut [f32]) {
         let (tokens, hidden) = (normed.tokens(), run.hidden);
         let Some(router) = &shared.router else {
             self.mlp.activate(run, &shared.expert, normed);
-            let job = Job { weights: &shared.expert.down.packed, out: x, stride: hidden, add: true };
-            return matmul(run.isa, run.pool, &self.mlp.activated, &mut [job]);
+            let change = Change { bias: None, norm: None, scale };
+            return run.join(&shared.expert.down, &self.mlp.activated, change, &mut self.outputs, x);
         };
         self.mlp.run(run, &shared.expert, normed, &mut self.outputs);
         self.routes.resize(tokens, 0.0);
@@ -70,15 +71,15 @@ impl FfnBuffers {
         matmul(run.isa, run.pool, normed, &mut [job]);
         let rows = x.chunks_exact_mut(hidden).zip(self.outputs.chunks_exact(hidden));
         for ((x, y), gate) in rows.zip(&self.routes) {
-            AddScaled { x, y, scale: 1.0 / (1.0 + (-gate).exp()) }.on(run.isa);
+            AddScaled { x, y, scale: scale / (1.0 + (-gate).exp()) }.on(run.isa);
         }
     }
 
-    /// Routes every token to its experts; each expert runs once, on the tokens that picked it.
+    /// Routes every token to its experts; each expert runs once, on the tokens that picked it. Adds the outputs times `scale`.
     fn mixture(
         &mut self,
         run: Run<'_>,
-        moe: &Moe,
+        (moe, scale): (&Moe, f32),
         router: &Router,
         experts: &[Expert],
         normed: &Activations,
@@ -102,8 +103,8 @@ impl FfnBuffers {
             if let Some(kept) = &mut self.kept {
                 kept[e].extend_from_slice(self.mlp.activated.f32());
             }
-            for (&(t, scale), y) in picked.iter().zip(self.outputs.chunks_exact(hidden)) {
-                AddScaled { x: &mut x[t * hidden..][..hidden], y, scale }.on(run.isa);
+            for (&(t, weight), y) in picked.iter().zip(self.outputs.chunks_exact(hidden)) {
+                AddScaled { x: &mut x[t * hidden..][..hidden], y, scale: scale * weight }.on(run.isa);
             }
         }
     }

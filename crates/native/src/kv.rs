@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use zonda_engine::forward::{BackendError, Batch, BatchError, Limits, Slot, Span};
-use zonda_engine::load::ModelSpec;
+use zonda_engine::load::{ModelSpec, RopeScaling};
 use zonda_kernels::attention::{Holds, KvType, PAGE, SPLIT};
 use zonda_kernels::memory::{Buffer, SharedPtr};
 
@@ -30,6 +30,8 @@ pub(crate) struct KvCache {
     head_dim: usize,
     /// Bytes of one page of one KV head of one layer.
     page_bytes: usize,
+    /// Keys turned by LongRoPE's long factors, which the context decides.
+    long_rope: bool,
     /// Pages in a chunk: [`CHUNK`], or all of them if they are fewer.
     chunk: usize,
     /// `[chunks, layers, kv_heads, chunk, page_bytes]`; touched only when written
@@ -67,6 +69,7 @@ impl KvCache {
             kv_heads: spec.kv_heads,
             head_dim: spec.head_dim,
             page_bytes,
+            long_rope: matches!(&spec.rope.scaling, RopeScaling::Long(long) if long.is_long(limits.context)),
             chunk,
             data,
             free: (0..pages as u32).map(Reverse).collect(),
@@ -162,10 +165,11 @@ impl KvCache {
 
     /// The first line of an export: what its bytes are.
     fn layout(&self) -> String {
-        let KvCache { kv_type, layers, kv_heads, page_bytes, .. } = self;
+        let KvCache { kv_type, layers, kv_heads, page_bytes, long_rope, .. } = self;
         let kv_type = kv_type.name();
         format!(
-            "zonda KV version {EXPORT_VERSION}: {layers} layers, {kv_heads} KV heads, {kv_type}, {page_bytes} bytes for {PAGE} tokens\n"
+            "zonda KV version {EXPORT_VERSION}: {layers} layers, {kv_heads} KV heads, {kv_type}, {page_bytes} bytes for {PAGE} tokens{}\n",
+            if *long_rope { ", long RoPE factors" } else { "" }
         )
     }
 

@@ -47,7 +47,7 @@ impl Native {
         let limits = options.limits(&spec)?;
         let weights = Weights::load(model, isa, &pool, options.quantize)?;
         let kv = KvCache::new(&spec, &limits, options.kv_type)?;
-        let angles = Angles::all(&spec);
+        let angles = Angles::all(&spec, limits.context);
         let mut buffers = Buffers::default();
         buffers.attention.reserve(&spec, &limits);
         Ok(Native { spec, limits, isa, pool, weights, angles, kv, buffers })

@@ -25,7 +25,7 @@ const GROUP: usize = 8;
 
 impl Native {
     /// Hands the reference logits of every position of every sequence to `look`, in order, `[vocab]` each. The calling thread
-    /// becomes one of the pool's, as with [`Native::open`].
+    /// becomes one of the pool's, as with [`Native::open`]. The context is that of the longest sequence, which matters to LongRoPE.
     ///
     /// # Errors
     /// As [`Native::open`]; if a sequence is empty, longer than the model's context or has an id beyond its vocabulary; and
@@ -125,7 +125,7 @@ impl<'a> Reference<'a> {
         let mut kv = KvCache::new(&one, &limits, KvType::F32)?;
         kv.reserve(&batch(longest.iter().copied())).map_err(BackendError::from)?;
 
-        let mut angles = Angles::all(spec);
+        let mut angles = Angles::all(spec, limits.context);
         self.buffers.attention.reserve(&one, &limits);
         let tokens: usize = batches.iter().map(Batch::tokens).sum();
         x.resize(tokens * hidden, 0.0);

@@ -5,20 +5,21 @@ use zonda_engine::load::{ModelSpec, Rope};
 /// Frequencies of a model, and the table of the batch in hand.
 #[derive(Debug)]
 pub(crate) struct Angles {
-    /// Radians per position, `[head_dim / 2]`
+    /// Radians per position, `[width / 2]`, where `width` values of a head turn
     frequencies: Vec<f32>,
     /// Multiplies cosines and sines (YaRN's attention temperature).
     magnitude: f32,
-    /// `[tokens, head_dim / 2]`
+    /// `[tokens, width / 2]`
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
 
 impl Angles {
-    /// For each kind of RoPE that the model has, in the order that [`Angles::kind_of`] counts.
-    pub fn all(spec: &ModelSpec) -> Vec<Angles> {
+    /// For each kind of RoPE that the model has, in the order that [`Angles::kind_of`] counts. `context` is the longest sequence, in
+    /// tokens.
+    pub fn all(spec: &ModelSpec, context: usize) -> Vec<Angles> {
         let kinds = std::iter::once(&spec.rope).chain(&spec.extras.window_rope);
-        kinds.map(|rope| Angles::new(rope, spec.rope_dim())).collect()
+        kinds.map(|rope| Angles::new(rope, spec.head_dim, context)).collect()
     }
 
     /// Which of them a layer has.
@@ -26,8 +27,8 @@ impl Angles {
         spec.rope_of(layer).map(|rope| usize::from(spec.extras.window_rope.as_ref() == Some(rope)))
     }
 
-    pub fn new(rope: &Rope, head_dim: usize) -> Angles {
-        let (frequencies, magnitude) = rope.frequencies(head_dim);
+    pub fn new(rope: &Rope, head_dim: usize, context: usize) -> Angles {
+        let (frequencies, magnitude) = rope.frequencies(head_dim, context);
         Angles { frequencies, magnitude, cos: Vec::new(), sin: Vec::new() }
     }
 
@@ -44,7 +45,7 @@ impl Angles {
         }
     }
 
-    /// Cosines and sines of the batch's token `t`, `[head_dim / 2]` each.
+    /// Cosines and sines of the batch's token `t`, `[width / 2]` each.
     pub fn row(&self, t: usize) -> (&[f32], &[f32]) {
         let half = self.frequencies.len();
         (&self.cos[t * half..][..half], &self.sin[t * half..][..half])

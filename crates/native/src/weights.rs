@@ -336,9 +336,7 @@ impl<'a> Loader<'a> {
                         bias: moe.router.bias.then(|| vector(RouterBias)).transpose()?,
                         correction: moe.router.correction.then(|| vector(RouterCorrection)).transpose()?,
                     },
-                    experts: (0..moe.experts)
-                        .map(|e| routed(e, moe.bias))
-                        .collect::<Result<_, _>>()?,
+                    experts: (0..moe.experts).map(|e| routed(e, moe.bias)).collect::<Result<_, _>>()?,
                     shared: match moe.shared {
                         None => None,
                         Some(shared) => Some(Shared {
@@ -440,7 +438,8 @@ impl<'a> Loader<'a> {
     }
 
     /// Which stored row becomes row `r`: Q and K of files made for adjacent RoPE pairs are reordered so that pair
-    /// `(2i, 2i + 1)` of a head becomes `(i, i + head_dim/2)`. Scores don't change: Q and K are permuted alike.
+    /// `(2i, 2i + 1)` of a head becomes `(i, i + width/2)`, where `width` values of the head turn and the others stay. Scores
+    /// don't change: Q and K are permuted alike.
     fn stored_row(&self, role: TensorRole, r: usize) -> usize {
         use LayerTensor::{K, KBias, KvDown, Q, QBias, QUp};
         let TensorRole::Layer(_, tensor) = role else { return r };

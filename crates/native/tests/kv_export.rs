@@ -213,3 +213,21 @@ fn a_full_cache_refuses_imports() {
     let ids = prompt(&model, PROMPT, 37);
     assert_eq!(forward(&mut native, 1, 3 * PAGE, &ids[3 * PAGE..]), rows[3 * PAGE..]);
 }
+
+/// Keys are turned by factors that the context decides.
+#[test]
+fn keys_of_other_long_rope_factors_are_refused() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf/phi3_long");
+    let model = Arc::new(Model::open(&path).unwrap());
+    let open = |context: usize| {
+        let options = NativeOptions { threads: Some(1), context: Some(context), ..NativeOptions::default() };
+        Native::open(&model, &options).unwrap()
+    };
+    let (mut short, mut long, mut bytes) = (open(64), open(65), Vec::new());
+    let tokens = prompt(&model, 40, 37);
+    forward(&mut short, 0, 0, &tokens);
+    assert_eq!(short.export_kv(0, 40, &mut bytes).unwrap(), 40);
+    let why = refused(long.import_kv(0, 40, &bytes));
+    assert!(why.contains("another layout") && why.contains("long RoPE factors"), "{why}");
+    assert_eq!(open(63).import_kv(0, 40, &bytes).unwrap(), 40);
+}

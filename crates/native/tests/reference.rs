@@ -21,7 +21,13 @@ fn reference_logits_match_transformers() {
     for folder in folders() {
         let name = folder.file_name().unwrap().to_str().unwrap();
         let (sequences, expected): (Vec<_>, Vec<_>) = cases(&folder).into_iter().unzip();
-        let rows = reference(&folder, &sequences).unwrap();
+        // `transformers` chooses LongRoPE's factors by a text's length; we, by the longest sequence.
+        let rows = match name {
+            "phi3_long" => {
+                sequences.iter().flat_map(|s| reference(&folder, std::slice::from_ref(s)).unwrap()).collect()
+            }
+            _ => reference(&folder, &sequences).unwrap(),
+        };
         let mut rows = rows.iter();
         for (ids, expected) in sequences.iter().zip(expected) {
             let vocab = expected.len() / ids.len();

@@ -46,6 +46,7 @@ impl Weights for Random<'_> {
 
 /// A tensor's stream of random numbers: FNV-1a of its GGUF name, mixed with the seed.
 fn key(seed: u64, role: TensorRole) -> u64 {
+    // in files of Llama's family every role has a name of its own
     let place = names::gguf(role, Architecture::Llama).swap_remove(0);
     let expert = if let TensorLocation::Plane(_, expert) = place { expert as u64 } else { 0 };
     let hash = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);

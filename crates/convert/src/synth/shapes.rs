@@ -77,7 +77,12 @@ impl Shape {
             head_dim: self.head_dim,
             ffn_size: self.ffn,
             norm_eps: self.eps,
-            rope: Rope { theta: self.theta, pairing: RopePairing::Halves, scaling: RopeScaling::None },
+            rope: Rope {
+                theta: self.theta,
+                pairing: RopePairing::Halves,
+                width: None,
+                scaling: RopeScaling::None,
+            },
             windows: vec![None; self.layers],
             qkv_bias: self.architecture == Architecture::Qwen2,
             qk_norm: matches!(self.architecture, Architecture::Qwen3 | Architecture::Qwen3Moe),
@@ -131,6 +136,7 @@ fn latent(
     };
     (spec.kv_heads, spec.head_dim) = (1, mla.key());
     spec.extras.attention_scale = Some(mla.score_scale(&spec.rope.scaling, all_dim));
+    spec.rope.width = Some(mla.rope);
     spec.extras.mla = Some(mla);
     spec
 }
@@ -146,7 +152,7 @@ fn sigmoids(scale: f32) -> impl FnOnce(&mut Moe) {
 /// GLM-4.5's heads: half of each is rotated, and Q, K and V have biases.
 fn glm(mut spec: ModelSpec) -> ModelSpec {
     spec.qkv_bias = true;
-    spec.extras.rotary_dim = Some(spec.head_dim / 2);
+    spec.rope.width = Some(spec.head_dim / 2);
     spec
 }
 

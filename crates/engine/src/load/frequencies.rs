@@ -1,19 +1,24 @@
 //! RoPE's frequencies from its parameters, with each kind of scaling.
 //!
 //! Formulas as published with each method and as `transformers` computes them: linear (position interpolation), llama3
-//! (by wavelength band), YaRN (arXiv 2309.00071).
+//! (by wavelength band), YaRN (arXiv 2309.00071), LongRoPE (arXiv 2402.13753).
 
 use super::{Rope, RopeScaling};
 use std::f32::consts::TAU;
 
 impl Rope {
-    /// Radians per position, `[head_dim / 2]`, and the factor of cosines and sines (YaRN's attention temperature).
-    pub fn frequencies(&self, head_dim: usize) -> (Vec<f32>, f32) {
-        let plain = (0..head_dim / 2).map(|i| 1.0 / self.theta.powf((2 * i) as f32 / head_dim as f32));
+    /// Radians per position, `[width / 2]`, and the factor of cosines and sines (YaRN's attention temperature). `context` is the
+    /// longest sequence in tokens, on which LongRoPE's factors depend.
+    pub fn frequencies(&self, head_dim: usize, context: usize) -> (Vec<f32>, f32) {
+        let width = self.width.unwrap_or(head_dim);
+        let plain = (0..width / 2).map(|i| 1.0 / self.theta.powf((2 * i) as f32 / width as f32));
         match &self.scaling {
             RopeScaling::None => (plain.collect(), 1.0),
             RopeScaling::Linear { factor } => (plain.map(|f| f / factor).collect(), 1.0),
             RopeScaling::Factors(factors) => (plain.zip(factors).map(|(f, by)| f / by).collect(), 1.0),
+            RopeScaling::Long(long) => {
+                (plain.zip(long.factors(context)).map(|(f, by)| f / by).collect(), long.attention_factor)
+            }
             &RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
                 let original = original_context as f32;
                 let band = |f: f32| {
@@ -40,14 +45,14 @@ impl Rope {
             } => {
                 // the dimension whose wavelength turns `rotations` times within the original context
                 let dimension = |rotations: f32| {
-                    head_dim as f32 * (original_context as f32 / (rotations * TAU)).ln()
+                    width as f32 * (original_context as f32 / (rotations * TAU)).ln()
                         / (2.0 * self.theta.ln())
                 };
                 let (mut low, mut high) = (dimension(beta_fast), dimension(beta_slow));
                 if truncate {
                     (low, high) = (low.floor(), high.ceil());
                 }
-                (low, high) = (low.max(0.0), high.min(head_dim as f32 - 1.0));
+                (low, high) = (low.max(0.0), high.min(width as f32 - 1.0));
                 if low == high {
                     high += 0.001;
                 }

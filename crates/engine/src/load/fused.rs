@@ -133,8 +133,10 @@ mod tests {
     #[test]
     fn rows_are_taken_from_columns() {
         // [in 3, out 4], value 10 · column + row
-        let floats: Vec<u8> =
-            (0..3).flat_map(|c| (0..4).map(move |r| (10 * c + r) as f32)).flat_map(f32::to_le_bytes).collect();
+        let floats: Vec<u8> = (0..3)
+            .flat_map(|c| (0..4).map(move |r| (10 * c + r) as f32))
+            .flat_map(f32::to_le_bytes)
+            .collect();
         let rows = |outputs, rows| {
             let data = Data::Owned(floats.clone().into());
             let stored = StoredExpert::Floats(DType::F32, data);

@@ -25,9 +25,20 @@ pub(super) struct Family {
 
 const RMS_EPS: &str = "attention.layer_norm_rms_epsilon";
 const SOFTCAPS: &[&str] = &["attn_logit_softcapping", "final_logit_softcapping", "attention.scale"];
-const LATENT: &[&str] =
-    &["attention.scale", "attention.temperature_scale", "expert_shared_count", "leading_dense_block_count"];
-const SCALES: &[&str] = &["attention.scale", "embedding_scale", "residual_scale", "logit_scale"];
+const LATENT: &[&str] = &[
+    "attention.scale",
+    "attention.temperature_scale",
+    "expert_shared_count",
+    "leading_dense_block_count",
+    "nextn_predict_layers",
+];
+const SCALES: &[&str] = &[
+    "attention.scale",
+    "embedding_scale",
+    "residual_scale",
+    "logit_scale",
+    "expert_shared_feed_forward_length",
+];
 
 /// A family of Llama's kind, without windows of its own.
 const fn plain(
@@ -54,6 +65,10 @@ const FAMILIES: &[Family] = &[
     },
     Family { full_every: Some(6), ..plain("gemma3", Architecture::Gemma3, RopePairing::Halves, SOFTCAPS) },
     plain("granite", Architecture::Granite, RopePairing::Adjacent, SCALES),
+    plain("granitemoe", Architecture::GraniteMoe, RopePairing::Adjacent, SCALES),
+    plain("phi3", Architecture::Phi3, RopePairing::Halves, &[]),
+    plain("chatglm", Architecture::Glm, RopePairing::Adjacent, &[]),
+    plain("glm4", Architecture::Glm4, RopePairing::Adjacent, &[]),
     plain("smollm3", Architecture::SmolLm3, RopePairing::Adjacent, &[]),
     Family { full_every: Some(4), ..plain("olmo2", Architecture::Olmo2, RopePairing::Halves, &[]) },
     Family {
@@ -67,7 +82,7 @@ const FAMILIES: &[Family] = &[
         "glm4moe",
         Architecture::Glm4Moe,
         RopePairing::Halves,
-        &["expert_shared_count", "leading_dense_block_count"],
+        &["expert_shared_count", "leading_dense_block_count", "nextn_predict_layers"],
     ),
     Family { full_every: Some(2), ..plain("gpt-oss", Architecture::GptOss, RopePairing::Halves, &[]) },
 ];
@@ -96,9 +111,13 @@ impl Family {
     ) -> Architecture {
         let slides = windows.iter().any(Option::is_some);
         let sigmoid = moe.is_some_and(|moe| moe.router.score == RouterScore::Sigmoid);
-        let moe = moe.is_some();
         match self.base {
-            Architecture::Llama | Architecture::Ministral3 if moe => Architecture::Mixtral,
+            Architecture::Llama | Architecture::Ministral3 if moe.is_some() => Architecture::Mixtral,
+            // Of Granite's kinds, the hybrid may have no RoPE.
+            Architecture::Granite if !extras.no_rope.is_empty() => Architecture::GraniteMoeHybrid,
+            Architecture::GraniteMoe if moe.is_some_and(|moe| moe.shared.is_some()) => {
+                Architecture::GraniteMoeShared
+            }
             Architecture::Ministral3 if extras.query_temperature.is_none() => Architecture::Mistral,
             // GGUF calls Llama and Mistral both `llama`; only Mistral has a window.
             Architecture::Llama if slides => Architecture::Mistral,
@@ -130,7 +149,7 @@ impl Family {
         // RoPE of windowed layers: never scaled, with a base of its own
         let window_rope = |theta: f32| -> Result<Option<Rope>, LoadError> {
             let theta = keys.positive("rope.freq_base_swa")?.map_or(theta, |x| x as f32);
-            let own = Rope { theta, pairing: self.pairing, scaling: RopeScaling::None };
+            let own = Rope { theta, scaling: RopeScaling::None, ..rope.clone() };
             Ok((slides && own != *rope).then_some(own))
         };
         let plain = || 1.0 / (head_dim as f32).sqrt();
@@ -161,7 +180,12 @@ impl Family {
                     extras.window_rope = window_rope(10_000.0)?;
                 }
             }
-            Architecture::Granite => {
+            Architecture::Granite | Architecture::GraniteMoe => {
+                // llama.cpp asks this key whether there is RoPE, of files without experts.
+                let no_rope = keys.flag("rope.scaling.finetuned")? == Some(false);
+                if no_rope && self.base == Architecture::Granite {
+                    extras.no_rope = (0..layers).collect();
+                }
                 extras.attention_scale = attention_scale;
                 extras.embedding_scale = unless_zero("embedding_scale")?.unwrap_or(1.0);
                 extras.residual_scale = unless_zero("residual_scale")?.unwrap_or(1.0);
@@ -182,9 +206,6 @@ impl Family {
                     extras.attention_scale = Some(unless_zero("attention.scale")?.unwrap_or_else(own));
                     extras.mla = Some(mla);
                 }
-            }
-            Architecture::Glm4Moe => {
-                extras.rotary_dim = keys.count("rope.dimension_count", MAX_COUNT)?.filter(|&n| n != head_dim);
             }
             Architecture::SmolLm3 => extras.no_rope = (3..layers).step_by(4).collect(),
             Architecture::Olmo2 => extras.window_rope = window_rope(rope.theta)?,

@@ -6,14 +6,15 @@ use super::fields::{Fields, MAX_COUNT, Prefixed};
 use super::gguf_extras::Family;
 use super::gguf_moe;
 use super::moe::{Moe, SharedExpert};
+use super::names::LONG_FACTORS;
 use super::source::Store;
-use super::spec::{Architecture, ModelSpec, Rope, RopeScaling};
+use super::spec::{Architecture, LongRope, ModelSpec, Rope, RopeScaling};
 use super::validate::{Names, validate, yarn_mscale};
 use super::{LoadError, Metadata, Value};
 
 /// Supported values of `general.architecture`, for messages.
 const RUNS: &str = "llama (Llama, Mistral, Mixtral, SmolLM2), mistral3, qwen2, qwen3, qwen2moe, qwen3moe, gemma2, gemma3, granite, \
-                    smollm3, olmo2, cohere2, deepseek2, mistral4, glm4moe, gpt-oss";
+                    granitemoe, smollm3, olmo2, cohere2, phi3, chatglm, glm4, deepseek2, mistral4, glm4moe, gpt-oss";
 
 /// Reads the spec. The vocabulary's size, tied embeddings and biases are taken from the tensors in `store`.
 pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<ModelSpec, LoadError> {
@@ -50,17 +51,14 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
         (None, Some(n)) => n,
         (None, None) => super::validate::derived_head_dim(&keys, names.heads, hidden_size, heads)?,
     };
-    let rotary_dim = match family.base {
-        Architecture::Glm4Moe => keys.count("rope.dimension_count", MAX_COUNT)?,
-        _ => None,
+    let width = match &mla {
+        Some(mla) => Some(mla.rope),
+        None => rope_width(&keys, family, head_dim)?,
     };
-    let whole = ["attention.value_length", "rope.dimension_count"];
-    let whole =
-        if mla.is_some() { &whole[..0] } else { &whole[..whole.len() - usize::from(rotary_dim.is_some())] };
-    for key in whole {
-        if let Some(found) = keys.count(key, MAX_COUNT)?.filter(|&n| n != head_dim) {
-            return Err(keys.unsupported(key, found, format!("it must equal the head's width, {head_dim}")));
-        }
+    let value_length = "attention.value_length";
+    if let Some(found) = keys.count(value_length, MAX_COUNT)?.filter(|&n| mla.is_none() && n != head_dim) {
+        let runs = format!("it must equal the head's width, {head_dim}");
+        return Err(keys.unsupported(value_length, found, runs));
     }
     refuse_other_functions(&keys, family)?;
 
@@ -72,11 +70,11 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
     };
     let windows = windows(&keys, family, layers)?;
     let context_length = keys.need_count("context_length", MAX_COUNT)?;
-    let rope_dim = mla.as_ref().map(|mla| mla.rope).or(rotary_dim).unwrap_or(head_dim);
     let rope = Rope {
         theta: keys.positive(names.theta)?.unwrap_or(10_000.0) as f32,
         pairing: family.pairing,
-        scaling: family.scaling(scaling(&keys, family, store, rope_dim, context_length)?),
+        width,
+        scaling: family.scaling(scaling(&keys, family, store, width.unwrap_or(head_dim), context_length)?),
     };
     let kv_heads = if mla.is_some() { Some(1) } else { keys.count(names.kv_heads, MAX_COUNT)? };
     let extras = family.extras(&keys, (hidden_size, heads, head_dim), mla, &windows, &rope)?;
@@ -96,7 +94,8 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
         norm_eps: keys.need_positive(names.norm_eps)? as f32,
         rope,
         windows,
-        qkv_bias: family.base.qkv_bias() || store.get("blk.0.attn_q.bias").is_some(),
+        qkv_bias: family.base.qkv_bias()
+            || ["blk.0.attn_q.bias", "blk.0.attn_qkv.bias"].iter().any(|name| store.get(name).is_some()),
         qk_norm: family.base.qk_norm() || qk_norm,
         tied_embeddings: store.get("output.weight").is_none(),
         moe,
@@ -119,6 +118,19 @@ pub(super) fn predicted_layers(path: &Path, metadata: &Metadata) -> Result<usize
     }
 }
 
+/// How many values of a head turn, if that is not all.
+fn rope_width(keys: &Prefixed<'_>, family: &Family, head_dim: usize) -> Result<Option<usize>, LoadError> {
+    const KEY: &str = "rope.dimension_count";
+    let Some(found) = keys.count(KEY, MAX_COUNT)?.filter(|&n| n != head_dim) else { return Ok(None) };
+    if family.base.rotary_share().is_none() {
+        return Err(keys.unsupported(KEY, found, format!("it must equal the head's width, {head_dim}")));
+    }
+    match found < head_dim && found.is_multiple_of(2) {
+        true => Ok(Some(found)),
+        false => Err(keys.bad(KEY, found, format!("an even number up to the head's width, {head_dim}"))),
+    }
+}
+
 /// Rejects options of these architectures in llama.cpp that change the computation and that the forward pass lacks.
 fn refuse_other_functions(keys: &Prefixed<'_>, family: &Family) -> Result<(), LoadError> {
     let options = [
@@ -134,11 +146,16 @@ fn refuse_other_functions(keys: &Prefixed<'_>, family: &Family) -> Result<(), Lo
         "expert_shared_count",
         "expert_shared_feed_forward_length",
         "leading_dense_block_count",
+        "nextn_predict_layers",
     ];
     for key in options.into_iter().filter(|key| !family.keys.contains(key)) {
         if let Some(found) = keys.number(key)?.filter(|&x| x != 0.0) {
             return Err(keys.unsupported(key, found, "models without it are run"));
         }
+    }
+    // GLM-4 that also reads images has several positions for each token
+    if let Some(found) = keys.lookup("rope.dimension_sections") {
+        return Err(keys.unsupported("rope.dimension_sections", found, "models without it are run"));
     }
     if keys.flag("attention.causal")? == Some(false) {
         return Err(keys.unsupported("attention.causal", false, "causal models are run"));
@@ -153,21 +170,21 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     };
     let Some(experts) = experts else {
         return match arch {
-            "qwen2moe" | "qwen3moe" | "gpt-oss" => Err(keys.missing("expert_count", "the number of experts")),
+            "qwen2moe" | "qwen3moe" | "granitemoe" | "gpt-oss" => {
+                Err(keys.missing("expert_count", "the number of experts"))
+            }
             _ => Ok(None),
         };
     };
-    if !matches!(arch, "llama" | "mistral3" | "qwen2moe" | "qwen3moe" | "gpt-oss") {
-        let runs = "qwen2moe, qwen3moe, gpt-oss and llama have experts";
+    if !matches!(arch, "llama" | "mistral3" | "qwen2moe" | "qwen3moe" | "granitemoe" | "gpt-oss") {
+        let runs = "qwen2moe, qwen3moe, granitemoe, gpt-oss and llama have experts";
         return Err(keys.unsupported("expert_count", experts, runs));
     }
     let used = keys.need_count("expert_used_count", experts as u64)?;
     let ffn_size = match keys.count("expert_feed_forward_length", MAX_COUNT)? {
         Some(n) => n,
-        // Mixtral's experts have the model's own width; files of Qwen3-MoE without the key split it among those used.
-        None if arch != "llama" && arch != "mistral3" => {
-            keys.need_count("feed_forward_length", MAX_COUNT)? / used
-        }
+        // Mixtral's and Granite's experts have the model's own width; files of Qwen's without the key split it among those used.
+        None if arch.starts_with("qwen") => keys.need_count("feed_forward_length", MAX_COUNT)? / used,
         None => keys.need_count("feed_forward_length", MAX_COUNT)?,
     };
     if arch == "gpt-oss" {
@@ -177,13 +194,16 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     let qwen2 = arch == "qwen2moe";
     let normalize = keys.flag("expert_weights_norm")?.unwrap_or(!qwen2);
     let mut moe = Moe::plain(experts, used, ffn_size, normalize);
-    if qwen2 {
-        let ffn_size = match keys.count("expert_shared_feed_forward_length", MAX_COUNT)? {
-            Some(n) => n,
-            None => keys.need_count("feed_forward_length", MAX_COUNT)?,
-        };
-        moe.shared = Some(SharedExpert { ffn_size, gated: true });
-    }
+    const SHARED: &str = "expert_shared_feed_forward_length";
+    let shared = match keys.lookup(SHARED) {
+        Some(super::fields::Scalar::Int(0)) => None,
+        _ => keys.count(SHARED, MAX_COUNT)?,
+    };
+    let shared = match shared {
+        None if qwen2 => Some(keys.need_count("feed_forward_length", MAX_COUNT)?),
+        shared => shared,
+    };
+    moe.shared = shared.map(|ffn_size| SharedExpert { ffn_size, gated: qwen2 });
     Ok(Some(moe))
 }
 
@@ -249,7 +269,7 @@ fn scaling(
     keys: &Prefixed<'_>,
     family: &Family,
     store: &Store,
-    rope_dim: usize,
+    width: usize,
     context_length: usize,
 ) -> Result<RopeScaling, LoadError> {
     const KIND: &str = "rope.scaling.type";
@@ -262,7 +282,33 @@ fn scaling(
         None => keys.number("rope.scale_linear")?.filter(|&x| x > 0.0).unwrap_or(1.0),
     };
     let attn_factor = keys.positive(ATTN_FACTOR)?.unwrap_or(1.0);
-    let factors = frequency_factors(keys, store, rope_dim)?;
+    let original = || keys.count("rope.scaling.original_context_length", MAX_COUNT);
+    let factors = factors(keys, store, "rope_freqs.weight", width)?;
+    let [short, long] = LONG_FACTORS.map(|name| self::factors(keys, store, name, width));
+    match (short?, long?) {
+        (None, None) => {}
+        (Some(short), Some(long)) if matches!(kind, "none" | "linear" | "longrope") => {
+            if factor != 1.0 || factors.is_some() {
+                let found = format!("{kind:?}, by {factor}");
+                return Err(keys.unsupported(KIND, found, "LongRoPE's factors are run alone"));
+            }
+            return Ok(RopeScaling::Long(LongRope {
+                short,
+                long,
+                original_context: original()?.unwrap_or(context_length),
+                attention_factor: attn_factor as f32,
+            }));
+        }
+        (Some(_), Some(_)) => {
+            let found = format!("{kind:?} with {}", LONG_FACTORS[0]);
+            return Err(keys.unsupported(KIND, found, "LongRoPE's factors are run alone"));
+        }
+        (short, _) => {
+            let tensor = LONG_FACTORS[usize::from(short.is_some())].to_owned();
+            let (path, expected) = (keys.path.to_owned(), vec![width / 2]);
+            return Err(LoadError::MissingTensor { path, tensor, expected });
+        }
+    }
     match (kind, factors) {
         ("none" | "linear", factors) => {
             if attn_factor != 1.0 {
@@ -286,10 +332,9 @@ fn scaling(
                 _ if family.base == Architecture::DeepSeekV2 => 1.0,
                 m => yarn_mscale(factor, 1.0) / yarn_mscale(factor, m),
             };
-            let original = "rope.scaling.original_context_length";
             Ok(RopeScaling::Yarn {
                 factor: factor as f32,
-                original_context: keys.count(original, MAX_COUNT)?.unwrap_or(context_length),
+                original_context: original()?.unwrap_or(context_length),
                 beta_fast: keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0) as f32,
                 beta_slow: keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0) as f32,
                 attention_factor: (mscale * attn_factor) as f32,
@@ -303,20 +348,20 @@ fn scaling(
     }
 }
 
-/// `rope_freqs.weight`, in which Llama 3's scaling is stored.
-fn frequency_factors(
+/// Divisors of frequencies: of `rope_freqs.weight`, in which Llama 3's scaling is stored, or of LongRoPE.
+fn factors(
     keys: &Prefixed<'_>,
     store: &Store,
-    rope_dim: usize,
+    name: &str,
+    width: usize,
 ) -> Result<Option<Vec<f32>>, LoadError> {
-    let name = "rope_freqs.weight";
     let Some(stored) = store.get(name) else { return Ok(None) };
-    let expected = vec![rope_dim / 2];
+    let expected = vec![width / 2];
     if stored.shape != expected {
         let (path, tensor, found) = (keys.path.to_owned(), name.to_owned(), stored.shape.clone());
         return Err(LoadError::WrongShape { path, tensor, expected, found });
     }
-    let factors = store.tensor(stored)?.to_f32();
+    let factors = store.part(stored, None, None)?.to_f32();
     match factors.iter().position(|f| !(f.is_finite() && *f > 0.0)) {
         None => Ok(Some(factors)),
         Some(i) => Err(LoadError::BadValue {

@@ -16,8 +16,9 @@ use super::{hf_mla, hf_moe};
 
 /// Supported values of `model_type`, for messages.
 const RUNS: &str = "llama (with SmolLM2), mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, ministral3, gemma2, gemma3 and \
-                    gemma3_text, granite, smollm3, olmo2, olmo3, cohere2, deepseek_v2, deepseek_v3, glm4_moe, gpt_oss, \
-                    mistral3 (with mistral4)";
+                    gemma3_text, granite, granitemoe, granitemoeshared, granitemoehybrid (of attention layers), smollm3, \
+                    olmo2, olmo3, cohere2, phi3, glm, glm4, glm4_moe, deepseek_v2, deepseek_v3, gpt_oss, mistral3 (with \
+                    mistral4)";
 /// Maximum size of `config.json`; real ones have a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
@@ -62,25 +63,28 @@ fn defaults(model_type: &str) -> Option<Defaults> {
     Some(Defaults {
         architecture,
         vocab: gemma3.then_some(262_208),
-        context: gemma3.then_some(131_072),
+        context: matches!(architecture, Gemma3 | Glm | Glm4).then_some(131_072),
         heads: gemma3.then_some(8),
         kv_heads: match architecture {
             Mistral | Mixtral | Ministral3 | GptOss => Some(8),
             Qwen2 | Qwen3 => Some(32),
             Qwen2Moe => Some(16),
             Qwen3Moe | Gemma2 | Gemma3 | SmolLm3 => Some(4),
-            Llama | Granite | Olmo2 | Olmo3 | Cohere2 => None,
+            Glm | Glm4 => Some(2),
             DeepSeekV2 | DeepSeekV3 | Mistral4 => Some(1),
             Glm4Moe => Some(8),
+            Llama | Olmo2 | Olmo3 | Cohere2 | Phi3 => None,
+            Granite | GraniteMoe | GraniteMoeShared | GraniteMoeHybrid => None,
         },
         head_dim: match architecture {
-            Qwen3 | Ministral3 => Some(128),
+            Qwen3 | Ministral3 | Glm | Glm4 => Some(128),
             Gemma2 | Gemma3 => Some(256),
             GptOss => Some(64),
             _ => None,
         },
         norm_eps: match architecture {
-            Mixtral | Ministral3 | Olmo2 | Olmo3 | Cohere2 | Glm4Moe | GptOss => 1e-5,
+            Mixtral | Ministral3 | Olmo2 | Olmo3 | Cohere2 | Phi3 | Glm4Moe | GptOss => 1e-5,
+            Glm | Glm4 => 1.5625e-7,
             _ => 1e-6,
         },
         theta: match architecture {
@@ -176,7 +180,8 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
     };
     let context_length = need("max_position_embeddings", defaults.context)?;
     let architecture = defaults.architecture;
-    let (rope, window_rope) = hf_extras::ropes(config, architecture, defaults.theta, context_length)?;
+    let (rope, window_rope) =
+        hf_extras::ropes(config, architecture, mla.as_ref(), defaults.theta, (context_length, head_dim))?;
     let windows = windows(config, &defaults, layers)?;
     let shapes = Shapes { hidden: hidden_size, head_dim, windows: &windows };
     let mut extras = hf_extras::read(config, architecture, &shapes, window_rope)?;
@@ -186,7 +191,6 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
         extras.mla = Some(mla);
         kv_heads = 1;
     }
-    let flag = |key: &str| Ok::<_, LoadError>(config.flag(key)?.unwrap_or(false));
     let glm = architecture == Architecture::Glm4Moe;
     let spec = ModelSpec {
         architecture,
@@ -198,12 +202,15 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
         heads,
         kv_heads,
         head_dim,
-        ffn_size: config.need_count("intermediate_size", MAX_COUNT)?,
+        ffn_size: config.need_count(ffn_key(architecture), MAX_COUNT)?,
         norm_eps: config.positive(names.norm_eps)?.unwrap_or(defaults.norm_eps) as f32,
         rope,
         windows,
-        qkv_bias: architecture.qkv_bias() || glm && flag("attention_bias")?,
-        qk_norm: architecture.qk_norm() || glm && flag("use_qk_norm")?,
+        qkv_bias: match architecture.qkv_bias_by_key() {
+            Some(default) => config.flag("attention_bias")?.unwrap_or(default),
+            None => architecture.qkv_bias(),
+        },
+        qk_norm: architecture.qk_norm() || glm && config.flag("use_qk_norm")?.unwrap_or(false),
         tied_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(defaults.tied),
         moe: match architecture {
             _ if architecture.latent() || glm => Some(hf_moe::read(config, architecture, layers)?),
@@ -268,8 +275,8 @@ fn refuse_other_functions(config: &Object<'_>, defaults: &Defaults) -> Result<()
         return Err(config.unsupported("attention_bias", false, "gpt_oss with these biases is run"));
     }
     for key in ["attention_bias", "mlp_bias"] {
-        // Qwen2 has biases on Q, K and V and no such key; GLM-4.5's says that it has them.
-        let has = gpt_oss || defaults.architecture == Architecture::Glm4Moe;
+        // Qwen2 has biases on Q, K and V and no such key. GLM has none on the output projection.
+        let has = gpt_oss || defaults.architecture.qkv_bias_by_key().is_some();
         if config.flag(key)? == Some(true) && !(has && key == "attention_bias") {
             return Err(config.unsupported(key, true, "models without these biases are run"));
         }
@@ -295,12 +302,14 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
     match architecture {
         // `transformers` ignores the key here.
         Architecture::Llama
-        | Architecture::Granite
         | Architecture::Olmo2
         | Architecture::DeepSeekV2
         | Architecture::DeepSeekV3
         | Architecture::Mistral4
+        | Architecture::Glm
+        | Architecture::Glm4
         | Architecture::Glm4Moe => Ok(vec![None; layers]),
+        granite if granite.granite() => Ok(vec![None; layers]),
         Architecture::Gemma2
         | Architecture::Gemma3
         | Architecture::Olmo3
@@ -316,13 +325,13 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
             };
             Ok(slides.into_iter().map(|slides| window.filter(|_| slides)).collect())
         }
-        Architecture::Mistral | Architecture::Mixtral | Architecture::Ministral3 => {
+        Architecture::Mistral | Architecture::Mixtral | Architecture::Ministral3 | Architecture::Phi3 => {
             let window = layer_types(config, layers)?.map_or(Ok(window), |types| match types.as_slice() {
                 types if types.iter().all(|&slides| slides == window.is_some()) => Ok(window),
                 _ => Err(config.unsupported(
                     "layer_types",
                     "a pattern at odds with sliding_window",
-                    "mistral and mixtral use sliding_window in every layer",
+                    "mistral, mixtral and phi3 use sliding_window in every layer",
                 )),
             })?;
             Ok(vec![window; layers])
@@ -370,6 +379,15 @@ fn layer_types(config: &Object<'_>, layers: usize) -> Result<Option<Vec<bool>>, 
         .map(Some)
 }
 
+/// The key of the dense feed-forward layer's width, or of an expert's.
+fn ffn_key(architecture: Architecture) -> &'static str {
+    match architecture {
+        // without experts only what is shared is left of it
+        Architecture::GraniteMoeHybrid => "shared_intermediate_size",
+        _ => "intermediate_size",
+    }
+}
+
 fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, LoadError> {
     let experts = || match config.count("num_local_experts", MAX_EXPERTS)? {
         Some(n) => Ok(n),
@@ -382,6 +400,20 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
             config.need_count("intermediate_size", MAX_COUNT)?,
             true,
         ))),
+        Architecture::GraniteMoe | Architecture::GraniteMoeShared => {
+            const SHARED: &str = "shared_intermediate_size";
+            let none = config.json(SHARED).is_none_or(|json| json.as_u64() == Some(0));
+            let shares = architecture == Architecture::GraniteMoeShared && !none;
+            let shared = shares.then(|| config.need_count(SHARED, MAX_COUNT)).transpose()?;
+            let mut moe = Moe::plain(
+                experts()?,
+                config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
+                config.need_count("intermediate_size", MAX_COUNT)?,
+                true,
+            );
+            moe.shared = shared.map(|ffn_size| SharedExpert { ffn_size, gated: false });
+            Ok(Some(moe))
+        }
         Architecture::Qwen2Moe | Architecture::Qwen3Moe => {
             let step = config.count("decoder_sparse_step", MAX_COUNT)?.unwrap_or(1);
             let dense =

@@ -6,7 +6,9 @@ use serde_json::Value as Json;
 use super::LoadError;
 use super::fields::{Fields, MAX_COUNT, Object};
 use super::hf_rope;
+use super::mla::Mla;
 use super::spec::{Activation, Architecture, Extras, QueryTemperature, Rope, RopePairing, RopeScaling};
+use super::validate::MAX_EXPERTS;
 use super::validate::inverse_root;
 
 /// The configuration of the text part of a model with several, and the class of the whole.
@@ -33,26 +35,34 @@ pub(super) fn text_part<'a>(config: &Object<'a>) -> Result<Option<TextPart<'a>>,
 pub(super) fn ropes(
     config: &Object<'_>,
     architecture: Architecture,
+    mla: Option<&Mla>,
     default_theta: f64,
-    context: usize,
+    (context, head_dim): (usize, usize),
 ) -> Result<(Rope, Option<Rope>), LoadError> {
     let pairing = match architecture {
-        Architecture::Cohere2 => RopePairing::Adjacent,
+        Architecture::Cohere2 | Architecture::Glm | Architecture::Glm4 => RopePairing::Adjacent,
         _ if architecture.latent() => RopePairing::Adjacent,
         _ => RopePairing::Halves,
     };
-    let rope = |(theta, scaling)| Rope { theta, pairing, scaling };
+    let width = match mla {
+        Some(mla) => Some(mla.rope),
+        None => hf_rope::width(config, architecture, head_dim)?,
+    };
+    let rope = |(theta, scaling)| Rope { theta, pairing, width, scaling };
+    if architecture == Architecture::Phi3 {
+        let scaling = hf_rope::read_phi3(config, default_theta, context, width.unwrap_or(head_dim))?;
+        return Ok((rope(scaling), None));
+    }
     if !matches!(architecture, Architecture::Gemma3 | Architecture::Olmo3) {
-        let partial = architecture.latent() || architecture == Architecture::Glm4Moe;
-        return Ok((rope(hf_rope::read(config, default_theta, context, partial)?), None));
+        return Ok((rope(hf_rope::read(config, default_theta, context)?), None));
     }
     let kinds = config.child("rope_parameters", "rope_parameters.")?;
     let full = rope(match &kinds {
         Some(kinds) if kinds.json("full_attention").is_some() => {
             let full = kinds.child("full_attention", "rope_parameters.full_attention.")?;
-            hf_rope::of_kind(config, full, default_theta, context, false)?
+            hf_rope::of_kind(config, full, default_theta, context)?
         }
-        _ => hf_rope::read(config, default_theta, context, false)?,
+        _ => hf_rope::read(config, default_theta, context)?,
     });
     let local_theta = match architecture {
         Architecture::Gemma3 => config.positive("rope_local_base_freq")?.unwrap_or(10_000.0),
@@ -61,7 +71,7 @@ pub(super) fn ropes(
     let window = rope(match &kinds {
         Some(kinds) if kinds.json("sliding_attention").is_some() => {
             let sliding = kinds.child("sliding_attention", "rope_parameters.sliding_attention.")?;
-            hf_rope::of_kind(config, sliding, local_theta, context, false)?
+            hf_rope::of_kind(config, sliding, local_theta, context)?
         }
         _ => (local_theta as f32, RopeScaling::None),
     });
@@ -95,10 +105,6 @@ pub(super) fn read(
         Architecture::Ministral3 | Architecture::Mistral4 => {
             extras.query_temperature = query_temperature(config)?;
         }
-        Architecture::Glm4Moe => {
-            let rotary = hf_rope::rotary_dim(config, shapes.head_dim, 0.5)?;
-            extras.rotary_dim = Some(rotary).filter(|&n| n != shapes.head_dim);
-        }
         Architecture::Gemma2 | Architecture::Gemma3 => {
             let cap = |key: &str, default: Option<f32>| match config.object.get(key) {
                 None => Ok::<_, LoadError>(default),
@@ -115,7 +121,14 @@ pub(super) fn read(
                 return Err(config.unsupported("attn_logit_softcapping", found, "gemma2 has it"));
             }
         }
-        Architecture::Granite => {
+        granite if granite.granite() => {
+            if granite == Architecture::GraniteMoeHybrid {
+                check_hybrid(config, layers)?;
+                // `transformers` has RoPE only where the key says so.
+                if config.text("position_embedding_type")? != Some("rope") {
+                    extras.no_rope = (0..layers).collect();
+                }
+            }
             extras.embedding_scale = scale("embedding_multiplier")?;
             extras.residual_scale = scale("residual_multiplier")?;
             extras.attention_scale = unless_plain(scale("attention_multiplier")?);
@@ -129,13 +142,39 @@ pub(super) fn read(
             if hf_rope::parameters(config)?.is_none() {
                 return Err(config.missing("rope_parameters", "the parameters of YaRN"));
             }
-            let number = |key: &str, default: f64| Ok::<_, LoadError>(config.positive(key)?.unwrap_or(default) as f32);
+            let number =
+                |key: &str, default: f64| Ok::<_, LoadError>(config.positive(key)?.unwrap_or(default) as f32);
             let (alpha, limit) = (number("swiglu_alpha", 1.702)?, number("swiglu_limit", 7.0)?);
             extras.activation = Activation::Clamped { alpha, limit };
         }
         _ => {}
     }
     Ok(extras)
+}
+
+/// Refuses what the hybrid of attention and Mamba-2 layers, with or without experts, has beyond dense layers of attention.
+fn check_hybrid(config: &Object<'_>, layers: usize) -> Result<(), LoadError> {
+    const EXPERTS: &str = "num_local_experts";
+    // `transformers`' default is 8
+    if config.json(EXPERTS).is_none_or(|json| json.as_u64() != Some(0)) {
+        let found = config.count(EXPERTS, MAX_EXPERTS)?.unwrap_or(8);
+        return Err(config.unsupported(
+            EXPERTS,
+            found,
+            "of granitemoehybrid, models without experts are run",
+        ));
+    }
+    let key = if config.json("layer_types").is_some() { "layer_types" } else { "layers_block_type" };
+    let attends = |kind: &Json| matches!(kind.as_str(), Some("attention" | "full_attention"));
+    let kinds = config.json(key).and_then(Json::as_array).filter(|kinds| kinds.len() == layers);
+    match kinds.is_some_and(|kinds| kinds.iter().all(attends)) {
+        true => Ok(()),
+        false => {
+            let found = config.json(key).map_or("nothing".to_owned(), Json::to_string);
+            let runs = format!("{layers} layers of \"attention\" are run, no Mamba-2");
+            Err(config.unsupported(key, found, runs))
+        }
+    }
 }
 
 /// Ministral 3's factor of queries, among RoPE's parameters.

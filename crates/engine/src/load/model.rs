@@ -63,6 +63,16 @@ pub struct Model {
     quantization: Option<Quantization>,
 }
 
+/// A part of a stored tensor.
+struct Part {
+    /// Of a tensor with a plane for each expert.
+    plane: Option<usize>,
+    /// Of the tensor or the plane.
+    rows: Option<Range<usize>>,
+    /// The shape of the whole tensor, outermost dimension first.
+    whole: Vec<usize>,
+}
+
 /// A tensor as it is stored.
 enum FoundTensor {
     Plain(Tensor),
@@ -164,7 +174,7 @@ impl Model {
         let mut seen = format!("{:?}", self.spec).into_bytes();
         for stored in self.store.tensors() {
             seen.extend(format!("{} {} {:?}", stored.name, stored.kind, stored.shape).bytes());
-            let Some(data) = self.store.data(stored, None) else { continue };
+            let Some(data) = self.store.data(stored, None, None) else { continue };
             let bytes = data.bytes();
             let piece = PIECE.min(bytes.len());
             for at in [0, (bytes.len() - piece) / 2, bytes.len() - piece] {
@@ -216,7 +226,8 @@ impl Model {
         if role == TensorRole::Output && self.spec.tied_embeddings {
             return Ok(None);
         }
-        for place in self.places(role) {
+        let mut misfit = None;
+        for (i, place) in self.places(role).into_iter().enumerate() {
             if let TensorLocation::Fused(fused) = &place {
                 match self.locate_fused(role, fused)? {
                     Some(found) => return Ok(Some(FoundTensor::Fused(found))),
@@ -224,68 +235,73 @@ impl Model {
                 }
             }
             let Some(stored) = self.store.get(place.name()) else { continue };
-            let plane = match place {
-                TensorLocation::Plane(_, index) => Some(index),
-                TensorLocation::Whole(_) | TensorLocation::Fused(_) => None,
-                TensorLocation::HalfPlane(_, index, half) => {
-                    return self.half_plane(role, stored, index, half).map(Some);
-                }
+            match place {
                 TensorLocation::Keys(_) => return self.up(stored, derived::key_up).map(Some),
                 TensorLocation::Values(_) => return self.up(stored, derived::value_up).map(Some),
-            };
-            if let Some(affine) = self.locate_affine(role, stored, plane)? {
+                _ => {}
+            }
+            let part = self.part(role, &place);
+            if let Some(affine) = self.locate_affine(role, stored, &part)? {
                 return Ok(Some(FoundTensor::Affine(affine)));
             }
-            let shape = self.spec.shape(role);
             // GGUF files store a matrix of one row as a vector
-            let as_vector = shape[0] == 1 && stored.shape == shape[1..];
-            self.expect_shape(stored, plane, if as_vector { shape[1..].to_vec() } else { shape })?;
-            let tensor = match plane {
-                None => self.store.tensor(stored)?,
-                Some(index) => self.store.plane(stored, index)?,
-            };
+            let as_vector = part.whole[0] == 1 && stored.shape == part.whole[1..];
+            if let Err(error) = self.expect_shape(stored, &part, None)
+                && !as_vector
+            {
+                misfit = misfit.or((i == 0 || part.rows.is_none()).then_some(error));
+                continue;
+            }
+            let tensor = self.store.part(stored, part.plane, part.rows)?;
             let offset = match self.format {
                 Format::Gguf => 0.0,
                 Format::SafeTensors | Format::Mlx => names::hugging_face_offset(role, self.spec.architecture),
             };
             return Ok(Some(FoundTensor::Plain(if offset == 0.0 { tensor } else { tensor.plus(offset) })));
         }
-        Ok(None)
+        misfit.map_or(Ok(None), Err)
     }
 
-    /// Half the rows of an expert's plane.
-    fn half_plane(
-        &self,
-        role: TensorRole,
-        stored: &Stored,
-        index: usize,
-        half: usize,
-    ) -> Result<FoundTensor, LoadError> {
-        let &[rows, cols] = self.spec.shape(role).as_slice() else {
-            return Err(self.wrong_shape(stored, self.spec.shape(role)));
+    /// Which part of a stored tensor a location is.
+    fn part(&self, role: TensorRole, place: &TensorLocation) -> Part {
+        let shape = self.spec.shape(role);
+        let rows = shape[0];
+        let (plane, roles) = match place {
+            TensorLocation::Plane(_, index) => (Some(*index), None),
+            TensorLocation::Rows { plane, roles, .. } => (*plane, Some(roles)),
+            _ => (None, None),
         };
-        self.expect_shape(stored, Some(index), vec![2 * rows, cols])?;
-        self.store.plane_rows(stored, index, half * rows..(half + 1) * rows).map(FoundTensor::Plain)
+        let mut part = Part { plane, rows: None, whole: shape };
+        if let Some(roles) = roles {
+            let rows_of = |&role: &TensorRole| self.spec.shape(role)[0];
+            let before: usize = roles.iter().take_while(|&&other| other != role).map(rows_of).sum();
+            part.rows = Some(before..before + rows);
+            part.whole[0] = roles.iter().map(rows_of).sum();
+        }
+        if plane.is_some() {
+            part.whole.insert(0, self.spec.moe.as_ref().map_or(0, |moe| moe.experts));
+        }
+        part
     }
 
     /// A part of the projection of keys and values from their latent.
     fn up(&self, stored: &Stored, part: fn(&Tensor, &Mla) -> Tensor) -> Result<FoundTensor, LoadError> {
         let Some(mla) = &self.spec.extras.mla else { return Err(self.wrong_shape(stored, vec![])) };
-        self.expect_shape(stored, None, vec![self.spec.heads * (mla.nope + mla.value), mla.kv_rank])?;
-        Ok(FoundTensor::Plain(part(&self.store.tensor(stored)?, mla)))
+        let whole = vec![self.spec.heads * (mla.nope + mla.value), mla.kv_rank];
+        self.expect_shape(stored, &Part { plane: None, rows: None, whole }, None)?;
+        Ok(FoundTensor::Plain(part(&self.store.part(stored, None, None)?, mla)))
     }
 
     /// Part of a tensor that holds all experts.
-    fn locate_fused(
-        &self,
-        role: TensorRole,
-        at: &FusedLocation,
-    ) -> Result<Option<FusedTensor>, LoadError> {
+    fn locate_fused(&self, role: TensorRole, at: &FusedLocation) -> Result<Option<FusedTensor>, LoadError> {
         let shape = self.spec.shape(role);
         let (outputs, cols) = (at.outputs.of(shape[0]), shape.get(1).copied());
-        let plane = |stored: &Stored, shape: Vec<usize>| {
-            self.expect_shape(stored, Some(at.expert), shape)?;
-            self.store.data(stored, Some(at.expert)).ok_or_else(|| self.wrong_shape(stored, Vec::new()))
+        let experts = self.spec.moe.as_ref().map_or(0, |moe| moe.experts);
+        let plane = |stored: &Stored, mut whole: Vec<usize>| {
+            whole.insert(0, experts);
+            self.expect_shape(stored, &Part { plane: Some(at.expert), rows: None, whole }, None)?;
+            let data = self.store.data(stored, Some(at.expert), None);
+            data.ok_or_else(|| self.wrong_shape(stored, Vec::new()))
         };
         let stored = if let Some(stored) = self.store.get(&at.name) {
             let data = plane(stored, cols.into_iter().chain([outputs]).collect())?;
@@ -325,7 +341,7 @@ impl Model {
         &self,
         role: TensorRole,
         stored: &Stored,
-        plane: Option<usize>,
+        part: &Part,
     ) -> Result<Option<AffineTensor>, LoadError> {
         let (Some(quantization), Some(module)) = (&self.quantization, stored.name.strip_suffix(".weight"))
         else {
@@ -341,7 +357,7 @@ impl Model {
         let biases = format!("{module}.biases");
         let biases = self.store.get(&biases).ok_or_else(|| missing(biases.clone()))?;
         let affine = quantization.of(module);
-        let &[rows, cols] = shape.as_slice() else { return Err(self.wrong_shape(stored, shape)) };
+        let &[_, cols] = shape.as_slice() else { return Err(self.wrong_shape(stored, shape)) };
         // rows of whole groups also are rows of whole words
         if stored.kind != StoredType::Other("u32".to_owned()) || cols % affine.group_size != 0 {
             return Err(LoadError::UnsupportedType {
@@ -351,30 +367,22 @@ impl Model {
                 runs: format!("u32 and rows of whole groups of {}", affine.group_size),
             });
         }
-        self.expect_shape(stored, plane, vec![rows, cols * affine.bits / 32])?;
+        self.expect_shape(stored, part, Some(cols * affine.bits / 32))?;
         let per_group = |stored: &Stored| {
-            self.expect_shape(stored, plane, vec![rows, cols / affine.group_size])?;
-            match plane {
-                None => self.store.tensor(stored),
-                Some(index) => self.store.plane(stored, index),
-            }
+            self.expect_shape(stored, part, Some(cols / affine.group_size))?;
+            self.store.part(stored, part.plane, part.rows.clone())
         };
         let (scales, biases) = (per_group(scales)?, per_group(biases)?);
-        let codes = self.store.data(stored, plane).ok_or_else(|| missing(stored.name.clone()))?;
+        let codes = self.store.data(stored, part.plane, part.rows.clone());
+        let codes = codes.ok_or_else(|| missing(stored.name.clone()))?;
         Ok(Some(AffineTensor { name: stored.name.clone(), affine, shape, scales, biases, codes }))
     }
 
-    /// Rejects a tensor, or a tensor of planes, with another shape.
-    fn expect_shape(
-        &self,
-        stored: &Stored,
-        plane: Option<usize>,
-        mut expected: Vec<usize>,
-    ) -> Result<(), LoadError> {
-        if plane.is_some() {
-            expected.insert(0, self.spec.moe.as_ref().map_or(0, |moe| moe.experts));
-        }
-        match stored.shape == expected && plane.is_none_or(|index| index < expected[0]) {
+    /// Rejects a tensor with another shape than that of the whole of `part`, or than that with rows of `cols` values.
+    fn expect_shape(&self, stored: &Stored, part: &Part, cols: Option<usize>) -> Result<(), LoadError> {
+        let mut expected = part.whole.clone();
+        expected.last_mut().into_iter().zip(cols).for_each(|(last, cols)| *last = cols);
+        match stored.shape == expected && part.plane.is_none_or(|index| index < expected[0]) {
             true => Ok(()),
             false => Err(self.wrong_shape(stored, expected)),
         }
@@ -389,7 +397,9 @@ impl Model {
 
     fn usual_name(&self, role: TensorRole) -> String {
         match self.places(role).swap_remove(0) {
-            TensorLocation::Plane(name, index) => format!("{name}[{index}]"),
+            TensorLocation::Plane(name, index) | TensorLocation::Rows { name, plane: Some(index), .. } => {
+                format!("{name}[{index}]")
+            }
             place => place.name().to_owned(),
         }
     }
@@ -439,8 +449,8 @@ impl Model {
 
     /// The number of parameters, as in "7B".
     pub fn parameters(&self) -> u64 {
-        if self.format == Format::Mlx {
-            // the stored tensors are codes, scales and biases
+        // tensors of other types are codes and scales
+        if self.store.tensors().iter().any(|stored| stored.kind.runs().is_none()) {
             return self
                 .spec
                 .roles()

@@ -44,7 +44,7 @@ pub enum RouterScore {
     Softmax,
     /// The sigmoid of each (DeepSeek V3, GLM-4.5).
     Sigmoid,
-    /// They rank the experts as they are; weights are the softmax over the used ones (gpt-oss, Granite).
+    /// They rank the experts as they are; weights are the softmax over the used ones (gpt-oss).
     SoftmaxOfUsed,
 }
 
@@ -73,7 +73,7 @@ pub enum GroupScore {
 pub struct SharedExpert {
     /// Width of its feed-forward layer.
     pub ffn_size: usize,
-    /// Its output is multiplied by the sigmoid of a router of its own (Qwen2-MoE).
+    /// Its output is multiplied by the sigmoid of a router of its own (Qwen2-MoE; Granite's is not).
     pub gated: bool,
 }
 

@@ -1,7 +1,7 @@
 //! The names of tensors in each format.
 
-use super::mla::Mla;
 use super::fused::{FusedLocation, Outputs};
+use super::mla::Mla;
 use super::spec::{Architecture, ModelSpec, NormPlacement};
 use super::{LayerTensor, TensorRole};
 
@@ -12,22 +12,29 @@ pub enum TensorLocation {
     Whole(String),
     /// As one plane of a tensor with all experts: the tensor's name and the expert.
     Plane(String, usize),
-    /// As half the rows of such a plane: the tensor's name, the expert, and which half.
-    HalfPlane(String, usize, usize),
+    /// As some rows of a tensor, or of a plane of it, in which the rows of several roles follow each other.
+    Rows {
+        /// The tensor's name.
+        name: String,
+        /// The expert, if the tensor has a plane for each.
+        plane: Option<usize>,
+        /// All roles that are in it, this one included, in order.
+        roles: Vec<TensorRole>,
+    },
     /// As the keys' rows of a projection of keys and values ([`LayerTensor::KeyUp`]).
     Keys(String),
     /// As the values' rows of it ([`LayerTensor::ValueUp`]).
     Values(String),
-    /// As part of one plane of such a tensor, with rows as columns.
+    /// As part of one plane of a tensor with all experts, with rows as columns.
     Fused(FusedLocation),
 }
 
 impl TensorLocation {
-    /// The stored tensor.
+    /// The stored tensor's name.
     pub fn name(&self) -> &str {
-        use TensorLocation::{Fused, HalfPlane, Keys, Plane, Values, Whole};
+        use TensorLocation::{Fused, Keys, Plane, Rows, Values, Whole};
         match self {
-            Whole(name) | Plane(name, _) | HalfPlane(name, ..) | Keys(name) | Values(name) => name,
+            Whole(name) | Plane(name, _) | Rows { name, .. } | Keys(name) | Values(name) => name,
             Fused(fused) => &fused.name,
         }
     }
@@ -41,9 +48,25 @@ impl TensorLocation {
             _ => self.name() == name,
         }
     }
+
+    fn rows(name: String, plane: Option<usize>, layer: usize, tensors: &[LayerTensor]) -> TensorLocation {
+        let roles = tensors.iter().map(|&tensor| TensorRole::Layer(layer, tensor)).collect();
+        TensorLocation::Rows { name, plane, roles }
+    }
+
+    /// As an expert's gate or up in a tensor with both of all experts.
+    fn gate_up(name: String, layer: usize, e: usize) -> TensorLocation {
+        TensorLocation::rows(name, Some(e), layer, &[LayerTensor::ExpertGate(e), LayerTensor::ExpertUp(e)])
+    }
 }
 
-/// The locations of a role in GGUF files, the usual one first. (llama.cpp used to store each expert separately.)
+/// The tensors of Q, K and V, which some files fuse, and of gate and up.
+const QKV: [LayerTensor; 3] = [LayerTensor::Q, LayerTensor::K, LayerTensor::V];
+const QKV_BIASES: [LayerTensor; 3] = [LayerTensor::QBias, LayerTensor::KBias, LayerTensor::VBias];
+const GATE_UP: [LayerTensor; 2] = [LayerTensor::FfnGate, LayerTensor::FfnUp];
+
+/// The locations of a role in GGUF files of a family, the usual one first. (llama.cpp used to store each expert separately, and
+/// reads fused tensors of any family.)
 pub fn gguf(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation> {
     let whole = |name: &str| vec![TensorLocation::Whole(name.to_owned())];
     let (layer, tensor) = match role {
@@ -59,9 +82,9 @@ pub fn gguf(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation>
         ]
     };
     // both in one tensor, in some files
-    let first = |what: &str, e: usize, half: usize| {
+    let first = |what: &str, e: usize| {
         let mut places = expert(what, e);
-        places.push(TensorLocation::HalfPlane(format!("blk.{layer}.ffn_gate_up_exps.weight"), e, half));
+        places.push(TensorLocation::gate_up(format!("blk.{layer}.ffn_gate_up_exps.weight"), layer, e));
         places
     };
     // older files have both in one tensor
@@ -70,9 +93,17 @@ pub fn gguf(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation>
         vec![whole, part(format!("blk.{layer}.attn_kv_b.weight"))]
     };
     let bias = |what: &str, e: usize| vec![TensorLocation::Plane(format!("blk.{layer}.{what}_exps.bias"), e)];
+    let fused = match tensor {
+        LayerTensor::Q | LayerTensor::K | LayerTensor::V => Some(("attn_qkv.weight", &QKV[..])),
+        LayerTensor::QBias | LayerTensor::KBias | LayerTensor::VBias => {
+            Some(("attn_qkv.bias", &QKV_BIASES[..]))
+        }
+        LayerTensor::FfnGate | LayerTensor::FfnUp => Some(("ffn_up.weight", &GATE_UP[..])),
+        _ => None,
+    };
     let suffix = match tensor {
-        LayerTensor::ExpertGate(e) => return first("ffn_gate", e, 0),
-        LayerTensor::ExpertUp(e) => return first("ffn_up", e, 1),
+        LayerTensor::ExpertGate(e) => return first("ffn_gate", e),
+        LayerTensor::ExpertUp(e) => return first("ffn_up", e),
         LayerTensor::ExpertDown(e) => return expert("ffn_down", e),
         LayerTensor::ExpertGateBias(e) => return bias("ffn_gate", e),
         LayerTensor::ExpertUpBias(e) => return bias("ffn_up", e),
@@ -113,10 +144,53 @@ pub fn gguf(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation>
         LayerTensor::SharedUp => "ffn_up_shexp.weight",
         LayerTensor::SharedDown => "ffn_down_shexp.weight",
     };
-    whole(&format!("blk.{layer}.{suffix}"))
+    let mut places = whole(&format!("blk.{layer}.{suffix}"));
+    if let Some((suffix, tensors)) = fused {
+        let rows = TensorLocation::rows(format!("blk.{layer}.{suffix}"), None, layer, tensors);
+        let usual = match architecture {
+            Architecture::Phi3 => true,
+            Architecture::Glm | Architecture::Glm4 => GATE_UP.contains(&tensor),
+            _ => false,
+        };
+        places.insert(if usual { 0 } else { 1 }, rows);
+    }
+    places
 }
 
-/// The Hugging Face name of a role's tensor, or of that of which it is a part.
+/// Where a Hugging Face folder of a family has a role's tensor that does not stand alone.
+fn fused(role: TensorRole, architecture: Architecture) -> Option<TensorLocation> {
+    use Architecture::{Glm, Glm4, GptOss, GraniteMoeHybrid, Phi3};
+    use LayerTensor::*;
+    let TensorRole::Layer(layer, tensor) = role else { return None };
+    let name = |suffix: &str| format!("model.layers.{layer}.{suffix}.weight");
+    let rows = |suffix: &str, tensors: &[LayerTensor]| {
+        Some(TensorLocation::rows(name(suffix), None, layer, tensors))
+    };
+    match (architecture, tensor) {
+        (Phi3, Q | K | V) => rows("self_attn.qkv_proj", &QKV),
+        (Phi3 | Glm | Glm4, FfnGate | FfnUp) => rows("mlp.gate_up_proj", &GATE_UP),
+        (GraniteMoeHybrid, FfnGate | FfnUp) => rows("shared_mlp.input_linear", &GATE_UP),
+        (granite, SharedGate | SharedUp) if granite.granite() => {
+            rows("shared_mlp.input_linear", &[SharedGate, SharedUp])
+        }
+        (granite, ExpertGate(e) | ExpertUp(e)) if granite.granite() => {
+            Some(TensorLocation::gate_up(name("block_sparse_moe.input_linear"), layer, e))
+        }
+        (granite, ExpertDown(e)) if granite.granite() => {
+            Some(TensorLocation::Plane(name("block_sparse_moe.output_linear"), e))
+        }
+        (_, KeyUp) => Some(TensorLocation::Keys(hugging_face(role, architecture))),
+        (_, ValueUp) => Some(TensorLocation::Values(hugging_face(role, architecture))),
+        (GptOss, _) => {
+            let (expert, outputs) = outputs(tensor)?;
+            let name = hugging_face(role, architecture);
+            Some(TensorLocation::Fused(FusedLocation { name, expert, outputs }))
+        }
+        _ => None,
+    }
+}
+
+/// The Hugging Face name of a role's tensor, if it stands alone, and of those with keys and values or gpt-oss's experts.
 pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
     let (layer, tensor) = match role {
         TensorRole::TokenEmbedding => return "model.embed_tokens.weight".to_owned(),
@@ -144,6 +218,7 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::ExpertUp(e) => return expert(e, "w3", "up_proj"),
         LayerTensor::ExpertDown(e) => return expert(e, "w2", "down_proj"),
         LayerTensor::Router if mixtral => "block_sparse_moe.gate.weight",
+        LayerTensor::Router if architecture.granite() => "block_sparse_moe.router.layer.weight",
         LayerTensor::Router if gpt_oss => "mlp.router.weight",
         LayerTensor::RouterBias if gpt_oss => "mlp.router.bias",
         LayerTensor::Router => "mlp.gate.weight",
@@ -152,6 +227,7 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::RouterCorrection => "mlp.gate.e_score_correction_bias",
         LayerTensor::SharedGate => return shared("gate_proj"),
         LayerTensor::SharedUp => return shared("up_proj"),
+        LayerTensor::SharedDown if architecture.granite() => "shared_mlp.output_linear.weight",
         LayerTensor::SharedDown => return shared("down_proj"),
         LayerTensor::AttnNorm => "input_layernorm.weight",
         LayerTensor::Q => "self_attn.q_proj.weight",
@@ -171,13 +247,18 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::Sinks => "self_attn.sinks",
         LayerTensor::QNorm => "self_attn.q_norm.weight",
         LayerTensor::KNorm => "self_attn.k_norm.weight",
-        // Models with a norm behind attention call that one by the name that Llama gives the norm of the other half.
+        LayerTensor::AttnPostNorm if architecture == Architecture::Glm4 => "post_self_attn_layernorm.weight",
+        // Other models with a norm behind attention call that one by the name that Llama gives the norm of the other half.
         LayerTensor::AttnPostNorm => "post_attention_layernorm.weight",
         LayerTensor::FfnNorm if gemma(architecture) => "pre_feedforward_layernorm.weight",
         LayerTensor::FfnNorm => "post_attention_layernorm.weight",
+        LayerTensor::FfnPostNorm if architecture == Architecture::Glm4 => "post_mlp_layernorm.weight",
         LayerTensor::FfnPostNorm => "post_feedforward_layernorm.weight",
         LayerTensor::FfnGate => "mlp.gate_proj.weight",
         LayerTensor::FfnUp => "mlp.up_proj.weight",
+        LayerTensor::FfnDown if architecture == Architecture::GraniteMoeHybrid => {
+            "shared_mlp.output_linear.weight"
+        }
         LayerTensor::FfnDown => "mlp.down_proj.weight",
     };
     format!("model.layers.{layer}.{suffix}")
@@ -199,45 +280,39 @@ pub fn hugging_face_offset(role: TensorRole, architecture: Architecture) -> f32 
     if norm && gemma(architecture) { 1.0 } else { 0.0 }
 }
 
-/// The locations of a role in a folder: under the Hugging Face name, or, for an expert, as a plane of the tensor in which
-/// `mlx-lm` stacks all experts of a layer.
+/// The locations of a role in a folder, the usual one first: under the Hugging Face name, alone or with others, or, for an expert,
+/// as a plane of the tensor in which `mlx-lm` stacks all experts of a layer.
 pub fn folder(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation> {
+    if let Some(place) = fused(role, architecture) {
+        return vec![place];
+    }
     let whole = TensorLocation::Whole(hugging_face(role, architecture));
+    let TensorRole::Layer(layer, tensor) = role else { return vec![whole] };
     let block = if architecture == Architecture::Mixtral { "block_sparse_moe" } else { "mlp" };
-    let stacked = |layer: usize, name: &str, e: usize| {
+    let stacked = |name: &str, e: usize| {
         TensorLocation::Plane(format!("model.layers.{layer}.{block}.switch_mlp.{name}.weight"), e)
     };
-    if let (TensorRole::Layer(_, tensor), Architecture::GptOss) = (role, architecture)
-        && let Some((expert, outputs)) = fused(tensor)
-    {
-        let name = hugging_face(role, architecture);
-        return vec![TensorLocation::Fused(FusedLocation { name, expert, outputs })];
-    }
-    // as the class of `transformers` holds them, where published files do, too
-    let fused = |layer: usize, e: usize, half: Option<usize>| {
-        let name = format!("model.layers.{layer}.mlp.experts");
-        let place = match half {
-            Some(half) => TensorLocation::HalfPlane(format!("{name}.gate_up_proj"), e, half),
-            None => TensorLocation::Plane(format!("{name}.down_proj"), e),
-        };
-        (architecture == Architecture::Mistral4).then_some(place)
+    // as the class of `transformers` holds them; published files have each alone, too
+    let experts = |name: &str| format!("model.layers.{layer}.mlp.experts.{name}");
+    let together = match tensor {
+        _ if architecture != Architecture::Mistral4 => None,
+        LayerTensor::ExpertGate(e) | LayerTensor::ExpertUp(e) => {
+            Some(TensorLocation::gate_up(experts("gate_up_proj"), layer, e))
+        }
+        LayerTensor::ExpertDown(e) => Some(TensorLocation::Plane(experts("down_proj"), e)),
+        _ => None,
     };
-    let expert = |layer: usize, name: &str, e: usize, half: Option<usize>| {
-        let places = [whole.clone(), stacked(layer, name, e)];
-        places.into_iter().chain(fused(layer, e, half)).collect()
+    let stacked = match tensor {
+        LayerTensor::ExpertGate(e) => Some(stacked("gate_proj", e)),
+        LayerTensor::ExpertUp(e) => Some(stacked("up_proj", e)),
+        LayerTensor::ExpertDown(e) => Some(stacked("down_proj", e)),
+        _ => None,
     };
-    match role {
-        TensorRole::Layer(layer, LayerTensor::ExpertGate(e)) => expert(layer, "gate_proj", e, Some(0)),
-        TensorRole::Layer(layer, LayerTensor::ExpertUp(e)) => expert(layer, "up_proj", e, Some(1)),
-        TensorRole::Layer(layer, LayerTensor::ExpertDown(e)) => expert(layer, "down_proj", e, None),
-        TensorRole::Layer(_, LayerTensor::KeyUp) => vec![TensorLocation::Keys(whole.name().to_owned())],
-        TensorRole::Layer(_, LayerTensor::ValueUp) => vec![TensorLocation::Values(whole.name().to_owned())],
-        _ => vec![whole],
-    }
+    together.into_iter().chain([whole]).chain(stacked).collect()
 }
 
 /// The expert of a tensor in a fused one, and the outputs that are its rows.
-fn fused(tensor: LayerTensor) -> Option<(usize, Outputs)> {
+fn outputs(tensor: LayerTensor) -> Option<(usize, Outputs)> {
     use LayerTensor::*;
     match tensor {
         ExpertGate(e) | ExpertGateBias(e) => Some((e, Outputs::Even)),
@@ -263,7 +338,7 @@ pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
     let places = |role| gguf(role, spec.architecture).iter().any(|place| place.has(name));
     let Some((layer, rest)) = split_layer(name, "blk.") else {
         // The frequency factors are part of the spec.
-        return name == "rope_freqs.weight" || OUTER.into_iter().any(places);
+        return FREQUENCY_FACTORS.contains(&name) || OUTER.into_iter().any(places);
     };
     // Frequencies that older converters stored and that follow from the spec.
     rest == "attn_rot_embd.weight" || spec.has_tensor(layer, expert_number(rest), places)
@@ -284,6 +359,11 @@ pub(super) fn knows_mlx(name: &str, spec: &ModelSpec) -> bool {
     let of_matrix = module.map(|module| format!("{module}.weight"));
     knows_hugging_face(of_matrix.as_deref().unwrap_or(name), spec)
 }
+
+/// GGUF's tensors with divisors of RoPE's frequencies.
+const FREQUENCY_FACTORS: [&str; 3] = ["rope_freqs.weight", LONG_FACTORS[0], LONG_FACTORS[1]];
+/// Those of LongRoPE: for contexts up to the original one, and for longer ones.
+pub const LONG_FACTORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// The roles outside the layers.
 const OUTER: [TensorRole; 3] = [TensorRole::TokenEmbedding, TensorRole::OutputNorm, TensorRole::Output];

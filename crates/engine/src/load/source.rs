@@ -129,51 +129,32 @@ impl Store {
         &self.parts[stored.part].path
     }
 
-    /// A tensor's bytes with its type and shape.
-    pub fn tensor(&self, stored: &Stored) -> Result<Tensor, LoadError> {
-        let (dtype, range) = self.runnable(stored)?;
-        let map = Arc::clone(&self.parts[stored.part].map);
-        Ok(Tensor::mapped(stored.name.clone(), dtype, stored.shape.clone(), map, range))
-    }
-
-    /// The bytes of a tensor, or of its plane `index`, whatever its type.
-    pub fn data(&self, stored: &Stored, plane: Option<usize>) -> Option<Data> {
-        let mut range = stored.range.clone()?;
-        if let Some(index) = plane {
-            let bytes = range.len() / stored.shape.first().filter(|&&n| index < n)?;
-            range = range.start + index * bytes..range.start + (index + 1) * bytes;
-        }
+    /// The bytes of a tensor, or of a part of it ([`Store::part`]), whatever its type.
+    pub fn data(&self, stored: &Stored, plane: Option<usize>, rows: Option<Range<usize>>) -> Option<Data> {
+        let range = part_of(stored, stored.range.clone()?, plane, rows)?;
         Some(Data::Mapped(Arc::clone(&self.parts[stored.part].map), range))
     }
 
-    /// Plane `index` along the first dimension: one expert of a fused tensor.
-    ///
-    /// # Panics
-    /// If `index` is not below the first dimension, which the caller has compared with the expected shape.
-    pub fn plane(&self, stored: &Stored, index: usize) -> Result<Tensor, LoadError> {
-        let (dtype, range) = self.runnable(stored)?;
-        assert!(index < stored.shape[0], "plane of {}", stored.name);
-        let bytes = range.len() / stored.shape[0];
-        let start = range.start + index * bytes;
-        let map = Arc::clone(&self.parts[stored.part].map);
-        let name = format!("{}[{index}]", stored.name);
-        Ok(Tensor::mapped(name, dtype, stored.shape[1..].to_vec(), map, start..start + bytes))
-    }
-
-    /// Some rows of a plane.
-    ///
-    /// # Panics
-    /// If there is no such plane or it has no such rows, which the caller has compared with the expected shape.
-    pub fn plane_rows(&self, stored: &Stored, index: usize, rows: Range<usize>) -> Result<Tensor, LoadError> {
-        let (dtype, range) = self.runnable(stored)?;
-        let [planes, all, cols] = stored.shape[..] else { panic!("planes of {}", stored.name) };
-        assert!(index < planes && rows.end <= all, "rows of a plane of {}", stored.name);
-        let row_bytes = range.len() / (planes * all);
-        let start = range.start + (index * all + rows.start) * row_bytes;
-        let map = Arc::clone(&self.parts[stored.part].map);
-        let name = format!("{}[{index}]", stored.name);
-        let bytes = start..start + rows.len() * row_bytes;
-        Ok(Tensor::mapped(name, dtype, vec![rows.len(), cols], map, bytes))
+    /// A part of a tensor: plane `plane` along the first dimension, one expert of several, and of that or of the whole some
+    /// rows.
+    pub fn part(
+        &self,
+        stored: &Stored,
+        plane: Option<usize>,
+        rows: Option<Range<usize>>,
+    ) -> Result<Tensor, LoadError> {
+        let (dtype, whole) = self.runnable(stored)?;
+        let mut shape = stored.shape[usize::from(plane.is_some())..].to_vec();
+        shape.first_mut().into_iter().zip(&rows).for_each(|(first, rows)| *first = rows.len());
+        let name = match (plane, &rows) {
+            (None, None) => stored.name.clone(),
+            (None, Some(rows)) => format!("{}[{}..{}]", stored.name, rows.start, rows.end),
+            (Some(index), None) => format!("{}[{index}]", stored.name),
+            (Some(index), Some(rows)) => format!("{}[{index}, {}..{}]", stored.name, rows.start, rows.end),
+        };
+        // a vector of a type with blocks has no rows to split
+        let range = part_of(stored, whole, plane, rows).ok_or_else(|| self.unsupported(stored))?;
+        Ok(Tensor::mapped(name, dtype, shape, Arc::clone(&self.parts[stored.part].map), range))
     }
 
     /// A tensor's type.
@@ -184,14 +165,42 @@ impl Store {
     fn runnable(&self, stored: &Stored) -> Result<(DType, Range<usize>), LoadError> {
         match (stored.kind.runs(), &stored.range) {
             (Some(dtype), Some(range)) => Ok((dtype, range.clone())),
-            _ => Err(LoadError::UnsupportedType {
-                path: self.path_of(stored).to_owned(),
-                tensor: stored.name.clone(),
-                found: stored.kind.to_string(),
-                runs: runnable(),
-            }),
+            _ => Err(self.unsupported(stored)),
         }
     }
+
+    fn unsupported(&self, stored: &Stored) -> LoadError {
+        LoadError::UnsupportedType {
+            path: self.path_of(stored).to_owned(),
+            tensor: stored.name.clone(),
+            found: stored.kind.to_string(),
+            runs: runnable(),
+        }
+    }
+}
+
+/// The bytes of plane `plane` of a tensor in `range`, and of that the rows `rows`. `None`: it has no such part.
+fn part_of(
+    stored: &Stored,
+    mut range: Range<usize>,
+    plane: Option<usize>,
+    rows: Option<Range<usize>>,
+) -> Option<Range<usize>> {
+    let mut shape = &stored.shape[..];
+    let mut cut = |shape: &[usize], part: Range<usize>| {
+        let count = *shape.first().filter(|&&n| part.end <= n && range.len().is_multiple_of(n))?;
+        let bytes = range.len() / count;
+        range = range.start + part.start * bytes..range.start + part.end * bytes;
+        Some(())
+    };
+    if let Some(index) = plane {
+        cut(shape, index..index + 1)?;
+        shape = &shape[1..];
+    }
+    if let Some(rows) = rows {
+        cut(shape, rows)?;
+    }
+    Some(range)
 }
 
 /// Maps a whole file for reading.

@@ -65,6 +65,12 @@ architectures! {
     Mistral4 "mistral4" "Mistral4ForCausalLM";
     Glm4Moe "glm4_moe" "Glm4MoeForCausalLM";
     GptOss "gpt_oss" "GptOssForCausalLM";
+    Phi3 "phi3" "Phi3ForCausalLM";
+    Glm "glm" "GlmForCausalLM";
+    Glm4 "glm4" "Glm4ForCausalLM";
+    GraniteMoe "granitemoe" "GraniteMoeForCausalLM";
+    GraniteMoeShared "granitemoeshared" "GraniteMoeSharedForCausalLM";
+    GraniteMoeHybrid "granitemoehybrid" "GraniteMoeHybridForCausalLM";
 }
 
 impl Architecture {
@@ -79,11 +85,6 @@ impl Architecture {
         matches!(self, DeepSeekV2 | DeepSeekV3 | Mistral4)
     }
 
-    /// Whether Q, K and V of some of its models have biases.
-    pub fn may_have_qkv_bias(self) -> bool {
-        self.qkv_bias() || self == Architecture::Glm4Moe
-    }
-
     /// Whether its files may end with layers that predict further tokens, which are not run.
     pub(super) fn predicts(self) -> bool {
         matches!(self, Architecture::DeepSeekV3 | Architecture::Glm4Moe)
@@ -93,6 +94,31 @@ impl Architecture {
     pub(super) fn qk_norm(self) -> bool {
         use Architecture::{Gemma3, Olmo2, Olmo3, Qwen3, Qwen3Moe};
         matches!(self, Qwen3 | Qwen3Moe | Gemma3 | Olmo2 | Olmo3)
+    }
+
+    /// The value of `attention_bias` where a config.json doesn't have it, if that key says whether Q, K and V have biases; `None`:
+    /// the family says it.
+    pub fn qkv_bias_by_key(self) -> Option<bool> {
+        match self {
+            Architecture::Glm | Architecture::Glm4 => Some(true),
+            Architecture::Glm4Moe => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Granite, of whatever kind: embeddings, halves of layers, scores and logits are scaled.
+    pub fn granite(self) -> bool {
+        use Architecture::{Granite, GraniteMoe, GraniteMoeHybrid, GraniteMoeShared};
+        matches!(self, Granite | GraniteMoe | GraniteMoeShared | GraniteMoeHybrid)
+    }
+
+    /// The share of a head that RoPE turns, where the file does not say it; `None`: heads of this family turn whole.
+    pub fn rotary_share(self) -> Option<f64> {
+        match self {
+            Architecture::Phi3 => Some(1.0),
+            Architecture::Glm | Architecture::Glm4 | Architecture::Glm4Moe => Some(0.5),
+            _ => None,
+        }
     }
 }
 
@@ -173,8 +199,6 @@ pub struct Extras {
     pub activation: Activation,
     /// Multiplies queries after RoPE, more at later positions (Ministral 3).
     pub query_temperature: Option<QueryTemperature>,
-    /// The first values of a head, which RoPE turns; `None`: all (GLM-4.5).
-    pub rotary_dim: Option<usize>,
     /// Multi-head latent attention (DeepSeek, Mistral Small 4).
     pub mla: Option<Mla>,
     /// Each head has a score of its own that takes a share of the softmax and gives nothing (gpt-oss).
@@ -199,7 +223,6 @@ impl Default for Extras {
             final_softcap: None,
             activation: Activation::Silu,
             query_temperature: None,
-            rotary_dim: None,
             mla: None,
             sinks: false,
             attention_out_bias: false,
@@ -218,6 +241,7 @@ impl Extras {
                 activation: Activation::GeluTanh,
                 ..plain
             },
+            Architecture::Glm4 => Extras { norms: NormPlacement::Both, ..plain },
             Architecture::Olmo2 | Architecture::Olmo3 => {
                 Extras { norms: NormPlacement::After, qk_norm_whole: true, ..plain }
             }
@@ -254,7 +278,7 @@ pub enum NormPlacement {
     Before,
     /// What each half adds to the residual stream (OLMo 2).
     After,
-    /// Both (Gemma 2, Gemma 3).
+    /// Both (Gemma 2, Gemma 3, GLM-4).
     Both,
     /// Both halves read one normalised input, and their outputs are added together (Cohere).
     Parallel,
@@ -283,6 +307,9 @@ pub struct Rope {
     pub theta: f32,
     /// Which values of a head turn together.
     pub pairing: RopePairing,
+    /// How many values of a head turn, an even number: the first ones (Phi-4-mini, GLM), or those behind the latent in multi-head
+    /// latent attention. `None`: all.
+    pub width: Option<usize>,
     /// How frequencies are stretched for long contexts.
     pub scaling: RopeScaling,
 }
@@ -290,9 +317,9 @@ pub struct Rope {
 /// Which values of a head form a pair. GGUF files of the llama family have Q and K permuted for `Adjacent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopePairing {
-    /// `(i, i + head_dim/2)`: Hugging Face, and GGUF of Qwen.
+    /// `(i, i + width/2)`: Hugging Face, and GGUF of Qwen.
     Halves,
-    /// `(2i, 2i + 1)`: GGUF of Llama, Mistral, Mixtral.
+    /// `(2i, 2i + 1)`: GGUF of Llama, Mistral, Mixtral; GLM and Cohere in both formats.
     Adjacent,
 }
 
@@ -319,8 +346,44 @@ pub enum RopeScaling {
         attention_factor: f32,
         truncate: bool,
     },
-    /// Each frequency is divided by its factor, `[head_dim / 2]`: GGUF's `rope_freqs.weight`.
+    /// Each frequency is divided by its factor, `[width / 2]`: GGUF's `rope_freqs.weight`.
     Factors(Vec<f32>),
+    /// LongRoPE (arXiv 2402.13753): as [`RopeScaling::Factors`], with two sets of factors, of which [`LongRope::factors`]
+    /// chooses. `attention_factor` multiplies cos and sin, whichever set is used.
+    Long(LongRope),
+}
+
+/// The parameters of LongRoPE (Phi-3, Phi-4-mini).
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongRope {
+    /// Divisors of the frequencies for contexts up to the original one, `[width / 2]`.
+    pub short: Vec<f32>,
+    /// For longer ones, `[width / 2]`.
+    pub long: Vec<f32>,
+    /// The context that the model was first trained with, in tokens.
+    pub original_context: usize,
+    /// Multiplies cos and sin.
+    pub attention_factor: f32,
+}
+
+impl LongRope {
+    /// The factors for sequences of up to `context` tokens: the long ones where it exceeds the original context.
+    ///
+    /// The choice is made once, when a model is opened, as in llama.cpp, so that keys which are cached at different lengths fit
+    /// each other. `transformers` chooses by the length of each sequence: the same as opening the model with that context.
+    pub fn factors(&self, context: usize) -> &[f32] {
+        if self.is_long(context) { &self.long } else { &self.short }
+    }
+
+    /// Whether the long factors are used for this context.
+    pub fn is_long(&self, context: usize) -> bool {
+        context > self.original_context
+    }
+
+    /// The attention factor that follows from how much longer than the original context the model's own is.
+    pub fn default_attention_factor(factor: f64, original_context: usize) -> f64 {
+        if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original_context as f64).ln()).sqrt() }
+    }
 }
 
 impl ModelSpec {
@@ -342,8 +405,7 @@ impl ModelSpec {
 
     /// Values of a head that RoPE turns.
     pub fn rope_dim(&self) -> usize {
-        let Extras { rotary_dim, mla, .. } = &self.extras;
-        mla.as_ref().map(|mla| mla.rope).or(*rotary_dim).unwrap_or(self.head_dim)
+        self.rope.width.unwrap_or(self.head_dim)
     }
 
     /// What the KV cache holds of each position.

@@ -9,7 +9,7 @@ use super::vocab::{Kind, VocabBuilder};
 
 use crate::TokenId;
 use crate::load::{Metadata, Value};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -105,10 +105,30 @@ fn finish(
         bos: id(metadata, BOS, count)?,
         eos: id(metadata, EOS, count)?,
         adds_bos: metadata.bool("tokenizer.ggml.add_bos_token").unwrap_or(adds_bos),
+        eats_space: eats_space(metadata),
         end_tokens,
         user_defined_apart: true,
     };
     Ok(Tokenizer { vocab: builder.build()?, algorithm })
+}
+
+/// The special tokens that take the white space behind them along. Phi-3's do, and its GGUF files don't say it: llama.cpp goes by
+/// the model's name, too. Empty for other models.
+pub fn eats_space(metadata: &Metadata) -> HashSet<TokenId> {
+    let name = metadata.str("general.name").unwrap_or_default().to_lowercase();
+    let (Some(texts), Some(kinds)) = (metadata.strings(TOKENS), metadata.ints(TYPES)) else {
+        return HashSet::new();
+    };
+    if metadata.str(MODEL) != Some("llama") || !["phi-3", "phi3"].iter().any(|phi| name.contains(phi)) {
+        return HashSet::new();
+    }
+    let special = |text: &str, kind: i32| match text {
+        "<unk>" | "<s>" | "<|endoftext|>" => false,
+        "</s>" => true,
+        _ => matches!(kind, 2..=4), // unknown, control, user-defined
+    };
+    let tokens = texts.iter().zip(kinds).enumerate();
+    tokens.filter(|(_, (text, kind))| special(text, **kind)).map(|(id, _)| id as TokenId).collect()
 }
 
 fn kinds(metadata: &Metadata, count: usize) -> Result<Vec<Kind>, TokenizeError> {
@@ -183,4 +203,31 @@ fn id(metadata: &Metadata, key: &'static str, count: usize) -> Result<Option<Tok
 
 fn wrong_length(key: &'static str, expected: usize, found: usize) -> TokenizeError {
     TokenizeError::invalid(key, format!("{expected} elements, as many as tokens"), found.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenize::Encode;
+
+    #[test]
+    fn special_tokens_of_phi_3_eat_the_space_behind_them() {
+        let pieces = ["<unk>", "<s>", "</s>", "\u{2581}", "a", "\n", "<|user|>", "<|endoftext|>"];
+        let encode = |name: &str, text: &str| {
+            let mut metadata = Metadata::default();
+            let mut put = |key: &str, value: Value| metadata.0.insert(key.to_owned(), value);
+            put("general.name", Value::String(name.to_owned()));
+            put(MODEL, Value::String("llama".to_owned()));
+            put(TOKENS, Value::Strings(pieces.map(str::to_owned).to_vec()));
+            put(TYPES, Value::Ints(vec![2, 3, 3, 1, 1, 1, 3, 3]));
+            put(SCORES, Value::Floats(vec![0.0; pieces.len()]));
+            put("tokenizer.ggml.add_space_prefix", Value::Bool(false));
+            let options = Encode { add_bos: false, parse_special: true };
+            read(&metadata).unwrap().encode(text, options).unwrap()
+        };
+        let text = "<|user|>\n a</s> \n<|endoftext|>\na";
+        assert_eq!(encode("Phi 3 mini", text), [6, 5, 3, 4, 2, 3, 5, 7, 5, 4]);
+        assert_eq!(encode("Phi-3-mini-128k", text), [6, 4, 2, 7, 5, 4]);
+        assert_eq!(encode("phi3", "\na\n"), [5, 4, 5]);
+    }
 }

@@ -83,6 +83,7 @@ pub(super) fn read(bytes: &[u8], settings: &Settings) -> Result<(VocabBuilder, A
         eos: find(settings.eos.as_deref()),
         tokens,
         adds_bos: first_is_special.is_some() && (bos.is_none() || bos == first_is_special),
+        eats_space: Default::default(),
         end_tokens: Vec::new(),
         user_defined_apart: true,
     };

@@ -57,6 +57,7 @@ fn tokenizer() -> Tokenizer {
         bos: Some(0),
         eos: Some(1),
         adds_bos: true,
+        eats_space: Default::default(),
         end_tokens: Vec::new(),
         user_defined_apart: true,
     };

@@ -36,6 +36,7 @@ pub use bpe::byte_alphabet;
 pub use chat::{ChatTemplate, Message, RenderOptions, TemplateError, read_exact, write_exact};
 pub use detokenize::Detokenizer;
 pub use error::{MAX_TEXT, TokenizeError};
+pub use gguf::eats_space;
 pub use pretokenize::{Preset, preset, preset_name};
 pub use processor::{ChatError, TextProcessor};
 pub use sentencepiece::{Pieces, pieces};

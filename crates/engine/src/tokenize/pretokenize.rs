@@ -93,7 +93,12 @@ const PRESETS: &[Preset] = &[
         whole_words: true,
         adds_bos: true,
     },
-    Preset { names: &["dbrx", "smaug-bpe"], stages: &[LLAMA3], whole_words: false, adds_bos: false },
+    Preset {
+        names: &["dbrx", "smaug-bpe", "chatglm-bpe"],
+        stages: &[LLAMA3],
+        whole_words: false,
+        adds_bos: false,
+    },
     Preset { names: &["glm4"], stages: &[LLAMA3], whole_words: true, adds_bos: false },
     Preset {
         names: &["qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "kormo", "grok-2"],

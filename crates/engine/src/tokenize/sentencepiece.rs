@@ -122,6 +122,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(VocabBuilder, Algorithm), TokenizeEr
         eos: special_id("eos_id", trainer.eos, tokens.len())?,
         tokens,
         adds_bos: true,
+        eats_space: Default::default(),
         end_tokens: Vec::new(),
         user_defined_apart: false,
     };

@@ -103,6 +103,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(VocabBuilder, Algorithm), TokenizeEr
         eos: find("</s>"),
         tokens,
         adds_bos: true,
+        eats_space: Default::default(),
         end_tokens: Vec::new(),
         user_defined_apart: true,
     };

@@ -3,7 +3,7 @@
 use super::TokenizeError;
 use crate::TokenId;
 use aho_corasick::{AhoCorasick, MatchKind};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The kind of a token: SentencePiece's types, which GGUF adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub(crate) struct Vocab {
     pub adds_bos: bool,
     /// Sorted.
     pub end_tokens: Vec<TokenId>,
+    /// See [`VocabBuilder::eats_space`].
+    eats_space: HashSet<TokenId>,
 }
 
 /// What a file says about tokens, before it is a [`Vocab`].
@@ -57,6 +59,8 @@ pub(crate) struct VocabBuilder {
     pub bos: Option<TokenId>,
     pub eos: Option<TokenId>,
     pub adds_bos: bool,
+    /// Special tokens that take the white space behind them along (Phi-3).
+    pub eats_space: HashSet<TokenId>,
     /// End tokens that the file names, besides EOS; those of [`END_NAMES`] are found by name.
     pub end_tokens: Vec<TokenId>,
     /// User-defined tokens cut a text into fragments, as control tokens do. SentencePiece itself finds them within a
@@ -161,6 +165,7 @@ impl VocabBuilder {
             eos: self.eos,
             adds_bos: self.adds_bos,
             end_tokens: self.end_tokens,
+            eats_space: self.eats_space,
         })
     }
 
@@ -285,10 +290,27 @@ impl Vocab {
     pub fn fragments<'a>(&self, text: &'a str, parse_special: bool) -> Vec<Fragment<'a>> {
         let matcher = if parse_special { &self.match_all } else { &self.match_user_defined };
         match matcher {
-            Some(matcher) => matcher.cut(text),
+            Some(matcher) => self.without_eaten(matcher.cut(text)),
             None if text.is_empty() => Vec::new(),
             None => vec![Fragment::Text(text)],
         }
+    }
+
+    /// Fragments without the white space that special tokens eat.
+    fn without_eaten<'a>(&self, mut fragments: Vec<Fragment<'a>>) -> Vec<Fragment<'a>> {
+        if self.eats_space.is_empty() {
+            return fragments;
+        }
+        let mut eaten = false;
+        for fragment in &mut fragments {
+            match fragment {
+                Fragment::Token(id) => eaten = self.eats_space.contains(id),
+                Fragment::Text(text) if eaten => *text = text.trim_start(),
+                Fragment::Text(_) => {}
+            }
+        }
+        fragments.retain(|fragment| *fragment != Fragment::Text(""));
+        fragments
     }
 
     /// Cuts a text at its special tokens, but for control tokens with a guard in their bytes or right behind them. Guards are
@@ -300,7 +322,7 @@ impl Vocab {
             broken && self.special.get(&text.as_bytes()[start..end]).is_some_and(|&id| self.is_special(id))
         };
         match &self.match_all {
-            Some(matcher) => matcher.cut_but(text, plain),
+            Some(matcher) => self.without_eaten(matcher.cut_but(text, plain)),
             None => vec![Fragment::Text(text)],
         }
     }

@@ -41,7 +41,7 @@ fn all_architectures_open() {
     for (model_type, _) in ALL {
         assert_eq!(spec(&model(model_type)).architecture.to_string(), model_type);
     }
-    for other in ["phi3", "glm4", "gpt_oss", "deepseek_v32"] {
+    for other in ["phi", "glm_moe_dsa", "deepseek_v32"] {
         let text = error(&llama().set("model_type", json!(other)));
         let expected =
             format!("architecture {other:?} is not supported; expected one of llama (with SmolLM2), mistral");

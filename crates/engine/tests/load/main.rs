@@ -4,6 +4,7 @@ mod build;
 mod config;
 mod finite;
 mod folder;
+mod fused;
 mod gguf;
 mod hf;
 mod hostile;

@@ -17,7 +17,9 @@ impl KvType {
             KvType::F16 => floats(page, 2, head_dim, positions, finite_f16),
             KvType::F32 => floats(page, 4, head_dim, positions, finite_f32),
             KvType::Q8_0 => scales(page, if both { 2 * keys } else { keys }, head_dim, positions),
-            KvType::Q4_0 => scales(page, if both { halves_bytes(head_dim) } else { keys }, head_dim, positions),
+            KvType::Q4_0 => {
+                scales(page, if both { halves_bytes(head_dim) } else { keys }, head_dim, positions)
+            }
         }
     }
 }

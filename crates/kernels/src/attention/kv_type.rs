@@ -59,7 +59,9 @@ impl KvType {
     pub const fn page_bytes_of(self, holds: Holds, head_dim: usize) -> usize {
         match (holds, self) {
             (Holds::Both, _) => self.page_bytes(head_dim),
-            (Holds::Keys, KvType::Q8_0 | KvType::Q4_0) => scale_at(self.key_bytes(head_dim), head_dim, 1, 0, 0),
+            (Holds::Keys, KvType::Q8_0 | KvType::Q4_0) => {
+                scale_at(self.key_bytes(head_dim), head_dim, 1, 0, 0)
+            }
             (Holds::Keys, KvType::F16 | KvType::F32) => self.key_bytes(head_dim),
         }
     }

@@ -2,7 +2,18 @@
 //! `mistral-common`.
 
 /// Names of the built-in templates. Mistral's serve both its SentencePiece and its tekken vocabularies.
-pub const NAMES: [&str; 6] = ["chatml", "llama3", "mistral-v1", "mistral-v2", "mistral-v3", "mistral-v7"];
+pub const NAMES: [&str; 10] = [
+    "chatml",
+    "llama3",
+    "mistral-v1",
+    "mistral-v2",
+    "mistral-v3",
+    "mistral-v7",
+    "phi3",
+    "phi4",
+    "glm4",
+    "granite",
+];
 
 /// The source of a built-in template.
 pub(super) fn source(name: &str) -> Option<&'static str> {
@@ -13,6 +24,10 @@ pub(super) fn source(name: &str) -> Option<&'static str> {
         "mistral-v2" => Some(MISTRAL_V2),
         "mistral-v3" => Some(MISTRAL_V3),
         "mistral-v7" => Some(MISTRAL_V7),
+        "phi3" => Some(PHI3),
+        "phi4" => Some(PHI4),
+        "glm4" => Some(GLM4),
+        "granite" => Some(GRANITE),
         _ => None,
     }
 }
@@ -34,6 +49,43 @@ const LLAMA3: &str = r"
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
+{%- endif %}";
+
+/// Phi-3 and Phi-3.5.
+const PHI3: &str = r"
+{%- for message in messages %}
+    {{- '<|' ~ message.role ~ '|>\n' ~ message.content ~ '<|end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|assistant|>\n' }}
+{%- endif %}";
+
+/// Phi-4, but not Phi-4-mini.
+const PHI4: &str = r"
+{%- for message in messages %}
+    {{- '<|im_start|>' ~ message.role ~ '<|im_sep|>' ~ message.content ~ '<|im_end|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant<|im_sep|>' }}
+{%- endif %}";
+
+/// GLM-4, without its tools.
+const GLM4: &str = r"
+{{- '[gMASK]<sop>' }}
+{%- for message in messages %}
+    {{- '<|' ~ message.role ~ '|>\n' ~ message.content }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|assistant|>\n' }}
+{%- endif %}";
+
+/// Granite 3 and 4, without their tools and the system message that some versions have by default.
+const GRANITE: &str = r"
+{%- for message in messages %}
+    {{- '<|start_of_role|>' ~ message.role ~ '<|end_of_role|>' ~ message.content ~ '<|end_of_text|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_of_role|>assistant<|end_of_role|>' }}
 {%- endif %}";
 
 /// The brackets are plain text; system messages go into the first user message.

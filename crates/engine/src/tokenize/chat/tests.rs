@@ -136,6 +136,23 @@ fn an_endless_template_is_stopped() {
 }
 
 #[test]
+fn built_in_templates_have_their_families_marks() {
+    let render = |name: &str| {
+        let template = ChatTemplate::builtin(name, &Tokenizer::mock()).unwrap();
+        let messages = [Message::new("system", "S"), Message::new("user", "U")];
+        template.render(&messages, &RenderOptions::default()).unwrap()
+    };
+    assert_eq!(render("phi3"), "<|system|>\nS<|end|>\n<|user|>\nU<|end|>\n<|assistant|>\n");
+    let phi4 = "<|im_start|>system<|im_sep|>S<|im_end|><|im_start|>user<|im_sep|>U<|im_end|><|im_start|>assistant<|im_sep|>";
+    assert_eq!(render("phi4"), phi4);
+    assert_eq!(render("glm4"), "[gMASK]<sop><|system|>\nS<|user|>\nU<|assistant|>\n");
+    let role = |role: &str| format!("<|start_of_role|>{role}<|end_of_role|>");
+    let end = "<|end_of_text|>\n";
+    let granite = format!("{}S{end}{}U{end}{}", role("system"), role("user"), role("assistant"));
+    assert_eq!(render("granite"), granite);
+}
+
+#[test]
 fn every_built_in_template_renders() {
     for name in BUILTIN_TEMPLATES {
         let template = ChatTemplate::builtin(name, &Tokenizer::mock()).unwrap();
