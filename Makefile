@@ -11,6 +11,9 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 # call, so that cargo resolves one set of features. A shell substitution, since only the recipe knows what is installed.
 FFI := $$(scripts/setup.sh ffi-args)
 
+# Every crate that needs nothing but Rust.
+PLAIN := --workspace --exclude zonda-llama-cpp --exclude zonda-mlx
+
 .DEFAULT_GOAL := help
 .PHONY: help build bench record test test-vulkan test-neon test-loom test-asan fuzz check check-windows check-macos audit fetch-test-models clients fmt
 
@@ -41,7 +44,7 @@ clients: ## Install OpenAI's clients, Playwright and Chromium for tests (skipped
 
 test: fetch-test-models clients ## Run all tests
 	@scripts/setup.sh rust llama-cpp mlx
-	$(CARGO) test --locked --no-fail-fast $(ARGS)
+	$(CARGO) test --locked $(PLAIN) --no-fail-fast $(ARGS)
 	$(CARGO) test --locked -p zonda-cli --features otlp --test otlp $(ARGS)
 	$(CARGO) test --locked $(FFI) --no-fail-fast --lib --bins $$(scripts/setup.sh ffi-tests) $(ARGS)
 
@@ -59,9 +62,9 @@ test-neon: ## Test the AArch64 kernels in an emulator, on CPUs with and without 
 check: ## Check format, lints, docs, dependency rules and architecture; warnings are errors
 	@scripts/setup.sh rust cargo-deny llama-cpp mlx
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked $(PLAIN) --all-targets -- -D warnings
 	$(CARGO) clippy --locked $(FFI) --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked $(PLAIN) --no-deps --document-private-items
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked $(FFI) --no-deps --document-private-items
 	$(CARGO) deny --log-level error check bans licenses sources
 	$(CARGO) test --locked -p zonda-cli --test architecture
@@ -69,12 +72,12 @@ check: ## Check format, lints, docs, dependency rules and architecture; warnings
 check-windows: ## Type-check for Windows (needs rustup and the network, once)
 	@scripts/setup.sh rust
 	rustup target add x86_64-pc-windows-gnu
-	$(CARGO) check --locked --all-targets --target x86_64-pc-windows-gnu
+	$(CARGO) check --locked $(PLAIN) --all-targets --target x86_64-pc-windows-gnu
 
 check-macos: ## Type-check for macOS (needs rustup and the network, once)
 	@scripts/setup.sh rust
 	rustup target add aarch64-apple-darwin
-	$(CARGO) check --locked --all-targets --target aarch64-apple-darwin
+	$(CARGO) check --locked $(PLAIN) --all-targets --target aarch64-apple-darwin
 
 audit: ## Look for security advisories on our dependencies (needs the network)
 	@scripts/setup.sh rust cargo-deny
