@@ -61,12 +61,12 @@ impl Session {
     pub fn check_text(&self, chat: bool) -> anyhow::Result<()> {
         match self.model.text() {
             None => Err(advised(
-                format!("{} comes without a tokenizer", self.model.name()),
+                format!("{} has no tokenizer", self.model.name()),
                 "put tokenizer.json, tokenizer.model or tekken.json into its folder; \
                  `zonda logits` and `zonda bench` take token ids",
             )),
             Some(text) if chat && text.template.is_none() => Err(advised(
-                format!("{} comes without a chat template", self.model.name()),
+                format!("{} has no chat template", self.model.name()),
                 "use `zonda run --raw`, which continues a text without a template",
             )),
             Some(_) => Ok(()),

@@ -45,7 +45,7 @@ impl Perplexity {
         let model = zonda::open_files(&located)?;
         let Some(words) = zonda::text_of(model.as_deref())? else {
             return Err(advised(
-                format!("{} comes without a tokenizer", located.name),
+                format!("{} has no tokenizer", located.name),
                 "put tokenizer.json, tokenizer.model or tekken.json into its folder",
             ));
         };

@@ -142,6 +142,6 @@ pub(crate) async fn detokenize(
 
 /// The model's tokenizer and template.
 fn text(loaded: &Loaded) -> Result<&TextProcessor, ApiError> {
-    let missing = || ApiError::bad_request(format!("the model {} comes without a tokenizer", loaded.name));
+    let missing = || ApiError::bad_request(format!("the model {} has no tokenizer", loaded.name));
     loaded.engine.text().ok_or_else(missing)
 }
