@@ -79,7 +79,8 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
     Ok(spec)
 }
 
-/// Rejects options of these architectures in llama.cpp that change the computation and that the forward pass lacks.
+/// Rejects options that llama.cpp has for these architectures, change the computation, and are missing in the forward
+/// pass.
 fn refuse_other_functions(keys: &Prefixed<'_>, family: &Family) -> Result<(), LoadError> {
     let options = [
         "attention.scale",
@@ -97,11 +98,11 @@ fn refuse_other_functions(keys: &Prefixed<'_>, family: &Family) -> Result<(), Lo
     ];
     for key in options.into_iter().filter(|key| !family.keys.contains(key)) {
         if let Some(found) = keys.number(key)?.filter(|&x| x != 0.0) {
-            return Err(keys.unsupported(key, found, "models without it are run"));
+            return Err(keys.unsupported(key, found, "only models without it are supported"));
         }
     }
     if keys.flag("attention.causal")? == Some(false) {
-        return Err(keys.unsupported("attention.causal", false, "causal models are run"));
+        return Err(keys.unsupported("attention.causal", false, "only causal models are supported"));
     }
     Ok(())
 }

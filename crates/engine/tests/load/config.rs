@@ -234,7 +234,7 @@ fn quantized_folders_are_refused_with_advice() {
     for method in ["gptq", "awq", "fp8", "bitsandbytes"] {
         let text = error(&llama().set("quantization_config", json!({ "quant_method": method })));
         assert!(
-            text.contains(&format!("quantized with {method} are not read here; use the original")),
+            text.contains(&format!("quantized with {method} are not supported; use the original")),
             "{text}"
         );
     }

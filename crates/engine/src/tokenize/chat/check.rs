@@ -150,7 +150,7 @@ fn expression(one: &Expr<'_>, depth: usize) -> Result<(), Exceeded> {
     }
 }
 
-/// The length of the list that an expression of list literals, `+`, `*`, `and` and `or` makes at most; `None` for others. Its
+/// The length of the list that an expression of list literals, `+`, `*`, `and` and `or` produces at most; `None` for others. Its
 /// parts have been checked, so their constants are small.
 fn repeated(one: &Expr<'_>) -> Option<u64> {
     match one {
