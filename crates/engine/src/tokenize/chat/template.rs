@@ -67,8 +67,8 @@ pub struct RenderOptions {
     pub documents: Vec<serde_json::Value>,
     /// Further variables, such as `enable_thinking`.
     pub extra: serde_json::Map<String, serde_json::Value>,
-    /// Whether names of control tokens in messages, tools and documents become these tokens. If off, they are text, so that the author
-    /// of a message can't end it or write one in another role.
+    /// Whether names of control tokens in messages, tools and documents become these tokens. If off, they are text, so
+    /// that the author of a message can't end it or write one in another role.
     pub parse_special: bool,
 }
 
