@@ -1,4 +1,4 @@
-//! Health, readiness and metrics, for whoever operates the server.
+//! Health, readiness and metrics, for operators of the server.
 
 use crate::server::Server;
 use axum::Json;

@@ -212,7 +212,7 @@ fn read(path: &Path) -> anyhow::Result<Record> {
 /// The machine's limits, as measured now or in the newest record, whichever is higher: a disturbed measurement is too
 /// low.
 fn peaks(machine: &Machine, past: &Past, large: bool, quiet: bool) -> anyhow::Result<Peaks> {
-    let _spinner = Spinner::start("measuring what the machine can do", quiet);
+    let _spinner = Spinner::start("measuring the machine's limits", quiet);
     let large = large && machine.room().0 > 2 * LARGE_BYTES as u64;
     let measured = probe::measure(Isa::best(), cpus::default_threads(), EACH, large);
     let mut now = measured.context("measuring the memory's speed")?;

@@ -58,7 +58,7 @@ impl Subject {
             return Err(advised(
                 format!("{text} is neither on this machine nor a known shape"),
                 format!(
-                    "give a model, a config.json, a Hub repository of which one is in the cache (`zonda pull {text}` gets \
+                    "give a model, a config.json, a Hub repository whose config.json is cached (`zonda pull {text}` gets \
                      all of it), or one of {}",
                     shapes.join(", ")
                 ),

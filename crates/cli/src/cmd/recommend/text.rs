@@ -120,7 +120,7 @@ fn table(out: &mut String, choices: &[Choice]) {
     let _ = writeln!(
         out,
         "\n* the fastest decode{}, or better quality within {:.0}% of it; by quality: {}.",
-        if best.ready { " of what is here" } else { "" },
+        if best.ready { " among the models here" } else { "" },
         100.0 * WORTH,
         QUALITY.join(", ")
     );
