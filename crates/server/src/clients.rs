@@ -39,9 +39,8 @@ impl Clients {
     pub fn take(&self, client: &Client, count: usize, most: Option<usize>) -> Result<Share, ApiError> {
         let most = most.filter(|_| *client != Client::Unknown).unwrap_or(usize::MAX);
         if count > most {
-            let message = format!(
-                "expected at most {most} answers in all, the limit of one client, found {count}"
-            );
+            let message =
+                format!("expected at most {most} answers in all, the limit of one client, found {count}");
             return Err(ApiError::field("n", message));
         }
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);

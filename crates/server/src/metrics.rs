@@ -114,7 +114,11 @@ impl Metrics {
             r.register(name, "Finished generations, by finish reason", metric.clone());
         }
         for (name, metric, help) in [
-            ("zonda_time_to_first_token_seconds", &self.first_token, "Time from a request to its first token"),
+            (
+                "zonda_time_to_first_token_seconds",
+                &self.first_token,
+                "Time from a request to its first token",
+            ),
             ("vllm:time_to_first_token_seconds", &self.first_token, "Time from a request to its first token"),
             ("zonda_inter_token_seconds", &self.next_token, "Time from one token to the next"),
             ("vllm:inter_token_latency_seconds", &self.next_token, "Time from one token to the next"),

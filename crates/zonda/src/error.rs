@@ -125,7 +125,9 @@ impl Error {
             Error::Engine(EngineError::Request(RequestError::Template(TemplateError::Missing))) => {
                 Some("the model has no chat template: continue a text instead of answering a chat")
             }
-            Error::Generation(_) => Some("the fault is in the model or the backend: `zonda verify` checks both"),
+            Error::Generation(_) => {
+                Some("the fault is in the model or the backend: `zonda verify` checks both")
+            }
             _ => None,
         }
     }

@@ -109,8 +109,9 @@ impl Session {
                 Some(Event::Finished(outcome)) => {
                     drop(waiting);
                     if let FinishReason::Error(why) | FinishReason::Refused(why) = &outcome.reason {
-                        return Err(anyhow::anyhow!("{why}"))
-                            .advise("the fault is in the model or the backend: `zonda inspect` shows the model");
+                        return Err(anyhow::anyhow!("{why}")).advise(
+                            "the fault is in the model or the backend: `zonda inspect` shows the model",
+                        );
                     }
                     return Ok((tokens, outcome));
                 }

@@ -78,7 +78,7 @@ impl Quantization {
 /// The numbers of one object.
 fn affine(object: &Object<'_>) -> Result<Affine, LoadError> {
     if let Some(mode) = object.text("mode")?.filter(|&mode| mode != "affine") {
-        return Err(object.unsupported("mode", format!("{mode:?}"), "\"affine\" is run"));
+        return Err(object.unsupported("mode", format!("{mode:?}"), "only \"affine\" is supported"));
     }
     let one_of = |key: &str, all: &[usize]| {
         let found = object.need_count(key, 1024)?;

@@ -82,7 +82,7 @@ pub enum LoadError {
     UnsupportedType { path: PathBuf, tensor: String, found: String, runs: String },
 
     /// The architecture does not use this tensor: the file is of a variant with a different computation.
-    #[error("{path}: tensor {tensor} has no place in architecture {architecture} as it is run here", path = path.display())]
+    #[error("{path}: tensor {tensor} has no place in architecture {architecture} as Zonda runs it", path = path.display())]
     UnexpectedTensor { path: PathBuf, tensor: String, architecture: String },
 
     /// A tensor of the model is missing.

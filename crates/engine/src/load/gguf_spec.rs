@@ -221,7 +221,7 @@ fn scaling(
     match (kind, factors) {
         ("none" | "linear", factors) => {
             if attn_factor != 1.0 {
-                return Err(keys.unsupported(ATTN_FACTOR, attn_factor, "it is run with yarn"));
+                return Err(keys.unsupported(ATTN_FACTOR, attn_factor, "it is supported with yarn only"));
             }
             let factor = if kind == "none" { 1.0 } else { factor as f32 };
             Ok(match factors {
@@ -233,7 +233,7 @@ fn scaling(
         ("yarn", None) => {
             let ext_factor = "rope.scaling.yarn_ext_factor";
             if let Some(found) = keys.number(ext_factor)?.filter(|&x| x >= 0.0 && x != 1.0) {
-                return Err(keys.unsupported(ext_factor, found, "yarn is run with 1"));
+                return Err(keys.unsupported(ext_factor, found, "yarn is supported with 1 only"));
             }
             let log_multiplier = keys.number("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0);
             let mscale = match log_multiplier {
@@ -251,7 +251,7 @@ fn scaling(
             })
         }
         ("yarn", Some(_)) => {
-            Err(keys.unsupported(KIND, "yarn with rope_freqs.weight", "either is run alone"))
+            Err(keys.unsupported(KIND, "yarn with rope_freqs.weight", "only one of the two is supported"))
         }
         (other, _) => Err(keys.unsupported(KIND, format!("{other:?}"), "none, linear and yarn are run")),
     }

@@ -228,10 +228,14 @@ fn refuse_other_functions(config: &Object<'_>, defaults: &Defaults) -> Result<()
         _ => ("hidden_act", "silu"),
     };
     if let Some(found) = config.text(key)?.filter(|&act| act != runs) {
-        return Err(config.unsupported(key, format!("{found:?}"), format!("{runs:?} is run")));
+        return Err(config.unsupported(key, format!("{found:?}"), format!("only {runs:?} is supported")));
     }
     if config.flag("use_bidirectional_attention")? == Some(true) {
-        return Err(config.unsupported("use_bidirectional_attention", true, "only causal models are supported"));
+        return Err(config.unsupported(
+            "use_bidirectional_attention",
+            true,
+            "only causal models are supported",
+        ));
     }
     if let Some(found) = config.flag("qkv_bias")?.filter(|&has| !has) {
         return Err(config.unsupported("qkv_bias", found, "only models with these biases are supported"));
@@ -348,7 +352,11 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
             if step != 1 || dense {
                 let key = if dense { "mlp_only_layers" } else { "decoder_sparse_step" };
                 let found = config.json(key).map_or_else(String::new, Json::to_string);
-                return Err(config.unsupported(key, found, "only models with experts in every layer are supported"));
+                return Err(config.unsupported(
+                    key,
+                    found,
+                    "only models with experts in every layer are supported",
+                ));
             }
             Ok(Some(Moe {
                 experts: experts()?,

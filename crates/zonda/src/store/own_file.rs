@@ -16,7 +16,12 @@ pub(super) fn open_own(path: &Path) -> std::io::Result<File> {
     if !made.as_ref().is_err_and(|e| e.kind() == ErrorKind::AlreadyExists) {
         return made;
     }
-    let refused = || std::io::Error::new(ErrorKind::InvalidInput, "expected a regular file, found a link or a special file");
+    let refused = || {
+        std::io::Error::new(
+            ErrorKind::InvalidInput,
+            "expected a regular file, found a link or a special file",
+        )
+    };
     let found = std::fs::symlink_metadata(path)?;
     if !found.is_file() {
         return Err(refused());
