@@ -79,8 +79,7 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
     Ok(spec)
 }
 
-/// Rejects options that llama.cpp has for these architectures, change the computation, and are missing in the forward
-/// pass.
+/// Rejects options that change the computation and that llama.cpp supports for these architectures but we don't.
 fn refuse_other_functions(keys: &Prefixed<'_>, family: &Family) -> Result<(), LoadError> {
     let options = [
         "attention.scale",
