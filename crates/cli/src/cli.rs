@@ -1,4 +1,4 @@
-//! The command line's shape: its commands and the flags of all.
+//! The command line: its commands and the global flags.
 
 use crate::cmd;
 use clap::builder::styling::{AnsiColor, Styles};

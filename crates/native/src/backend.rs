@@ -1,4 +1,4 @@
-//! What the engine asks of a backend: facts and limits, forward passes, and the contents of the KV cache.
+//! The engine's backend trait: information and limits, forward passes, and the contents of the KV cache.
 
 use crate::native::Native;
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot};

@@ -51,7 +51,7 @@ impl FfnBuffers {
         }
     }
 
-    /// Adds the output of the expert that every token runs.
+    /// Adds the output of the expert that runs for every token.
     fn shared(&mut self, run: Run<'_>, shared: &Shared, normed: &Activations, x: &mut [f32]) {
         let (tokens, hidden) = (normed.tokens(), run.hidden);
         self.mlp.run(run, &shared.expert, normed, &mut self.outputs);

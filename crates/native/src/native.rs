@@ -23,10 +23,10 @@ pub struct Native {
     pub(crate) buffers: Buffers,
 }
 
-/// A pool of so many threads, or as many as there are cores.
+/// A pool with this many threads, or one per physical core.
 ///
 /// # Errors
-/// If the system does not start them.
+/// If the system can't start them.
 pub(crate) fn pool(threads: Option<usize>) -> Result<Pool, BackendError> {
     let threads = threads.unwrap_or_else(zonda_machine::cpus::default_threads);
     Pool::start_threads(threads)

@@ -170,10 +170,10 @@ impl Embedding {
     }
 }
 
-/// How matrices are held.
+/// The types that matrices are stored in.
 #[derive(Clone, Copy, Debug)]
 enum Held {
-    /// Float matrices quantised, if that was asked for; all others as they are stored.
+    /// Float matrices quantised, if the options say so; all others as they are stored.
     Quantized(Option<Mix>),
     /// As f32.
     F32,

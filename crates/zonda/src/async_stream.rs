@@ -1,5 +1,5 @@
-//! [`AsyncStream`]: a generation's events for async code (feature `async`). It needs no particular runtime: the engine's
-//! thread wakes whichever task waits.
+//! [`AsyncStream`]: a generation's events for async code (feature `async`). It works with any runtime: the engine's
+//! thread wakes the waiting task.
 
 use crate::error::{Error, Result};
 use crate::tools::{Separator, ToolCall};
@@ -26,7 +26,7 @@ struct Shared(Mutex<Waiting>);
 #[derive(Debug, Default)]
 struct Waiting {
     events: VecDeque<Event>,
-    /// The engine sends no more.
+    /// Whether the engine has sent its last event.
     closed: bool,
     waker: Option<Waker>,
 }
@@ -48,7 +48,7 @@ impl Shared {
     }
 }
 
-/// The engine's end: dropped when the generation is over, however it ends.
+/// The engine's end, which is dropped when the generation has ended in any way.
 struct Sender(Arc<Shared>);
 
 impl Drop for Sender {
@@ -67,12 +67,12 @@ impl AsyncStream {
         Ok(AsyncStream { shared, canceller, separator, ended: false })
     }
 
-    /// Cancels the generation; [`Event::Finished`] still comes.
+    /// Cancels the generation. [`Event::Finished`] is still delivered.
     pub fn cancel(&self) {
         self.canceller.cancel();
     }
 
-    /// The tool calls so far. All are known when [`Event::Finished`] comes.
+    /// The tool calls so far. The list is complete when [`Event::Finished`] arrives.
     pub fn tool_calls(&self) -> &[ToolCall] {
         self.separator.calls()
     }

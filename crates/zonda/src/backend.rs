@@ -1,8 +1,8 @@
-//! The one place that names backends: which there are, which are in this build, and how each is opened.
+//! The one place that names backends: all of them, those in this build, and how each is opened.
 
 mod configure;
 mod kind;
-// The check is plain Rust: it is tested in builds without llama.cpp too.
+// The check is plain Rust, so it is tested in builds without llama.cpp too.
 #[cfg(any(feature = "llama-cpp", test))]
 mod llama_cpp_limits;
 mod open;

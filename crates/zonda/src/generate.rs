@@ -9,7 +9,7 @@ use zonda_engine::{
     Speculate, Timing, TokenId, Usage,
 };
 
-/// A generation that is being described; [`Generate::send`] or [`Generate::stream`] starts it.
+/// The settings of a generation; [`Generate::send`] or [`Generate::stream`] starts it.
 ///
 /// Without further settings the model answers until it ends or the context is full, with the sampling of
 /// [`SamplingParams::default`].
@@ -41,13 +41,13 @@ impl<'m> Generate<'m> {
         self
     }
 
-    /// Most tokens of the answer.
+    /// Maximum number of tokens of the answer.
     pub fn max_tokens(mut self, tokens: usize) -> Generate<'m> {
         self.request.max_tokens = tokens;
         self
     }
 
-    /// 0: always the most probable token.
+    /// Sampling temperature; 0: always the most probable token.
     pub fn temperature(self, temperature: f32) -> Generate<'m> {
         self.sampled(|sampling| sampling.temperature = temperature)
     }
@@ -67,7 +67,7 @@ impl<'m> Generate<'m> {
         self.sampled(|sampling| sampling.min_p = p)
     }
 
-    /// Makes sampling reproducible; otherwise the seed is random ([`Answer::seed`] says which).
+    /// Makes sampling reproducible. Without it the seed is random; [`Answer::seed`] returns it.
     pub fn seed(self, seed: u64) -> Generate<'m> {
         self.sampled(|sampling| sampling.seed = Some(seed))
     }
@@ -83,54 +83,54 @@ impl<'m> Generate<'m> {
         self
     }
 
-    /// Continues where the model wants to end.
+    /// Continues where the model would end its answer.
     pub fn ignore_eos(mut self) -> Generate<'m> {
         self.request.ignore_eos = true;
         self
     }
 
-    /// The answer is a JSON document that is valid under this schema (JSON Schema, draft 2020-12).
+    /// Restricts the answer to JSON that matches this schema (JSON Schema, draft 2020-12).
     pub fn json_schema(self, schema: impl Into<Value>) -> Generate<'m> {
         self.grammar(Grammar::JsonSchema(schema.into()))
     }
 
-    /// The answer matches this grammar: a JSON schema, a regular expression or a Lark grammar.
+    /// Restricts the answer to this grammar: a JSON schema, a regular expression or a Lark grammar.
     pub fn grammar(mut self, grammar: Grammar) -> Generate<'m> {
         self.request.grammar = Some(grammar);
         self
     }
 
-    /// The model may call these functions: [`Tool`](crate::Tool)s, or tools in the JSON of OpenAI's API.
+    /// Functions that the model may call: [`Tool`](crate::Tool)s, or tools in the JSON of OpenAI's API.
     pub fn tools<T: Into<Value>>(mut self, tools: impl IntoIterator<Item = T>) -> Generate<'m> {
         self.tools.extend(tools.into_iter().map(Into::into));
         self
     }
 
-    /// Whether the model calls tools; otherwise it decides.
+    /// Whether the model must, may or must not call tools. By default it may.
     pub fn tool_choice(mut self, choice: ToolChoice) -> Generate<'m> {
         self.tool_choice = Some(choice);
         self
     }
 
-    /// Whether one answer may hold several calls; otherwise it may.
+    /// Whether one answer may contain several calls. By default it may.
     pub fn parallel_tool_calls(mut self, parallel: bool) -> Generate<'m> {
         self.parallel_tool_calls = parallel;
         self
     }
 
-    /// When the context is full, discards half of the tokens after those that are kept, and continues.
+    /// When the context is full, discards half of the tokens after the kept prefix, and continues.
     pub fn context_shift(mut self, keep: Keep) -> Generate<'m> {
         self.request.context_shift = Some(keep);
         self
     }
 
-    /// Where the drafts of speculative decoding come from; otherwise as the model was opened.
+    /// Where the drafts of speculative decoding come from. By default as the model was opened.
     pub fn speculate(mut self, speculate: Speculate) -> Generate<'m> {
         self.request.speculate = Some(speculate);
         self
     }
 
-    /// Changes the engine's request, for what has no method here.
+    /// Changes the engine's request, for settings without a method here.
     pub fn with(mut self, change: impl FnOnce(&mut Request)) -> Generate<'m> {
         change(&mut self.request);
         self
@@ -141,7 +141,7 @@ impl<'m> Generate<'m> {
         self.request
     }
 
-    /// The request with its tools, and what separates calls from text.
+    /// The request with its tools, and the separator of calls and text.
     fn prepare(self) -> Result<(&'m Engine, Request, Separator)> {
         let Generate { engine, style, mut request, tools, tool_choice, parallel_tool_calls } = self;
         let tools = Tools::new(tools, tool_choice, Some(parallel_tool_calls))?;
@@ -153,12 +153,12 @@ impl<'m> Generate<'m> {
     /// Starts the generation and waits for its end.
     ///
     /// # Errors
-    /// As [`Generate::stream`]; [`Error::Generation`] if the backend fails on the way.
+    /// As [`Generate::stream`]; [`Error::Generation`] if the backend fails later.
     pub fn send(self) -> Result<Answer> {
         self.stream()?.wait()
     }
 
-    /// Starts the generation; its events come as they happen.
+    /// Starts the generation and returns its events as they happen.
     ///
     /// # Errors
     /// [`Error::Engine`] if the request is malformed or does not fit, or the queue is full; [`Error::Tools`].
@@ -167,7 +167,7 @@ impl<'m> Generate<'m> {
         Ok(Stream { generation: engine.submit(request)?, separator })
     }
 
-    /// Starts the generation; its events are an async stream, for any runtime.
+    /// Starts the generation and returns its events as an async stream, for any runtime.
     ///
     /// # Errors
     /// As [`Generate::stream`].
@@ -188,13 +188,13 @@ pub struct Answer {
     pub tool_calls: Vec<ToolCall>,
     /// Its token ids.
     pub tokens: Vec<TokenId>,
-    /// Why it ended.
+    /// The reason why it ended.
     pub finish_reason: FinishReason,
-    /// Tokens of prompt and answer.
+    /// Token counts of prompt and answer.
     pub usage: Usage,
-    /// When what happened.
+    /// Times of its events.
     pub timing: Timing,
-    /// The seed it was sampled with.
+    /// The seed that was used for sampling.
     pub seed: u64,
 }
 
@@ -204,7 +204,7 @@ impl Answer {
         Answer { text, tool_calls, tokens, finish_reason: reason, usage, timing, seed }
     }
 
-    /// The answer as a message with its text and its calls, to continue the conversation with.
+    /// The answer as a message, with its text and its calls, for continuing the conversation.
     pub fn message(&self) -> Message {
         let mut message = Message::assistant(&self.text);
         if !self.tool_calls.is_empty() {
@@ -226,7 +226,7 @@ impl Stream {
     /// Waits for the end of the generation.
     ///
     /// # Errors
-    /// [`Error::Generation`] if the backend fails on the way.
+    /// [`Error::Generation`] if the backend fails.
     pub fn wait(mut self) -> Result<Answer> {
         let mut tokens = Vec::new();
         let mut text = String::new();
@@ -245,12 +245,12 @@ impl Stream {
         Err(Error::Generation("the engine stopped before the answer ended".to_owned()))
     }
 
-    /// Cancels the generation; [`Event::Finished`] still comes.
+    /// Cancels the generation. [`Event::Finished`] is still delivered.
     pub fn cancel(&self) {
         self.generation.cancel();
     }
 
-    /// The text alone, in pieces.
+    /// Only the text, in pieces.
     pub fn text(self) -> impl Iterator<Item = Result<String>> {
         self.filter_map(|event| match event {
             Ok(Event::Tokens { text, .. }) => (!text.is_empty()).then_some(Ok(text)),
@@ -259,7 +259,7 @@ impl Stream {
         })
     }
 
-    /// The tool calls so far. All are known when [`Event::Finished`] comes.
+    /// The tool calls so far. The list is complete when [`Event::Finished`] arrives.
     pub fn tool_calls(&self) -> &[ToolCall] {
         self.separator.calls()
     }

@@ -1,4 +1,4 @@
-//! [`OpenOptions`]: how a backend is opened.
+//! [`OpenOptions`]: the options for opening a backend.
 
 use crate::error::{Detail, Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -9,7 +9,7 @@ use std::str::FromStr;
 use zonda_engine::{EngineConfig, Speculate};
 use zonda_kernels::attention::KvType;
 
-/// How a backend is opened. An option that a backend does not have is refused, never ignored.
+/// The options for opening a backend. An option that a backend does not have is refused, never ignored.
 ///
 /// Messages about options write them as the command line does: `--gpu-layers` is [`OpenOptions::gpu_layers`].
 ///
@@ -21,10 +21,10 @@ use zonda_kernels::attention::KvType;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OpenOptions {
-    /// What to compute on.
+    /// The device to compute on.
     #[serde(skip_serializing_if = "is_default")]
     pub device: Device,
-    /// Layers on the GPU, the output head counted as one; `None`: all. Only llama.cpp has it.
+    /// Layers on the GPU, counting the output head as one; `None`: all. Only llama.cpp supports it.
     #[serde(skip_serializing_if = "is_default")]
     pub gpu_layers: Option<usize>,
     /// Threads; `None`: one per physical core.
@@ -54,7 +54,7 @@ pub struct OpenOptions {
     /// Sequences that run at once; `None`: the backend's default.
     #[serde(skip_serializing_if = "is_default")]
     pub parallel: Option<usize>,
-    /// How many whole contexts the KV cache has room for; `None`: one for each sequence.
+    /// Number of full contexts that the KV cache has room for; `None`: one per sequence.
     #[serde(skip_serializing_if = "is_default")]
     pub kv_contexts: Option<usize>,
     /// Where the drafts of speculative decoding come from.
@@ -63,10 +63,10 @@ pub struct OpenOptions {
     /// The draft model's file or folder; `mock`: the mock.
     #[serde(skip_serializing_if = "is_default")]
     pub draft: Option<PathBuf>,
-    /// Most tokens of a draft; `None`: the engine's default.
+    /// Maximum tokens of a draft; `None`: the engine's default.
     #[serde(skip_serializing_if = "is_default")]
     pub draft_max: Option<usize>,
-    /// Fewest tokens of a draft, whether they pay or not; `None`: 0.
+    /// Minimum tokens of a draft, even if they don't save time; `None`: 0.
     #[serde(skip_serializing_if = "is_default")]
     pub draft_min: Option<usize>,
 }
@@ -76,7 +76,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl OpenOptions {
-    /// The options that differ from the default, as names and text: the form that benchmark records have.
+    /// The options that differ from the default, as names and text: the form in benchmark records.
     pub fn to_map(&self) -> BTreeMap<String, String> {
         crate::text_map::to_map(self)
     }
@@ -89,7 +89,7 @@ impl OpenOptions {
         crate::text_map::from_map(map).map_err(|why| Error::Options(Detail::new(format!("options: {why}"))))
     }
 
-    /// An engine's configuration with these options' speculation.
+    /// Applies these options' speculation to an engine's configuration.
     pub(crate) fn configure(&self, config: EngineConfig) -> EngineConfig {
         EngineConfig {
             speculate: self.speculate,
@@ -100,7 +100,7 @@ impl OpenOptions {
     }
 }
 
-/// What to compute on.
+/// The device to compute on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {
@@ -127,7 +127,7 @@ impl Device {
     }
 }
 
-/// To what a SafeTensors model's matrices are quantised when it is loaded.
+/// The type to which a SafeTensors model's matrices are quantised when it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Quantization {
@@ -150,7 +150,7 @@ impl Quantization {
     /// All of them.
     pub const ALL: [Quantization; 5] =
         [Quantization::Q8_0, Quantization::Q4_0, Quantization::Q4KM, Quantization::Q8, Quantization::Q4];
-    /// Those that a backend of this build has: the last two are MLX's.
+    /// The types that the backends of this build support: the last two are MLX's.
     pub const AVAILABLE: &[Quantization] =
         Quantization::ALL.split_at(if cfg!(feature = "mlx") { 5 } else { 3 }).0;
 

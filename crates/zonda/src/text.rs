@@ -1,4 +1,4 @@
-//! A model's files, and what turns text into its tokens.
+//! A model's files, and its tokenizer and chat template.
 
 use crate::error::{Error, Result};
 use crate::located::Located;
@@ -19,7 +19,7 @@ pub fn open_files(model: &Located) -> Result<Option<Arc<ModelFiles>>> {
 /// A model's tokenizer and chat template; `None` for a model without a tokenizer. `model` is `None` for the mock.
 ///
 /// # Errors
-/// If there is one and it can't be read.
+/// If there is a tokenizer and it can't be read.
 pub fn text_of(model: Option<&ModelFiles>) -> Result<Option<TextProcessor>> {
     let Some(model) = model else { return Ok(Some(TextProcessor::mock())) };
     let Some(tokenizer) = Tokenizer::for_model(model)? else { return Ok(None) };
@@ -27,8 +27,8 @@ pub fn text_of(model: Option<&ModelFiles>) -> Result<Option<TextProcessor>> {
     Ok(Some(TextProcessor { tokenizer: Arc::new(tokenizer), template }))
 }
 
-/// The tokenizer of a model, or a tokenizer file of its own: a vocabulary-only GGUF, tokenizer.json, tokenizer.model or
-/// tekken.json.
+/// The tokenizer of a model, or of a separate tokenizer file: a vocabulary-only GGUF, tokenizer.json, tokenizer.model
+/// or tekken.json.
 ///
 /// # Errors
 /// [`Error::NoTokenizer`] if a folder has none, [`Error::Tokenizer`] if it can't be read.

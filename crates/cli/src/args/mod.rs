@@ -18,7 +18,7 @@ use zonda::Keep;
 /// `--json`
 #[derive(Clone, Copy, Debug, Args)]
 pub struct JsonArg {
-    /// Print one JSON document on standard output, and nothing else there.
+    /// Print one JSON document on standard output, and nothing else.
     #[arg(long)]
     pub json: bool,
 }

@@ -48,7 +48,7 @@ pub struct OpenArgs {
     #[arg(long, value_name = "TYPE", value_parser = kv_type())]
     pub kv_type: Option<KvType>,
 
-    /// Load the model even if weights, KV cache and activations don't seem to fit into the available memory.
+    /// Load the model even if its weights, KV cache and activations don't seem to fit into the available memory.
     #[arg(long)]
     pub no_memory_check: bool,
 }

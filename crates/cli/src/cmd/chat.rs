@@ -34,7 +34,7 @@ pub struct Chat {
     /// System message.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Most tokens of an answer; -1: no limit [default: until the model ends or the context is full].
+    /// Maximum tokens of an answer; -1: no limit [default: until the model ends or the context is full].
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = token_limit)]
     max_tokens: Option<usize>,
     /// Keep the prompt's KV cache in this file, and reuse the file's: a prefix that both prompts share is not computed again.
@@ -245,7 +245,7 @@ impl Conversation {
     }
 }
 
-/// Where the lines that were typed are kept.
+/// The file with the history of typed lines.
 fn history(store: &Store) -> PathBuf {
     store.home().join("chat_history.txt")
 }

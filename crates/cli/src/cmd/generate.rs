@@ -54,19 +54,19 @@ impl Session {
         Ok(Session { model, told: Cell::new(false), quiet: context.quiet })
     }
 
-    /// Refuses a model without tokenizer, or without the chat template that a conversation needs.
+    /// Refuses a model without a tokenizer, or without the chat template that a conversation needs.
     ///
     /// # Errors
-    /// Says which is missing.
+    /// If one of them is missing; the error says which.
     pub fn check_text(&self, chat: bool) -> anyhow::Result<()> {
         match self.model.text() {
             None => Err(advised(
-                format!("{} comes without a tokenizer", self.model.name()),
+                format!("{} has no tokenizer", self.model.name()),
                 "put tokenizer.json, tokenizer.model or tekken.json into its folder; \
                  `zonda logits` and `zonda bench` take token ids",
             )),
             Some(text) if chat && text.template.is_none() => Err(advised(
-                format!("{} comes without a chat template", self.model.name()),
+                format!("{} has no chat template", self.model.name()),
                 "use `zonda run --raw`, which continues a text without a template",
             )),
             Some(_) => Ok(()),
@@ -109,8 +109,9 @@ impl Session {
                 Some(Event::Finished(outcome)) => {
                     drop(waiting);
                     if let FinishReason::Error(why) | FinishReason::Refused(why) = &outcome.reason {
-                        return Err(anyhow::anyhow!("{why}"))
-                            .advise("the model or the backend is at fault: `zonda inspect` shows the model");
+                        return Err(anyhow::anyhow!("{why}")).advise(
+                            "the fault is in the model or the backend: `zonda inspect` shows the model",
+                        );
                     }
                     return Ok((tokens, outcome));
                 }
@@ -120,7 +121,7 @@ impl Session {
         Err(anyhow::anyhow!("the engine stopped before the generation ended"))
     }
 
-    /// Says once that tokens of a full context were discarded.
+    /// Tells the user, once, that tokens of a full context were discarded.
     fn tell_dropped(&self, tokens: usize, of_prompt: bool) {
         if self.quiet || self.told.replace(true) {
             return;
@@ -159,8 +160,8 @@ pub fn advise_if_too_long(error: anyhow::Error, advice: &str) -> anyhow::Error {
     }
 }
 
-/// The request of `run` and `chat`: `limit` is in tokens, `None`: until the model ends or the context is full, if that is
-/// not shifted.
+/// The request of `run` and `chat`. `limit` is in tokens; `None`: until the model ends or, without a context shift,
+/// until the context is full.
 pub fn request(prompt: Prompt, limit: Option<usize>, shift: ShiftArgs) -> Request {
     let request = Request::new(prompt, limit.unwrap_or(usize::MAX));
     Request { context_shift: shift.shift(), ..request }

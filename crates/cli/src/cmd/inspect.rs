@@ -51,7 +51,8 @@ struct Found {
     gguf_version: Option<u32>,
     tensors: Vec<TensorInfo>,
     config: Option<Json>,
-    /// The tokenizer and whether a chat template comes with it; `None`: there is none; or why it can't be read.
+    /// The tokenizer and whether there is a chat template; `None` if there is no tokenizer; an error if it can't be
+    /// read.
     tokenizer: Result<Option<(Tokenizer, bool)>, String>,
 }
 
@@ -253,7 +254,7 @@ impl Found {
 }
 
 fn open(name: String, path: &Path) -> anyhow::Result<Found> {
-    // a file may open and still hold a tensor of a type that nothing runs
+    // A file may open and still have a tensor of an unsupported type.
     let model = Model::open(path).and_then(|model| model.check().map(|()| model));
     if path.is_dir() {
         let model = model?;
@@ -279,12 +280,12 @@ fn open(name: String, path: &Path) -> anyhow::Result<Found> {
             let tokenizer = with_template(tokenizer, |t| ChatTemplate::from_gguf(&metadata, t));
             Ok(Found { name, model, metadata, gguf_version, tensors, config: None, tokenizer })
         }
-        // `Model::open` says more about what is no GGUF file at all.
+        // `Model::open` gives a better error for a file that is not GGUF.
         Err(error) => Err(model.err().unwrap_or(error).into()),
     }
 }
 
-/// What `tokenizer` holds, and whether a chat template goes with it.
+/// A tokenizer, with whether there is a chat template for it.
 fn with_template(
     tokenizer: Result<Option<Tokenizer>, TokenizeError>,
     template: impl FnOnce(&Tokenizer) -> Result<Option<ChatTemplate>, TemplateError>,

@@ -24,7 +24,7 @@ pub struct Run {
     model: ModelArg,
     /// The prompt; if absent or `-`, it is read from standard input.
     prompt: Option<String>,
-    /// Most tokens to generate; -1: no limit [default: until the model ends or the context is full].
+    /// Maximum tokens to generate; -1: no limit [default: until the model ends or the context is full].
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = token_limit)]
     max_tokens: Option<usize>,
     /// Continue the prompt as it is, without the chat template.
@@ -36,7 +36,7 @@ pub struct Run {
     /// End the answer where this text appears; the text is not printed. May be repeated.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Continue where the model wants to end.
+    /// Continue where the model would end its answer.
     #[arg(long)]
     ignore_eos: bool,
     /// Keep the prompt's KV cache in this file, and reuse the file's: a prefix that both prompts share is not computed again.

@@ -144,7 +144,7 @@ fn run_refuses_unsupported_requests() {
     sandbox.run(&["run", "-m", "x.gguf", "hi"]).fails(1, &["x.gguf"]);
     let tiny = tiny();
     let tiny = tiny.to_str().unwrap();
-    sandbox.run(&["run", "-m", tiny, "hi"]).fails(1, &["without a tokenizer"]);
+    sandbox.run(&["run", "-m", tiny, "hi"]).fails(1, &["has no tokenizer"]);
     sandbox
         .run(&["run", "-m", tiny, "--backend", "mock", "hi"])
         .fails(1, &["mock backend has its own model"]);

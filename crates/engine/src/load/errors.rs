@@ -54,7 +54,7 @@ pub enum LoadError {
     NotInShard { path: PathBuf, tensor: String },
 
     /// Two tensors of one model have the same name.
-    #[error("{path}: tensor {tensor} is there twice", path = path.display())]
+    #[error("{path}: tensor {tensor} occurs twice", path = path.display())]
     DuplicateTensor { path: PathBuf, tensor: String },
 
     /// A hyperparameter is missing.
@@ -74,15 +74,15 @@ pub enum LoadError {
     UnsupportedOption { path: PathBuf, key: String, found: String, runs: String },
 
     /// The loader does not support this quantisation.
-    #[error("{path}: weights quantized with {found} are not read here; {instead}", path = path.display())]
+    #[error("{path}: weights quantized with {found} are not supported; {instead}", path = path.display())]
     UnsupportedQuantization { path: PathBuf, found: String, instead: &'static str },
 
     /// The type of a tensor is not supported.
     #[error("{path}: tensor {tensor} has type {found}, which is not supported; expected one of {runs}", path = path.display())]
     UnsupportedType { path: PathBuf, tensor: String, found: String, runs: String },
 
-    /// The architecture does not use this tensor: the file is of a variant that computes something else.
-    #[error("{path}: tensor {tensor} has no place in architecture {architecture} as it is run here", path = path.display())]
+    /// The architecture does not use this tensor: the file is of a variant with a different computation.
+    #[error("{path}: tensor {tensor} has no place in architecture {architecture} as Zonda runs it", path = path.display())]
     UnexpectedTensor { path: PathBuf, tensor: String, architecture: String },
 
     /// A tensor of the model is missing.

@@ -1,8 +1,9 @@
-//! Key-value metadata as GGUF types it; read by the spec, the tokenizer and `inspect`.
+//! Key-value metadata with GGUF's types; read by the spec, the tokenizer and `inspect`.
 
 use std::collections::BTreeMap;
 
-/// One metadata value, in GGUF's thirteen types. Arrays hold one type; nested arrays are allowed by the format.
+/// One metadata value, of one of GGUF's thirteen types. All elements of an array have the same type; the format allows
+/// nested arrays.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // GGUF's own names
 pub enum Value {
@@ -19,7 +20,7 @@ pub enum Value {
     Bool(bool),
     String(String),
     Array(Vec<Value>),
-    /// The arrays that get large (vocabularies) are held without a tag per element.
+    /// Large arrays (vocabularies) are stored without a tag per element.
     Strings(Vec<String>),
     /// Token scores.
     Floats(Vec<f32>),
@@ -64,7 +65,7 @@ impl Metadata {
         self.0.get(key)
     }
 
-    /// A string, if the key is there and is one.
+    /// The value of a key if it is a string.
     pub fn str(&self, key: &str) -> Option<&str> {
         match self.get(key)? {
             Value::String(s) => Some(s),

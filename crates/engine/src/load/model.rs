@@ -33,7 +33,7 @@ impl fmt::Display for Format {
 }
 
 impl Format {
-    /// The presumable format of a path; nothing is checked.
+    /// The likely format of a path; nothing is checked.
     pub fn of(path: &Path) -> Format {
         match (path.is_dir(), hf::says_mlx(&path.join("config.json"))) {
             (false, _) => Format::Gguf,
@@ -115,7 +115,7 @@ impl Model {
         let mut store = safetensors::open(path)?;
         let skipped = store.keep_text_part();
         if skipped > 0 {
-            tracing::info!(path = %path.display(), tensors = skipped, "the text part is run; the parts for images are skipped");
+            tracing::info!(path = %path.display(), tensors = skipped, "only the text part is used; the image parts are skipped");
         }
         let head = names::hugging_face(TensorRole::Output, spec.architecture);
         spec.tied_embeddings |= store.get(&head).is_none();
@@ -246,7 +246,7 @@ impl Model {
         let biases = self.store.get(&biases).ok_or_else(|| missing(biases.clone()))?;
         let affine = quantization.of(module);
         let &[rows, cols] = shape.as_slice() else { return Err(self.wrong_shape(stored, shape)) };
-        // rows of whole groups also are rows of whole words
+        // Rows of whole groups are also rows of whole words.
         if stored.kind != StoredType::Other("u32".to_owned()) || cols % affine.group_size != 0 {
             return Err(LoadError::UnsupportedType {
                 path: self.store.path_of(stored).to_owned(),
@@ -344,7 +344,7 @@ impl Model {
     /// The number of parameters, as in "7B".
     pub fn parameters(&self) -> u64 {
         if self.format == Format::Mlx {
-            // the stored tensors are codes, scales and biases
+            // The stored tensors are codes, scales and biases.
             return self
                 .spec
                 .roles()

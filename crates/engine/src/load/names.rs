@@ -89,7 +89,8 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::AttnOut => "self_attn.o_proj.weight",
         LayerTensor::QNorm => "self_attn.q_norm.weight",
         LayerTensor::KNorm => "self_attn.k_norm.weight",
-        // Models with a norm behind attention call that one by the name that Llama gives the norm of the other half.
+        // Models with a norm after attention give it the name that Llama uses for the norm before the feed-forward
+        // half.
         LayerTensor::AttnPostNorm => "post_attention_layernorm.weight",
         LayerTensor::FfnNorm if gemma(architecture) => "pre_feedforward_layernorm.weight",
         LayerTensor::FfnNorm => "post_attention_layernorm.weight",
@@ -139,7 +140,7 @@ fn split_layer<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
     Some((number.parse().ok()?, rest))
 }
 
-/// An expert's number in what follows a layer's: 3 in `block_sparse_moe.experts.3.w1.weight`.
+/// An expert's number in the rest of a tensor's name: 3 in `block_sparse_moe.experts.3.w1.weight`.
 fn expert_number(rest: &str) -> Option<usize> {
     rest.split('.').find_map(|piece| piece.parse().ok())
 }
@@ -159,7 +160,7 @@ pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
     rest == "attn_rot_embd.weight" || spec.has_tensor(layer, expert_number(rest), places)
 }
 
-/// Whether a Hugging Face tensor has a place in the forward pass, or may be ignored without changing it.
+/// Whether the forward pass uses a Hugging Face tensor, or can ignore it without changing the result.
 pub(super) fn knows_hugging_face(name: &str, spec: &ModelSpec) -> bool {
     let place = |role| {
         folder(role, spec.architecture).into_iter().any(|place| match place {
@@ -172,7 +173,7 @@ pub(super) fn knows_hugging_face(name: &str, spec: &ModelSpec) -> bool {
     rest == "self_attn.rotary_emb.inv_freq" || spec.has_tensor(layer, expert_number(rest), place)
 }
 
-/// [`knows_hugging_face`] for a folder that MLX quantised: a matrix has scales and biases beside it.
+/// As [`knows_hugging_face`], for a folder quantised by MLX: each matrix also has scales and biases.
 pub(super) fn knows_mlx(name: &str, spec: &ModelSpec) -> bool {
     let module = name.strip_suffix(".scales").or(name.strip_suffix(".biases"));
     let of_matrix = module.map(|module| format!("{module}.weight"));
@@ -183,8 +184,8 @@ pub(super) fn knows_mlx(name: &str, spec: &ModelSpec) -> bool {
 const OUTER: [TensorRole; 3] = [TensorRole::TokenEmbedding, TensorRole::OutputNorm, TensorRole::Output];
 
 impl ModelSpec {
-    /// Every tensor the model has, in the order the forward pass uses them; [`TensorRole::Output`] only where it is
-    /// not the embedding.
+    /// Every tensor of the model, in the order in which the forward pass uses them; [`TensorRole::Output`] only if it
+    /// is not the embedding.
     pub fn roles(&self) -> impl Iterator<Item = TensorRole> {
         let experts = self.moe.as_ref().map_or(0, |moe| moe.experts);
         let layer = move |layer| {
@@ -198,7 +199,7 @@ impl ModelSpec {
             .chain(head)
     }
 
-    /// The shape a tensor must have, row-major.
+    /// The required shape of a tensor, row-major.
     pub fn shape(&self, role: TensorRole) -> Vec<usize> {
         let (hidden, head) = (self.hidden_size, self.head_dim);
         let (q, kv) = (self.heads * head, self.kv_heads * head);
@@ -233,7 +234,7 @@ impl ModelSpec {
         }
     }
 
-    /// A layer's tensors, without its experts'.
+    /// A layer's tensors, without those of experts.
     fn layer_tensors(&self) -> Vec<LayerTensor> {
         use LayerTensor::*;
         let norms = self.extras.norms;

@@ -12,7 +12,7 @@ pub enum TensorRole {
     TokenEmbedding,
     /// `[hidden]`
     OutputNorm,
-    /// `[vocab, hidden]`; absent where embeddings are tied.
+    /// `[vocab, hidden]`; absent if embeddings are tied.
     Output,
     /// A tensor of one layer.
     Layer(usize, LayerTensor),
@@ -100,7 +100,7 @@ impl Data {
 }
 
 impl Tensor {
-    /// A tensor inside a mapped file. The caller has checked that the range lies within the map and holds what
+    /// A tensor inside a mapped file. The caller has checked that the range lies within the map and has the size that
     /// shape and type need.
     pub fn mapped(
         name: String,
@@ -129,8 +129,8 @@ impl Tensor {
         self.data.bytes()
     }
 
-    /// Releases the memory of the mapped file's pages with these bytes; they are read again from the file if needed. For loaders
-    /// that are done with a tensor.
+    /// Releases the memory of the mapped file's pages with these bytes, for loaders that no longer need the tensor. The
+    /// pages are read from the file again if they are used.
     pub fn release(&self) {
         #[cfg(unix)]
         if let Data::Mapped(map, range) = &self.data {

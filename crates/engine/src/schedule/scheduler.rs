@@ -73,8 +73,8 @@ impl Scheduler {
         Scheduler { max_running: limit.clamp(1, self.max_running), ..self }
     }
 
-    /// Adds a sequence to the queue. With `prefix_cache` it reuses tokens that a slot already holds and leaves its own for
-    /// others.
+    /// Adds a sequence to the queue. With `prefix_cache` it reuses tokens that a slot already holds, and leaves its own
+    /// tokens for others.
     ///
     /// # Errors
     /// If the prompt is empty or longer than [`capacity`].
@@ -202,7 +202,7 @@ impl Scheduler {
         tokens.len()
     }
 
-    /// Leaves a sequence out of the steps that follow, or takes it in again. It keeps its slot.
+    /// Excludes a sequence from the following steps, or includes it again. It keeps its slot.
     pub fn hold(&mut self, id: SeqId, held: bool) {
         if let Some(seq) = self.sequence_mut(id) {
             seq.held = held;
@@ -214,7 +214,7 @@ impl Scheduler {
     /// # Panics
     /// If slot operations are outstanding.
     pub fn plan(&mut self, plan: &mut StepPlan) {
-        assert!(self.ops.is_empty(), "next_op has to be asked until it returns None");
+        assert!(self.ops.is_empty(), "next_op must be called until it returns None");
         plan.spans.clear();
         let decodes = self.running.iter().filter(|s| !s.held && s.pending() == 1);
         plan.spans.extend(decodes.map(|s| PlannedSpan::of(s, 1 + s.drafted)));
@@ -227,7 +227,7 @@ impl Scheduler {
             .collect();
         prefills.sort_by_key(|&i| self.running[i].turn);
         if let Some(&first) = prefills.first() {
-            // The prefill served first goes to the end of the line; the others share the rest.
+            // The prefill served first moves to the end of the queue; the others share the rest.
             self.running[first].turn = self.next_turn();
         }
         for seq in prefills.into_iter().map(|i| &self.running[i]) {

@@ -33,7 +33,7 @@ pub(super) struct Sequence {
     pub pages: usize,
     /// Its turn among prefills: the lowest is served first.
     pub turn: u64,
-    /// Left out of the next steps.
+    /// Excluded from the next steps.
     pub held: bool,
 }
 

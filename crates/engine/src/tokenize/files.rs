@@ -27,8 +27,8 @@ impl Tokenizer {
         gguf::read(metadata)
     }
 
-    /// The tokenizer in a file: a GGUF file (a vocabulary-only one, too), `tokenizer.json`, a SentencePiece `tokenizer.model` or a
-    /// `tekken.json`. The format is detected from the content.
+    /// The tokenizer in a file: a GGUF file (also one with only a vocabulary), `tokenizer.json`, a SentencePiece
+    /// `tokenizer.model` or a `tekken.json`. The format is detected from the content.
     pub fn from_file(path: &Path) -> Result<Tokenizer, TokenizeError> {
         open(path)
     }
@@ -50,7 +50,8 @@ impl Tokenizer {
     }
 }
 
-/// Opens any tokenizer file by its content. For files in a model's folder, `tokenizer_config.json` and others are read, too.
+/// Opens any tokenizer file by its content. In a model's folder, it also reads `tokenizer_config.json` and other
+/// settings.
 fn open(path: &Path) -> Result<Tokenizer, TokenizeError> {
     let io = |source| TokenizeError::Io { path: path.to_owned(), source };
     let mut start = Vec::new();
@@ -69,14 +70,14 @@ fn open_folder(folder: &Path) -> Result<Option<Tokenizer>, TokenizeError> {
     open(&path).map(Some)
 }
 
-/// The tokenizer file of a folder, best first: `tokenizer.json` is the most complete.
+/// The preferred tokenizer file of a folder: `tokenizer.json` is the most complete.
 pub(super) fn find(folder: &Path) -> Option<PathBuf> {
     let names =
         ["tokenizer.json", "tekken.json", "tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7"];
     names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
-/// JSON begins with a brace; of the two JSON formats, only tekken has a `config` at the top.
+/// JSON begins with a brace. Of the two JSON formats, only tekken has a top-level `config`.
 pub(super) fn kind(bytes: &[u8]) -> FileKind {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         FileKind::SentencePiece

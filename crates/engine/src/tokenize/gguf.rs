@@ -1,4 +1,4 @@
-//! Tokenizers in the metadata of GGUF files (`tokenizer.ggml.*`). Rules as in llama.cpp.
+//! Tokenizers in the metadata of GGUF files (`tokenizer.ggml.*`), with llama.cpp's rules.
 
 use super::bpe::{Bpe, ByteAlphabet};
 use super::error::{TokenizeError, shorten};
@@ -19,7 +19,7 @@ const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
-/// Ends of turns and messages.
+/// Keys of the tokens that end a turn or a message.
 const ENDS: [&str; 2] = ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
 
 /// Whether the metadata contains a tokenizer.
@@ -88,7 +88,7 @@ fn sentence_piece(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Resu
     finish(metadata, tokens, true, Algorithm::Spm(Box::new(spm)))
 }
 
-/// Reads the special ids, and builds the vocabulary of either kind.
+/// Reads the special ids, and builds the vocabulary for either algorithm.
 fn finish(
     metadata: &Metadata,
     tokens: Vec<(Vec<u8>, Kind)>,
@@ -133,20 +133,21 @@ fn kinds(metadata: &Metadata, count: usize) -> Result<Vec<Kind>, TokenizeError> 
     types.iter().enumerate().map(kind).collect()
 }
 
-/// Rejects two tokens with the same text: only one could be encoded. Empty texts, which some files use as padding, may repeat.
+/// Rejects two tokens with the same text, since only one could be encoded. Empty texts, which some files use as
+/// padding, may repeat.
 pub(super) fn check_unique(texts: &[String]) -> Result<(), TokenizeError> {
     let mut seen = HashMap::with_capacity(texts.len());
     for (id, text) in texts.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
         if let Some(first) = seen.insert(text.as_str(), id) {
             let found = format!("{:?} again (token {first})", shorten(text));
-            return Err(TokenizeError::invalid(format!("token {id}"), "a text of its own", found));
+            return Err(TokenizeError::invalid(format!("token {id}"), "a unique text", found));
         }
     }
     Ok(())
 }
 
 fn parse_merge(i: usize, merge: &str, alphabet: &ByteAlphabet) -> Result<(Vec<u8>, Vec<u8>), TokenizeError> {
-    // A part may itself begin with a space only in vocabularies that are not byte-level.
+    // Only in vocabularies that are not byte-level may a part itself begin with a space.
     let parts = merge.split_once(' ').filter(|(a, b)| !a.is_empty() && !b.is_empty() && !b.contains(' '));
     let bytes = |text: &str| alphabet.bytes(text).unwrap_or_else(|| text.as_bytes().to_vec());
     let (left, right) = parts.ok_or_else(|| {
@@ -164,7 +165,7 @@ fn strings<'a>(metadata: &'a Metadata, key: &'static str) -> Result<Option<&'a [
     }
 }
 
-/// A token id that the metadata may name. Ids of 0xFFFFFFFF mean "none" in files of some converters.
+/// An optional token id in the metadata. Some converters write 0xFFFFFFFF for "none".
 fn id(metadata: &Metadata, key: &'static str, count: usize) -> Result<Option<TokenId>, TokenizeError> {
     let Some(value) = metadata.get(key) else { return Ok(None) };
     let expected = || format!("an id below {count}");

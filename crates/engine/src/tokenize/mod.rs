@@ -1,4 +1,4 @@
-//! Text to token ids and back: tokenizers of all formats, chat templates.
+//! Text to token ids and back: tokenizers of all formats, and chat templates.
 //!
 //! Three algorithms cover every model Zonda runs: byte-level BPE with listed merges or with ranks (`bpe`) and
 //! SentencePiece's BPE (`spm`), both on one merge loop (`merge`), and, for `tokenizer.json`, the crate `tokenizers`

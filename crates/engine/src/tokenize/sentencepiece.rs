@@ -54,18 +54,18 @@ struct Normalizer {
     escape_whitespaces: bool,
 }
 
-/// The vocabulary of a `tokenizer.model` and how it treats spaces, for writing it in another format.
+/// The vocabulary of a `tokenizer.model` and its handling of spaces, for writing it in another format.
 #[derive(Clone, Debug)]
 pub struct Pieces {
-    /// Text, score, and type by SentencePiece's number (which GGUF took over).
+    /// Text, score, and type with SentencePiece's number (which GGUF adopted).
     pub tokens: Vec<(String, f32, i32)>,
-    /// A text gets a space in front.
+    /// Whether a space is added before a text.
     pub space_prefix: bool,
-    /// Runs of spaces count as one.
+    /// Whether runs of spaces count as one.
     pub squeeze_spaces: bool,
 }
 
-/// Reads the vocabulary alone.
+/// Reads only the vocabulary.
 pub fn pieces(bytes: &[u8]) -> Result<Pieces, TokenizeError> {
     let (pieces, trainer, normalizer) = decode(bytes)?;
     check(&trainer, &normalizer)?;
@@ -82,7 +82,7 @@ fn decode(bytes: &[u8]) -> Result<(Vec<Piece>, Trainer, Normalizer), TokenizeErr
     Ok((model.pieces, model.trainer.unwrap_or_default(), model.normalizer.unwrap_or_default()))
 }
 
-/// Reads a `tokenizer.model`. Models of this kind want BOS.
+/// Reads a `tokenizer.model`. Models of this kind use BOS.
 pub(super) fn read(bytes: &[u8]) -> Result<(VocabBuilder, Algorithm), TokenizeError> {
     let (pieces, trainer, normalizer) = decode(bytes)?;
     check(&trainer, &normalizer)?;
@@ -128,7 +128,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(VocabBuilder, Algorithm), TokenizeEr
     Ok((builder, Algorithm::Spm(Box::new(spm))))
 }
 
-/// Refuses what the encoder does not do.
+/// Rejects options that the encoder does not support.
 fn check(trainer: &Trainer, normalizer: &Normalizer) -> Result<(), TokenizeError> {
     let unsupported = |what, found: &str, known: &str| {
         Err(TokenizeError::Unsupported { what, found: found.to_owned(), known: known.to_owned() })
@@ -149,7 +149,7 @@ fn check(trainer: &Trainer, normalizer: &Normalizer) -> Result<(), TokenizeError
     Ok(())
 }
 
-/// A special token's id; negative ids mean that there is none.
+/// A special token's id; a negative id means that there is none.
 fn special_id(name: &str, id: i32, count: usize) -> Result<Option<TokenId>, TokenizeError> {
     match TokenId::try_from(id) {
         Err(_) => Ok(None),

@@ -46,7 +46,8 @@ pub struct EngineConfig {
     pub speculate: Speculate,
     /// The maximum number of tokens of one draft.
     pub draft_max: usize,
-    /// The minimum number, if that many are guessed, even if they do not pay; 0: as many as pay.
+    /// The minimum number of tokens of one draft, if its source finds that many, even if they don't save time; 0: no
+    /// minimum.
     pub draft_min: usize,
 }
 
@@ -329,7 +330,7 @@ impl Engine {
         cancellers.into_iter().next().ok_or(EngineError::Stopped)
     }
 
-    /// Takes places for `count` generations, before the work of preparing them is done: all or none.
+    /// Reserves places for `count` generations, all or none, before they are prepared.
     ///
     /// # Errors
     /// If the queue is full.
@@ -340,8 +341,8 @@ impl Engine {
         tickets.map(Places).ok_or(EngineError::QueueFull { running, waiting })
     }
 
-    /// Checks a request, renders and tokenises its prompt, and compiles its grammar, on the caller's thread. `abandoned` is
-    /// asked between these steps whether anyone still wants the result.
+    /// Checks a request, renders and tokenises its prompt, and compiles its grammar, on the caller's thread.
+    /// `abandoned` is checked between these steps; once it returns true, the result is no longer needed.
     ///
     /// # Errors
     /// If the request is malformed or does not fit, or was abandoned.
@@ -366,9 +367,10 @@ impl Engine {
         Ok(Prepared { request, prompt, shift, truncated, constraint })
     }
 
-    /// Takes a prepared request as often as there are `places`. The first has the request's seed, each further one the next.
-    /// `sink` makes the consumer of the events of each, by number; see [`Engine::submit_with`] for what one may do. `None`
-    /// from it leaves the rest out.
+    /// Submits a prepared request once for each of `places`. The first generation has the request's seed, each further
+    /// one the next seed. `sink` creates the consumer of a generation's events from the generation's number; see
+    /// [`Engine::submit_with`] for what a consumer may do. If it returns `None`, the remaining generations are not
+    /// submitted.
     ///
     /// # Errors
     /// If the engine has stopped.
@@ -419,7 +421,7 @@ impl Drop for Engine {
     }
 }
 
-/// What the worker runs with, and what the engine tells of it.
+/// The parts that the worker runs with, and the properties that the engine reports.
 type Parts = (Box<dyn Backend>, Scheduler, Speculator, Option<Drafter>, Opened);
 
 fn open_backend(
@@ -468,7 +470,7 @@ fn open_drafter(draft: DraftModel, vocab: usize) -> Result<(Drafter, BackendInfo
     Ok((Drafter::new(backend, vocab), info, Duration::from_secs_f64(costs.of(1))))
 }
 
-/// Cancels one request.
+/// Cancels a request.
 #[derive(Clone, Debug)]
 pub struct Canceller {
     key: u64,

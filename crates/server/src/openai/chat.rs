@@ -1,4 +1,4 @@
-//! `/v1/chat/completions`: an answer to a conversation, whole or as it comes.
+//! `/v1/chat/completions`: an answer to a conversation, at once or streamed.
 
 use super::answer::{self, Timings, TokenProbability, Usage};
 use super::chunks::{self, Chunks, chunk};
@@ -30,10 +30,10 @@ pub struct ChatRequest {
     /// Most tokens of an answer; the newer name of `max_tokens`.
     #[serde(default)]
     pub max_completion_tokens: Option<u64>,
-    /// Report how probable each token was.
+    /// Report the probability of each token.
     #[serde(default)]
     pub logprobs: Option<bool>,
-    /// How many rivals to report with each token, 20 at most.
+    /// How many of the most probable tokens to report with each token, 20 at most.
     #[serde(default)]
     pub top_logprobs: Option<u64>,
     /// Functions that the model may call.
@@ -44,7 +44,7 @@ pub struct ChatRequest {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub tool_choice: Option<ToolChoice>,
-    /// Whether one answer may hold several calls [default: true].
+    /// Whether one answer may contain several calls [default: true].
     #[serde(default)]
     pub parallel_tool_calls: Option<bool>,
     /// Further variables of the chat template, such as `enable_thinking`.
@@ -57,9 +57,9 @@ pub struct ChatRequest {
     pub documents: Option<Vec<Value>>,
 }
 
-/// For the API's description: all fields of a chat.
+/// All fields of a chat, for the API's description.
 #[derive(Debug, ToSchema)]
-#[allow(dead_code)] // described, never made
+#[allow(dead_code)] // only described, never created
 pub struct ChatBody {
     #[schema(inline)]
     #[serde(flatten)]
@@ -71,7 +71,7 @@ pub struct ChatBody {
 /// An answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChatCompletion {
-    /// The answer's name.
+    /// The answer's id.
     pub id: String,
     /// `chat.completion`.
     pub object: &'static str,
@@ -92,7 +92,7 @@ pub struct ChatCompletion {
 pub struct ChatChoice {
     /// Its number, from 0.
     pub index: usize,
-    /// What was said.
+    /// The assistant's message.
     pub message: Answer,
     /// Probabilities, if asked for.
     pub logprobs: Option<Logprobs>,
@@ -100,7 +100,7 @@ pub struct ChatChoice {
     pub finish_reason: &'static str,
 }
 
-/// What an assistant said.
+/// An assistant's message.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Answer {
     /// `assistant`.
@@ -115,14 +115,14 @@ pub struct Answer {
 /// A function to call.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ToolCall {
-    /// Its place among the calls; in streams only.
+    /// Its index among the calls; only in streams.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
-    /// The call's name.
+    /// The call's id.
     pub id: String,
     /// `function`.
     pub r#type: &'static str,
-    /// Which function, with what.
+    /// The function and its arguments.
     pub function: Function,
 }
 
@@ -145,7 +145,7 @@ pub struct Logprobs {
 /// A piece of an answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChatChunk {
-    /// The answer's name.
+    /// The answer's id.
     pub id: String,
     /// `chat.completion.chunk`.
     pub object: &'static str,
@@ -153,22 +153,22 @@ pub struct ChatChunk {
     pub created: u64,
     /// The model.
     pub model: String,
-    /// What came; empty in the chunk of counts.
+    /// The new parts of the answers; empty in the chunk with token counts.
     pub choices: Vec<ChunkChoice>,
     /// Token counts, in the last chunk if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// Timings, with the end of each choice.
+    /// Timings, at the end of each choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timings: Option<Timings>,
 }
 
-/// What came of one answer.
+/// The new part of one answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChunkChoice {
     /// The answer's number.
     pub index: usize,
-    /// What is new.
+    /// The new text and calls.
     pub delta: Delta,
     /// Probabilities of the new tokens, if asked for.
     pub logprobs: Option<Logprobs>,
@@ -176,7 +176,7 @@ pub struct ChunkChoice {
     pub finish_reason: Option<&'static str>,
 }
 
-/// What is new in an answer.
+/// The new part of an answer.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Delta {
     /// `assistant`, in the first piece.
@@ -220,7 +220,7 @@ pub(crate) async fn create(
     Ok(response)
 }
 
-/// One answer in the making: its choices, and what they have in common.
+/// One answer in progress: its choices, and what they share.
 struct Turn {
     id: String,
     created: u64,
@@ -230,7 +230,7 @@ struct Turn {
     log_text: bool,
 }
 
-/// How far one choice has come.
+/// The progress of one choice.
 struct Progress {
     parser: Option<Parser>,
     calls: usize,
@@ -330,7 +330,7 @@ impl Turn {
         }
     }
 
-    /// Waits for all of it.
+    /// Waits for the complete answer.
     async fn whole(mut self, mut running: Running) -> Result<ChatCompletion, ApiError> {
         let mut whole: Vec<Step> = self.choices.iter().map(|_| Step::default()).collect();
         while let Some(event) = running.next().await {
@@ -409,7 +409,7 @@ impl Progress {
 struct Stream {
     turn: Turn,
     running: Running,
-    /// A chunk of counts is still to come.
+    /// Whether the chunk with token counts is still to be sent.
     usage: bool,
 }
 

@@ -1,4 +1,5 @@
-//! `/tokenize` and `/detokenize`: text to token ids and back. The fields are those of llama.cpp's and vLLM's servers.
+//! `/tokenize` and `/detokenize`: text to token ids and back. The fields are those of the servers of llama.cpp and
+//! vLLM.
 
 use super::messages::{self, ChatMessage};
 use crate::error::ApiError;
@@ -17,19 +18,19 @@ use zonda_engine::{RequestError, TextProcessor, TokenId};
 /// What to tokenise: a text or a conversation.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct TokenizeRequest {
-    /// Which model.
+    /// The model.
     pub model: Option<String>,
     /// The text; also as `prompt` or `text`.
     #[serde(alias = "prompt", alias = "text")]
     pub content: Option<String>,
     /// A conversation instead of a text, rendered by the chat template.
     pub messages: Option<Vec<ChatMessage>>,
-    /// Put a BOS in front of a text if the model wants one [default: false].
+    /// Put a BOS token in front of a text if the model uses one [default: false].
     #[serde(alias = "add_special_tokens")]
     pub add_special: Option<bool>,
-    /// Control tokens written out in the text count as such [default: true; in messages, as for chats].
+    /// Read control tokens that are written out in the text as such [default: true; in messages, as in chats].
     pub parse_special: Option<bool>,
-    /// Give each token's text too [default: false].
+    /// Also return the text of each token [default: false].
     #[serde(alias = "return_token_strs")]
     pub with_pieces: Option<bool>,
 }
@@ -68,7 +69,7 @@ pub(crate) async fn tokenize(
     work.map_err(|e| ApiError::backend(e.to_string()))?.map(Json)
 }
 
-/// `parse_special` is what the server says for chats.
+/// `parse_special` is the server's setting for chats.
 fn encode(
     loaded: &Loaded,
     request: TokenizeRequest,
@@ -103,7 +104,7 @@ fn encode(
 /// Token ids to turn into text.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct DetokenizeRequest {
-    /// Which model.
+    /// The model.
     pub model: Option<String>,
     /// The ids.
     pub tokens: Vec<TokenId>,
@@ -114,7 +115,7 @@ pub struct DetokenizeRequest {
 pub struct DetokenizeResponse {
     /// The text, control tokens by name.
     pub content: String,
-    /// The same, as vLLM calls it.
+    /// The same, under vLLM's name.
     pub prompt: String,
 }
 
@@ -141,6 +142,6 @@ pub(crate) async fn detokenize(
 
 /// The model's tokenizer and template.
 fn text(loaded: &Loaded) -> Result<&TextProcessor, ApiError> {
-    let missing = || ApiError::bad_request(format!("the model {} comes without a tokenizer", loaded.name));
+    let missing = || ApiError::bad_request(format!("the model {} has no tokenizer", loaded.name));
     loaded.engine.text().ok_or_else(missing)
 }

@@ -1,4 +1,4 @@
-//! The common options as each backend's own; an option that a backend does not have is refused by name.
+//! Translates the common options into each backend's own; an option that a backend does not have is refused by name.
 
 use super::BackendKind;
 #[cfg(any(feature = "llama-cpp", feature = "mlx"))]
@@ -17,11 +17,11 @@ use zonda_mlx::MlxOptions;
 #[cfg(feature = "native")]
 use {zonda_engine::quant::Mix, zonda_kernels::Isa, zonda_native::NativeOptions};
 
-/// Slots that only keep prefixes, per running sequence.
+/// Slots per running sequence that only keep prefixes.
 const SPARE_SLOTS: usize = 1;
 
-/// Number of slots, and size of the KV cache in tokens, for `parallel` sequences of up to `context` tokens. Spare slots keep
-/// prefixes in the room that the running ones leave.
+/// The number of slots, and the size of the KV cache in tokens, for `parallel` sequences of up to `context` tokens.
+/// Spare slots keep prefixes in the memory that running sequences don't use.
 fn slots(options: &OpenOptions, parallel: usize, context: usize) -> (usize, usize) {
     let contexts = options.kv_contexts.unwrap_or(parallel);
     (parallel.saturating_mul(1 + SPARE_SLOTS), contexts.saturating_mul(context))
@@ -44,7 +44,7 @@ pub(super) fn native_options(options: &OpenOptions, model: &Model) -> Result<Nat
     Ok(chosen)
 }
 
-/// The same threads on the same cores as the native backend's.
+/// The same threads on the same cores as for the native backend.
 #[cfg(feature = "llama-cpp")]
 pub(super) fn llama_cpp_options(
     options: &OpenOptions,
@@ -58,10 +58,10 @@ pub(super) fn llama_cpp_options(
     let gpu = match options.device {
         Device::Gpu => true,
         Device::Cpu if options.gpu_layers.is_some() => {
-            return Err(unsupported("`--gpu-layers` contradicts `--device cpu`; leave one of them out"));
+            return Err(unsupported("`--gpu-layers` contradicts `--device cpu`; omit one of them"));
         }
         Device::Cpu => false,
-        // `--gpu-layers` asks for a GPU
+        // `--gpu-layers` implies a GPU.
         Device::Auto => options.gpu_layers.is_some() || no_gpu().is_none(),
     };
     let threads = options.threads.unwrap_or_else(cpus::default_threads);
@@ -83,7 +83,7 @@ pub(super) fn llama_cpp_options(
     Ok(chosen)
 }
 
-/// As many threads as the native backend's, where MLX's matrix products have any.
+/// As many threads as for the native backend, if MLX's matrix products use threads.
 #[cfg(feature = "mlx")]
 pub(super) fn mlx_options(options: &OpenOptions, model: &Model) -> Result<MlxOptions, BackendError> {
     use zonda_mlx::{Device as On, gpu};

@@ -1,5 +1,6 @@
-//! What llama.cpp can't take in a model that our loader accepts. llama.cpp checks these with assertions, which would end the
-//! process. Source: `src/llama-model.cpp`, `src/llama-hparams.h` and `ggml/src/ggml-impl.h` of the release in `Cargo.toml`.
+//! The limits of llama.cpp that a model can exceed although our loader accepts it. llama.cpp checks them with
+//! assertions, which would end the process. Source: `src/llama-model.cpp`, `src/llama-hparams.h` and
+//! `ggml/src/ggml-impl.h` of the release in `Cargo.toml`.
 
 use super::configure::unsupported;
 use zonda_engine::forward::BackendError;
@@ -9,13 +10,13 @@ use zonda_engine::load::{Metadata, Model, ModelSpec, Value};
 const MAX_LAYERS: usize = 512;
 /// `LLAMA_MAX_EXPERTS`
 const MAX_EXPERTS: usize = 1024;
-/// `TENSOR_ALIGNMENT`, in bytes: tensors are used where they lie in the mapped file.
+/// `TENSOR_ALIGNMENT`, in bytes: tensors are read directly from the mapped file.
 const ALIGNMENT: u64 = 32;
 
 /// Refuses a model before llama.cpp sees it.
 ///
 /// # Errors
-/// [`BackendError::Unsupported`] with the first field that llama.cpp can't take.
+/// [`BackendError::Unsupported`] with the first field that exceeds a limit.
 pub(super) fn check(model: &Model) -> Result<(), BackendError> {
     match obstacle(&model.metadata, &model.spec) {
         Some(why) => Err(unsupported(format!("llama.cpp can't run {}: {why}", model.path.display()))),
@@ -76,7 +77,7 @@ fn obstacle(metadata: &Metadata, spec: &ModelSpec) -> Option<String> {
     None
 }
 
-/// A count, or the largest of a list with one for each layer; 0 if there is none.
+/// A number, or the largest number of a list with one per layer; 0 if there is none.
 fn most(value: Option<&Value>) -> u64 {
     let whole = |n: i64| n.unsigned_abs();
     match value {
@@ -89,7 +90,7 @@ fn most(value: Option<&Value>) -> u64 {
         Some(&Value::I32(n)) => whole(n.into()),
         Some(&Value::I64(n)) => whole(n),
         Some(Value::Ints(list)) => list.iter().map(|&n| whole(n.into())).max().unwrap_or(0),
-        // Lists hold numbers here; one of lists is refused by llama.cpp itself.
+        // The list contains numbers here; llama.cpp itself refuses a list of lists.
         Some(Value::Array(list)) => {
             list.iter().filter(|v| !matches!(v, Value::Array(_))).map(|v| most(Some(v))).max().unwrap_or(0)
         }

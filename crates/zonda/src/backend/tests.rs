@@ -1,4 +1,4 @@
-//! Tests of backends' names, and of which backend a model gets.
+//! Tests of backend names, and of the choice of a backend for a model.
 
 use super::{BackendKind, choose};
 use crate::located::Located;

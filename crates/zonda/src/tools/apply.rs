@@ -1,4 +1,4 @@
-//! [`Style::apply`]: everything that tools change in a request.
+//! [`Style::apply`]: all changes that tools make to a request.
 
 use super::choice::{ToolChoice, Tools};
 use super::error::ToolError;
@@ -8,10 +8,10 @@ use zonda_engine::tokenize::Tokenizer;
 use zonda_engine::{Prompt, Request};
 
 impl Style {
-    /// Describes the tools to the model, lets the marks of calls appear in the text, and adds the grammar that a required
-    /// call needs. Returns the parser for the answer's text, or `None` if the model must not call anything.
+    /// Describes the tools to the model, makes the marks of calls appear in the text, and adds the grammar for required
+    /// calls. Returns the parser for the answer's text, or `None` if the model must not call anything.
     ///
-    /// Call it on a request without tools too: earlier calls in the conversation are rewritten for templates that have no
+    /// Call it on requests without tools too: it rewrites earlier calls in the conversation for templates without
     /// tools.
     ///
     /// # Errors

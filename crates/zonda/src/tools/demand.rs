@@ -1,4 +1,4 @@
-//! Demanding calls: the grammar of an answer that calls a function, in the model's own format.
+//! Required calls: the grammar of an answer that calls a function, in the model's own format.
 
 use super::choice::{ToolChoice, Tools};
 use super::error::ToolError;
@@ -9,11 +9,11 @@ use zonda_engine::Grammar;
 use zonda_engine::tokenize::Tokenizer;
 
 impl Style {
-    /// The grammar of an answer: calls where `tool_choice` demands them; where it does not but the answer has a format,
-    /// calls or that format.
+    /// The grammar of an answer: calls if `tool_choice` requires them; otherwise, if the answer has a format, calls or
+    /// that format.
     ///
     /// # Errors
-    /// If a format is demanded that can't be combined with calls.
+    /// If a required format can't be combined with calls.
     pub(super) fn grammar(
         self,
         tools: &Tools,
@@ -41,14 +41,14 @@ impl Style {
         Ok(Some(Grammar::Lark(start + &calls)))
     }
 
-    /// The rule `calls` and what it needs.
+    /// The rule `calls` and the rules it needs.
     fn calls(self, functions: &[(&str, Value)], parallel: bool, tokenizer: &Tokenizer) -> String {
         let mark = |name: &str| match tokenizer.token_id(name).filter(|&id| tokenizer.is_special(id)) {
             Some(id) => format!("<[{id}]>"),
             None => Value::from(name).to_string(),
         };
         let arguments = if self.format == Format::Llama3 { "parameters" } else { "arguments" };
-        // Inside the schema of a call, a `$ref` would point elsewhere: schemas that have one become definitions.
+        // Inside the schema of a call, a `$ref` would point elsewhere, so schemas with references become definitions.
         let mut definitions = Map::new();
         let mut inside = |i: usize, schema: &Value| {
             if !has_ref(schema) {
@@ -99,7 +99,7 @@ impl Style {
                     functions.iter().enumerate().map(one).unzip();
                 format!("calls: ({}){again}\n{}", names.join(" | "), rules.concat())
             }
-            // Several calls are written apart by semicolons.
+            // Several calls are separated by semicolons.
             Format::Llama3 => {
                 let more = if parallel { " (\"; \" call)*" } else { "" };
                 format!("calls: call{more}\ncall: {}\n", whole(call))
@@ -130,7 +130,7 @@ fn any_of(calls: impl ExactSizeIterator<Item = Value>) -> Value {
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
 
-/// Calls `seen` with each `$ref` of a schema that points into it.
+/// Calls `seen` with each `$ref` that points into the schema itself.
 fn each_ref(schema: &mut Value, seen: &mut dyn FnMut(&mut String)) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(|item| each_ref(item, seen)),
@@ -156,7 +156,7 @@ fn has_ref(schema: &Value) -> bool {
     found
 }
 
-/// Points a schema's own `$ref`s to where it stands now.
+/// Adapts a schema's own `$ref`s to its new position.
 fn move_refs(schema: &mut Value, root: &str) {
     each_ref(schema, &mut |target| {
         let path = target[1..].trim_end_matches('/');
@@ -166,7 +166,7 @@ fn move_refs(schema: &mut Value, root: &str) {
 
 /// A schema inside a Lark grammar.
 fn compiled(schema: &Value) -> String {
-    // Objects always have a value; what is wrong in one is said when the whole is compiled.
+    // An object can always be converted; errors in the schema are reported when the whole grammar is compiled.
     Grammar::JsonSchema(schema.clone()).as_lark_value().unwrap_or_else(|_| format!("%json {schema}"))
 }
 
@@ -192,7 +192,7 @@ mod tests {
         Tools::new(list, serde_json::from_value(choice).unwrap(), Some(parallel)).unwrap()
     }
 
-    /// A random text under the grammar, and the calls that the parser finds in it.
+    /// A random text of the grammar, and the calls that the parser finds in it.
     fn generate(style: Style, tools: &Tools, format: Option<Grammar>, seed: u64) -> Vec<Piece> {
         let mock = Tokenizer::mock();
         let grammar = style.grammar(tools, format, &mock).unwrap().unwrap();

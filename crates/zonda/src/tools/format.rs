@@ -1,6 +1,6 @@
-//! [`Format`]: how a model writes calls.
+//! [`Format`]: the format of a model's calls.
 
-/// How calls are written.
+/// The format of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Mistral,

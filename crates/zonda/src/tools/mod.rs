@@ -1,5 +1,5 @@
-//! Tool calls: the format that a model writes them in, how the model learns of its tools, how a call is required, and how a
-//! call is found in an answer.
+//! Tool calls: the format that a model writes them in, the description of the tools for the model, required calls, and
+//! finding calls in an answer.
 //!
 //! | format | example | models |
 //! |---|---|---|

@@ -1,16 +1,16 @@
-//! [`Separator`]: takes tool calls out of a generation's events.
+//! [`Separator`]: extracts tool calls from a generation's events.
 
 use super::parse::{Parser, Piece};
 use super::tool::ToolCall;
 use std::time::Instant;
 use zonda_engine::Event;
 
-/// Takes tool calls out of the text of events. Without a parser, events pass unchanged.
+/// Removes tool calls from the text of events. Without a parser, events pass unchanged.
 #[derive(Debug, Default)]
 pub(crate) struct Separator {
     parser: Option<Parser>,
     calls: Vec<ToolCall>,
-    /// The end, which follows the text that was held back until then.
+    /// The last event, if held text must be delivered before it.
     end: Option<Event>,
 }
 
@@ -19,7 +19,7 @@ impl Separator {
         Separator { parser, ..Separator::default() }
     }
 
-    /// The next event, from those that `receive` gives.
+    /// The next event; `receive` provides the engine's events.
     pub(crate) fn next<E>(
         &mut self,
         receive: impl FnOnce() -> Option<Result<Event, E>>,
@@ -50,7 +50,7 @@ impl Separator {
         Some(Ok(event))
     }
 
-    /// Keeps the calls and returns the text.
+    /// Stores the calls and returns the text.
     fn keep(&mut self, pieces: Vec<Piece>) -> String {
         let mut text = String::new();
         for piece in pieces {

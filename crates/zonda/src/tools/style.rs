@@ -1,4 +1,4 @@
-//! [`Style`]: how one model calls functions.
+//! [`Style`]: how a model calls functions.
 
 use super::choice::Tools;
 use super::format::Format;
@@ -6,23 +6,23 @@ use super::parse::Parser;
 use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
 use zonda_engine::{TextProcessor, TokenId};
 
-/// How one model calls functions.
+/// How a model calls functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
     pub(super) format: Format,
-    /// The model's template knows tools; otherwise the system message tells of them.
+    /// Whether the model's template supports tools; otherwise the system message describes them.
     pub(super) native: bool,
 }
 
 impl Style {
-    /// A model's style, recognised by the words of its chat template.
+    /// A model's style, recognised by words in its chat template.
     pub fn of(text: Option<&TextProcessor>) -> Style {
         Style::of_template(text.and_then(|t| t.template.as_deref()).map_or("", ChatTemplate::source))
     }
 
     fn of_template(source: &str) -> Style {
         let has = |word: &str| source.contains(word);
-        // A template that refuses tools mentions them too.
+        // A template that refuses tools also mentions them.
         let native = has("tools") && (has("tool_call") || has("TOOL_CALLS") || has("python_tag"));
         let format = match () {
             () if !native => Format::TaggedList,
@@ -31,14 +31,14 @@ impl Style {
             () if has("<|python_tag|>") || has("<|start_header_id|>") => Format::Llama3,
             () if has("<tool_call>[") => Format::TaggedList,
             () if has("<tool_call>") => Format::Tagged,
-            // It speaks some format of its own: ours is explained to it.
+            // The model has an unknown format, so we explain ours to it.
             () => return Style { format: Format::TaggedList, native: false },
         };
         let refuses = has("has no tools") && !has("[TOOL_CALLS]");
         Style { format: if refuses { Format::TaggedList } else { format }, native: native && !refuses }
     }
 
-    /// Whether ids of calls must have nine letters and digits, as Mistral's templates demand.
+    /// Whether ids of calls must be nine letters and digits, as Mistral's templates require.
     pub fn short_ids(self) -> bool {
         matches!(self.format, Format::Mistral | Format::MistralNamed)
     }

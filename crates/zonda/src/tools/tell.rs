@@ -6,7 +6,7 @@ use serde_json::Value;
 use zonda_engine::tokenize::{Message, RenderOptions, write_exact};
 
 impl Style {
-    /// Puts the tools where the model reads them, and rewrites earlier calls and results for templates that know none.
+    /// Adds the tools where the model reads them, and rewrites earlier calls and results for templates without tools.
     pub(super) fn tell(self, tools: &Tools, messages: &mut Vec<Message>, options: &mut RenderOptions) {
         let told = tools.choice != ToolChoice::None;
         if self.native {
@@ -39,7 +39,7 @@ fn explain(tools: &[Value]) -> String {
     )
 }
 
-/// Calls become what the model was told to write, results become what the user says.
+/// Calls become text in the format that the model was told to use; results become messages of the user.
 fn rewrite(messages: &mut Vec<Message>) {
     let mut out: Vec<Message> = Vec::with_capacity(messages.len());
     let mut last_is_result = false;

@@ -57,8 +57,8 @@ const MISTRAL_V1: &str = r"
     {%- endif %}
 {%- endfor %}";
 
-/// The brackets are control tokens; system messages and tools go to the last user message, and calls before it are
-/// left out.
+/// The brackets are control tokens; system messages and tools go to the last user message, and earlier calls are
+/// omitted.
 const MISTRAL_V2: &str = r"
 {{- bos_token }}
 {%- set ns = namespace(system='', last=-1) %}
@@ -94,7 +94,7 @@ const MISTRAL_V2: &str = r"
     {%- endif %}
 {%- endfor %}";
 
-/// As v2, with every call kept and known by its id.
+/// As v2, but every call is kept and has its id.
 const MISTRAL_V3: &str = r"
 {{- bos_token }}
 {%- set ns = namespace(system='', last=-1) %}

@@ -30,7 +30,7 @@ impl ChatTemplate {
     }
 
     /// The template in a model's folder: `chat_template.jinja`, `chat_template.json` or in `tokenizer_config.json`;
-    /// for Mistral's own tokenizer files from v2 on, which come without, the one that goes with their version. `None`
+    /// for Mistral's own tokenizer files from v2 on, which have no template, the one for their version. `None`
     /// if there is none.
     pub fn from_folder(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, TemplateError> {
         in_folder(folder, tokenizer)
@@ -38,7 +38,7 @@ impl ChatTemplate {
 }
 
 /// The template of a folder: `chat_template.jinja`, `chat_template.json`, or `tokenizer_config.json`; else the
-/// built-in one that goes with Mistral's own tokenizer files.
+/// built-in one for Mistral's own tokenizer files.
 fn in_folder(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, TemplateError> {
     let mut sources = sources(folder)?;
     if let Some(tool_use) = text(&folder.join("additional_chat_templates").join("tool_use.jinja"))? {
@@ -86,8 +86,8 @@ fn sources(folder: &Path) -> Result<Vec<(String, String)>, TemplateError> {
     Ok(Vec::new())
 }
 
-/// The format that goes with one of Mistral's own tokenizer files: tekken files name a version, the others show it by
-/// the control tokens they have.
+/// The format for one of Mistral's own tokenizer files: tekken files name a version; for the others it follows from
+/// their control tokens.
 fn mistral(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<&'static str>, TemplateError> {
     let Some(path) = files::find(folder) else { return Ok(None) };
     let bytes = read::read(&path).map_err(read_error)?;

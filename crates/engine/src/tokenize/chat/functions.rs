@@ -139,19 +139,19 @@ fn indent(
     Ok(out)
 }
 
-/// Python's idea of what can be iterated: `none` cannot, text can.
+/// Whether Python can iterate a value: not `none`, but text.
 fn is_iterable(value: &Value) -> bool {
     use ValueKind::{Iterable, Map, Seq, String, Undefined};
     matches!(value.kind(), Undefined | String | Seq | Map | Iterable)
 }
 
-/// Python's idea of what has a length and items.
+/// Whether a value is a sequence in Python: it has a length and items.
 fn is_sequence(value: &Value) -> bool {
     use ValueKind::{Map, Seq, String, Undefined};
     matches!(value.kind(), Undefined | String | Seq | Map)
 }
 
-/// What a text holds, if that is JSON, else the text. For the built-in templates: clients send the arguments of tool
+/// The value of a text if it is JSON, else the text. For the built-in templates: clients send the arguments of tool
 /// calls as text.
 fn json_or_text(value: Value) -> Value {
     let parsed = value.as_str().and_then(|text| read_exact(text).ok());

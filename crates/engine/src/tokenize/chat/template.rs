@@ -18,7 +18,7 @@ pub struct Message {
     /// The text; empty where there is none (`null` in JSON), as in messages that only call tools.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub content: String,
-    /// Whatever else templates read: `tool_calls`, `tool_call_id`, `name`, `reasoning_content`.
+    /// Other fields that templates read: `tool_calls`, `tool_call_id`, `name`, `reasoning_content`.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
@@ -34,12 +34,12 @@ impl Message {
         Message::new("system", content)
     }
 
-    /// What the user says.
+    /// A message of the user.
     pub fn user(content: impl Into<String>) -> Message {
         Message::new("user", content)
     }
 
-    /// What the model said.
+    /// A message of the model.
     pub fn assistant(content: impl Into<String>) -> Message {
         Message::new("assistant", content)
     }
@@ -67,8 +67,8 @@ pub struct RenderOptions {
     pub documents: Vec<serde_json::Value>,
     /// Further variables, such as `enable_thinking`.
     pub extra: serde_json::Map<String, serde_json::Value>,
-    /// Names of control tokens in messages, tools and documents become these tokens. If off, they are text, so that the author
-    /// of a message can't end it or write one in another role.
+    /// Whether names of control tokens in messages, tools and documents become these tokens. If off, they are text, so
+    /// that the author of a message can't end it or write one in another role.
     pub parse_special: bool,
 }
 
@@ -89,7 +89,7 @@ impl Default for RenderOptions {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     program: Program,
-    /// The program to use when tools are given, if the model has one of its own.
+    /// The program for requests with tools, if the model has a separate one.
     tool_use: Option<Program>,
     source: String,
     bos: String,
@@ -100,7 +100,7 @@ pub(super) const DEFAULT: &str = "chat_template";
 pub(super) const TOOL_USE: &str = "tool_use";
 
 impl ChatTemplate {
-    /// A template from its source; `tokenizer` tells it `bos_token` and `eos_token`.
+    /// A template from its source; `tokenizer` provides `bos_token` and `eos_token`.
     pub fn new(source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, TemplateError> {
         ChatTemplate::named(&[(DEFAULT, source)], tokenizer)
     }
@@ -116,7 +116,7 @@ impl ChatTemplate {
         ChatTemplate::builtin("chatml", &Tokenizer::mock()).expect("the built-in template parses")
     }
 
-    /// From `(name, source)` pairs, of which `DEFAULT` must be one and `TOOL_USE` may be.
+    /// From `(name, source)` pairs, which must include `DEFAULT` and may include `TOOL_USE`.
     pub(super) fn named(
         sources: &[(&str, &str)],
         tokenizer: &Tokenizer,
@@ -150,7 +150,8 @@ impl ChatTemplate {
         self.render_unless(messages, options, &|| false)
     }
 
-    /// As [`ChatTemplate::render`]; `abandoned` is asked every few milliseconds whether to give up, which is an error.
+    /// As [`ChatTemplate::render`]. `abandoned` is checked every few milliseconds; once it returns true, the result is
+    /// an error.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`].

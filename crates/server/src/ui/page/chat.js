@@ -1,4 +1,4 @@
-// One conversation: what is asked, the answer as it comes, and its figures.
+// One conversation: the messages, the streamed answer, and its figures.
 
 import { ApiError, post, stream } from "./api.js";
 import { $, count, figure, time } from "./dom.js";
@@ -200,7 +200,7 @@ export class Chat {
   }
 }
 
-/** What the server said as a sentence, with what to do if it said that too. */
+/** The server's error as a sentence, with advice if there is any. */
 function sentence(error) {
   const text = error instanceof ApiError ? error.message : String(error.message ?? error);
   const start = text.charAt(0).toUpperCase() + text.slice(1);

@@ -3,7 +3,7 @@
 import { $, count, el, figure, icon, iconButton, time } from "./dom.js";
 import { Growing, copyText, show, showText, toHtml } from "./markdown.js";
 
-/** So close to the end, in pixels, the page follows what comes. */
+/** The page follows new text if it is scrolled this close to the end, in pixels. */
 const NEAR = 80;
 
 export class Thread {
@@ -106,7 +106,7 @@ export class Thread {
     const { stats = {}, error, stopped, model } = message;
     const parts = [
       stopped && "stopped",
-      stats.finish === "length" && "cut at its limit",
+      stats.finish === "length" && "cut off at the limit",
       Number.isFinite(stats.tokens) && `${count(stats.tokens)} tokens`,
       Number.isFinite(stats.speed) && `${figure(stats.speed)} tokens/s`,
       Number.isFinite(stats.ttft) && `first after ${time(stats.ttft)}`,
@@ -148,7 +148,7 @@ export class Thread {
     const form = el("form", { class: "edit", onsubmit: (event) => { event.preventDefault(); send(); } },
       area,
       el("div", { class: "buttons" },
-        el("span", { class: "quiet" }, "What came after it is replaced."),
+        el("span", { class: "quiet" }, "Everything after it will be replaced."),
         el("button", { type: "button", onclick: end }, "Cancel"),
         el("button", { type: "submit", class: "primary" }, "Send")));
     area.addEventListener("keydown", (event) => {
