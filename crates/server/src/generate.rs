@@ -252,7 +252,7 @@ impl Drop for CancelOnDrop {
 
 /// Tells a preparation that its handler has gone.
 #[derive(Default)]
-struct AbandonOnDrop(Arc<AtomicBool>);
+pub(crate) struct AbandonOnDrop(pub Arc<AtomicBool>);
 
 impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
