@@ -27,6 +27,7 @@ impl Backend for Native {
 
     fn forward(&mut self, batch: &Batch<'_>, out: &mut Logits) -> Result<(), BackendError> {
         batch.check(&self.limits, self.spec.vocab_size, |slot| self.kv.len(slot))?;
+        self.weights.check_file()?;
         self.kv.reserve(batch)?;
         self.step(batch, out);
         self.kv.commit(batch);

@@ -45,7 +45,7 @@ impl Native {
         let isa = options.isa.unwrap_or_else(Isa::best);
         let pool = pool(options.threads)?;
         let limits = options.limits(&spec)?;
-        let weights = Weights::load(model, isa, &pool, options.quantize)?;
+        let weights = Weights::load(model, isa, &pool, options)?;
         let kv = KvCache::new(&spec, &limits, options.kv_type)?;
         let angles = Angles::all(&spec);
         let mut buffers = Buffers::default();

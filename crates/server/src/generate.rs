@@ -254,7 +254,7 @@ impl Drop for CancelOnDrop {
 
 /// Tells the preparing thread that the handler was dropped.
 #[derive(Default)]
-struct AbandonOnDrop(Arc<AtomicBool>);
+pub(crate) struct AbandonOnDrop(pub Arc<AtomicBool>);
 
 impl Drop for AbandonOnDrop {
     fn drop(&mut self) {

@@ -45,12 +45,19 @@ pub struct OpenOptions {
     /// Loads a model even if it does not seem to fit into the available memory.
     #[serde(skip_serializing_if = "is_default")]
     pub no_memory_check: bool,
+    /// Copies all weights into memory instead of leaving some in the mapped file.
+    #[serde(skip_serializing_if = "is_default")]
+    pub no_mmap: bool,
     /// The seed of the mock's text.
     #[serde(skip_serializing_if = "is_default")]
     pub seed: Option<u64>,
     /// Milliseconds that the mock takes for a decode step.
     #[serde(skip_serializing_if = "is_default")]
     pub mock_step: Option<u64>,
+    /// Faults of the mock, such as `error:100,nan:101`: each step that computes the token fails in this way. The kinds are `error`,
+    /// `panic`, `nan` and `slow` (50 ms).
+    #[serde(skip_serializing_if = "is_default")]
+    pub mock_faults: Option<String>,
     /// Sequences that run at once; `None`: the backend's default.
     #[serde(skip_serializing_if = "is_default")]
     pub parallel: Option<usize>,
@@ -238,7 +245,9 @@ mod tests {
             kv_type: Some(KvType::F32),
             no_memory_check: true,
             seed: Some(u64::MAX),
+            no_mmap: true,
             mock_step: Some(3),
+            mock_faults: Some("panic:7".into()),
             parallel: Some(4),
             kv_contexts: Some(2),
             speculate: Speculate::Draft,
@@ -251,7 +260,7 @@ mod tests {
         assert_eq!(
             shown.join(" "),
             "ctx=512 device=cpu draft=/models/small.gguf draft_max=8 draft_min=1 gpu_layers=12 isa=scalar kv_contexts=2 \
-             kv_type=f32 mock_step=3 no_memory_check=true parallel=4 quantize=q8_0 seed=18446744073709551615 \
+             kv_type=f32 mock_faults=panic:7 mock_step=3 no_memory_check=true no_mmap=true parallel=4 quantize=q8_0 seed=18446744073709551615 \
              speculate=draft threads=2"
         );
         assert_eq!(OpenOptions::from_map(&map).unwrap(), options);

@@ -110,6 +110,10 @@ struct LoadArgs {
     /// Duration of the mock's steps in milliseconds, to test clients with a slow model.
     #[arg(long, value_name = "MS")]
     mock_step: Option<u64>,
+    /// Faults of the mock, to test clients: KIND:TOKEN, separated by commas. Each step that computes the token fails; kinds are
+    /// error, panic, nan and slow.
+    #[arg(long, value_name = "FAULTS")]
+    mock_faults: Option<String>,
 }
 
 /// Who may reach the server, and what it shows.
@@ -309,7 +313,11 @@ impl Serve {
             prefill_chunk: self.load.prefill_chunk.get(),
             deterministic: self.load.deterministic,
         };
-        let options = OpenOptions { mock_step: self.load.mock_step, ..self.open.options(self.load.seed) };
+        let options = OpenOptions {
+            mock_step: self.load.mock_step,
+            mock_faults: self.load.mock_faults.clone(),
+            ..self.open.options(self.load.seed)
+        };
         let options = self.speculate.speculation(&store)?.apply(options);
         let prompts = self.load.prompt_cache.clone();
         let prompts = prompts.map(|path| CacheLocation::Folder { path, most: self.load.prompt_cache_size });

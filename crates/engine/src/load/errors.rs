@@ -13,6 +13,10 @@ pub enum LoadError {
     #[error("{path}: {error}", path = path.display())]
     Io { path: PathBuf, error: std::io::Error },
 
+    /// The file was cut while the model was in use.
+    #[error("{path}: expected a file of {expected} bytes, as when the model was opened; it has {found} now", path = path.display())]
+    Shrunk { path: PathBuf, expected: u64, found: u64 },
+
     /// The path is not a model.
     #[error("{path}: {found}; expected a .gguf file or a folder with config.json", path = path.display())]
     NotAModel { path: PathBuf, found: String },

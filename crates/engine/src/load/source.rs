@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use zonda_kernels::DType;
 
 use super::dtypes::{StoredType, runnable};
+use super::mapped::MappedFile;
 use super::tensor::Data;
 use super::{LoadError, Tensor};
 
@@ -55,7 +54,7 @@ impl From<&Stored> for TensorInfo {
 #[derive(Debug)]
 pub(super) struct Part {
     pub path: PathBuf,
-    pub map: Arc<Mmap>,
+    pub map: Arc<MappedFile>,
 }
 
 /// All files of a model, with their tensors in file order.
@@ -163,15 +162,7 @@ impl Store {
 
 /// Maps a whole file for reading.
 pub(super) fn map(path: &Path) -> Result<Part, LoadError> {
-    let io = |error| LoadError::Io { path: path.to_owned(), error };
-    // Checked by path, since opening a pipe would wait for its other end.
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(LoadError::NotAModel { path: path.to_owned(), found: "it is not a regular file".into() });
-    }
-    let file = File::open(path).map_err(io)?;
-    // SAFETY: the map is private to the process and only read. Rust can't rule out that another process changes or
-    // truncates the file meanwhile; like every program that maps its weights, we require that none does.
-    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+    let map = MappedFile::open(path)?;
     if map.starts_with(b"version https://git-lfs") {
         return Err(LoadError::LfsPointer { path: path.to_owned() });
     }

@@ -1,6 +1,7 @@
 //! One stored tensor, and the roles tensors play in the forward pass.
 
-use memmap2::Mmap;
+use super::LoadError;
+use super::mapped::MappedFile;
 use std::ops::Range;
 use std::sync::Arc;
 use zonda_kernels::DType;
@@ -86,7 +87,7 @@ pub struct Tensor {
 /// Bytes of a tensor.
 #[derive(Clone, Debug)]
 pub(super) enum Data {
-    Mapped(Arc<Mmap>, Range<usize>),
+    Mapped(Arc<MappedFile>, Range<usize>),
     Owned(Arc<[u8]>),
 }
 
@@ -106,7 +107,7 @@ impl Tensor {
         name: String,
         dtype: DType,
         shape: Vec<usize>,
-        map: Arc<Mmap>,
+        map: Arc<MappedFile>,
         range: Range<usize>,
     ) -> Tensor {
         debug_assert!(range.end <= map.len());
@@ -129,16 +130,28 @@ impl Tensor {
         self.data.bytes()
     }
 
+    /// A copy in its own memory, which no change of the file affects.
+    pub fn copied(&self) -> Tensor {
+        Tensor::owned(self.name.clone(), self.dtype, self.shape.clone(), self.bytes().into())
+    }
+
+    /// Checks that the file was not cut since it was mapped, as [`MappedFile::check`]. A tensor in its own memory is always
+    /// whole.
+    ///
+    /// # Errors
+    /// As [`MappedFile::check`].
+    pub fn check_file(&self) -> Result<(), LoadError> {
+        match &self.data {
+            Data::Mapped(map, _) => map.check(),
+            Data::Owned(_) => Ok(()),
+        }
+    }
+
     /// Releases the memory of the mapped file's pages with these bytes, for loaders that no longer need the tensor. The
     /// pages are read from the file again if they are used.
     pub fn release(&self) {
-        #[cfg(unix)]
         if let Data::Mapped(map, range) = &self.data {
-            // SAFETY: the map is of a file and read-only, so dropped pages are read again with the same bytes. If the call fails,
-            // the pages stay.
-            let _ = unsafe {
-                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-            };
+            map.release(range);
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Sequence {
     pub turn: u64,
     /// Excluded from the next steps.
     pub held: bool,
+    /// It was in a forward call that failed, and is computed alone until its slot holds this many tokens; 0: never.
+    pub alone_until: usize,
 }
 
 impl Sequence {
@@ -54,6 +56,7 @@ impl Sequence {
             pages: 0,
             turn: 0,
             held: false,
+            alone_until: 0,
         }
     }
 

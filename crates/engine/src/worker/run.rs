@@ -3,7 +3,7 @@
 use super::active::Active;
 use super::draft_model::Drafter;
 use crate::TokenId;
-use crate::forward::{Backend, BackendError, Logits};
+use crate::forward::{Backend, BackendError, Logits, Want};
 use crate::prompt_cache::PromptCache;
 use crate::schedule::{Occupancy, PlannedSpan, Pushed, Scheduler, SeqId, SlotOp, StepPlan};
 use crate::speculate::{Speculate, Speculator};
@@ -324,9 +324,18 @@ impl Worker {
         }
     }
 
-    /// Ends the requests of a failed forward call. The others continue.
+    /// After a failed forward call: its sequences are computed again one at a time, and one that fails alone ends.
     fn fail(&mut self, plan: &StepPlan, error: &BackendError) {
         tracing::error!(%error, sequences = plan.spans.len(), "a forward call failed");
+        if self.scheduler.isolate(plan) {
+            for span in plan.spans.iter().filter(|span| span.want == Want::All) {
+                if let Some(active) = self.active.get_mut(&span.id) {
+                    // Its drafts were not verified.
+                    active.usage.drafted_tokens -= span.len - 1;
+                }
+            }
+            return;
+        }
         for span in &plan.spans {
             self.finish(span.id, FinishReason::Error(error.to_string()));
         }

@@ -33,7 +33,7 @@ fn request(prompt: impl Into<Vec<TokenId>>, n: usize) -> Request {
 }
 
 fn fault(call: usize, kind: FaultKind) -> MockOptions {
-    MockOptions { fault: Some(Fault { call, kind }), ..MockOptions::default() }
+    MockOptions { faults: vec![Fault::call(call, kind)], ..MockOptions::default() }
 }
 
 #[test]

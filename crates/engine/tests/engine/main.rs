@@ -2,6 +2,7 @@
 
 mod context_full;
 mod end_to_end;
+mod faults;
 mod mock;
 mod sample;
 mod scheduler;

@@ -4,13 +4,15 @@
 use super::messages::{self, ChatMessage};
 use crate::error::ApiError;
 use crate::extract::Fields;
-use crate::generate::within;
+use crate::generate::{AbandonOnDrop, within};
 use crate::models::Loaded;
 use crate::server::Server;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 use utoipa::ToSchema;
 use zonda_engine::tokenize::{Encode, RenderOptions};
 use zonda_engine::{RequestError, TextProcessor, TokenId};
@@ -61,19 +63,23 @@ pub(crate) async fn tokenize(
     let config = server.config();
     let parse_special = config.parse_special;
     let turn = within(config.deadline, fields.arrived, server.preparing().acquire_owned()).await?;
+    let abandoned = AbandonOnDrop::default();
+    let (gone, end) = (abandoned.0.clone(), config.deadline.map(|limit| fields.arrived + limit));
     let work = move || {
         let _turn = turn;
-        encode(&loaded, request, parse_special)
+        let stop = || gone.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
+        encode(&loaded, request, parse_special, &stop)
     };
     let work = within(config.deadline, fields.arrived, tokio::task::spawn_blocking(work)).await?;
     work.map_err(|e| ApiError::backend(e.to_string()))?.map(Json)
 }
 
-/// `parse_special` is the server's setting for chats.
+/// `parse_special` is the server's setting for chats. `stop` is called from time to time and says whether to give up.
 fn encode(
     loaded: &Loaded,
     request: TokenizeRequest,
     parse_special: bool,
+    stop: &dyn Fn() -> bool,
 ) -> Result<TokenizeResponse, ApiError> {
     let text = text(loaded)?;
     let tokens = match (request.content, request.messages) {
@@ -85,7 +91,8 @@ fn encode(
         (None, Some(messages)) => {
             let parse_special = request.parse_special.unwrap_or(parse_special);
             let options = RenderOptions { parse_special, ..RenderOptions::default() };
-            text.encode_chat(&messages::convert(messages)?, &options).map_err(RequestError::from)?
+            let messages = messages::convert(messages)?;
+            text.encode_chat_unless(&messages, &options, stop).map_err(RequestError::from)?
         }
         (None, None) => return Err(ApiError::field("content", "expected a text or messages, found neither")),
         (Some(_), Some(_)) => {
