@@ -24,6 +24,8 @@ fn architecture(spec: &ModelSpec) -> &'static str {
         Architecture::SmolLm3 => "smollm3",
         Architecture::Olmo2 | Architecture::Olmo3 => "olmo2",
         Architecture::Cohere2 => "cohere2",
+        // Its tensors can't be read, so nothing is written.
+        Architecture::Other => "other",
     }
 }
 

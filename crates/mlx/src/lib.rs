@@ -51,6 +51,17 @@ pub fn gpu() -> Option<String> {
     safe::gpu()
 }
 
+/// Why MLX can't run a model of this kind; `None`: it can.
+pub fn unsupported(spec: &ModelSpec) -> Option<String> {
+    if spec.extras != Extras::default() || spec.moe.as_ref().is_some_and(|moe| moe.shared.is_some()) {
+        return Some(format!(
+            "MLX runs models of Llama's kind, Qwen and Mixtral, and this is {}; the native backend runs it",
+            spec.architecture
+        ));
+    }
+    None
+}
+
 impl Mlx {
     /// Loads a model of any format, checking that every weight is finite. It belongs to the calling thread.
     ///
@@ -59,11 +70,8 @@ impl Mlx {
     /// there is none; or if the loaded library is not the version this was compiled against.
     pub fn open(model: &Model, options: &MlxOptions) -> Result<Mlx, BackendError> {
         let spec = model.spec.clone();
-        if spec.extras != Extras::default() || spec.moe.as_ref().is_some_and(|moe| moe.shared.is_some()) {
-            return Err(BackendError::Unsupported(format!(
-                "MLX runs models of Llama's kind, Qwen and Mixtral, and this is {}; the native backend runs it",
-                spec.architecture
-            )));
+        if let Some(why) = unsupported(&spec) {
+            return Err(BackendError::Unsupported(why));
         }
         let limits = options.limits(&spec)?;
         let version = version()?;

@@ -122,7 +122,7 @@ mod async_stream;
 
 #[cfg(feature = "async")]
 pub use async_stream::AsyncStream;
-pub use backend::{BackendKind, DeviceStatus, MAX_THREADS, Status, choose, open as open_backend};
+pub use backend::{BackendKind, DeviceStatus, Fit, MAX_THREADS, Status, choose, open as open_backend, unfit};
 #[cfg(feature = "native")]
 pub use backend::{calibrate, reference};
 pub use error::{Detail, Error, Result};
@@ -133,7 +133,7 @@ pub use options::{Device, OpenOptions, Quantization};
 pub use plan::per_token as kv_bytes_per_token;
 pub use start::Sharing;
 pub use store::Store;
-pub use text::{open_files, open_tokenizer, text_of};
+pub use text::{open_files, open_files_for, open_tokenizer, text_of};
 pub use tools::{Tool, ToolCall, ToolChoice};
 pub use units::human_bytes;
 

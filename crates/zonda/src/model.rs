@@ -7,7 +7,7 @@ use crate::located::Located;
 use crate::options::OpenOptions;
 use crate::start::{Sharing, Start};
 use crate::store::Store;
-use crate::text::{open_files, text_of};
+use crate::text::{open_files_for, text_of};
 use crate::tools::Style;
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens a model with default options on the best backend that reads it.
+    /// Opens a model with default options on the best backend that can run it.
     ///
     /// `name` is a `.gguf` file, a folder with config.json and SafeTensors, the name of a model in the
     /// [`Store`] (with the feature `hub`, a missing one is downloaded: `smollm2-135m`, a Hub repository
@@ -216,7 +216,7 @@ impl ModelBuilder {
         }
     }
 
-    /// Sets the backend. By default it is the best in this build that reads the model.
+    /// Sets the backend. By default it is the best in this build that can run the model.
     pub fn backend(mut self, backend: impl Into<Option<BackendKind>>) -> ModelBuilder {
         self.backend = backend.into();
         self
@@ -282,7 +282,7 @@ impl ModelBuilder {
     pub fn inspect(&mut self) -> Result<(Located, BackendKind, Option<Arc<ModelFiles>>)> {
         let located = self.locate()?;
         let kind = choose(self.backend, &located)?;
-        let files = open_files(&located)?;
+        let files = open_files_for(kind, &located)?;
         Ok((located, kind, files))
     }
 

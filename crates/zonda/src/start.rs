@@ -4,7 +4,7 @@ use crate::backend::{self, BackendKind};
 use crate::error::{Error, Result};
 use crate::located::Located;
 use crate::options::OpenOptions;
-use crate::text::{open_files, text_of};
+use crate::text::{open_files_for, text_of};
 use std::sync::Arc;
 use zonda_engine::forward::Limits;
 use zonda_engine::load::{Format, Model as ModelFiles};
@@ -92,7 +92,7 @@ fn draft_model(kind: BackendKind, options: &OpenOptions) -> Result<Option<DraftM
     let Some(path) = &options.draft else { return Ok(None) };
     let mock = kind == BackendKind::Mock;
     let located = Located { name: path.display().to_string(), path: (!mock).then(|| path.clone()) };
-    let model = open_files(&located)?;
+    let model = open_files_for(kind, &located)?;
     let text = text_of(model.as_deref())?;
     let mut own = OpenOptions {
         speculate: Speculate::Off,

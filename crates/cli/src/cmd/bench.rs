@@ -210,10 +210,14 @@ impl Bench {
         let named = !self.backend.is_empty() && !self.models.is_empty();
         for &kind in BackendKind::AVAILABLE.iter().filter(|&&k| wanted(k) && k != BackendKind::Mock) {
             for model in models.iter().filter(|m| m.path.is_some()) {
-                if named || kind.reads(model) {
-                    subjects.extend(self.in_forms(kind, model, &speculations));
-                } else if !quiet {
-                    note!("not measured: {} on {}, which does not read its format", model.name, kind.name());
+                let why_not = match kind.reads(model) {
+                    true => zonda::unfit(kind, model).map(|why| format!(": {why}")),
+                    false => Some(", which does not read its format".to_owned()),
+                };
+                match why_not.filter(|_| !named) {
+                    None => subjects.extend(self.in_forms(kind, model, &speculations)),
+                    Some(_) if quiet => {}
+                    Some(why) => note!("not measured: {} on {}{why}", model.name, kind.name()),
                 }
             }
         }

@@ -112,7 +112,8 @@ fn kind(subject: &Subject) -> anyhow::Result<BackendKind> {
 }
 
 fn model(subject: &Subject) -> anyhow::Result<Option<Arc<ModelFiles>>> {
-    Ok(zonda::open_files(&Located { name: subject.model.clone(), path: subject.path.clone() })?)
+    let located = Located { name: subject.model.clone(), path: subject.path.clone() };
+    Ok(zonda::open_files_for(kind(subject)?, &located)?)
 }
 
 fn said(error: anyhow::Error) -> String {

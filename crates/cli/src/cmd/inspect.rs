@@ -13,7 +13,8 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use zonda_engine::load::{Format, GgufFile, LoadError, Metadata, Model, TensorInfo, Value};
 use zonda_engine::printable;
-use zonda_engine::tokenize::{ChatTemplate, TemplateError, TokenizeError, Tokenizer};
+use zonda_engine::tokenize::{ChatTemplate, TemplateError, Tokenizer};
+use zonda::{Fit, Located};
 use zonda_kernels::attention::KvType;
 
 /// Arrays longer than this are shown by their length.
@@ -42,11 +43,12 @@ pub struct Inspect {
     json: JsonArg,
 }
 
-/// What there is to show. `model` is an error for a well-formed file that can't be run: a vocabulary, or an unknown
-/// architecture.
+/// What there is to show. `model` is an error for a well-formed file that no backend runs, such as a vocabulary.
 struct Found {
     name: String,
     model: Result<Model, LoadError>,
+    /// How each backend fits the model; empty if it did not open.
+    fits: Vec<Fit>,
     metadata: Metadata,
     gguf_version: Option<u32>,
     tensors: Vec<TensorInfo>,
@@ -83,7 +85,8 @@ impl Inspect {
             "gguf_version": found.gguf_version,
             "architecture": found.architecture(),
             "parameters": found.parameters(),
-            "runs": found.model.is_ok(),
+            "runs": found.fits.iter().any(|fit| fit.compiled_in && fit.why_not.is_none()),
+            "backends": found.fits,
             "tensors": tensors,
             "metadata": metadata,
             "memory": Json::Null,
@@ -98,6 +101,10 @@ impl Inspect {
         match &found.model {
             Err(error) => document["reason"] = error.to_string().into(),
             Ok(model) => {
+                if let Some(why) = found.fits.first().and_then(|fit| fit.why_not.as_deref()) {
+                    document["reason"] = why.into();
+                }
+                document["skipped_tensors"] = model.skipped_tensors().into();
                 let (spec, context) = (&model.spec, self.context(model));
                 let memory = model.memory(context, 2);
                 document["memory"] = json!({
@@ -135,16 +142,24 @@ impl Inspect {
         match &found.model {
             Err(error) => line("runs", format!("no: {error}")),
             Ok(model) => {
+                line("runs on", found.runs_on());
+                for (fit, why) in found.fits.iter().filter_map(|fit| Some((fit, fit.why_not.as_deref()?))) {
+                    line("not on", format!("{}: {why}", fit.backend));
+                }
+                if model.skipped_tensors() > 0 {
+                    let skipped = model.skipped_tensors();
+                    line("skipped", format!("{skipped} tensors of the parts that read images; the text part runs"));
+                }
                 let spec = &model.spec;
                 let shares = model.types();
                 let types =
                     shares.iter().map(|s| format!("{} {} ×{}", s.dtype, human_bytes(s.bytes), s.tensors));
                 line("types", types.collect::<Vec<_>>().join(", "));
                 line("layers", format!("{} of hidden size {}", spec.layers, spec.hidden_size));
-                let of = format!(
-                    "{} of {} values, {} for keys and values",
-                    spec.heads, spec.head_dim, spec.kv_heads
-                );
+                let of = match spec.head_dim {
+                    0 => "none with keys and values".to_owned(),
+                    width => format!("{} of {width} values, {} for keys and values", spec.heads, spec.kv_heads),
+                };
                 line("heads", of);
                 line(
                     "feed-forward",
@@ -224,6 +239,17 @@ impl Inspect {
 }
 
 impl Found {
+    /// The backends that can run it.
+    fn runs_on(&self) -> String {
+        let able = self.fits.iter().filter(|fit| fit.why_not.is_none());
+        let names = able.map(|fit| match fit.compiled_in {
+            true => fit.backend.to_string(),
+            false => format!("{} (not in this program)", fit.backend),
+        });
+        let names = names.collect::<Vec<_>>().join(", ");
+        if names.is_empty() { "no backend".to_owned() } else { names }
+    }
+
     fn tokenizer_text(&self) -> String {
         match &self.tokenizer {
             Err(why) => why.clone(),
@@ -247,25 +273,27 @@ impl Found {
 
     fn architecture(&self) -> Option<String> {
         match &self.model {
-            Ok(model) => Some(model.spec.architecture.to_string()),
-            Err(_) => self.metadata.str("general.architecture").map(str::to_owned),
+            Ok(model) if model.unsupported().is_none() => Some(model.spec.architecture.to_string()),
+            _ => self.metadata.str("general.architecture").map(str::to_owned),
         }
     }
 }
 
 fn open(name: String, path: &Path) -> anyhow::Result<Found> {
-    // A file may open and still have a tensor of an unsupported type.
-    let model = Model::open(path).and_then(|model| model.check().map(|()| model));
+    let model = Model::open_any(path);
+    let fits = model.as_ref().map_or_else(|_| Vec::new(), Fit::of);
     if path.is_dir() {
         let model = model?;
+        model.check()?;
         let config = std::fs::read_to_string(path.join("config.json"))?;
         let (tensors, config) = (model.tensors(), Some(serde_json::from_str(&config)?));
-        let tokenizer = Tokenizer::from_folder(path);
+        let tokenizer = Tokenizer::from_folder(path).map_err(|error| error.to_string());
         let tokenizer = with_template(tokenizer, |t| ChatTemplate::from_folder(path, t));
         return Ok(Found {
             tokenizer,
             name,
             model: Ok(model),
+            fits,
             metadata: Metadata::default(),
             gguf_version: None,
             tensors,
@@ -276,9 +304,13 @@ fn open(name: String, path: &Path) -> anyhow::Result<Found> {
         Ok(file) => {
             let (tensors, gguf_version, metadata) = (file.tensors(), Some(file.version), file.metadata);
             let has_one = metadata.get("tokenizer.ggml.model").is_some();
-            let tokenizer = if has_one { Tokenizer::from_gguf(&metadata).map(Some) } else { Ok(None) };
+            // of any kind that a backend of this program has
+            let tokenizer = match has_one {
+                true => zonda::open_tokenizer(&Located::at(path)).map(Some).map_err(|error| error.sentence()),
+                false => Ok(None),
+            };
             let tokenizer = with_template(tokenizer, |t| ChatTemplate::from_gguf(&metadata, t));
-            Ok(Found { name, model, metadata, gguf_version, tensors, config: None, tokenizer })
+            Ok(Found { name, model, fits, metadata, gguf_version, tensors, config: None, tokenizer })
         }
         // `Model::open` gives a better error for a file that is not GGUF.
         Err(error) => Err(model.err().unwrap_or(error).into()),
@@ -287,10 +319,10 @@ fn open(name: String, path: &Path) -> anyhow::Result<Found> {
 
 /// A tokenizer, with whether there is a chat template for it.
 fn with_template(
-    tokenizer: Result<Option<Tokenizer>, TokenizeError>,
+    tokenizer: Result<Option<Tokenizer>, String>,
     template: impl FnOnce(&Tokenizer) -> Result<Option<ChatTemplate>, TemplateError>,
 ) -> Result<Option<(Tokenizer, bool)>, String> {
-    let Some(tokenizer) = tokenizer.map_err(|e| e.to_string())? else { return Ok(None) };
+    let Some(tokenizer) = tokenizer? else { return Ok(None) };
     let template = template(&tokenizer).map_err(|e| e.to_string())?;
     Ok(Some((tokenizer, template.is_some())))
 }

@@ -53,7 +53,7 @@ impl Logits {
             .advise("choose a file in an existing folder that can be written to")?;
         let located = context.store()?.locate(&self.model.model)?;
         let kind = zonda::choose(self.backend.backend, &located)?;
-        let model = zonda::open_files(&located)?;
+        let model = zonda::open_files_for(kind, &located)?;
         let mut options = self.backend.open.options(None);
         options.ctx = options.ctx.or(Some(self.ids.0.len()));
         let spinner = Spinner::start(format!("loading {}", located.name), context.quiet);

@@ -42,7 +42,7 @@ impl Perplexity {
         let kind = zonda::choose(self.backend.backend, &located)?;
         let mut options = self.backend.open.options(None);
         let length = *options.ctx.get_or_insert(WINDOW);
-        let model = zonda::open_files(&located)?;
+        let model = zonda::open_files_for(kind, &located)?;
         let Some(words) = zonda::text_of(model.as_deref())? else {
             return Err(advised(
                 format!("{} has no tokenizer", located.name),

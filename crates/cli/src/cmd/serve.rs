@@ -350,7 +350,7 @@ impl Serve {
                 return Err(Usage(format!("--backend: {} is named twice", kind.name())).into());
             }
         }
-        kinds.retain(|kind| kind.reads(model));
+        kinds.retain(|kind| kind.reads(model) && zonda::unfit(*kind, model).is_none());
         match kinds[..] {
             [] => Err(Usage(format!("--backend: none of these backends runs {}", model.name)).into()),
             _ => Ok(kinds),

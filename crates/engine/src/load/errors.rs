@@ -73,6 +73,10 @@ pub enum LoadError {
     #[error("{path}: architecture {found:?} is not supported; expected one of {runs}", path = path.display())]
     UnsupportedArchitecture { path: PathBuf, found: String, runs: &'static str },
 
+    /// The model was opened for backends with a forward pass of their own; `why` is the error of [`super::Model::open`].
+    #[error("{why}")]
+    OtherForward { why: String },
+
     /// The forward pass does not support an option of the architecture.
     #[error("{path}: {key} is {found}, which is not supported; {runs}", path = path.display())]
     UnsupportedOption { path: PathBuf, key: String, found: String, runs: String },
@@ -100,4 +104,12 @@ pub enum LoadError {
     /// The weights, or the block scales of a quantised tensor, contain NaN or infinity.
     #[error("tensor {tensor} has a NaN or infinite value at or near index {index}; expected finite weights")]
     NonFinite { tensor: String, index: usize },
+}
+
+impl LoadError {
+    /// Whether the file is well-formed and only the forward pass of this workspace lacks what it needs.
+    pub(super) fn is_of_forward(&self) -> bool {
+        use LoadError::{UnexpectedTensor, UnsupportedArchitecture, UnsupportedOption};
+        matches!(self, UnsupportedArchitecture { .. } | UnsupportedOption { .. } | UnexpectedTensor { .. })
+    }
 }

@@ -55,6 +55,23 @@ impl Value {
     }
 }
 
+impl Value {
+    /// Any non-negative integer type as `u64`.
+    pub fn as_u64(&self) -> Option<u64> {
+        match *self {
+            Value::U8(v) => Some(v.into()),
+            Value::U16(v) => Some(v.into()),
+            Value::U32(v) => Some(v.into()),
+            Value::U64(v) => Some(v),
+            Value::I8(v) => v.try_into().ok(),
+            Value::I16(v) => v.try_into().ok(),
+            Value::I32(v) => v.try_into().ok(),
+            Value::I64(v) => v.try_into().ok(),
+            _ => None,
+        }
+    }
+}
+
 /// All metadata of a model, sorted by key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata(pub BTreeMap<String, Value>);
@@ -75,17 +92,7 @@ impl Metadata {
 
     /// Any non-negative integer type as `u64`.
     pub fn u64(&self, key: &str) -> Option<u64> {
-        match *self.get(key)? {
-            Value::U8(v) => Some(v.into()),
-            Value::U16(v) => Some(v.into()),
-            Value::U32(v) => Some(v.into()),
-            Value::U64(v) => Some(v),
-            Value::I8(v) => v.try_into().ok(),
-            Value::I16(v) => v.try_into().ok(),
-            Value::I32(v) => v.try_into().ok(),
-            Value::I64(v) => v.try_into().ok(),
-            _ => None,
-        }
+        self.get(key)?.as_u64()
     }
 
     /// A float, either width.

@@ -13,6 +13,7 @@ mod finite;
 mod frequencies;
 pub mod gguf;
 mod gguf_extras;
+mod gguf_other;
 mod gguf_spec;
 mod hf;
 mod hf_extras;

@@ -7,8 +7,8 @@ use super::affine::Quantization;
 use super::names::{self, TensorLocation};
 use super::source::{Store, Stored, TensorInfo};
 use super::{
-    AffineTensor, GgufFile, LoadError, Metadata, ModelSpec, StoredType, Tensor, TensorRole, gguf_spec, hf,
-    safetensors,
+    AffineTensor, GgufFile, LoadError, Metadata, ModelSpec, StoredType, Tensor, TensorRole, gguf_other,
+    gguf_spec, hf, safetensors,
 };
 
 /// The supported formats.
@@ -58,6 +58,10 @@ pub struct Model {
     store: Store,
     /// For [`Format::Mlx`] only.
     quantization: Option<Quantization>,
+    /// See [`Model::unsupported`].
+    unsupported: Option<String>,
+    /// See [`Model::skipped_tensors`].
+    skipped: usize,
 }
 
 /// A tensor as it is stored.
@@ -99,6 +103,29 @@ impl Model {
         }
     }
 
+    /// As [`Model::open`], but a well-formed GGUF file of an architecture, option or variant that the forward pass of this
+    /// workspace lacks is opened, too, for backends with a forward pass of their own: [`Model::unsupported`] says why. Its spec
+    /// says how large it is and has [`super::Architecture::Other`]; its tensors have no roles.
+    ///
+    /// # Errors
+    /// As [`Model::open`]; also if the keys that every architecture has are missing or out of range.
+    pub fn open_any(path: &Path) -> Result<Model, LoadError> {
+        let why = match Model::open(path) {
+            Err(error) if error.is_of_forward() && !path.is_dir() => error.to_string(),
+            other => return other,
+        };
+        let GgufFile { metadata, store, .. } = GgufFile::open(path)?;
+        let spec = gguf_other::read(path, &metadata, &store)?;
+        let (path, format, unsupported) = (path.to_owned(), Format::Gguf, Some(why));
+        Ok(Model { path, format, spec, metadata, store, quantization: None, unsupported, skipped: 0 })
+    }
+
+    /// Why the forward pass of this workspace can't run the model; `None` unless [`Model::open_any`] opened it and
+    /// [`Model::open`] would refuse it.
+    pub fn unsupported(&self) -> Option<&str> {
+        self.unsupported.as_deref()
+    }
+
     fn open_gguf(path: &Path) -> Result<Model, LoadError> {
         let file = GgufFile::open(path)?;
         if file.store.tensors().is_empty() {
@@ -106,7 +133,8 @@ impl Model {
         }
         let spec = gguf_spec::read(path, &file.metadata, &file.store)?;
         let (path, format, metadata) = (path.to_owned(), Format::Gguf, file.metadata);
-        let model = Model { path, format, spec, metadata, store: file.store, quantization: None };
+        let (store, quantization, unsupported, skipped) = (file.store, None, None, 0);
+        let model = Model { path, format, spec, metadata, store, quantization, unsupported, skipped };
         model.with_known_tensors(names::knows_gguf)
     }
 
@@ -124,7 +152,9 @@ impl Model {
             None => (Format::SafeTensors, names::knows_hugging_face),
         };
         let (path, metadata) = (path.to_owned(), Metadata::default());
-        Model { path, format, spec, metadata, store, quantization }.with_known_tensors(known)
+        let unsupported = None;
+        let model = Model { path, format, spec, metadata, store, quantization, unsupported, skipped };
+        model.with_known_tensors(known)
     }
 
     /// Rejects a model with a tensor that the forward pass would ignore, such as a bias of a variant.
@@ -195,6 +225,9 @@ impl Model {
     }
 
     fn locate(&self, role: TensorRole) -> Result<Option<FoundTensor>, LoadError> {
+        if let Some(why) = &self.unsupported {
+            return Err(LoadError::OtherForward { why: why.clone() });
+        }
         if role == TensorRole::Output && self.spec.tied_embeddings {
             return Ok(None);
         }
@@ -310,7 +343,7 @@ impl Model {
     /// Checks that every tensor of the model is present, with the right shape and a supported type. Reads no weights.
     ///
     /// # Errors
-    /// For the first tensor that is not.
+    /// For the first tensor that is not; also if [`Model::unsupported`].
     pub fn check(&self) -> Result<(), LoadError> {
         self.spec.roles().try_for_each(|role| self.need(role).map(drop))
     }
@@ -334,6 +367,11 @@ impl Model {
     /// All stored tensors in file order, including unsupported types.
     pub fn tensors(&self) -> Vec<TensorInfo> {
         self.store.tensors().iter().map(TensorInfo::from).collect()
+    }
+
+    /// How many tensors of the folder are left out, because they belong to the parts of a model that read images.
+    pub fn skipped_tensors(&self) -> usize {
+        self.skipped
     }
 
     /// Bytes of all stored tensors.

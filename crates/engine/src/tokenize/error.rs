@@ -58,6 +58,9 @@ pub enum TokenizeError {
     /// The crate `tokenizers`, which runs `tokenizer.json`, failed.
     #[error("tokenizer.json: {0}")]
     Tokenizers(String),
+    /// The library of a [`Splitter`](super::Splitter) failed.
+    #[error("tokenizer: {0}")]
+    Splitter(String),
     /// The file can't be read without a feature of `zonda-engine` that is off.
     #[error("{what} needs zonda-engine's feature `{feature}`, which this program was compiled without")]
     NotCompiled {

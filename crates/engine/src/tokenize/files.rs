@@ -3,6 +3,7 @@
 use super::error::TokenizeError;
 use super::read::read;
 use super::settings::Settings;
+use super::splitter::Splitter;
 use super::tokenizer::{Algorithm, Tokenizer};
 use super::vocab::VocabBuilder;
 use super::{gguf, sentencepiece, tekken};
@@ -25,6 +26,19 @@ impl Tokenizer {
     /// The tokenizer that a GGUF file's metadata describes (`tokenizer.ggml.*`).
     pub fn from_gguf(metadata: &Metadata) -> Result<Tokenizer, TokenizeError> {
         gguf::read(metadata)
+    }
+
+    /// A tokenizer in a GGUF file's metadata of a kind that [`Tokenizer::from_gguf`] does not read. A library that does gives each
+    /// token's bytes, `[tokens]`, and splits text; special tokens, ends and BOS are found as for every tokenizer.
+    ///
+    /// # Errors
+    /// If the vocabulary is malformed, or does not have as many tokens as `pieces`.
+    pub fn from_gguf_with(
+        metadata: &Metadata,
+        pieces: Vec<Vec<u8>>,
+        splitter: Box<dyn Splitter>,
+    ) -> Result<Tokenizer, TokenizeError> {
+        gguf::read_with(metadata, pieces, splitter)
     }
 
     /// The tokenizer in a file: a GGUF file (also one with only a vocabulary), `tokenizer.json`, a SentencePiece

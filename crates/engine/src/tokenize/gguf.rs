@@ -3,8 +3,9 @@
 use super::bpe::{Bpe, ByteAlphabet};
 use super::error::{TokenizeError, shorten};
 use super::pretokenize::preset;
+use super::splitter::Splitter;
 use super::spm::{Spm, SpmOptions, byte_token, not_a_byte};
-use super::tokenizer::{Algorithm, Tokenizer};
+use super::tokenizer::{Algorithm, SpacePrefix, Tokenizer};
 use super::vocab::{Kind, VocabBuilder};
 
 use crate::TokenId;
@@ -42,6 +43,27 @@ pub(super) fn read(metadata: &Metadata) -> Result<Tokenizer, TokenizeError> {
             known: "llama (SentencePiece BPE), gpt2 (byte-level BPE)".to_owned(),
         }),
     }
+}
+
+/// A tokenizer of a kind that is not read here: `pieces` are its tokens' bytes, `[tokens]`, and `splitter` has its algorithm.
+pub(super) fn read_with(
+    metadata: &Metadata,
+    pieces: Vec<Vec<u8>>,
+    splitter: Box<dyn Splitter>,
+) -> Result<Tokenizer, TokenizeError> {
+    let texts = strings(metadata, TOKENS)?.ok_or(TokenizeError::Missing { key: TOKENS })?;
+    if pieces.len() != texts.len() {
+        return Err(wrong_length(TOKENS, pieces.len(), texts.len()));
+    }
+    check_unique(texts)?;
+    let kinds = kinds(metadata, texts.len())?;
+    // WordPiece begins every word with a space. The others' defaults are those of llama.cpp.
+    let word_piece = metadata.str(MODEL) == Some("bert");
+    let spaced = metadata.bool("tokenizer.ggml.add_space_prefix").unwrap_or(false);
+    let prefix = if word_piece || spaced { SpacePrefix::EveryFragment } else { SpacePrefix::Never };
+    let adds_bos = word_piece || metadata.str(MODEL) == Some("gemma4");
+    let tokens = pieces.into_iter().zip(kinds).collect();
+    finish(metadata, tokens, adds_bos, Algorithm::Other(splitter, prefix))
 }
 
 fn byte_level(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Result<Tokenizer, TokenizeError> {

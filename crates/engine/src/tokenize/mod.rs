@@ -1,8 +1,8 @@
 //! Text to token ids and back: tokenizers of all formats, and chat templates.
 //!
-//! Three algorithms cover every model Zonda runs: byte-level BPE with listed merges or with ranks (`bpe`) and
+//! Three algorithms cover every model that the forward pass runs: byte-level BPE with listed merges or with ranks (`bpe`) and
 //! SentencePiece's BPE (`spm`), both on one merge loop (`merge`), and, for `tokenizer.json`, the crate `tokenizers`
-//! (`hf_encode`, with the feature `hf-tokenizers`). Files are read in `gguf`, `hf`, `sentencepiece` and `tekken`. Turning ids
+//! (`hf_encode`, with the feature `hf-tokenizers`). A backend's library can bring another one ([`Splitter`]). Files are read in `gguf`, `hf`, `sentencepiece` and `tekken`. Turning ids
 //! back into bytes is the same for all: `vocab` holds each token's bytes, [`Detokenizer`] joins them.
 
 mod bpe;
@@ -27,6 +27,7 @@ mod processor;
 mod read;
 mod sentencepiece;
 mod settings;
+mod splitter;
 mod spm;
 mod tekken;
 mod tokenizer;
@@ -39,4 +40,5 @@ pub use error::{MAX_TEXT, TokenizeError};
 pub use pretokenize::{Preset, preset, preset_name};
 pub use processor::{ChatError, TextProcessor};
 pub use sentencepiece::{Pieces, pieces};
+pub use splitter::Splitter;
 pub use tokenizer::{Encode, Tokenizer};

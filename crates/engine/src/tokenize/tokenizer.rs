@@ -4,6 +4,7 @@ use super::bpe::Bpe;
 use super::error::{MAX_TEXT, TokenizeError};
 #[cfg(feature = "hf-tokenizers")]
 use super::hf_encode::Hf;
+use super::splitter::Splitter;
 use super::spm::Spm;
 use super::vocab::{Fragment, Vocab};
 use crate::TokenId;
@@ -28,6 +29,8 @@ pub struct Tokenizer {
 pub(super) enum Algorithm {
     Bpe(Box<Bpe>),
     Spm(Box<Spm>),
+    /// Of another library.
+    Other(Box<dyn Splitter>, SpacePrefix),
     #[cfg(feature = "hf-tokenizers")]
     Hf(Box<Hf>, SpacePrefix),
 }
@@ -84,6 +87,14 @@ impl Tokenizer {
                 (Fragment::Text(text), Algorithm::Spm(spm)) => {
                     spm.encode(text, self.prefixes_space_after(before), ids);
                 }
+                (Fragment::Text(text), Algorithm::Other(splitter, _)) => {
+                    let start = ids.len();
+                    splitter.split(text, ids)?;
+                    if ids[start..].iter().any(|&id| id as usize >= self.vocab.len()) {
+                        let why = "an id outside the vocabulary".to_owned();
+                        return Err(TokenizeError::Splitter(why));
+                    }
+                }
                 #[cfg(feature = "hf-tokenizers")]
                 (Fragment::Text(text), Algorithm::Hf(hf, _)) => hf.encode(text, false, ids)?,
             }
@@ -114,6 +125,7 @@ impl Tokenizer {
             Algorithm::Bpe(_) => SpacePrefix::Never,
             Algorithm::Spm(spm) if spm.space_prefix() => SpacePrefix::EveryFragment,
             Algorithm::Spm(_) => SpacePrefix::Never,
+            Algorithm::Other(_, prefix) => *prefix,
             #[cfg(feature = "hf-tokenizers")]
             Algorithm::Hf(_, prefix) => *prefix,
         };
@@ -167,6 +179,7 @@ impl std::fmt::Debug for Tokenizer {
         let algorithm = match &self.algorithm {
             Algorithm::Bpe(_) => "byte-level BPE",
             Algorithm::Spm(_) => "SentencePiece BPE",
+            Algorithm::Other(..) => "another library's",
             #[cfg(feature = "hf-tokenizers")]
             Algorithm::Hf(..) => "tokenizer.json",
         };

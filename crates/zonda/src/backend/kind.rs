@@ -1,4 +1,4 @@
-//! [`BackendKind`]: the backends by name, and the choice of one for a model.
+//! [`BackendKind`]: the backends by name.
 
 use crate::error::{Detail, Error, Result};
 use crate::located::Located;
@@ -117,35 +117,5 @@ impl FromStr for BackendKind {
             let names = BackendKind::ALL.map(BackendKind::name).join(", ");
             Error::Options(Detail::new(format!("backend: expected one of {names}, found {text:?}")))
         })
-    }
-}
-
-/// The backend for a model: the requested one, or the best one in this build that reads the model.
-///
-/// # Errors
-/// [`Error::Unavailable`] if the requested one is not in this build or does not run this model, or if no backend does.
-pub fn choose(asked: Option<BackendKind>, model: &Located) -> Result<BackendKind> {
-    let refuse = |message: String, advice: &str| Err(Error::Unavailable(Detail::new(message).advise(advice)));
-    let Some(kind) = asked else {
-        let best = BackendKind::AVAILABLE.iter().find(|kind| kind.reads(model));
-        return match best {
-            Some(kind) => Ok(*kind),
-            None => refuse(
-                format!("no backend in this build runs {}", model.name),
-                "build with the feature `native`, `llama-cpp` or `mlx`",
-            ),
-        };
-    };
-    kind.check_available()?;
-    match (kind, &model.path) {
-        (BackendKind::Mock, Some(_)) => refuse(
-            format!("the mock backend has its own model and does not run {}", model.name),
-            "use `-m mock`, or another backend",
-        ),
-        (BackendKind::Mock, None) | (_, Some(_)) => Ok(kind),
-        (_, None) => refuse(
-            format!("the model mock runs on the mock backend only, not on {kind}"),
-            "omit `--backend`, or name a real model",
-        ),
     }
 }

@@ -12,8 +12,11 @@ use crate::options::{Device, OpenOptions};
 use crate::plan;
 use std::sync::Arc;
 use zonda_engine::forward::{Backend, BackendError};
+#[cfg(feature = "llama-cpp")]
+use zonda_engine::load::Format;
 use zonda_engine::load::Model;
 use zonda_engine::mock::Mock;
+use zonda_engine::tokenize::{TokenizeError, Tokenizer};
 #[cfg(feature = "llama-cpp")]
 use zonda_llama_cpp::LlamaCpp;
 #[cfg(feature = "mlx")]
@@ -46,6 +49,9 @@ pub fn open(
         refuse(kind, &[("--gpu-layers", options.gpu_layers.is_some())])?;
     }
     if let Some(model) = model.filter(|_| kind != BackendKind::Mock) {
+        if let Some(why) = model.unsupported().filter(|_| !kind.has_own_forward()) {
+            return Err(unsupported(why));
+        }
         plan::check(model, options)?;
     }
     match (kind, model) {
@@ -63,6 +69,19 @@ pub fn open(
         (BackendKind::Mock, _) => Ok(Box::new(Mock::new(mock_options(options)?))),
         (kind, _) => Err(unsupported(format!("the backend {} can't open this model", kind.name()))),
     }
+}
+
+/// The tokenizer of a model whose kind the engine lacks, from a backend that has it; `None` if none in this build does.
+pub(crate) fn tokenizer(model: &Model) -> Option<Result<Tokenizer, TokenizeError>> {
+    #[cfg(feature = "llama-cpp")]
+    if model.format == Format::Gguf {
+        return Some(match super::llama_cpp_limits::check(model) {
+            Ok(()) => zonda_llama_cpp::tokenizer(model),
+            Err(error) => Err(TokenizeError::Splitter(error.to_string())),
+        });
+    }
+    let _ = model;
+    None
 }
 
 /// Refuses more threads than any machine can run at once: starting them would overload the system.
@@ -88,6 +107,9 @@ pub fn reference(
     look: &mut dyn FnMut(&[f32]) -> Result<(), String>,
 ) -> Result<(), String> {
     check_threads(threads).map_err(|e| e.to_string())?;
+    if let Some(why) = model.unsupported() {
+        return Err(why.to_owned());
+    }
     let mut refused = None;
     let walked = Native::reference(model, threads, sequences, &mut |row| {
         look(row).map_err(|why| {
