@@ -1,11 +1,12 @@
 //! Text to token ids and back: tokenizers of all formats, chat templates.
 //!
-//! Three algorithms cover every model Zonda runs: byte-level BPE with listed merges or with ranks (`bpe`) and
-//! SentencePiece's BPE (`spm`), both on one merge loop (`merge`), and, for `tokenizer.json`, the crate `tokenizers`
+//! Four algorithms cover every model Zonda runs: byte-level BPE with listed merges or with ranks (`bpe`) and SentencePiece's BPE
+//! (`spm`), both on one merge loop (`merge`), SentencePiece's Unigram (`unigram`), and, for `tokenizer.json`, the crate `tokenizers`
 //! (`hf_encode`, with the feature `hf-tokenizers`). Files are read in `gguf`, `hf`, `sentencepiece` and `tekken`. Turning ids
 //! back into bytes is the same for all: `vocab` holds each token's bytes, [`Detokenizer`] joins them.
 
 mod bpe;
+mod charsmap;
 pub mod chat;
 mod detokenize;
 mod error;
@@ -30,6 +31,7 @@ mod settings;
 mod spm;
 mod tekken;
 mod tokenizer;
+mod unigram;
 mod vocab;
 
 pub use bpe::byte_alphabet;

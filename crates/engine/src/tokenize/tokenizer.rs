@@ -5,6 +5,7 @@ use super::error::{MAX_TEXT, TokenizeError};
 #[cfg(feature = "hf-tokenizers")]
 use super::hf_encode::Hf;
 use super::spm::Spm;
+use super::unigram::Unigram;
 use super::vocab::{Fragment, Vocab};
 use crate::TokenId;
 
@@ -28,6 +29,7 @@ pub struct Tokenizer {
 pub(super) enum Algorithm {
     Bpe(Box<Bpe>),
     Spm(Box<Spm>),
+    Unigram(Box<Unigram>),
     #[cfg(feature = "hf-tokenizers")]
     Hf(Box<Hf>, SpacePrefix),
 }
@@ -83,6 +85,9 @@ impl Tokenizer {
                 (Fragment::Text(text), Algorithm::Spm(spm)) => {
                     spm.encode(text, self.prefixes_space_after(before), ids);
                 }
+                (Fragment::Text(text), Algorithm::Unigram(unigram)) => {
+                    unigram.encode(text, self.prefixes_space_after(before), ids);
+                }
                 #[cfg(feature = "hf-tokenizers")]
                 (Fragment::Text(text), Algorithm::Hf(hf, _)) => hf.encode(text, false, ids)?,
             }
@@ -111,7 +116,8 @@ impl Tokenizer {
         let prefix = match &self.algorithm {
             Algorithm::Bpe(_) => SpacePrefix::Never,
             Algorithm::Spm(spm) if spm.space_prefix() => SpacePrefix::EveryFragment,
-            Algorithm::Spm(_) => SpacePrefix::Never,
+            Algorithm::Unigram(unigram) if unigram.space_prefix() => SpacePrefix::EveryFragment,
+            Algorithm::Spm(_) | Algorithm::Unigram(_) => SpacePrefix::Never,
             #[cfg(feature = "hf-tokenizers")]
             Algorithm::Hf(_, prefix) => *prefix,
         };
@@ -165,6 +171,7 @@ impl std::fmt::Debug for Tokenizer {
         let algorithm = match &self.algorithm {
             Algorithm::Bpe(_) => "byte-level BPE",
             Algorithm::Spm(_) => "SentencePiece BPE",
+            Algorithm::Unigram(_) => "SentencePiece Unigram",
             #[cfg(feature = "hf-tokenizers")]
             Algorithm::Hf(..) => "tokenizer.json",
         };

@@ -2,6 +2,7 @@
 
 mod context_full;
 mod end_to_end;
+mod mistral_formats;
 mod mock;
 mod sample;
 mod scheduler;
