@@ -41,6 +41,8 @@ pub struct Config {
     /// The kept prefix when a context is full, unless the request sets one. `None`: the answer ends there, a prompt that does not
     /// fit is refused, and requests can't change that, because a shifted context has no end.
     pub context_shift: Option<Keep>,
+    /// What a model thinks before it answers is apart from the answer (`reasoning_content`), unless a request says otherwise.
+    pub separate_reasoning: bool,
     /// Names of control tokens in chat messages become these tokens.
     pub parse_special: bool,
     /// Writes prompts and answers into the log.
@@ -66,6 +68,7 @@ impl Default for Config {
             max_model_bytes: None,
             prefix_cache: true,
             context_shift: None,
+            separate_reasoning: true,
             parse_special: false,
             log_prompts: false,
             reports: Reports::None,

@@ -26,7 +26,7 @@ pub struct ChatMessage {
     #[serde(default)]
     pub tool_call_id: Option<String>,
     /// What the assistant thought before it answered, for templates that show it.
-    #[serde(default)]
+    #[serde(default, alias = "reasoning")]
     pub reasoning_content: Option<String>,
 }
 
