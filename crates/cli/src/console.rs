@@ -16,6 +16,12 @@ pub fn write(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// As [`write()`], between two texts of our own that switch a style on and off.
+pub fn write_styled(text: &str, (on, off): (&str, &str)) {
+    let text = format!("{on}{}{off}", zonda_engine::printable_lines(text));
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// Standard error as a writer for the log: failures are dropped.
 pub struct Stderr;
 

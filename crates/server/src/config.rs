@@ -42,6 +42,8 @@ pub struct Config {
     /// does not fit is refused, and requests can't change that, because an answer in a shifted context could go on for
     /// ever.
     pub context_shift: Option<Keep>,
+    /// What a model thinks before it answers is apart from the answer (`reasoning_content`), unless a request says otherwise.
+    pub separate_reasoning: bool,
     /// Whether names of control tokens in chat messages become these tokens.
     pub parse_special: bool,
     /// Whether prompts and answers are logged.
@@ -67,6 +69,7 @@ impl Default for Config {
             max_model_bytes: None,
             prefix_cache: true,
             context_shift: None,
+            separate_reasoning: true,
             parse_special: false,
             log_prompts: false,
             reports: Reports::None,

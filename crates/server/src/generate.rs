@@ -15,6 +15,7 @@ use tracing::Span;
 use tracing::field::Empty;
 use zonda_engine::{
     Backlog, Canceller, EngineError, Event, FinishReason, Outcome, Places, Prepared, Request, RequestError,
+    TokenId,
 };
 
 /// The generations that one HTTP request asks for.
@@ -76,6 +77,8 @@ pub(crate) struct Running {
     _share: Share,
     /// Keeps the model in memory.
     loaded: Arc<Loaded>,
+    /// The last tokens of each prompt.
+    prompt_ends: Vec<Vec<TokenId>>,
 }
 
 impl Running {
@@ -114,9 +117,11 @@ impl Running {
                 let stop = || gone.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
                 let prepare = |request| engine.engine.prepare(request, &stop);
                 let prepared: Result<Vec<Prepared>, _> = requests.into_iter().map(prepare).collect();
+                let prepared = prepared?;
+                let ends = prepared.iter().map(|prepared| prepared.prompt_end().to_vec()).collect();
                 // If the handler was dropped, nobody takes the result, and dropping this cancels the sequences.
                 let mut cancellers = CancelOnDrop(Vec::with_capacity(choices));
-                for ((prompt, prepared), places) in prepared?.into_iter().enumerate().zip(places) {
+                for ((prompt, prepared), places) in prepared.into_iter().enumerate().zip(places) {
                     let sink = |choice| {
                         let (sender, index) = (sender.clone(), prompt * each + choice);
                         Some(Box::new(move |event| drop(sender.send((index, event))))
@@ -124,14 +129,14 @@ impl Running {
                     };
                     cancellers.0.extend(engine.engine.submit_prepared(prepared, places, sink)?);
                 }
-                Ok::<_, EngineError>(cancellers)
+                Ok::<_, EngineError>((cancellers, ends))
             })
             .await
         };
         let submitted = within(deadline, t0, work).await?;
         let submitted = submitted.map_err(|e| ApiError::backend(e.to_string()))?;
-        let mut cancellers = match (submitted, deadline) {
-            (Ok(cancellers), _) => cancellers,
+        let (mut cancellers, prompt_ends) = match (submitted, deadline) {
+            (Ok(submitted), _) => submitted,
             (Err(EngineError::Request(RequestError::Abandoned)), Some(limit)) => {
                 return Err(ApiError::deadline(limit));
             }
@@ -163,7 +168,14 @@ impl Running {
             span,
             _share: share,
             loaded,
+            prompt_ends,
         })
+    }
+
+    /// The last tokens of the prompt of a choice.
+    pub fn prompt_end(&self, choice: usize) -> &[TokenId] {
+        let each = self.last.len() / self.prompt_ends.len().max(1);
+        self.prompt_ends.get(choice / each.max(1)).map_or(&[], Vec::as_slice)
     }
 
     /// The model that runs.

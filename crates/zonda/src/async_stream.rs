@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use zonda_engine::{Canceller, Engine, Event, Request};
+use zonda_engine::{Canceller, Engine, EngineError, Event, Request};
 
 /// The events of one generation as a [`futures_core::Stream`]. Dropping it cancels the generation.
 #[derive(Debug)]
@@ -58,18 +58,28 @@ impl Drop for Sender {
 }
 
 impl AsyncStream {
-    pub(crate) fn start(engine: &Engine, request: Request, separator: Separator) -> Result<AsyncStream> {
+    pub(crate) fn start(engine: &Engine, request: Request, mut separator: Separator) -> Result<AsyncStream> {
         let shared = Arc::new(Shared::default());
         let sender = Sender(shared.clone());
-        let canceller = engine.submit_with(request, move |event| {
-            sender.0.change(|waiting| waiting.events.push_back(event));
+        let places = engine.reserve(1)?;
+        let prepared = engine.prepare(request, &|| false)?;
+        separator.begin(prepared.prompt_end(), engine.text().map(|text| &*text.tokenizer));
+        let mut sink = Some(move |event| sender.0.change(|waiting| waiting.events.push_back(event)));
+        let cancellers = engine.submit_prepared(prepared, places, |_| {
+            sink.take().map(|sink| Box::new(sink) as Box<dyn FnMut(Event) + Send>)
         })?;
+        let canceller = cancellers.into_iter().next().ok_or(EngineError::Stopped)?;
         Ok(AsyncStream { shared, canceller, separator, ended: false })
     }
 
     /// Cancels the generation. [`Event::Finished`] is still delivered.
     pub fn cancel(&self) {
         self.canceller.cancel();
+    }
+
+    /// What the model has thought so far; it is not part of the text.
+    pub fn reasoning(&self) -> &str {
+        self.separator.reasoning()
     }
 
     /// The tool calls so far. The list is complete when [`Event::Finished`] arrives.

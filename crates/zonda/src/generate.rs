@@ -11,8 +11,8 @@ use zonda_engine::{
 
 /// The settings of a generation; [`Generate::send`] or [`Generate::stream`] starts it.
 ///
-/// Without further settings the model answers until it ends or the context is full, with the sampling of
-/// [`SamplingParams::default`].
+/// Without further settings the model answers until it ends or the context is full, with the sampling that its files recommend
+/// ([`Engine::sampling`]) or else that of [`SamplingParams::default`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens before `send` or `stream`"]
 pub struct Generate<'m> {
@@ -22,17 +22,21 @@ pub struct Generate<'m> {
     tools: Vec<Value>,
     tool_choice: Option<ToolChoice>,
     parallel_tool_calls: bool,
+    separate_reasoning: bool,
 }
 
 impl<'m> Generate<'m> {
     pub(crate) fn new(engine: &'m Engine, style: Style, prompt: Prompt) -> Generate<'m> {
+        let mut request = Request::new(prompt, usize::MAX);
+        request.sampling = engine.sampling().params();
         Generate {
             engine,
             style,
-            request: Request::new(prompt, usize::MAX),
+            request,
             tools: Vec::new(),
             tool_choice: None,
             parallel_tool_calls: true,
+            separate_reasoning: true,
         }
     }
 
@@ -118,6 +122,13 @@ impl<'m> Generate<'m> {
         self
     }
 
+    /// Whether what the model thinks before it answers is apart from the text ([`Answer::reasoning`]), which it is otherwise;
+    /// `false`: it stays in the text, with its marks.
+    pub fn separate_reasoning(mut self, separate: bool) -> Generate<'m> {
+        self.separate_reasoning = separate;
+        self
+    }
+
     /// When the context is full, discards half of the tokens after the kept prefix, and continues.
     pub fn context_shift(mut self, keep: Keep) -> Generate<'m> {
         self.request.context_shift = Some(keep);
@@ -141,12 +152,20 @@ impl<'m> Generate<'m> {
         self.request
     }
 
-    /// The request with its tools, and the separator of calls and text.
+    /// The request with its tools, and the separator of calls, reasoning and text.
     fn prepare(self) -> Result<(&'m Engine, Request, Separator)> {
-        let Generate { engine, style, mut request, tools, tool_choice, parallel_tool_calls } = self;
+        let Generate {
+            engine,
+            style,
+            mut request,
+            tools,
+            tool_choice,
+            parallel_tool_calls,
+            separate_reasoning,
+        } = self;
         let tools = Tools::new(tools, tool_choice, Some(parallel_tool_calls))?;
         let tokenizer = engine.text().map(|text| &*text.tokenizer);
-        let parser = style.apply(&tools, &mut request, tokenizer)?;
+        let parser = style.separating(separate_reasoning).apply(&tools, &mut request, tokenizer)?;
         Ok((engine, request, Separator::new(parser)))
     }
 
@@ -163,8 +182,10 @@ impl<'m> Generate<'m> {
     /// # Errors
     /// [`Error::Engine`] if the request is malformed or does not fit, or the queue is full; [`Error::Tools`].
     pub fn stream(self) -> Result<Stream> {
-        let (engine, request, separator) = self.prepare()?;
-        Ok(Stream { generation: engine.submit(request)?, separator })
+        let (engine, request, mut separator) = self.prepare()?;
+        let generation = engine.submit(request)?;
+        separator.begin(generation.prompt_end(), engine.text().map(|text| &*text.tokenizer));
+        Ok(Stream { generation, separator })
     }
 
     /// Starts the generation and returns its events as an async stream, for any runtime.
@@ -182,8 +203,10 @@ impl<'m> Generate<'m> {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Answer {
-    /// Its text, without tool calls.
+    /// Its text, without tool calls and reasoning.
     pub text: String,
+    /// What the model thought before it answered; empty if it did not, or if its chat template shows no marks that are known.
+    pub reasoning: String,
     /// The functions to call.
     pub tool_calls: Vec<ToolCall>,
     /// Its token ids.
@@ -199,14 +222,18 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn new(text: String, tool_calls: Vec<ToolCall>, tokens: Vec<TokenId>, outcome: Outcome) -> Answer {
+    fn new(text: String, separator: Separator, tokens: Vec<TokenId>, outcome: Outcome) -> Answer {
         let Outcome { reason, usage, timing, seed, .. } = outcome;
-        Answer { text, tool_calls, tokens, finish_reason: reason, usage, timing, seed }
+        let (tool_calls, reasoning) = separator.into_parts();
+        Answer { text, reasoning, tool_calls, tokens, finish_reason: reason, usage, timing, seed }
     }
 
-    /// The answer as a message, with its text and its calls, for continuing the conversation.
+    /// The answer as a message, with its text, its reasoning and its calls, for continuing the conversation.
     pub fn message(&self) -> Message {
         let mut message = Message::assistant(&self.text);
+        if !self.reasoning.is_empty() {
+            message.extra.insert("reasoning_content".to_owned(), self.reasoning.as_str().into());
+        }
         if !self.tool_calls.is_empty() {
             let calls = self.tool_calls.iter().map(ToolCall::to_value).collect();
             message.extra.insert("tool_calls".to_owned(), Value::Array(calls));
@@ -237,7 +264,7 @@ impl Stream {
                     text.push_str(&piece);
                 }
                 Event::Finished(outcome) => {
-                    return Ok(Answer::new(text, self.separator.into_calls(), tokens, outcome));
+                    return Ok(Answer::new(text, self.separator, tokens, outcome));
                 }
                 _ => {}
             }
@@ -264,7 +291,13 @@ impl Stream {
         self.separator.calls()
     }
 
-    /// The engine's own handle, which can wait with a time limit. Its text contains tool calls as the model wrote them.
+    /// What the model has thought so far; it is not part of the text.
+    pub fn reasoning(&self) -> &str {
+        self.separator.reasoning()
+    }
+
+    /// The engine's own handle, which can wait with a time limit. Its text contains tool calls and reasoning as the model wrote
+    /// them.
     pub fn into_generation(self) -> Generation {
         self.generation
     }

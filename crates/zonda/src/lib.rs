@@ -57,7 +57,7 @@
 //! ```
 //!
 //! With [`Generate::tools`] the model may call your functions. [`Answer::tool_calls`] contains its calls,
-//! [`Answer::message`] is the message to continue the conversation with, and [`Message::tool`] passes a call's result:
+//! [`Answer::message`] is the message for continuing the conversation, and [`Message::tool`] passes a call's result:
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -10,7 +10,8 @@ use zonda_engine::forward::Limits;
 use zonda_engine::load::{Format, Model as ModelFiles};
 use zonda_engine::prompt_cache::CacheLocation;
 use zonda_engine::{
-    DraftModel, Engine, EngineConfig, Extras, Parallel, PromptCacheConfig, Speculate, TextProcessor,
+    DraftModel, Engine, EngineConfig, Extras, Parallel, PromptCacheConfig, SamplingDefaults, Speculate,
+    TextProcessor,
 };
 
 /// Maximum number of sequences that run at once if the number is measured.
@@ -58,6 +59,7 @@ impl Start {
     /// The error of the draft model's files or of the backend.
     pub fn engine(self) -> Result<Engine> {
         let Start { kind, files, text, mut options, sharing, prompt_cache } = self;
+        let sampling = files.as_deref().map(SamplingDefaults::of_model).unwrap_or_default();
         let prompts = prompt_cache.map(|place| prompts(place, files.as_deref(), &options));
         let mut config = EngineConfig::default();
         if let Some(sharing) = sharing {
@@ -77,7 +79,7 @@ impl Start {
         let draft = draft_model(kind, &options).map_err(|error| Error::Draft(Box::new(error)))?;
         let config = options.configure(config);
         let open = move || backend::open(kind, files.as_ref(), &options);
-        Ok(Engine::start_with(open, text, config, Extras { draft, prompts })?)
+        Ok(Engine::start_with(open, text, config, Extras { draft, prompts, sampling })?)
     }
 }
 

@@ -1,11 +1,13 @@
 //! Flags that several commands share.
 
 mod open;
+mod reasoning;
 mod sampling;
 mod speculate;
 pub mod values;
 
 pub use open::{BackendArgs, OpenArgs};
+pub use reasoning::ReasoningArgs;
 pub use sampling::SamplingArgs;
 pub use speculate::{DraftArgs, How, SpeculateArgs, Speculation};
 pub use values::{token_ids, token_limit};

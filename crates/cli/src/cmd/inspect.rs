@@ -12,9 +12,9 @@ use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use zonda_engine::load::{Format, GgufFile, LoadError, Metadata, Model, TensorInfo, Value};
-use zonda_engine::printable;
 use zonda_engine::tokenize::{ChatTemplate, TemplateError, Tokenizer};
 use zonda::{Fit, Located};
+use zonda_engine::{SamplingDefaults, printable};
 use zonda_kernels::attention::KvType;
 
 /// Arrays longer than this are shown by their length.
@@ -56,6 +56,8 @@ struct Found {
     /// The tokenizer and whether there is a chat template; `None` if there is no tokenizer; an error if it can't be
     /// read.
     tokenizer: Result<Option<(Tokenizer, bool)>, String>,
+    /// The sampling that the files recommend.
+    sampling: SamplingDefaults,
 }
 
 impl Inspect {
@@ -90,6 +92,7 @@ impl Inspect {
             "tensors": tensors,
             "metadata": metadata,
             "memory": Json::Null,
+            "sampling": found.sampling,
             "tokenizer": match &found.tokenizer {
                 Ok(tokenizer) => tokenizer.as_ref().map(|(t, template)| json!({
                     "vocab_size": t.vocab_size(), "bos": t.bos(), "eos": t.eos(), "adds_bos": t.adds_bos(),
@@ -187,6 +190,9 @@ impl Inspect {
             }
         }
         line("tokenizer", found.tokenizer_text());
+        if !found.sampling.is_empty() {
+            line("sampling", sampling_text(&found.sampling));
+        }
         if self.metadata {
             out.push('\n');
             for (key, value) in &found.metadata.0 {
@@ -298,6 +304,7 @@ fn open(name: String, path: &Path) -> anyhow::Result<Found> {
             gguf_version: None,
             tensors,
             config,
+            sampling: SamplingDefaults::of_folder(path),
         });
     }
     match GgufFile::open(path) {
@@ -310,7 +317,8 @@ fn open(name: String, path: &Path) -> anyhow::Result<Found> {
                 false => Ok(None),
             };
             let tokenizer = with_template(tokenizer, |t| ChatTemplate::from_gguf(&metadata, t));
-            Ok(Found { name, model, fits, metadata, gguf_version, tensors, config: None, tokenizer })
+            let sampling = SamplingDefaults::of_gguf(&metadata);
+            Ok(Found { name, model, fits, metadata, gguf_version, tensors, config: None, tokenizer, sampling })
         }
         // `Model::open` gives a better error for a file that is not GGUF.
         Err(error) => Err(model.err().unwrap_or(error).into()),
@@ -325,6 +333,23 @@ fn with_template(
     let Some(tokenizer) = tokenizer? else { return Ok(None) };
     let template = template(&tokenizer).map_err(|e| e.to_string())?;
     Ok(Some((tokenizer, template.is_some())))
+}
+
+/// The recommended sampling as flags of `zonda run`.
+fn sampling_text(sampling: &SamplingDefaults) -> String {
+    let SamplingDefaults { temperature, top_k, top_p, min_p, typical_p, repeat_penalty, repeat_last_n } =
+        sampling;
+    let flags = [
+        ("temp", temperature.map(|v| v.to_string())),
+        ("top-k", top_k.map(|v| v.to_string())),
+        ("top-p", top_p.map(|v| v.to_string())),
+        ("min-p", min_p.map(|v| v.to_string())),
+        ("typical-p", typical_p.map(|v| v.to_string())),
+        ("repeat-penalty", repeat_penalty.map(|v| v.to_string())),
+        ("repeat-last-n", repeat_last_n.map(|v| v.to_string())),
+    ];
+    let given = flags.into_iter().filter_map(|(name, value)| Some(format!("--{name} {}", value?)));
+    given.collect::<Vec<_>>().join(" ")
 }
 
 /// Bytes of a token's keys and values, by KV type.

@@ -1,6 +1,6 @@
 //! `zonda serve`: the flags of the HTTP server, which is the crate `zonda-server`.
 
-use crate::args::{JsonArg, OpenArgs, ShiftArgs, SpeculateArgs};
+use crate::args::{JsonArg, OpenArgs, ReasoningArgs, ShiftArgs, SpeculateArgs};
 use crate::context::Context;
 use crate::error::{Advice as _, Interrupted, Usage};
 use crate::{descriptors, interrupt, output};
@@ -57,6 +57,8 @@ pub struct Serve {
     open: OpenArgs,
     #[command(flatten)]
     shift: ShiftArgs,
+    #[command(flatten)]
+    reasoning: ReasoningArgs,
     #[command(flatten)]
     speculate: SpeculateArgs,
 }
@@ -257,6 +259,7 @@ impl Serve {
             max_tokens: self.load.max_tokens.map(NonZeroUsize::get),
             max_per_client: Some(self.load.per_client.map_or(self.load.queue.max(16), NonZeroUsize::get)),
             deadline: Some(self.load.timeout),
+            separate_reasoning: self.reasoning.separate(),
             parse_special: self.web.parse_special,
             max_model_bytes: self.load.max_memory,
             prefix_cache: !self.load.no_prefix_cache,

@@ -236,6 +236,20 @@ fn inspect_describes_a_model() {
     let text = sandbox.run(&["inspect", tiny.to_str().unwrap(), "--tensors"]).ok().out;
     assert!(text.contains("architecture  llama") && text.contains("model.embed_tokens.weight"), "{text}");
 
+    assert_eq!(document["sampling"], serde_json::json!({}));
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::create_dir_all(sandbox.path("recommends")).unwrap();
+        std::fs::copy(tiny.join(file), sandbox.path("recommends").join(file)).unwrap();
+    }
+    let config = r#"{"temperature": 0.25, "top_k": 20, "repetition_penalty": 1.5}"#;
+    std::fs::write(sandbox.path("recommends").join("generation_config.json"), config).unwrap();
+    let sampling = sandbox.run(&["inspect", "./recommends", "--json"]).json()["sampling"].clone();
+    let expected =
+        serde_json::json!({"temperature": 0.25, "top_k": 20, "repeat_penalty": 1.5, "repeat_last_n": -1});
+    assert_eq!(sampling, expected);
+    let text = sandbox.run(&["inspect", "./recommends"]).ok().out;
+    assert!(text.contains("--temp 0.25 --top-k 20 --repeat-penalty 1.5 --repeat-last-n -1"), "{text}");
+
     sandbox.run(&["inspect", "mock"]).fails(2, &["no file"]);
     sandbox.run(&["inspect", "."]).fails(1, &["config.json"]);
     std::fs::write(sandbox.path("x.gguf"), b"GGUF\x03").unwrap();

@@ -86,8 +86,16 @@ fn open_folder(folder: &Path) -> Result<Option<Tokenizer>, TokenizeError> {
 
 /// The preferred tokenizer file of a folder: `tokenizer.json` is the most complete.
 pub(super) fn find(folder: &Path) -> Option<PathBuf> {
-    let names =
-        ["tokenizer.json", "tekken.json", "tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7"];
+    let names = [
+        "tokenizer.json",
+        "tekken.json",
+        "tokenizer.model",
+        "tokenizer.model.v1",
+        "tokenizer.model.v2",
+        "tokenizer.model.v3",
+        "tokenizer.model.v7",
+        "tokenizer.model.v7m1",
+    ];
     names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
@@ -95,7 +103,7 @@ pub(super) fn find(folder: &Path) -> Option<PathBuf> {
 pub(super) fn kind(bytes: &[u8]) -> FileKind {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         FileKind::SentencePiece
-    } else if tekken::version(bytes).is_some() {
+    } else if tekken::head(bytes).is_some() {
         FileKind::Tekken
     } else {
         FileKind::Hf

@@ -1,11 +1,13 @@
 //! Tokenizers in the metadata of GGUF files (`tokenizer.ggml.*`), with llama.cpp's rules.
 
 use super::bpe::{Bpe, ByteAlphabet};
+use super::charsmap::{CharsMap, Normalizer};
 use super::error::{TokenizeError, shorten};
 use super::pretokenize::preset;
 use super::splitter::Splitter;
 use super::spm::{Spm, SpmOptions, byte_token, not_a_byte};
 use super::tokenizer::{Algorithm, SpacePrefix, Tokenizer};
+use super::unigram::Unigram;
 use super::vocab::{Kind, VocabBuilder};
 
 use crate::TokenId;
@@ -17,6 +19,7 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
+const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
@@ -37,10 +40,11 @@ pub(super) fn read(metadata: &Metadata) -> Result<Tokenizer, TokenizeError> {
     match model {
         "gpt2" => byte_level(metadata, texts, &kinds),
         "llama" => sentence_piece(metadata, texts, &kinds),
+        "t5" => unigram(metadata, texts, &kinds),
         other => Err(TokenizeError::Unsupported {
             what: "tokenizer model",
             found: other.to_owned(),
-            known: "llama (SentencePiece BPE), gpt2 (byte-level BPE)".to_owned(),
+            known: "llama (SentencePiece BPE), gpt2 (byte-level BPE), t5 (SentencePiece Unigram)".to_owned(),
         }),
     }
 }
@@ -93,13 +97,41 @@ fn byte_level(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Result<T
     finish(metadata, tokens, preset.adds_bos, Algorithm::Bpe(Box::new(bpe)))
 }
 
-fn sentence_piece(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Result<Tokenizer, TokenizeError> {
-    let scores = match metadata.get(SCORES) {
-        None => return Err(TokenizeError::Missing { key: SCORES }),
-        Some(Value::Floats(scores)) if scores.len() == texts.len() => scores,
-        Some(Value::Floats(scores)) => return Err(wrong_length(SCORES, texts.len(), scores.len())),
-        Some(_) => return Err(TokenizeError::invalid(SCORES, "an array of f32", "another type")),
+/// Every token's score.
+fn scores<'a>(metadata: &'a Metadata, texts: &[String]) -> Result<&'a [f32], TokenizeError> {
+    match metadata.get(SCORES) {
+        None => Err(TokenizeError::Missing { key: SCORES }),
+        Some(Value::Floats(scores)) if scores.len() == texts.len() => Ok(scores),
+        Some(Value::Floats(scores)) => Err(wrong_length(SCORES, texts.len(), scores.len())),
+        Some(_) => Err(TokenizeError::invalid(SCORES, "an array of f32", "another type")),
+    }
+}
+
+fn unigram(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Result<Tokenizer, TokenizeError> {
+    let map: Vec<u8> = match metadata.get(CHARSMAP) {
+        None => Vec::new(),
+        Some(Value::Array(bytes)) => bytes
+            .iter()
+            .map(|byte| match *byte {
+                Value::U8(byte) => Ok(byte),
+                Value::I8(byte) => Ok(byte as u8),
+                _ => Err(TokenizeError::invalid(CHARSMAP, "an array of bytes", "another type")),
+            })
+            .collect::<Result<_, _>>()?,
+        Some(_) => return Err(TokenizeError::invalid(CHARSMAP, "an array of bytes", "another type")),
     };
+    let normalizer = Normalizer {
+        charsmap: CharsMap::read(&map)?,
+        squeeze_spaces: metadata.bool("tokenizer.ggml.remove_extra_whitespaces").unwrap_or(false),
+    };
+    let prefix = metadata.bool("tokenizer.ggml.add_space_prefix").unwrap_or(false);
+    let (unknown, scores) = (id(metadata, UNKNOWN, texts.len())?, scores(metadata, texts)?);
+    let (tokens, unigram) = Unigram::new(texts, kinds, scores, unknown, prefix, normalizer)?;
+    finish(metadata, tokens, false, Algorithm::Unigram(Box::new(unigram)))
+}
+
+fn sentence_piece(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Result<Tokenizer, TokenizeError> {
+    let scores = scores(metadata, texts)?;
     let options = SpmOptions {
         unknown: id(metadata, UNKNOWN, texts.len())?,
         space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix").unwrap_or(true),

@@ -34,8 +34,11 @@ pub struct Preset {
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN35: &str = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// As `GPT4O`, with Chinese apart.
+const KIMI: &str = r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// The letters of alphabets that distinguish upper and lower case, as DeepSeek's file lists them.
 const DEEPSEEK_LETTERS: &str = concat!(
     r"\s?[",
@@ -66,7 +69,17 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         names: &[
-            "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "gigachat", "a.x-4.0", "mellum", "exaone4",
+            "gpt-2",
+            "phi-2",
+            "mpt",
+            "olmo",
+            "jais",
+            "trillion",
+            "gigachat",
+            "a.x-4.0",
+            "mellum",
+            "exaone4",
+            "granite-docling",
         ],
         stages: &[GPT2],
         whole_words: false,
@@ -93,16 +106,38 @@ const PRESETS: &[Preset] = &[
         whole_words: true,
         adds_bos: true,
     },
-    Preset { names: &["dbrx", "smaug-bpe"], stages: &[LLAMA3], whole_words: false, adds_bos: false },
-    Preset { names: &["glm4"], stages: &[LLAMA3], whole_words: true, adds_bos: false },
     Preset {
-        names: &["qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "kormo", "grok-2"],
+        names: &["dbrx", "smaug-bpe", "chatglm-bpe"],
+        stages: &[LLAMA3],
+        whole_words: false,
+        adds_bos: false,
+    },
+    Preset { names: &["glm4", "glm5"], stages: &[LLAMA3], whole_words: true, adds_bos: false },
+    Preset {
+        names: &[
+            "qwen2",
+            "deepseek-r1-qwen",
+            "megrez",
+            "stablelm2",
+            "hunyuan",
+            "kormo",
+            "grok-2",
+            "f2llmv2",
+            "solar-open",
+        ],
         stages: &[QWEN2],
         whole_words: false,
         adds_bos: false,
     },
+    Preset { names: &["qwen35"], stages: &[QWEN35], whole_words: false, adds_bos: false },
     Preset { names: &["tekken"], stages: &[TEKKEN], whole_words: true, adds_bos: true },
-    Preset { names: &["gpt-4o", "llama4"], stages: &[GPT4O], whole_words: false, adds_bos: false },
+    Preset {
+        names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"],
+        stages: &[GPT4O],
+        whole_words: false,
+        adds_bos: false,
+    },
+    Preset { names: &["kimi-k2"], stages: &[KIMI], whole_words: false, adds_bos: false },
     Preset {
         names: &["deepseek-llm"],
         stages: &[
@@ -129,7 +164,7 @@ const PRESETS: &[Preset] = &[
         adds_bos: false,
     },
     Preset {
-        names: &["deepseek-v3", "hunyuan-dense"],
+        names: &["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"],
         stages: &[
             r"\p{N}{1,3}",
             r"[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+",
@@ -282,6 +317,44 @@ mod tests {
             words(preset.names[0], text);
             words(preset.names[0], "");
         }
+    }
+
+    /// The hash of `testdata/tokenizers/make_pretokenizers.py`: FNV-1a over the ends of pieces, in bytes.
+    fn hash(words: &[&str]) -> String {
+        let mut end = 0;
+        let ends = words.iter().flat_map(|word| {
+            end += word.len() as u32;
+            end.to_le_bytes()
+        });
+        let value =
+            ends.fold(0x811c_9dc5_u32, |value, byte| (value ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        format!("{value:08x}")
+    }
+
+    #[test]
+    fn words_end_where_the_crate_tokenizers_ends_them() {
+        #[derive(serde::Deserialize)]
+        struct Goldens {
+            presets: std::collections::BTreeMap<String, Vec<String>>,
+        }
+        let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata");
+        let read = |name: &str| std::fs::read_to_string(data.join(name)).unwrap();
+        let strings: Vec<String> = serde_json::from_str(&read("text/strings.json")).unwrap();
+        let goldens: Goldens = serde_json::from_str(&read("tokenizers/pretokenizers.json")).unwrap();
+        assert!(goldens.presets.len() >= 12);
+        let mut wrong = Vec::new();
+        for (name, hashes) in goldens.presets {
+            assert_eq!(hashes.len(), strings.len());
+            let pre = preset(&name).unwrap().compile().unwrap();
+            for (text, expected) in strings.iter().zip(hashes) {
+                let mut words = Vec::new();
+                pre.split(text, |word| words.push(word));
+                if hash(&words) != expected {
+                    wrong.push(format!("{name}: {words:?}"));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
     }
 
     #[test]

@@ -109,13 +109,24 @@ pub(super) fn read(bytes: &[u8]) -> Result<(VocabBuilder, Algorithm), TokenizeEr
     Ok((builder, Algorithm::Bpe(Box::new(bpe))))
 }
 
-/// The version of a tekken file ("v3", "v7", …), which determines the chat format.
-pub(super) fn version(bytes: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Head {
-        config: Config,
+/// What a tekken file says besides its tokens.
+#[derive(Deserialize)]
+pub(super) struct Head {
+    config: Config,
+    /// Settings that prompts of v15 contain, with their values and defaults.
+    pub model_settings_builder: Option<serde_json::Value>,
+}
+
+impl Head {
+    /// The version ("v3", "v7", …), which determines the chat format.
+    pub fn version(&self) -> &str {
+        &self.config.version
     }
-    serde_json::from_slice::<Head>(bytes).ok().map(|head| head.config.version)
+}
+
+/// Reads a tekken file without its tokens; `None`: the bytes are no tekken file.
+pub(super) fn head(bytes: &[u8]) -> Option<Head> {
+    serde_json::from_slice(bytes).ok()
 }
 
 /// Ids 0 to `count`: the listed tokens, then fillers.

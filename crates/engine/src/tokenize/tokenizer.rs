@@ -6,6 +6,7 @@ use super::error::{MAX_TEXT, TokenizeError};
 use super::hf_encode::Hf;
 use super::splitter::Splitter;
 use super::spm::Spm;
+use super::unigram::Unigram;
 use super::vocab::{Fragment, Vocab};
 use crate::TokenId;
 
@@ -29,6 +30,7 @@ pub struct Tokenizer {
 pub(super) enum Algorithm {
     Bpe(Box<Bpe>),
     Spm(Box<Spm>),
+    Unigram(Box<Unigram>),
     /// Of another library.
     Other(Box<dyn Splitter>, SpacePrefix),
     #[cfg(feature = "hf-tokenizers")]
@@ -87,6 +89,9 @@ impl Tokenizer {
                 (Fragment::Text(text), Algorithm::Spm(spm)) => {
                     spm.encode(text, self.prefixes_space_after(before), ids);
                 }
+                (Fragment::Text(text), Algorithm::Unigram(unigram)) => {
+                    unigram.encode(text, self.prefixes_space_after(before), ids);
+                }
                 (Fragment::Text(text), Algorithm::Other(splitter, _)) => {
                     let start = ids.len();
                     splitter.split(text, ids)?;
@@ -124,7 +129,8 @@ impl Tokenizer {
         let prefix = match &self.algorithm {
             Algorithm::Bpe(_) => SpacePrefix::Never,
             Algorithm::Spm(spm) if spm.space_prefix() => SpacePrefix::EveryFragment,
-            Algorithm::Spm(_) => SpacePrefix::Never,
+            Algorithm::Unigram(unigram) if unigram.space_prefix() => SpacePrefix::EveryFragment,
+            Algorithm::Spm(_) | Algorithm::Unigram(_) => SpacePrefix::Never,
             Algorithm::Other(_, prefix) => *prefix,
             #[cfg(feature = "hf-tokenizers")]
             Algorithm::Hf(_, prefix) => *prefix,
@@ -179,6 +185,7 @@ impl std::fmt::Debug for Tokenizer {
         let algorithm = match &self.algorithm {
             Algorithm::Bpe(_) => "byte-level BPE",
             Algorithm::Spm(_) => "SentencePiece BPE",
+            Algorithm::Unigram(_) => "SentencePiece Unigram",
             Algorithm::Other(..) => "another library's",
             #[cfg(feature = "hf-tokenizers")]
             Algorithm::Hf(..) => "tokenizer.json",

@@ -1,26 +1,26 @@
-//! [`Engine`]: the handle to a worker, and [`Generation`]: the handle to a request.
+//! [`Engine`]: the handle to a worker.
 
 use super::active::{Active, Sink, Ticket};
 use super::draft_model::{DraftModel, Drafter, TokenizerMismatch, same_tokens};
 use super::drafts::measure_costs;
+use super::generation::{Canceller, Generation};
 use super::measure::best_parallel;
 use super::prepared::{Places, Prepared};
 use super::run::{Command, Worker};
 use super::shift::Shift;
-use crate::TokenId;
 use crate::forward::{Backend, BackendError, BackendInfo, Limits};
 use crate::load::ModelSpec;
 use crate::prompt_cache::{PromptCache, PromptCacheConfig};
 use crate::request::{Request, RequestError};
-use crate::sample::{Constraint, Grammar, GrammarCompiler, GrammarError, TokenLogprobs};
+use crate::sample::{Constraint, Grammar, GrammarCompiler, GrammarError, SamplingDefaults};
 use crate::schedule::{Occupancy, ScheduleError, Scheduler, capacity};
 use crate::speculate::cost::Costs;
 use crate::speculate::{DRAFT_MAX, Speculate, Speculator};
-use crate::stream::{Event, FinishReason, Outcome};
+use crate::stream::Event;
 use crate::tokenize::TextProcessor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender, TryRecvError};
+use std::sync::mpsc::{self, SendError, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -132,6 +132,8 @@ pub struct Extras {
     pub draft: Option<DraftModel>,
     /// Where prompts are stored on disk.
     pub prompts: Option<PromptCacheConfig>,
+    /// The sampling that the model's files recommend.
+    pub sampling: SamplingDefaults,
 }
 
 /// A running backend. Share it by reference or in an `Arc`. Dropping it cancels all requests, and waits for the forward call in
@@ -143,6 +145,7 @@ pub struct Engine {
     opened: Opened,
     text: Option<TextProcessor>,
     config: EngineConfig,
+    sampling: SamplingDefaults,
     /// Requests that have not ended.
     in_flight: Arc<AtomicUsize>,
     /// The worker's last report on its slots and pages.
@@ -186,7 +189,7 @@ impl Engine {
         open: F,
         text: Option<TextProcessor>,
         config: EngineConfig,
-        Extras { draft, prompts }: Extras,
+        Extras { draft, prompts, sampling }: Extras,
     ) -> Result<Engine, EngineError>
     where
         F: FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
@@ -229,6 +232,7 @@ impl Engine {
                 opened,
                 text,
                 config,
+                sampling,
                 in_flight,
                 occupancy,
                 grammars: OnceLock::new(),
@@ -257,6 +261,12 @@ impl Engine {
     /// The backend's capacity.
     pub fn limits(&self) -> Limits {
         self.opened.limits
+    }
+
+    /// The sampling that the model's files recommend. Requests decide themselves whether they follow it
+    /// ([`SamplingDefaults::params`]).
+    pub fn sampling(&self) -> SamplingDefaults {
+        self.sampling
     }
 
     /// The tokenizer and chat template, if the model has them.
@@ -303,11 +313,14 @@ impl Engine {
     /// If the request is malformed or does not fit, the queue is full, or the engine has stopped.
     pub fn submit(&self, request: Request) -> Result<Generation, EngineError> {
         let (sender, events) = mpsc::channel();
-        let canceller = self.submit_with(request, move |event| {
+        let places = self.reserve(1)?;
+        let prepared = self.prepare(request, &|| false)?;
+        let prompt_end = prepared.prompt_end().to_vec();
+        let canceller = self.submit_one(prepared, places, move |event| {
             // Dropping the receiver cancels the request.
             sender.send(event).ok();
         })?;
-        Ok(Generation { events, canceller, ended: false })
+        Ok(Generation { events, canceller, prompt_end, ended: false })
     }
 
     /// Submits a request and calls `sink` with each event, on the worker's thread, so it must not block. An async consumer puts
@@ -322,9 +335,18 @@ impl Engine {
         request: Request,
         sink: impl FnMut(Event) + Send + 'static,
     ) -> Result<Canceller, EngineError> {
-        let mut sink = Some(sink);
         let places = self.reserve(1)?;
         let prepared = self.prepare(request, &|| false)?;
+        self.submit_one(prepared, places, sink)
+    }
+
+    fn submit_one(
+        &self,
+        prepared: Prepared,
+        places: Places,
+        sink: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Canceller, EngineError> {
+        let mut sink = Some(sink);
         let cancellers =
             self.submit_prepared(prepared, places, |_| sink.take().map(|sink| Box::new(sink) as Sink))?;
         cancellers.into_iter().next().ok_or(EngineError::Stopped)
@@ -468,131 +490,4 @@ fn open_drafter(draft: DraftModel, vocab: usize) -> Result<(Drafter, BackendInfo
     let costs = measure_costs(&mut *backend, 0).map_err(EngineError::Draft)?;
     let info = backend.info();
     Ok((Drafter::new(backend, vocab), info, Duration::from_secs_f64(costs.of(1))))
-}
-
-/// Cancels a request.
-#[derive(Clone, Debug)]
-pub struct Canceller {
-    key: u64,
-    commands: Sender<Command>,
-}
-
-impl Canceller {
-    /// Ends the request with [`FinishReason::Cancelled`] before the next forward call. No effect if it has ended.
-    pub fn cancel(&self) {
-        self.commands.send(Command::Cancel { key: self.key }).ok();
-    }
-}
-
-/// The events of one request, as they come. Dropping it cancels the request.
-#[derive(Debug)]
-pub struct Generation {
-    events: Receiver<Event>,
-    canceller: Canceller,
-    ended: bool,
-}
-
-impl Generation {
-    /// Waits for the next event; `None` after [`Event::Finished`].
-    pub fn recv(&mut self) -> Option<Event> {
-        if self.ended {
-            return None;
-        }
-        // The worker finishes every request, so the channel closes only after `Finished`.
-        let event = self.events.recv().ok();
-        self.note(event)
-    }
-
-    /// The next event if there is one already; `None` also after [`Event::Finished`].
-    pub fn try_recv(&mut self) -> Option<Event> {
-        match self.events.try_recv() {
-            Ok(event) => self.note(Some(event)),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => self.note(None),
-        }
-    }
-
-    /// Waits for the next event, `timeout` at most; `None` also after [`Event::Finished`].
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Option<Event> {
-        match self.events.recv_timeout(timeout) {
-            Ok(event) => self.note(Some(event)),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => self.note(None),
-        }
-    }
-
-    /// Whether [`Event::Finished`] has been received.
-    pub fn ended(&self) -> bool {
-        self.ended
-    }
-
-    /// Cancels the request; its [`Event::Finished`] is still delivered.
-    pub fn cancel(&self) {
-        self.canceller.cancel();
-    }
-
-    /// A handle to cancel this request from elsewhere, such as another thread.
-    pub fn canceller(&self) -> Canceller {
-        self.canceller.clone()
-    }
-
-    /// Waits for the end and returns everything at once; `None` if the end was received before.
-    pub fn wait(mut self) -> Option<Completion> {
-        let (mut ids, mut text, mut logprobs) = (Vec::new(), String::new(), Vec::new());
-        loop {
-            match self.recv()? {
-                Event::Tokens { ids: more, text: piece, logprobs: some, .. } => {
-                    ids.extend(more);
-                    text.push_str(&piece);
-                    logprobs.extend(some);
-                }
-                Event::Dropped { .. } => {}
-                Event::Finished(outcome) => return Some(Completion { ids, text, logprobs, outcome }),
-            }
-        }
-    }
-
-    fn note(&mut self, event: Option<Event>) -> Option<Event> {
-        self.ended |= !matches!(event, Some(Event::Tokens { .. } | Event::Dropped { .. }));
-        event
-    }
-}
-
-impl Iterator for Generation {
-    type Item = Event;
-
-    fn next(&mut self) -> Option<Event> {
-        self.recv()
-    }
-}
-
-impl Drop for Generation {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.cancel();
-        }
-    }
-}
-
-/// A whole generation, see [`Generation::wait`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct Completion {
-    /// The generated tokens.
-    pub ids: Vec<TokenId>,
-    /// Their text.
-    pub text: String,
-    /// One per token if the request asked for them, else empty.
-    pub logprobs: Vec<TokenLogprobs>,
-    /// How it ended.
-    pub outcome: Outcome,
-}
-
-impl Completion {
-    /// The error it ended with, if it did.
-    pub fn error(&self) -> Option<&str> {
-        match &self.outcome.reason {
-            FinishReason::Error(message) | FinishReason::Refused(message) => Some(message),
-            _ => None,
-        }
-    }
 }

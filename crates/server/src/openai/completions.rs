@@ -179,6 +179,10 @@ const DEFAULT_TOKENS: usize = 16;
 ))]
 pub(crate) async fn create(State(server): State<Arc<Server>>, fields: Fields) -> Result<Response, ApiError> {
     let (shared, own, ignored) = shared::read::<CompletionRequest>(&fields)?;
+    if fields.get("reasoning_effort").is_some() {
+        let message = "this field would change the answer and is supported for chats only";
+        return Err(ApiError::unsupported("reasoning_effort", message));
+    }
     let (streams, usage) = (shared.streams(), shared.includes_usage());
     let config = server.config();
     let loaded = shared.model(&server, &fields).await?;
@@ -190,7 +194,7 @@ pub(crate) async fn create(State(server): State<Arc<Server>>, fields: Fields) ->
     if prompts.is_empty() {
         return Err(ApiError::field("prompt", "expected at least one prompt, found none"));
     }
-    let request = |prompt| shared.request(config, prompt, limit, own.logprobs);
+    let request = |prompt| shared.request(config, &loaded, prompt, limit, own.logprobs);
     let requests = prompts.into_iter().map(request).collect::<Result<Vec<Request>, _>>()?;
     let job = shared.job(config, &fields, loaded, requests)?;
     let turn = Turn {

@@ -26,7 +26,7 @@ pub struct ChatMessage {
     #[serde(default)]
     pub tool_call_id: Option<String>,
     /// The assistant's reasoning before its answer, for templates that show it.
-    #[serde(default)]
+    #[serde(default, alias = "reasoning")]
     pub reasoning_content: Option<String>,
 }
 

@@ -16,7 +16,8 @@ use std::time::Duration;
 use utoipa::ToSchema;
 use zonda_engine::{Grammar, Keep, Prompt, Request, SamplingParams, Speculate, TokenId};
 
-/// Fields of both chats and completions. Omitted sampling parameters have llama.cpp's defaults.
+/// Fields of both chats and completions. Omitted sampling parameters are the model's (its GGUF
+/// metadata or `generation_config.json`), or else llama.cpp's defaults.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 pub struct Shared {
     /// The model; may be omitted if there is only one.
@@ -33,13 +34,13 @@ pub struct Shared {
     pub stop: Option<Stop>,
     /// Makes sampling reproducible; -1: a random seed.
     pub seed: Option<i64>,
-    /// Sampling temperature; 0: always the most probable token [default: 0.8].
+    /// Sampling temperature; 0: always the most probable token [default: the model's, else 0.8].
     pub temperature: Option<f32>,
-    /// Keep the most probable tokens that together reach this probability [default: 0.95].
+    /// Keep the most probable tokens that together reach this probability [default: the model's, else 0.95].
     pub top_p: Option<f32>,
-    /// Keep this many of the most probable tokens; 0: all [default: 40].
+    /// Keep this many of the most probable tokens; 0: all [default: the model's, else 40].
     pub top_k: Option<i64>,
-    /// Keep tokens at least this share as probable as the best [default: 0.05].
+    /// Keep tokens at least this share as probable as the best [default: the model's, else 0.05].
     pub min_p: Option<f32>,
     /// Locally typical sampling; 1: off, the default.
     pub typical_p: Option<f32>,
@@ -200,7 +201,6 @@ const UNSUPPORTED: &[(&str, Neutral)] = &[
     ("min_tokens", |v| v == 0),
     ("mirostat", |v| v == 0),
     ("modalities", |v| *v == serde_json::json!(["text"])),
-    ("reasoning_effort", never),
     ("structured_outputs", never),
     ("suffix", |v| v == ""),
     ("use_beam_search", is_false),
@@ -218,6 +218,18 @@ fn is_false(value: &Value) -> bool {
 
 fn is_empty(value: &Value) -> bool {
     value.as_array().is_some_and(Vec::is_empty)
+}
+
+/// Refuses `reasoning_effort` for a model whose chat template does not read it.
+///
+/// # Errors
+/// If the template has no such variable.
+pub(crate) fn check_effort(loaded: &Loaded) -> Result<(), ApiError> {
+    let template = loaded.engine.text().and_then(|text| text.template.as_deref());
+    if template.is_some_and(|template| template.source().contains("reasoning_effort")) {
+        return Ok(());
+    }
+    Err(ApiError::unsupported("reasoning_effort", "the chat template of this model does not read it"))
 }
 
 /// Reads the shared fields and the endpoint's own fields. Also returns a header that lists the fields that neither has.
@@ -281,6 +293,18 @@ impl Shared {
         })
     }
 
+    /// The schema of a JSON answer, as prompts with model settings contain it; `None`: the answer is any text.
+    pub fn schema(&self) -> Option<Value> {
+        match &self.response_format {
+            Some(ResponseFormat::JsonObject { schema: Some(schema) }) => Some(schema.clone()),
+            Some(ResponseFormat::JsonObject { schema: None }) => {
+                Some(serde_json::json!({"anyOf": [{"type": "object"}, {"type": "array"}]}))
+            }
+            Some(ResponseFormat::JsonSchema { json_schema }) => json_schema.schema.clone(),
+            None | Some(ResponseFormat::Text | ResponseFormat::Grammar { .. }) => None,
+        }
+    }
+
     /// Whether the answer is to be streamed.
     pub fn streams(&self) -> bool {
         self.stream == Some(true)
@@ -298,12 +322,13 @@ impl Shared {
     pub fn request(
         &self,
         config: &Config,
+        loaded: &Loaded,
         prompt: Prompt,
         limit: Limit,
         logprobs: Option<u64>,
     ) -> Result<Request, ApiError> {
         let mut request = Request::new(prompt, limit.tokens(config)?);
-        request.sampling = self.sampling()?;
+        request.sampling = self.sampling(loaded.engine.sampling().params())?;
         request.sampling.logprobs = logprobs.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         request.stop = match &self.stop {
             None => Vec::new(),
@@ -401,8 +426,8 @@ impl Shared {
         }
     }
 
-    fn sampling(&self) -> Result<SamplingParams, ApiError> {
-        let d = SamplingParams::default();
+    /// The model's sampling `d` with what the request says.
+    fn sampling(&self, d: SamplingParams) -> Result<SamplingParams, ApiError> {
         Ok(SamplingParams {
             temperature: self.temperature.unwrap_or(d.temperature),
             top_k: count("top_k", self.top_k, d.top_k, 0)?,

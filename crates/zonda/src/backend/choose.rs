@@ -31,7 +31,7 @@ pub fn choose(asked: Option<BackendKind>, model: &Located) -> Result<BackendKind
         (BackendKind::Mock, None) | (_, Some(_)) => Ok(kind),
         (_, None) => refuse(
             format!("the model mock runs on the mock backend only, not on {kind}"),
-            "leave out `--backend`, or name a real model",
+            "omit `--backend`, or name a real model",
         ),
     }
 }

@@ -45,6 +45,11 @@ pub struct Tools {
 }
 
 impl Tools {
+    /// No tools.
+    pub fn none() -> Tools {
+        Tools { list: Vec::new(), choice: ToolChoice::None, parallel: true }
+    }
+
     /// Checks a request's tools.
     ///
     /// # Errors

@@ -8,4 +8,5 @@ pub(super) enum Format {
     Llama3,
     Tagged,
     TaggedList,
+    Harmony,
 }

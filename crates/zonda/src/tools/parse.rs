@@ -1,4 +1,4 @@
-//! [`Parser`]: finds calls in a text that arrives in pieces.
+//! [`CallParser`]: finds calls in a text that arrives in pieces.
 
 use super::format::Format;
 use serde::Deserialize;
@@ -19,6 +19,8 @@ pub struct WrittenCall {
 pub enum Piece {
     /// Text.
     Text(String),
+    /// What the model thinks before it answers.
+    Reasoning(String),
     /// A call.
     Call(WrittenCall),
 }
@@ -26,7 +28,7 @@ pub enum Piece {
 /// Splits an answer into text and calls. Text that may be the beginning of a call is held back until that is clear. If
 /// it turns out not to be a call, it is returned as text.
 #[derive(Clone, Debug)]
-pub struct Parser {
+pub(super) struct CallParser {
     format: Format,
     /// The names of the available functions.
     names: Vec<String>,
@@ -46,9 +48,9 @@ const CLOSE_TAG: &str = "</tool_call>";
 const MISTRAL: &str = "[TOOL_CALLS]";
 const PYTHON: &str = "<|python_tag|>";
 
-impl Parser {
-    pub(super) fn new(format: Format, names: Vec<String>) -> Parser {
-        Parser {
+impl CallParser {
+    pub(super) fn new(format: Format, names: Vec<String>) -> CallParser {
+        CallParser {
             format,
             names,
             held: String::new(),
@@ -108,6 +110,8 @@ impl Parser {
         match self.format {
             Format::Mistral | Format::MistralNamed => self.held.find(MISTRAL),
             Format::Tagged | Format::TaggedList => self.held.find(OPEN_TAG),
+            // Its channels are read elsewhere; without them, it marks nothing.
+            Format::Harmony => None,
             // Such a call has no mark: it is one only if the whole answer is JSON.
             Format::Llama3 if self.spoken => self.held.find(PYTHON),
             Format::Llama3 => {
@@ -128,6 +132,7 @@ impl Parser {
             Format::Mistral | Format::MistralNamed => MISTRAL,
             Format::Tagged | Format::TaggedList => OPEN_TAG,
             Format::Llama3 => PYTHON,
+            Format::Harmony => return 0,
         };
         let longest = (1..mark.len().min(self.held.len() + 1)).rev();
         longest.into_iter().find(|&n| self.held.ends_with(&mark[..n])).unwrap_or(0)
@@ -161,6 +166,7 @@ impl Parser {
         match self.format {
             Format::Mistral | Format::MistralNamed => text.strip_prefix(MISTRAL).unwrap_or(text),
             Format::Llama3 => text.strip_prefix(PYTHON).unwrap_or(text),
+            Format::Harmony => text,
             Format::Tagged | Format::TaggedList => {
                 let text = text.strip_prefix(OPEN_TAG).unwrap_or(text);
                 text.strip_suffix(CLOSE_TAG).unwrap_or(text)
@@ -287,7 +293,7 @@ mod tests {
 
     /// All pieces, texts joined, with the answer cut after every `n` characters.
     fn run(format: Format, answer: &str, n: usize) -> Vec<Piece> {
-        let mut parser = Parser::new(format, vec!["f".into(), "g".into()]);
+        let mut parser = CallParser::new(format, vec!["f".into(), "g".into()]);
         let characters: Vec<char> = answer.chars().collect();
         let mut pieces: Vec<Piece> =
             characters.chunks(n).flat_map(|c| parser.push(&c.iter().collect::<String>())).collect();
@@ -386,7 +392,7 @@ mod tests {
                 .iter()
                 .map(|p| match p {
                     Piece::Text(text) => text.as_str(),
-                    Piece::Call(call) => panic!("{call:?} in {answer}"),
+                    other => panic!("{other:?} in {answer}"),
                 })
                 .collect();
             assert_eq!(all, answer);

@@ -71,6 +71,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn style(format: Format, native: bool) -> Style {
+        Style { format, native, marks: None, separates: true }
+    }
+
     fn tools() -> Tools {
         let list = vec![json!({"type": "function", "function": {"name": "weather"}})];
         Tools::new(list, None, None).unwrap()
@@ -92,14 +96,14 @@ mod tests {
     #[test]
     fn a_template_that_knows_tools_gets_them() {
         let (mut messages, mut options) = (conversation(), RenderOptions::default());
-        Style { format: Format::Mistral, native: true }.tell(&tools(), &mut messages, &mut options);
+        style(Format::Mistral, true).tell(&tools(), &mut messages, &mut options);
         assert_eq!((messages, options.tools.len()), (conversation(), 1));
     }
 
     #[test]
     fn others_are_told_in_words() {
         let (mut messages, mut options) = (conversation(), RenderOptions::default());
-        Style { format: Format::TaggedList, native: false }.tell(&tools(), &mut messages, &mut options);
+        style(Format::TaggedList, false).tell(&tools(), &mut messages, &mut options);
         assert!(options.tools.is_empty());
         let roles: Vec<&str> = messages.iter().map(|m| m.role.as_str()).collect();
         assert_eq!(roles, ["system", "user", "assistant", "user"]);

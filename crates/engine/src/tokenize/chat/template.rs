@@ -3,7 +3,7 @@
 use super::builtin;
 use super::error::TemplateError;
 use super::program::Program;
-use super::{functions, guards};
+use super::{functions, guards, mistral};
 use crate::tokenize::Tokenizer;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, context};
@@ -94,6 +94,8 @@ pub struct ChatTemplate {
     source: String,
     bos: String,
     eos: String,
+    /// Variables that render options may replace.
+    defaults: serde_json::Map<String, serde_json::Value>,
 }
 
 pub(super) const DEFAULT: &str = "chat_template";
@@ -108,7 +110,13 @@ impl ChatTemplate {
     /// A template that Zonda knows, by name; see [`BUILTIN_TEMPLATES`](super::BUILTIN_TEMPLATES).
     pub fn builtin(name: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, TemplateError> {
         let source = builtin::source(name).ok_or_else(|| TemplateError::Unknown { name: name.to_owned() })?;
-        ChatTemplate::new(source, tokenizer)
+        ChatTemplate::new(&source, tokenizer)
+    }
+
+    /// Sets a variable for conversations whose options do not.
+    pub(super) fn with_default(mut self, name: &str, value: serde_json::Value) -> ChatTemplate {
+        self.defaults.insert(name.to_owned(), value);
+        self
     }
 
     /// The mock backend's template.
@@ -125,15 +133,23 @@ impl ChatTemplate {
             let source = sources.iter().find(|(found, _)| *found == name);
             source.map(|(_, source)| Program::compile(name, functions::prepare(source))).transpose()
         };
+        let mut environment = functions::environment();
+        mistral::install(&mut environment);
         let token = |id: Option<crate::TokenId>| id.map(|id| tokenizer.piece(id)).unwrap_or_default();
         Ok(ChatTemplate {
-            environment: functions::environment(),
+            environment,
             program: compile(DEFAULT)?.ok_or(TemplateError::Missing)?,
             tool_use: compile(TOOL_USE)?,
             source: sources.iter().find(|(name, _)| *name == DEFAULT).map_or("", |(_, s)| s).to_owned(),
             bos: token(tokenizer.bos()),
             eos: token(tokenizer.eos()),
+            defaults: serde_json::Map::new(),
         })
+    }
+
+    /// Whether its prompts contain the model's settings, of which `json_schema` may be one (Mistral's v15).
+    pub fn has_settings(&self) -> bool {
+        self.defaults.contains_key("model_settings")
     }
 
     /// The template's source.
@@ -187,7 +203,8 @@ impl ChatTemplate {
             tools => list(&options.tools),
             documents => list(&options.documents),
         };
-        let variables = context! { ..given, ..Value::from(Serde(&options.extra)) };
+        let (extra, defaults) = (Serde(&options.extra), Serde(&self.defaults));
+        let variables = context! { ..given, ..Value::from(extra), ..Value::from(defaults) };
         program.run(&self.environment, variables, abandoned, time)
     }
 }

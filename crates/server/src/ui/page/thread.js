@@ -84,7 +84,9 @@ export class Thread {
   #answer(message) {
     const text = el("div", { class: "text" });
     if (message.content) showText(text, message.content);
+    const thought = el("details", { class: "thought" }, el("summary", {}, "Reasoning"), el("div", {}));
     const node = el("article", { class: "message assistant", "aria-label": "Answer" },
+      thought,
       text,
       el("div", { class: "end" },
         el("div", { class: "actions" },
@@ -92,8 +94,16 @@ export class Thread {
           iconButton("again", "Answer again", () => this.actions.regenerate())),
         el("p", { class: "stats" })));
     node.classList.toggle("again", true);
+    this.#think(thought, message);
     this.describe(node, message);
     return node;
+  }
+
+  /** What the model thought before it answered, as plain text; hidden if there is nothing. */
+  #think(thought, { reasoning = "" }) {
+    thought.hidden = !reasoning;
+    const text = thought.querySelector("div");
+    if (text.textContent !== reasoning) text.textContent = reasoning;
   }
 
   #copy(text) {
@@ -125,11 +135,15 @@ export class Thread {
   /** An answer that is about to come: push(text), finish(). */
   grow(node, message) {
     const text = node.querySelector(".text");
+    const thought = node.querySelector(".thought");
     node.classList.add("growing");
     $("thread").setAttribute("aria-busy", "true");
     const growing = new Growing(text, () => this.toEnd());
     return {
-      push: () => growing.push(message.content),
+      push: () => {
+        this.#think(thought, message);
+        growing.push(message.content);
+      },
       finish: async () => {
         node.classList.remove("growing");
         $("thread").removeAttribute("aria-busy");
