@@ -267,7 +267,9 @@ fn has_state(weights: &Weights) -> Result<bool, BackendError> {
         Memory::Diffusion => Err("a diffusion model"),
     }
     .map_err(|what| {
-        BackendError::Unsupported(format!("this is {what}; models that continue a text token by token are run"))
+        BackendError::Unsupported(format!(
+            "this is {what}; models that continue a text token by token are run"
+        ))
     })
 }
 

@@ -8,8 +8,9 @@ use zonda_engine::tokenize::{Splitter, TokenizeError, Tokenizer};
 
 /// The longest text that is split on the caller's stack, in bytes.
 const SMALL: usize = 4 << 10;
-/// The longest text that is split at all, in bytes.
-const LARGEST: usize = 1 << 20;
+/// The longest text that is split at all, in bytes. Its time grows with the square of the length for some texts, such as spaces:
+/// some ten seconds for this many.
+const LARGEST: usize = 256 << 10;
 /// Stack for each byte of a text. Most pre-tokenizers are regular expressions, for which C++'s library calls itself several
 /// times for each character of a long word.
 const STACK_PER_BYTE: usize = 1 << 10;
@@ -46,7 +47,9 @@ impl Splitter for LlamaCppSplitter {
             }
         };
         // Characters without a token are left out where the vocabulary has no unknown token.
-        ids.extend(found.map_err(TokenizeError::Splitter)?.into_iter().filter_map(|id| TokenId::try_from(id).ok()));
+        ids.extend(
+            found.map_err(TokenizeError::Splitter)?.into_iter().filter_map(|id| TokenId::try_from(id).ok()),
+        );
         Ok(())
     }
 }

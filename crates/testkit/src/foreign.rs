@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use zonda_convert::gguf_writer::write_gguf;
-use zonda_convert::output::Planned;
+use zonda_convert::output::{Planned, Sink};
 use zonda_engine::load::{DType, Metadata, Value};
 
 /// Transformers.
@@ -27,13 +27,30 @@ const RANK: usize = 4;
 /// RWKV's inner ranks.
 const LORA: usize = 8;
 
-/// Writes `ARCHITECTURE.gguf` into a folder, with the tokenizer of another file's metadata (`tokenizer.*`).
+/// Writes `ARCHITECTURE.gguf` into a folder, with the tokenizer of another file's metadata (`tokenizer.*`), and with the keys of
+/// its own that stand there (`ARCHITECTURE.*`).
 pub fn foreign(architecture: &str, tokenizer: &Metadata, dir: &Path) -> PathBuf {
-    let path = dir.join(format!("{architecture}.gguf"));
+    let metadata = metadata(architecture, tokenizer);
+    let tensors = tensors(architecture, vocab_size(&metadata));
+    write(architecture, &metadata, &tensors, dir)
+}
+
+/// A file of any architecture with the keys that all have, and no other tensor than the embedding: for what needs no weights.
+pub fn bare(architecture: &str, tokenizer: &Metadata, dir: &Path) -> PathBuf {
+    let metadata = metadata(architecture, tokenizer);
+    let shape = vec![vocab_size(&metadata), HIDDEN];
+    let embedding = Planned { name: "token_embd.weight".to_owned(), holds: DType::F32.into(), shape };
+    write(architecture, &metadata, &[embedding], dir)
+}
+
+fn vocab_size(metadata: &Metadata) -> usize {
+    metadata.strings("tokenizer.ggml.tokens").expect("a vocabulary").len()
+}
+
+fn metadata(architecture: &str, tokenizer: &Metadata) -> Metadata {
     let of_tokenizer = |(key, _): &(&String, &Value)| key.starts_with("tokenizer.");
     let pairs = tokenizer.0.iter().filter(of_tokenizer).map(|(k, v)| (k.clone(), v.clone()));
     let mut metadata = Metadata(pairs.collect());
-    let vocab = metadata.strings("tokenizer.ggml.tokens").expect("a vocabulary").len();
     metadata.0.insert("general.architecture".into(), Value::String(architecture.into()));
     let int = |n: usize| Value::U32(n as u32);
     let (heads, ffn) = match architecture {
@@ -54,15 +71,19 @@ pub fn foreign(architecture: &str, tokenizer: &Metadata, dir: &Path) -> PathBuf 
     for (key, value) in shared.into_iter().chain(own) {
         metadata.0.insert(format!("{architecture}.{key}"), value);
     }
+    let changed = |(key, _): &(&String, &Value)| key.starts_with(&format!("{architecture}."));
+    metadata.0.extend(tokenizer.0.iter().filter(changed).map(|(k, v)| (k.clone(), v.clone())));
+    metadata
+}
 
-    let tensors = tensors(architecture, vocab);
+fn write(architecture: &str, metadata: &Metadata, tensors: &[Planned], dir: &Path) -> PathBuf {
+    let path = dir.join(format!("{architecture}.gguf"));
     let mut random = Random(1);
-    let mut fill = |i: usize, sink: &mut zonda_convert::output::Sink<'_>| {
-        let planned: &Planned = &tensors[i];
-        let values = random.values(&planned.name, &planned.shape);
+    let mut fill = |i: usize, sink: &mut Sink<'_>| {
+        let values = random.values(&tensors[i].name, &tensors[i].shape);
         sink.write(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
     };
-    write_gguf(&path, &metadata, &tensors, &mut fill, &mut |_, _| {}).unwrap();
+    write_gguf(&path, metadata, tensors, &mut fill, &mut |_, _| {}).unwrap();
     path
 }
 
@@ -84,7 +105,8 @@ fn own_keys(architecture: &str) -> Vec<(&'static str, usize)> {
             ("token_shift_count", 2),
         ],
         "rwkv7" => vec![
-            ("wkv.head_size", HEAD),
+            // llama.cpp's kernel takes steps of 64 values, so that threads would write to each other's smaller heads.
+            ("wkv.head_size", HIDDEN),
             ("attention.decay_lora_rank", LORA),
             ("attention.iclr_lora_rank", LORA),
             ("attention.value_residual_mix_lora_rank", LORA),
@@ -162,6 +184,12 @@ fn layer_tensors(architecture: &str) -> Vec<(&'static str, Vec<usize>)> {
             out.extend(norm("ffn_norm.weight", "ffn_norm.bias"));
             if architecture == "stablelm" {
                 out.push(("ffn_gate.weight", vec![FFN, h]));
+            } else {
+                out.extend([
+                    ("attn_output.bias", vec![h]),
+                    ("ffn_up.bias", vec![FFN]),
+                    ("ffn_down.bias", vec![h]),
+                ]);
             }
         }
         "mamba" => out.extend([

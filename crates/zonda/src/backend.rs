@@ -12,8 +12,8 @@ mod open;
 mod status;
 
 pub use choose::choose;
-pub use fit::{Fit, unfit};
 pub(crate) use fit::instead_of;
+pub use fit::{Fit, unfit};
 pub use kind::BackendKind;
 pub(crate) use open::tokenizer;
 pub use open::{MAX_THREADS, open};

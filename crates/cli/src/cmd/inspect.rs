@@ -11,9 +11,9 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use zonda::{Fit, Located};
 use zonda_engine::load::{Format, GgufFile, LoadError, Metadata, Model, TensorInfo, Value};
 use zonda_engine::tokenize::{ChatTemplate, TemplateError, Tokenizer};
-use zonda::{Fit, Located};
 use zonda_engine::{SamplingDefaults, printable};
 use zonda_kernels::attention::KvType;
 
@@ -146,12 +146,15 @@ impl Inspect {
             Err(error) => line("runs", format!("no: {error}")),
             Ok(model) => {
                 line("runs on", found.runs_on());
-                for (fit, why) in found.fits.iter().filter_map(|fit| Some((fit, fit.why_not.as_deref()?))) {
-                    line("not on", format!("{}: {why}", fit.backend));
+                for (backends, why) in found.not_on() {
+                    line("not on", format!("{}: {why}", backends.join(", ")));
                 }
                 if model.skipped_tensors() > 0 {
                     let skipped = model.skipped_tensors();
-                    line("skipped", format!("{skipped} tensors of the parts that read images; the text part runs"));
+                    line(
+                        "skipped",
+                        format!("{skipped} tensors of the parts that read images; the text part runs"),
+                    );
                 }
                 let spec = &model.spec;
                 let shares = model.types();
@@ -161,7 +164,9 @@ impl Inspect {
                 line("layers", format!("{} of hidden size {}", spec.layers, spec.hidden_size));
                 let of = match spec.head_dim {
                     0 => "none with keys and values".to_owned(),
-                    width => format!("{} of {width} values, {} for keys and values", spec.heads, spec.kv_heads),
+                    width => {
+                        format!("{} of {width} values, {} for keys and values", spec.heads, spec.kv_heads)
+                    }
                 };
                 line("heads", of);
                 line(
@@ -254,6 +259,18 @@ impl Found {
         });
         let names = names.collect::<Vec<_>>().join(", ");
         if names.is_empty() { "no backend".to_owned() } else { names }
+    }
+
+    /// The other backends, together where they have the same reason.
+    fn not_on(&self) -> Vec<(Vec<&'static str>, &str)> {
+        let mut out: Vec<(Vec<_>, &str)> = Vec::new();
+        for (fit, why) in self.fits.iter().filter_map(|fit| Some((fit, fit.why_not.as_deref()?))) {
+            match out.iter_mut().find(|(_, known)| *known == why) {
+                Some((backends, _)) => backends.push(fit.backend.name()),
+                None => out.push((vec![fit.backend.name()], why)),
+            }
+        }
+        out
     }
 
     fn tokenizer_text(&self) -> String {

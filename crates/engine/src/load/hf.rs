@@ -64,7 +64,7 @@ fn defaults(model_type: &str) -> Option<Defaults> {
             Qwen2 | Qwen3 => Some(32),
             Qwen2Moe => Some(16),
             Qwen3Moe | Gemma2 | Gemma3 | SmolLm3 => Some(4),
-            Llama | Granite | Olmo2 | Olmo3 | Cohere2 | Architecture::Other => None,
+            Llama | Granite | Olmo2 | Olmo3 | Cohere2 | Other => None,
         },
         head_dim: match architecture {
             Qwen3 | Ministral3 => Some(128),

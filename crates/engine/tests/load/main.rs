@@ -8,6 +8,7 @@ mod gguf;
 mod hf;
 mod hostile;
 mod mlx;
+mod other;
 mod safetensors;
 mod spec;
 mod split;

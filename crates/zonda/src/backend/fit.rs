@@ -28,12 +28,15 @@ impl Fit {
             BackendKind::Mlx => cfg!(feature = "mlx"),
             BackendKind::Mock => false,
         };
-        BackendKind::ALL.into_iter().filter(known).map(|backend| Fit {
-            backend,
-            compiled_in: BackendKind::AVAILABLE.contains(&backend),
-            why_not: backend.why_not(model),
-        })
-        .collect()
+        BackendKind::ALL
+            .into_iter()
+            .filter(known)
+            .map(|backend| Fit {
+                backend,
+                compiled_in: BackendKind::AVAILABLE.contains(&backend),
+                why_not: backend.why_not(model),
+            })
+            .collect()
     }
 }
 

@@ -2,10 +2,10 @@
 //! assertions, which would end the process. Source: `src/llama-model.cpp`, `src/llama-hparams.h` and
 //! `ggml/src/ggml-impl.h` of the release in `Cargo.toml`.
 
-use super::configure::unsupported;
 use super::{llama_cpp_architectures, llama_cpp_vocabulary};
-use zonda_engine::forward::BackendError;
-use zonda_engine::load::{Metadata, Model, ModelSpec, Value};
+use zonda_engine::load::{Metadata, Model, ModelSpec, TensorInfo, Value};
+#[cfg(any(feature = "llama-cpp", test))]
+use {super::configure::unsupported, zonda_engine::forward::BackendError};
 
 /// `LLAMA_MAX_LAYERS`
 const MAX_LAYERS: usize = 512;
@@ -36,7 +36,7 @@ pub(super) fn why_not(model: &Model) -> Option<String> {
             format!("this release of llama.cpp does not have the architecture {architecture:?}")
         }));
     }
-    let unknown = |stored: &zonda_engine::load::TensorInfo| stored.bytes.is_none();
+    let unknown = |stored: &TensorInfo| stored.bytes.is_none();
     if let Some(stored) = model.tensors().into_iter().find(unknown) {
         return Some(format!("tensor {} has type {}, which it does not have", stored.name, stored.dtype));
     }
@@ -44,9 +44,9 @@ pub(super) fn why_not(model: &Model) -> Option<String> {
 }
 
 fn not_generating(architecture: &str) -> Option<String> {
-    llama_cpp_architectures::OTHERS.contains(&architecture).then(|| {
-        format!("models of the architecture {architecture:?} do not continue a text token by token")
-    })
+    llama_cpp_architectures::OTHERS
+        .contains(&architecture)
+        .then(|| format!("models of the architecture {architecture:?} do not continue a text token by token"))
 }
 
 fn obstacle(metadata: &Metadata, spec: &ModelSpec) -> Option<String> {
@@ -148,7 +148,12 @@ mod tests {
             ("tiny-llama", "llama.expert_used_count", Value::U32(2), "since it has no experts"),
             ("tiny-llama", "llama.expert_used_count", Value::Ints(vec![0, 1]), "expert_used_count is 1"),
             ("tiny-llama", "llama.expert_group_count", Value::U32(1), "since it has no experts"),
-            ("tiny-llama", "llama.rope.scaling.type", Value::String("su".into()), "rope.scaling.type is \"su\""),
+            (
+                "tiny-llama",
+                "llama.rope.scaling.type",
+                Value::String("su".into()),
+                "rope.scaling.type is \"su\"",
+            ),
             ("tiny-llama", "general.architecture", Value::String("bert".into()), "do not continue a text"),
             ("tiny-llama", "llama.expert_count", Value::U32(4), "expert_used_count is 0"),
             ("tiny-llama", "tokenizer.ggml.model", Value::String("plamo2".into()), "tokenizer.ggml.model"),

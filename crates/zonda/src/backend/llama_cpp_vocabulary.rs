@@ -166,9 +166,13 @@ mod tests {
     #[test]
     fn repeated_tokens_are_refused_also_those_that_llama_cpp_names() {
         assert_eq!(says(&vocabulary("gpt2", texts(&["a", "b", "", ""]))), "");
-        assert!(says(&vocabulary("gpt2", texts(&["a", "b", "a"]))).contains("\"a\" is in the vocabulary twice"));
+        assert!(
+            says(&vocabulary("gpt2", texts(&["a", "b", "a"]))).contains("\"a\" is in the vocabulary twice")
+        );
         assert!(says(&vocabulary("gpt2", texts(&["[EMPTY_1]", ""]))).contains("[EMPTY_1]"));
-        assert!(says(&vocabulary("plamo2", texts(&["a"]))).contains("\"plamo2\"; expected one of llama, gpt2"));
+        assert!(
+            says(&vocabulary("plamo2", texts(&["a"]))).contains("\"plamo2\"; expected one of llama, gpt2")
+        );
     }
 
     #[test]
