@@ -5,11 +5,11 @@ mod common;
 use axum::body::Body;
 use axum::http::Request;
 use common::{chat, complete, post, request, send, server, server_with};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use futures_util::future::join_all;
 use zonda_engine::forward::Limits;
 use zonda_engine::mock::{Mock, MockOptions};
 use zonda_engine::tokenize::ChatTemplate;
@@ -244,7 +244,9 @@ async fn tokenising_a_conversation_stops_at_the_deadline() {
     let server = Server::new(config, vec![source]).unwrap();
     // As many as may prepare at once.
     let chat = || post(&server, "/tokenize", json!({"messages": [{"role": "user", "content": "x"}]}));
-    for answer in join_all((0..std::thread::available_parallelism().unwrap().get().max(2)).map(|_| chat())).await {
+    for answer in
+        join_all((0..std::thread::available_parallelism().unwrap().get().max(2)).map(|_| chat())).await
+    {
         answer.fails(504, "1 s");
     }
     // On other threads they would go on for the template's own 10 s.

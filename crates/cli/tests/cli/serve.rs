@@ -152,7 +152,7 @@ fn faults_of_the_mock_end_the_requests_that_have_them() {
     let sandbox = Sandbox::new();
     sandbox.run(&["serve", "-m", "mock", "--mock-faults", "error", "--port", "0"]).fails(1, &["KIND:TOKEN"]);
     let faults = "error:100,panic:101,nan:102,slow:103";
-    let server = Served::start(&sandbox, &["-m", "mock", "--mock-faults", faults]);
+    let server = Served::start(&sandbox, &["-m", "mock", "--parallel", "2", "--mock-faults", faults]);
     for (token, expected) in [(99, 200), (100, 500), (101, 500), (102, 500), (103, 200)] {
         let body = format!("{{\"prompt\": [300, {token}], \"max_tokens\": 3}}");
         let (status, answer) = ask(&server, "POST", "/v1/completions", "", &body);

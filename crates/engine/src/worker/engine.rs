@@ -214,6 +214,12 @@ impl Engine {
             let stored = prompts.map(|prompts| PromptCache::open(&prompts, &mut *backend)).transpose()?;
             Ok((backend, scheduler, speculator, drafter, opened, stored))
         };
+        // A backend may also panic while it is measured.
+        let open_all = move || {
+            catch_unwind(AssertUnwindSafe(open_all)).unwrap_or_else(|panic| {
+                Err(EngineError::OpenPanicked(super::run::panic_message(&*panic)))
+            })
+        };
         let body = move || match open_all() {
             Ok((backend, scheduler, speculator, drafter, opened, stored)) => {
                 // If nobody waits for the report, the inbox is closed too and the worker ends at once.

@@ -9,7 +9,7 @@ use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, L
 use zonda_engine::load::ModelSpec;
 use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::{
-    Completion, Engine, EngineConfig, FinishReason, Prompt, Request, SamplingParams, Speculate,
+    Completion, Engine, EngineConfig, FinishReason, Parallel, Prompt, Request, SamplingParams, Speculate,
     TextProcessor, TokenId,
 };
 
@@ -185,4 +185,14 @@ fn a_backend_that_fails_again_and_again_without_a_culprit_is_given_up() {
         assert_eq!(generation.wait().unwrap().error(), Some("2 sequences are too many"));
     }
     assert_eq!(engine.submit(greedy(vec![300], 5)).unwrap().wait().unwrap().ids.len(), 5);
+}
+
+/// How many sequences run at once may be measured when the backend opens.
+#[test]
+fn a_panic_while_it_is_measured_is_an_error_of_the_start() {
+    let config = EngineConfig { parallel: Parallel::Measured(4), ..EngineConfig::default() };
+    let faults = vec![Fault::call(3, FaultKind::Panic)];
+    let mock = MockOptions { faults, ..MockOptions::default() };
+    let error = Engine::start(move || Ok(Box::new(Mock::new(mock)) as _), None, config).expect_err("it panics");
+    assert_eq!(error.to_string(), "the backend panicked while opening: the mock was told to panic");
 }
