@@ -239,7 +239,8 @@ fn inspect_describes_a_model() {
     assert_eq!(document["sampling"], serde_json::json!({}));
     for file in ["config.json", "model.safetensors"] {
         std::fs::create_dir_all(sandbox.path("recommends")).unwrap();
-        std::fs::copy(tiny.join(file), sandbox.path("recommends").join(file)).unwrap();
+        let source = tiny.with_file_name("mistral_full").join(file);
+        std::fs::copy(source, sandbox.path("recommends").join(file)).unwrap();
     }
     let config = r#"{"temperature": 0.25, "top_k": 20, "repetition_penalty": 1.5}"#;
     std::fs::write(sandbox.path("recommends").join("generation_config.json"), config).unwrap();
