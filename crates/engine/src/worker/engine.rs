@@ -214,11 +214,10 @@ impl Engine {
             let stored = prompts.map(|prompts| PromptCache::open(&prompts, &mut *backend)).transpose()?;
             Ok((backend, scheduler, speculator, drafter, opened, stored))
         };
-        // A backend may also panic while it is measured.
+        // A backend may panic while it opens, and while it is measured.
         let open_all = move || {
-            catch_unwind(AssertUnwindSafe(open_all)).unwrap_or_else(|panic| {
-                Err(EngineError::OpenPanicked(super::run::panic_message(&*panic)))
-            })
+            catch_unwind(AssertUnwindSafe(open_all))
+                .unwrap_or_else(|panic| Err(EngineError::OpenPanicked(super::run::panic_message(&*panic))))
         };
         let body = move || match open_all() {
             Ok((backend, scheduler, speculator, drafter, opened, stored)) => {
@@ -458,8 +457,7 @@ fn open_backend(
     config: EngineConfig,
     draft: Option<DraftModel>,
 ) -> Result<Parts, EngineError> {
-    let mut backend = catch_unwind(AssertUnwindSafe(open))
-        .map_err(|panic| EngineError::OpenPanicked(super::run::panic_message(&*panic)))??;
+    let mut backend = open()?;
     let (limits, spec) = (backend.limits(), backend.spec().clone());
     if vocab > spec.vocab_size {
         return Err(EngineError::VocabMismatch { tokenizer: vocab, model: spec.vocab_size });
@@ -490,9 +488,7 @@ fn open_backend(
 
 /// Opens a draft model for a model with `vocab` tokens, and measures its step.
 fn open_drafter(draft: DraftModel, vocab: usize) -> Result<(Drafter, BackendInfo, Duration), EngineError> {
-    let mut backend = catch_unwind(AssertUnwindSafe(draft.open))
-        .map_err(|panic| EngineError::OpenPanicked(super::run::panic_message(&*panic)))?
-        .map_err(EngineError::Draft)?;
+    let mut backend = (draft.open)().map_err(EngineError::Draft)?;
     let costs = measure_costs(&mut *backend, 0).map_err(EngineError::Draft)?;
     let info = backend.info();
     Ok((Drafter::new(backend, vocab), info, Duration::from_secs_f64(costs.of(1))))

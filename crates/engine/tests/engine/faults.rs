@@ -193,6 +193,7 @@ fn a_panic_while_it_is_measured_is_an_error_of_the_start() {
     let config = EngineConfig { parallel: Parallel::Measured(4), ..EngineConfig::default() };
     let faults = vec![Fault::call(3, FaultKind::Panic)];
     let mock = MockOptions { faults, ..MockOptions::default() };
-    let error = Engine::start(move || Ok(Box::new(Mock::new(mock)) as _), None, config).expect_err("it panics");
+    let error =
+        Engine::start(move || Ok(Box::new(Mock::new(mock)) as _), None, config).expect_err("it panics");
     assert_eq!(error.to_string(), "the backend panicked while opening: the mock was told to panic");
 }
