@@ -4,6 +4,8 @@ CARGO ?= cargo
 ARGS ?=
 TIME ?= 60
 TARGETS ?=
+MODELS ?=
+SOAK_MODELS := mock,$(CURDIR)/target/test-models/smollm2-135m-instruct-q4_1.gguf
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 # Arguments that build the backends in C++. llama.cpp takes about two minutes on two cores, once; MLX is installed ready
@@ -15,7 +17,7 @@ FFI := $$(scripts/setup.sh ffi-args)
 PLAIN := --workspace --exclude zonda-llama-cpp --exclude zonda-mlx
 
 .DEFAULT_GOAL := help
-.PHONY: help build bench record test test-vulkan test-neon test-loom test-asan fuzz check check-windows check-macos audit fetch-test-models clients fmt
+.PHONY: help build bench record soak test test-vulkan test-neon test-loom test-asan fuzz check check-windows check-macos audit fetch-test-models clients fmt
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +92,14 @@ test-loom: ## Check the worker pool's protocol in every order of its threads' st
 fuzz: ## Fuzz every parser for TIME seconds each (libFuzzer; options: TIME=60 TARGETS="gguf http")
 	@scripts/setup.sh rust fuzz
 	scripts/fuzz.sh $(TIME) $(TARGETS)
+
+# In turn, half of the time each. The program is a release build; the tests around it are not, since they are built for `make test` anyway.
+soak: fetch-test-models ## Mixed load on a server for TIME seconds, answers and process watched (options: TIME=1800 MODELS=mock,FILE)
+	@scripts/setup.sh rust
+	$(CARGO) build --locked --release
+	ZONDA_SOAK_TIME=$(if $(filter file,$(origin TIME)),1800,$(TIME)) ZONDA_SOAK_PROGRAM=$(CURDIR)/target/release/zonda \
+		ZONDA_SOAK_MODELS=$(or $(MODELS),$(SOAK_MODELS)) \
+		$(CARGO) test --locked --test soak for_a_long_time -- --ignored --nocapture
 
 test-asan: ## Test the kernels under AddressSanitizer
 	@scripts/setup.sh rust

@@ -8,7 +8,7 @@ use zonda_engine::load::{Model, first_non_finite};
 use zonda_engine::mock::{Mock, MockOptions};
 use zonda_engine::prompt_cache::{CacheLocation, PromptCacheConfig};
 use zonda_engine::tokenize::{ChatTemplate, Encode, Tokenizer};
-use zonda_engine::{Engine, EngineConfig, Extras, Prompt, Request, TextProcessor};
+use zonda_engine::{Engine, EngineConfig, Extras, Prompt, Request};
 
 /// Texts that reach special tokens, merges, bytes and characters of several bytes.
 const TEXTS: [&str; 3] = ["", "Hello, wörld! <|im_end|> 1234\n\n  x", "日本語 🦀\u{0}\u{7f}é"];
@@ -123,7 +123,7 @@ pub fn prompt_cache(data: &[u8]) {
     let prompts = Some(PromptCacheConfig { location, model: "fuzz".to_owned() });
     let open = || Ok(Box::new(Mock::new(MockOptions::default())) as _);
     let extras = Extras { prompts, ..Extras::default() };
-    let engine = Engine::start_with(open, Some(TextProcessor::mock()), EngineConfig::default(), extras);
+    let engine = Engine::start_with(open, None, EngineConfig::default(), extras);
     let request = Request::new(Prompt::Tokens((1..100).collect()), 1);
     if let Ok(engine) = engine
         && let Ok(generation) = engine.submit(request)

@@ -2,15 +2,19 @@
 
 use serde_json::json;
 use std::cell::OnceCell;
+use std::sync::LazyLock;
 use zonda::tools::{Style, Tools};
 use zonda_engine::sample::{Grammar, GrammarCompiler};
-use zonda_engine::tokenize::{ChatTemplate, Message, RenderOptions, Tokenizer};
+use zonda_engine::tokenize::{ChatTemplate, Message, RenderOptions};
 use zonda_engine::{Prompt, Request, TextProcessor};
+
+/// The mock's tokenizer, built once: that takes longer than most inputs.
+static MOCK: LazyLock<TextProcessor> = LazyLock::new(TextProcessor::mock);
 
 /// A chat template, rendered with a system message, a question, an answer and a tool.
 pub fn template(data: &[u8]) {
     let Ok(source) = std::str::from_utf8(data) else { return };
-    let Ok(template) = ChatTemplate::new(source, &Tokenizer::mock()) else { return };
+    let Ok(template) = ChatTemplate::new(source, &MOCK.tokenizer) else { return };
     let messages = [
         Message::system("Be brief."),
         Message::user("Hello"),
@@ -37,9 +41,9 @@ pub fn grammar(data: &[u8]) {
             Err(_) => return,
         },
     };
-    let mock = Tokenizer::mock();
+    let mock = &MOCK.tokenizer;
     COMPILER.with(|compiler| {
-        let compiler = compiler.get_or_init(|| GrammarCompiler::new(&mock).expect("the mock's vocabulary"));
+        let compiler = compiler.get_or_init(|| GrammarCompiler::new(mock).expect("the mock's vocabulary"));
         let Ok(mut constraint) = compiler.compile(&grammar) else { return };
         for position in 0..4 {
             let mut row = vec![0.0; mock.vocab_size()];
@@ -65,18 +69,23 @@ const TEMPLATES: [&str; 5] = [
     "{{ tools }}<tool_call>[{{ message.tool_calls }}]",
 ];
 
+/// The mock with each of these templates.
+static PROCESSORS: LazyLock<[TextProcessor; TEMPLATES.len()]> = LazyLock::new(|| {
+    TEMPLATES.map(|source| {
+        let template = ChatTemplate::new(source, &MOCK.tokenizer).expect("a template");
+        TextProcessor { template: Some(template.into()), ..MOCK.clone() }
+    })
+});
+
 /// The first byte chooses the format, the second how long the pieces of the answer are.
 pub fn tool_calls(data: &[u8]) {
     let [format, length, rest @ ..] = data else { return };
     let Ok(text) = std::str::from_utf8(rest) else { return };
-    let mock = TextProcessor::mock();
-    let source = TEMPLATES[usize::from(*format) % TEMPLATES.len()];
-    let template = ChatTemplate::new(source, &mock.tokenizer).expect("a template");
-    let text_processor = TextProcessor { template: Some(template.into()), ..mock };
+    let text_processor = &PROCESSORS[usize::from(*format) % TEMPLATES.len()];
     let list = vec![json!({"type": "function", "function": {"name": "f"}})];
     let tools = Tools::new(list, None, None).expect("tools");
     let mut request = Request::new(Prompt::chat(vec![Message::user("x")]), 1);
-    let parser = Style::of(Some(&text_processor)).apply(&tools, &mut request, None).expect("no grammar");
+    let parser = Style::of(Some(text_processor)).apply(&tools, &mut request, None).expect("no grammar");
     let Some(mut parser) = parser else { return };
     let characters: Vec<char> = text.chars().collect();
     for piece in characters.chunks(usize::from(*length).max(1)) {

@@ -59,7 +59,7 @@ await check("asks for the key, and says when it is wrong", async () => {
   await page.locator("#key-dialog").waitFor();
   await page.locator("#key").fill("wrong");
   await page.locator("#key").press("Enter");
-  await page.getByText("does not know that key").waitFor();
+  await page.getByText("does not accept this key").waitFor();
   await page.locator("#key").fill(key);
   await page.locator("#key").press("Enter");
   await page.locator("#backend", { hasText: "mock" }).waitFor();

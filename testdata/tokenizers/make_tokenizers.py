@@ -5,6 +5,8 @@
   `special` holds those with control tokens parsed as `mistral-common` assembles conversations: the control
   token's id, and the text between them encoded by itself.
 * `mistral_chats.json`: whole conversations as ids, in each version's format.
+* `unigram.model`, `unigram_plain.model`: SentencePiece Unigram models, trained here likewise, with `unigram.json` and
+  `unigram_plain.json`, their ids.
 * `tiny.model`, `bytelevel/tokenizer.json`, `spaces/tokenizer.json`: tokenizers of a few hundred tokens, trained here
   on the same strings, with `tiny.json`, `bytelevel/ids.json` and `spaces/ids.json`, their libraries' ids.
 * `templates.json`: conversations rendered by Hugging Face transformers with the chat templates in `templates/`, which
@@ -185,6 +187,32 @@ def tiny_sentencepiece() -> None:
     write(HERE / "tiny.json", {"source": f"sentencepiece {sentencepiece.__version__}", "strings": cases})
 
 
+def tiny_unigram() -> None:
+    """A Unigram model with byte fallback and a map of characters, and one without either."""
+    rules = [("Å", "A"), ("…", "..."), ("\t", " "), ("\n", " "), ("\u00a0", " "), ("ﬁ", "fi"), ("e\u0301", "é"), ("ẛ", "s"), ("İ", "i")]
+    texts = strings() + ["[wind]", "a [wind]b", "Å … ﬁn\te\u0301", "  two  spaces ", "x[C]y", "…", "日本語", "\u00a0\u00a0"]
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("corpus.txt").write_text("\n".join(s.replace("\n", " ") for s in strings()), encoding="utf-8")
+        hexadecimal = lambda text: " ".join(f"{ord(c):X}" for c in text)  # noqa: E731
+        Path("rules.tsv").write_text("".join(f"{hexadecimal(a)}\t{hexadecimal(b)}\n" for a, b in rules), encoding="utf-8")
+        common = dict(
+            input="corpus.txt", model_type="unigram", character_coverage=0.98, num_threads=1, control_symbols=["[C]"],
+            user_defined_symbols=["[wind]"], minloglevel=2,
+        )
+        sentencepiece.SentencePieceTrainer.train(
+            model_prefix="unigram", vocab_size=900, byte_fallback=True, normalization_rule_tsv="rules.tsv", **common
+        )
+        sentencepiece.SentencePieceTrainer.train(
+            model_prefix="unigram_plain", vocab_size=500, normalization_rule_name="identity", add_dummy_prefix=False,
+            remove_extra_whitespaces=False, **common
+        )
+        for name in ["unigram", "unigram_plain"]:
+            (HERE / f"{name}.model").write_bytes(Path(f"{name}.model").read_bytes())
+            model = sentencepiece.SentencePieceProcessor(model_file=f"{name}.model")
+            cases = [{"text": t, "plain": model.encode(t)} for t in texts]
+            write(HERE / f"{name}.json", {"source": f"sentencepiece {sentencepiece.__version__}", "strings": cases})
+
+
 def tiny_hugging_face() -> None:
     special = [AddedToken("<s>", special=True), AddedToken("</s>", special=True), AddedToken("<|im_end|>", special=True)]
 
@@ -253,4 +281,5 @@ if __name__ == "__main__":
     mistral()
     templates()
     tiny_sentencepiece()
+    tiny_unigram()
     tiny_hugging_face()

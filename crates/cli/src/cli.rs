@@ -1,4 +1,4 @@
-//! The command line's shape: its commands and the flags of all.
+//! The command line: its commands and the global flags.
 
 use crate::cmd;
 use clap::builder::styling::{AnsiColor, Styles};
@@ -68,6 +68,7 @@ mod tests {
     use super::*;
     use clap::CommandFactory as _;
     use zonda::SamplingParams;
+    use zonda::engine::SamplingDefaults;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -86,6 +87,6 @@ mod tests {
     fn defaults_are_the_engines() {
         let cli = Cli::try_parse_from(["zonda", "run", "-m", "mock", "hi"]).unwrap();
         let Command::Run(run) = cli.command else { panic!("not run") };
-        assert_eq!(run.sampling.params(), SamplingParams::default());
+        assert_eq!(run.sampling.params(SamplingDefaults::default()), SamplingParams::default());
     }
 }

@@ -1,4 +1,4 @@
-//! Standard error that can't fail: nobody may be reading it, or its disk may be full, and that ends no command.
+//! Writing to standard error, which never fails: a closed pipe or a full disk must not end a command.
 
 use std::io::{self, Write as _};
 
@@ -8,10 +8,17 @@ macro_rules! note {
 }
 pub(crate) use note;
 
-/// Writes text to standard error, in one piece. What a terminal would act on is escaped: names in it may come from anywhere.
+/// Writes text to standard error, in one piece. Characters that a terminal would act on are escaped, since names in the
+/// text may come from anywhere.
 pub fn write(text: &str) {
     let text = zonda_engine::printable_lines(text);
-    // There is nobody left to tell about a failure.
+    // There is no other place to report a failure.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// As [`write()`], between two texts of our own that switch a style on and off.
+pub fn write_styled(text: &str, (on, off): (&str, &str)) {
+    let text = format!("{on}{}{off}", zonda_engine::printable_lines(text));
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use zonda::Store;
 
-/// What every command gets.
+/// The context of every command.
 pub struct Context {
     /// No progress and no statistics on standard error.
     pub quiet: bool,
@@ -24,7 +24,7 @@ impl Context {
     }
 }
 
-/// A download on the terminal.
+/// Shows a download on the terminal.
 struct Shown {
     quiet: bool,
     now: Mutex<Now>,
@@ -32,7 +32,7 @@ struct Shown {
 
 #[derive(Default)]
 struct Now {
-    /// While a model is fetched, Ctrl-C only asks for the end.
+    /// While a model is downloaded, Ctrl-C only requests the end.
     graceful: Option<Graceful>,
     bar: Option<Progress>,
 }
@@ -68,7 +68,7 @@ impl zonda::store::Progress for Shown {
     }
 
     fn waiting(&self, folder: &Path) {
-        note!("waiting for another zonda that is changing {}", folder.display());
+        note!("waiting for another zonda process that is changing {}", folder.display());
     }
 
     fn shows_output(&self) -> bool {

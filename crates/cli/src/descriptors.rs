@@ -1,6 +1,6 @@
-//! How many files and sockets the process may have open.
+//! The limit on open files and sockets of the process.
 
-/// Raises the limit on open files and sockets as far as the system allows without privileges. Gives what it is then.
+/// Raises the limit on open files and sockets as far as the system allows without privileges. Returns the new limit.
 #[cfg(unix)]
 pub fn raise() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -19,13 +19,13 @@ pub fn raise() -> usize {
     }
 }
 
-/// Where there is no such limit.
+/// For systems without such a limit.
 #[cfg(not(unix))]
 pub fn raise() -> usize {
     usize::MAX
 }
 
-/// What a server needs at most. macOS takes no more than 10240.
+/// The most that a server needs. macOS accepts no more than 10240.
 #[cfg(unix)]
 const MOST: u64 = 10_240;
 

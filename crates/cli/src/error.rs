@@ -6,7 +6,7 @@ use crate::console::note;
 use std::fmt;
 use std::process::ExitCode;
 
-/// The command line was wrong in a way that only the command could see: exit code 2.
+/// The command line was wrong in a way that only the command could detect: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);

@@ -9,7 +9,7 @@ static PRESSED: AtomicBool = AtomicBool::new(false);
 static GRACEFUL: AtomicUsize = AtomicUsize::new(0);
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Takes over Ctrl-C, SIGTERM and SIGHUP.
+/// Installs handlers for Ctrl-C, SIGTERM and SIGHUP.
 ///
 /// # Errors
 /// If the system refuses a signal handler.
@@ -25,7 +25,7 @@ pub fn install() -> Result<(), ctrlc::Error> {
     })
 }
 
-/// An unfinished output: while this lives, a Ctrl-C that ends the process removes it.
+/// An unfinished output: if Ctrl-C ends the process while this lives, the output is removed.
 pub struct Scratch(PathBuf);
 
 /// See [`Scratch`]. The file or folder need not exist yet.

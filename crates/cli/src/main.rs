@@ -91,7 +91,7 @@ fn start_log(verbose: u8, quiet: bool, serving: Option<LogFormat>) {
     }
 }
 
-/// Starts a server's log, and the export of its spans if this build has that and the environment names a collector.
+/// Starts a server's log, and exports its spans if this build can and the environment names a collector.
 fn start<S>(log: S)
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a> + Send + Sync,

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 /// Writes the header of a `[rows, columns]` float32 array; the values follow row by row ([`write_values`]).
 ///
 /// # Errors
-/// What the writer says.
+/// If the writer fails.
 pub fn write_header(out: &mut impl Write, rows: usize, columns: usize) -> io::Result<()> {
     let mut dict = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
     // Magic (6), version (2) and length (2) with the dictionary and its newline fill a multiple of 64 bytes.
@@ -21,7 +21,7 @@ pub fn write_header(out: &mut impl Write, rows: usize, columns: usize) -> io::Re
 /// Writes values, little-endian.
 ///
 /// # Errors
-/// What the writer says.
+/// If the writer fails.
 pub fn write_values(out: &mut impl Write, values: &[f32]) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(values.len() * 4);
     bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));

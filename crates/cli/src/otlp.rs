@@ -1,5 +1,5 @@
 //! Spans over OTLP (feature `otlp`): requests and generations, sent to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT`
-//! names. They are sent with the HTTP client that downloads use too.
+//! names. They use the same HTTP client as downloads.
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};

@@ -11,16 +11,17 @@ use std::time::Duration;
 pub use zonda::human_bytes;
 use zonda_engine::{printable, printable_json, printable_lines};
 
-/// Writes text for people to standard output. Names in it may come from anywhere: what a terminal would act on is escaped.
+/// Writes text for people to standard output. Characters that a terminal would act on are escaped, since names in the
+/// text may come from anywhere.
 ///
 /// # Errors
-/// [`OutputClosed`] if the reader has gone, else what the system says.
+/// [`OutputClosed`] if the reader has gone, else the system's error.
 pub fn print(text: &str) -> anyhow::Result<()> {
     write(&printable_lines(text))
 }
 
-/// Writes a text that is the result itself, such as an answer. It flushes, so that streamed text shows as it arrives. A terminal
-/// gets it as [`print()`] shows it, anything else as it is.
+/// Writes a text that is the result itself, such as an answer. It flushes, so that streamed text shows as it arrives.
+/// On a terminal the text is escaped as in [`print()`], elsewhere it is unchanged.
 ///
 /// # Errors
 /// As [`print()`].
@@ -28,7 +29,7 @@ pub fn data(text: &str) -> anyhow::Result<()> {
     if io::stdout().is_terminal() { print(text) } else { write(text) }
 }
 
-/// Writes text with styles of our own, whose names are printable already.
+/// Writes text with styles; names in it are already escaped.
 ///
 /// # Errors
 /// As [`print()`].
@@ -66,8 +67,8 @@ fn closed(result: io::Result<()>) -> anyhow::Result<()> {
     })
 }
 
-/// Shows on a terminal that work of unknown length is going on: loading, reading a prompt. It appears after half a second,
-/// and on a terminal only.
+/// Shows on a terminal that work of unknown length is in progress: loading, reading a prompt. It appears after half a
+/// second.
 pub struct Spinner {
     bar: ProgressBar,
     done: Arc<AtomicBool>,
@@ -84,14 +85,14 @@ impl Spinner {
             }
             bar.set_message(printable(&what.into()).into_owned());
             let (later, over) = (bar.clone(), done.clone());
-            // Without a thread there is nothing to see, and the work goes on.
+            // Without a thread nothing is shown, and the work continues.
             let _ = std::thread::Builder::new().spawn(move || {
                 std::thread::sleep(Duration::from_millis(500));
                 if !over.load(Ordering::SeqCst) {
                     later.set_draw_target(ProgressDrawTarget::stderr());
                     later.enable_steady_tick(Duration::from_millis(100));
                 }
-                // It ended while it was about to appear.
+                // The work ended just before the spinner appeared.
                 if over.load(Ordering::SeqCst) {
                     later.finish_and_clear();
                 }
@@ -108,7 +109,7 @@ impl Drop for Spinner {
     }
 }
 
-/// A progress bar. Where standard error is not a terminal, a line says what is going on.
+/// A progress bar. If standard error is not a terminal, prints one line that says what is in progress.
 pub struct Progress {
     bar: ProgressBar,
     plain: bool,
@@ -181,7 +182,7 @@ impl Drop for Progress {
     }
 }
 
-/// Columns of the terminal on standard output, and whether to use colour; 120 and no if it is not a terminal.
+/// The columns of the terminal on standard output and whether to use colour; 120 and `false` if it is not a terminal.
 pub fn terminal() -> (u16, bool) {
     let out = io::stdout();
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());

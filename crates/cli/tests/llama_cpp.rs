@@ -330,3 +330,148 @@ fn unsupported_flags_and_missing_devices_are_refused() {
         );
     }
 }
+
+/// A tiny model that only llama.cpp runs, and the file's name.
+fn foreign(sandbox: &Sandbox, architecture: &str, vocabulary: Option<&str>) -> String {
+    let like = sandbox.path(&synth(sandbox, "tiny-llama", "f32"));
+    let like = zonda_engine::load::GgufFile::open(&like).unwrap().metadata;
+    let vocabulary = vocabulary.map(|kind| zonda_testkit::foreign::vocabulary(kind, &like));
+    let metadata = vocabulary.as_ref().unwrap_or(&like);
+    let path = zonda_testkit::foreign::foreign(architecture, metadata, &sandbox.path(""));
+    path.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_file_that_only_llama_cpp_runs_needs_no_backend_by_name() {
+    let sandbox = Sandbox::new();
+    for architecture in ["falcon", "gpt2", "stablelm", "starcoder2", "mamba", "rwkv6", "rwkv7"] {
+        let model = foreign(&sandbox, architecture, None);
+        let args = [
+            "run",
+            "-m",
+            &model,
+            "--raw",
+            "--temp",
+            "0",
+            "-n",
+            "6",
+            "--ignore-eos",
+            "--json",
+            "wind and sea",
+        ];
+        let document = sandbox.run(&args).json();
+        assert_eq!(document["completion_tokens"], 6, "{architecture}: {document}");
+        let native = sandbox.run(&["run", "-m", &model, "--backend", "native", "--raw", "-n", "1", "wind"]);
+        let says = format!("the native backend can't run {architecture}");
+        native.fails(1, &[&says, "is not supported", "`--backend llama-cpp`"]);
+    }
+}
+
+#[test]
+fn inspect_says_which_backends_can_run_a_file() {
+    let sandbox = Sandbox::new();
+    let model = foreign(&sandbox, "mamba", None);
+    let document = sandbox.run(&["inspect", &model, "--json"]).json();
+    assert_eq!((&document["runs"], &document["architecture"]), (&true.into(), &"mamba".into()));
+    let backends = document["backends"].as_array().unwrap();
+    let of = |name: &str| backends.iter().find(|b| b["backend"] == name).unwrap();
+    assert!(of("native")["why_not"].as_str().unwrap().contains("\"mamba\" is not supported"), "{document}");
+    assert_eq!(
+        (&of("llama-cpp")["why_not"], &of("llama-cpp")["compiled_in"]),
+        (&serde_json::Value::Null, &true.into())
+    );
+    assert_eq!(document["memory"]["kv_bytes"], 0, "it keeps a state");
+    let text = sandbox.run(&["inspect", &model]).ok().out;
+    assert!(text.contains("runs on       llama-cpp\n") && text.contains("not on        native"), "{text}");
+}
+
+#[test]
+fn a_tensor_type_that_only_llama_cpp_has_is_run_by_it() {
+    let sandbox = Sandbox::new();
+    let model = synth(&sandbox, "tiny-llama", "q4_0");
+    // Blocks of iq4_nl are as large as those of q4_0. Two dimensions stand before the type: a count and two sizes.
+    patch(&sandbox, &model, "blk.0.ffn_up.weight", 4 + 16, &20u32.to_le_bytes());
+    let run = |more: &[&str]| {
+        let args = ["run", "-m", &model, "--raw", "--temp", "0", "-n", "4", "--ignore-eos", "--json", "wind"];
+        sandbox.run(&[&args[..], more].concat())
+    };
+    assert_eq!(run(&[]).json()["completion_tokens"], 4);
+    run(&["--backend", "native"]).fails(1, &["ffn_up.weight has type iq4_nl", "`--backend llama-cpp`"]);
+    let text = sandbox.run(&["inspect", &model]).ok().out;
+    assert!(text.contains("runs on       llama-cpp\n") && text.contains("iq4_nl"), "{text}");
+}
+
+/// Without reference logits a rank rests on trust, and the report says so.
+#[test]
+fn a_file_that_only_llama_cpp_runs_is_benched_with_a_warning() {
+    let sandbox = Sandbox::new();
+    let model = foreign(&sandbox, "rwkv7", Some("rwkv"));
+    let args = ["bench", "-m", &model, "--pp", "16", "--tg", "4", "--runs", "2", "--out", "r", "--json"];
+    let ran = sandbox.run(&args).ok();
+    assert!(ran.err.contains("not measured: rwkv7 on native: "), "{}", ran.err);
+    let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let rows = document["rows"].as_array().unwrap();
+    assert!(rows.iter().filter(|r| r["backend"] == "llama-cpp").count() >= 4, "{document:#}");
+    assert!(rows.iter().all(|r| r["backend"] != "native"), "{document:#}");
+    let report = std::fs::read_dir(sandbox.path("r")).unwrap().flatten();
+    let markdown = report.map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "md")).unwrap();
+    let markdown = std::fs::read_to_string(markdown).unwrap();
+    assert!(
+        markdown.contains("could not be compared with the reference, so its rank is unverified"),
+        "{markdown}"
+    );
+    assert!(markdown.contains("\"rwkv7\" is not supported"), "{markdown}");
+}
+
+/// Sends a chat; returns status and answer.
+fn chat(server: &Served, content: &str) -> serde_json::Value {
+    use std::io::{Read as _, Write as _};
+    let body = serde_json::json!({
+        "messages": [{"role": "user", "content": content}], "max_tokens": 12, "temperature": 0,
+    })
+    .to_string();
+    let mut stream = std::net::TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{text}");
+    serde_json::from_str(body).unwrap()
+}
+
+/// A recurrent model behind the server: a request after another, in the same slot, gets what it gets on a server of its own.
+#[test]
+fn a_recurrent_model_serves_chats() {
+    let sandbox = Sandbox::new();
+    for architecture in ["mamba", "starcoder2"] {
+        let model = foreign(&sandbox, architecture, None);
+        let start = || Served::start(&sandbox, &["-m", &model, "--parallel", "1", "--ctx", "512"]);
+        let answer = |server: &Served, content: &str| chat(server, content)["choices"][0]["message"].clone();
+        let questions = ["Why is the wind warm?", "Why is the wind cold?", "Why is the wind warm?", "Hello"];
+        let server = start();
+        let together: Vec<_> = questions.iter().map(|question| answer(&server, question)).collect();
+        server.end();
+        for (question, found) in questions.iter().zip(&together) {
+            let server = start();
+            assert_eq!(&answer(&server, question), found, "{architecture}: {question}");
+            server.end();
+        }
+    }
+}
+
+#[test]
+fn tokenizers_that_only_llama_cpp_has_are_used() {
+    let sandbox = Sandbox::new();
+    let model = foreign(&sandbox, "falcon", Some("bert"));
+    let ids = sandbox.run(&["tokenize", "-m", &model, "--json", "the wind is warm"]).json();
+    assert!(ids.to_string().contains("104"), "{ids}");
+    let args = ["run", "-m", &model, "--raw", "--temp", "0", "-n", "4", "--ignore-eos", "--json", "the wind"];
+    assert_eq!(sandbox.run(&args).json()["completion_tokens"], 4);
+    let text = sandbox.run(&["inspect", &model]).ok().out;
+    assert!(text.contains("tokens, ends with"), "{text}");
+}

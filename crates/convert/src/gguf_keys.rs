@@ -34,6 +34,8 @@ fn architecture(spec: &ModelSpec) -> &'static str {
         Architecture::Mistral4 => "mistral4",
         Architecture::Glm4Moe => "glm4moe",
         Architecture::GptOss => "gpt-oss",
+        // Its tensors can't be read, so nothing is written.
+        Architecture::Other => "other",
     }
 }
 
@@ -78,7 +80,7 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
 
     if let Some(window) = spec.windows.iter().flatten().next() {
         put("attention.sliding_window", int(*window));
-        // Families with a pattern of their own need one that says otherwise.
+        // Families with a default pattern need a pattern in the file to override it.
         if spec.windows.iter().any(Option::is_none) || spec.layers > 1 && has_pattern(spec) {
             let pattern = spec.windows.iter().map(|w| Value::Bool(w.is_some())).collect();
             put("attention.sliding_window_pattern", Value::Array(pattern));
@@ -106,7 +108,8 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
             put("rope.scaling.original_context_length", int(*original_context));
             put("rope.scaling.yarn_beta_fast", Value::F32(*beta_fast));
             put("rope.scaling.yarn_beta_slow", Value::F32(*beta_slow));
-            // The key holds the additional factor beyond YaRN's own for this scaling. A key of its own states a factor of 1 exactly.
+            // The key contains the factor beyond YaRN's own factor for this scaling. A separate key states a factor of
+            // exactly 1.
             let own = yarn_mscale(f64::from(*factor), 1.0) as f32;
             if let Some(mla) = &spec.extras.mla {
                 // a tenth of it, in these families
@@ -181,7 +184,7 @@ fn extras(spec: &ModelSpec, put: &mut dyn FnMut(&str, Value)) {
     if let Some(scale) = extras.attention_scale {
         put("attention.scale", Value::F32(scale));
     }
-    // 0 says that there is none where llama.cpp has a default.
+    // Where llama.cpp has a default, 0 means that there is no cap.
     let cap = |cap: Option<f32>| cap.or((arch == "gemma2").then_some(0.0));
     if let Some(cap) = cap(extras.attention_softcap) {
         put("attn_logit_softcapping", Value::F32(cap));
@@ -202,10 +205,10 @@ fn extras(spec: &ModelSpec, put: &mut dyn FnMut(&str, Value)) {
     }
 }
 
-/// Rejects what no key says.
+/// Rejects properties that no key can express.
 ///
 /// # Errors
-/// If a model has it.
+/// If the model has such a property.
 pub(crate) fn check(spec: &ModelSpec) -> Result<(), ConvertError> {
     let refuse = |what: &str, found: String, reason: &str| {
         let (what, format, reason) = (what.to_owned(), "a GGUF file", reason.to_owned());

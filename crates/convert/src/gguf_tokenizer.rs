@@ -295,7 +295,7 @@ fn pre_tokenizer(json: &Json) -> Result<&'static str, ConvertError> {
     let whole_words = json["model"]["ignore_merges"] == true;
     collect_stages(&json["pre_tokenizer"], &mut stages)?;
     preset_name(&stages, whole_words).ok_or_else(|| {
-        ConvertError::tokenizer("pre_tokenizer", "one that GGUF has a name for", format!("{stages:?}"))
+        ConvertError::tokenizer("pre_tokenizer", "one with a name in GGUF", format!("{stages:?}"))
     })
 }
 

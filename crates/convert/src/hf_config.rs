@@ -244,7 +244,7 @@ fn extras(spec: &ModelSpec, object: &mut serde_json::Map<String, Json>) {
     let extras = &spec.extras;
     let mut put = |key: &str, value: Json| object.insert(key.to_owned(), value);
     if let Some(temperature) = &extras.query_temperature {
-        // It stands among RoPE's parameters.
+        // It is one of RoPE's parameters.
         let mut rope = object["rope_scaling"].clone();
         rope["rope_theta"] = number(spec.rope.theta);
         rope["llama_4_scaling_beta"] = number(temperature.beta);

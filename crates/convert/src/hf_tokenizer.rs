@@ -185,7 +185,7 @@ impl<'a> Source<'a> {
 
     fn preset(&self) -> Result<&'static zonda_engine::tokenize::Preset, ConvertError> {
         preset(self.pre).map_err(|e| {
-            ConvertError::tokenizer("tokenizer.ggml.pre", "a pre-tokenizer we know", e.to_string())
+            ConvertError::tokenizer("tokenizer.ggml.pre", "a known pre-tokenizer", e.to_string())
         })
     }
 

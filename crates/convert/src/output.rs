@@ -59,8 +59,8 @@ pub(crate) fn total_bytes(tensors: &[Planned]) -> Result<u64, ConvertError> {
     tensors.iter().map(Planned::bytes).sum()
 }
 
-/// The temporary path of an incomplete output; `None` if the name of `target` is not UTF-8, and for what is written through: a
-/// device, a FIFO. A program that is interrupted deletes it.
+/// The temporary path of an incomplete output, which an interrupted program should delete. `None` if the name of
+/// `target` is not UTF-8, or if `target` is a device or FIFO, which is written directly.
 pub fn unfinished(target: &Path) -> Option<PathBuf> {
     let target = if target.is_dir() { target.to_owned() } else { replaced(target).ok()?? };
     let name = target.file_name()?.to_str()?;
@@ -68,11 +68,11 @@ pub fn unfinished(target: &Path) -> Option<PathBuf> {
     Some(parent.join(format!(".{name}.partial-{}", std::process::id())))
 }
 
-/// An incomplete file or folder beside its final path; deleted when dropped before [`Pending::commit`]. What can't be replaced (a
-/// device, a FIFO) is written through.
+/// An incomplete file or folder beside its final path; deleted when dropped before [`Pending::commit`]. A device or
+/// FIFO can't be replaced, so it is written directly.
 #[derive(Debug)]
 pub struct Pending {
-    /// Equal to `target` if that is written through.
+    /// Equal to `target` if that is written directly.
     temporary: PathBuf,
     target: PathBuf,
     committed: bool,
@@ -231,7 +231,7 @@ impl<'a> Sink<'a> {
     pub(crate) fn finish(mut self) -> Result<u64, ConvertError> {
         self.file.flush().map_err(ConvertError::write(&self.path))?;
         let file = self.file.get_ref();
-        // Devices and FIFOs have nothing to be synced.
+        // Devices and FIFOs can't be synced.
         if file.metadata().is_ok_and(|about| about.is_file()) {
             file.sync_all().map_err(ConvertError::write(&self.path))?;
         }

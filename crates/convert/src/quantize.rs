@@ -34,7 +34,7 @@ pub fn quantize(
     progress: Progress<'_>,
 ) -> Result<Quantized, ConvertError> {
     if !mix.base().is_quantized() {
-        let expected = "a quantised type; for f32, f16 and bf16 there is convert".to_owned();
+        let expected = "a quantised type; use `convert` for f32, f16 and bf16".to_owned();
         return Err(ConvertError::Invalid {
             what: "the type to quantise to",
             found: mix.to_string(),

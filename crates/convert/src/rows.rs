@@ -161,7 +161,7 @@ fn in_chunks_of<T: Send>(
             };
             let workers: Vec<_> = batch.into_iter().map(start).collect();
             finished.drain(..).try_for_each(&mut take)?;
-            // This thread does what the system starts no thread for.
+            // If the system can't start a thread, this thread does its work.
             let join = |worker: Result<thread::ScopedJoinHandle<'_, T>, Range<usize>>| match worker {
                 Ok(worker) => worker.join().expect("row sources don't panic"),
                 Err(range) => make(range),

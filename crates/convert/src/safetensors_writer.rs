@@ -1,8 +1,8 @@
 //! Writes SafeTensors as a stream: one file, or shards with an index if the weights exceed a limit.
 //!
-//! A file is the header's length (8 bytes), a JSON header of names, types, shapes and byte ranges, and the bytes.
-//! Source of the format: the `safetensors` crate's documentation; of the shards and `model.safetensors.index.json`:
-//! what Hugging Face's `save_pretrained` writes.
+//! A file consists of the header's length (8 bytes), a JSON header with names, types, shapes and byte ranges, and the
+//! bytes. Source of the format: the `safetensors` crate's documentation; of the shards and
+//! `model.safetensors.index.json`: the output of Hugging Face's `save_pretrained`.
 
 use crate::error::ConvertError;
 use crate::output::{Holds, Planned, Progress, Sink, total_bytes};

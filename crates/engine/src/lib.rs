@@ -67,7 +67,7 @@ pub mod worker;
 pub use printable::{printable, printable_json, printable_lines};
 pub use prompt_cache::PromptCacheConfig;
 pub use request::{Backlog, Keep, Prompt, Request, RequestError};
-pub use sample::{Grammar, SamplingParams};
+pub use sample::{Grammar, SamplingDefaults, SamplingParams};
 pub use schedule::Occupancy;
 pub use speculate::Speculate;
 pub use stream::{Event, FinishReason, Outcome, Timing, Usage};

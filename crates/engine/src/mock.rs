@@ -31,8 +31,8 @@ pub struct MockOptions {
     pub limits: Limits,
     /// How much of a prefix survives truncation and sharing.
     pub prefix: PrefixSupport,
-    /// A fault to inject, for tests.
-    pub fault: Option<Fault>,
+    /// Faults to inject, for tests.
+    pub faults: Vec<Fault>,
 }
 
 impl Default for MockOptions {
@@ -44,7 +44,7 @@ impl Default for MockOptions {
             end_every: 64,
             limits: Limits { slots: 8, batch_tokens: 512, context: 8192, kv_tokens: 8 * 8192, kv_page: 16 },
             prefix: PrefixSupport::Tokens,
-            fault: None,
+            faults: Vec::new(),
         }
     }
 }
@@ -62,13 +62,35 @@ pub enum PrefixSupport {
     Never,
 }
 
-/// A fault in a forward call.
+/// A fault in forward calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The forward call, counted from 0.
-    pub call: usize,
+    /// The calls that have it.
+    pub when: When,
     /// The kind of fault.
     pub kind: FaultKind,
+}
+
+impl Fault {
+    /// A fault in one call, counted from 0.
+    pub fn call(call: usize, kind: FaultKind) -> Fault {
+        Fault { when: When::Call(call), kind }
+    }
+
+    /// A fault in every call that computes a token. The mock generates words with a space in front, so it never generates the
+    /// token of a single byte.
+    pub fn token(token: TokenId, kind: FaultKind) -> Fault {
+        Fault { when: When::Token(token), kind }
+    }
+}
+
+/// Which forward calls have a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// The one with this number, counted from 0.
+    Call(usize),
+    /// Each one that computes this token.
+    Token(TokenId),
 }
 
 /// How a forward call fails.
@@ -78,10 +100,12 @@ pub enum FaultKind {
     Error,
     /// It panics after changing the slots.
     Panic,
-    /// The first row of logits holds a NaN.
+    /// The first row of logits holds a NaN; with [`When::Token`], all rows from that token on in its sequence.
     Nan,
-    /// The first row of logits holds an infinity.
+    /// As [`FaultKind::Nan`], with an infinity.
     Infinity,
+    /// It takes this much longer.
+    Slow(Duration),
     /// It never returns.
     Hang,
 }
@@ -94,6 +118,8 @@ struct SlotState {
     decodes_from: Option<usize>,
     /// A call failed: the slot has to be emptied before it is used again.
     broken: bool,
+    /// The position from which on its rows hold this value.
+    spoiled: Option<(usize, f32)>,
 }
 
 /// The tokens of a mock's text.
@@ -185,10 +211,18 @@ impl Mock {
             let before = state.hashes.last().copied().unwrap_or(options.seed);
             let hash = mix(before ^ mix(u64::from(token)));
             state.hashes.push(hash);
+            for fault in options.faults.iter().filter(|fault| fault.when == When::Token(token)) {
+                if let Some(value) = fault.kind.value() {
+                    state.spoiled.get_or_insert((span.start + i, value));
+                }
+            }
             if span.wanted().contains(&i) {
                 state.decodes_from.get_or_insert(span.start + i + 1);
                 if let Some(row) = rows.next() {
                     write_row(hash, options.end_every, row);
+                    if let Some((_, value)) = state.spoiled {
+                        row[0] = value;
+                    }
                 }
             }
         }
@@ -254,10 +288,19 @@ impl Backend for Mock {
         }
         let call = self.calls;
         self.calls += 1;
-        match self.options.fault {
-            Some(fault) if fault.call == call => self.fail(fault.kind, batch, out),
-            _ => Ok(()),
+        for fault in self.options.faults.clone() {
+            match fault.when {
+                When::Call(number) if number == call => self.fail(fault.kind, batch, out)?,
+                When::Token(token) if batch.spans.iter().any(|s| s.tokens.contains(&token)) => {
+                    // The rows were spoiled already.
+                    if fault.kind.value().is_none() {
+                        self.fail(fault.kind, batch, out)?;
+                    }
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     fn truncate(&mut self, slot: Slot, len: usize) -> Result<usize, BackendError> {
@@ -268,6 +311,7 @@ impl Backend for Mock {
         state.hashes.truncate(len);
         state.decodes_from = state.decodes_from.filter(|&from| from <= len);
         state.broken &= len > 0;
+        state.spoiled = state.spoiled.filter(|&(at, _)| at < len);
         Ok(state.hashes.len())
     }
 
@@ -279,10 +323,12 @@ impl Backend for Mock {
             PrefixSupport::TruncateOnly | PrefixSupport::Never => 0,
         };
         let room = self.free_pages() * kv_page;
-        let shared = self.slot_mut(from)?.hashes.iter().take(len.min(room)).copied().collect();
+        let source = self.slot_mut(from)?;
+        let shared: Vec<u64> = source.hashes.iter().take(len.min(room)).copied().collect();
+        let spoiled = source.spoiled.filter(|&(at, _)| at < shared.len());
         self.options.limits.check_empty(to, |to| self.held(to))?;
         let target = self.slot_mut(to)?;
-        target.hashes = shared;
+        (target.hashes, target.spoiled) = (shared, spoiled);
         Ok(target.hashes.len())
     }
 
@@ -311,18 +357,27 @@ impl Backend for Mock {
     }
 }
 
+impl FaultKind {
+    /// The value that spoils logits.
+    fn value(self) -> Option<f32> {
+        match self {
+            FaultKind::Nan => Some(f32::NAN),
+            FaultKind::Infinity => Some(f32::INFINITY),
+            FaultKind::Error | FaultKind::Panic | FaultKind::Slow(_) | FaultKind::Hang => None,
+        }
+    }
+}
+
 impl Mock {
     fn fail(&mut self, kind: FaultKind, batch: &Batch<'_>, out: &mut Logits) -> Result<(), BackendError> {
-        let spoil = |out: &mut Logits, value| {
-            if let Some(first) = out.as_mut_slice().first_mut() {
-                *first = value;
-            }
-            Ok(())
-        };
         let mut break_slots = || batch.spans.iter().for_each(|s| self.slots[s.slot].broken = true);
         match kind {
-            FaultKind::Nan => spoil(out, f32::NAN),
-            FaultKind::Infinity => spoil(out, f32::INFINITY),
+            FaultKind::Nan | FaultKind::Infinity => {
+                if let (Some(first), Some(value)) = (out.as_mut_slice().first_mut(), kind.value()) {
+                    *first = value;
+                }
+                Ok(())
+            }
             FaultKind::Error => {
                 break_slots();
                 Err(BackendError::Failed("the mock was told to fail".into()))
@@ -330,6 +385,10 @@ impl Mock {
             FaultKind::Panic => {
                 break_slots();
                 panic!("the mock was told to panic")
+            }
+            FaultKind::Slow(time) => {
+                std::thread::sleep(time);
+                Ok(())
             }
             FaultKind::Hang => loop {
                 std::thread::park();

@@ -2,22 +2,28 @@
 //!
 //! * [`options`]: the options for opening a model;
 //! * `safe` owns llama.cpp's model, context and threads, and is the only file that calls it;
+//! * `batch`: a batch in the arrays that it takes;
 //! * `log` forwards its log to `tracing`, and its error messages into our errors;
 //! * [`system`]: its version, instruction sets and devices;
+//! * `vocabulary`: its tokenizers, for models of kinds that the engine lacks;
 //! * this file implements the [`Backend`] trait: slots are sequences, a batch of spans is one `llama_decode`.
 //!
-//! The engine does the tokenising, sampling and scheduling. Unlike in the native backend, the last bits of a token's logits may
+//! The engine does the sampling and scheduling, and the tokenising of most models. Unlike in the native backend, the last bits of a token's logits may
 //! depend on the rest of the batch: llama.cpp chooses kernels by the number of tokens.
 
+mod batch;
 mod log;
 pub mod options;
 mod safe;
 pub mod system;
+mod vocabulary;
 
 pub use options::{Device, KvType, LlamaCppOptions};
 pub use system::{DeviceInfo, devices, instruction_sets, no_gpu, version};
+pub use vocabulary::tokenizer;
 
-use safe::{Context, ContextOptions, DecodeError, LoadOptions, Tokens, Weights};
+use batch::Tokens;
+use safe::{Context, ContextOptions, DecodeError, LoadOptions, Memory, Weights};
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, BatchError, Limits, Logits, Slot};
 use zonda_engine::load::{Architecture, Format, GroupScore, Model, ModelSpec, RopeScaling};
 
@@ -33,11 +39,13 @@ pub struct LlamaCpp {
     lengths: Vec<usize>,
     /// The header of exports
     layout: String,
+    /// A sequence's memory is one state, which can't be shortened: see [`Memory::State`].
+    one_state: bool,
 }
 
 impl LlamaCpp {
     /// Loads a GGUF model. `model` is the same file opened by our loader; a model that llama.cpp would compute differently from its
-    /// spec is refused. The calling thread becomes one of the workers (pinned according to [`LlamaCppOptions::cpus`]), so call
+    /// spec is refused. A model that our loader opens only with [`Model::open_any`] runs as llama.cpp computes it. The calling thread becomes one of the workers (pinned according to [`LlamaCppOptions::cpus`]), so call
     /// this on the thread that will run the model.
     ///
     /// # Errors
@@ -56,11 +64,20 @@ impl LlamaCpp {
         let (device, gpu_layers) = choose_device(options.device, &spec)?;
 
         let files: Vec<_> = model.files().collect();
-        let load = LoadOptions { gpu_layers, mmap: options.mmap, no_tokenizer: no_tokenizer(model) };
+        let load = LoadOptions {
+            gpu_layers,
+            mmap: options.mmap,
+            no_tokenizer: no_tokenizer(model),
+            only_vocabulary: false,
+        };
         let weights = Weights::load(&files, &load).map_err(BackendError::Failed)?;
-        // a key that llama.cpp does not read for the families that `agrees` asks about
-        let own_scale = model.metadata.0.keys().any(|key| key.ends_with(".attention.scale"));
-        agrees(&weights, &spec, &limits, own_scale)?;
+        agrees_in_vocabulary(&weights, &spec)?;
+        if model.unsupported().is_none() {
+            // a key that llama.cpp does not read for the families that `agrees` asks about
+            let own_scale = model.metadata.0.keys().any(|key| key.ends_with(".attention.scale"));
+            agrees(&weights, &spec, &limits, own_scale)?;
+        }
+        let one_state = has_state(&weights)?;
 
         let threads = options.threads();
         let context = ContextOptions {
@@ -88,7 +105,8 @@ impl LlamaCpp {
         };
         let lengths = vec![0; limits.slots];
         let layout = layout(&spec, &limits, options);
-        Ok(LlamaCpp { spec, limits, info, context, tokens: Tokens::default(), lengths, layout })
+        let tokens = Tokens::default();
+        Ok(LlamaCpp { spec, limits, info, context, tokens, lengths, layout, one_state })
     }
 }
 
@@ -142,6 +160,10 @@ impl Backend for LlamaCpp {
         self.limits.check_slot(from)?;
         self.limits.check_empty(to, |to| self.lengths[to])?;
         let len = len.min(self.lengths[from]);
+        // Of a state, llama.cpp would share the whole, whatever length is asked for.
+        if self.one_state && len < self.lengths[from] {
+            return Ok(0);
+        }
         if len > 0 {
             self.context.share(from, to, len);
             self.lengths[to] = len;
@@ -151,6 +173,7 @@ impl Backend for LlamaCpp {
 
     fn export_kv(&mut self, slot: Slot, len: usize, out: &mut Vec<u8>) -> Result<usize, BackendError> {
         self.limits.check_slot(slot)?;
+        self.check_export()?;
         let len = len.min(self.lengths[slot]);
         if len > 0 {
             out.extend(self.layout.bytes());
@@ -161,6 +184,7 @@ impl Backend for LlamaCpp {
 
     fn import_kv(&mut self, slot: Slot, len: usize, from: &[u8]) -> Result<usize, BackendError> {
         self.limits.check_empty(slot, |slot| self.lengths[slot])?;
+        self.check_export()?;
         let state = from.strip_prefix(self.layout.as_bytes()).ok_or_else(|| self.foreign(from))?;
         if len > 0 {
             self.context.import(slot, len, state).map_err(BackendError::Failed)?;
@@ -171,6 +195,17 @@ impl Backend for LlamaCpp {
 }
 
 impl LlamaCpp {
+    /// Refuses to export a model's state: it could not be cut to the tokens that a later prompt shares.
+    fn check_export(&self) -> Result<(), BackendError> {
+        match self.one_state {
+            false => Ok(()),
+            true => Err(BackendError::Unsupported(
+                "this model keeps one state instead of keys and values, so its prompts can't be stored on disk"
+                    .to_owned(),
+            )),
+        }
+    }
+
     /// The error if llama.cpp has no room for the batch. Slots that share cells use fewer cells than their lengths, so `free` is a
     /// lower bound.
     fn kv_full(&self, batch: &Batch<'_>) -> BackendError {
@@ -228,6 +263,33 @@ fn no_tokenizer(model: &Model) -> Option<(String, usize)> {
     (!has).then(|| (format!("{architecture}.vocab_size"), model.spec.vocab_size))
 }
 
+/// Whether a model keeps a state; refuses models that don't continue a text.
+fn has_state(weights: &Weights) -> Result<bool, BackendError> {
+    match weights.memory() {
+        Memory::KeysAndValues => Ok(false),
+        Memory::State => Ok(true),
+        Memory::Encoder => Err("an encoder"),
+        Memory::Diffusion => Err("a diffusion model"),
+    }
+    .map_err(|what| {
+        BackendError::Unsupported(format!(
+            "this is {what}; models that continue a text token by token are run"
+        ))
+    })
+}
+
+/// Refuses a model of whose vocabulary llama.cpp reads another size than our loader.
+fn agrees_in_vocabulary(weights: &Weights, spec: &ModelSpec) -> Result<(), BackendError> {
+    let vocab = weights.vocab_size();
+    if vocab == spec.vocab_size {
+        return Ok(());
+    }
+    Err(BackendError::Unsupported(format!(
+        "llama.cpp sees a vocabulary of {vocab} in this file; expected {}",
+        spec.vocab_size
+    )))
+}
+
 /// Refuses a model that llama.cpp reads differently from our loader: comparing the two backends would be meaningless.
 fn agrees(
     weights: &Weights,
@@ -235,13 +297,6 @@ fn agrees(
     limits: &Limits,
     own_attention_scale: bool,
 ) -> Result<(), BackendError> {
-    let vocab = weights.vocab_size();
-    if vocab != spec.vocab_size {
-        return Err(BackendError::Unsupported(format!(
-            "llama.cpp sees a vocabulary of {vocab} in this file; expected {}",
-            spec.vocab_size
-        )));
-    }
     // llama.cpp normalises the weights of all families run here but one, or reads whether to
     let normalises = spec.architecture != Architecture::Qwen2Moe;
     let reads = spec.extras.mla.is_some() || spec.architecture == Architecture::Glm4Moe;

@@ -4,6 +4,7 @@
 //! A [`Context`] owns its [`Weights`], so neither borrows the other. Batch sizes, sequence numbers and thread counts are checked
 //! here, because llama.cpp checks them with assertions that end the process.
 
+use crate::batch::Tokens;
 use crate::log::{self, Level};
 use crate::options::KvType;
 use llama_cpp_sys_2 as sys;
@@ -88,6 +89,8 @@ pub(crate) struct LoadOptions {
     pub mmap: bool,
     /// For a file without a tokenizer, which llama.cpp would otherwise refuse: the key of the vocabulary size, and the size.
     pub no_tokenizer: Option<(String, usize)>,
+    /// Reads the vocabulary and no weights.
+    pub only_vocabulary: bool,
 }
 
 /// A loaded model.
@@ -116,6 +119,7 @@ impl Weights {
         let model = unsafe {
             let mut params = sys::llama_model_default_params();
             params.n_gpu_layers = options.gpu_layers;
+            params.vocab_only = options.only_vocabulary;
             params.load_mode =
                 if options.mmap { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
             if options.gpu_layers == 0 {
@@ -139,6 +143,23 @@ impl Weights {
         tokens.max(0) as usize
     }
 
+    /// What the model keeps of a sequence, which decides how it can be run.
+    pub fn memory(&self) -> Memory {
+        let model = self.0.as_ptr();
+        // SAFETY: the model is loaded.
+        unsafe {
+            if sys::llama_model_has_encoder(model) || !sys::llama_model_has_decoder(model) {
+                Memory::Encoder
+            } else if sys::llama_model_is_diffusion(model) {
+                Memory::Diffusion
+            } else if sys::llama_model_is_recurrent(model) || sys::llama_model_is_hybrid(model) {
+                Memory::State
+            } else {
+                Memory::KeysAndValues
+            }
+        }
+    }
+
     /// The attention window in use; `None`: every position sees all positions before it.
     pub fn window(&self) -> Option<usize> {
         // SAFETY: the model is loaded.
@@ -151,6 +172,94 @@ impl Drop for Weights {
     fn drop(&mut self) {
         // SAFETY: loaded by `load` and freed once; the context that used it is already freed (`Context` drops it last).
         unsafe { sys::llama_model_free(self.0.as_ptr()) }
+    }
+}
+
+/// What a model keeps of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// Keys and values of every token.
+    KeysAndValues,
+    /// A state that includes all tokens so far, possibly beside keys and values: it can't be shortened.
+    State,
+    /// It has an encoder: its decoder does not run alone, or it has none.
+    Encoder,
+    /// It fills in masked tokens in any order.
+    Diffusion,
+}
+
+/// A loaded vocabulary without weights.
+#[derive(Debug)]
+pub(crate) struct Vocabulary(Weights);
+
+// SAFETY: after loading, llama.cpp only reads a vocabulary: the calls below take it as constant, and it has no cache that they
+// fill. It is freed by one thread, after all others have dropped their reference.
+unsafe impl Send for Vocabulary {}
+// SAFETY: as above.
+unsafe impl Sync for Vocabulary {}
+
+impl Vocabulary {
+    /// Reads the vocabulary of a model's files.
+    pub fn load(files: &[&Path]) -> Result<Vocabulary, String> {
+        let load = LoadOptions { gpu_layers: 0, mmap: true, no_tokenizer: None, only_vocabulary: true };
+        Weights::load(files, &load).map(Vocabulary)
+    }
+
+    fn pointer(&self) -> *const sys::llama_vocab {
+        // SAFETY: the model is loaded, and its vocabulary lives as long as the model.
+        unsafe { sys::llama_model_get_vocab(self.0.0.as_ptr()) }
+    }
+
+    /// The number of tokens.
+    pub fn len(&self) -> usize {
+        self.0.vocab_size()
+    }
+
+    /// A token's bytes, control tokens by name; empty outside the vocabulary.
+    pub fn piece(&self, id: usize) -> Vec<u8> {
+        if id >= self.len() {
+            return Vec::new();
+        }
+        let mut piece = vec![0u8; 64];
+        loop {
+            let room = piece.len() as i32;
+            // SAFETY: the id is in the vocabulary, and llama.cpp writes at most `room` bytes.
+            let n = unsafe {
+                let to = piece.as_mut_ptr().cast();
+                sys::llama_token_to_piece(self.pointer(), id as i32, to, room, 0, true)
+            };
+            match usize::try_from(n) {
+                Ok(n) => {
+                    piece.truncate(n);
+                    return piece;
+                }
+                // The number of bytes that are needed, negated
+                Err(_) => piece.resize(n.unsigned_abs() as usize, 0),
+            }
+        }
+    }
+
+    /// The ids of a text without special tokens; -1 where it has no token.
+    pub fn tokenize(&self, text: &str) -> Result<Vec<i32>, String> {
+        let bytes = i32::try_from(text.len()).map_err(|_| format!("a text of {} bytes", text.len()))?;
+        let mut ids = vec![0; text.len() + 1];
+        loop {
+            let room = ids.len().min(i32::MAX as usize) as i32;
+            // SAFETY: the text has `bytes` bytes, and llama.cpp writes at most `room` ids.
+            let n = unsafe {
+                let (from, to) = (text.as_ptr().cast(), ids.as_mut_ptr());
+                sys::llama_tokenize(self.pointer(), from, bytes, to, room, false, false)
+            };
+            match (usize::try_from(n), n) {
+                (Ok(n), _) => {
+                    ids.truncate(n);
+                    return Ok(ids);
+                }
+                (Err(_), i32::MIN) => return Err("the text has too many tokens".to_owned()),
+                // The number of ids that are needed, negated
+                (Err(_), n) => ids.resize(n.unsigned_abs() as usize, 0),
+            }
+        }
     }
 }
 
@@ -233,6 +342,12 @@ impl Context {
         let Some(context) = NonNull::new(context) else {
             return Err(log::explain("could not make a context"));
         };
+        // SAFETY: the context is alive.
+        if unsafe { sys::llama_get_memory(context.as_ptr()) }.is_null() {
+            // SAFETY: made above, and not used after this.
+            unsafe { sys::llama_free(context.as_ptr()) };
+            return Err("the model keeps nothing of a sequence, so it can't generate text".to_owned());
+        }
         let pool = Pool::new(threads, options.cpus);
         // SAFETY: both are alive, and the pool is freed after the context.
         unsafe { sys::llama_attach_threadpool(context.as_ptr(), pool.0, pool.0) };
@@ -247,7 +362,9 @@ impl Context {
         if n == 0 {
             return Ok(());
         }
-        if n > self.batch_tokens || tokens.slots.iter().any(|&slot| slot as usize >= self.slots) {
+        let whole = [tokens.positions.len(), tokens.slots.len(), tokens.wanted.len()] == [n; 3];
+        let known = tokens.slots.iter().all(|&slot| (slot as usize) < self.slots);
+        if n > self.batch_tokens || !whole || !known {
             return Err(DecodeError::Failed("the batch does not fit the context".to_owned()));
         }
         tokens.counts.resize(n, 1);
@@ -366,41 +483,6 @@ impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: made by `new` and freed once. The pool and the weights are dropped after this, in that order.
         unsafe { sys::llama_free(self.context.as_ptr()) }
-    }
-}
-
-/// A batch under construction; reused, so that decoding does not allocate.
-#[derive(Debug, Default)]
-pub(crate) struct Tokens {
-    ids: Vec<sys::llama_token>,
-    positions: Vec<sys::llama_pos>,
-    slots: Vec<sys::llama_seq_id>,
-    wanted: Vec<i8>,
-    /// The number of sequences that each token belongs to: one
-    counts: Vec<i32>,
-    /// Pointers to each token's list of sequences
-    lists: Vec<*mut sys::llama_seq_id>,
-}
-
-impl Tokens {
-    pub fn clear(&mut self) {
-        self.ids.clear();
-        self.positions.clear();
-        self.slots.clear();
-        self.wanted.clear();
-    }
-
-    /// Adds one token without requesting its logits. Numbers that don't fit llama.cpp's types become -1, which it refuses.
-    pub fn push(&mut self, id: u32, position: usize, slot: usize) {
-        self.ids.push(i32::try_from(id).unwrap_or(-1));
-        self.positions.push(i32::try_from(position).unwrap_or(-1));
-        self.slots.push(i32::try_from(slot).unwrap_or(-1));
-        self.wanted.push(0);
-    }
-
-    /// Requests the logits of the `row`-th token.
-    pub fn want(&mut self, row: usize) {
-        self.wanted[row] = 1;
     }
 }
 

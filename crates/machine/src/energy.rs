@@ -1,5 +1,5 @@
-//! Energy used by the processor packages: RAPL, through Linux's powercap. Each package has a counter of microjoules that wraps
-//! at its range. Since 2020 only root may read it (CVE-2020-8694).
+//! Energy used by the processor packages: RAPL, through Linux's powercap. Each package has a counter of microjoules
+//! that wraps at its maximum. Since 2020 only root may read it (CVE-2020-8694).
 
 use crate::files;
 use std::fs;

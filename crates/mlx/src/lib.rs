@@ -51,6 +51,19 @@ pub fn gpu() -> Option<String> {
     safe::gpu()
 }
 
+/// Why MLX can't run a model of this kind; `None`: it can.
+pub fn unsupported(spec: &ModelSpec) -> Option<String> {
+    let other_rope = spec.rope.width.is_some() || matches!(spec.rope.scaling, RopeScaling::Long(_));
+    let other_experts = spec.moe.as_ref().is_some_and(|moe| !moe.is_plain());
+    if spec.extras != Extras::default() || other_rope || other_experts {
+        return Some(format!(
+            "MLX runs models of Llama's kind, Qwen and Mixtral, and this is {}; the native backend runs it",
+            spec.architecture
+        ));
+    }
+    None
+}
+
 impl Mlx {
     /// Loads a model of any format, checking that every weight is finite. It belongs to the calling thread.
     ///
@@ -59,13 +72,8 @@ impl Mlx {
     /// there is none; or if the loaded library is not the version this was compiled against.
     pub fn open(model: &Model, options: &MlxOptions) -> Result<Mlx, BackendError> {
         let spec = model.spec.clone();
-        let other_rope = spec.rope.width.is_some() || matches!(spec.rope.scaling, RopeScaling::Long(_));
-        let other_experts = spec.moe.as_ref().is_some_and(|moe| !moe.is_plain());
-        if spec.extras != Extras::default() || other_rope || other_experts {
-            return Err(BackendError::Unsupported(format!(
-                "MLX runs models of Llama's kind, Qwen and Mixtral, and this is {}; the native backend runs it",
-                spec.architecture
-            )));
+        if let Some(why) = unsupported(&spec) {
+            return Err(BackendError::Unsupported(why));
         }
         let limits = options.limits(&spec)?;
         let version = version()?;

@@ -57,7 +57,8 @@ impl AttentionBuffers {
         self.parts.reserve(splits * spec.heads * (spec.head_dim + 2));
     }
 
-    /// Adds the attention block's output to the residual stream `x`, `[tokens, hidden]`. `l` is the layer's number in the cache.
+    /// Adds the attention half's output to the residual stream `x`, `[tokens, hidden]`. `l` is the layer's number in
+    /// the cache.
     pub fn run(
         &mut self,
         step: Step<'_>,

@@ -1,4 +1,4 @@
-//! What the engine asks of a backend: facts and limits, forward passes, and the contents of the KV cache.
+//! The engine's backend trait: information and limits, forward passes, and the contents of the KV cache.
 
 use crate::native::Native;
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot};
@@ -27,6 +27,7 @@ impl Backend for Native {
 
     fn forward(&mut self, batch: &Batch<'_>, out: &mut Logits) -> Result<(), BackendError> {
         batch.check(&self.limits, self.spec.vocab_size, |slot| self.kv.len(slot))?;
+        self.weights.check_file()?;
         self.kv.reserve(batch)?;
         self.step(batch, out);
         self.kv.commit(batch);

@@ -57,7 +57,7 @@ impl FfnBuffers {
         }
     }
 
-    /// Adds the output of the expert that every token runs, times `scale`.
+    /// Adds the output of the expert that runs for every token, times `scale`.
     fn shared(&mut self, run: Run<'_>, shared: &Shared, scale: f32, normed: &Activations, x: &mut [f32]) {
         let (tokens, hidden) = (normed.tokens(), run.hidden);
         let Some(router) = &shared.router else {

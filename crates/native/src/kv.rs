@@ -139,7 +139,7 @@ impl KvCache {
         }
     }
 
-    /// Keeps at most `len` tokens; returns how many there are then.
+    /// Keeps at most `len` tokens; returns how many remain.
     pub fn truncate(&mut self, slot: Slot, len: usize) -> usize {
         let mut table = std::mem::take(&mut self.slots[slot]);
         table.len = table.len.min(len);
@@ -163,7 +163,7 @@ impl KvCache {
         len
     }
 
-    /// The first line of an export: what its bytes are.
+    /// The first line of an export, which describes its bytes.
     fn layout(&self) -> String {
         let KvCache { kv_type, layers, kv_heads, page_bytes, long_rope, .. } = self;
         let kv_type = kv_type.name();
@@ -173,8 +173,8 @@ impl KvCache {
         )
     }
 
-    /// Appends the pages of a slot's first `len` tokens as `[layers, kv_heads, pages, page_bytes]` behind [`KvCache::layout`];
-    /// returns how many tokens those are. The rest of the last page is undefined.
+    /// Appends the pages of a slot's first `len` tokens as `[layers, kv_heads, pages, page_bytes]` after
+    /// [`KvCache::layout`]; returns the number of these tokens. The rest of the last page is undefined.
     pub fn export(&self, slot: Slot, len: usize, out: &mut Vec<u8>) -> usize {
         let len = len.min(self.slots[slot].len);
         let pages = &self.slots[slot].pages[..len.div_ceil(PAGE)];
@@ -189,7 +189,7 @@ impl KvCache {
         len
     }
 
-    /// Fills an empty slot with the first `len` tokens of an export; returns how many it holds then.
+    /// Fills an empty slot with the first `len` tokens of an export; returns how many it then holds.
     pub fn import(&mut self, slot: Slot, len: usize, from: &[u8]) -> Result<usize, String> {
         let rows = self.layers * self.kv_heads;
         let layout = self.layout();
@@ -234,7 +234,7 @@ impl KvCache {
         Ok(len)
     }
 
-    /// Where in the cache, in bytes, a page begins, for one layer and KV head.
+    /// The offset in the cache, in bytes, of a page of one layer and KV head.
     fn offset(&self, layer: usize, page: u32, head: usize) -> usize {
         let (chunk, page) = (page as usize / self.chunk, page as usize % self.chunk);
         (((chunk * self.layers + layer) * self.kv_heads + head) * self.chunk + page) * self.page_bytes
@@ -298,7 +298,7 @@ impl<'a> KvWriter<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.data.at(at), self.kv.page_bytes) }
     }
 
-    /// The page from position `index · PAGE` on, to read.
+    /// The page that begins at position `index · PAGE`, to read.
     ///
     /// # Safety
     /// Nothing writes to this page of this layer and KV head while the slice is in use.

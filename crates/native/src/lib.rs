@@ -4,11 +4,11 @@
 //! * `weights` reads a model's tensors into panels (one row order, whatever pairing the file uses);
 //! * `kv` is the cache: pages shared between slots by reference count;
 //! * `rope` turns positions into angles, `route` a router's logits into experts and weights;
-//! * `native` is the opened model, and `backend` what the engine asks of it;
+//! * `native` is the opened model, and `backend` implements the engine's trait for it;
 //! * `forward` is the main path: embed → layers → head; `attention` and `ffn` are the two halves of a layer, and `latent` what
 //!   multi-head latent attention has around its attention;
-//! * `run` is what every stage of a step needs to know, `buffers` and `rows` are what the stages write to;
-//! * `reference` is the same path in f32, one layer in memory at a time: its logits are what others are compared with.
+//! * `run` is the context of every stage of a step, `buffers` and `rows` are what the stages write to;
+//! * `reference` is the same path in f32, one layer in memory at a time: other paths are compared with its logits.
 //!
 //! A token's logits do not depend on what else is in the batch, nor on the number of threads.
 

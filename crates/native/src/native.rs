@@ -23,10 +23,10 @@ pub struct Native {
     pub(crate) buffers: Buffers,
 }
 
-/// A pool of so many threads, or as many as there are cores.
+/// A pool with this many threads, or one per physical core.
 ///
 /// # Errors
-/// If the system does not start them.
+/// If the system can't start them.
 pub(crate) fn pool(threads: Option<usize>) -> Result<Pool, BackendError> {
     let threads = threads.unwrap_or_else(zonda_machine::cpus::default_threads);
     Pool::start_threads(threads)
@@ -45,7 +45,7 @@ impl Native {
         let isa = options.isa.unwrap_or_else(Isa::best);
         let pool = pool(options.threads)?;
         let limits = options.limits(&spec)?;
-        let weights = Weights::load(model, isa, &pool, options.quantize)?;
+        let weights = Weights::load(model, isa, &pool, options)?;
         let kv = KvCache::new(&spec, &limits, options.kv_type)?;
         let angles = Angles::all(&spec, limits.context);
         let mut buffers = Buffers::default();

@@ -17,6 +17,8 @@ pub struct NativeOptions {
     pub kv_type: KvType,
     /// Quantises float weights while loading.
     pub quantize: Option<Mix>,
+    /// Leaves the embedding in the mapped file; otherwise it is copied, and the file is not read after loading.
+    pub mmap: bool,
     /// Sequences held at once.
     pub slots: usize,
     /// Longest sequence in tokens; `None`: the model's context, at most [`Limits::DEFAULT_CONTEXT`].
@@ -40,6 +42,7 @@ impl Default for NativeOptions {
             isa: None,
             kv_type: KvType::F16,
             quantize: None,
+            mmap: true,
             slots: 1,
             context: None,
             kv_tokens: None,

@@ -1,9 +1,9 @@
-//! The reference path: a model's weights, whatever their type, as f32, with f32 activations, keys and values. Other
-//! computations of the same weights are compared with its logits, and calibration sees here what each matrix is multiplied
-//! with.
+//! The reference path: a model's weights, of any type, as f32, with f32 activations, keys and values. Other
+//! computations of the same weights are compared with its logits, and calibration records the inputs of each matrix
+//! here.
 //!
-//! It goes layer by layer, all tokens at once: at most one layer's weights are in memory as f32, so that a model can be compared
-//! on a machine too small for its f32 form.
+//! It runs layer by layer, all tokens at once: at most one layer's weights are in memory as f32, so that a model can be
+//! compared on a machine too small for its f32 form.
 
 use crate::buffers::Buffers;
 use crate::kv::KvCache;
@@ -18,14 +18,14 @@ use zonda_engine::quant::Importance;
 use zonda_kernels::attention::{KvType, PAGE};
 use zonda_kernels::{Isa, Job, Pool, matmul};
 
-/// Rows of logits that are computed at once: bounds their memory.
+/// Logits rows that are computed at once, which limits their memory.
 const ROWS: usize = 32;
-/// Sequences of a calibration text that go through a layer together: bounds the memory for what it writes.
+/// Sequences of a calibration text that go through a layer together, which limits the memory for their buffers.
 const GROUP: usize = 8;
 
 impl Native {
-    /// Hands the reference logits of every position of every sequence to `look`, in order, `[vocab]` each. The calling thread
-    /// becomes one of the pool's, as with [`Native::open`]. The context is that of the longest sequence, which matters to LongRoPE.
+    /// Passes the reference logits of every position of every sequence to `look`, in order, `[vocab]` each. The calling
+    /// thread becomes one of the pool's, as with [`Native::open`]. The context is that of the longest sequence, which matters to LongRoPE.
     ///
     /// # Errors
     /// As [`Native::open`]; if a sequence is empty, longer than the model's context or has an id beyond its vocabulary; and
@@ -55,11 +55,11 @@ impl Native {
         Ok(())
     }
 
-    /// How much the columns of the layers' matrices matter on a text, which is cut into sequences. `progress(done, total)` counts
-    /// passes of a group of sequences through a layer.
+    /// The importance of the columns of the layers' matrices for a text, which is cut into sequences. `progress(done,
+    /// total)` counts passes of a group of sequences through a layer.
     ///
     /// # Errors
-    /// As [`Native::reference`], and if what the model computes is not finite.
+    /// As [`Native::reference`], and if a computed value is not finite.
     pub fn calibrate(
         model: &Model,
         threads: Option<usize>,
@@ -89,7 +89,7 @@ impl Native {
     }
 }
 
-/// A model of which one layer at a time is in memory.
+/// A model with one layer at a time in memory.
 struct Reference<'a> {
     model: &'a Model,
     run: Run<'a>,
@@ -114,7 +114,7 @@ impl<'a> Reference<'a> {
     ) -> Result<(), BackendError> {
         let spec = &self.model.spec;
         let hidden = spec.hidden_size;
-        // one layer's cache: the next layer, and the next group, write over it
+        // The cache of one layer: the next layer, and the next group, overwrite it.
         let one = ModelSpec { layers: 1, ..spec.clone() };
         let longest = longest(groups);
         let limits = room(&one, &longest)?;
@@ -164,7 +164,7 @@ enum Half {
     FeedForward,
 }
 
-/// Adds the inputs of the matrices of half a layer, which has experts if it is `routed`.
+/// Adds the inputs of the matrices of one half of a layer, which has experts if it is `routed`.
 fn add(importance: &mut Importance, layer: usize, half: Half, routed: bool, buffers: &mut Buffers) {
     use LayerTensor::{AttnOut, ExpertDown, ExpertGate, FfnDown, FfnGate, Q};
     let Buffers { normed, attention, ffn, .. } = buffers;
@@ -200,14 +200,14 @@ fn batch<'a>(sequences: impl Iterator<Item = &'a Vec<TokenId>>) -> Batch<'a> {
     Batch { spans: spans.collect() }
 }
 
-/// For each slot the longest sequence that comes there.
+/// The longest sequence of each slot.
 fn longest<'a>(groups: &[&'a [Vec<TokenId>]]) -> Vec<&'a Vec<TokenId>> {
     let slots = groups.iter().map(|g| g.len()).max().unwrap_or(0);
     let of_slot = |slot: usize| groups.iter().filter_map(|g| g.get(slot)).max_by_key(|s| s.len());
     (0..slots).filter_map(of_slot).collect()
 }
 
-/// Room for sequences in one batch, a slot for each.
+/// The capacity for sequences in one batch, a slot for each.
 fn room(spec: &ModelSpec, sequences: &[&Vec<TokenId>]) -> Result<Limits, BackendError> {
     let tokens = sequences.iter().map(|s| s.len());
     let longest = tokens.clone().max().unwrap_or(0);

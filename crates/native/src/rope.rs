@@ -2,7 +2,7 @@
 
 use zonda_engine::load::{ModelSpec, Rope};
 
-/// Frequencies of a model, and the table of the batch in hand.
+/// The frequencies of a model, and the table of the current batch.
 #[derive(Debug)]
 pub(crate) struct Angles {
     /// Radians per position, `[width / 2]`, where `width` values of a head turn
@@ -15,14 +15,14 @@ pub(crate) struct Angles {
 }
 
 impl Angles {
-    /// For each kind of RoPE that the model has, in the order that [`Angles::kind_of`] counts. `context` is the longest sequence, in
+    /// The angles of each kind of RoPE in the model, in the order that [`Angles::kind_of`] uses. `context` is the longest sequence, in
     /// tokens.
     pub fn all(spec: &ModelSpec, context: usize) -> Vec<Angles> {
         let kinds = std::iter::once(&spec.rope).chain(&spec.extras.window_rope);
         kinds.map(|rope| Angles::new(rope, spec.head_dim, context)).collect()
     }
 
-    /// Which of them a layer has.
+    /// The kind of RoPE of a layer; `None`: it has none.
     pub fn kind_of(spec: &ModelSpec, layer: usize) -> Option<usize> {
         spec.rope_of(layer).map(|rope| usize::from(spec.extras.window_rope.as_ref() == Some(rope)))
     }

@@ -1,4 +1,5 @@
-//! What every stage of a step needs to know, and what every stage does: fill activations in the forms that matrices read.
+//! The context of every stage of a step, and the work that stages share: filling activations in the forms that matrices
+//! read.
 
 use crate::rope::Angles;
 use crate::rows::Rows;
@@ -10,7 +11,7 @@ use zonda_kernels::elementwise::{AddScaled, ScaleAndCap};
 use zonda_kernels::norm::{LayerNorm, RmsNorm, RmsNormInPlace};
 use zonda_kernels::{ActivationKind, Activations, Isa, Job, Pool, matmul};
 
-/// What every stage of a step needs to know.
+/// The context of every stage of a step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run<'a> {
     pub isa: Isa,
@@ -28,13 +29,13 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What both halves of a layer need to know of a step.
+/// The context of both halves of a layer in a step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step<'a> {
     pub run: Run<'a>,
     pub spec: &'a ModelSpec,
     pub batch: &'a Batch<'a>,
-    /// Of the batch's positions, for each kind of RoPE the model has.
+    /// The angles of the batch's positions, for each kind of RoPE in the model.
     pub angles: &'a [Angles],
 }
 
@@ -49,8 +50,8 @@ pub(crate) struct Change<'a> {
 }
 
 impl Run<'_> {
-    /// The norm of every row of `x`, `[tokens, hidden]`, into `out`, in each form that one of `readers` reads; the rows as they are
-    /// where a layer has no norm there.
+    /// Writes the norm of every row of `x`, `[tokens, hidden]`, to `out`, in each form that one of `readers` reads.
+    /// Where a layer has no norm, the rows are written unchanged.
     pub fn norm(&self, x: &[f32], weight: Option<&[f32]>, out: &mut Activations, readers: &[&Matrix]) {
         let (hidden, eps) = (self.hidden, self.eps);
         self.fill(out, x.len() / hidden, hidden, readers, |t, row| {
@@ -97,7 +98,7 @@ impl Run<'_> {
         });
     }
 
-    /// Scales and caps rows of logits, `[rows, vocab]`, where the model does.
+    /// Scales and caps rows of logits, `[rows, vocab]`, if the model does.
     pub fn finish(&self, logits: &mut [f32], spec: &ModelSpec) {
         let (scale, cap, vocab) = (spec.extras.logit_scale, spec.extras.final_softcap, spec.vocab_size);
         if scale == 1.0 && cap.is_none() {
@@ -112,7 +113,7 @@ impl Run<'_> {
         });
     }
 
-    /// Fills activations row by row with `fill(t, row)`, then converts them to the forms that `readers` want.
+    /// Fills activations row by row with `fill(t, row)`, then converts them to the forms that `readers` need.
     pub fn fill(
         &self,
         out: &mut Activations,
@@ -136,7 +137,7 @@ impl Run<'_> {
     }
 }
 
-/// The forms of activations that some matrices read.
+/// The forms of activations that the matrices read.
 pub(crate) fn kinds(readers: &[&Matrix]) -> [ActivationKind; 2] {
     let has = |kind| readers.iter().any(|m| m.reads == kind);
     let kinds = [

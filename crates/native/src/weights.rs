@@ -1,6 +1,7 @@
 //! A model's tensors in the form that the forward pass reads: matrices packed, norms and biases as `f32`, Q and K rows in the
 //! one order that [`zonda_kernels::rope`] rotates.
 
+use crate::options::NativeOptions;
 use crate::rope::Angles;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -166,14 +167,25 @@ impl Weights {
         model: &Model,
         isa: Isa,
         pool: &Pool,
-        quantize: Option<Mix>,
+        options: &NativeOptions,
     ) -> Result<Weights, BackendError> {
-        let loader = Loader::new(model, isa, pool, Held::Quantized(quantize));
-        let embedding = loader.embedding()?;
+        let loader = Loader::new(model, isa, pool, Held::Quantized(options.quantize));
+        let mut embedding = loader.embedding()?;
+        if !options.mmap {
+            embedding.tensor = embedding.tensor.copied();
+        }
         let layers = (0..model.spec.layers).map(|l| loader.layer(l)).collect::<Result<_, _>>()?;
         let (output_norm, head) = loader.head()?;
         loader.arena.collapse();
         Ok(Weights { embedding, layers, output_norm, head })
+    }
+
+    /// Checks that the file of the embedding was not cut.
+    ///
+    /// # Errors
+    /// As [`Tensor::check_file`].
+    pub fn check_file(&self) -> Result<(), LoadError> {
+        self.embedding.tensor.check_file()
     }
 
     /// Writes a token's embedding, `[hidden]`.
@@ -228,10 +240,10 @@ impl Embedding {
     }
 }
 
-/// How matrices are held.
+/// The types that matrices are stored in.
 #[derive(Clone, Copy, Debug)]
 enum Held {
-    /// Float matrices quantised, if that was asked for; all others as they are stored.
+    /// Float matrices quantised, if the options say so; all others as they are stored.
     Quantized(Option<Mix>),
     /// As f32.
     F32,
@@ -349,6 +361,13 @@ impl<'a> Loader<'a> {
         })
     }
 
+    /// A stored tensor whose file was not cut since the model was opened.
+    fn tensor(&self, role: TensorRole) -> Result<Tensor, LoadError> {
+        let tensor = self.model.tensor(role)?;
+        tensor.check_file()?;
+        Ok(tensor)
+    }
+
     /// A packed matrix, quantised if that was asked for.
     fn matrix(&self, role: TensorRole) -> Result<Matrix, BackendError> {
         let HeadMatrices { mut packed, reads } = self.packed(role, 1)?;
@@ -363,7 +382,7 @@ impl<'a> Loader<'a> {
     /// Equal parts of a tensor's rows, one after another. The file's pages are given back, so that only the packed form stays in
     /// memory.
     fn packed(&self, role: TensorRole, parts: usize) -> Result<HeadMatrices, BackendError> {
-        let tensor = self.model.tensor(role)?;
+        let tensor = self.tensor(role)?;
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let dtype = match self.held {
             Held::F32 => DType::F32,
@@ -418,7 +437,7 @@ impl<'a> Loader<'a> {
 
     /// The embedding as it is stored, checked; later only the rows of tokens that come are read.
     pub fn embedding(&self) -> Result<Embedding, BackendError> {
-        let tensor = self.model.tensor(TensorRole::TokenEmbedding)?;
+        let tensor = self.tensor(TensorRole::TokenEmbedding)?;
         let check = Check::new(&tensor);
         self.pool.split(tensor.rows(), 1, &|rows| rows.for_each(|r| check.row(r)));
         check.finish()?;
@@ -427,7 +446,7 @@ impl<'a> Loader<'a> {
     }
 
     fn vector(&self, role: TensorRole) -> Result<Vec<f32>, BackendError> {
-        let tensor = self.model.tensor(role)?;
+        let tensor = self.tensor(role)?;
         check_finite(&tensor)?;
         Ok(tensor.to_f32())
     }

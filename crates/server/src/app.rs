@@ -1,4 +1,4 @@
-//! [`app`]: the routes, and the layers around them.
+//! [`app`]: the routes and the middleware around them.
 
 use crate::error::ApiError;
 use crate::server::Server;
@@ -49,7 +49,7 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "an internal error").into_response()
 }
 
-/// The CORS layer. Without origins there is none, and browsers keep pages of other sites from reading answers.
+/// The CORS layer. Without origins there is none: browsers then don't let pages of other sites read answers.
 fn cors(origins: &[String]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
@@ -62,7 +62,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
-        // Client libraries send headers of their own, such as `x-stainless-os`. None of them means anything here.
+        // Client libraries send their own headers, such as `x-stainless-os`. The server ignores them.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([HeaderName::from_static("x-request-id"), crate::extract::IGNORED_FIELDS]);
     Some(layer)

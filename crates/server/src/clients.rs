@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A client: all requests with one key, or without keys from one address.
+/// A client: all requests with the same key or, if the server has no keys, from the same address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Client {
     /// The number of the key.
@@ -32,16 +32,15 @@ impl Client {
 pub(crate) struct Clients(Arc<Mutex<HashMap<Client, usize>>>);
 
 impl Clients {
-    /// Adds `count` answers of a client that may have `most`.
+    /// Adds `count` answers in flight to a client whose limit is `most`.
     ///
     /// # Errors
-    /// 429 if it would have more; 400 if `count` alone is more.
+    /// 429 if the client would exceed its limit; 400 if `count` alone exceeds it.
     pub fn take(&self, client: &Client, count: usize, most: Option<usize>) -> Result<Share, ApiError> {
         let most = most.filter(|_| *client != Client::Unknown).unwrap_or(usize::MAX);
         if count > most {
-            let message = format!(
-                "expected at most {most} answers in all, as many as one client may have, found {count}"
-            );
+            let message =
+                format!("expected at most {most} answers in all, the limit of one client, found {count}");
             return Err(ApiError::field("n", message));
         }
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);

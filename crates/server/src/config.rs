@@ -1,4 +1,4 @@
-//! [`Config`]: limits, keys and what may reach the server.
+//! [`Config`]: limits, API keys, and who may reach the server.
 
 use crate::keys::Keys;
 use crate::ui::report::Reports;
@@ -8,44 +8,47 @@ use zonda_engine::Keep;
 /// How the server behaves. The default is for one person on one machine.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Keys that requests must carry. Without keys, everyone who can connect may send requests.
+    /// API keys, one of which every request must carry. Without keys, everyone who can connect may send requests.
     pub keys: Keys,
-    /// Origins whose web pages may send requests, such as `https://example.org`, or `*`. None: CORS is off.
+    /// Origins whose web pages may send requests, such as `https://example.org`, or `*` for all. Empty: CORS is off.
     pub cors: Vec<String>,
-    /// Names in the `Host` header that are accepted, besides IP addresses; `None`: all. A web page elsewhere can point its own
-    /// domain name at this machine (DNS rebinding). Without keys, this list keeps it out.
+    /// Names that are accepted in the `Host` header, besides IP addresses; `None`: all. A web page elsewhere can point
+    /// its own domain name at this machine (DNS rebinding). Without keys, this list blocks its requests.
     pub hosts: Option<Vec<String>>,
-    /// Longest request body, in bytes.
+    /// Maximum size of a request body, in bytes.
     pub max_body: usize,
-    /// Most tokens that one answer may ask for; `None`: what the context holds, or 16 times that where it is shifted.
+    /// Maximum tokens of one answer; `None`: what the context holds, or 16 times that if the context is shifted.
     pub max_tokens: Option<usize>,
-    /// Most answers that one request may ask for (`n`).
+    /// Maximum answers of one request (`n`).
     pub max_choices: usize,
-    /// Most answers that one client may have in flight: all that share a key, or without keys an address. `None`: as many
-    /// as there are places.
+    /// Maximum answers in flight of one client: of all requests with the same key or, without keys, from the same
+    /// address. `None`: limited only by the queue.
     pub max_per_client: Option<usize>,
-    /// How long a request may take, from its arrival to its last token; `None`: as long as it takes. A request's own
-    /// `timeout` can only shorten it.
+    /// How long a request may take, from its arrival to its last token; `None`: no limit. A request's own `timeout` can
+    /// only shorten it.
     pub deadline: Option<Duration>,
     /// How long a request's body may take to arrive.
     pub body_timeout: Duration,
     /// Interval of keep-alive comments in a stream without events.
     pub keep_alive: Duration,
-    /// `Retry-After` of a request that was refused with 429.
+    /// `Retry-After` of requests that are refused with 429.
     pub retry_after: Duration,
-    /// Memory budget of all loaded models, in bytes. Beyond it, the least recently used idle models are unloaded. `None`: all
-    /// stay loaded.
+    /// Memory budget of all loaded models, in bytes. To stay within it, the least recently used idle models are
+    /// unloaded. `None`: all stay loaded.
     pub max_model_bytes: Option<u64>,
-    /// Requests reuse the KV cache of common prompt prefixes.
+    /// Whether requests reuse the KV cache of common prompt prefixes.
     pub prefix_cache: bool,
-    /// The kept prefix when a context is full, unless the request sets one. `None`: the answer ends there, a prompt that does not
-    /// fit is refused, and requests can't change that, because a shifted context has no end.
+    /// Which prefix is kept when a context is full, unless the request sets one. `None`: the answer ends, a prompt that
+    /// does not fit is refused, and requests can't change that, because an answer in a shifted context could go on for
+    /// ever.
     pub context_shift: Option<Keep>,
-    /// Names of control tokens in chat messages become these tokens.
+    /// What a model thinks before it answers is apart from the answer (`reasoning_content`), unless a request says otherwise.
+    pub separate_reasoning: bool,
+    /// Whether names of control tokens in chat messages become these tokens.
     pub parse_special: bool,
-    /// Writes prompts and answers into the log.
+    /// Whether prompts and answers are logged.
     pub log_prompts: bool,
-    /// Where the page finds the last bench report.
+    /// Where the web page finds the last bench report.
     pub reports: Reports,
 }
 
@@ -66,6 +69,7 @@ impl Default for Config {
             max_model_bytes: None,
             prefix_cache: true,
             context_shift: None,
+            separate_reasoning: true,
             parse_special: false,
             log_prompts: false,
             reports: Reports::None,

@@ -1,4 +1,4 @@
-//! Limits open connections, in all and per address, and closes idle ones when there are too many.
+//! Limits open connections, in total and per address, and closes idle ones when there are too many.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -22,7 +22,7 @@ pub(crate) struct Connections {
 
 #[derive(Debug, Default)]
 struct Open {
-    /// By arrival.
+    /// In order of arrival.
     visits: BTreeMap<u64, Visit>,
     by_address: HashMap<IpAddr, usize>,
     next: u64,
@@ -45,12 +45,12 @@ impl Visit {
         self.0.address
     }
 
-    /// Marks it as in use, after a request on it was accepted: it is not closed to make room.
+    /// Marks the connection as in use, after a request on it was accepted. It is then not closed to make room.
     pub fn admit(&self) {
         self.0.admitted.store(true, Ordering::Relaxed);
     }
 
-    /// Resolves when it has to be closed to make room.
+    /// Resolves when the connection must be closed to make room.
     pub async fn closed(&self) {
         self.0.close.notified().await;
     }
@@ -63,9 +63,9 @@ impl Visit {
 /// Why a connection is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// Its address has the maximum number.
+    /// The address has the maximum number of connections.
     Address,
-    /// There is the maximum number in all.
+    /// The server has the maximum number of connections.
     Full,
 }
 
@@ -137,7 +137,7 @@ impl Drop for Entered {
     }
 }
 
-/// A stream whose writes fail after the other side has read nothing for a time.
+/// A stream whose writes fail if the other side reads nothing for some time.
 #[derive(Debug)]
 pub(crate) struct Impatient<S> {
     stream: S,

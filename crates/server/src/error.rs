@@ -18,9 +18,9 @@ pub struct ApiError {
     pub message: String,
     /// The field at fault.
     pub param: Option<String>,
-    /// A name that programs can act on.
+    /// A machine-readable name of the error.
     pub code: &'static str,
-    /// When to try again.
+    /// How long to wait before the next attempt.
     pub retry_after: Option<Duration>,
 }
 
@@ -40,7 +40,7 @@ pub struct ErrorDetail {
     pub r#type: &'static str,
     /// The field at fault.
     pub param: Option<String>,
-    /// A name that programs can act on.
+    /// A machine-readable name of the error.
     pub code: &'static str,
 }
 

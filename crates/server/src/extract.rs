@@ -27,9 +27,9 @@ pub(crate) struct Fields {
     pub arrived: Instant,
 }
 
-/// The maximum number of values in a body: a value of two bytes takes tens of bytes once it is parsed.
+/// Maximum number of values in a body: a value of two bytes takes tens of bytes once it is parsed.
 const MAX_VALUES: usize = 500_000;
-/// Longer bodies are parsed on a thread that may block, in bytes.
+/// Bodies longer than this, in bytes, are parsed on a blocking thread.
 const LONG: usize = 64 << 10;
 
 impl Fields {
@@ -38,16 +38,16 @@ impl Fields {
         self.value.get(name).filter(|v| !v.is_null())
     }
 
-    /// Reads the fields that `T` knows; the paths of the others go into the set.
+    /// Reads the fields that `T` has. Returns the paths of all other fields too.
     ///
     /// # Errors
-    /// If a field is not what it has to be; the error names it.
+    /// If a field is malformed; the error names it.
     pub fn read<T: DeserializeOwned>(&self) -> Result<(T, BTreeSet<String>), ApiError> {
         let mut ignored = BTreeSet::new();
         let mut track = serde_path_to_error::Track::new();
         let outer = serde_path_to_error::Deserializer::new(&self.value, &mut track);
         let result = serde_ignored::deserialize(outer, |path| {
-            // The path of what is optional goes through a `?`.
+            // Paths through an `Option` contain a `?`.
             ignored.insert(path.to_string().replace(".?", ""));
         });
         match result {
@@ -101,7 +101,7 @@ fn parse(body: &[u8]) -> Result<Value, ApiError> {
     }
 }
 
-/// An upper bound on the values in a JSON text: the commas, colons and opening brackets outside of strings.
+/// An upper bound on the values in a JSON text: the number of commas, colons and opening brackets outside of strings.
 fn count_values(body: &[u8]) -> usize {
     let (mut count, mut inside, mut escaped) = (1, false, false);
     for &byte in body {
@@ -127,8 +127,8 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
 }
 
-/// The whole body. A body that is too long is read further and discarded, up to 8 times the limit: a client that is still
-/// sending would see a broken connection instead of the answer.
+/// Reads the whole body. A body that is too long is read on and discarded, up to 8 times the limit: a client that is
+/// still sending would see a broken connection instead of the answer.
 async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let mut kept = BytesMut::new();
     let mut length = 0usize;
@@ -163,7 +163,8 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// A header's value that names fields; what a header can't hold is left out of the names.
+/// A header value that lists fields: at most 32, each cut to 64 characters; characters that a header can't hold become
+/// `?`.
 pub fn names(fields: &BTreeSet<String>) -> Option<HeaderValue> {
     let clean = |c: char| if c.is_ascii_graphic() && c != ',' { c } else { '?' };
     let list: Vec<String> = fields.iter().take(32).map(|f| f.chars().take(64).map(clean).collect()).collect();

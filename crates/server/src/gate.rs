@@ -15,19 +15,19 @@ use std::sync::Arc;
 use std::time::Instant;
 use tracing::Instrument as _;
 
-/// Names a request in the log and in its answer. A client's own name is kept.
+/// The header with a request's id, which is logged and returned. A client's own id is kept.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A request's name, for its handler.
+/// A request's id, for its handler.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
-/// Paths without authentication. Their content depends neither on a model's answers nor on the client.
+/// Paths that need no API key. Their content depends neither on a model's answers nor on the client.
 const OPEN: &[&str] = &["/health", "/ready", "/openapi.json"];
 /// Paths that are still served while the server shuts down.
 const UNTIL_THE_END: &[&str] = &["/metrics", "/v1/models", "/ui/render"];
 
-/// Whether anyone may read what is at this path.
+/// Whether this path needs no API key.
 fn open(path: &str) -> bool {
     OPEN.contains(&path) || ui::OPEN.contains(&path)
 }
@@ -55,7 +55,7 @@ pub async fn gate(State(server): State<Arc<Server>>, mut request: Request, next:
         }
         server.metrics().answered(&path, status.as_u16());
         let ms = started.elapsed().as_secs_f64() * 1e3;
-        // Probes come every few seconds, the page's texts several times a second.
+        // Health checks come every few seconds, and requests of the web page several times a second.
         if (open(&path) || path == "/ui/render") && status.is_success() {
             tracing::debug!(status = status.as_u16(), ms, "answered");
         } else {
@@ -77,7 +77,7 @@ fn request_id(headers: &HeaderMap) -> String {
     given.filter(usable).map_or_else(|| id::random("req-"), str::to_owned)
 }
 
-/// Checks that a request may reach its handler, and identifies the client.
+/// Checks that a request may reach its handler. Returns the client.
 fn admit(
     server: &Server,
     path: &str,
@@ -101,7 +101,7 @@ fn admit(
     Ok(client)
 }
 
-/// Refuses domain names that are not on the list: a DNS rebinding attack still sends its own name.
+/// Refuses domain names that are not on the list: in a DNS rebinding attack the header names the attacker's domain.
 fn check_host(hosts: &[String], headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(host) = headers.get(header::HOST) else { return Ok(()) };
     let host = host.to_str().unwrap_or_default();
@@ -109,7 +109,7 @@ fn check_host(hosts: &[String], headers: &HeaderMap) -> Result<(), ApiError> {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
     };
-    // An address is no name that could be pointed here.
+    // An IP address is not a domain name, so it can't be rebound.
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     if address.is_ok() || hosts.iter().any(|h| h.eq_ignore_ascii_case(name)) {
         return Ok(());
@@ -118,7 +118,7 @@ fn check_host(hosts: &[String], headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::FORBIDDEN, "host_not_allowed", message))
 }
 
-/// Which key a request carries.
+/// The index of the key that a request carries.
 fn check_key(server: &Server, headers: &HeaderMap) -> Result<usize, ApiError> {
     let refuse = |message: &str| Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message));
     let Some(given) = headers.get(header::AUTHORIZATION) else {
@@ -131,8 +131,8 @@ fn check_key(server: &Server, headers: &HeaderMap) -> Result<usize, ApiError> {
         }
         Some((_, key)) => match server.config().keys.find(key.trim()) {
             Some(number) => Ok(number),
-            None => refuse("the API key is not one of this server's"),
+            None => refuse("the API key is not valid on this server"),
         },
-        None => refuse("the API key is not one of this server's"),
+        None => refuse("the API key is not valid on this server"),
     }
 }

@@ -1,4 +1,5 @@
-//! [`Running`]: the generations of one HTTP request, and their events on the way from the engine's worker to the handler.
+//! [`Running`]: the generations of one HTTP request, and their events on the way from the engine's worker to the
+//! handler.
 
 use crate::clients::{Client, Share};
 use crate::error::ApiError;
@@ -14,20 +15,21 @@ use tracing::Span;
 use tracing::field::Empty;
 use zonda_engine::{
     Backlog, Canceller, EngineError, Event, FinishReason, Outcome, Places, Prepared, Request, RequestError,
+    TokenId,
 };
 
-/// What one request asks of an engine.
+/// The generations that one HTTP request asks for.
 #[derive(Debug)]
 pub(crate) struct Job {
     /// The model.
     pub loaded: Arc<Loaded>,
     /// One per prompt.
     pub requests: Vec<Request>,
-    /// Answers to each.
+    /// Answers per prompt.
     pub choices: usize,
     /// The client.
     pub client: Client,
-    /// How long all of it may take from the requests' `t0`.
+    /// How long the whole request may take, counted from the `t0` of `requests`.
     pub deadline: Option<Duration>,
 }
 
@@ -38,7 +40,7 @@ impl Job {
     }
 }
 
-/// How many events of all choices of a request may wait for its connection. Above it, the sequences pause.
+/// Maximum number of events, over all choices of a request, that wait to be sent. At this number, the sequences pause.
 const BACKLOG: usize = 512;
 
 /// Waits for `work`, at most until the deadline.
@@ -59,28 +61,30 @@ pub(crate) async fn within<T>(
 #[derive(Debug)]
 pub(crate) struct Running {
     events: UnboundedReceiver<(usize, Event)>,
-    /// Bounds what waits in `events`.
+    /// Limits the number of events in `events`.
     backlog: Backlog,
     cancellers: Vec<Canceller>,
     /// Choices that have not finished.
     left: usize,
-    /// When the last token of each choice came.
+    /// When the last token of each choice arrived.
     last: Vec<Option<Instant>>,
     t0: Instant,
     deadline: Option<Duration>,
     series: Series,
-    /// From the submission to the last token, within the request's span.
+    /// From the submission to the last token, inside the request's span.
     span: Span,
-    /// The client's sequences, until all of them have ended.
+    /// The client's answers in flight, until all of them have ended.
     _share: Share,
     /// Keeps the model in memory.
     loaded: Arc<Loaded>,
+    /// The last tokens of each prompt.
+    prompt_ends: Vec<Vec<TokenId>>,
 }
 
 impl Running {
-    /// Submits all choices. Their places in the queue are taken first. Then each prompt is rendered and tokenised once, and
-    /// its grammar compiled once, on a thread that may block and of which there are few. The deadline bounds all of it, and it
-    /// stops between its steps once the client has left.
+    /// Submits all choices. It first reserves their places in the queue. Then it renders and tokenises each prompt
+    /// once, and compiles its grammar once, on one of a few blocking threads. The deadline applies to all of this, and
+    /// the work stops between its steps if the client disconnects.
     ///
     /// # Errors
     /// If a request is malformed or does not fit, the queue is full, the client has too many answers in flight, or the
@@ -113,9 +117,11 @@ impl Running {
                 let stop = || gone.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
                 let prepare = |request| engine.engine.prepare(request, &stop);
                 let prepared: Result<Vec<Prepared>, _> = requests.into_iter().map(prepare).collect();
-                // A handler that has gone takes no result: dropping this cancels.
+                let prepared = prepared?;
+                let ends = prepared.iter().map(|prepared| prepared.prompt_end().to_vec()).collect();
+                // If the handler was dropped, nobody takes the result, and dropping this cancels the sequences.
                 let mut cancellers = CancelOnDrop(Vec::with_capacity(choices));
-                for ((prompt, prepared), places) in prepared?.into_iter().enumerate().zip(places) {
+                for ((prompt, prepared), places) in prepared.into_iter().enumerate().zip(places) {
                     let sink = |choice| {
                         let (sender, index) = (sender.clone(), prompt * each + choice);
                         Some(Box::new(move |event| drop(sender.send((index, event))))
@@ -123,14 +129,14 @@ impl Running {
                     };
                     cancellers.0.extend(engine.engine.submit_prepared(prepared, places, sink)?);
                 }
-                Ok::<_, EngineError>(cancellers)
+                Ok::<_, EngineError>((cancellers, ends))
             })
             .await
         };
         let submitted = within(deadline, t0, work).await?;
         let submitted = submitted.map_err(|e| ApiError::backend(e.to_string()))?;
-        let mut cancellers = match (submitted, deadline) {
-            (Ok(cancellers), _) => cancellers,
+        let (mut cancellers, prompt_ends) = match (submitted, deadline) {
+            (Ok(submitted), _) => submitted,
             (Err(EngineError::Request(RequestError::Abandoned)), Some(limit)) => {
                 return Err(ApiError::deadline(limit));
             }
@@ -162,7 +168,14 @@ impl Running {
             span,
             _share: share,
             loaded,
+            prompt_ends,
         })
+    }
+
+    /// The last tokens of the prompt of a choice.
+    pub fn prompt_end(&self, choice: usize) -> &[TokenId] {
+        let each = self.last.len() / self.prompt_ends.len().max(1);
+        self.prompt_ends.get(choice / each.max(1)).map_or(&[], Vec::as_slice)
     }
 
     /// The model that runs.
@@ -173,7 +186,8 @@ impl Running {
     /// The next event of some choice; `None` after all have finished.
     ///
     /// # Errors
-    /// If the backend failed, the engine stopped, or the deadline has passed. The other choices are of no use then.
+    /// If the backend failed, the engine stopped, or the deadline has passed. The events of the other choices no longer
+    /// matter then.
     pub async fn next(&mut self) -> Option<Result<(usize, Event), ApiError>> {
         if self.left == 0 {
             return None;
@@ -191,7 +205,7 @@ impl Running {
         })
     }
 
-    /// Counts an event, and makes an error of one.
+    /// Counts an event. Turns a failed generation into an error.
     fn note(&mut self, choice: usize, event: Event) -> Result<(usize, Event), ApiError> {
         match &event {
             Event::Tokens { ids, at, .. } if !ids.is_empty() => {
@@ -219,7 +233,7 @@ impl Running {
 }
 
 impl Running {
-    /// Tells the span how a choice ended.
+    /// Records in the span how a choice ended.
     fn describe(&self, outcome: &Outcome) {
         let Outcome { usage, timing, reason, .. } = outcome;
         self.span.record("prompt_tokens", usage.prompt_tokens);
@@ -250,9 +264,9 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// Tells a preparation that its handler has gone.
+/// Tells the preparing thread that the handler was dropped.
 #[derive(Default)]
-struct AbandonOnDrop(Arc<AtomicBool>);
+pub(crate) struct AbandonOnDrop(pub Arc<AtomicBool>);
 
 impl Drop for AbandonOnDrop {
     fn drop(&mut self) {

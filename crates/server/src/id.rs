@@ -1,4 +1,4 @@
-//! Names for requests, answers and calls.
+//! Ids of requests, answers and tool calls.
 
 use zonda_engine::sample::random_seed;
 
@@ -7,7 +7,7 @@ pub(crate) fn random(prefix: &str) -> String {
     format!("{prefix}{:016x}{:08x}", random_seed(), random_seed() as u32)
 }
 
-/// Nine random letters and digits: what Mistral's templates take for a call's id.
+/// Nine random letters and digits, the form that Mistral's templates require of a tool call's id.
 pub(crate) fn short() -> String {
     const ALPHABET: &[u8; 62] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
     let mut bits = random_seed();

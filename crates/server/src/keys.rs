@@ -4,8 +4,8 @@ use sha2::{Digest as _, Sha256};
 use std::fmt;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-/// The accepted API keys. Only their hashes are stored: comparisons take the same time whatever a key's length, and no log can
-/// show a key.
+/// The accepted API keys. Only their hashes are stored, so that a comparison takes the same time for keys of any
+/// length, and no log can show a key.
 #[derive(Clone, Default)]
 pub struct Keys(Vec<[u8; 32]>);
 
@@ -25,7 +25,7 @@ impl Keys {
         self.find(key).is_some()
     }
 
-    /// Which of them `key` is. Looks at all of them in any case.
+    /// The index of `key`. It is compared with all keys in any case, so the time does not depend on the result.
     pub(crate) fn find(&self, key: &str) -> Option<usize> {
         let given = hash(key);
         let (mut found, mut number) = (Choice::from(0), 0u64);

@@ -1,16 +1,17 @@
-//! The engine behind an HTTP API: OpenAI's, with health, metrics and a web page beside it.
+//! An HTTP server for the engine: OpenAI's API, health checks, metrics and a web page.
 //!
-//! [`app()`] is the whole service as a router, without a socket: tests call it directly. The way of a request:
+//! [`app()`] is the whole service as a router, without a socket, so that tests can call it directly. A request passes
+//! through:
 //!
-//! * [`listen`]: connections, TLS, time limits on slow senders, draining at the end;
-//! * `gate`: request id, log line, allowed hosts and origins, keys; what does not pass ends there;
-//! * `extract`: the body, within its limit and in time, as JSON whose unknown fields are named;
-//! * `openai`: one file per endpoint: checks the fields, asks [`Models`] for an engine, makes engine requests;
-//! * `generate`: runs them, all choices of one request together, and cancels them when the client leaves;
-//! * [`metrics`]: what Prometheus reads;
+//! * [`listen`]: connections, TLS, time limits on slow senders, graceful shutdown;
+//! * `gate`: request id, log line, allowed hosts and origins, API keys; a request that fails a check ends there;
+//! * `extract`: reads the body, within its limits of size and time, as JSON, and names unknown fields;
+//! * `openai`: one file per endpoint: checks the fields, gets an engine from [`Models`], and creates engine requests;
+//! * `generate`: runs them, all choices of one request together, and cancels them if the client disconnects;
+//! * [`metrics`]: figures for Prometheus;
 //! * `ui`: the web page.
 //!
-//! The server knows no backend: a [`ModelSource`] opens an engine.
+//! No part of the server depends on a backend: a [`ModelSource`] opens an engine.
 //!
 //! # Example
 //! ```

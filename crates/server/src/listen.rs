@@ -23,15 +23,16 @@ use tower::ServiceExt as _;
 pub struct Listen {
     /// Certificate and key, for TLS.
     pub tls: Option<Tls>,
-    /// How long a request's head may take to arrive, and a TLS handshake.
+    /// How long a request's head, or a TLS handshake, may take.
     pub head_timeout: Duration,
-    /// How long a client may read nothing of what it is sent.
+    /// How long a client may read nothing while data waits to be sent to it.
     pub write_timeout: Duration,
-    /// Connections at once. When there are more, those that have passed no gate make room; if none is left, new ones wait.
+    /// Maximum number of open connections. At this number, connections without an accepted request are closed; if there
+    /// are none, new ones wait.
     pub max_connections: usize,
-    /// Connections at once from one address.
+    /// Maximum number of open connections from one address.
     pub max_per_address: usize,
-    /// How long running requests may go on after the end was asked for.
+    /// How long running requests may continue after shutdown begins.
     pub drain: Duration,
 }
 
@@ -48,7 +49,7 @@ impl Default for Listen {
     }
 }
 
-/// A certificate and its key, ready to be used.
+/// A certificate and its key, ready for use.
 #[derive(Clone)]
 pub struct Tls(TlsAcceptor);
 
@@ -72,16 +73,16 @@ pub enum TlsError {
     /// The certificate file is empty.
     #[error("{}: expected at least one certificate in PEM, found none", .0.display())]
     NoCertificate(PathBuf),
-    /// Certificate and key do not belong together, or are of a kind that is not supported.
+    /// Certificate and key do not match, or their type is not supported.
     #[error(transparent)]
     Rustls(#[from] rustls::Error),
 }
 
 impl Tls {
-    /// From a chain of certificates and a private key, both PEM.
+    /// Reads a chain of certificates and a private key, both PEM.
     ///
     /// # Errors
-    /// What is wrong with the files.
+    /// If a file can't be read, or certificate and key can't be used.
     pub fn from_files(certificates: &Path, key: &Path) -> Result<Tls, TlsError> {
         let file = |path: &Path| {
             let path = path.to_owned();
@@ -103,8 +104,8 @@ impl Tls {
     }
 }
 
-/// Serves until `stop` resolves, then takes no new connections and waits for the running requests, as long as
-/// [`Listen::drain`] allows. Gives whether all of them ended.
+/// Serves until `stop` resolves. Then it accepts no new connections and waits for the running requests, at most for
+/// [`Listen::drain`]. Returns whether all of them ended.
 pub async fn serve(
     listener: TcpListener,
     server: Arc<Server>,
@@ -124,7 +125,7 @@ pub async fn serve(
             Ok(Some(accepted)) => accepted,
             Ok(None) => continue,
             Err(error) => {
-                // Out of file descriptors, most likely: some will be closed soon.
+                // Most likely there are no free file descriptors: some will be closed soon.
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;

@@ -1,5 +1,4 @@
-//! What is counted and timed, for Prometheus: under our own names, and under those of vLLM that gateways and
-//! autoscalers read.
+//! Metrics for Prometheus, under Zonda's own names and, where gateways and autoscalers read them, under vLLM's names.
 
 use crate::models::Loaded;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -42,7 +41,7 @@ type Times = Family<Model, Histogram, fn() -> Histogram>;
 type Level = Family<Model, Gauge>;
 type Share = Family<Model, Gauge<f64, AtomicU64>>;
 
-/// Everything that is counted.
+/// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -92,11 +91,11 @@ impl Metrics {
     fn register(mut self) -> Metrics {
         let r = &mut self.registry;
         r.register("zonda_requests", "HTTP requests answered", self.answers.clone());
-        // Under both names each: ours, and the one that vLLM has.
+        // Each under two names: Zonda's and vLLM's.
         for (name, metric) in [("zonda_prompt_tokens", &self.prompt), ("vllm:prompt_tokens", &self.prompt)] {
-            r.register(name, "Prompt tokens of finished generations, cached ones included", metric.clone());
+            r.register(name, "Prompt tokens of finished generations, including cached ones", metric.clone());
         }
-        r.register("zonda_cached_tokens", "Prompt tokens that the prefix cache held", self.cached.clone());
+        r.register("zonda_cached_tokens", "Prompt tokens found in the prefix cache", self.cached.clone());
         for (name, metric) in
             [("zonda_generated_tokens", &self.generated), ("vllm:generation_tokens", &self.generated)]
         {
@@ -105,23 +104,27 @@ impl Metrics {
         for (name, metric, help) in [
             ("zonda_drafted_tokens", &self.drafted, "Tokens that were drafted and verified"),
             ("vllm:spec_decode_num_draft_tokens", &self.drafted, "Tokens that were drafted and verified"),
-            ("zonda_accepted_tokens", &self.accepted, "Drafted tokens that were right"),
-            ("vllm:spec_decode_num_accepted_tokens", &self.accepted, "Drafted tokens that were right"),
-            ("zonda_context_shifts", &self.shifts, "Times that half of a full context was dropped"),
+            ("zonda_accepted_tokens", &self.accepted, "Drafted tokens that were accepted"),
+            ("vllm:spec_decode_num_accepted_tokens", &self.accepted, "Drafted tokens that were accepted"),
+            ("zonda_context_shifts", &self.shifts, "Number of context shifts"),
         ] {
             r.register(name, help, metric.clone());
         }
         for (name, metric) in [("zonda_generations", &self.ends), ("vllm:request_success", &self.ends)] {
-            r.register(name, "Generations that ended, by how", metric.clone());
+            r.register(name, "Finished generations, by finish reason", metric.clone());
         }
         for (name, metric, help) in [
-            ("zonda_time_to_first_token_seconds", &self.first_token, "From a request to its first token"),
-            ("vllm:time_to_first_token_seconds", &self.first_token, "From a request to its first token"),
-            ("zonda_inter_token_seconds", &self.next_token, "From one token to the next"),
-            ("vllm:inter_token_latency_seconds", &self.next_token, "From one token to the next"),
-            ("zonda_prefill_seconds", &self.prefill, "Computing the uncached part of a prompt"),
-            ("zonda_request_seconds", &self.whole, "From a request to its last token"),
-            ("vllm:e2e_request_latency_seconds", &self.whole, "From a request to its last token"),
+            (
+                "zonda_time_to_first_token_seconds",
+                &self.first_token,
+                "Time from a request to its first token",
+            ),
+            ("vllm:time_to_first_token_seconds", &self.first_token, "Time from a request to its first token"),
+            ("zonda_inter_token_seconds", &self.next_token, "Time from one token to the next"),
+            ("vllm:inter_token_latency_seconds", &self.next_token, "Time from one token to the next"),
+            ("zonda_prefill_seconds", &self.prefill, "Time to compute the uncached part of a prompt"),
+            ("zonda_request_seconds", &self.whole, "Time from a request to its last token"),
+            ("vllm:e2e_request_latency_seconds", &self.whole, "Time from a request to its last token"),
         ] {
             r.register(name, help, metric.clone());
         }
@@ -135,17 +138,17 @@ impl Metrics {
             r.register(name, help, metric.clone());
         }
         for (name, metric) in [("zonda_kv_usage_ratio", &self.kv), ("vllm:kv_cache_usage_perc", &self.kv)] {
-            r.register(name, "Share of the KV room that running sequences hold, 0 to 1", metric.clone());
+            r.register(name, "Share of the KV cache that running sequences occupy, 0 to 1", metric.clone());
         }
         self
     }
 
-    /// A request was answered: the head of its response is on its way.
+    /// Counts a request whose response head is about to be sent.
     pub(crate) fn answered(&self, path: &str, status: u16) {
         self.answers.get_or_create(&Answer { path: path.to_owned(), status }).inc();
     }
 
-    /// A model's figures.
+    /// The metrics of a model.
     pub(crate) fn series(&self, model: &str) -> Series {
         let model = Model { model_name: model.to_owned() };
         Series {
@@ -164,7 +167,7 @@ impl Metrics {
         }
     }
 
-    /// All figures as text, in the OpenMetrics format.
+    /// All metrics as text, in the OpenMetrics format.
     pub(crate) fn encode(&self, models: &[(&str, Option<Arc<Loaded>>)]) -> String {
         for (name, loaded) in models {
             let model = Model { model_name: (*name).to_owned() };
@@ -183,7 +186,7 @@ impl Metrics {
     }
 }
 
-/// The figures of one model.
+/// The metrics of one model.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
     model: String,
@@ -209,7 +212,7 @@ impl Series {
         self.next_token.observe(after.as_secs_f64());
     }
 
-    /// Counted as they come: those of an answer that is cut off were generated too.
+    /// Counts tokens as they are generated, so that tokens of a cancelled answer are included.
     pub fn generated(&self, tokens: usize) {
         self.generated.inc_by(tokens as u64);
     }
@@ -233,7 +236,7 @@ impl Series {
         self.ended(reason, 1);
     }
 
-    /// Generations that nobody wanted to the end.
+    /// Counts cancelled generations.
     pub fn cancelled(&self, count: usize) {
         self.ended("abort", count as u64);
     }

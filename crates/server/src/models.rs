@@ -23,7 +23,7 @@ pub struct ModelSource {
 }
 
 impl ModelSource {
-    /// A model with a name, the memory it takes, in bytes (0: unknown), and how its engine is started.
+    /// A model: its name, the memory it takes in bytes (0: unknown), and a function that starts its engine.
     pub fn new(
         name: impl Into<String>,
         bytes: u64,
@@ -33,7 +33,7 @@ impl ModelSource {
         ModelSource { root: name.clone(), backend: None, name, bytes, open: Arc::new(open) }
     }
 
-    /// A model as [`zonda::ModelBuilder`] opens it. It is located and inspected here, and loaded when it is needed.
+    /// A model that [`zonda::ModelBuilder`] opens. It is located and inspected here, and loaded when it is needed.
     ///
     /// # Errors
     /// As [`zonda::ModelBuilder::inspect`].
@@ -47,31 +47,31 @@ impl ModelSource {
         Ok(ModelSource::new(located.name, bytes, open).on(backend.name()))
     }
 
-    /// Says which backend will run the model.
+    /// Sets the name of the backend that will run the model.
     #[must_use]
     pub fn on(mut self, backend: impl Into<String>) -> ModelSource {
         self.backend = Some(backend.into());
         self
     }
 
-    /// The same model under a name of its own, `MODEL@BACKEND`, beside the one that has the plain name.
+    /// The same model under the name `MODEL@BACKEND`, beside the source that has the plain name.
     #[must_use]
     pub fn beside(mut self) -> ModelSource {
         self.name = format!("{}@{}", self.root, self.backend.as_deref().unwrap_or("other"));
         self
     }
 
-    /// The name that requests ask for.
+    /// The name that requests use.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The model's own name: several sources may run one model, each on a backend.
+    /// The model's own name: several sources may run one model, each on a different backend.
     pub fn root(&self) -> &str {
         &self.root
     }
 
-    /// The backend that runs it, where that is known before it is loaded.
+    /// The backend that runs it, if that is known before it is loaded.
     pub fn backend(&self) -> Option<&str> {
         self.backend.as_deref()
     }
@@ -86,11 +86,11 @@ impl fmt::Debug for ModelSource {
 /// A model in memory.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The name that requests ask for.
+    /// The name that requests use.
     pub name: String,
-    /// What runs it.
+    /// The engine that runs it.
     pub engine: Engine,
-    /// How it calls functions.
+    /// How it writes tool calls.
     pub(crate) tools: Style,
 }
 
@@ -98,7 +98,7 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Models {
     entries: Vec<Entry>,
-    /// Most bytes of all loaded models together.
+    /// Maximum memory of all loaded models together, in bytes.
     budget: Option<u64>,
     /// One model is loaded at a time.
     loading: tokio::sync::Mutex<()>,
@@ -120,10 +120,10 @@ impl Entry {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes the model out of memory if nobody uses it. The caller drops it.
+    /// Removes the model if nobody uses it. The caller drops it.
     fn take_idle(&self) -> Option<Arc<Loaded>> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever uses it holds a reference, and references are given out under this lock.
+        // Every user holds a reference, and references are handed out under this lock.
         if loaded.as_ref().is_some_and(|l| Arc::strong_count(l) == 1) { loaded.take() } else { None }
     }
 }
@@ -140,20 +140,20 @@ impl Models {
         }
     }
 
-    /// What can be loaded, and what is.
+    /// All sources, each with its model if it is loaded.
     pub(crate) fn sources(&self) -> impl Iterator<Item = (&ModelSource, Option<Arc<Loaded>>)> {
         self.entries.iter().map(|e| (&e.source, e.loaded()))
     }
 
-    /// Names, and the models that are in memory.
+    /// All names, each with its model if it is loaded.
     pub fn list(&self) -> Vec<(&str, Option<Arc<Loaded>>)> {
         self.entries.iter().map(|e| (e.source.name.as_str(), e.loaded())).collect()
     }
 
-    /// Loads what is to be in memory from the start: all models, or the first one where they have to share a bound.
+    /// Loads the models that are in memory from the start: all of them or, if there is a memory budget, the first one.
     ///
     /// # Errors
-    /// Which model did not load, and why.
+    /// If a model does not load; the error names it.
     pub async fn load_first(&self) -> Result<(), ApiError> {
         let first = if self.budget.is_some() { 1 } else { self.entries.len() };
         for entry in &self.entries[..first.min(self.entries.len())] {
@@ -162,7 +162,7 @@ impl Models {
         Ok(())
     }
 
-    /// All that [`Models::load_first`] loads are in memory and their engines run.
+    /// Whether all models that [`Models::load_first`] loads are in memory and their engines run.
     pub fn ready(&self) -> bool {
         let mut loaded = self.entries.iter().filter_map(Entry::loaded).peekable();
         let enough = match self.budget {
@@ -172,10 +172,10 @@ impl Models {
         enough && loaded.all(|l| !l.engine.stopped())
     }
 
-    /// The model of a request, loaded if it is not. A name may be left out where there is but one model.
+    /// The model of a request, which is loaded if necessary. The name may be omitted if there is only one model.
     ///
     /// # Errors
-    /// If there is no such model, it does not load, or no room can be made for it.
+    /// If there is no such model, it does not load, or there is no memory for it.
     pub async fn get(&self, name: Option<&str>) -> Result<Arc<Loaded>, ApiError> {
         let entry = match (name, &self.entries[..]) {
             (None, [only]) => only,
@@ -223,13 +223,13 @@ impl Models {
         Ok(loaded)
     }
 
-    /// Unloads idle models, the one used longest ago first, until `bytes` more fit.
+    /// Unloads idle models, the least recently used first, until `bytes` more fit.
     async fn make_room(&self, bytes: u64) -> Result<(), ApiError> {
         let Some(budget) = self.budget else { return Ok(()) };
         loop {
             let mut loaded: Vec<&Entry> = self.entries.iter().filter(|e| e.loaded().is_some()).collect();
             let held: u64 = loaded.iter().map(|e| e.source.bytes).sum();
-            // One model alone may be larger than the bound: it would never run otherwise.
+            // A model larger than the whole budget is loaded alone; otherwise it could never run.
             if loaded.is_empty() || held.saturating_add(bytes) <= budget {
                 return Ok(());
             }
@@ -241,7 +241,7 @@ impl Models {
                 return Err(ApiError { retry_after: Some(Duration::from_secs(1)), ..error });
             };
             tracing::info!(model = entry.source.name, "unloading");
-            // Its worker is waited for.
+            // Dropping it waits for its worker.
             tokio::task::spawn_blocking(move || drop(idle)).await.ok();
         }
     }

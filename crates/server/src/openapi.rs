@@ -1,4 +1,4 @@
-//! `/openapi.json`: the API's description, made from the types that requests and answers are.
+//! `/openapi.json`: the description of the API, generated from the types of requests and answers.
 
 use crate::{error, openai, operate};
 use axum::Json;
@@ -7,7 +7,7 @@ use utoipa::openapi::OpenApi as Description;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Zonda", description = "Language models behind OpenAI's API"),
+    info(title = "Zonda", description = "Language models with OpenAI's API"),
     paths(
         openai::chat::create,
         openai::completions::create,

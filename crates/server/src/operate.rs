@@ -1,4 +1,4 @@
-//! Health, readiness and metrics, for whoever operates the server.
+//! Health, readiness and metrics, for operators of the server.
 
 use crate::server::Server;
 use axum::Json;
@@ -9,20 +9,20 @@ use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// How the server is.
+/// The server's state.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Status {
     /// `ok`, `loading`, `draining` or `failed`.
     pub status: &'static str,
 }
 
-/// The process lives
+/// The process is running
 #[utoipa::path(get, path = "/health", tag = "operation", responses((status = 200, body = Status)))]
 pub async fn health() -> Json<Status> {
     Json(Status { status: "ok" })
 }
 
-/// The models are loaded and requests are taken
+/// The models are loaded and requests are accepted
 #[utoipa::path(get, path = "/ready", tag = "operation", responses(
     (status = 200, body = Status), (status = 503, body = Status, description = "Loading, draining, or the engine failed")
 ))]
@@ -38,7 +38,7 @@ pub async fn ready(State(server): State<Arc<Server>>) -> (StatusCode, Json<Statu
     (StatusCode::SERVICE_UNAVAILABLE, Json(Status { status }))
 }
 
-/// Figures in Prometheus' format
+/// Metrics in Prometheus' format
 #[utoipa::path(get, path = "/metrics", tag = "operation", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(server): State<Arc<Server>>) -> Response {
     let text = server.metrics().encode(&server.models().list());

@@ -11,17 +11,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
-/// Why a server can't be made.
+/// Why a server can't be created.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ServerError {
     /// There is no model.
     #[error("a server needs at least one model")]
     NoModel,
-    /// Two models of one name.
+    /// Two models have the same name.
     #[error("two models are named {0:?}: requests could not tell them apart")]
     SameName(String),
-    /// An origin is none.
-    #[error("{0:?} is no origin: expected * or a scheme and a host, such as https://example.org")]
+    /// An origin is malformed.
+    #[error("{0:?} is not an origin: expected * or a scheme and a host, such as https://example.org")]
     BadOrigin(String),
 }
 
@@ -33,19 +33,19 @@ pub struct Server {
     metrics: Metrics,
     draining: AtomicBool,
     clients: Clients,
-    /// Turns at work that blocks a thread before a request reaches the engine: parsing, tokenising, compiling.
+    /// Permits for work that blocks a thread before a request reaches the engine: parsing, tokenising, compiling.
     preparing: Arc<Semaphore>,
-    /// Turns at making HTML of Markdown.
+    /// Permits for converting Markdown to HTML.
     rendering: Arc<Semaphore>,
-    /// Part of addresses that only those are told who have a key.
+    /// Part of addresses that are only given to clients with a key.
     ticket: String,
 }
 
 impl Server {
-    /// A server for these models, none of which is loaded yet: [`Models::load_first`] does that.
+    /// A server for these models. None is loaded yet: [`Models::load_first`] does that.
     ///
     /// # Errors
-    /// If there is no model, two have one name, or an origin is malformed.
+    /// If there is no model, two have the same name, or an origin is malformed.
     pub fn new(config: Config, sources: Vec<ModelSource>) -> Result<Arc<Server>, ServerError> {
         if sources.is_empty() {
             return Err(ServerError::NoModel);
@@ -82,32 +82,32 @@ impl Server {
         &self.models
     }
 
-    /// What is counted.
+    /// The metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Sequences in flight, by client.
+    /// Answers in flight, by client.
     pub(crate) fn clients(&self) -> &Clients {
         &self.clients
     }
 
-    /// Turns at preparing requests.
+    /// Permits for preparing requests.
     pub(crate) fn preparing(&self) -> Arc<Semaphore> {
         self.preparing.clone()
     }
 
-    /// Turns at rendering Markdown.
+    /// Permits for converting Markdown.
     pub(crate) fn rendering(&self) -> Arc<Semaphore> {
         self.rendering.clone()
     }
 
-    /// Random, and the same until the server ends.
+    /// A random text that stays the same until the server ends.
     pub(crate) fn ticket(&self) -> &str {
         &self.ticket
     }
 
-    /// Takes no new requests from now on; those that run go on.
+    /// Refuses new requests from now on; running ones continue.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
     }

@@ -547,7 +547,7 @@ async fn a_deadline_ends_a_request() {
 #[tokio::test]
 async fn a_backend_that_fails_is_a_500() {
     for kind in [FaultKind::Error, FaultKind::Panic, FaultKind::Nan] {
-        let options = MockOptions { fault: Some(Fault { call: 2, kind }), ..MockOptions::default() };
+        let options = MockOptions { faults: vec![Fault::call(2, kind)], ..MockOptions::default() };
         let server = server_with(Config::default(), options, EngineConfig::default());
         chat(&server, json!({"max_tokens": 9, "ignore_eos": true})).await.fails(500, "");
         // The server keeps running.

@@ -5,15 +5,17 @@ mod common;
 use axum::body::Body;
 use axum::http::Request;
 use common::{chat, complete, post, request, send, server, server_with};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use zonda_engine::EngineConfig;
 use zonda_engine::forward::Limits;
-use zonda_engine::mock::MockOptions;
+use zonda_engine::mock::{Mock, MockOptions};
+use zonda_engine::tokenize::ChatTemplate;
+use zonda_engine::{Engine, EngineConfig, TextProcessor};
 use zonda_server::listen::{Listen, serve};
-use zonda_server::{Config, Keys};
+use zonda_server::{Config, Keys, ModelSource, Server};
 
 fn lark(definition: String) -> Value {
     json!({"type": "grammar", "syntax": "lark", "definition": definition})
@@ -221,5 +223,35 @@ async fn a_deadline_bounds_the_preparation_too() {
     while loaded.engine.in_flight() > 0 {
         assert!(began.elapsed() < Duration::from_secs(30), "the preparation did not stop");
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A chat template that would compare large lists for a long time.
+const SLOW: &str = "{% set a = range(90000)|list %}{% set b = range(90000)|list %}\
+    {% set ns = namespace(a=[[a,a],[a,a]], b=[[b,b],[b,b]]) %}\
+    {% for i in range(100000) %}{% if ns.a != ns.b %}x{% endif %}{% endfor %}";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokenising_a_conversation_stops_at_the_deadline() {
+    let source = ModelSource::new("slow", 1000, || {
+        let mock = TextProcessor::mock();
+        let template = ChatTemplate::new(SLOW, &mock.tokenizer).map_err(|e| e.to_string())?;
+        let text = TextProcessor { template: Some(template.into()), ..mock };
+        let open = || Ok(Box::new(Mock::new(MockOptions::default())) as _);
+        Engine::start(open, Some(text), EngineConfig::default()).map_err(|e| e.to_string())
+    });
+    let config = Config { deadline: Some(Duration::from_secs(1)), ..Config::default() };
+    let server = Server::new(config, vec![source]).unwrap();
+    // As many as may prepare at once.
+    let chat = || post(&server, "/tokenize", json!({"messages": [{"role": "user", "content": "x"}]}));
+    for answer in
+        join_all((0..std::thread::available_parallelism().unwrap().get().max(2)).map(|_| chat())).await
+    {
+        answer.fails(504, "1 s");
+    }
+    // On other threads they would go on for the template's own 10 s.
+    let began = Instant::now();
+    while post(&server, "/tokenize", json!({"content": "x"})).await.status != 200 {
+        assert!(began.elapsed() < Duration::from_secs(5), "the templates still run");
     }
 }

@@ -1,5 +1,5 @@
-//! [`AsyncStream`]: a generation's events for async code (feature `async`). It needs no particular runtime: the engine's
-//! thread wakes whichever task waits.
+//! [`AsyncStream`]: a generation's events for async code (feature `async`). It works with any runtime: the engine's
+//! thread wakes the waiting task.
 
 use crate::error::{Error, Result};
 use crate::tools::{Separator, ToolCall};
@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use zonda_engine::{Canceller, Engine, Event, Request};
+use zonda_engine::{Canceller, Engine, EngineError, Event, Request};
 
 /// The events of one generation as a [`futures_core::Stream`]. Dropping it cancels the generation.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ struct Shared(Mutex<Waiting>);
 #[derive(Debug, Default)]
 struct Waiting {
     events: VecDeque<Event>,
-    /// The engine sends no more.
+    /// Whether the engine has sent its last event.
     closed: bool,
     waker: Option<Waker>,
 }
@@ -48,7 +48,7 @@ impl Shared {
     }
 }
 
-/// The engine's end: dropped when the generation is over, however it ends.
+/// The engine's end, which is dropped when the generation has ended in any way.
 struct Sender(Arc<Shared>);
 
 impl Drop for Sender {
@@ -58,21 +58,31 @@ impl Drop for Sender {
 }
 
 impl AsyncStream {
-    pub(crate) fn start(engine: &Engine, request: Request, separator: Separator) -> Result<AsyncStream> {
+    pub(crate) fn start(engine: &Engine, request: Request, mut separator: Separator) -> Result<AsyncStream> {
         let shared = Arc::new(Shared::default());
         let sender = Sender(shared.clone());
-        let canceller = engine.submit_with(request, move |event| {
-            sender.0.change(|waiting| waiting.events.push_back(event));
+        let places = engine.reserve(1)?;
+        let prepared = engine.prepare(request, &|| false)?;
+        separator.begin(prepared.prompt_end(), engine.text().map(|text| &*text.tokenizer));
+        let mut sink = Some(move |event| sender.0.change(|waiting| waiting.events.push_back(event)));
+        let cancellers = engine.submit_prepared(prepared, places, |_| {
+            sink.take().map(|sink| Box::new(sink) as Box<dyn FnMut(Event) + Send>)
         })?;
+        let canceller = cancellers.into_iter().next().ok_or(EngineError::Stopped)?;
         Ok(AsyncStream { shared, canceller, separator, ended: false })
     }
 
-    /// Cancels the generation; [`Event::Finished`] still comes.
+    /// Cancels the generation. [`Event::Finished`] is still delivered.
     pub fn cancel(&self) {
         self.canceller.cancel();
     }
 
-    /// The tool calls so far. All are known when [`Event::Finished`] comes.
+    /// What the model has thought so far; it is not part of the text.
+    pub fn reasoning(&self) -> &str {
+        self.separator.reasoning()
+    }
+
+    /// The tool calls so far. The list is complete when [`Event::Finished`] arrives.
     pub fn tool_calls(&self) -> &[ToolCall] {
         self.separator.calls()
     }

@@ -1,4 +1,4 @@
-//! [`Error`]: what can go wrong between a model's name and its answer, and what to do about it.
+//! [`Error`]: everything that can go wrong between a model's name and its answer, with advice.
 
 use crate::tools::ToolError;
 use std::fmt;
@@ -11,11 +11,11 @@ use zonda_engine::{EngineError, Event, FinishReason, Outcome, RequestError};
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a model could not be found, fetched, opened or asked.
+/// Why a model could not be found, downloaded, opened or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no model of that name.
+    /// There is no model with this name.
     #[error("{0}")]
     NoSuchModel(Detail),
     /// The name fits several models.
@@ -27,10 +27,10 @@ pub enum Error {
     /// A download failed.
     #[error("{0}")]
     Download(Detail),
-    /// A file is not what it should be.
+    /// A file's content is wrong.
     #[error("{0}")]
     Damaged(Detail),
-    /// The model store is not usable as it is.
+    /// The model store can't be used in its present state.
     #[error("{0}")]
     Store(Detail),
     /// The backend is not in this build, or does not run this model.
@@ -44,10 +44,10 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// [`Progress::cancelled`](crate::store::Progress::cancelled) said so.
+    /// [`Progress::cancelled`](crate::store::Progress::cancelled) returned true.
     #[error("cancelled")]
     Cancelled,
     /// The model's files could not be read.
@@ -77,12 +77,12 @@ pub enum Error {
     /// The generation failed.
     #[error("the generation failed: {0}")]
     Generation(String),
-    /// A model that was to be made on this machine was not.
+    /// Creating a model on this machine failed.
     #[error("{0}")]
     Make(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A sentence, and what to do about it.
+/// A message, with advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detail {
     message: String,
@@ -106,8 +106,7 @@ impl fmt::Display for Detail {
 }
 
 impl Error {
-    /// What to do about it: a phrase in lower case without a full stop; `None` where nothing better than the message is
-    /// known.
+    /// Advice on what to do: a phrase in lower case without a full stop; `None` if the message says all that is known.
     pub fn advice(&self) -> Option<&str> {
         match self {
             Error::NoSuchModel(detail)
@@ -126,12 +125,14 @@ impl Error {
             Error::Engine(EngineError::Request(RequestError::Template(TemplateError::Missing))) => {
                 Some("the model has no chat template: continue a text instead of answering a chat")
             }
-            Error::Generation(_) => Some("the model or the backend is at fault: `zonda verify` checks both"),
+            Error::Generation(_) => {
+                Some("the fault is in the model or the backend: `zonda verify` checks both")
+            }
             _ => None,
         }
     }
 
-    /// The message and those of its causes that it does not quote, in one line.
+    /// The message, followed by those of its causes that it does not contain, in one line.
     pub fn sentence(&self) -> String {
         let mut out = self.to_string();
         let mut cause = std::error::Error::source(self);
@@ -145,7 +146,7 @@ impl Error {
         out
     }
 
-    /// The end of a failed generation as an error; every other event as it is.
+    /// Turns the end of a failed generation into an error; returns every other event unchanged.
     pub(crate) fn of_event(event: Event) -> Result<Event> {
         match event {
             Event::Finished(Outcome { reason: FinishReason::Error(why), .. }) => Err(Error::Generation(why)),
@@ -159,7 +160,7 @@ impl Error {
     }
 }
 
-/// Says which file an I/O error is about.
+/// Adds the path of a file to an I/O error.
 pub(crate) trait At<T> {
     fn at(self, path: &Path) -> Result<T>;
 }

@@ -56,8 +56,8 @@
 //! # }
 //! ```
 //!
-//! With [`Generate::tools`] the model may call functions of yours. [`Answer::tool_calls`] has its calls,
-//! [`Answer::message`] is what the conversation continues with, and [`Message::tool`] is a call's result:
+//! With [`Generate::tools`] the model may call your functions. [`Answer::tool_calls`] contains its calls,
+//! [`Answer::message`] is the message for continuing the conversation, and [`Message::tool`] passes a call's result:
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -84,10 +84,10 @@
 //! # }
 //! ```
 //!
-//! A [`Model`] is shared by reference: requests from several threads are computed together, in batches.
+//! A [`Model`] is shared by reference: requests from several threads are batched and computed together.
 //!
 //! # Errors
-//! [`Error`] says what went wrong; [`Error::advice`] says what to do about it, where that is known.
+//! [`Error`] describes the failure; [`Error::advice`] says what to do about it, if that is known.
 //!
 //! # Features
 //!
@@ -99,8 +99,8 @@
 //! | `mlx` | the MLX backend |
 //! | `async` | answers as async streams |
 //!
-//! # Further
-//! * [`Model::from_backend`] runs a backend of your own behind the same engine: see `examples/custom_backend`.
+//! More
+//! * [`Model::from_backend`] runs your own backend behind the same engine: see `examples/custom_backend`.
 //! * [`Model::engine`] is the engine underneath, and [`engine`] its crate: scheduling, sampling, tokenizers, model files.
 
 mod backend;
@@ -122,7 +122,7 @@ mod async_stream;
 
 #[cfg(feature = "async")]
 pub use async_stream::AsyncStream;
-pub use backend::{BackendKind, DeviceStatus, MAX_THREADS, Status, choose, open as open_backend};
+pub use backend::{BackendKind, DeviceStatus, Fit, MAX_THREADS, Status, choose, open as open_backend, unfit};
 #[cfg(feature = "native")]
 pub use backend::{calibrate, reference};
 pub use error::{Detail, Error, Result};
@@ -133,7 +133,7 @@ pub use options::{Device, OpenOptions, Quantization};
 pub use plan::per_token as kv_bytes_per_token;
 pub use start::Sharing;
 pub use store::Store;
-pub use text::{open_files, open_tokenizer, text_of};
+pub use text::{open_files, open_files_for, open_tokenizer, text_of};
 pub use tools::{Tool, ToolCall, ToolChoice};
 pub use units::human_bytes;
 

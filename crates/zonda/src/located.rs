@@ -1,12 +1,12 @@
-//! [`Located`]: a model that is on this machine.
+//! [`Located`]: a model on this machine.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// A model that is on this machine.
+/// A model on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
-    /// As the user named it; of a path, the file's stem or the folder's name.
+    /// The name that the user gave; for a path, the file's stem or the folder's name.
     pub name: String,
     /// The file or folder; `None` for the mock model.
     pub path: Option<PathBuf>,

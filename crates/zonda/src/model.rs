@@ -1,4 +1,4 @@
-//! [`Model`]: a model that is open and answers, and [`ModelBuilder`], which opens it.
+//! [`Model`]: an open model, and [`ModelBuilder`], which opens it.
 
 use crate::backend::{BackendKind, choose};
 use crate::error::{Error, Result};
@@ -7,7 +7,7 @@ use crate::located::Located;
 use crate::options::OpenOptions;
 use crate::start::{Sharing, Start};
 use crate::store::Store;
-use crate::text::{open_files, text_of};
+use crate::text::{open_files_for, text_of};
 use crate::tools::Style;
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -18,22 +18,22 @@ use zonda_engine::prompt_cache::CacheLocation;
 use zonda_engine::tokenize::{Encode, Message, Tokenizer};
 use zonda_engine::{Engine, EngineConfig, Prompt, TextProcessor, TokenId};
 
-/// A model that is open: its weights are loaded, and its engine takes requests.
+/// An open model: its weights are loaded, and its engine accepts requests.
 ///
-/// Share it by reference or in an `Arc`: requests from several threads are computed together. Dropping it cancels what runs
-/// and frees the memory.
+/// Share it by reference or in an `Arc`: requests from several threads are computed together. Dropping it cancels
+/// running requests and frees the memory.
 #[derive(Debug)]
 pub struct Model {
     name: String,
     backend: Option<BackendKind>,
     engine: Engine,
-    /// How the model calls tools.
+    /// The format of the model's tool calls.
     style: Style,
     load: Duration,
 }
 
 impl Model {
-    /// Opens a model with default options on the best backend that reads it.
+    /// Opens a model with default options on the best backend that can run it.
     ///
     /// `name` is a `.gguf` file, a folder with config.json and SafeTensors, the name of a model in the
     /// [`Store`] (with the feature `hub`, a missing one is downloaded: `smollm2-135m`, a Hub repository
@@ -45,7 +45,7 @@ impl Model {
         Model::builder(name).open()
     }
 
-    /// Opens a model with these options, otherwise as [`Model::open`].
+    /// As [`Model::open`], with these options.
     ///
     /// # Errors
     /// As [`ModelBuilder::open`].
@@ -58,21 +58,21 @@ impl Model {
         Model { name, backend, engine, style, load: began.elapsed() }
     }
 
-    /// Chooses how a model is opened.
+    /// A builder with more settings than [`Model::open_with`].
     pub fn builder(name: impl AsRef<OsStr>) -> ModelBuilder {
         ModelBuilder::new(Named::Name(name.as_ref().to_owned()))
     }
 
-    /// Chooses how a model is opened that was located before.
+    /// As [`Model::builder`], for a model that was located before.
     pub fn builder_at(located: Located) -> ModelBuilder {
         ModelBuilder::new(Named::Located(located))
     }
 
-    /// A model on a backend of your own. `open` is called on the engine's thread, on which the backend stays. `text` is `None`
-    /// if prompts are token ids.
+    /// Opens a model on your own backend. `open` is called on the engine's thread, where the backend stays. `text` is
+    /// `None` if prompts are token ids.
     ///
     /// # Errors
-    /// [`Error::Engine`] with what the backend says.
+    /// [`Error::Engine`] with the backend's error.
     pub fn from_backend<F>(open: F, text: Option<TextProcessor>) -> Result<Model>
     where
         F: FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
@@ -82,10 +82,11 @@ impl Model {
         Ok(Model::new(engine.info().name.clone(), None, engine, began))
     }
 
-    /// A model whose files are open already; both are `None` for the mock's files and a model without a tokenizer.
+    /// Opens a model from files that are already open. `files` is `None` for the mock, `text` for a model without a
+    /// tokenizer.
     ///
     /// # Errors
-    /// [`Error::Engine`] with what the backend says; [`Error::Draft`].
+    /// [`Error::Engine`] with the backend's error; [`Error::Draft`].
     pub fn from_files(
         kind: BackendKind,
         files: Option<Arc<ModelFiles>>,
@@ -98,22 +99,23 @@ impl Model {
         Ok(Model::new(path.name, Some(kind), start.engine()?, began))
     }
 
-    /// An answer to a conversation, whose form the model's chat template defines.
+    /// Answers a conversation, with the model's chat template.
     pub fn chat(&self, messages: impl IntoIterator<Item = Message>) -> Generate<'_> {
         self.request(Prompt::chat(messages.into_iter().collect()))
     }
 
-    /// A continuation of a text, as it is, without the chat template.
+    /// Continues a text as it is, without the chat template.
     pub fn generate(&self, text: impl Into<String>) -> Generate<'_> {
         self.request(Prompt::Text(text.into()))
     }
 
-    /// A generation after any prompt, token ids included.
+    /// Generates after any prompt, including token ids.
     pub fn request(&self, prompt: Prompt) -> Generate<'_> {
         Generate::new(&self.engine, self.style, prompt)
     }
 
-    /// The token ids of a text, without a BOS token. Control tokens written in it, such as `<|im_end|>`, are taken as such.
+    /// The token ids of a text, without a BOS token. Names of control tokens in the text, such as `<|im_end|>`, become
+    /// these tokens.
     ///
     /// # Errors
     /// [`Error::NoTokenizer`], or [`Error::Tokenizer`] for a text that is too long.
@@ -121,7 +123,7 @@ impl Model {
         Ok(self.tokenizer()?.encode(text, Encode { add_bos: false, parse_special: true })?)
     }
 
-    /// The text of token ids, control tokens included.
+    /// The text of token ids, including control tokens.
     ///
     /// # Errors
     /// [`Error::NoTokenizer`].
@@ -142,7 +144,7 @@ impl Model {
         self.engine.text()
     }
 
-    /// The model's name, as it was given; of a path, the file's stem or the folder's name.
+    /// The name that the model was opened with; for a path, the file's stem or the folder's name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -152,22 +154,22 @@ impl Model {
         self.backend
     }
 
-    /// What runs it: the backend's name and version, device, instruction set, threads.
+    /// Details of the backend: its name and version, device, instruction set, threads.
     pub fn info(&self) -> &BackendInfo {
         self.engine.info()
     }
 
-    /// What it is: shapes, vocabulary, context length.
+    /// The model's shapes, vocabulary and context length.
     pub fn spec(&self) -> &ModelSpec {
         self.engine.spec()
     }
 
-    /// How much it holds: context, slots, size of the KV cache.
+    /// The capacity: context, slots, size of the KV cache.
     pub fn limits(&self) -> Limits {
         self.engine.limits()
     }
 
-    /// How long it took to open, without a download.
+    /// The time it took to open, without a download.
     pub fn load_time(&self) -> Duration {
         self.load
     }
@@ -177,20 +179,20 @@ impl Model {
         &self.engine
     }
 
-    /// The engine alone.
+    /// Consumes the model and returns only its engine.
     pub fn into_engine(self) -> Engine {
         self.engine
     }
 }
 
-/// A model as it was named.
+/// A model's name, not yet resolved.
 #[derive(Clone, Debug)]
 enum Named {
     Name(OsString),
     Located(Located),
 }
 
-/// How a model is opened: see [`Model::builder`].
+/// The settings for opening a model: see [`Model::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens before `open`"]
 pub struct ModelBuilder {
@@ -214,52 +216,52 @@ impl ModelBuilder {
         }
     }
 
-    /// Runs the model on this backend; otherwise the best in this build that reads it.
+    /// Sets the backend. By default it is the best in this build that can run the model.
     pub fn backend(mut self, backend: impl Into<Option<BackendKind>>) -> ModelBuilder {
         self.backend = backend.into();
         self
     }
 
-    /// All options.
+    /// Sets all options.
     pub fn options(mut self, options: OpenOptions) -> ModelBuilder {
         self.options = options;
         self
     }
 
-    /// The context length in tokens; otherwise the model's, at most 4096.
+    /// Sets the context length in tokens. By default it is the model's, at most 4096.
     pub fn context(mut self, tokens: usize) -> ModelBuilder {
         self.options.ctx = Some(tokens);
         self
     }
 
-    /// The number of threads; otherwise one per physical core.
+    /// Sets the number of threads. By default there is one per physical core.
     pub fn threads(mut self, threads: usize) -> ModelBuilder {
         self.options.threads = Some(threads);
         self
     }
 
-    /// Prepares the engine for many requests at once.
+    /// Prepares the engine for many simultaneous requests.
     pub fn sharing(mut self, sharing: impl Into<Option<Sharing>>) -> ModelBuilder {
         self.sharing = sharing.into();
         self
     }
 
-    /// Keeps prompts' keys and values on disk, and starts from those that are there.
+    /// Stores the KV cache of prompts on disk, and starts from what is stored there.
     pub fn prompt_cache(mut self, place: impl Into<Option<CacheLocation>>) -> ModelBuilder {
         self.prompt_cache = place.into();
         self
     }
 
-    /// The store in which names are looked up; otherwise [`Store::from_env`].
+    /// Sets the store in which names are looked up. By default it is [`Store::from_env`].
     pub fn store(mut self, store: Store) -> ModelBuilder {
         self.store = Some(store);
         self
     }
 
-    /// Finds the model's files, and downloads them where that is needed and possible.
+    /// Finds the model's files, and downloads them if necessary and possible.
     ///
     /// # Errors
-    /// [`Error::NoSuchModel`], [`Error::Ambiguous`], [`Error::Offline`], and what a download meets.
+    /// [`Error::NoSuchModel`], [`Error::Ambiguous`], [`Error::Offline`], or the error of a download.
     pub fn locate(&mut self) -> Result<Located> {
         let located = match &self.model {
             Named::Located(located) => return Ok(located.clone()),
@@ -273,22 +275,22 @@ impl ModelBuilder {
         Ok(located)
     }
 
-    /// The model, its backend and its files, without loading weights.
+    /// Returns the model, its backend and its files, without loading weights.
     ///
     /// # Errors
     /// As [`ModelBuilder::locate`]; [`Error::Unavailable`] if no backend runs it; [`Error::Load`].
     pub fn inspect(&mut self) -> Result<(Located, BackendKind, Option<Arc<ModelFiles>>)> {
         let located = self.locate()?;
         let kind = choose(self.backend, &located)?;
-        let files = open_files(&located)?;
+        let files = open_files_for(kind, &located)?;
         Ok((located, kind, files))
     }
 
     /// Finds the model, loads it and starts its engine.
     ///
     /// # Errors
-    /// As [`ModelBuilder::inspect`]; if the tokenizer or the chat template can't be read; [`Error::Engine`] with what the
-    /// backend says.
+    /// As [`ModelBuilder::inspect`]; if the tokenizer or the chat template can't be read; [`Error::Engine`] with the
+    /// backend's error.
     pub fn open(mut self) -> Result<Model> {
         self.locate()?; // a download is not part of the load time
         let began = Instant::now();

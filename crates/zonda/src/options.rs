@@ -1,4 +1,4 @@
-//! [`OpenOptions`]: how a backend is opened.
+//! [`OpenOptions`]: the options for opening a backend.
 
 use crate::error::{Detail, Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -9,7 +9,7 @@ use std::str::FromStr;
 use zonda_engine::{EngineConfig, Speculate};
 use zonda_kernels::attention::KvType;
 
-/// How a backend is opened. An option that a backend does not have is refused, never ignored.
+/// The options for opening a backend. An option that a backend does not have is refused, never ignored.
 ///
 /// Messages about options write them as the command line does: `--gpu-layers` is [`OpenOptions::gpu_layers`].
 ///
@@ -21,10 +21,10 @@ use zonda_kernels::attention::KvType;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OpenOptions {
-    /// What to compute on.
+    /// The device to compute on.
     #[serde(skip_serializing_if = "is_default")]
     pub device: Device,
-    /// Layers on the GPU, the output head counted as one; `None`: all. Only llama.cpp has it.
+    /// Layers on the GPU, counting the output head as one; `None`: all. Only llama.cpp supports it.
     #[serde(skip_serializing_if = "is_default")]
     pub gpu_layers: Option<usize>,
     /// Threads; `None`: one per physical core.
@@ -45,16 +45,23 @@ pub struct OpenOptions {
     /// Loads a model even if it does not seem to fit into the available memory.
     #[serde(skip_serializing_if = "is_default")]
     pub no_memory_check: bool,
+    /// Copies all weights into memory instead of leaving some in the mapped file.
+    #[serde(skip_serializing_if = "is_default")]
+    pub no_mmap: bool,
     /// The seed of the mock's text.
     #[serde(skip_serializing_if = "is_default")]
     pub seed: Option<u64>,
     /// Milliseconds that the mock takes for a decode step.
     #[serde(skip_serializing_if = "is_default")]
     pub mock_step: Option<u64>,
+    /// Faults of the mock, such as `error:100,nan:101`: each step that computes the token fails in this way. The kinds are `error`,
+    /// `panic`, `nan` and `slow` (50 ms).
+    #[serde(skip_serializing_if = "is_default")]
+    pub mock_faults: Option<String>,
     /// Sequences that run at once; `None`: the backend's default.
     #[serde(skip_serializing_if = "is_default")]
     pub parallel: Option<usize>,
-    /// How many whole contexts the KV cache has room for; `None`: one for each sequence.
+    /// Number of full contexts that the KV cache has room for; `None`: one per sequence.
     #[serde(skip_serializing_if = "is_default")]
     pub kv_contexts: Option<usize>,
     /// Where the drafts of speculative decoding come from.
@@ -63,10 +70,10 @@ pub struct OpenOptions {
     /// The draft model's file or folder; `mock`: the mock.
     #[serde(skip_serializing_if = "is_default")]
     pub draft: Option<PathBuf>,
-    /// Most tokens of a draft; `None`: the engine's default.
+    /// Maximum tokens of a draft; `None`: the engine's default.
     #[serde(skip_serializing_if = "is_default")]
     pub draft_max: Option<usize>,
-    /// Fewest tokens of a draft, whether they pay or not; `None`: 0.
+    /// Minimum tokens of a draft, even if they don't save time; `None`: 0.
     #[serde(skip_serializing_if = "is_default")]
     pub draft_min: Option<usize>,
 }
@@ -76,7 +83,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl OpenOptions {
-    /// The options that differ from the default, as names and text: the form that benchmark records have.
+    /// The options that differ from the default, as names and text: the form in benchmark records.
     pub fn to_map(&self) -> BTreeMap<String, String> {
         crate::text_map::to_map(self)
     }
@@ -89,7 +96,7 @@ impl OpenOptions {
         crate::text_map::from_map(map).map_err(|why| Error::Options(Detail::new(format!("options: {why}"))))
     }
 
-    /// An engine's configuration with these options' speculation.
+    /// Applies these options' speculation to an engine's configuration.
     pub(crate) fn configure(&self, config: EngineConfig) -> EngineConfig {
         EngineConfig {
             speculate: self.speculate,
@@ -100,7 +107,7 @@ impl OpenOptions {
     }
 }
 
-/// What to compute on.
+/// The device to compute on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {
@@ -127,7 +134,7 @@ impl Device {
     }
 }
 
-/// To what a SafeTensors model's matrices are quantised when it is loaded.
+/// The type to which a SafeTensors model's matrices are quantised when it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Quantization {
@@ -150,7 +157,7 @@ impl Quantization {
     /// All of them.
     pub const ALL: [Quantization; 5] =
         [Quantization::Q8_0, Quantization::Q4_0, Quantization::Q4KM, Quantization::Q8, Quantization::Q4];
-    /// Those that a backend of this build has: the last two are MLX's.
+    /// The types that the backends of this build support: the last two are MLX's.
     pub const AVAILABLE: &[Quantization] =
         Quantization::ALL.split_at(if cfg!(feature = "mlx") { 5 } else { 3 }).0;
 
@@ -238,7 +245,9 @@ mod tests {
             kv_type: Some(KvType::F32),
             no_memory_check: true,
             seed: Some(u64::MAX),
+            no_mmap: true,
             mock_step: Some(3),
+            mock_faults: Some("panic:7".into()),
             parallel: Some(4),
             kv_contexts: Some(2),
             speculate: Speculate::Draft,
@@ -251,7 +260,7 @@ mod tests {
         assert_eq!(
             shown.join(" "),
             "ctx=512 device=cpu draft=/models/small.gguf draft_max=8 draft_min=1 gpu_layers=12 isa=scalar kv_contexts=2 \
-             kv_type=f32 mock_step=3 no_memory_check=true parallel=4 quantize=q8_0 seed=18446744073709551615 \
+             kv_type=f32 mock_faults=panic:7 mock_step=3 no_memory_check=true no_mmap=true parallel=4 quantize=q8_0 seed=18446744073709551615 \
              speculate=draft threads=2"
         );
         assert_eq!(OpenOptions::from_map(&map).unwrap(), options);

@@ -8,7 +8,7 @@ use zonda_engine::load::{Model, ModelSpec};
 use zonda_kernels::attention::{KvType, PAGE};
 use zonda_machine::memory::Available;
 
-/// Prompt tokens that are computed at once.
+/// Prompt tokens that are computed together.
 const BATCH: u64 = 512;
 
 /// How much memory a model needs, in bytes.
@@ -19,7 +19,7 @@ struct Plan {
     per_token: u64,
     /// Tokens that the KV cache has room for.
     tokens: u64,
-    /// Activations of a batch and its logits.
+    /// The activations of a batch and its logits.
     working: u64,
 }
 
@@ -46,7 +46,7 @@ impl Plan {
         self.per_token.saturating_mul(self.tokens)
     }
 
-    /// Options with which it would fit into `available` bytes.
+    /// Options with which the model would fit into `available` bytes.
     fn instead(&self, model: &Model, options: &OpenOptions, available: u64) -> Vec<String> {
         let fixed = self.weights + self.working;
         let Some(left) = available.checked_sub(fixed) else {
@@ -62,7 +62,7 @@ impl Plan {
         if fits(self.per_token, contexts) > 0 {
             out.push(format!("--ctx {}", fits(self.per_token, contexts)));
         }
-        // the larger of two types that hold the whole context is the better one
+        // If two types can hold the whole context, the larger one is better.
         for kv in [KvType::Q8_0, KvType::Q4_0] {
             let small = per_token(&model.spec, kv);
             let context = fits(small, contexts).min(self.tokens / contexts);
@@ -85,8 +85,8 @@ pub fn per_token(spec: &ModelSpec, kv: KvType) -> u64 {
     (spec.layers * spec.kv_heads * kv.page_bytes_of(spec.kv_holds(), spec.head_dim) / PAGE) as u64
 }
 
-/// Bytes of a batch's activations (the residual stream and its normalised forms, queries, keys and values, the two halves of
-/// the feed-forward layer, as `f32`), and of the logits of 64 positions.
+/// Bytes of a batch's activations (the residual stream and its normalised form, queries, keys and values, both halves
+/// of the feed-forward layer, as `f32`), and of the logits of 64 positions.
 fn working(spec: &ModelSpec) -> u64 {
     let heads = (2 * spec.heads + 2 * spec.kv_heads) * spec.head_dim;
     // the queries, inputs of the heads' projections and values of latent attention
@@ -104,7 +104,7 @@ fn working(spec: &ModelSpec) -> u64 {
 /// # Errors
 /// [`BackendError::Unsupported`], with the figures and with what would fit.
 pub(crate) fn check(model: &Model, options: &OpenOptions) -> Result<(), BackendError> {
-    // a GPU has its own memory
+    // A GPU has its own memory.
     if options.no_memory_check || options.device == Device::Gpu {
         return Ok(());
     }

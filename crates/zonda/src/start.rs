@@ -1,21 +1,22 @@
-//! Starting an engine on a backend: with a draft model, with a prompt cache, for one user or for many.
+//! Starts an engine on a backend: with a draft model, with a prompt cache, for one user or for many.
 
 use crate::backend::{self, BackendKind};
 use crate::error::{Error, Result};
 use crate::located::Located;
 use crate::options::OpenOptions;
-use crate::text::{open_files, text_of};
+use crate::text::{open_files_for, text_of};
 use std::sync::Arc;
 use zonda_engine::forward::Limits;
 use zonda_engine::load::{Format, Model as ModelFiles};
 use zonda_engine::prompt_cache::CacheLocation;
 use zonda_engine::{
-    DraftModel, Engine, EngineConfig, Extras, Parallel, PromptCacheConfig, Speculate, TextProcessor,
+    DraftModel, Engine, EngineConfig, Extras, Parallel, PromptCacheConfig, SamplingDefaults, Speculate,
+    TextProcessor,
 };
 
-/// Most sequences that run at once where the number is measured.
+/// Maximum number of sequences that run at once if the number is measured.
 const MOST_PARALLEL: usize = 16;
-/// Whole contexts that their KV cache has room for.
+/// Number of full contexts that the KV cache has room for in that case.
 const MEASURED_CONTEXTS: usize = 4;
 
 /// How many requests share an engine.
@@ -23,11 +24,11 @@ const MEASURED_CONTEXTS: usize = 4;
 pub struct Sharing {
     /// Sequences that run at once; `None`: measured, at most 16.
     pub parallel: Option<usize>,
-    /// Requests that may wait beyond those.
+    /// Number of further requests that may wait.
     pub queue: usize,
-    /// Most prefill tokens in a step in which other sequences decode.
+    /// Maximum prefill tokens in a step in which other sequences decode.
     pub prefill_chunk: usize,
-    /// A request with a seed gets the same tokens whatever runs beside it.
+    /// Whether a request with a seed gets the same tokens whatever else runs.
     pub deterministic: bool,
 }
 
@@ -38,7 +39,7 @@ impl Default for Sharing {
     }
 }
 
-/// What an engine is started with.
+/// The inputs for starting an engine.
 pub(crate) struct Start {
     pub kind: BackendKind,
     /// `None`: the mock.
@@ -55,16 +56,17 @@ impl Start {
     /// Starts the engine.
     ///
     /// # Errors
-    /// What the draft model's files or the backend say.
+    /// The error of the draft model's files or of the backend.
     pub fn engine(self) -> Result<Engine> {
         let Start { kind, files, text, mut options, sharing, prompt_cache } = self;
+        let sampling = files.as_deref().map(SamplingDefaults::of_model).unwrap_or_default();
         let prompts = prompt_cache.map(|place| prompts(place, files.as_deref(), &options));
         let mut config = EngineConfig::default();
         if let Some(sharing) = sharing {
             let alone = sharing.deterministic && !kind.batch_invariant();
             let fixed = if alone { Some(1) } else { sharing.parallel };
             options.parallel = Some(fixed.unwrap_or(MOST_PARALLEL));
-            // Few conversations fill their context: many sequences share the room of a few.
+            // Few conversations fill their context, so many sequences share the memory of a few contexts.
             options.kv_contexts = fixed.is_none().then_some(MEASURED_CONTEXTS);
             config = EngineConfig {
                 prefill_chunk: sharing.prefill_chunk,
@@ -77,22 +79,22 @@ impl Start {
         let draft = draft_model(kind, &options).map_err(|error| Error::Draft(Box::new(error)))?;
         let config = options.configure(config);
         let open = move || backend::open(kind, files.as_ref(), &options);
-        Ok(Engine::start_with(open, text, config, Extras { draft, prompts })?)
+        Ok(Engine::start_with(open, text, config, Extras { draft, prompts, sampling })?)
     }
 }
 
-/// A prompt cache on disk belongs to a model's weights; the mock's to its seed.
+/// A prompt cache on disk belongs to a model's weights or, for the mock, to its seed.
 fn prompts(place: CacheLocation, model: Option<&ModelFiles>, options: &OpenOptions) -> PromptCacheConfig {
     let mock = || format!("mock {}", options.seed.unwrap_or(0));
     PromptCacheConfig { location: place, model: model.map_or_else(mock, ModelFiles::fingerprint) }
 }
 
-/// The draft model, for the backend and with the options of the model itself.
+/// The draft model, on the same backend and with the same options as the model.
 fn draft_model(kind: BackendKind, options: &OpenOptions) -> Result<Option<DraftModel>> {
     let Some(path) = &options.draft else { return Ok(None) };
     let mock = kind == BackendKind::Mock;
     let located = Located { name: path.display().to_string(), path: (!mock).then(|| path.clone()) };
-    let model = open_files(&located)?;
+    let model = open_files_for(kind, &located)?;
     let text = text_of(model.as_deref())?;
     let mut own = OpenOptions {
         speculate: Speculate::Off,

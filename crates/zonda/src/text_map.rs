@@ -1,11 +1,11 @@
-//! Options as names and text, through serde: numbers and switches are written as text and read back by their type.
+//! Converts options to names and text, and back, through serde.
 
 use serde::de::value::{Error, MapDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde::{Serialize, forward_to_deserialize_any};
 use std::collections::BTreeMap;
 
-/// Every serialised field of a flat struct.
+/// Every serialised field of a flat struct, as text.
 pub(crate) fn to_map(options: &impl Serialize) -> BTreeMap<String, String> {
     let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(options) else {
         unreachable!("options are a struct of plain fields");
@@ -17,13 +17,13 @@ pub(crate) fn to_map(options: &impl Serialize) -> BTreeMap<String, String> {
     fields.into_iter().map(|(name, value)| (name, text(value))).collect()
 }
 
-/// The inverse.
+/// The inverse of [`to_map`].
 pub(crate) fn from_map<T: DeserializeOwned>(map: &BTreeMap<String, String>) -> Result<T, Error> {
     let fields = map.iter().map(|(name, value)| (name.as_str(), Value { name, value }));
     T::deserialize(MapDeserializer::new(fields))
 }
 
-/// One option's text.
+/// The text of one option.
 struct Value<'a> {
     name: &'a str,
     value: &'a str,

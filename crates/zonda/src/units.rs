@@ -1,4 +1,4 @@
-//! Numbers for people.
+//! Formats numbers for people.
 
 /// `1536` → `1.50 KiB`.
 pub fn human_bytes(bytes: u64) -> String {

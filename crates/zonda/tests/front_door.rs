@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use zonda::{
-    BackendKind, CacheLocation, Error, Event, FinishReason, Grammar, Message, Model, OpenOptions, Sharing,
-    Store, Tool, ToolChoice,
+    BackendKind, CacheLocation, Error, Event, FinishReason, Grammar, Message, Model, OpenOptions, Prompt,
+    Sharing, Store, Tool, ToolChoice,
 };
 
 fn mock() -> Model {
@@ -43,6 +43,28 @@ fn answers_stop_and_follow_a_format() {
 
     let regex = Grammar::Regex("[ab]{3}".to_owned());
     assert_eq!(model.generate("x").grammar(regex).send().unwrap().text.len(), 3);
+}
+
+#[test]
+fn a_models_files_recommend_its_sampling() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/hf/mistral_full");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(source.join(file), folder.path().join(file)).unwrap();
+    }
+    std::fs::write(folder.path().join("generation_config.json"), r#"{"temperature": 0.0, "top_k": 7}"#)
+        .unwrap();
+    let model = Model::open(folder.path()).unwrap();
+    let recommended = model.engine().sampling();
+    assert_eq!((recommended.temperature, recommended.top_k, recommended.top_p), (Some(0.0), Some(7), None));
+    let ask = || model.request(Prompt::Tokens(vec![1, 2, 3])).max_tokens(8).ignore_eos();
+    let greedy = ask().send().unwrap().tokens;
+    assert_eq!(ask().send().unwrap().tokens, greedy, "no seed is needed at temperature 0");
+    assert_ne!(
+        ask().temperature(50.0).seed(1).send().unwrap().tokens,
+        greedy,
+        "a setting of the request counts"
+    );
 }
 
 fn weather() -> Tool {

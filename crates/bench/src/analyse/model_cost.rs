@@ -12,6 +12,9 @@ impl ModelCost {
     /// The cost of a model in a backend; `quantize` is the requested quantisation of float weights at load. `None` if the backend
     /// holds weights in a form of unknown size.
     pub fn of(model: &Model, info: &BackendInfo, quantize: Option<Mix>) -> Option<ModelCost> {
+        if model.unsupported().is_some() {
+            return None; // what a token reads is unknown
+        }
         let spec = &model.spec;
         let held = WeightForm::of(model, info, quantize)?;
         let (mut layers, mut head) = (Cost::default(), Cost::default());

@@ -260,8 +260,8 @@ mod tests {
         assert!(matches!(Windows::of(TEXT, &tokenizer, 3, None), Err(PerplexityError::Window(3))));
         let windows = Windows::of(TEXT, &tokenizer, 16, Some(1)).unwrap();
         assert_eq!(windows.tokens().len(), 1);
-        let fault = Some(Fault { call: 1, kind: FaultKind::Nan });
-        let mut mock = Mock::new(MockOptions { fault, ..MockOptions::default() });
+        let faults = vec![Fault::call(1, FaultKind::Nan)];
+        let mut mock = Mock::new(MockOptions { faults, ..MockOptions::default() });
         let error = windows.measure(&mut mock, &mut |_| Ok(()), &mut |_, _| ()).unwrap_err();
         assert!(matches!(error, PerplexityError::NonFinite { window: 0, position: 8 }), "{error}");
     }

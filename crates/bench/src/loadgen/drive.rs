@@ -143,6 +143,8 @@ fn unsent(index: usize, at: Duration, due: Instant, why: String) -> Asked {
         prompt_tokens: None,
         cached_tokens: None,
         generated: None,
+        reasoning: 0,
+        shows_reasoning: false,
         finish_reason: None,
         outcome: Outcome::Failed(Refusal { status: None, why }),
     }

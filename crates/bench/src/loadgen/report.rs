@@ -215,6 +215,8 @@ mod tests {
             prompt_tokens: Some(20),
             cached_tokens: Some(5),
             generated: Some(deliveries_ms.len()),
+            reasoning: 0,
+            shows_reasoning: false,
             finish_reason: Some("length".to_owned()),
             outcome,
         }

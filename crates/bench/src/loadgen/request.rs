@@ -59,6 +59,10 @@ pub struct Asked {
     pub cached_tokens: Option<usize>,
     /// Generated tokens, by the server's count.
     pub generated: Option<usize>,
+    /// Tokens of reasoning among them, by the server's count.
+    pub reasoning: usize,
+    /// Whether a delivery had text of the reasoning; otherwise it was hidden.
+    pub shows_reasoning: bool,
     /// Why the answer ended.
     pub finish_reason: Option<String>,
     /// How it ended.
@@ -76,9 +80,10 @@ impl Asked {
         self.deliveries_ms.last().copied()
     }
 
-    /// (last − first) / (tokens − 1).
+    /// (last − first) / (tokens − 1), where the tokens are those whose text was delivered.
     pub fn tpt_ms(&self) -> Option<f64> {
-        let tokens = self.generated.filter(|n| *n > 1)?;
+        let hidden = if self.shows_reasoning { 0 } else { self.reasoning };
+        let tokens = self.generated?.checked_sub(hidden).filter(|n| *n > 1)?;
         Some((self.total_ms()? - self.ttft_ms()?) / (tokens - 1) as f64)
     }
 
@@ -108,6 +113,8 @@ pub fn ask(
         prompt_tokens: None,
         cached_tokens: None,
         generated: None,
+        reasoning: 0,
+        shows_reasoning: false,
         finish_reason: None,
         outcome: Outcome::Complete,
     };
@@ -169,9 +176,11 @@ fn note(asked: &mut Asked, api: Api, event: &Value, now: f64) {
         Api::Chat => ["content", "reasoning_content", "reasoning"].map(|name| &choice["delta"][name]),
         Api::Completions => [&choice["text"], &Value::Null, &Value::Null],
     };
-    if texts.iter().any(|t| t.as_str().is_some_and(|t| !t.is_empty())) {
+    let has_text = |text: &&Value| text.as_str().is_some_and(|text| !text.is_empty());
+    if texts.iter().any(has_text) {
         asked.deliveries_ms.push(now);
     }
+    asked.shows_reasoning |= texts[1..].iter().any(has_text);
     if let Some(reason) = choice["finish_reason"].as_str() {
         asked.finish_reason = Some(reason.to_owned());
     }
@@ -179,6 +188,8 @@ fn note(asked: &mut Asked, api: Api, event: &Value, now: f64) {
     if let Some(usage) = event.get("usage").filter(|u| u.is_object()) {
         asked.prompt_tokens = count(&usage["prompt_tokens"]).or(asked.prompt_tokens);
         asked.generated = count(&usage["completion_tokens"]).or(asked.generated);
+        let reasoning = &usage["completion_tokens_details"]["reasoning_tokens"];
+        asked.reasoning = count(reasoning).unwrap_or(asked.reasoning);
         asked.cached_tokens = count(&usage["prompt_tokens_details"]["cached_tokens"]).or(asked.cached_tokens);
     }
 }
@@ -249,6 +260,26 @@ mod tests {
             data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n",
         ));
         assert_eq!((asked.outcome, asked.generated), (Outcome::Hidden, Some(2)));
+    }
+
+    /// Hidden tokens came before the first delivery, so they are no part of the time per token.
+    #[test]
+    fn the_time_per_token_is_that_of_delivered_tokens() {
+        let tokens = |reasoning: &str| {
+            let mut asked =
+                outcome(Ok("data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata: [DONE]\n\n"));
+            for event in [
+                format!("{{\"choices\":[{{\"delta\":{{{reasoning}}}}}]}}"),
+                "{\"choices\":[],\"usage\":{\"completion_tokens\":12,\"completion_tokens_details\":{\"reasoning_tokens\":9}}}"
+                    .to_owned(),
+            ] {
+                note(&mut asked, Api::Chat, &serde_json::from_str(&event).unwrap(), 0.0);
+            }
+            asked.deliveries_ms = vec![100.0, 200.0];
+            asked.tpt_ms()
+        };
+        assert_eq!(tokens(""), Some(50.0), "3 tokens were delivered");
+        assert_eq!(tokens("\"reasoning\":\"hm\""), Some(100.0 / 11.0));
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Host for TestHost {
             // Another seed is another function.
             "wrong" => mock.seed = 7,
             "abort in gate" => std::process::abort(),
-            "nan in gate" => mock.fault = Some(Fault { call: 3, kind: FaultKind::Nan }),
+            "nan in gate" => mock.faults = vec![Fault::call(3, FaultKind::Nan)],
             _ => {}
         }
         Ok(Box::new(Mock::new(mock)))
@@ -89,7 +89,7 @@ fn open(spec: &ChildSpec) -> Result<Engine, String> {
     let mut mock = MockOptions::default();
     let mut text = Some(TextProcessor::mock());
     mock.limits.context = spec.context_needed(text.as_ref());
-    let fault = |kind, call| Some(Fault { call, kind });
+    let fault = |kind, call| vec![Fault::call(call, kind)];
     match option {
         "load error" => return Err("tensor blk.3 is missing".into()),
         "load abort" => std::process::abort(),
@@ -101,9 +101,9 @@ fn open(spec: &ChildSpec) -> Result<Engine, String> {
             std::thread::park();
         },
         // The first calls are the prefill of the warm-up.
-        "warm-up panic" => mock.fault = fault(FaultKind::Panic, 0),
-        "nan" => mock.fault = fault(FaultKind::Nan, 100),
-        "hang" => mock.fault = fault(FaultKind::Hang, 100),
+        "warm-up panic" => mock.faults = fault(FaultKind::Panic, 0),
+        "nan" => mock.faults = fault(FaultKind::Nan, 100),
+        "hang" => mock.faults = fault(FaultKind::Hang, 100),
         "small" => mock.limits.context = 700,
         "no tokenizer" => text = None,
         _ => {}

@@ -1,11 +1,13 @@
 //! Flags that several commands share.
 
 mod open;
+mod reasoning;
 mod sampling;
 mod speculate;
 pub mod values;
 
 pub use open::{BackendArgs, OpenArgs};
+pub use reasoning::ReasoningArgs;
 pub use sampling::SamplingArgs;
 pub use speculate::{DraftArgs, How, SpeculateArgs, Speculation};
 pub use values::{token_ids, token_limit};
@@ -18,7 +20,7 @@ use zonda::Keep;
 /// `--json`
 #[derive(Clone, Copy, Debug, Args)]
 pub struct JsonArg {
-    /// Print one JSON document on standard output, and nothing else there.
+    /// Print one JSON document on standard output, and nothing else.
     #[arg(long)]
     pub json: bool,
 }

@@ -48,9 +48,13 @@ pub struct OpenArgs {
     #[arg(long, value_name = "TYPE", value_parser = kv_type())]
     pub kv_type: Option<KvType>,
 
-    /// Load the model even if weights, KV cache and activations don't seem to fit into the available memory.
+    /// Load the model even if its weights, KV cache and activations don't seem to fit into the available memory.
     #[arg(long)]
     pub no_memory_check: bool,
+
+    /// Copy all weights into memory, so that the model runs on if its file is cut or changed (native, llama-cpp; mlx always does).
+    #[arg(long)]
+    pub no_mmap: bool,
 }
 
 impl OpenArgs {
@@ -65,6 +69,7 @@ impl OpenArgs {
             quantize: self.quantize,
             kv_type: self.kv_type,
             no_memory_check: self.no_memory_check,
+            no_mmap: self.no_mmap,
             seed,
             ..OpenOptions::default()
         }

@@ -6,16 +6,16 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use zonda::{OpenOptions, Speculate, Store};
 
-/// Speculation as the flags say it, with the draft model located.
+/// The speculation that the flags select, with the draft model located.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Speculation {
     /// Where drafts come from.
     pub how: Speculate,
     /// The draft model's file or folder; `mock`: the mock.
     pub draft: Option<PathBuf>,
-    /// Most tokens of a draft; `None`: the engine's default.
+    /// Maximum tokens of a draft; `None`: the engine's default.
     pub most: Option<usize>,
-    /// Fewest tokens of a draft.
+    /// Minimum tokens of a draft.
     pub least: Option<usize>,
 }
 
@@ -47,11 +47,11 @@ pub struct DraftArgs {
     #[arg(long, value_name = "MODEL")]
     pub draft: Option<OsString>,
 
-    /// Most tokens of a draft; the number is chosen by how many were accepted and by what they cost [default: 16].
+    /// Maximum tokens of a draft; the number used depends on how many are accepted and what they cost [default: 16].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=63))]
     pub draft_max: Option<u16>,
 
-    /// Fewest tokens of a draft, even if they don't pay, for experiments [default: 0].
+    /// Minimum tokens of a draft, even if they don't save time; for experiments [default: 0].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=63))]
     pub draft_min: Option<u16>,
 }
@@ -68,10 +68,10 @@ pub enum How {
 }
 
 impl SpeculateArgs {
-    /// What the flags say; the draft model is located.
+    /// The speculation that the flags select. Locates the draft model.
     ///
     /// # Errors
-    /// If there is no such model, or it is needed and not named.
+    /// If the draft model is not found, or is needed and not named.
     pub fn speculation(&self, store: &Store) -> anyhow::Result<Speculation> {
         let how = self.speculate.unwrap_or(if self.draft.draft.is_some() { How::Draft } else { How::Off });
         self.draft.speculation(store, how)
@@ -79,7 +79,7 @@ impl SpeculateArgs {
 }
 
 impl DraftArgs {
-    /// Speculation in one of its forms.
+    /// Speculation of the given kind.
     ///
     /// # Errors
     /// As [`SpeculateArgs::speculation`].
@@ -96,7 +96,7 @@ impl DraftArgs {
             How::Draft => Speculate::Draft,
         };
         let draft = self.draft.as_ref().map(|model| store.locate(model)).transpose()?;
-        // Child processes and readers of a record have other current folders.
+        // Child processes and readers of a record may run in other folders.
         let path = |l: zonda::Located| {
             l.path.map_or_else(|| l.name.into(), |p| std::path::absolute(&p).unwrap_or(p))
         };

@@ -4,7 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use std::num::NonZeroUsize;
 use zonda::{BackendKind, Device, Keep, KvType, MAX_THREADS, Quantization, TokenId};
 
-/// Names that stand for values: `(value, name, what it means)`.
+/// A parser of names: `(value, name, what it means)`.
 fn named<T: Copy + Send + Sync + 'static>(
     all: impl IntoIterator<Item = (T, &'static str, &'static str)>,
 ) -> impl TypedValueParser<Value = T> {
@@ -16,7 +16,7 @@ fn named<T: Copy + Send + Sync + 'static>(
     let names = PossibleValuesParser::new(shown.collect::<Vec<_>>());
     names.map(move |text| {
         let found = all.iter().find(|(_, name, _)| *name == text);
-        found.map(|(value, ..)| *value).expect("clap lets the names through only")
+        found.map(|(value, ..)| *value).expect("clap accepts only these names")
     })
 }
 

@@ -1,4 +1,5 @@
-//! `zonda bench`: measures backends over scenarios. What to measure is decided here; how, in the crate `zonda-bench`.
+//! `zonda bench`: measures backends over scenarios. This file decides what to measure; the crate `zonda-bench` measures
+//! it.
 
 use crate::args::Speculation;
 use crate::args::{DraftArgs, How, JsonArg, OpenArgs};
@@ -55,13 +56,13 @@ pub struct Bench {
     /// Scenarios: short, medium, code, long, edit, or paths of .toml files, separated by commas [default: the first four].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     scenario: Vec<String>,
-    /// How often each scenario is run.
+    /// Number of runs of each scenario.
     #[arg(long, value_name = "N", default_value_t = 3, conflicts_with = "until_ci")]
     runs: usize,
-    /// Run until the 95% interval of every median is within ± PCT percent of it: at least 5 runs, at most 50.
+    /// Repeat until the 95% interval of every median is within ± PCT percent of it: at least 5 runs, at most 50.
     #[arg(long, value_name = "PCT", value_parser = percent)]
     until_ci: Option<f64>,
-    /// Keep each process to the cores that its threads run on, and say whether others may use them.
+    /// Restrict each process to the cores that its threads run on, and report whether other processes may use them.
     #[arg(long)]
     isolate: bool,
     /// Only time the runs: skip measuring the machine's limits and comparing each backend with the reference logits.
@@ -76,19 +77,19 @@ pub struct Bench {
     /// Measure with the prefix cache filled; otherwise every run computes its whole prompt.
     #[arg(long)]
     cached: bool,
-    /// Measure the prefill of N random tokens, as llama-bench does; alone, instead of the scenarios.
+    /// Measure the prefill of N random tokens, as llama-bench does; without --scenario, only this is measured.
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pp: Vec<usize>,
-    /// Measure N single-token steps from an empty context; alone, instead of the scenarios.
+    /// Measure N single-token steps from an empty context; without --scenario, only this is measured.
     #[arg(long, value_delimiter = ',', value_name = "N")]
     tg: Vec<usize>,
-    /// Guess tokens ahead: off, ngram, draft, or several, separated by commas, against each other [default: off].
+    /// Speculative decoding: off, ngram or draft; several, separated by commas, are compared [default: off].
     #[arg(long, value_name = "HOW", value_delimiter = ',')]
     speculate: Vec<How>,
     /// Folder for results.csv, results.json, report.md and report.html [default: results/DATE-TIME].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Decides the order of runs and the random prompts.
+    /// Seed of the order of runs and of the random prompts.
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
     #[command(flatten)]
@@ -99,7 +100,7 @@ pub struct Bench {
     draft: DraftArgs,
 }
 
-/// What else is done: what was measured is compared, a server is measured.
+/// Subcommands that compare or report recorded results, or measure a server.
 #[derive(Debug, Subcommand)]
 enum Then {
     Compare(Compare),
@@ -136,7 +137,7 @@ impl Bench {
         let launcher = Launcher::current_exe().context("finding this program's own file")?;
 
         let out = self.out.unwrap_or_else(zonda_bench::report::default_out);
-        zonda_bench::report::prepare(&out)?; // before an hour of measuring
+        zonda_bench::report::prepare(&out)?; // fails early, not after an hour of measuring
 
         let graceful = interrupt::graceful();
         let mut follower = Follower::new(context.quiet, self.json.json);
@@ -170,11 +171,11 @@ impl Bench {
     /// The text of `--quality`.
     fn quality_text(&self) -> anyhow::Result<Option<QualityText>> {
         let Some(path) = &self.quality else { return Ok(None) };
-        super::perplexity::read(path)?; // what can't be read is said before an hour of measuring
+        super::perplexity::read(path)?; // fails early if the text can't be read
         Ok(Some(quality::text_of(path).with_context(|| path.display().to_string())?))
     }
 
-    /// What every subject does.
+    /// The work of every subject.
     fn work(&self) -> anyhow::Result<Vec<Work>> {
         let find =
             |name: &String| Scenario::find(name).map(Work::Scenario).map_err(|e| Usage(e.to_string()).into());
@@ -190,7 +191,7 @@ impl Bench {
         Ok(work)
     }
 
-    /// Every backend with every model that it runs.
+    /// Every backend with every model that it can run.
     fn subjects(&self, store: &Store, quiet: bool) -> anyhow::Result<Vec<Subject>> {
         for kind in &self.backend {
             kind.check_available()?;
@@ -204,14 +205,19 @@ impl Bench {
         let named_mock = models.iter().any(|m| m.path.is_none());
         let speculations = self.speculations(store)?;
         let mut subjects = Vec::new();
-        // What was named on both sides is run, and says why it can't; the rest is paired as it fits.
+        // If both backends and models were named, every pair is run and reports why it can't; otherwise only pairs that
+        // fit.
         let named = !self.backend.is_empty() && !self.models.is_empty();
         for &kind in BackendKind::AVAILABLE.iter().filter(|&&k| wanted(k) && k != BackendKind::Mock) {
             for model in models.iter().filter(|m| m.path.is_some()) {
-                if named || kind.reads(model) {
-                    subjects.extend(self.in_forms(kind, model, &speculations));
-                } else if !quiet {
-                    note!("not measured: {} on {}, which does not read its format", model.name, kind.name());
+                let why_not = match kind.reads(model) {
+                    true => zonda::unfit(kind, model).map(|why| format!(": {why}")),
+                    false => Some(", which does not read its format".to_owned()),
+                };
+                match why_not.filter(|_| !named) {
+                    None => subjects.extend(self.in_forms(kind, model, &speculations)),
+                    Some(_) if quiet => {}
+                    Some(why) => note!("not measured: {} on {}{why}", model.name, kind.name()),
                 }
             }
         }
@@ -222,7 +228,7 @@ impl Bench {
         Ok(subjects)
     }
 
-    /// What is to be measured against each other.
+    /// The kinds of speculation to compare.
     fn speculations(&self, store: &Store) -> anyhow::Result<Vec<Speculation>> {
         let hows = match self.speculate[..] {
             [] if self.draft.draft.is_some() => &[How::Draft][..],
@@ -231,7 +237,7 @@ impl Bench {
         };
         let form = |how: &How| {
             let found = self.draft.speculation(store, *how)?;
-            // What has no draft model in it doesn't load one.
+            // Only a subject that uses the draft model loads it.
             Ok(if *how == How::Draft { found } else { Speculation { draft: None, ..found } })
         };
         let mut found = hows.iter().map(form).collect::<anyhow::Result<Vec<_>>>()?;
@@ -241,7 +247,7 @@ impl Bench {
         Ok(found)
     }
 
-    /// A backend with a model, once for each form. Several are told apart by the model's name.
+    /// A backend with a model, once for each kind of speculation. Several kinds are distinguished in the model's name.
     fn in_forms(&self, kind: BackendKind, model: &Located, speculations: &[Speculation]) -> Vec<Subject> {
         let mut subjects: Vec<_> = speculations.iter().map(|s| self.subject(kind, model, s)).collect();
         if subjects.len() > 1 {
@@ -273,7 +279,7 @@ impl Bench {
     }
 }
 
-/// Replaces personal folders in the record, which is shown to others.
+/// Replaces personal folders in the record, which other people may read.
 fn redactor(store: &Store) -> PathRedactor {
     let named = std::env::var_os("ZONDA_HOME").is_some_and(|home| !home.is_empty());
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -283,7 +289,7 @@ fn redactor(store: &Store) -> PathRedactor {
     PathRedactor::new(models.into_iter().chain(home).chain(here))
 }
 
-/// The default model and, converted at the first use and kept, the same weights as SafeTensors.
+/// The default model and the same weights as SafeTensors, which are converted at the first use and kept.
 fn default_models(store: &Store, quiet: bool) -> anyhow::Result<Vec<Located>> {
     let gguf = store.locate(DEFAULT_MODEL)?;
     let source = gguf.path.clone().context("a model in a file")?;
@@ -302,7 +308,7 @@ struct Follower {
     bar: ProgressBar,
     plain: bool,
     quiet: bool,
-    /// Warnings are said at once; otherwise the table at the end has them.
+    /// Whether warnings are shown at once; otherwise only the table at the end has them.
     warns: bool,
 }
 
@@ -320,7 +326,7 @@ impl Follower {
         Follower { bar, plain, quiet, warns }
     }
 
-    /// What the bar says beside itself.
+    /// Sets the text beside the bar.
     fn show(&self, message: &str) {
         self.bar.set_message(printable(message).into_owned());
     }

@@ -17,7 +17,7 @@ use zonda_machine::cpus;
 
 /// Memory that is read before and after runs, in bytes: far more than any cache.
 const READ: usize = 512 << 20;
-/// Readings of twice as much, of which the best counts.
+/// Number of measurements, each of which reads twice [`READ`]; the best counts.
 const READINGS: usize = 8;
 
 /// Serves the parent process.
@@ -78,7 +78,7 @@ impl Host for Child {
         let mut stream = probe::Stream::new(Isa::best(), &pool, READ).map_err(|e| e.to_string())?;
         drop(pool);
         Ok(Box::new(move || {
-            // of one reading only: threads that wait for the next one would take the cores from the run that follows
+            // The pool lives for one reading only: waiting threads would take the cores from the run that follows.
             let pool = Pool::new(threads);
             (0..READINGS).map(|_| stream.read(&pool, 2 * READ)).fold(0.0, f64::max)
         }))
@@ -87,7 +87,7 @@ impl Host for Child {
     fn cpus(&self, subject: &Subject) -> Vec<usize> {
         let threads = OpenOptions::from_map(&subject.options).ok().and_then(|options| options.threads);
         let threads = threads.unwrap_or_else(cpus::default_threads);
-        // threads that are left to the system get all cores they may have
+        // Threads that are not pinned may use all allowed cores.
         Some(cpus::pins(threads)).filter(|pins| !pins.is_empty()).unwrap_or_else(cpus::allowed_cores)
     }
 }
@@ -112,7 +112,8 @@ fn kind(subject: &Subject) -> anyhow::Result<BackendKind> {
 }
 
 fn model(subject: &Subject) -> anyhow::Result<Option<Arc<ModelFiles>>> {
-    Ok(zonda::open_files(&Located { name: subject.model.clone(), path: subject.path.clone() })?)
+    let located = Located { name: subject.model.clone(), path: subject.path.clone() };
+    Ok(zonda::open_files_for(kind(subject)?, &located)?)
 }
 
 fn said(error: anyhow::Error) -> String {

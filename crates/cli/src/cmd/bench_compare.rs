@@ -23,11 +23,11 @@ use zonda_bench::report::redact_paths::PathRedactor;
     block. A regression is a slowdown that is significant for all rows together (Holm's correction at 5%). To find 5% at 3% \
     noise between two records in nine of ten cases takes 10 runs each (--runs 10).")]
 pub struct Compare {
-    /// The results.json to compare with.
+    /// The baseline, a results.json.
     a: PathBuf,
-    /// The results.json that is compared.
+    /// The results.json to compare with the baseline.
     b: Option<PathBuf>,
-    /// Exit with 1 if something is slower by more than PCT percent, significantly, or broke.
+    /// Exit with 1 if something is significantly slower by more than PCT percent, or no longer works.
     #[arg(long, value_name = "PCT", value_parser = percent)]
     fail_on_regression: Option<f64>,
     /// Compare records of different machines too.
@@ -47,7 +47,7 @@ impl Compare {
             None => compare::within(&a, &options),
         };
         let comparison = compared.map_err(|error| match error {
-            CompareError::Machines { .. } => advised(error, "--any-machine compares them all the same"),
+            CompareError::Machines { .. } => advised(error, "--any-machine compares them anyway"),
             other => other.into(),
         })?;
         let regressions = comparison.regressions();
@@ -72,28 +72,28 @@ impl Compare {
     }
 }
 
-/// A record that was kept.
+/// Reads a recorded result.
 ///
 /// # Errors
-/// If there is none, or it is of another version.
+/// If there is none, or its version is not supported.
 pub fn read(path: &Path) -> anyhow::Result<Record> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
     let mut record: serde_json::Value = serde_json::from_str(&text)
         .map_err(|e| advised(format!("{name} is not JSON: {e}"), "expected a results.json of zonda bench"))?;
-    PathRedactor::default().redact_value(&mut record); // others may have written its names
+    PathRedactor::default().redact_value(&mut record); // it may come from others
     match record["schema_version"].as_u64() {
         Some(version) if version == u64::from(SCHEMA_VERSION) => {}
         Some(version) => {
             anyhow::bail!("{name} has version {version} of the record; expected {SCHEMA_VERSION}")
         }
         None => {
-            let what = format!("{name} is no record: it has no schema_version");
+            let what = format!("{name} is not a record: it has no schema_version");
             return Err(advised(what, "expected a results.json of zonda bench"));
         }
     }
     serde_json::from_value(record).map_err(|e| {
-        advised(format!("{name} is no whole record: {e}"), "expected a results.json of zonda bench")
+        advised(format!("{name} is not a complete record: {e}"), "expected a results.json of zonda bench")
     })
 }
 

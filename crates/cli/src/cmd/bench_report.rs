@@ -1,4 +1,4 @@
-//! `zonda bench report`: the reports of a recorded result, made anew.
+//! `zonda bench report`: writes the reports of a recorded result again.
 
 use crate::args::JsonArg;
 use crate::cmd::bench_compare::read;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
     zonda bench report results.json --out /tmp/report\n\n\
     The HTML is one file that loads nothing: it can be mailed, or opened without a network.")]
 pub struct Report {
-    /// The results.json to report.
+    /// The results.json to report on.
     results: PathBuf,
     /// Folder for the reports [default: that of the results].
     #[arg(long, value_name = "DIR")]

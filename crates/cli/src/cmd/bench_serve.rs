@@ -1,4 +1,5 @@
-//! `zonda bench serve`: load on any server of OpenAI's API. The load is in `zonda-bench`; this reads the flags and sends.
+//! `zonda bench serve`: measures any server with OpenAI's API under load. The load generator is in `zonda-bench`; this
+//! file reads the flags and sends the requests.
 
 use crate::args::JsonArg;
 use crate::console::note;
@@ -20,64 +21,65 @@ use zonda_bench::loadgen::{
 };
 use zonda_bench::report::default_out;
 
-/// Time to connect, and until an answer begins and between two reads of it: a long queue is no failure.
+/// Time limits: to connect, and for silence before or within an answer. The second is long because a long queue is not
+/// a failure.
 const CONNECT: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(600);
-/// Most of a refusal's body that is read, in bytes.
+/// How much of a refusal's body is read at most, in bytes.
 const REFUSAL: u64 = 64 << 10;
 
-/// Put load on a server of OpenAI's API: latency, throughput, goodput
+/// Measure a server with OpenAI's API under load: latency, throughput, goodput
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     zonda bench serve --url http://127.0.0.1:8080 --concurrency 8\n  \
     zonda bench serve --url http://127.0.0.1:8080 --rate 2 --duration 60 --ttft-bound 500 --itl-bound 100\n\n\
     With --rate, requests arrive at random times (a Poisson process) whether or not earlier ones were answered, and a \
-    request's clock starts when it was due. With --concurrency, so many clients ask one request after another. Requests that \
+    request's clock starts when it was due. With --concurrency, each of N clients sends one request after another. Requests that \
     fail are counted by reason. Environment: ZONDA_API_KEY.")]
 pub struct BenchServe {
     /// The server.
     #[arg(long, value_name = "URL")]
     url: String,
-    /// The model to ask for [default: the first that the server names].
+    /// The model to request [default: the first in the server's list].
     #[arg(short, long, value_name = "NAME")]
     model: Option<String>,
     /// Requests per second on average, at random times.
     #[arg(long, value_name = "R", conflicts_with = "concurrency")]
     rate: Option<f64>,
-    /// Clients, each of which asks again once it is answered.
+    /// Number of clients, each of which sends its next request when the last one is answered.
     #[arg(long, value_name = "N", default_value_t = 8)]
     concurrency: usize,
-    /// Requests in all [default: 4 for each client, or 30 s at a --rate].
+    /// Number of requests [default: 4 per client; with --rate, those of 30 seconds].
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     requests: Option<usize>,
-    /// Seconds in which requests are sent; those that run then are waited for.
+    /// Seconds in which requests are sent; requests that still run are then completed.
     #[arg(long, value_name = "SECONDS", value_parser = super::serve::seconds)]
     duration: Option<Duration>,
-    /// About how many tokens each prompt has.
+    /// Approximate number of tokens in each prompt.
     #[arg(long, value_name = "N", default_value_t = 128)]
     prompt_tokens: usize,
-    /// How many of them, at the beginning, all prompts have in common.
+    /// Number of tokens at the beginning that all prompts share.
     #[arg(long, value_name = "N", default_value_t = 0)]
     shared_tokens: usize,
-    /// Tokens of each answer.
+    /// Number of tokens in each answer.
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_tokens: usize,
     /// Let answers end by themselves; otherwise `ignore_eos` asks for their full length.
     #[arg(long)]
     natural: bool,
-    /// Ask /v1/completions instead of /v1/chat/completions.
+    /// Use /v1/completions instead of /v1/chat/completions.
     #[arg(long)]
     completions: bool,
-    /// For goodput: the longest time to the first token, in ms.
+    /// For goodput: maximum time to the first token, in ms.
     #[arg(long, value_name = "MS")]
     ttft_bound: Option<f64>,
-    /// For goodput: the longest 99th percentile of an answer's gaps, in ms.
+    /// For goodput: maximum 99th percentile of the times between tokens of an answer, in ms.
     #[arg(long, value_name = "MS")]
     itl_bound: Option<f64>,
     /// The server's API key.
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
-    /// Decides arrivals and prompts.
+    /// Seed of arrival times and prompts.
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
     /// Folder for results.csv and results.json [default: results/DATE-TIME].
@@ -167,12 +169,12 @@ impl BenchServe {
     }
 }
 
-/// One short answer that is not counted: a server that can't be asked at all is said before the load.
+/// Sends one short request that is not counted, so that an unreachable server is reported before the load begins.
 fn warm_up(plan: &LoadPlan, server: &Server, stop: &AtomicBool) -> anyhow::Result<()> {
     let short = LoadPlan { max_tokens: plan.max_tokens.min(2), shared_tokens: 0, ..plan.clone() };
     let now = Instant::now();
     match request::ask(server, &short, usize::MAX, now, now, stop).outcome {
-        // Some servers hide the first tokens, such as those of a thought.
+        // Some servers don't return the first tokens, such as those of reasoning.
         Outcome::Complete | Outcome::Hidden => Ok(()),
         Outcome::Interrupted => Err(Interrupted.into()),
         Outcome::Failed(refusal) => Err(advised(
@@ -180,8 +182,8 @@ fn warm_up(plan: &LoadPlan, server: &Server, stop: &AtomicBool) -> anyhow::Resul
             match refusal.status {
                 None => "start the server, or correct --url",
                 Some(401 | 403) => "give the server's key with --api-key or ZONDA_API_KEY",
-                Some(404) => "the server has to speak OpenAI's API; --completions asks its other endpoint",
-                Some(_) => "change what is asked",
+                Some(404) => "the server must have OpenAI's API; --completions uses its other endpoint",
+                Some(_) => "change the request",
             },
         )),
     }
@@ -201,7 +203,7 @@ fn bar(plan: &LoadPlan, quiet: bool) -> ProgressBar {
     bar
 }
 
-/// The server that is asked.
+/// The measured server.
 struct Server {
     agent: Agent,
     base: String,
@@ -234,7 +236,7 @@ impl Server {
         Ok(Server { agent, base: address, key })
     }
 
-    /// The first model that the server names; a server without such a list needs no name.
+    /// The first model in the server's list; `None` if the server has no such list and needs no name.
     fn first_model(&self) -> anyhow::Result<Option<String>> {
         let mut request = self.agent.get(format!("{}/v1/models", self.base));
         if let Some(key) = &self.key {
@@ -266,7 +268,7 @@ impl Transport for Server {
     }
 }
 
-/// What a server says that does not answer.
+/// The refusal that a server's answer describes.
 fn refusal(answer: Response<Body>) -> Refusal {
     let status = answer.status().as_u16();
     let mut text = String::new();

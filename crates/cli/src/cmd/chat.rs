@@ -1,7 +1,9 @@
 //! `zonda chat`: a conversation on the terminal.
 
-use super::generate::{Figures, Session, advise_if_too_long, request};
-use crate::args::{BackendArgs, ModelArg, SamplingArgs, ShiftArgs, SpeculateArgs, token_limit};
+use super::generate::{Figures, Session, Shown, advise_if_too_long, request, show_reasoning};
+use crate::args::{
+    BackendArgs, ModelArg, ReasoningArgs, SamplingArgs, ShiftArgs, SpeculateArgs, token_limit,
+};
 use crate::console::note;
 use crate::context::Context;
 use crate::error::Advice as _;
@@ -34,12 +36,14 @@ pub struct Chat {
     /// System message.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Most tokens of an answer; -1: no limit [default: until the model ends or the context is full].
+    /// Maximum tokens of an answer; -1: no limit [default: until the model ends or the context is full].
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = token_limit)]
     max_tokens: Option<usize>,
     /// Keep the prompt's KV cache in this file, and reuse the file's: a prefix that both prompts share is not computed again.
     #[arg(long, value_name = "FILE")]
     prompt_cache: Option<PathBuf>,
+    #[command(flatten)]
+    reasoning: ReasoningArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -189,11 +193,21 @@ impl Conversation {
     fn answer(&mut self, text: &str) -> anyhow::Result<()> {
         self.messages.push(Message::user(text));
         let mut request = request(Prompt::chat(self.messages.clone()), self.chat.max_tokens, self.chat.shift);
-        request.sampling = self.chat.sampling.params();
-        let mut answer = String::new();
-        let result = self.session.generate(request, |piece| {
-            answer.push_str(piece);
-            output::data(piece)
+        request.sampling = self.chat.sampling.params(self.session.model.engine().sampling());
+        let (mut answer, mut reasoning) = (String::new(), String::new());
+        let result = self.session.generate(request, self.chat.reasoning.separate(), |piece| match piece {
+            Shown::Answer(piece) => {
+                if answer.is_empty() && !reasoning.is_empty() {
+                    show_reasoning("\n\n");
+                }
+                answer.push_str(piece);
+                output::data(piece)
+            }
+            Shown::Reasoning(piece) => {
+                reasoning.push_str(piece);
+                show_reasoning(piece);
+                Ok(())
+            }
         });
         let outcome = match result {
             Ok((_, outcome)) => outcome,
@@ -210,7 +224,11 @@ impl Conversation {
         if answer.is_empty() {
             self.messages.pop();
         } else {
-            self.messages.push(Message::assistant(answer));
+            let mut message = Message::assistant(answer);
+            if !reasoning.is_empty() {
+                message.extra.insert("reasoning_content".to_owned(), reasoning.into());
+            }
+            self.messages.push(message);
         }
         match outcome.reason {
             FinishReason::Cancelled => note!("(stopped)"),
@@ -245,7 +263,7 @@ impl Conversation {
     }
 }
 
-/// Where the lines that were typed are kept.
+/// The file with the history of typed lines.
 fn history(store: &Store) -> PathBuf {
     store.home().join("chat_history.txt")
 }

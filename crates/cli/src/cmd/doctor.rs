@@ -1,4 +1,4 @@
-//! `zonda doctor`: what this machine is and can do at most, and which backends could use it.
+//! `zonda doctor`: the machine, its measured limits, and which backends are usable.
 
 use crate::args::JsonArg;
 use crate::context::Context;
@@ -35,12 +35,12 @@ pub struct Doctor {
     json: JsonArg,
 }
 
-/// What was found.
+/// The result.
 struct Found {
     machine: Machine,
     isas: Vec<Isa>,
     threads: usize,
-    /// `None`: no backend in this build looks for any.
+    /// `None`: no backend in this build uses GPUs.
     gpus: Option<Vec<DeviceStatus>>,
     peaks: Option<Peaks>,
     warnings: Vec<Warning>,
@@ -60,7 +60,7 @@ impl Doctor {
         let machine = Machine::probe();
         let mut warnings = Vec::new();
         let mut peaks = None;
-        // before the backends: their libraries start threads
+        // Before the backends, whose libraries start threads.
         if !self.quick {
             warnings = machine::check(&machine);
             let _spinner = Spinner::start("measuring", quiet);
@@ -173,12 +173,12 @@ fn device(device: &DeviceStatus) -> String {
     format!("{}: {}{memory}", device.name, device.description)
 }
 
-/// How many threads, on which CPUs, and why these.
+/// How many threads, on which CPUs, and why.
 fn placement(threads: usize) -> String {
     let (allowed, cores, pins) = (cpus::allowed_cpus(), cpus::allowed_cores(), cpus::pins(threads));
     let count = if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
     if allowed.is_empty() {
-        return format!("{count}, placed by the system, which does not say what it allows");
+        return format!("{count}, placed by the system, which does not report the allowed CPUs");
     }
     let place = match pins.len() {
         0 if threads == 1 => "placed by the system".to_owned(),
@@ -186,8 +186,8 @@ fn placement(threads: usize) -> String {
         _ => format!("pinned to CPUs {}", list(&pins)),
     };
     let siblings = match allowed.len() - cores.len() {
-        0 => "each a core of its own".to_owned(),
-        n => format!("{n} of them share a core with another and are left alone"),
+        0 => "each on its own core".to_owned(),
+        n => format!("{n} of them share a core with another and are not used"),
     };
     let quota = match cpus::quota() {
         quota if quota < allowed.len() => format!("a CPU quota allows {quota}"),

@@ -13,12 +13,29 @@ use std::time::Duration;
 use zonda::engine::schedule::ScheduleError;
 pub use zonda::engine::stream::Figures;
 use zonda::engine::{EngineError, RequestError};
+use zonda::tools::{Parser, Piece, Style, Tools};
 use zonda::{
     BackendKind, CacheLocation, Event, FinishReason, Model, OpenOptions, Outcome, Prompt, Request, TokenId,
 };
 
 /// How often Ctrl-C is checked while no token comes.
 const POLL: Duration = Duration::from_millis(50);
+
+/// A piece of an answer.
+#[derive(Clone, Copy, Debug)]
+pub enum Shown<'a> {
+    /// Of the answer itself.
+    Answer(&'a str),
+    /// Of what the model thinks before it.
+    Reasoning(&'a str),
+}
+
+/// Shows reasoning on standard error, dim on a terminal: it is no part of the result.
+pub fn show_reasoning(text: &str) {
+    let terminal =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    crate::console::write_styled(text, if terminal { ("\x1b[2m", "\x1b[0m") } else { ("", "") });
+}
 
 /// A model that `run` or `chat` talks to.
 pub struct Session {
@@ -54,37 +71,53 @@ impl Session {
         Ok(Session { model, told: Cell::new(false), quiet: context.quiet })
     }
 
-    /// Refuses a model without tokenizer, or without the chat template that a conversation needs.
+    /// Refuses a model without a tokenizer, or without the chat template that a conversation needs.
     ///
     /// # Errors
-    /// Says which is missing.
+    /// If one of them is missing; the error says which.
     pub fn check_text(&self, chat: bool) -> anyhow::Result<()> {
         match self.model.text() {
             None => Err(advised(
-                format!("{} comes without a tokenizer", self.model.name()),
+                format!("{} has no tokenizer", self.model.name()),
                 "put tokenizer.json, tokenizer.model or tekken.json into its folder; \
                  `zonda logits` and `zonda bench` take token ids",
             )),
             Some(text) if chat && text.template.is_none() => Err(advised(
-                format!("{} comes without a chat template", self.model.name()),
+                format!("{} has no chat template", self.model.name()),
                 "use `zonda run --raw`, which continues a text without a template",
             )),
             Some(_) => Ok(()),
         }
     }
 
-    /// Generates, hands each piece of text to `show`, and stops early on Ctrl-C. Returns the tokens and how it ended;
-    /// a backend that failed is an error.
+    /// Generates, hands each piece of the answer to `show`, and stops early on Ctrl-C. Returns the tokens and how it ended;
+    /// a backend that failed is an error. A conversation's answer has its reasoning apart if `separate` says so.
     ///
     /// # Errors
     /// If the request is refused, the backend fails, or `show` does.
     pub fn generate(
         &self,
-        request: Request,
-        mut show: impl FnMut(&str) -> anyhow::Result<()>,
+        mut request: Request,
+        separate: bool,
+        mut show: impl FnMut(Shown<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<(Vec<TokenId>, Outcome)> {
         let _graceful = interrupt::graceful();
+        let text = self.model.text();
+        let tokenizer = text.map(|text| &*text.tokenizer);
+        let style = Style::of(text).separating(separate);
+        let mut parser = style.apply(&Tools::none(), &mut request, tokenizer)?;
         let mut generation = self.model.engine().submit(request).map_err(refusal)?;
+        if let (Some(parser), Some(tokenizer)) = (&mut parser, tokenizer) {
+            parser.begin(generation.prompt_end(), tokenizer);
+        }
+        let mut show_all = |pieces: Vec<Piece>| {
+            pieces.into_iter().try_for_each(|piece| match piece {
+                Piece::Text(text) => show(Shown::Answer(&text)),
+                Piece::Reasoning(text) => show(Shown::Reasoning(&text)),
+                // No tools were given.
+                Piece::Call(_) => Ok(()),
+            })
+        };
         let mut tokens = Vec::new();
         let mut cancelled = false;
         let mut waiting = Some(Spinner::start("reading the prompt", self.quiet));
@@ -99,7 +132,10 @@ impl Session {
                     waiting = None;
                     tokens.extend(ids);
                     if !text.is_empty() {
-                        show(&text)?;
+                        show_all(match &mut parser {
+                            Some(parser) => parser.push(&text),
+                            None => vec![Piece::Text(text)],
+                        })?;
                     }
                 }
                 Some(Event::Dropped { tokens, of_prompt }) => {
@@ -109,9 +145,11 @@ impl Session {
                 Some(Event::Finished(outcome)) => {
                     drop(waiting);
                     if let FinishReason::Error(why) | FinishReason::Refused(why) = &outcome.reason {
-                        return Err(anyhow::anyhow!("{why}"))
-                            .advise("the model or the backend is at fault: `zonda inspect` shows the model");
+                        return Err(anyhow::anyhow!("{why}")).advise(
+                            "the fault is in the model or the backend: `zonda inspect` shows the model",
+                        );
                     }
+                    show_all(parser.as_mut().map(Parser::finish).unwrap_or_default())?;
                     return Ok((tokens, outcome));
                 }
                 Some(_) => {}
@@ -120,7 +158,7 @@ impl Session {
         Err(anyhow::anyhow!("the engine stopped before the generation ended"))
     }
 
-    /// Says once that tokens of a full context were discarded.
+    /// Tells the user, once, that tokens of a full context were discarded.
     fn tell_dropped(&self, tokens: usize, of_prompt: bool) {
         if self.quiet || self.told.replace(true) {
             return;
@@ -159,8 +197,8 @@ pub fn advise_if_too_long(error: anyhow::Error, advice: &str) -> anyhow::Error {
     }
 }
 
-/// The request of `run` and `chat`: `limit` is in tokens, `None`: until the model ends or the context is full, if that is
-/// not shifted.
+/// The request of `run` and `chat`. `limit` is in tokens; `None`: until the model ends or, without a context shift,
+/// until the context is full.
 pub fn request(prompt: Prompt, limit: Option<usize>, shift: ShiftArgs) -> Request {
     let request = Request::new(prompt, limit.unwrap_or(usize::MAX));
     Request { context_shift: shift.shift(), ..request }

@@ -11,9 +11,10 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use zonda::{Fit, Located};
 use zonda_engine::load::{Format, GgufFile, LoadError, Metadata, Model, TensorInfo, Value};
-use zonda_engine::printable;
-use zonda_engine::tokenize::{ChatTemplate, TemplateError, TokenizeError, Tokenizer};
+use zonda_engine::tokenize::{ChatTemplate, TemplateError, Tokenizer};
+use zonda_engine::{SamplingDefaults, printable};
 use zonda_kernels::attention::KvType;
 
 /// Arrays longer than this are shown by their length.
@@ -42,17 +43,21 @@ pub struct Inspect {
     json: JsonArg,
 }
 
-/// What there is to show. `model` is an error for a well-formed file that can't be run: a vocabulary, or an unknown
-/// architecture.
+/// What there is to show. `model` is an error for a well-formed file that no backend runs, such as a vocabulary.
 struct Found {
     name: String,
     model: Result<Model, LoadError>,
+    /// How each backend fits the model; empty if it did not open.
+    fits: Vec<Fit>,
     metadata: Metadata,
     gguf_version: Option<u32>,
     tensors: Vec<TensorInfo>,
     config: Option<Json>,
-    /// The tokenizer and whether a chat template comes with it; `None`: there is none; or why it can't be read.
+    /// The tokenizer and whether there is a chat template; `None` if there is no tokenizer; an error if it can't be
+    /// read.
     tokenizer: Result<Option<(Tokenizer, bool)>, String>,
+    /// The sampling that the files recommend.
+    sampling: SamplingDefaults,
 }
 
 impl Inspect {
@@ -82,10 +87,12 @@ impl Inspect {
             "gguf_version": found.gguf_version,
             "architecture": found.architecture(),
             "parameters": found.parameters(),
-            "runs": found.model.is_ok(),
+            "runs": found.fits.iter().any(|fit| fit.compiled_in && fit.why_not.is_none()),
+            "backends": found.fits,
             "tensors": tensors,
             "metadata": metadata,
             "memory": Json::Null,
+            "sampling": found.sampling,
             "tokenizer": match &found.tokenizer {
                 Ok(tokenizer) => tokenizer.as_ref().map(|(t, template)| json!({
                     "vocab_size": t.vocab_size(), "bos": t.bos(), "eos": t.eos(), "adds_bos": t.adds_bos(),
@@ -97,6 +104,10 @@ impl Inspect {
         match &found.model {
             Err(error) => document["reason"] = error.to_string().into(),
             Ok(model) => {
+                if let Some(why) = found.fits.first().and_then(|fit| fit.why_not.as_deref()) {
+                    document["reason"] = why.into();
+                }
+                document["skipped_tensors"] = model.skipped_tensors().into();
                 let (spec, context) = (&model.spec, self.context(model));
                 let memory = model.memory(context, 2);
                 document["memory"] = json!({
@@ -134,6 +145,17 @@ impl Inspect {
         match &found.model {
             Err(error) => line("runs", format!("no: {error}")),
             Ok(model) => {
+                line("runs on", found.runs_on());
+                for (backends, why) in found.not_on() {
+                    line("not on", format!("{}: {why}", backends.join(", ")));
+                }
+                if model.skipped_tensors() > 0 {
+                    let skipped = model.skipped_tensors();
+                    line(
+                        "skipped",
+                        format!("{skipped} tensors of the parts that read images; the text part runs"),
+                    );
+                }
                 let spec = &model.spec;
                 let shares = model.types();
                 let types =
@@ -141,6 +163,7 @@ impl Inspect {
                 line("types", types.collect::<Vec<_>>().join(", "));
                 line("layers", format!("{} of hidden size {}", spec.layers, spec.hidden_size));
                 let of = match &spec.extras.mla {
+                    None if spec.head_dim == 0 => "none with keys and values".to_owned(),
                     None => format!(
                         "{} of {} values, {} for keys and values",
                         spec.heads, spec.head_dim, spec.kv_heads
@@ -190,6 +213,9 @@ impl Inspect {
             }
         }
         line("tokenizer", found.tokenizer_text());
+        if !found.sampling.is_empty() {
+            line("sampling", sampling_text(&found.sampling));
+        }
         if self.metadata {
             out.push('\n');
             for (key, value) in &found.metadata.0 {
@@ -242,6 +268,29 @@ impl Inspect {
 }
 
 impl Found {
+    /// The backends that can run it.
+    fn runs_on(&self) -> String {
+        let able = self.fits.iter().filter(|fit| fit.why_not.is_none());
+        let names = able.map(|fit| match fit.compiled_in {
+            true => fit.backend.to_string(),
+            false => format!("{} (not in this program)", fit.backend),
+        });
+        let names = names.collect::<Vec<_>>().join(", ");
+        if names.is_empty() { "no backend".to_owned() } else { names }
+    }
+
+    /// The other backends, together where they have the same reason.
+    fn not_on(&self) -> Vec<(Vec<&'static str>, &str)> {
+        let mut out: Vec<(Vec<_>, &str)> = Vec::new();
+        for (fit, why) in self.fits.iter().filter_map(|fit| Some((fit, fit.why_not.as_deref()?))) {
+            match out.iter_mut().find(|(_, known)| *known == why) {
+                Some((backends, _)) => backends.push(fit.backend.name()),
+                None => out.push((vec![fit.backend.name()], why)),
+            }
+        }
+        out
+    }
+
     fn tokenizer_text(&self) -> String {
         match &self.tokenizer {
             Err(why) => why.clone(),
@@ -265,52 +314,77 @@ impl Found {
 
     fn architecture(&self) -> Option<String> {
         match &self.model {
-            Ok(model) => Some(model.spec.architecture.to_string()),
-            Err(_) => self.metadata.str("general.architecture").map(str::to_owned),
+            Ok(model) if model.unsupported().is_none() => Some(model.spec.architecture.to_string()),
+            _ => self.metadata.str("general.architecture").map(str::to_owned),
         }
     }
 }
 
 fn open(name: String, path: &Path) -> anyhow::Result<Found> {
-    // a file may open and still hold a tensor of a type that nothing runs
-    let model = Model::open(path).and_then(|model| model.check().map(|()| model));
+    let model = Model::open_any(path);
+    let fits = model.as_ref().map_or_else(|_| Vec::new(), Fit::of);
     if path.is_dir() {
         let model = model?;
+        model.check()?;
         let config = std::fs::read_to_string(path.join("config.json"))?;
         let (tensors, config) = (model.tensors(), Some(serde_json::from_str(&config)?));
-        let tokenizer = Tokenizer::from_folder(path);
+        let tokenizer = Tokenizer::from_folder(path).map_err(|error| error.to_string());
         let tokenizer = with_template(tokenizer, |t| ChatTemplate::from_folder(path, t));
         return Ok(Found {
             tokenizer,
             name,
             model: Ok(model),
+            fits,
             metadata: Metadata::default(),
             gguf_version: None,
             tensors,
             config,
+            sampling: SamplingDefaults::of_folder(path),
         });
     }
     match GgufFile::open(path) {
         Ok(file) => {
             let (tensors, gguf_version, metadata) = (file.tensors(), Some(file.version), file.metadata);
             let has_one = metadata.get("tokenizer.ggml.model").is_some();
-            let tokenizer = if has_one { Tokenizer::from_gguf(&metadata).map(Some) } else { Ok(None) };
+            // of any kind that a backend of this program has
+            let tokenizer = match has_one {
+                true => zonda::open_tokenizer(&Located::at(path)).map(Some).map_err(|error| error.sentence()),
+                false => Ok(None),
+            };
             let tokenizer = with_template(tokenizer, |t| ChatTemplate::from_gguf(&metadata, t));
-            Ok(Found { name, model, metadata, gguf_version, tensors, config: None, tokenizer })
+            let sampling = SamplingDefaults::of_gguf(&metadata);
+            Ok(Found { name, model, fits, metadata, gguf_version, tensors, config: None, tokenizer, sampling })
         }
-        // `Model::open` says more about what is no GGUF file at all.
+        // `Model::open` gives a better error for a file that is not GGUF.
         Err(error) => Err(model.err().unwrap_or(error).into()),
     }
 }
 
-/// What `tokenizer` holds, and whether a chat template goes with it.
+/// A tokenizer, with whether there is a chat template for it.
 fn with_template(
-    tokenizer: Result<Option<Tokenizer>, TokenizeError>,
+    tokenizer: Result<Option<Tokenizer>, String>,
     template: impl FnOnce(&Tokenizer) -> Result<Option<ChatTemplate>, TemplateError>,
 ) -> Result<Option<(Tokenizer, bool)>, String> {
-    let Some(tokenizer) = tokenizer.map_err(|e| e.to_string())? else { return Ok(None) };
+    let Some(tokenizer) = tokenizer? else { return Ok(None) };
     let template = template(&tokenizer).map_err(|e| e.to_string())?;
     Ok(Some((tokenizer, template.is_some())))
+}
+
+/// The recommended sampling as flags of `zonda run`.
+fn sampling_text(sampling: &SamplingDefaults) -> String {
+    let SamplingDefaults { temperature, top_k, top_p, min_p, typical_p, repeat_penalty, repeat_last_n } =
+        sampling;
+    let flags = [
+        ("temp", temperature.map(|v| v.to_string())),
+        ("top-k", top_k.map(|v| v.to_string())),
+        ("top-p", top_p.map(|v| v.to_string())),
+        ("min-p", min_p.map(|v| v.to_string())),
+        ("typical-p", typical_p.map(|v| v.to_string())),
+        ("repeat-penalty", repeat_penalty.map(|v| v.to_string())),
+        ("repeat-last-n", repeat_last_n.map(|v| v.to_string())),
+    ];
+    let given = flags.into_iter().filter_map(|(name, value)| Some(format!("--{name} {}", value?)));
+    given.collect::<Vec<_>>().join(" ")
 }
 
 /// Bytes of a token's keys and values, by KV type.

@@ -1,4 +1,4 @@
-//! `zonda list`: the models that are on this machine.
+//! `zonda list`: lists the models on this machine.
 
 use crate::args::JsonArg;
 use crate::context::Context;
@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 use zonda_engine::printable;
 
-/// List the models that are on this machine
+/// List the models on this machine
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  zonda list --json\n\n\
     Models are stored in $ZONDA_HOME; those in the Hub's own cache folder are listed too.")]

@@ -14,7 +14,7 @@ use zonda_engine::TokenId;
 use zonda_engine::files::Output;
 use zonda_engine::forward::{Backend, Batch, Logits as Matrix, Span, Want};
 
-/// Tokens in one forward call: bounds the memory for their logits.
+/// Tokens in one forward call, which bounds the memory for their logits.
 const CHUNK: usize = 64;
 
 /// Write the logits of every position as NumPy .npy
@@ -53,7 +53,7 @@ impl Logits {
             .advise("choose a file in an existing folder that can be written to")?;
         let located = context.store()?.locate(&self.model.model)?;
         let kind = zonda::choose(self.backend.backend, &located)?;
-        let model = zonda::open_files(&located)?;
+        let model = zonda::open_files_for(kind, &located)?;
         let mut options = self.backend.open.options(None);
         options.ctx = options.ctx.or(Some(self.ids.0.len()));
         let spinner = Spinner::start(format!("loading {}", located.name), context.quiet);
@@ -69,7 +69,7 @@ impl Logits {
     }
 }
 
-/// Runs the tokens through the backend and writes each chunk's rows as they come; the file appears when it is whole.
+/// Runs the tokens through the backend and writes each chunk's rows as they come. The file appears when it is complete.
 fn write(
     backend: &mut dyn Backend,
     ids: &[TokenId],
@@ -95,7 +95,7 @@ fn write(
                     "the logits of position {} hold a NaN or an infinity",
                     start + row
                 ))
-                .advise("the model's weights are damaged, or the backend is: compare with --isa scalar");
+                .advise("the model's weights or the backend may be faulty: compare with --isa scalar");
             }
             npy::write_values(&mut file, values).with_context(named)?;
         }

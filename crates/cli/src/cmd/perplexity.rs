@@ -17,7 +17,7 @@ use zonda_bench::eval::perplexity::{PerplexityError, WINDOW, Windows};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  zonda perplexity -m smollm2-135m -f testdata/text/mixed.txt\n  \
     zonda perplexity -m model.gguf -f text.txt --kv-type q8_0 --chunks 16 --json\n\n\
-    As llama.cpp's tool of that name: the text is cut into windows of --ctx tokens (512 unless told), each begins with BOS \
+    Works like llama.cpp's tool of that name: the text is cut into windows of --ctx tokens (default 512), each begins with BOS \
     if the model has one, and the tokens of its second half are scored. Lower is better; figures of different \
     vocabularies or windows can't be compared.")]
 pub struct Perplexity {
@@ -26,7 +26,7 @@ pub struct Perplexity {
     /// The text, UTF-8; `-` is standard input.
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
-    /// At most so many windows [default: all].
+    /// Maximum number of windows [default: all].
     #[arg(long, value_name = "N")]
     chunks: Option<NonZeroUsize>,
     #[command(flatten)]
@@ -42,10 +42,10 @@ impl Perplexity {
         let kind = zonda::choose(self.backend.backend, &located)?;
         let mut options = self.backend.open.options(None);
         let length = *options.ctx.get_or_insert(WINDOW);
-        let model = zonda::open_files(&located)?;
+        let model = zonda::open_files_for(kind, &located)?;
         let Some(words) = zonda::text_of(model.as_deref())? else {
             return Err(advised(
-                format!("{} comes without a tokenizer", located.name),
+                format!("{} has no tokenizer", located.name),
                 "put tokenizer.json, tokenizer.model or tekken.json into its folder",
             ));
         };
@@ -106,7 +106,7 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
     };
     let bytes =
         bytes.with_context(|| path.display().to_string()).advise("give -f a text file that can be read")?;
-    let invalid = |e: std::string::FromUtf8Error| format!("byte {} is not", e.utf8_error().valid_up_to());
+    let invalid = |e: std::string::FromUtf8Error| format!("byte {} is invalid", e.utf8_error().valid_up_to());
     String::from_utf8(bytes).map_err(|e| {
         advised(
             format!("{}: expected UTF-8; {}", path.display(), invalid(e)),

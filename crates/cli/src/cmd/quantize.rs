@@ -19,7 +19,7 @@ use zonda_engine::load::Model;
 use zonda_engine::quant::{Importance, Mix};
 use zonda_engine::tokenize::{Encode, Tokenizer};
 
-/// Tokens of calibration text that the model reads together.
+/// Tokens of calibration text in one forward pass.
 const WINDOW: usize = 512;
 
 /// Quantise a model and write it as GGUF
@@ -37,10 +37,10 @@ pub struct Quantize {
     /// The type of most matrices.
     #[arg(value_name = "TYPE")]
     mix: String,
-    /// Calibrate on this text: keep errors small in the columns that matter for it.
+    /// Calibrate on this text: errors are kept small in the columns that matter most for it.
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
-    /// Most pieces of 512 tokens of that text.
+    /// Maximum number of 512-token pieces of that text.
     #[arg(long, value_name = "N", default_value = "64", requires = "calibrate")]
     calibrate_pieces: NonZeroUsize,
     /// Quantise a model that is quantised already, which costs accuracy. Tensors that keep their type are copied.
@@ -74,7 +74,7 @@ impl Quantize {
             )
             .into());
         }
-        check_writable(&self.out)?; // before the text is read
+        check_writable(&self.out)?; // fails before the text is read
         let importance =
             self.calibrate.as_deref().map(|text| self.calibrated(&model, text, context)).transpose()?;
         let threads = self.threads.map(NonZeroUsize::get);
@@ -90,7 +90,7 @@ impl Quantize {
         let written = match written {
             Err(error @ ConvertError::Quantized { .. }) => {
                 return Err(anyhow!(error)).advise(
-                    "give the model in f32, f16 or bf16, or pass --allow-requantize and lose accuracy a second time",
+                    "use a model in f32, f16 or bf16, or accept a second loss of accuracy with --allow-requantize",
                 );
             }
             other => other?,
@@ -162,8 +162,8 @@ impl Quantize {
     }
 }
 
-/// A text's tokens in windows, each with the beginning-of-sequence token that the model wants. What is left at the end
-/// is a shorter one.
+/// A text's tokens in windows, each of which begins with the BOS token if the model uses one. The last window may be
+/// shorter.
 fn pieces(tokenizer: &Tokenizer, text: &str, window: usize) -> anyhow::Result<Vec<Vec<TokenId>>> {
     let ids = tokenizer.encode(text, Encode { add_bos: false, parse_special: false })?;
     let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());

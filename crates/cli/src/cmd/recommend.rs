@@ -35,29 +35,29 @@ use zonda_machine::cpus;
 
 /// Where records are looked for, below the current folder.
 const RECORDS: [&str; 2] = ["results", "benchmarks/record"];
-/// The context that is reckoned with if the model's own is longer.
+/// The context that is assumed if the model's own is longer.
 const CONTEXT: usize = 4096;
 
-/// Say which backend, format and quantisation to run here, and how fast it will be
+/// Recommend a backend, format and quantisation for this machine, and predict its speed
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  zonda recommend -m smollm2-135m\n  zonda recommend -m folder/config.json --ctx 8192\n  \
     zonda recommend -m mistral-7b\n  zonda recommend --check results/today\n  zonda recommend -m model.gguf --json | jq '.choices[0].command'\n\n\
-    A model's config.json is enough, and so is a name that `zonda synth` knows; nothing is loaded or downloaded. Speeds are predicted from what this machine can do at most, measured \
-    now, and from the share of it that backends reached in records of this machine (results/ and benchmarks/record/), else \
-    in a built-in table. The speeds are the processor's."
+    A model's config.json is enough, and so is a name that `zonda synth` knows; nothing is loaded or downloaded. \
+    Speeds are predicted from this machine's limits, measured now, and from the share of them that backends reached in \
+    records of this machine (results/ and benchmarks/record/), else in a built-in table. The speeds are the processor's."
 )]
 pub struct Recommend {
     /// The model: a path, a config.json, a name, or a shape that `zonda synth` knows; may be repeated [default: those that are on this machine].
     #[arg(short, long, value_name = "MODEL")]
     model: Vec<OsString>,
-    /// Context length to leave room for, in tokens [default: the model's, at most 4096].
+    /// Context length to plan for, in tokens [default: the model's, at most 4096].
     #[arg(long, value_name = "N")]
     ctx: Option<NonZeroUsize>,
-    /// Another record, or a folder of them; may be repeated.
+    /// Another record, or a folder of records; may be repeated.
     #[arg(long, value_name = "PATH")]
     record: Vec<PathBuf>,
-    /// Hold a record against what would have been predicted of it, cell by cell; needs no weights.
+    /// Compare a record with what would have been predicted for it, cell by cell; needs no weights.
     #[arg(long, value_name = "RECORD", conflicts_with_all = ["model", "ctx"])]
     check: Option<PathBuf>,
     #[command(flatten)]
@@ -113,14 +113,14 @@ impl Recommend {
         self.ctx.map_or(spec.context_length.min(CONTEXT), NonZeroUsize::get)
     }
 
-    /// The records of the usual places that can be read, and those that were named.
+    /// The readable records in the usual places, and those that were named.
     fn records(&self) -> anyhow::Result<Vec<(String, Record)>> {
         let mut found = Vec::new();
         for place in RECORDS {
             for path in files(Path::new(place)) {
                 match read(&path) {
                     Ok(record) => found.push((path.display().to_string(), record)),
-                    Err(error) => tracing::warn!("{} is left out: {error:#}", path.display()),
+                    Err(error) => tracing::warn!("{} is skipped: {error:#}", path.display()),
                 }
             }
         }
@@ -143,7 +143,7 @@ impl Recommend {
         Ok(found)
     }
 
-    /// A form in each backend that runs it.
+    /// A form on each backend that runs it.
     fn choices(
         &self,
         subject: &Subject,
@@ -209,10 +209,10 @@ fn read(path: &Path) -> anyhow::Result<Record> {
     Ok(serde_json::from_slice(&std::fs::read(path)?)?)
 }
 
-/// The machine's ceilings as measured now or in the newest record, whichever is higher: what was disturbed says nothing
-/// about a limit.
+/// The machine's limits, as measured now or in the newest record, whichever is higher: a disturbed measurement is too
+/// low.
 fn peaks(machine: &Machine, past: &Past, large: bool, quiet: bool) -> anyhow::Result<Peaks> {
-    let _spinner = Spinner::start("measuring what the machine can do", quiet);
+    let _spinner = Spinner::start("measuring the machine's limits", quiet);
     let large = large && machine.room().0 > 2 * LARGE_BYTES as u64;
     let measured = probe::measure(Isa::best(), cpus::default_threads(), EACH, large);
     let mut now = measured.context("measuring the memory's speed")?;

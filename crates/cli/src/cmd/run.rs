@@ -1,7 +1,9 @@
 //! `zonda run`: one answer, printed as it is generated.
 
-use super::generate::{Figures, Session, advise_if_too_long, request};
-use crate::args::{BackendArgs, JsonArg, ModelArg, SamplingArgs, ShiftArgs, SpeculateArgs, token_limit};
+use super::generate::{Figures, Session, Shown, advise_if_too_long, request, show_reasoning};
+use crate::args::{
+    BackendArgs, JsonArg, ModelArg, ReasoningArgs, SamplingArgs, ShiftArgs, SpeculateArgs, token_limit,
+};
 use crate::console::note;
 use crate::context::Context;
 use crate::error::{Interrupted, Usage};
@@ -24,7 +26,7 @@ pub struct Run {
     model: ModelArg,
     /// The prompt; if absent or `-`, it is read from standard input.
     prompt: Option<String>,
-    /// Most tokens to generate; -1: no limit [default: until the model ends or the context is full].
+    /// Maximum tokens to generate; -1: no limit [default: until the model ends or the context is full].
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = token_limit)]
     max_tokens: Option<usize>,
     /// Continue the prompt as it is, without the chat template.
@@ -36,12 +38,14 @@ pub struct Run {
     /// End the answer where this text appears; the text is not printed. May be repeated.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Continue where the model wants to end.
+    /// Continue where the model would end its answer.
     #[arg(long)]
     ignore_eos: bool,
     /// Keep the prompt's KV cache in this file, and reuse the file's: a prefix that both prompts share is not computed again.
     #[arg(long, value_name = "FILE")]
     prompt_cache: Option<PathBuf>,
+    #[command(flatten)]
+    reasoning: ReasoningArgs,
     #[command(flatten)]
     json: JsonArg,
     #[command(flatten)]
@@ -70,14 +74,27 @@ impl Run {
             Prompt::chat(system.chain([Message::user(prompt)]).collect())
         };
         let mut request = request(prompt, self.max_tokens, self.shift);
-        request.sampling = self.sampling.params();
+        request.sampling = self.sampling.params(model.engine().sampling());
         request.stop = self.stop;
         request.ignore_eos = self.ignore_eos;
 
-        let mut text = String::new();
-        let result = session.generate(request, |piece| {
-            text.push_str(piece);
-            if self.json.json { Ok(()) } else { output::data(piece) }
+        let (mut text, mut reasoning) = (String::new(), String::new());
+        let shows_reasoning = !self.json.json && !context.quiet;
+        let result = session.generate(request, self.reasoning.separate(), |piece| match piece {
+            Shown::Answer(piece) => {
+                if text.is_empty() && !reasoning.is_empty() && shows_reasoning {
+                    show_reasoning("\n\n");
+                }
+                text.push_str(piece);
+                if self.json.json { Ok(()) } else { output::data(piece) }
+            }
+            Shown::Reasoning(piece) => {
+                reasoning.push_str(piece);
+                if shows_reasoning {
+                    show_reasoning(piece);
+                }
+                Ok(())
+            }
         });
         let (tokens, outcome) = result.map_err(|e| {
             advise_if_too_long(
@@ -87,7 +104,7 @@ impl Run {
         })?;
         let figures = Figures::of(&outcome);
         if self.json.json {
-            let mut document = json!({ "text": text, "tokens": tokens });
+            let mut document = json!({ "text": text, "reasoning": reasoning, "tokens": tokens });
             let more = [
                 serde_json::to_value(figures)?,
                 json!({

@@ -1,6 +1,6 @@
 //! `zonda serve`: the flags of the HTTP server, which is the crate `zonda-server`.
 
-use crate::args::{JsonArg, OpenArgs, ShiftArgs, SpeculateArgs};
+use crate::args::{JsonArg, OpenArgs, ReasoningArgs, ShiftArgs, SpeculateArgs};
 use crate::context::Context;
 use crate::error::{Advice as _, Interrupted, Usage};
 use crate::{descriptors, interrupt, output};
@@ -58,6 +58,8 @@ pub struct Serve {
     #[command(flatten)]
     shift: ShiftArgs,
     #[command(flatten)]
+    reasoning: ReasoningArgs,
+    #[command(flatten)]
     speculate: SpeculateArgs,
 }
 
@@ -68,48 +70,52 @@ struct LoadArgs {
     /// Sequences that run at once [default: the number, up to 16, that is measured to give the most tokens per second].
     #[arg(long, value_name = "N")]
     parallel: Option<NonZeroUsize>,
-    /// Requests that may wait when all slots are taken; further ones are refused with status 429.
+    /// Number of requests that may wait while all slots are in use; further ones are refused with status 429.
     #[arg(long, value_name = "N", default_value_t = 64)]
     queue: usize,
-    /// Most prompt tokens in a step in which other requests decode.
+    /// Maximum prompt tokens in a step in which other requests decode.
     #[arg(long, value_name = "N", default_value = "256")]
     prefill_chunk: NonZeroUsize,
     /// Give a request with a seed the same tokens whatever runs at the same time. Backends whose results depend on the batch
     /// then run one request at a time.
     #[arg(long)]
     deterministic: bool,
-    /// Compute every prompt from its start.
+    /// Compute every prompt in full, without reusing cached prefixes.
     #[arg(long)]
     no_prefix_cache: bool,
     /// Keep the KV cache of prompts in this folder, for later processes too; for every loaded model.
     #[arg(long, value_name = "DIR", conflicts_with = "no_prefix_cache")]
     prompt_cache: Option<PathBuf>,
-    /// Largest size of that folder, in GiB; the least recently used entries are deleted first.
+    /// Maximum size of that folder, in GiB; the least recently used entries are deleted first.
     #[arg(long, value_name = "GIB", value_parser = gibibytes, default_value = "4", requires = "prompt_cache")]
     prompt_cache_size: u64,
-    /// Most memory for weights, in GiB: models are loaded when a request needs them, and unloaded to make room.
+    /// Maximum memory for weights, in GiB: models are loaded when a request needs them, and unloaded to make room.
     #[arg(long, value_name = "GIB", value_parser = gibibytes)]
     max_memory: Option<u64>,
-    /// Most tokens of an answer [default: what fits into the context; with --context-shift, 16 times the context, and as many as
+    /// Maximum tokens of an answer [default: what fits into the context; with --context-shift, 16 times the context, and as many as
     /// the whole context for requests without a limit].
     #[arg(long, value_name = "N")]
     max_tokens: Option<NonZeroUsize>,
-    /// Most answers in flight for one client: all requests with the same key, or without keys from the same address
+    /// Maximum answers in flight for one client: all requests with the same key, or without keys from the same address
     /// [default: as many as --queue, at least 16].
     #[arg(long, value_name = "N")]
     per_client: Option<NonZeroUsize>,
-    /// Most seconds for a request.
+    /// Maximum time for a request, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
     timeout: Duration,
-    /// Most seconds that running requests may continue after SIGTERM.
+    /// Maximum time that running requests may continue after SIGTERM, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     drain_timeout: Duration,
     /// Seed of the mock's text.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Milliseconds that the mock takes for a step, to test clients with a slow model.
+    /// Duration of the mock's steps in milliseconds, to test clients with a slow model.
     #[arg(long, value_name = "MS")]
     mock_step: Option<u64>,
+    /// Faults of the mock, to test clients: KIND:TOKEN, separated by commas. Each step that computes the token fails; kinds are
+    /// error, panic, nan and slow.
+    #[arg(long, value_name = "FAULTS")]
+    mock_faults: Option<String>,
 }
 
 /// Who may reach the server, and what it shows.
@@ -123,7 +129,7 @@ struct WebArgs {
     /// in another role.
     #[arg(long)]
     parse_special: bool,
-    /// Most connections at once from one address.
+    /// Maximum number of open connections from one address.
     #[arg(long, value_name = "N", default_value = "1024")]
     connections_per_address: NonZeroUsize,
     /// Seconds after which a client that reads nothing of its answer is disconnected.
@@ -138,7 +144,7 @@ struct WebArgs {
     /// The certificate's private key in PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Largest request body, in bytes.
+    /// Maximum size of a request body, in bytes.
     #[arg(long, value_name = "BYTES", default_value = "8388608")]
     max_body: NonZeroUsize,
     /// The bench report that the web page shows [default: the newest in results/].
@@ -161,15 +167,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// Threads that serve connections, one for each CPU.
+/// Threads that serve connections, one per CPU.
 ///
 /// # Errors
-/// If the system does not start them: tokio would panic, and wait for ever while it unwinds.
+/// If the system can't start them: tokio would panic, and then wait for ever while it unwinds.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let (release, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
-    // All at once, and one more for what blocks.
+    // All at once, and one more for blocking work.
     let started: Vec<_> = (0..=workers)
         .map(|_| {
             let wait = wait.clone();
@@ -192,7 +198,7 @@ impl Serve {
         let tls = self.tls()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let defaults = Listen::default();
-        // Files, logs and models need some descriptors too.
+        // Files, logs and models need some descriptors, too.
         let descriptors = descriptors::raise().saturating_sub(128).max(64);
         let listen = Listen {
             tls,
@@ -212,7 +218,7 @@ impl Serve {
                 .advise("choose another --port, or end the program that uses this one")?;
             let url = format!("{scheme}://{}", listener.local_addr()?);
             let serving = tokio::spawn(serve(listener, server.clone(), listen, interrupted()));
-            // It answers from here on: `/ready` tells when the models are loaded.
+            // The server answers from here on: `/ready` tells when the models are loaded.
             tokio::select! {
                 loaded = server.models().load_first() => loaded?,
                 () = interrupted() => return Err(Interrupted.into()),
@@ -228,7 +234,7 @@ impl Serve {
             }
             Ok(())
         });
-        // Neither a model that is being loaded nor a request that was cut off is waited for.
+        // Does not wait for a model that is being loaded or for a request that was cut off.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
     }
@@ -253,6 +259,7 @@ impl Serve {
             max_tokens: self.load.max_tokens.map(NonZeroUsize::get),
             max_per_client: Some(self.load.per_client.map_or(self.load.queue.max(16), NonZeroUsize::get)),
             deadline: Some(self.load.timeout),
+            separate_reasoning: self.reasoning.separate(),
             parse_special: self.web.parse_special,
             max_model_bytes: self.load.max_memory,
             prefix_cache: !self.load.no_prefix_cache,
@@ -309,7 +316,11 @@ impl Serve {
             prefill_chunk: self.load.prefill_chunk.get(),
             deterministic: self.load.deterministic,
         };
-        let options = OpenOptions { mock_step: self.load.mock_step, ..self.open.options(self.load.seed) };
+        let options = OpenOptions {
+            mock_step: self.load.mock_step,
+            mock_faults: self.load.mock_faults.clone(),
+            ..self.open.options(self.load.seed)
+        };
         let options = self.speculate.speculation(&store)?.apply(options);
         let prompts = self.load.prompt_cache.clone();
         let prompts = prompts.map(|path| CacheLocation::Folder { path, most: self.load.prompt_cache_size });
@@ -342,7 +353,7 @@ impl Serve {
                 return Err(Usage(format!("--backend: {} is named twice", kind.name())).into());
             }
         }
-        kinds.retain(|kind| kind.reads(model));
+        kinds.retain(|kind| kind.reads(model) && zonda::unfit(*kind, model).is_none());
         match kinds[..] {
             [] => Err(Usage(format!("--backend: none of these backends runs {}", model.name)).into()),
             _ => Ok(kinds),

@@ -13,7 +13,7 @@ use zonda_convert::output::unfinished;
 use zonda_convert::{SynthSpec, synth, synth_archs};
 use zonda_engine::quant::Mix;
 
-/// Make a model with random weights in the shape of a real one
+/// Create a model with random weights in the shape of a real one
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  zonda synth tiny-mistral --quant q4_0 -o tiny.gguf\n  \
     zonda synth mistral-7b --quant q4_k_m -o m7b.gguf\n  zonda synth --list\n\n\

@@ -21,8 +21,8 @@ use zonda_engine::load::Model;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  zonda verify -m smollm2-135m --backend native,llama-cpp\n  \
     zonda verify -m smollm2-135m --exact --json\n\n\
-    The first backend answers the project's own requests. The others read the same tokens, and all logits are compared: the \
-    share of positions with the same best token, the KL divergence of the distributions, and the largest difference of two \
+    The first backend answers a built-in set of requests. The others read the same tokens, and all logits are compared: the \
+    share of positions with the same best token, the KL divergence of the distributions, and the largest difference between two \
     logits. A near tie is a position at which the reference's best token leads by less than 0.2 nats: rounding decides it. \
     Exit code 1 if a check fails or a bound is broken.")]
 pub struct Verify {
@@ -38,13 +38,13 @@ pub struct Verify {
     /// Positions to compare; the last answer is read to its end.
     #[arg(long, value_name = "N", default_value = "1500")]
     positions: NonZeroUsize,
-    /// Most tokens of an answer.
+    /// Maximum tokens of an answer.
     #[arg(long, value_name = "N", default_value_t = 64)]
     answer: usize,
-    /// Least share of the same best token where there is no near tie, in percent.
+    /// Minimum share of positions with the same best token, near ties excluded, in percent.
     #[arg(long, value_name = "PCT", default_value_t = 100.0 * LogitsBounds::default().top1_decided)]
     min_top1: f64,
-    /// Largest mean KL divergence, in nats.
+    /// Maximum mean KL divergence, in nats.
     #[arg(long, value_name = "NATS", default_value_t = LogitsBounds::default().kl_mean)]
     max_kl: f64,
     #[command(flatten)]
@@ -188,7 +188,7 @@ impl Verify {
     }
 }
 
-/// A comparison in lines.
+/// A comparison as lines of text.
 fn figures(found: &LogitsSummary) -> Vec<String> {
     let near = found.positions - found.decided;
     let near = format!("{near} near ties (a lead below {NEAR_TIE} nats)");
@@ -208,7 +208,7 @@ fn figures(found: &LogitsSummary) -> Vec<String> {
             found.kl_mean, found.kl_p99, found.kl_max
         ),
         format!(
-            "logits           {:.3} apart at most, {:.4} is the spread",
+            "logits           at most {:.3} apart; their standard deviation is {:.4}",
             found.max_abs_diff, found.spread
         ),
     ]

@@ -184,7 +184,7 @@ fn two_records_are_compared() {
     sandbox.run(&["bench", "compare", a]).fails(1, &["two backends or models"]);
     sandbox.run(&["bench", "compare", a, "none.json"]).fails(1, &["none.json"]);
     std::fs::write(sandbox.path("other.json"), "{\"rows\": []}").unwrap();
-    sandbox.run(&["bench", "compare", a, "other.json"]).fails(1, &["other.json is no record"]);
+    sandbox.run(&["bench", "compare", a, "other.json"]).fails(1, &["other.json is not a record"]);
     sandbox.run(&["bench", "compare", a, b, "--fail-on-regression", "-5"]).fails(2, &[]);
     sandbox.run(&["bench", "--runs", "3", "--until-ci", "5"]).fails(2, &["--until-ci"]);
     sandbox.run(&["bench", "--until-ci", "0"]).fails(2, &["between 0 and 100"]);

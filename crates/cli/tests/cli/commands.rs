@@ -144,7 +144,7 @@ fn run_refuses_unsupported_requests() {
     sandbox.run(&["run", "-m", "x.gguf", "hi"]).fails(1, &["x.gguf"]);
     let tiny = tiny();
     let tiny = tiny.to_str().unwrap();
-    sandbox.run(&["run", "-m", tiny, "hi"]).fails(1, &["without a tokenizer"]);
+    sandbox.run(&["run", "-m", tiny, "hi"]).fails(1, &["has no tokenizer"]);
     sandbox
         .run(&["run", "-m", tiny, "--backend", "mock", "hi"])
         .fails(1, &["mock backend has its own model"]);
@@ -235,6 +235,21 @@ fn inspect_describes_a_model() {
     assert_eq!(document["parameters"], sum);
     let text = sandbox.run(&["inspect", tiny.to_str().unwrap(), "--tensors"]).ok().out;
     assert!(text.contains("architecture  llama") && text.contains("model.embed_tokens.weight"), "{text}");
+
+    assert_eq!(document["sampling"], serde_json::json!({}));
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::create_dir_all(sandbox.path("recommends")).unwrap();
+        let source = tiny.with_file_name("mistral_full").join(file);
+        std::fs::copy(source, sandbox.path("recommends").join(file)).unwrap();
+    }
+    let config = r#"{"temperature": 0.25, "top_k": 20, "repetition_penalty": 1.5}"#;
+    std::fs::write(sandbox.path("recommends").join("generation_config.json"), config).unwrap();
+    let sampling = sandbox.run(&["inspect", "./recommends", "--json"]).json()["sampling"].clone();
+    let expected =
+        serde_json::json!({"temperature": 0.25, "top_k": 20, "repeat_penalty": 1.5, "repeat_last_n": -1});
+    assert_eq!(sampling, expected);
+    let text = sandbox.run(&["inspect", "./recommends"]).ok().out;
+    assert!(text.contains("--temp 0.25 --top-k 20 --repeat-penalty 1.5 --repeat-last-n -1"), "{text}");
 
     sandbox.run(&["inspect", "mock"]).fails(2, &["no file"]);
     sandbox.run(&["inspect", "."]).fails(1, &["config.json"]);

@@ -120,6 +120,47 @@ fn it_refuses_invalid_settings() {
     sandbox.run(&["serve", "-m", "mock", "--port", &port]).fails(1, &["listening on", "--port"]);
 }
 
+/// The system ends a process that reads a mapped file beyond its end.
+#[cfg(unix)]
+#[test]
+fn a_model_file_that_is_cut_is_an_error_and_a_copy_runs_on() {
+    let sandbox = Sandbox::new();
+    for (more, status) in [(&[][..], 500), (&["--no-mmap"], 200)] {
+        let name = format!("cut-{status}.gguf");
+        sandbox.run(&["synth", "tiny-mistral", "--quant", "f32", "-o", &name]).ok();
+        let server = Served::start(&sandbox, &[&["-m", &name, "--ctx", "64"], more].concat());
+        let body = "{\"prompt\": [5, 60, 159], \"max_tokens\": 4, \"seed\": 1, \"logprobs\": 1}";
+        let (before, answer) = ask(&server, "POST", "/v1/completions", "", body);
+        assert_eq!(before, 200, "{answer}");
+        let file = std::fs::File::options().write(true).open(sandbox.path(&name)).unwrap();
+        file.set_len(0).unwrap();
+        let (after, found) = ask(&server, "POST", "/v1/completions", "", body);
+        assert_eq!(after, status, "{found}");
+        let choices = |answer: &str| serde_json::from_str::<Value>(answer).unwrap()["choices"].clone();
+        if status == 200 {
+            assert_eq!(choices(&found), choices(&answer));
+        } else {
+            assert!(found.contains(&name) && found.contains("it has 0 now"), "{found}");
+        }
+        assert_eq!(ask(&server, "GET", "/health", "", "").0, 200);
+        server.end();
+    }
+}
+
+#[test]
+fn faults_of_the_mock_end_the_requests_that_have_them() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["serve", "-m", "mock", "--mock-faults", "error", "--port", "0"]).fails(1, &["KIND:TOKEN"]);
+    let faults = "error:100,panic:101,nan:102,slow:103";
+    let server = Served::start(&sandbox, &["-m", "mock", "--parallel", "2", "--mock-faults", faults]);
+    for (token, expected) in [(99, 200), (100, 500), (101, 500), (102, 500), (103, 200)] {
+        let body = format!("{{\"prompt\": [300, {token}], \"max_tokens\": 3}}");
+        let (status, answer) = ask(&server, "POST", "/v1/completions", "", &body);
+        assert_eq!(status, expected, "{token}: {answer}");
+    }
+    server.end();
+}
+
 /// With `--deterministic` a seeded request gives the same tokens alone on one thread and beside others on two.
 #[test]
 fn deterministic_answers_do_not_depend_on_load_or_threads() {

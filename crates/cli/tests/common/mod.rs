@@ -62,7 +62,12 @@ impl Sandbox {
 
     /// The command, in this folder, without the user's own settings.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_zonda"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_zonda")))
+    }
+
+    /// As [`Sandbox::command`], of another program.
+    pub fn command_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         for name in
             ["HF_TOKEN", "HF_HUB_CACHE", "HF_ENDPOINT", "NO_COLOR", "http_proxy", "HTTP_PROXY", "ALL_PROXY"]
         {
@@ -125,7 +130,17 @@ impl Served {
 
     #[track_caller]
     pub fn start_with(sandbox: &Sandbox, args: &[&str], change: impl FnOnce(&mut Command)) -> Served {
-        let mut command = sandbox.command();
+        Served::start_command(sandbox, sandbox.command(), args, change)
+    }
+
+    /// As [`Served::start_with`], with a command of [`Sandbox::command_of`].
+    #[track_caller]
+    pub fn start_command(
+        sandbox: &Sandbox,
+        mut command: Command,
+        args: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Served {
         command.env_remove("ZONDA_API_KEY").args(["serve", "--port", "0", "--json"]).args(args);
         change(&mut command);
         let log = std::fs::File::create(sandbox.path("serve.log")).unwrap();
@@ -144,6 +159,11 @@ impl Served {
             url: document["url"].as_str().unwrap().to_owned(),
             models: models.map(|m| m.as_str().unwrap().to_owned()).collect(),
         }
+    }
+
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends SIGTERM and waits for the process to end with exit code 0. Returns the log.

@@ -24,9 +24,9 @@ pub struct Affine {
 }
 
 impl Affine {
-    /// The bits that MLX has.
+    /// The numbers of bits that MLX supports.
     pub const BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
-    /// The group sizes that MLX has.
+    /// The group sizes that MLX supports.
     pub const GROUP_SIZES: [usize; 3] = [32, 64, 128];
 }
 
@@ -58,10 +58,10 @@ impl Quantization {
                     let own = affine(&Object { path: object.path, prefix: object.prefix, object: own })?;
                     overrides.insert(path.clone(), own);
                 }
-                // A layer that is not quantised, as its tensors also show.
+                // A layer that is not quantised, which its tensors also show.
                 Json::Bool(_) => {}
                 other => {
-                    let runs = "group_size, bits, mode and objects for single layers are read";
+                    let runs = "group_size, bits, mode and objects for single layers are supported";
                     return Err(object.unsupported(path, other, runs));
                 }
             }
@@ -78,7 +78,7 @@ impl Quantization {
 /// The numbers of one object.
 fn affine(object: &Object<'_>) -> Result<Affine, LoadError> {
     if let Some(mode) = object.text("mode")?.filter(|&mode| mode != "affine") {
-        return Err(object.unsupported("mode", format!("{mode:?}"), "\"affine\" is run"));
+        return Err(object.unsupported("mode", format!("{mode:?}"), "only \"affine\" is supported"));
     }
     let one_of = |key: &str, all: &[usize]| {
         let found = object.need_count(key, 1024)?;

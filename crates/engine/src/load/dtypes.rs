@@ -8,7 +8,7 @@ use zonda_kernels::DType;
 pub enum StoredType {
     /// A type that Zonda supports.
     Runs(DType),
-    /// Another type, by its published name (lower case), or `type 99` for a number we don't know.
+    /// Another type, by its published name (lower case), or `type 99` for an unknown number.
     Other(String),
 }
 

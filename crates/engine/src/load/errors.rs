@@ -13,6 +13,10 @@ pub enum LoadError {
     #[error("{path}: {error}", path = path.display())]
     Io { path: PathBuf, error: std::io::Error },
 
+    /// The file was cut while the model was in use.
+    #[error("{path}: expected a file of {expected} bytes, as when the model was opened; it has {found} now", path = path.display())]
+    Shrunk { path: PathBuf, expected: u64, found: u64 },
+
     /// The path is not a model.
     #[error("{path}: {found}; expected a .gguf file or a folder with config.json", path = path.display())]
     NotAModel { path: PathBuf, found: String },
@@ -54,7 +58,7 @@ pub enum LoadError {
     NotInShard { path: PathBuf, tensor: String },
 
     /// Two tensors of one model have the same name.
-    #[error("{path}: tensor {tensor} is there twice", path = path.display())]
+    #[error("{path}: tensor {tensor} occurs twice", path = path.display())]
     DuplicateTensor { path: PathBuf, tensor: String },
 
     /// A hyperparameter is missing.
@@ -69,20 +73,24 @@ pub enum LoadError {
     #[error("{path}: architecture {found:?} is not supported; expected one of {runs}", path = path.display())]
     UnsupportedArchitecture { path: PathBuf, found: String, runs: &'static str },
 
+    /// The model was opened for backends with a forward pass of their own; `why` is the error of [`super::Model::open`].
+    #[error("{why}")]
+    OtherForward { why: String },
+
     /// The forward pass does not support an option of the architecture.
     #[error("{path}: {key} is {found}, which is not supported; {runs}", path = path.display())]
     UnsupportedOption { path: PathBuf, key: String, found: String, runs: String },
 
     /// The loader does not support this quantisation.
-    #[error("{path}: weights quantized with {found} are not read here; {instead}", path = path.display())]
+    #[error("{path}: weights quantized with {found} are not supported; {instead}", path = path.display())]
     UnsupportedQuantization { path: PathBuf, found: String, instead: &'static str },
 
     /// The type of a tensor is not supported.
     #[error("{path}: tensor {tensor} has type {found}, which is not supported; expected one of {runs}", path = path.display())]
     UnsupportedType { path: PathBuf, tensor: String, found: String, runs: String },
 
-    /// The architecture does not use this tensor: the file is of a variant that computes something else.
-    #[error("{path}: tensor {tensor} has no place in architecture {architecture} as it is run here", path = path.display())]
+    /// The architecture does not use this tensor: the file is of a variant with a different computation.
+    #[error("{path}: tensor {tensor} has no place in architecture {architecture} as Zonda runs it", path = path.display())]
     UnexpectedTensor { path: PathBuf, tensor: String, architecture: String },
 
     /// A tensor of the model is missing.
@@ -96,4 +104,12 @@ pub enum LoadError {
     /// The weights, or the block scales of a quantised tensor, contain NaN or infinity.
     #[error("tensor {tensor} has a NaN or infinite value at or near index {index}; expected finite weights")]
     NonFinite { tensor: String, index: usize },
+}
+
+impl LoadError {
+    /// Whether the file is well-formed and only the forward pass of this workspace lacks what it needs.
+    pub(super) fn is_of_forward(&self) -> bool {
+        use LoadError::{UnexpectedTensor, UnsupportedArchitecture, UnsupportedOption};
+        matches!(self, UnsupportedArchitecture { .. } | UnsupportedOption { .. } | UnexpectedTensor { .. })
+    }
 }

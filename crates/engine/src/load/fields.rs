@@ -61,7 +61,7 @@ pub(super) trait Fields {
         }
     }
 
-    /// An integer from 1 to `max` that must be there.
+    /// A required integer from 1 to `max`.
     fn need_count(&self, key: &str, max: u64) -> Result<usize, LoadError> {
         self.count(key, max)?.ok_or_else(|| self.missing(key, &format!("an integer from 1 to {max}")))
     }
@@ -145,7 +145,7 @@ impl Fields for Prefixed<'_> {
             Value::F64(x) => Scalar::Float(*x),
             Value::Bool(b) => Scalar::Bool(*b),
             Value::String(s) => Scalar::Str(s),
-            // Some converters write one number per layer; if all are equal it counts as one number.
+            // Some converters write one number per layer; if all are equal, they count as one number.
             Value::Ints(v) => match v.first() {
                 Some(&n) if n >= 0 && v.iter().all(|&m| m == n) => Scalar::Int(n as u64),
                 _ => Scalar::Other(format!("an array of {} numbers that are negative or differ", v.len())),
@@ -159,13 +159,13 @@ impl Fields for Prefixed<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Object<'a> {
     pub path: &'a Path,
-    /// What the object is inside of, with a dot: empty at the top.
+    /// The path of the enclosing object, with a dot; empty at the top level.
     pub prefix: &'a str,
     pub object: &'a serde_json::Map<String, Json>,
 }
 
 impl<'a> Object<'a> {
-    /// The raw value of a key, `null` being none.
+    /// The raw value of a key; `null` counts as absent.
     pub fn json(&self, key: &str) -> Option<&'a Json> {
         self.object.get(key).filter(|v| !v.is_null())
     }

@@ -1,4 +1,4 @@
-//! Finds NaN and infinity in stored weights without dequantising them: only floats and block scales can hold them.
+//! Finds NaN and infinity in stored weights without dequantising them: only floats and block scales can contain them.
 
 use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
@@ -36,7 +36,7 @@ fn first_in(dtype: DType, bytes: &[u8]) -> Option<usize> {
 /// Rejects a tensor with NaN or infinity.
 ///
 /// # Errors
-/// [`LoadError::NonFinite`] with the tensor's name and where in it.
+/// [`LoadError::NonFinite`] with the tensor's name and the index.
 pub fn check_finite(tensor: &Tensor) -> Result<(), LoadError> {
     match first_non_finite(tensor) {
         None => Ok(()),
@@ -44,7 +44,7 @@ pub fn check_finite(tensor: &Tensor) -> Result<(), LoadError> {
     }
 }
 
-/// As [`check_finite`] for row `row` alone: for loaders that read a tensor row by row anyway.
+/// As [`check_finite`], but only for row `row`: for loaders that read a tensor row by row.
 ///
 /// # Errors
 /// As [`check_finite`].
@@ -61,7 +61,7 @@ pub fn check_finite_row(tensor: &Tensor, row: usize) -> Result<(), LoadError> {
     }
 }
 
-/// True if the exponent of a float, in `width` bits from `at` on, is not all ones.
+/// True if the exponent of a float, `width` bits from bit `at` on, is not all ones.
 fn exponent(bits: u32, at: u32, width: u32) -> bool {
     let ones = (1 << width) - 1;
     (bits >> at) & ones != ones

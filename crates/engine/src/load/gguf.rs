@@ -39,7 +39,7 @@ pub enum GgufError {
     Utf8 { what: String, at: u64 },
     #[error("a metadata key at byte {at} is empty")]
     EmptyKey { at: u64 },
-    #[error("metadata key {key} is there twice")]
+    #[error("metadata key {key} occurs twice")]
     DuplicateKey { key: String },
     #[error("metadata key {key} has value type {found}; expected 0 to 12")]
     ValueType { key: String, found: u32 },
@@ -51,7 +51,7 @@ pub enum GgufError {
     TooManyElements { key: String, limit: usize },
     #[error("general.alignment is {found}; expected a power of two from 1 to {limit}")]
     Alignment { found: String, limit: u64 },
-    #[error("tensor {tensor} is there twice")]
+    #[error("tensor {tensor} occurs twice")]
     DuplicateTensor { tensor: String },
     #[error("tensor {tensor} has {found} dimensions; expected 1 to 4")]
     Dimensions { tensor: String, found: u32 },
@@ -89,7 +89,7 @@ pub struct TensorHeader {
     pub kind: StoredType,
     /// Row-major, outermost dimension first (GGUF stores the reverse order).
     pub shape: Vec<usize>,
-    /// Bytes from the start of the file; `None` for types whose size we don't know.
+    /// Byte range in the file; `None` for types of unknown size.
     pub range: Option<Range<usize>>,
 }
 
@@ -164,11 +164,11 @@ fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
     }
 }
 
-/// A position in the file. Reads name what they read, for the error.
+/// A position in the file. Each read takes a description of what it reads, for errors.
 struct Reader<'a> {
     file: &'a [u8],
     at: usize,
-    /// Elements held as one [`Value`] each so far.
+    /// The number of elements stored as one [`Value`] each so far.
     tagged: usize,
 }
 
@@ -278,7 +278,7 @@ impl<'a> Reader<'a> {
             5 => Value::Ints(self.words(key, count)?.map(i32::from_le_bytes).collect()),
             6 => Value::Floats(self.words(key, count)?.map(f32::from_le_bytes).collect()),
             8 => {
-                // Reserved at once: growing would keep the old and the new list at the same time.
+                // Reserved at once: growing would need memory for the old and the new list at the same time.
                 let mut strings = Vec::with_capacity(count as usize);
                 for _ in 0..count {
                     strings.push(self.string(key)?);

@@ -8,17 +8,17 @@ use super::moe::{Moe, RouterScore};
 use super::spec::{Architecture, Extras, QueryTemperature, Rope, RopePairing, RopeScaling};
 use super::validate::inverse_root;
 
-/// A value of `general.architecture` that is run.
+/// A supported value of `general.architecture`.
 pub(super) struct Family {
     pub name: &'static str,
-    /// What its files are called unless [`Family::architecture`] finds more.
+    /// The architecture of its files, unless [`Family::architecture`] finds a more specific one.
     pub base: Architecture,
     pub pairing: RopePairing,
-    /// Keys that change the computation, beyond those every family has.
+    /// Keys that change the computation, besides those of every family.
     pub keys: &'static [&'static str],
-    /// Without a pattern in the file, every n-th layer has no window.
+    /// If the file has no pattern, every n-th layer has no window.
     pub full_every: Option<usize>,
-    /// The window if the file names none.
+    /// The window if the file has none.
     pub window: Option<usize>,
     pub norm_eps: &'static str,
 }
@@ -40,7 +40,7 @@ const SCALES: &[&str] = &[
     "expert_shared_feed_forward_length",
 ];
 
-/// A family of Llama's kind, without windows of its own.
+/// A family like Llama, without a default window.
 const fn plain(
     name: &'static str,
     base: Architecture,
@@ -50,7 +50,7 @@ const fn plain(
     Family { name, base, pairing, keys, full_every: None, window: None, norm_eps: RMS_EPS }
 }
 
-/// All that are run.
+/// All supported families.
 const FAMILIES: &[Family] = &[
     plain("llama", Architecture::Llama, RopePairing::Adjacent, &[]),
     plain("mistral3", Architecture::Ministral3, RopePairing::Adjacent, &["attention.temperature_scale"]),
@@ -102,7 +102,7 @@ impl Family {
         scaling
     }
 
-    /// What a file of the family is called.
+    /// The architecture of a file of this family.
     pub fn architecture(
         &self,
         extras: &Extras,
@@ -129,7 +129,7 @@ impl Family {
         }
     }
 
-    /// What the family computes beyond Llama, with this file's numbers.
+    /// What the family computes beyond Llama, with this file's values.
     pub fn extras(
         &self,
         keys: &Prefixed<'_>,
@@ -146,7 +146,7 @@ impl Family {
                 Some(_) => Ok(keys.positive(key)?.map(|x| x as f32)),
             }
         };
-        // RoPE of windowed layers: never scaled, with a base of its own
+        // RoPE of windowed layers: never scaled, with its own base.
         let window_rope = |theta: f32| -> Result<Option<Rope>, LoadError> {
             let theta = keys.positive("rope.freq_base_swa")?.map_or(theta, |x| x as f32);
             let own = Rope { theta, scaling: RopeScaling::None, ..rope.clone() };
@@ -164,7 +164,8 @@ impl Family {
             }
             Architecture::Gemma2 | Architecture::Gemma3 => {
                 let gemma2 = self.base == Architecture::Gemma2;
-                // The 27B models, which llama.cpp knows by their layers, divide by the hidden size's share of a head.
+                // For the 27B models, which llama.cpp recognises by their number of layers, the divisor is the hidden
+                // size per head.
                 let share = (layers == if gemma2 { 46 } else { 62 }).then(|| hidden / heads);
                 let share = share.filter(|&n| n != head_dim && n > 0).map(|n| inverse_root(n as f64));
                 extras.attention_scale = attention_scale.or(share);
@@ -189,7 +190,7 @@ impl Family {
                 extras.attention_scale = attention_scale;
                 extras.embedding_scale = unless_zero("embedding_scale")?.unwrap_or(1.0);
                 extras.residual_scale = unless_zero("residual_scale")?.unwrap_or(1.0);
-                // The file holds the divisor.
+                // The file contains the divisor.
                 extras.logit_scale = 1.0 / keys.need_positive("logit_scale")? as f32;
             }
             Architecture::DeepSeekV2 | Architecture::Mistral4 => {
@@ -264,7 +265,7 @@ impl Family {
         }))
     }
 
-    /// Of each layer whether it has the window, if the file has no pattern of booleans.
+    /// Whether each layer has the window, if the file has no pattern of booleans.
     pub fn slides(&self, keys: &Prefixed<'_>, pattern: &str, layers: usize) -> Result<Vec<bool>, LoadError> {
         let every = match keys.lookup(pattern) {
             Some(Scalar::Int(0)) => None,

@@ -131,7 +131,7 @@ fn rope_width(keys: &Prefixed<'_>, family: &Family, head_dim: usize) -> Result<O
     }
 }
 
-/// Rejects options of these architectures in llama.cpp that change the computation and that the forward pass lacks.
+/// Rejects options that change the computation and that llama.cpp supports for these architectures but we don't.
 fn refuse_other_functions(keys: &Prefixed<'_>, family: &Family) -> Result<(), LoadError> {
     let options = [
         "attention.scale",
@@ -150,7 +150,7 @@ fn refuse_other_functions(keys: &Prefixed<'_>, family: &Family) -> Result<(), Lo
     ];
     for key in options.into_iter().filter(|key| !family.keys.contains(key)) {
         if let Some(found) = keys.number(key)?.filter(|&x| x != 0.0) {
-            return Err(keys.unsupported(key, found, "models without it are run"));
+            return Err(keys.unsupported(key, found, "only models without it are supported"));
         }
     }
     // GLM-4 that also reads images has several positions for each token
@@ -158,7 +158,7 @@ fn refuse_other_functions(keys: &Prefixed<'_>, family: &Family) -> Result<(), Lo
         return Err(keys.unsupported("rope.dimension_sections", found, "models without it are run"));
     }
     if keys.flag("attention.causal")? == Some(false) {
-        return Err(keys.unsupported("attention.causal", false, "causal models are run"));
+        return Err(keys.unsupported("attention.causal", false, "only causal models are supported"));
     }
     Ok(())
 }
@@ -312,7 +312,7 @@ fn scaling(
     match (kind, factors) {
         ("none" | "linear", factors) => {
             if attn_factor != 1.0 {
-                return Err(keys.unsupported(ATTN_FACTOR, attn_factor, "it is run with yarn"));
+                return Err(keys.unsupported(ATTN_FACTOR, attn_factor, "it is supported with yarn only"));
             }
             let factor = if kind == "none" { 1.0 } else { factor as f32 };
             Ok(match factors {
@@ -324,7 +324,7 @@ fn scaling(
         ("yarn", None) => {
             let ext_factor = "rope.scaling.yarn_ext_factor";
             if let Some(found) = keys.number(ext_factor)?.filter(|&x| x >= 0.0 && x != 1.0) {
-                return Err(keys.unsupported(ext_factor, found, "yarn is run with 1"));
+                return Err(keys.unsupported(ext_factor, found, "yarn is supported with 1 only"));
             }
             let mscale = match family.mscale_all_dim(keys)? {
                 0.0 => yarn_mscale(factor, 1.0),
@@ -342,7 +342,7 @@ fn scaling(
             })
         }
         ("yarn", Some(_)) => {
-            Err(keys.unsupported(KIND, "yarn with rope_freqs.weight", "either is run alone"))
+            Err(keys.unsupported(KIND, "yarn with rope_freqs.weight", "only one of the two is supported"))
         }
         (other, _) => Err(keys.unsupported(KIND, format!("{other:?}"), "none, linear and yarn are run")),
     }

@@ -73,7 +73,7 @@ fn defaults(model_type: &str) -> Option<Defaults> {
             Glm | Glm4 => Some(2),
             DeepSeekV2 | DeepSeekV3 | Mistral4 => Some(1),
             Glm4Moe => Some(8),
-            Llama | Olmo2 | Olmo3 | Cohere2 | Phi3 => None,
+            Llama | Olmo2 | Olmo3 | Cohere2 | Phi3 | Other => None,
             Granite | GraniteMoe | GraniteMoeShared | GraniteMoeHybrid => None,
         },
         head_dim: match architecture {
@@ -127,7 +127,8 @@ pub(super) fn read(path: &Path) -> Result<(ModelSpec, Option<Quantization>), Loa
 }
 
 impl ModelSpec {
-    /// The spec described by a Hugging Face `config.json`, without weights: enough to compute what a model will need.
+    /// The spec described by a Hugging Face `config.json`, without weights: enough to compute the model's cost and
+    /// memory.
     ///
     /// # Errors
     /// If it can't be read or the model is not supported.
@@ -143,7 +144,7 @@ pub(super) fn says_mlx(path: &Path) -> bool {
     config["quantization"].is_object()
 }
 
-/// `part`: this is the text part of a model that has others, too.
+/// `part`: set for the text part of a model with several parts.
 fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Result<ModelSpec, LoadError> {
     let model_type = config.text("model_type")?.or(part.map(|part| part.model_type));
     let model_type = model_type.ok_or_else(|| config.missing("model_type", RUNS))?;
@@ -222,7 +223,7 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
     Ok(spec)
 }
 
-/// Rejects other kinds of quantisation than MLX's and gpt-oss's own.
+/// Rejects quantisation other than MLX's and gpt-oss's own.
 fn refuse_quantized(config: &Object<'_>) -> Result<(), LoadError> {
     // MLX repeats its own key `quantization` as `quantization_config`.
     let quantized = config.child("quantization_config", "quantization_config.")?;
@@ -256,35 +257,39 @@ fn check_class(config: &Object<'_>, class: &str) -> Result<(), LoadError> {
 
 /// Rejects options that change the computation and that the forward pass lacks.
 fn refuse_other_functions(config: &Object<'_>, defaults: &Defaults) -> Result<(), LoadError> {
-    // Gemma has a key of its own; some of its files name another function, which is not used, under the usual one.
+    // Gemma has its own key; under the usual key, some of its files name another function, which is not used.
     let (key, runs) = match defaults.architecture {
         Architecture::Gemma2 | Architecture::Gemma3 => ("hidden_activation", "gelu_pytorch_tanh"),
         _ => ("hidden_act", "silu"),
     };
     if let Some(found) = config.text(key)?.filter(|&act| act != runs) {
-        return Err(config.unsupported(key, format!("{found:?}"), format!("{runs:?} is run")));
+        return Err(config.unsupported(key, format!("{found:?}"), format!("only {runs:?} is supported")));
     }
     if config.flag("use_bidirectional_attention")? == Some(true) {
-        return Err(config.unsupported("use_bidirectional_attention", true, "causal models are run"));
+        return Err(config.unsupported(
+            "use_bidirectional_attention",
+            true,
+            "only causal models are supported",
+        ));
     }
     if let Some(found) = config.flag("qkv_bias")?.filter(|&has| !has) {
-        return Err(config.unsupported("qkv_bias", found, "models with these biases are run"));
+        return Err(config.unsupported("qkv_bias", found, "only models with these biases are supported"));
     }
     let gpt_oss = defaults.architecture == Architecture::GptOss;
     if gpt_oss && config.flag("attention_bias")? == Some(false) {
         return Err(config.unsupported("attention_bias", false, "gpt_oss with these biases is run"));
     }
     for key in ["attention_bias", "mlp_bias"] {
-        // Qwen2 has biases on Q, K and V and no such key. GLM has none on the output projection.
+        // Qwen2 has biases on Q, K and V, and no such key. GLM has none on the output projection.
         let has = gpt_oss || defaults.architecture.qkv_bias_by_key().is_some();
         if config.flag(key)? == Some(true) && !(has && key == "attention_bias") {
-            return Err(config.unsupported(key, true, "models without these biases are run"));
+            return Err(config.unsupported(key, true, "only models without these biases are supported"));
         }
     }
     Ok(())
 }
 
-/// A Hub name, if the file has one; not the folder of whoever trained the model.
+/// The Hub name in the file, if there is one; the name of a local training folder is ignored.
 fn name(config: &Object<'_>) -> Option<String> {
     let name = config.json("_name_or_path")?.as_str()?;
     let hub = name.split('/').count() == 2 && !name.starts_with(['/', '.', '~']);
@@ -346,11 +351,11 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
                 return Ok(types.into_iter().map(|slides| window.filter(|_| slides)).collect());
             }
             if matches!(architecture, Architecture::SmolLm3 | Architecture::Qwen2Moe) && window.is_some() {
-                return Err(config.missing("layer_types", "the layers that slide"));
+                return Err(config.missing("layer_types", "the layers with sliding attention"));
             }
             let full = match config.object.get("max_window_layers") {
                 None => 28,
-                // Zero is a number of layers, too.
+                // Zero is a valid number of layers.
                 Some(Json::Number(n)) if n.as_u64() == Some(0) => 0,
                 Some(_) => config.need_count("max_window_layers", MAX_COUNT)?,
             };
@@ -359,7 +364,7 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
     }
 }
 
-/// Per layer, whether `layer_types` says it slides.
+/// Whether each layer has sliding attention according to `layer_types`.
 fn layer_types(config: &Object<'_>, layers: usize) -> Result<Option<Vec<bool>>, LoadError> {
     const KEY: &str = "layer_types";
     let Some(json) = config.json(KEY) else { return Ok(None) };
@@ -421,7 +426,11 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
             if step != 1 || dense {
                 let key = if dense { "mlp_only_layers" } else { "decoder_sparse_step" };
                 let found = config.json(key).map_or_else(String::new, Json::to_string);
-                return Err(config.unsupported(key, found, "models with experts in every layer are run"));
+                return Err(config.unsupported(
+                    key,
+                    found,
+                    "only models with experts in every layer are supported",
+                ));
             }
             let mut moe = Moe::plain(
                 experts()?,

@@ -15,11 +15,11 @@ use super::validate::inverse_root;
 pub(super) struct TextPart<'a> {
     pub config: Object<'a>,
     pub class: &'static str,
-    /// Its `model_type` if it names none.
+    /// The `model_type` if the configuration has none.
     pub model_type: &'static str,
 }
 
-/// The text part, if this is a model of several parts that is run.
+/// The text part, if this is a supported model of several parts.
 pub(super) fn text_part<'a>(config: &Object<'a>) -> Result<Option<TextPart<'a>>, LoadError> {
     let (class, model_type) = match config.text("model_type")? {
         Some("mistral3") => ("Mistral3ForConditionalGeneration", "mistral"),
@@ -31,7 +31,7 @@ pub(super) fn text_part<'a>(config: &Object<'a>) -> Result<Option<TextPart<'a>>,
     Ok(Some(TextPart { config, class, model_type }))
 }
 
-/// The base frequency and scaling of RoPE, and of that of windowed layers where it is another.
+/// The base frequency and scaling of RoPE, and those of windowed layers if they differ.
 pub(super) fn ropes(
     config: &Object<'_>,
     architecture: Architecture,
@@ -79,7 +79,7 @@ pub(super) fn ropes(
     Ok((full, differs.then_some(window)))
 }
 
-/// The numbers that extras depend on.
+/// The numbers that the extras depend on.
 pub(super) struct Shapes<'a> {
     pub hidden: usize,
     pub head_dim: usize,
@@ -116,7 +116,7 @@ pub(super) fn read(
             let gemma2 = architecture == Architecture::Gemma2;
             extras.final_softcap = cap("final_logit_softcapping", gemma2.then_some(30.0))?;
             extras.attention_softcap = cap("attn_logit_softcapping", gemma2.then_some(50.0))?;
-            // `transformers` reads the key for Gemma 3 and does not use it.
+            // `transformers` reads the key for Gemma 3, but does not use it.
             if let Some(found) = extras.attention_softcap.filter(|_| !gemma2) {
                 return Err(config.unsupported("attn_logit_softcapping", found, "gemma2 has it"));
             }

@@ -18,7 +18,7 @@ pub(super) fn read(
     of_kind(config, parameters(config)?, default_theta, context_length)
 }
 
-/// The same from the parameters of one kind of layer.
+/// The same, from the parameters of one kind of layer.
 pub(super) fn of_kind(
     config: &Object<'_>,
     parameters: Option<Object<'_>>,
@@ -151,7 +151,7 @@ pub(super) fn parameters<'a>(config: &Object<'a>) -> Result<Option<Object<'a>>, 
         false => Err(config.unsupported(
             rope.prefix.trim_end_matches('.'),
             "one object per kind of layer, which differ",
-            "models with the same parameters in all layers are run",
+            "only models with the same parameters in all layers are supported",
         )),
     }
 }

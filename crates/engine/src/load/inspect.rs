@@ -56,8 +56,8 @@ impl Model {
         shares
     }
 
-    /// The types of the matrices, the largest share first: `q4_1+q8_0`, or `q4_g64` for MLX's. Vectors, which are stored as f32 beside any
-    /// type, don't count.
+    /// The types of the matrices, the largest share first: `q4_1+q8_0`, or `q4_g64` for MLX's. Vectors don't count,
+    /// since they are always stored as f32.
     pub fn type_label(&self) -> String {
         let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
         let mut add = |name: String, more: u64| *bytes.entry(name).or_default() += more;
@@ -65,7 +65,7 @@ impl Model {
             for role in self.spec.roles().filter(|&role| self.spec.shape(role).len() > 1) {
                 match self.affine(role) {
                     Ok(Some(matrix)) => add(matrix.affine.to_string(), matrix.stored_bytes()),
-                    // not quantised, so nothing is computed
+                    // Not quantised by MLX, so nothing has to be converted.
                     _ => self.tensor(role).map_or((), |t| add(t.dtype.to_string(), t.bytes().len() as u64)),
                 }
             }

@@ -1,8 +1,9 @@
-//! Key-value metadata as GGUF types it; read by the spec, the tokenizer and `inspect`.
+//! Key-value metadata with GGUF's types; read by the spec, the tokenizer and `inspect`.
 
 use std::collections::BTreeMap;
 
-/// One metadata value, in GGUF's thirteen types. Arrays hold one type; nested arrays are allowed by the format.
+/// One metadata value, of one of GGUF's thirteen types. All elements of an array have the same type; the format allows
+/// nested arrays.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // GGUF's own names
 pub enum Value {
@@ -19,7 +20,7 @@ pub enum Value {
     Bool(bool),
     String(String),
     Array(Vec<Value>),
-    /// The arrays that get large (vocabularies) are held without a tag per element.
+    /// Large arrays (vocabularies) are stored without a tag per element.
     Strings(Vec<String>),
     /// Token scores.
     Floats(Vec<f32>),
@@ -54,27 +55,10 @@ impl Value {
     }
 }
 
-/// All metadata of a model, sorted by key.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Metadata(pub BTreeMap<String, Value>);
-
-impl Metadata {
-    /// The raw value of a key.
-    pub fn get(&self, key: &str) -> Option<&Value> {
-        self.0.get(key)
-    }
-
-    /// A string, if the key is there and is one.
-    pub fn str(&self, key: &str) -> Option<&str> {
-        match self.get(key)? {
-            Value::String(s) => Some(s),
-            _ => None,
-        }
-    }
-
+impl Value {
     /// Any non-negative integer type as `u64`.
-    pub fn u64(&self, key: &str) -> Option<u64> {
-        match *self.get(key)? {
+    pub fn as_u64(&self) -> Option<u64> {
+        match *self {
             Value::U8(v) => Some(v.into()),
             Value::U16(v) => Some(v.into()),
             Value::U32(v) => Some(v.into()),
@@ -85,6 +69,30 @@ impl Metadata {
             Value::I64(v) => v.try_into().ok(),
             _ => None,
         }
+    }
+}
+
+/// All metadata of a model, sorted by key.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metadata(pub BTreeMap<String, Value>);
+
+impl Metadata {
+    /// The raw value of a key.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
+    }
+
+    /// The value of a key if it is a string.
+    pub fn str(&self, key: &str) -> Option<&str> {
+        match self.get(key)? {
+            Value::String(s) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// Any non-negative integer type as `u64`.
+    pub fn u64(&self, key: &str) -> Option<u64> {
+        self.get(key)?.as_u64()
     }
 
     /// A float, either width.

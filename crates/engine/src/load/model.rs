@@ -10,8 +10,8 @@ use super::fused::{FusedLocation, FusedTensor, StoredExpert};
 use super::names::{self, TensorLocation};
 use super::source::{Store, Stored, TensorInfo};
 use super::{
-    AffineTensor, GgufFile, LoadError, Metadata, Mla, ModelSpec, StoredType, Tensor, TensorRole, gguf_spec,
-    hf, safetensors,
+    AffineTensor, GgufFile, LoadError, Metadata, Mla, ModelSpec, StoredType, Tensor, TensorRole, gguf_other,
+    gguf_spec, hf, safetensors,
 };
 
 /// The supported formats.
@@ -36,7 +36,7 @@ impl fmt::Display for Format {
 }
 
 impl Format {
-    /// The presumable format of a path; nothing is checked.
+    /// The likely format of a path; nothing is checked.
     pub fn of(path: &Path) -> Format {
         match (path.is_dir(), hf::says_mlx(&path.join("config.json"))) {
             (false, _) => Format::Gguf,
@@ -61,6 +61,10 @@ pub struct Model {
     store: Store,
     /// For [`Format::Mlx`] only.
     quantization: Option<Quantization>,
+    /// See [`Model::unsupported`].
+    unsupported: Option<String>,
+    /// See [`Model::skipped_tensors`].
+    skipped: usize,
 }
 
 /// A part of a stored tensor.
@@ -122,6 +126,29 @@ impl Model {
         }
     }
 
+    /// As [`Model::open`], but a well-formed GGUF file of an architecture, option or variant that the forward pass of this
+    /// workspace lacks is opened, too, for backends with a forward pass of their own: [`Model::unsupported`] says why. Its spec
+    /// says how large it is and has [`super::Architecture::Other`]; its tensors have no roles.
+    ///
+    /// # Errors
+    /// As [`Model::open`]; also if the keys that every architecture has are missing or out of range.
+    pub fn open_any(path: &Path) -> Result<Model, LoadError> {
+        let why = match Model::open(path) {
+            Err(error) if error.is_of_forward() && !path.is_dir() => error.to_string(),
+            other => return other,
+        };
+        let GgufFile { metadata, store, .. } = GgufFile::open(path)?;
+        let spec = gguf_other::read(path, &metadata, &store)?;
+        let (path, format, unsupported) = (path.to_owned(), Format::Gguf, Some(why));
+        Ok(Model { path, format, spec, metadata, store, quantization: None, unsupported, skipped: 0 })
+    }
+
+    /// Why the forward pass of this workspace can't run the model; `None` unless [`Model::open_any`] opened it and
+    /// [`Model::open`] would refuse it.
+    pub fn unsupported(&self) -> Option<&str> {
+        self.unsupported.as_deref()
+    }
+
     fn open_gguf(path: &Path) -> Result<Model, LoadError> {
         let file = GgufFile::open(path)?;
         if file.store.tensors().is_empty() {
@@ -131,7 +158,8 @@ impl Model {
         let (path, format, metadata, mut store) = (path.to_owned(), Format::Gguf, file.metadata, file.store);
         let predicted = gguf_spec::predicted_layers(&path, &metadata)?;
         skip_predicted(&path, &mut store, "blk.", spec.layers..spec.layers + predicted);
-        let model = Model { path, format, spec, metadata, store, quantization: None };
+        let (quantization, unsupported, skipped) = (None, None, 0);
+        let model = Model { path, format, spec, metadata, store, quantization, unsupported, skipped };
         model.with_known_tensors(names::knows_gguf)
     }
 
@@ -140,7 +168,7 @@ impl Model {
         let mut store = safetensors::open(path)?;
         let skipped = store.keep_text_part();
         if skipped > 0 {
-            tracing::info!(path = %path.display(), tensors = skipped, "the text part is run; the parts for images are skipped");
+            tracing::info!(path = %path.display(), tensors = skipped, "only the text part is used; the image parts are skipped");
         }
         if spec.architecture.predicts() {
             skip_predicted(path, &mut store, "model.layers.", spec.layers..usize::MAX);
@@ -152,7 +180,9 @@ impl Model {
             None => (Format::SafeTensors, names::knows_hugging_face),
         };
         let (path, metadata) = (path.to_owned(), Metadata::default());
-        Model { path, format, spec, metadata, store, quantization }.with_known_tensors(known)
+        let unsupported = None;
+        let model = Model { path, format, spec, metadata, store, quantization, unsupported, skipped };
+        model.with_known_tensors(known)
     }
 
     /// Rejects a model with a tensor that the forward pass would ignore, such as a bias of a variant.
@@ -223,6 +253,9 @@ impl Model {
     }
 
     fn locate(&self, role: TensorRole) -> Result<Option<FoundTensor>, LoadError> {
+        if let Some(why) = &self.unsupported {
+            return Err(LoadError::OtherForward { why: why.clone() });
+        }
         if role == TensorRole::Output && self.spec.tied_embeddings {
             return Ok(None);
         }
@@ -358,7 +391,7 @@ impl Model {
         let biases = self.store.get(&biases).ok_or_else(|| missing(biases.clone()))?;
         let affine = quantization.of(module);
         let &[_, cols] = shape.as_slice() else { return Err(self.wrong_shape(stored, shape)) };
-        // rows of whole groups also are rows of whole words
+        // Rows of whole groups are also rows of whole words.
         if stored.kind != StoredType::Other("u32".to_owned()) || cols % affine.group_size != 0 {
             return Err(LoadError::UnsupportedType {
                 path: self.store.path_of(stored).to_owned(),
@@ -416,7 +449,7 @@ impl Model {
     /// Checks that every tensor of the model is present, with the right shape and a supported type. Reads no weights.
     ///
     /// # Errors
-    /// For the first tensor that is not.
+    /// For the first tensor that is not; also if [`Model::unsupported`].
     pub fn check(&self) -> Result<(), LoadError> {
         self.spec.roles().try_for_each(|role| self.need(role).map(drop))
     }
@@ -440,6 +473,11 @@ impl Model {
     /// All stored tensors in file order, including unsupported types.
     pub fn tensors(&self) -> Vec<TensorInfo> {
         self.store.tensors().iter().map(TensorInfo::from).collect()
+    }
+
+    /// How many tensors of the folder are left out, because they belong to the parts of a model that read images.
+    pub fn skipped_tensors(&self) -> usize {
+        self.skipped
     }
 
     /// Bytes of all stored tensors.

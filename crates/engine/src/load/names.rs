@@ -328,7 +328,7 @@ fn split_layer<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
     Some((number.parse().ok()?, rest))
 }
 
-/// An expert's number in what follows a layer's: 3 in `block_sparse_moe.experts.3.w1.weight`.
+/// An expert's number in the rest of a tensor's name: 3 in `block_sparse_moe.experts.3.w1.weight`.
 fn expert_number(rest: &str) -> Option<usize> {
     rest.split('.').find_map(|piece| piece.parse().ok())
 }
@@ -344,7 +344,7 @@ pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
     rest == "attn_rot_embd.weight" || spec.has_tensor(layer, expert_number(rest), places)
 }
 
-/// Whether a Hugging Face tensor has a place in the forward pass, or may be ignored without changing it.
+/// Whether the forward pass uses a Hugging Face tensor, or can ignore it without changing the result.
 pub(super) fn knows_hugging_face(name: &str, spec: &ModelSpec) -> bool {
     let place = |role| folder(role, spec.architecture).iter().any(|place| place.has(name));
     let Some((layer, rest)) = split_layer(name, "model.layers.") else {
@@ -353,7 +353,7 @@ pub(super) fn knows_hugging_face(name: &str, spec: &ModelSpec) -> bool {
     rest == "self_attn.rotary_emb.inv_freq" || spec.has_tensor(layer, expert_number(rest), place)
 }
 
-/// [`knows_hugging_face`] for a folder that MLX quantised: a matrix has scales and biases beside it.
+/// As [`knows_hugging_face`], for a folder quantised by MLX: each matrix also has scales and biases.
 pub(super) fn knows_mlx(name: &str, spec: &ModelSpec) -> bool {
     let module = name.strip_suffix(".scales").or(name.strip_suffix(".biases"));
     let of_matrix = module.map(|module| format!("{module}.weight"));
@@ -369,8 +369,8 @@ pub const LONG_FACTORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_
 const OUTER: [TensorRole; 3] = [TensorRole::TokenEmbedding, TensorRole::OutputNorm, TensorRole::Output];
 
 impl ModelSpec {
-    /// Every tensor the model has, in the order the forward pass uses them; [`TensorRole::Output`] only where it is
-    /// not the embedding.
+    /// Every tensor of the model, in the order in which the forward pass uses them; [`TensorRole::Output`] only if it
+    /// is not the embedding.
     pub fn roles(&self) -> impl Iterator<Item = TensorRole> {
         let layer = move |layer| {
             let moe = self.experts_of(layer);
@@ -386,7 +386,7 @@ impl ModelSpec {
             .chain(head)
     }
 
-    /// The shape a tensor must have, row-major.
+    /// The required shape of a tensor, row-major.
     pub fn shape(&self, role: TensorRole) -> Vec<usize> {
         let (hidden, head) = (self.hidden_size, self.head_dim);
         let (q, kv) = (self.heads * head, self.kv_heads * head);
@@ -440,7 +440,7 @@ impl ModelSpec {
         }
     }
 
-    /// A layer's tensors, without its experts'.
+    /// A layer's tensors, without those of experts.
     fn layer_tensors(&self, layer: usize) -> Vec<LayerTensor> {
         use LayerTensor::*;
         let norms = self.extras.norms;

@@ -13,9 +13,9 @@ use super::source::{self, Part, Store, Stored, read_small};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// Largest index; that of a model with 100,000 tensors has about 10 MB.
+/// Maximum size of an index; that of a model with 100,000 tensors has about 10 MB.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
-/// Largest header of one file. The crate allows 100 MB, and needs many times that to read it.
+/// Maximum size of a file's header. The crate allows 100 MB, but needs many times that to read it.
 const MAX_HEADER_BYTES: u64 = 32 << 20;
 
 #[derive(serde::Deserialize)]
@@ -73,7 +73,7 @@ fn read(path: &Path) -> Result<(Part, Vec<Stored>), LoadError> {
     Ok((part, tensors))
 }
 
-/// The tensors that a whole file describes, in the order of their data.
+/// The tensors described by a whole file, in the order of their data.
 fn parse(path: &Path, file: &[u8]) -> Result<Vec<Stored>, LoadError> {
     if let Some(found) = file.first_chunk().map(|b| u64::from_le_bytes(*b))
         && found > MAX_HEADER_BYTES

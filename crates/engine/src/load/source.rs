@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use zonda_kernels::DType;
 
 use super::dtypes::{StoredType, runnable};
+use super::mapped::MappedFile;
 use super::tensor::Data;
 use super::{LoadError, Tensor};
 
@@ -55,7 +54,7 @@ impl From<&Stored> for TensorInfo {
 #[derive(Debug)]
 pub(super) struct Part {
     pub path: PathBuf,
-    pub map: Arc<Mmap>,
+    pub map: Arc<MappedFile>,
 }
 
 /// All files of a model, with their tensors in file order.
@@ -83,8 +82,8 @@ impl Store {
         Ok(())
     }
 
-    /// Of a model that also reads images, keeps the tensors of the text part, under the names that a model of text alone gives
-    /// them. Returns how many others there were.
+    /// In a model that also reads images, keeps only the tensors of the text part, with the names that they have in a
+    /// text-only model. Returns the number of other tensors.
     pub fn keep_text_part(&mut self) -> usize {
         let all = self.tensors.len();
         self.tensors.retain_mut(|stored| {
@@ -124,7 +123,7 @@ impl Store {
         self.index.get(name).map(|&i| &self.tensors[i])
     }
 
-    /// The file a tensor is in.
+    /// The file that contains a tensor.
     pub fn path_of(&self, stored: &Stored) -> &Path {
         &self.parts[stored.part].path
     }
@@ -205,22 +204,14 @@ fn part_of(
 
 /// Maps a whole file for reading.
 pub(super) fn map(path: &Path) -> Result<Part, LoadError> {
-    let io = |error| LoadError::Io { path: path.to_owned(), error };
-    // Asked of the path, since opening a pipe would wait for its other end.
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(LoadError::NotAModel { path: path.to_owned(), found: "it is not a regular file".into() });
-    }
-    let file = File::open(path).map_err(io)?;
-    // SAFETY: the map is private to the process and only read. Rust cannot rule out that another process changes or
-    // truncates the file meanwhile; like every program that maps its weights, we require that it doesn't.
-    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+    let map = MappedFile::open(path)?;
     if map.starts_with(b"version https://git-lfs") {
         return Err(LoadError::LfsPointer { path: path.to_owned() });
     }
     Ok(Part { path: path.to_owned(), map: Arc::new(map) })
 }
 
-/// Reads a small file (a configuration) whole.
+/// Reads a small file (a configuration) completely.
 pub(super) fn read_small(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, LoadError> {
     use std::io::Read;
     let io = |error| LoadError::Io { path: path.to_owned(), error };

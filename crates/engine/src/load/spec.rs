@@ -16,6 +16,8 @@ macro_rules! architectures {
         #[allow(missing_docs)] // the published names
         pub enum Architecture {
             $($name,)*
+            /// One that only other programs run: see [`super::Model::open_any`].
+            Other,
         }
 
         impl Architecture {
@@ -31,13 +33,15 @@ macro_rules! architectures {
             pub fn model_type(self) -> &'static str {
                 match self {
                     $(Architecture::$name => $model_type,)*
+                    Architecture::Other => "other",
                 }
             }
 
-            /// Hugging Face's class of causal language models.
+            /// Hugging Face's class of causal language models; empty for [`Architecture::Other`].
             pub fn class(self) -> &'static str {
                 match self {
                     $(Architecture::$name => $class,)*
+                    Architecture::Other => "",
                 }
             }
         }

@@ -79,7 +79,7 @@ fn stored(tensors: Vec<gguf::TensorHeader>) -> Vec<Stored> {
         .collect()
 }
 
-/// The number of parts: 1 where the file doesn't say.
+/// The number of parts; 1 if the file has no such key.
 fn split_count(path: &Path, metadata: &Metadata) -> Result<u64, LoadError> {
     let key = "split.count";
     match (metadata.u64(key), metadata.get(key)) {
@@ -113,7 +113,7 @@ fn part_names(path: &Path, count: u64) -> Result<Vec<PathBuf>, LoadError> {
     Ok((1..=count).map(|no| path.with_file_name(format!("{prefix}-{no:05}-of-{count:05}.gguf"))).collect())
 }
 
-/// Says of a part that isn't there that it is a part.
+/// Turns the error of a missing part into one that says it is part of a split model.
 fn missing_part(error: LoadError, part: &Path, count: u64) -> LoadError {
     match error {
         LoadError::Io { error, .. } if error.kind() == std::io::ErrorKind::NotFound => LoadError::Split {

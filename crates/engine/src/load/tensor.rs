@@ -1,6 +1,7 @@
 //! One stored tensor, and the roles tensors play in the forward pass.
 
-use memmap2::Mmap;
+use super::LoadError;
+use super::mapped::MappedFile;
 use std::ops::Range;
 use std::sync::Arc;
 use zonda_kernels::DType;
@@ -12,7 +13,7 @@ pub enum TensorRole {
     TokenEmbedding,
     /// `[hidden]`
     OutputNorm,
-    /// `[vocab, hidden]`; absent where embeddings are tied.
+    /// `[vocab, hidden]`; absent if embeddings are tied.
     Output,
     /// A tensor of one layer.
     Layer(usize, LayerTensor),
@@ -114,7 +115,7 @@ pub struct Tensor {
 /// Bytes of a tensor.
 #[derive(Clone, Debug)]
 pub(super) enum Data {
-    Mapped(Arc<Mmap>, Range<usize>),
+    Mapped(Arc<MappedFile>, Range<usize>),
     Owned(Arc<[u8]>),
 }
 
@@ -128,25 +129,28 @@ impl Data {
 
     /// See [`Tensor::release`].
     pub fn release(&self) {
-        #[cfg(unix)]
         if let Data::Mapped(map, range) = self {
-            // SAFETY: the map is of a file and read-only, so dropped pages are read again with the same bytes. If the call fails,
-            // the pages stay.
-            let _ = unsafe {
-                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-            };
+            map.release(range);
+        }
+    }
+
+    /// See [`Tensor::check_file`].
+    pub fn check_file(&self) -> Result<(), LoadError> {
+        match self {
+            Data::Mapped(map, _) => map.check(),
+            Data::Owned(_) => Ok(()),
         }
     }
 }
 
 impl Tensor {
-    /// A tensor inside a mapped file. The caller has checked that the range lies within the map and holds what
+    /// A tensor inside a mapped file. The caller has checked that the range lies within the map and has the size that
     /// shape and type need.
     pub fn mapped(
         name: String,
         dtype: DType,
         shape: Vec<usize>,
-        map: Arc<Mmap>,
+        map: Arc<MappedFile>,
         range: Range<usize>,
     ) -> Tensor {
         debug_assert!(range.end <= map.len());
@@ -169,8 +173,22 @@ impl Tensor {
         self.data.bytes()
     }
 
-    /// Releases the memory of the mapped file's pages with these bytes; they are read again from the file if needed. For loaders
-    /// that are done with a tensor.
+    /// A copy in its own memory, which no change of the file affects.
+    pub fn copied(&self) -> Tensor {
+        Tensor::owned(self.name.clone(), self.dtype, self.shape.clone(), self.bytes().into())
+    }
+
+    /// Checks that the file was not cut since it was mapped, as [`MappedFile::check`]. A tensor in its own memory is always
+    /// whole.
+    ///
+    /// # Errors
+    /// As [`MappedFile::check`].
+    pub fn check_file(&self) -> Result<(), LoadError> {
+        self.data.check_file()
+    }
+
+    /// Releases the memory of the mapped file's pages with these bytes, for loaders that no longer need the tensor. The
+    /// pages are read from the file again if they are used.
     pub fn release(&self) {
         self.data.release();
     }

@@ -11,7 +11,7 @@ pub(super) const MAX_EXPERTS: u64 = 1024;
 /// Maximum head width; real models have up to 256.
 const MAX_HEAD_DIM: usize = 4096;
 
-/// A format's names of the checked values.
+/// The names of the checked values in a format.
 pub(super) struct Names {
     pub heads: &'static str,
     pub kv_heads: &'static str,
@@ -23,7 +23,7 @@ pub(super) struct Names {
     pub theta: &'static str,
 }
 
-/// The head's width if the file does not contain it.
+/// The width of a head if the file does not contain it.
 pub(super) fn derived_head_dim(
     fields: &impl Fields,
     heads_key: &str,

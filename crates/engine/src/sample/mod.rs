@@ -17,6 +17,7 @@ mod candidates;
 mod chain;
 #[cfg(feature = "grammar")]
 mod constraint;
+mod defaults;
 mod error;
 mod grammar;
 mod logprobs;
@@ -30,6 +31,7 @@ mod softmax;
 pub use chain::{Sampled, Sampler};
 #[cfg(feature = "grammar")]
 pub use constraint::{Constraint, GrammarCompiler};
+pub use defaults::SamplingDefaults;
 pub use error::SampleError;
 pub use grammar::{Grammar, GrammarError};
 pub use logprobs::{TokenLogprob, TokenLogprobs, logprobs};

@@ -9,7 +9,7 @@
 //! 4. [`Scheduler::plan`], [`Scheduler::batch`]: the spans of one forward call;
 //! 5. [`Scheduler::commit`] after the call, then [`Scheduler::push`] a sampled token where a span wanted logits: for each of
 //!    its rows in turn, as long as the answer is [`Pushed::Drafted`]. Where the context is full ([`Pushed::Full`]),
-//!    [`Scheduler::shift`] makes room, or the sequence ends.
+//!    [`Scheduler::shift`] makes room, or the sequence ends. If the call failed, [`Scheduler::isolate`] instead.
 //!
 //! # Guarantees
 //! * **Order.** Sequences are admitted first come, first served; every running sequence is older than every waiting one.
@@ -21,9 +21,12 @@
 //!   computed again later. So the oldest is never preempted, may fill the whole KV cache alone, and always finishes.
 //! * **Drafts come last.** They use only what a batch and the KV cache have left: they never delay or preempt another sequence.
 //!   Rejected drafts are cut from the slot before the next step.
+//! * **A failed call ends no other sequence.** The sequences of a failed call are computed again one at a time, so that only the
+//!   one at fault fails. Meanwhile the others wait.
 //! * **No starvation.** At most as many sequences run as a batch has tokens, so each decode gets its token in every step and at
 //!   least one token is left for prefill; prefills take turns at being served first.
 
+mod isolate;
 mod plan;
 mod prefix;
 mod scheduler;

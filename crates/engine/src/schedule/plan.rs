@@ -1,4 +1,4 @@
-//! The types between scheduler and worker: slot operations, plans, occupancy, errors.
+//! The types shared by scheduler and worker: slot operations, plans, occupancy, errors.
 
 use super::sequence::{SeqId, Sequence};
 use crate::batch::{Limits, Slot, Want};
@@ -68,7 +68,7 @@ impl PlannedSpan {
         }
     }
 
-    /// How many logits rows this span asks for.
+    /// The number of logits rows that this span requests.
     pub fn rows(&self) -> usize {
         match self.want {
             Want::None => 0,

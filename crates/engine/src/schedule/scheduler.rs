@@ -23,7 +23,7 @@ pub struct Scheduler {
     /// Oldest first.
     waiting: VecDeque<Sequence>,
     /// Oldest first; each older than all of `waiting`.
-    running: Vec<Sequence>,
+    pub(super) running: Vec<Sequence>,
     ops: VecDeque<SlotOp>,
     next_id: SeqId,
     /// Counts admissions and turns, to order prefills.
@@ -37,6 +37,8 @@ pub struct Scheduler {
     page: usize,
     /// Counts uses of cached slots, to order them.
     uses: u64,
+    /// Failed forward calls in a row for which no single sequence was at fault.
+    pub(super) failed_calls: usize,
 }
 
 impl Scheduler {
@@ -65,6 +67,7 @@ impl Scheduler {
             truncates: true,
             page: limits.kv_page,
             uses: 0,
+            failed_calls: 0,
         })
     }
 
@@ -73,8 +76,8 @@ impl Scheduler {
         Scheduler { max_running: limit.clamp(1, self.max_running), ..self }
     }
 
-    /// Adds a sequence to the queue. With `prefix_cache` it reuses tokens that a slot already holds and leaves its own for
-    /// others.
+    /// Adds a sequence to the queue. With `prefix_cache` it reuses tokens that a slot already holds, and leaves its own
+    /// tokens for others.
     ///
     /// # Errors
     /// If the prompt is empty or longer than [`capacity`].
@@ -168,11 +171,11 @@ impl Scheduler {
         }
     }
 
-    /// Whether the next step computes a sequence's last token and nothing before it.
+    /// Whether the next step computes a sequence's last token and nothing before it. Not while a sequence is computed alone.
     pub fn decodes(&self, id: SeqId) -> bool {
-        self.index(id)
-            .map(|i| &self.running[i])
-            .is_some_and(|s| !s.held && s.pending() == 1 && s.confirmed().len() > s.prompt)
+        let seq = self.index(id).map(|i| &self.running[i]);
+        seq.is_some_and(|s| !s.held && s.pending() == 1 && s.confirmed().len() > s.prompt)
+            && !self.is_isolating()
     }
 
     /// How many drafted tokens of a sequence the next step could verify: 0 unless it decodes.
@@ -202,7 +205,7 @@ impl Scheduler {
         tokens.len()
     }
 
-    /// Leaves a sequence out of the steps that follow, or takes it in again. It keeps its slot.
+    /// Excludes a sequence from the following steps, or includes it again. It keeps its slot.
     pub fn hold(&mut self, id: SeqId, held: bool) {
         if let Some(seq) = self.sequence_mut(id) {
             seq.held = held;
@@ -214,8 +217,12 @@ impl Scheduler {
     /// # Panics
     /// If slot operations are outstanding.
     pub fn plan(&mut self, plan: &mut StepPlan) {
-        assert!(self.ops.is_empty(), "next_op has to be asked until it returns None");
+        assert!(self.ops.is_empty(), "next_op must be called until it returns None");
         plan.spans.clear();
+        if let Some(seq) = self.isolated() {
+            plan.spans.push(PlannedSpan::of(seq, seq.pending().min(self.batch_tokens)));
+            return;
+        }
         let decodes = self.running.iter().filter(|s| !s.held && s.pending() == 1);
         plan.spans.extend(decodes.map(|s| PlannedSpan::of(s, 1 + s.drafted)));
         let mut budget = self.batch_tokens - plan.tokens();
@@ -227,7 +234,7 @@ impl Scheduler {
             .collect();
         prefills.sort_by_key(|&i| self.running[i].turn);
         if let Some(&first) = prefills.first() {
-            // The prefill served first goes to the end of the line; the others share the rest.
+            // The prefill served first moves to the end of the queue; the others share the rest.
             self.running[first].turn = self.next_turn();
         }
         for seq in prefills.into_iter().map(|i| &self.running[i]) {
@@ -252,11 +259,17 @@ impl Scheduler {
 
     /// Confirms that the backend has computed the plan.
     pub fn commit(&mut self, plan: &StepPlan) {
+        if plan.spans.len() > 1 {
+            self.failed_calls = 0;
+        }
         for p in &plan.spans {
             if let Some(i) = self.index(p.id) {
                 let seq = &mut self.running[i];
                 seq.computed = p.start + p.len - seq.drafted;
                 seq.reached = seq.reached.max(seq.computed);
+                if seq.computed >= seq.alone_until {
+                    seq.alone_until = 0;
+                }
             }
         }
     }

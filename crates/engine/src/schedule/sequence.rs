@@ -33,8 +33,10 @@ pub(super) struct Sequence {
     pub pages: usize,
     /// Its turn among prefills: the lowest is served first.
     pub turn: u64,
-    /// Left out of the next steps.
+    /// Excluded from the next steps.
     pub held: bool,
+    /// It was in a forward call that failed, and is computed alone until its slot holds this many tokens; 0: never.
+    pub alone_until: usize,
 }
 
 impl Sequence {
@@ -54,6 +56,7 @@ impl Sequence {
             pages: 0,
             turn: 0,
             held: false,
+            alone_until: 0,
         }
     }
 

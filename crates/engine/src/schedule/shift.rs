@@ -41,7 +41,7 @@ impl Scheduler {
             return 0;
         }
         seq.drop_after(keep, half);
-        // It is a prefill now, and the last in turn.
+        // It is a prefill now, and the last in turn to be served.
         seq.turn = turn;
         if let Some(i) = self.index(id) {
             self.cut_slot(i);

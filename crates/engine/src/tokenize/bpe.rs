@@ -9,21 +9,21 @@ use std::collections::HashMap;
 /// A byte-level BPE encoder.
 pub(crate) struct Bpe {
     pre: PreTokenizer,
-    /// Text tokens by their bytes. Control tokens are not among them.
+    /// Text tokens by their bytes, without control tokens.
     tokens: HashMap<Box<[u8]>, TokenId>,
     /// The symbol of each byte.
     bytes: [SymbolId; 256],
-    /// Symbols from this number on are not tokens: steps between tokens, and bytes the vocabulary lacks.
+    /// Symbols from this number on are not tokens: intermediate results of merges, and bytes that the vocabulary lacks.
     first_extra: SymbolId,
     ranking: Ranking,
-    /// A word that is a token is taken whole, even if merges would not lead there.
+    /// Whether a word that is itself a token becomes that token, even if merges would not produce it.
     whole_words: bool,
 }
 
 enum Ranking {
     /// By listed pairs of symbols.
     Pairs(HashMap<(SymbolId, SymbolId), Merge>),
-    /// By the number of the token a pair becomes.
+    /// By the id of the token that a pair becomes.
     Tokens,
 }
 
@@ -38,7 +38,7 @@ impl Rules for Bpe {
 
 impl Bpe {
     /// `tokens` are the text tokens; ids are below `vocab_size`. `merges` are pairs of byte strings, best first;
-    /// without them, tokens rank by id.
+    /// without merges, tokens are ranked by id.
     pub fn new(
         pre: PreTokenizer,
         tokens: HashMap<Box<[u8]>, TokenId>,
@@ -71,8 +71,8 @@ impl Bpe {
         Bpe { pre, tokens, bytes, first_extra, ranking, whole_words }
     }
 
-    /// Appends the ids of `text`. Bytes that the vocabulary lacks are left out, as llama.cpp and the crate
-    /// `tokenizers` do (SmolLM2's lacks 21, such as 0x04).
+    /// Appends the ids of `text`. Bytes that the vocabulary lacks are skipped, as in llama.cpp and the crate
+    /// `tokenizers` (SmolLM2's vocabulary lacks 21, such as 0x04).
     pub fn encode(&self, text: &str, ids: &mut Vec<TokenId>) {
         let mut merger = Merger::default();
         self.pre.split(text, |word| {
@@ -96,8 +96,8 @@ impl Bpe {
     }
 }
 
-/// The 256 characters that byte-level vocabularies write bytes with, in order of the bytes: printable Latin-1 stands
-/// for itself, the rest is numbered from U+0100 on (GPT-2's table).
+/// The 256 characters that byte-level vocabularies use for bytes, in byte order (GPT-2's table): printable Latin-1
+/// characters stand for themselves, the others are numbered from U+0100 on.
 pub fn byte_alphabet() -> [char; 256] {
     let mut next = 0x100;
     std::array::from_fn(|byte| match byte as u8 {
@@ -109,7 +109,7 @@ pub fn byte_alphabet() -> [char; 256] {
     })
 }
 
-/// Turns vocabulary text back into bytes.
+/// Converts vocabulary text back to bytes.
 pub(crate) struct ByteAlphabet(HashMap<char, u8>);
 
 impl ByteAlphabet {
@@ -117,7 +117,7 @@ impl ByteAlphabet {
         ByteAlphabet(byte_alphabet().into_iter().enumerate().map(|(byte, c)| (c, byte as u8)).collect())
     }
 
-    /// The bytes that `text` writes; `None` if a character of it is outside the alphabet.
+    /// The bytes that `text` stands for; `None` if it contains a character outside the alphabet.
     pub fn bytes(&self, text: &str) -> Option<Vec<u8>> {
         text.chars().map(|c| self.0.get(&c).copied()).collect()
     }

@@ -1,4 +1,4 @@
-//! [`Detokenizer`]: token ids to text, one at a time; incomplete characters are held back.
+//! [`Detokenizer`]: token ids to text, one at a time. Incomplete characters are held back.
 
 use super::tokenizer::Tokenizer;
 use crate::TokenId;
@@ -9,7 +9,7 @@ use crate::TokenId;
 /// in [`String::from_utf8_lossy`]. The results of all pushes and the finish together equal [`Tokenizer::decode`] of all ids.
 #[derive(Clone, Debug, Default)]
 pub struct Detokenizer {
-    /// Bytes of an unfinished character.
+    /// Bytes of an incomplete character.
     held: Vec<u8>,
     position: Position,
     keep_special: bool,
@@ -33,14 +33,14 @@ impl Detokenizer {
         Detokenizer::default()
     }
 
-    /// For the continuation of a prompt: a leading space belongs to the text, unless the prompt ends with a control token (as
-    /// chat prompts of SentencePiece models do).
+    /// For the continuation of a prompt: a leading space belongs to the text, unless the prompt ends with a control
+    /// token, as chat prompts of SentencePiece models do.
     pub fn after(prompt: &[TokenId]) -> Detokenizer {
         let position = prompt.last().map_or(Position::Start, |&id| Position::After(id));
         Detokenizer { position, ..Detokenizer::default() }
     }
 
-    /// Sets whether control tokens appear by name; by default they are left out.
+    /// Sets whether control tokens appear by name; by default they are omitted.
     pub fn keep_special(self, keep: bool) -> Detokenizer {
         Detokenizer { keep_special: keep, ..self }
     }
@@ -50,7 +50,8 @@ impl Detokenizer {
         Detokenizer { kept, ..self }
     }
 
-    /// Takes the next token and returns the text that became final, which may be empty. An id outside the vocabulary is ignored.
+    /// Takes the next token and returns the text that is now final, which may be empty. An id outside the vocabulary is
+    /// ignored.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: TokenId) -> String {
         let Some(mut bytes) = tokenizer.token_bytes(id) else { return String::new() };
         let before = match self.position {
@@ -86,7 +87,7 @@ impl Detokenizer {
                 text.push(char::REPLACEMENT_CHARACTER);
             }
         }
-        // The last chunk is unfinished, rather than wrong, if it stands at the end and is the start of some character.
+        // The last chunk is incomplete, not invalid, if it is at the end and is the beginning of some character.
         let start = self.held.len() - unfinished;
         if unfinished > 0 && std::str::from_utf8(&self.held[start..]).is_err_and(|e| e.error_len().is_none())
         {
@@ -103,7 +104,7 @@ impl Tokenizer {
     /// The text of a token sequence; invalid UTF-8 becomes U+FFFD.
     ///
     /// It inverts [`Tokenizer::encode`]: the space that SentencePiece puts in front of a text is removed.
-    /// With `skip_special`, control tokens are left out. Ids outside the vocabulary give nothing.
+    /// With `skip_special`, control tokens are omitted. Ids outside the vocabulary produce no text.
     pub fn decode(&self, ids: &[TokenId], skip_special: bool) -> String {
         let mut detokenizer = Detokenizer::new().keep_special(!skip_special);
         let mut text = String::new();

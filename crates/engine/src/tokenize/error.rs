@@ -1,11 +1,12 @@
-//! Why a tokenizer could not be read, or a text not encoded.
+//! Why a tokenizer could not be read, or a text could not be encoded.
 
 use std::path::PathBuf;
 
-/// Longest text [`Tokenizer::encode`](super::Tokenizer::encode) takes, in bytes; no model's context holds a hundredth of it.
+/// Maximum length of a text for [`Tokenizer::encode`](super::Tokenizer::encode), in bytes: over a hundred times what
+/// any model's context holds.
 pub const MAX_TEXT: usize = 256 << 20;
 
-/// Why a tokenizer could not be read, or a text not encoded.
+/// Why a tokenizer could not be read, or a text could not be encoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizeError {
@@ -31,13 +32,13 @@ pub enum TokenizeError {
     /// The file has no vocabulary, or an incomplete one.
     #[error("the tokenizer has no `{key}`")]
     Missing {
-        /// The key that was looked for.
+        /// The missing key.
         key: &'static str,
     },
     /// A part of the vocabulary is malformed.
     #[error("tokenizer: {what}: expected {expected}, found {found}")]
     Invalid {
-        /// Which part: a key, or a token's number.
+        /// The part: a key, or a token's number.
         what: String,
         /// The valid values.
         expected: String,
@@ -57,10 +58,13 @@ pub enum TokenizeError {
     /// The crate `tokenizers`, which runs `tokenizer.json`, failed.
     #[error("tokenizer.json: {0}")]
     Tokenizers(String),
-    /// Reading this needs a feature of `zonda-engine` that is off.
+    /// The library of a [`Splitter`](super::Splitter) failed.
+    #[error("tokenizer: {0}")]
+    Splitter(String),
+    /// The file can't be read without a feature of `zonda-engine` that is off.
     #[error("{what} needs zonda-engine's feature `{feature}`, which this program was compiled without")]
     NotCompiled {
-        /// What was to be read.
+        /// The file or part that needs it.
         what: &'static str,
         /// The feature's name.
         feature: &'static str,
@@ -68,13 +72,13 @@ pub enum TokenizeError {
     /// The text is longer than [`MAX_TEXT`].
     #[error("the text has {bytes} bytes; at most {} can be tokenised at once", MAX_TEXT)]
     TextTooLong {
-        /// Length of the text.
+        /// The length of the text in bytes.
         bytes: usize,
     },
 }
 
 impl TokenizeError {
-    /// Shorthand for [`TokenizeError::Invalid`].
+    /// Creates a [`TokenizeError::Invalid`].
     pub(crate) fn invalid(
         what: impl Into<String>,
         expected: impl Into<String>,

@@ -3,6 +3,7 @@
 use super::error::TokenizeError;
 use super::read::read;
 use super::settings::Settings;
+use super::splitter::Splitter;
 use super::tokenizer::{Algorithm, Tokenizer};
 use super::vocab::VocabBuilder;
 use super::{gguf, sentencepiece, tekken};
@@ -27,8 +28,21 @@ impl Tokenizer {
         gguf::read(metadata)
     }
 
-    /// The tokenizer in a file: a GGUF file (a vocabulary-only one, too), `tokenizer.json`, a SentencePiece `tokenizer.model` or a
-    /// `tekken.json`. The format is detected from the content.
+    /// A tokenizer in a GGUF file's metadata of a kind that [`Tokenizer::from_gguf`] does not read. A library that does gives each
+    /// token's bytes, `[tokens]`, and splits text; special tokens, ends and BOS are found as for every tokenizer.
+    ///
+    /// # Errors
+    /// If the vocabulary is malformed, or does not have as many tokens as `pieces`.
+    pub fn from_gguf_with(
+        metadata: &Metadata,
+        pieces: Vec<Vec<u8>>,
+        splitter: Box<dyn Splitter>,
+    ) -> Result<Tokenizer, TokenizeError> {
+        gguf::read_with(metadata, pieces, splitter)
+    }
+
+    /// The tokenizer in a file: a GGUF file (also one with only a vocabulary), `tokenizer.json`, a SentencePiece
+    /// `tokenizer.model` or a `tekken.json`. The format is detected from the content.
     pub fn from_file(path: &Path) -> Result<Tokenizer, TokenizeError> {
         open(path)
     }
@@ -50,7 +64,8 @@ impl Tokenizer {
     }
 }
 
-/// Opens any tokenizer file by its content. For files in a model's folder, `tokenizer_config.json` and others are read, too.
+/// Opens any tokenizer file by its content. In a model's folder, it also reads `tokenizer_config.json` and other
+/// settings.
 fn open(path: &Path) -> Result<Tokenizer, TokenizeError> {
     let io = |source| TokenizeError::Io { path: path.to_owned(), source };
     let mut start = Vec::new();
@@ -69,18 +84,26 @@ fn open_folder(folder: &Path) -> Result<Option<Tokenizer>, TokenizeError> {
     open(&path).map(Some)
 }
 
-/// The tokenizer file of a folder, best first: `tokenizer.json` is the most complete.
+/// The preferred tokenizer file of a folder: `tokenizer.json` is the most complete.
 pub(super) fn find(folder: &Path) -> Option<PathBuf> {
-    let names =
-        ["tokenizer.json", "tekken.json", "tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7"];
+    let names = [
+        "tokenizer.json",
+        "tekken.json",
+        "tokenizer.model",
+        "tokenizer.model.v1",
+        "tokenizer.model.v2",
+        "tokenizer.model.v3",
+        "tokenizer.model.v7",
+        "tokenizer.model.v7m1",
+    ];
     names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
-/// JSON begins with a brace; of the two JSON formats, only tekken has a `config` at the top.
+/// JSON begins with a brace. Of the two JSON formats, only tekken has a top-level `config`.
 pub(super) fn kind(bytes: &[u8]) -> FileKind {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         FileKind::SentencePiece
-    } else if tekken::version(bytes).is_some() {
+    } else if tekken::head(bytes).is_some() {
         FileKind::Tekken
     } else {
         FileKind::Hf

@@ -1,10 +1,13 @@
-//! Tokenizers in the metadata of GGUF files (`tokenizer.ggml.*`). Rules as in llama.cpp.
+//! Tokenizers in the metadata of GGUF files (`tokenizer.ggml.*`), with llama.cpp's rules.
 
 use super::bpe::{Bpe, ByteAlphabet};
+use super::charsmap::{CharsMap, Normalizer};
 use super::error::{TokenizeError, shorten};
 use super::pretokenize::preset;
+use super::splitter::Splitter;
 use super::spm::{Spm, SpmOptions, byte_token, not_a_byte};
-use super::tokenizer::{Algorithm, Tokenizer};
+use super::tokenizer::{Algorithm, SpacePrefix, Tokenizer};
+use super::unigram::Unigram;
 use super::vocab::{Kind, VocabBuilder};
 
 use crate::TokenId;
@@ -16,10 +19,11 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
+const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
-/// Ends of turns and messages.
+/// Keys of the tokens that end a turn or a message.
 const ENDS: [&str; 2] = ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
 
 /// Whether the metadata contains a tokenizer.
@@ -36,12 +40,34 @@ pub(super) fn read(metadata: &Metadata) -> Result<Tokenizer, TokenizeError> {
     match model {
         "gpt2" => byte_level(metadata, texts, &kinds),
         "llama" => sentence_piece(metadata, texts, &kinds),
+        "t5" => unigram(metadata, texts, &kinds),
         other => Err(TokenizeError::Unsupported {
             what: "tokenizer model",
             found: other.to_owned(),
-            known: "llama (SentencePiece BPE), gpt2 (byte-level BPE)".to_owned(),
+            known: "llama (SentencePiece BPE), gpt2 (byte-level BPE), t5 (SentencePiece Unigram)".to_owned(),
         }),
     }
+}
+
+/// A tokenizer of a kind that is not read here: `pieces` are its tokens' bytes, `[tokens]`, and `splitter` has its algorithm.
+pub(super) fn read_with(
+    metadata: &Metadata,
+    pieces: Vec<Vec<u8>>,
+    splitter: Box<dyn Splitter>,
+) -> Result<Tokenizer, TokenizeError> {
+    let texts = strings(metadata, TOKENS)?.ok_or(TokenizeError::Missing { key: TOKENS })?;
+    if pieces.len() != texts.len() {
+        return Err(wrong_length(TOKENS, pieces.len(), texts.len()));
+    }
+    check_unique(texts)?;
+    let kinds = kinds(metadata, texts.len())?;
+    // WordPiece begins every word with a space. The others' defaults are those of llama.cpp.
+    let word_piece = metadata.str(MODEL) == Some("bert");
+    let spaced = metadata.bool("tokenizer.ggml.add_space_prefix").unwrap_or(false);
+    let prefix = if word_piece || spaced { SpacePrefix::EveryFragment } else { SpacePrefix::Never };
+    let adds_bos = word_piece || metadata.str(MODEL) == Some("gemma4");
+    let tokens = pieces.into_iter().zip(kinds).collect();
+    finish(metadata, tokens, adds_bos, Algorithm::Other(splitter, prefix))
 }
 
 fn byte_level(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Result<Tokenizer, TokenizeError> {
@@ -71,13 +97,41 @@ fn byte_level(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Result<T
     finish(metadata, tokens, preset.adds_bos, Algorithm::Bpe(Box::new(bpe)))
 }
 
-fn sentence_piece(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Result<Tokenizer, TokenizeError> {
-    let scores = match metadata.get(SCORES) {
-        None => return Err(TokenizeError::Missing { key: SCORES }),
-        Some(Value::Floats(scores)) if scores.len() == texts.len() => scores,
-        Some(Value::Floats(scores)) => return Err(wrong_length(SCORES, texts.len(), scores.len())),
-        Some(_) => return Err(TokenizeError::invalid(SCORES, "an array of f32", "another type")),
+/// Every token's score.
+fn scores<'a>(metadata: &'a Metadata, texts: &[String]) -> Result<&'a [f32], TokenizeError> {
+    match metadata.get(SCORES) {
+        None => Err(TokenizeError::Missing { key: SCORES }),
+        Some(Value::Floats(scores)) if scores.len() == texts.len() => Ok(scores),
+        Some(Value::Floats(scores)) => Err(wrong_length(SCORES, texts.len(), scores.len())),
+        Some(_) => Err(TokenizeError::invalid(SCORES, "an array of f32", "another type")),
+    }
+}
+
+fn unigram(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Result<Tokenizer, TokenizeError> {
+    let map: Vec<u8> = match metadata.get(CHARSMAP) {
+        None => Vec::new(),
+        Some(Value::Array(bytes)) => bytes
+            .iter()
+            .map(|byte| match *byte {
+                Value::U8(byte) => Ok(byte),
+                Value::I8(byte) => Ok(byte as u8),
+                _ => Err(TokenizeError::invalid(CHARSMAP, "an array of bytes", "another type")),
+            })
+            .collect::<Result<_, _>>()?,
+        Some(_) => return Err(TokenizeError::invalid(CHARSMAP, "an array of bytes", "another type")),
     };
+    let normalizer = Normalizer {
+        charsmap: CharsMap::read(&map)?,
+        squeeze_spaces: metadata.bool("tokenizer.ggml.remove_extra_whitespaces").unwrap_or(false),
+    };
+    let prefix = metadata.bool("tokenizer.ggml.add_space_prefix").unwrap_or(false);
+    let (unknown, scores) = (id(metadata, UNKNOWN, texts.len())?, scores(metadata, texts)?);
+    let (tokens, unigram) = Unigram::new(texts, kinds, scores, unknown, prefix, normalizer)?;
+    finish(metadata, tokens, false, Algorithm::Unigram(Box::new(unigram)))
+}
+
+fn sentence_piece(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Result<Tokenizer, TokenizeError> {
+    let scores = scores(metadata, texts)?;
     let options = SpmOptions {
         unknown: id(metadata, UNKNOWN, texts.len())?,
         space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix").unwrap_or(true),
@@ -88,7 +142,7 @@ fn sentence_piece(metadata: &Metadata, texts: &[String], kinds: &[Kind]) -> Resu
     finish(metadata, tokens, true, Algorithm::Spm(Box::new(spm)))
 }
 
-/// Reads the special ids, and builds the vocabulary of either kind.
+/// Reads the special ids, and builds the vocabulary for either algorithm.
 fn finish(
     metadata: &Metadata,
     tokens: Vec<(Vec<u8>, Kind)>,
@@ -153,20 +207,21 @@ fn kinds(metadata: &Metadata, count: usize) -> Result<Vec<Kind>, TokenizeError> 
     types.iter().enumerate().map(kind).collect()
 }
 
-/// Rejects two tokens with the same text: only one could be encoded. Empty texts, which some files use as padding, may repeat.
+/// Rejects two tokens with the same text, since only one could be encoded. Empty texts, which some files use as
+/// padding, may repeat.
 pub(super) fn check_unique(texts: &[String]) -> Result<(), TokenizeError> {
     let mut seen = HashMap::with_capacity(texts.len());
     for (id, text) in texts.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
         if let Some(first) = seen.insert(text.as_str(), id) {
             let found = format!("{:?} again (token {first})", shorten(text));
-            return Err(TokenizeError::invalid(format!("token {id}"), "a text of its own", found));
+            return Err(TokenizeError::invalid(format!("token {id}"), "a unique text", found));
         }
     }
     Ok(())
 }
 
 fn parse_merge(i: usize, merge: &str, alphabet: &ByteAlphabet) -> Result<(Vec<u8>, Vec<u8>), TokenizeError> {
-    // A part may itself begin with a space only in vocabularies that are not byte-level.
+    // Only in vocabularies that are not byte-level may a part itself begin with a space.
     let parts = merge.split_once(' ').filter(|(a, b)| !a.is_empty() && !b.is_empty() && !b.contains(' '));
     let bytes = |text: &str| alphabet.bytes(text).unwrap_or_else(|| text.as_bytes().to_vec());
     let (left, right) = parts.ok_or_else(|| {
@@ -184,7 +239,7 @@ fn strings<'a>(metadata: &'a Metadata, key: &'static str) -> Result<Option<&'a [
     }
 }
 
-/// A token id that the metadata may name. Ids of 0xFFFFFFFF mean "none" in files of some converters.
+/// An optional token id in the metadata. Some converters write 0xFFFFFFFF for "none".
 fn id(metadata: &Metadata, key: &'static str, count: usize) -> Result<Option<TokenId>, TokenizeError> {
     let Some(value) = metadata.get(key) else { return Ok(None) };
     let expected = || format!("an id below {count}");

@@ -1,9 +1,9 @@
-//! Keeps the text of users and tools from becoming control tokens inside a prompt that a chat template renders.
+//! Prevents text of users and tools from becoming control tokens in a prompt that a chat template renders.
 //!
-//! A template renders one string, in which its own control tokens and the messages' texts are mixed. So before rendering, a
-//! guard character, which no text contains, is put after each character of a control token's name in a message. The guards are
-//! removed from the rendered prompt, and the names that contained them are tokenised as text. Messages without such names are
-//! not changed.
+//! A template renders one string that mixes its own control tokens with the text of messages. So before rendering, a
+//! guard character, which no text contains, is inserted after each character of a control token's name in a message.
+//! The guards are removed from the rendered prompt, and the names that contained them are tokenised as text. Messages
+//! without such names are not changed.
 
 use super::chat::{MARK, Message};
 use super::error::{MAX_TEXT, TokenizeError};
@@ -13,14 +13,14 @@ use crate::TokenId;
 use serde_json::Value;
 use std::borrow::Cow;
 
-/// A noncharacter: Unicode reserves it for use inside programs.
+/// A noncharacter, which Unicode reserves for internal use in programs.
 const GUARD: char = '\u{fdd0}';
 /// How `tojson(ensure_ascii=true)` writes it.
 const ESCAPED: &str = "\\ufdd0";
-/// The marks of numbers are taken as guards too.
+/// The marks of numbers are treated as guards, too.
 const NUMBER: &str = "\\ufdd1";
 
-/// `text` with guards in the names of control tokens. Guard characters that it contains already become U+FFFD.
+/// Inserts guards into the names of control tokens in `text`. Guard characters that it already contains become U+FFFD.
 fn guard<'a>(tokenizer: &Tokenizer, text: &'a str) -> Cow<'a, str> {
     let clean = match text.contains(GUARD) || text.contains(ESCAPED) {
         true => Cow::Owned(text.replace(GUARD, "\u{fffd}").replace(ESCAPED, "\\ufffd")),
@@ -48,7 +48,7 @@ fn guard<'a>(tokenizer: &Tokenizer, text: &'a str) -> Cow<'a, str> {
     Cow::Owned(out)
 }
 
-/// Guards all texts of a JSON value, including the names of fields.
+/// Guards all texts of a JSON value, including the names of its fields.
 fn guard_value(tokenizer: &Tokenizer, value: &mut Value) {
     match value {
         Value::String(text) => {
@@ -111,8 +111,8 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Guards the names of control tokens in a message, so that [`Tokenizer::encode_prompt`] takes them as text. Other messages
-    /// are not changed.
+    /// Guards the names of control tokens in a message, so that [`Tokenizer::encode_prompt`] treats them as text. Other
+    /// messages are not changed.
     pub fn guard_message(&self, message: &mut Message) {
         for text in [&mut message.role, &mut message.content] {
             if let Cow::Owned(guarded) = guard(self, text) {
@@ -122,7 +122,7 @@ impl Tokenizer {
         message.extra.values_mut().for_each(|value| guard_value(self, value));
     }
 
-    /// Guards the texts of a JSON value, as [`Tokenizer::guard_message`] does a message's.
+    /// Guards the texts of a JSON value, as [`Tokenizer::guard_message`] does for a message.
     pub fn guard_value(&self, value: &mut Value) {
         guard_value(self, value);
     }
@@ -142,7 +142,7 @@ mod tests {
         let special: Vec<TokenId> = ids.iter().copied().filter(|&id| mock.is_special(id)).collect();
         assert_eq!(special, [2, 3], "the template's own");
         assert_eq!(mock.decode(&ids, false), format!("<|im_start|>user\n{hostile}<|im_end|>\n"));
-        // The message alone is what the tokenizer makes of it as plain text.
+        // The message by itself is encoded like plain text.
         let plain = mock.encode(hostile, Encode::default()).unwrap();
         assert!(ids.windows(plain.len()).any(|window| window == plain));
         assert!(matches!(guard(&mock, "the water, 1 < 2"), Cow::Borrowed(_)));

@@ -10,7 +10,7 @@ use super::tokenizer::{Algorithm, SpacePrefix};
 use super::vocab::{Kind, VocabBuilder};
 use serde_json::Value;
 
-/// How the tokens of a file spell bytes.
+/// How a file's tokens represent bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spelling {
     /// GPT-2's byte alphabet.
@@ -24,11 +24,11 @@ pub(super) fn read(bytes: &[u8], settings: &Settings) -> Result<(VocabBuilder, A
     let invalid = |e: String| TokenizeError::invalid("tokenizer.json", "a Hugging Face tokenizer", e);
     let json: Value = serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
     let growth = hf_check::check(&json)?;
-    // What was checked, and nothing that two fields of one name could hide.
+    // Serialised again, so that the crate reads exactly what was checked: a repeated field could hide another value.
     let checked = serde_json::to_vec(&json).map_err(|e| invalid(e.to_string()))?;
     let mut tokenizer = guarded(|| {
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(checked)?;
-        // Settings of a training run that would cut or fill prompts.
+        // Settings from training, which would truncate or pad prompts.
         tokenizer.with_truncation(None)?;
         tokenizer.with_padding(None);
         Ok(tokenizer)
@@ -47,7 +47,7 @@ pub(super) fn read(bytes: &[u8], settings: &Settings) -> Result<(VocabBuilder, A
             return Err(TokenizeError::invalid(what, format!("an id below {limit}"), id.to_string()));
         }
         if slot >= tokens.len() {
-            // Ids that no token has.
+            // Ids without a token.
             tokens.resize(slot + 1, (Vec::new(), Kind::Unused));
         }
         let bytes = match spelling {
@@ -70,9 +70,9 @@ pub(super) fn read(bytes: &[u8], settings: &Settings) -> Result<(VocabBuilder, A
         }
     }
 
-    // What the file itself puts in front of a text.
+    // The tokens that the file itself puts before a text.
     let template = guarded(|| tokenizer.encode_fast("a", true))?;
-    // Otherwise it has nothing to do.
+    // The post-processor has no other task.
     tokenizer.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
     let find = |name: Option<&str>| name.and_then(|name| tokenizer.token_to_id(name));
     let bos = find(settings.bos.as_deref());
@@ -90,7 +90,7 @@ pub(super) fn read(bytes: &[u8], settings: &Settings) -> Result<(VocabBuilder, A
     Ok((builder, Algorithm::Hf(Box::new(Hf::new(tokenizer, growth)), space_prefix(&json))))
 }
 
-/// All objects of a (possibly nested) component, by their `type`.
+/// All objects of a (possibly nested) component, with their `type`.
 fn components<'a>(component: &'a Value, found: &mut Vec<(&'a str, &'a Value)>) {
     if let Some(name) = component["type"].as_str() {
         found.push((name, component));

@@ -1,34 +1,35 @@
 //! Checks a `tokenizer.json` before the crate `tokenizers` reads it.
 //!
-//! The crate trusts its files: some panic when they are read or used, some make it allocate without bound, overflow the stack of
-//! a thread or never end. Each kind that is known is refused here by name. Components are recognised by their fields and not by
-//! their `type`, since the crate reads them without one, too.
+//! The crate trusts its files: some make it panic when they are read or used, allocate without bound, overflow a
+//! thread's stack, or never return. Every known kind of such files is rejected here with its name. Components are
+//! recognised by their fields, not by their `type`, since the crate also reads them without one.
 
 use super::error::{TokenizeError, shorten};
 use super::hf_map::charsmap;
 use serde_json::Value;
 
-/// Most added tokens, and the bytes of all of them: the automaton that finds them takes microseconds a byte to build. The largest
-/// published lists have 66,000 tokens of 0.7 MB.
+/// Maximum number of added tokens, and of their bytes: the automaton that finds them takes microseconds per byte to
+/// build. The largest published lists have 66,000 tokens with 0.7 MB.
 const ADDED: (usize, usize) = (100_000, 1 << 20);
-/// Longest added token, in bytes.
+/// Maximum length of an added token, in bytes.
 const ADDED_TOKEN: usize = 1024;
-/// Most normalizers, and most pre-tokenizers.
+/// Maximum number of normalizers, and of pre-tokenizers.
 const COMPONENTS: usize = 128;
-/// Longest text in a component, in bytes: a pattern, its replacement, a prefix.
+/// Maximum length of a text in a component, in bytes: a pattern, its replacement, a prefix.
 const FIELD: usize = 16 << 10;
-/// How many times longer a text may become.
+/// Maximum factor by which a text may grow.
 const FACTOR: usize = 1024;
-/// Most pieces of a template, and most ids of one of them.
+/// Maximum number of pieces of a template, and of ids in one piece.
 const PIECES: usize = 1024;
-/// Longest token of a Unigram vocabulary, and the bytes of all of them: each byte is a node of a tree.
+/// Maximum length of a token in a Unigram vocabulary, and of all tokens together, in bytes: each byte is a node of a
+/// tree.
 const UNIGRAM: (usize, usize) = (1024, 8 << 20);
-/// Longest word of a WordPiece vocabulary, in characters; it takes the square of that.
+/// Maximum length of a word for a WordPiece vocabulary, in characters; the time grows with its square.
 const WORD: u64 = 10_000;
-/// Longest text after normalising, in bytes. Each takes 17 bytes of memory.
+/// Maximum length of a text after normalising, in bytes. Each byte takes 17 bytes of memory.
 const NORMALISED: usize = 64 << 20;
 
-/// How much longer than a text its normalised form can be.
+/// How much longer the normalised form of a text can be than the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Growth {
     factor: usize,
@@ -58,7 +59,7 @@ fn invalid(what: &str, expected: impl Into<String>, found: impl ToString) -> Tok
     TokenizeError::invalid(format!("tokenizer.json: {what}"), expected, shorten(&found.to_string()))
 }
 
-/// Checks all components; returns how the normalizer and the pre-tokenizer lengthen a text.
+/// Checks all components. Returns how much the normalizer and the pre-tokenizer can lengthen a text.
 pub(super) fn check(json: &Value) -> Result<Growth, TokenizeError> {
     let mut growth = Growth { factor: 1, added: 0 };
     for key in ["normalizer", "pre_tokenizer"] {
@@ -95,7 +96,7 @@ fn added_tokens(list: &Value) -> Result<usize, TokenizeError> {
     Ok(total)
 }
 
-/// A normalizer or pre-tokenizer and those within it.
+/// Checks a normalizer or pre-tokenizer, and the components in it.
 fn component(key: &str, value: &Value, growth: &mut Growth, left: &mut usize) -> Result<(), TokenizeError> {
     match value {
         Value::Array(items) => return items.iter().try_for_each(|item| component(key, item, growth, left)),
@@ -112,7 +113,7 @@ fn component(key: &str, value: &Value, growth: &mut Growth, left: &mut usize) ->
         match (plain.or(pattern.as_str()), regex) {
             (Some(""), _) | (_, Some("")) => return Err(invalid(key, "a pattern", "an empty text")),
             (Some(plain), None) => growth.and(content.div_ceil(plain.len()).max(1), 0),
-            // It can match between all characters.
+            // The pattern can match between all characters.
             _ => growth.and(content.saturating_add(1), content),
         }
     }
@@ -128,7 +129,8 @@ fn component(key: &str, value: &Value, growth: &mut Growth, left: &mut usize) ->
     if value.get("precompiled_charsmap").is_some() || value["type"] == "Precompiled" {
         growth.and(charsmap(&value["precompiled_charsmap"])?, 0);
     }
-    // Bytes per byte: compatibility forms at most 11, canonical ones 3; letters of another case 3; `▁` and GPT-2's alphabet.
+    // Bytes per byte: at most 11 for compatibility forms, 3 for canonical ones, 3 for letters in the other case; then
+    // `▁` and GPT-2's alphabet.
     let (factor, added) = match value["type"].as_str() {
         Some("NFKC" | "NFKD") => (11, 0),
         Some("NFC" | "NFD" | "Lowercase" | "BertNormalizer") => (3, 0),
@@ -152,7 +154,7 @@ fn text<'a>(what: &str, field: &str, value: &'a Value) -> Result<Option<&'a str>
     }
 }
 
-/// A template may only name special tokens that it has, and one text.
+/// A template may only name special tokens that it defines, and only one text.
 fn post_processor(value: &Value) -> Result<(), TokenizeError> {
     if let Some(parts) = value["processors"].as_array() {
         return parts.iter().try_for_each(post_processor);
@@ -211,16 +213,17 @@ fn model(value: &Value) -> Result<(), TokenizeError> {
     Ok(())
 }
 
-/// The second part of a merge begins with the prefix, and their sum is no longer than the longest token.
+/// Checks that the second part of each merge begins with the prefix, and that no merge is longer than the longest
+/// token.
 fn merges(list: &Value, prefix: &str, longest: usize) -> Result<(), TokenizeError> {
     for (rank, merge) in list.as_array().into_iter().flatten().enumerate() {
         let parts = match merge {
-            // A line of the files that preceded the format, which the crate skips.
+            // The first line of the older text format, which the crate skips.
             Value::String(text) if text.starts_with("#version") => None,
             Value::String(text) => text.split_once(' '),
             pair => pair[0].as_str().zip(pair[1].as_str()),
         };
-        // Others are errors of the crate.
+        // The crate reports other forms as errors.
         let Some((first, second)) = parts else { continue };
         let rest = second.strip_prefix(prefix).ok_or_else(|| {
             invalid("model", format!("the prefix {prefix:?}"), format!("{second:?} in merge {rank}"))

@@ -1,4 +1,4 @@
-//! [`Hf`]: encodes text as a `tokenizer.json` says, with the crate `tokenizers`.
+//! [`Hf`]: encodes text according to a `tokenizer.json`, with the crate `tokenizers`.
 
 use super::error::TokenizeError;
 use super::hf_check::Growth;
@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 pub(super) struct Hf {
     /// Finds special tokens in the text.
     parsing: Box<tokenizers::Tokenizer>,
-    /// The same, taking special tokens for text; made when first needed.
+    /// The same, but special tokens are treated as text; created when it is first needed.
     plain: OnceLock<Box<tokenizers::Tokenizer>>,
     growth: Growth,
 }
@@ -43,10 +43,10 @@ impl Hf {
     }
 }
 
-/// Calls the crate. A panic in it is an error: the crate trusts the file, and the file is a stranger's.
+/// Calls the crate. A panic becomes an error: the crate trusts the file, but the file is untrusted.
 pub(super) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizeError> {
-    // Nothing that a panic left half done is used again: a tokenizer that is being read is dropped, and encoding changes only
-    // the crate's caches, which it guards itself.
+    // Nothing that a panic left incomplete is used again: a tokenizer that was being read is dropped, and encoding
+    // changes only the crate's caches, which it protects itself.
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|e| TokenizeError::Tokenizers(e.to_string())),
         Err(panic) => {

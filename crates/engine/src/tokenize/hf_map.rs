@@ -1,22 +1,23 @@
-//! SentencePiece's compiled table of replacements (`precompiled_charsmap`): whether it can be searched for any text.
+//! SentencePiece's compiled replacement table (`precompiled_charsmap`): checks that it can be searched for any text.
 //!
 //! ```text
 //! bytes of the table     u32
 //! table                  u32 each: a double array (Darts)
 //! replacements           UTF-8, each up to a zero
 //! ```
-//! Integers are little-endian; the whole is in Base64. From a unit at `p`, with its offset, the byte `c` leads to the unit at
-//! `p ^ offset ^ c` if that one's label is `c`; where a key ends, the unit at `p ^ offset` says where its replacement begins.
+//! Integers are little-endian; all of it is encoded in Base64. From the unit at `p`, with its offset, the byte `c`
+//! leads to the unit at `p ^ offset ^ c` if that unit's label is `c`. Where a key ends, the unit at `p ^ offset` says
+//! where its replacement begins.
 
 use super::error::TokenizeError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-/// Largest table, in bytes of Base64; SentencePiece's own have 0.3 MB.
+/// Maximum size of a table, in bytes of Base64; SentencePiece's own have 0.3 MB.
 const LARGEST: usize = 8 << 20;
 
-/// Checks a table; returns how many times longer than its key a replacement is at most, and at least 1.
+/// Checks a table. Returns the maximum factor by which a replacement is longer than its key, at least 1.
 pub(super) fn charsmap(value: &Value) -> Result<usize, TokenizeError> {
     let invalid = |expected: &str, found: String| {
         TokenizeError::invalid("tokenizer.json: precompiled_charsmap", expected, found)
@@ -39,7 +40,7 @@ pub(super) fn charsmap(value: &Value) -> Result<usize, TokenizeError> {
     search(&units, replacements).map_err(|found| invalid("a table that can be searched", found))
 }
 
-/// Follows every path. A unit that two paths lead to is followed once, with the shorter key.
+/// Follows every path. A unit that is reached by two paths is followed once, with the shorter key.
 fn search(units: &[usize], replacements: &str) -> Result<usize, String> {
     let mut factor = 1;
     let mut seen = vec![false; units.len()];

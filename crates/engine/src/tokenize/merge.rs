@@ -1,16 +1,16 @@
-//! The merge loop of byte-pair encoding: the pair of neighbours that ranks best becomes one symbol, until no pair
-//! can be merged. O(n log n) in the length of the text, by a heap of candidate pairs.
+//! The merge loop of byte-pair encoding: the best-ranked pair of neighbours becomes one symbol, until no pair can be
+//! merged. A heap of candidate pairs makes it O(n log n) in the length of the text.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// A symbol's number, as the rules know it.
+/// A symbol's number in the rules.
 pub(crate) type SymbolId = u32;
 
 /// What two neighbouring symbols merge into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Merge {
-    /// Lower merges first; of equals, the leftmost.
+    /// The lowest rank merges first; of equals, the leftmost.
     pub rank: u32,
     /// The symbol they become.
     pub into: SymbolId,
@@ -25,7 +25,7 @@ pub(crate) trait Rules {
 /// A symbol of the text being merged: a node of a doubly linked list in text order.
 struct Node {
     id: SymbolId,
-    /// Where its bytes start in the text.
+    /// Where its bytes begin in the text.
     start: u32,
     /// Length in bytes; 0 once it was merged into its left neighbour.
     len: u32,
@@ -35,13 +35,13 @@ struct Node {
 
 const NONE: u32 = u32::MAX;
 
-/// A pair that can be merged. Ordered by rank, then by place.
+/// A pair that can be merged. Ordered by rank, then by position.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     rank: u32,
     left: u32,
     right: u32,
-    /// Length of the pair in bytes: if it changed since, the candidate is stale.
+    /// Length of the pair in bytes: if it has changed, the candidate is outdated.
     len: u32,
     into: SymbolId,
 }
@@ -54,8 +54,8 @@ pub(crate) struct Merger {
 }
 
 impl Merger {
-    /// Merges `text`, given as its initial symbols and their lengths in bytes, and hands each final symbol and its
-    /// bytes to `emit`, left to right. `text` is under 4 GiB ([`super::MAX_TEXT`]).
+    /// Merges `text`, given as its initial symbols and their lengths in bytes, and passes each final symbol and its
+    /// bytes to `emit`, from left to right. `text` is under 4 GiB ([`super::MAX_TEXT`]).
     pub fn run(
         &mut self,
         text: &[u8],

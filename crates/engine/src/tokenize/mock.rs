@@ -31,7 +31,7 @@ const WORDS: &str = "\
     model token text code function wind fast warm";
 
 impl Tokenizer {
-    /// The mock backend's tokenizer: common English words, and bytes for the rest. Needs no file.
+    /// The mock backend's tokenizer: common English words, and bytes for everything else. It needs no file.
     pub fn mock() -> Tokenizer {
         tokenizer()
     }

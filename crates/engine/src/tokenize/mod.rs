@@ -1,11 +1,13 @@
-//! Text to token ids and back: tokenizers of all formats, chat templates.
+//! Text to token ids and back: tokenizers of all formats, and chat templates.
 //!
-//! Three algorithms cover every model Zonda runs: byte-level BPE with listed merges or with ranks (`bpe`) and
-//! SentencePiece's BPE (`spm`), both on one merge loop (`merge`), and, for `tokenizer.json`, the crate `tokenizers`
-//! (`hf_encode`, with the feature `hf-tokenizers`). Files are read in `gguf`, `hf`, `sentencepiece` and `tekken`. Turning ids
-//! back into bytes is the same for all: `vocab` holds each token's bytes, [`Detokenizer`] joins them.
+//! Four algorithms cover every model that the forward pass runs: byte-level BPE with listed merges or with ranks (`bpe`) and
+//! SentencePiece's BPE (`spm`), both on one merge loop (`merge`), SentencePiece's Unigram (`unigram`), and, for
+//! `tokenizer.json`, the crate `tokenizers` (`hf_encode`, with the feature `hf-tokenizers`). A backend's library can bring
+//! another one ([`Splitter`]). Files are read in `gguf`, `hf`, `sentencepiece` and `tekken`. Turning ids back into bytes is
+//! the same for all: `vocab` holds each token's bytes, [`Detokenizer`] joins them.
 
 mod bpe;
+mod charsmap;
 pub mod chat;
 mod detokenize;
 mod error;
@@ -27,9 +29,11 @@ mod processor;
 mod read;
 mod sentencepiece;
 mod settings;
+mod splitter;
 mod spm;
 mod tekken;
 mod tokenizer;
+mod unigram;
 mod vocab;
 
 pub use bpe::byte_alphabet;
@@ -40,4 +44,5 @@ pub use gguf::eats_space;
 pub use pretokenize::{Preset, preset, preset_name};
 pub use processor::{ChatError, TextProcessor};
 pub use sentencepiece::{Pieces, pieces};
+pub use splitter::Splitter;
 pub use tokenizer::{Encode, Tokenizer};

@@ -1,8 +1,8 @@
-//! Splits text into words, within which byte-level BPE merges, with the regular expressions of published models.
+//! Splits text into words, within which byte-level BPE merges, using the regular expressions of published models.
 //!
-//! The expressions are data of the models' `tokenizer.json` files; GGUF files name them in `tokenizer.ggml.pre`.
-//! They run on a linear-time engine, which has no look-ahead. The one look-ahead they need, `\s+(?!\S)` ("white
-//! space up to, but without, the character before the next word"), is done by hand in [`Stage::split`].
+//! The expressions come from the models' `tokenizer.json` files; GGUF files name them in `tokenizer.ggml.pre`. They run
+//! on a linear-time engine without look-ahead. The only look-ahead they need, `\s+(?!\S)` (white space up to, but
+//! without, the character before the next word), is implemented in [`Stage::split`].
 
 use super::TokenizeError;
 use regex_automata::meta::Regex;
@@ -15,7 +15,7 @@ pub(crate) struct PreTokenizer {
 
 /// One expression. Matches and the text between them become pieces.
 struct Stage {
-    /// Pattern 0 is the expression; pattern 1, if there, its `\s+(?!\S)|\s+` ending.
+    /// Pattern 0 is the expression; pattern 1, if present, is its ending `\s+(?!\S)|\s+`.
     regex: Regex,
 }
 
@@ -23,20 +23,23 @@ struct Stage {
 #[derive(Debug)]
 pub struct Preset {
     names: &'static [&'static str],
-    /// One expression a stage.
+    /// One expression per stage.
     pub stages: &'static [&'static str],
-    /// A word that is itself a token is not merged step by step.
+    /// Whether a word that is itself a token is not built by merges.
     pub whole_words: bool,
-    /// The model wants BOS unless its file says otherwise.
+    /// Whether the model uses BOS unless its file says otherwise.
     pub adds_bos: bool,
 }
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN35: &str = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Every letter of alphabets that tell upper from lower case, as DeepSeek's file spells them out.
+/// As `GPT4O`, with Chinese apart.
+const KIMI: &str = r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The letters of alphabets that distinguish upper and lower case, as DeepSeek's file lists them.
 const DEEPSEEK_LETTERS: &str = concat!(
     r"\s?[",
     r"A-Za-z\u{b5}\u{c0}-\u{d6}\u{d8}-\u{f6}\u{f8}-\u{1ba}\u{1bc}-\u{1bf}\u{1c4}-\u{293}\u{295}-\u{2af}",
@@ -56,7 +59,7 @@ const DEEPSEEK_LETTERS: &str = concat!(
     r"]+"
 );
 
-/// The pre-tokenizers that GGUF files name, for models of the architectures Zonda runs.
+/// The pre-tokenizers that GGUF files name, for models of the architectures that Zonda runs.
 const PRESETS: &[Preset] = &[
     Preset {
         names: &["default"],
@@ -66,7 +69,17 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         names: &[
-            "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "gigachat", "a.x-4.0", "mellum", "exaone4",
+            "gpt-2",
+            "phi-2",
+            "mpt",
+            "olmo",
+            "jais",
+            "trillion",
+            "gigachat",
+            "a.x-4.0",
+            "mellum",
+            "exaone4",
+            "granite-docling",
         ],
         stages: &[GPT2],
         whole_words: false,
@@ -99,15 +112,32 @@ const PRESETS: &[Preset] = &[
         whole_words: false,
         adds_bos: false,
     },
-    Preset { names: &["glm4"], stages: &[LLAMA3], whole_words: true, adds_bos: false },
+    Preset { names: &["glm4", "glm5"], stages: &[LLAMA3], whole_words: true, adds_bos: false },
     Preset {
-        names: &["qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "kormo", "grok-2"],
+        names: &[
+            "qwen2",
+            "deepseek-r1-qwen",
+            "megrez",
+            "stablelm2",
+            "hunyuan",
+            "kormo",
+            "grok-2",
+            "f2llmv2",
+            "solar-open",
+        ],
         stages: &[QWEN2],
         whole_words: false,
         adds_bos: false,
     },
+    Preset { names: &["qwen35"], stages: &[QWEN35], whole_words: false, adds_bos: false },
     Preset { names: &["tekken"], stages: &[TEKKEN], whole_words: true, adds_bos: true },
-    Preset { names: &["gpt-4o", "llama4"], stages: &[GPT4O], whole_words: false, adds_bos: false },
+    Preset {
+        names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"],
+        stages: &[GPT4O],
+        whole_words: false,
+        adds_bos: false,
+    },
+    Preset { names: &["kimi-k2"], stages: &[KIMI], whole_words: false, adds_bos: false },
     Preset {
         names: &["deepseek-llm"],
         stages: &[
@@ -134,7 +164,7 @@ const PRESETS: &[Preset] = &[
         adds_bos: false,
     },
     Preset {
-        names: &["deepseek-v3", "hunyuan-dense"],
+        names: &["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"],
         stages: &[
             r"\p{N}{1,3}",
             r"[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+",
@@ -179,7 +209,7 @@ const PRESETS: &[Preset] = &[
     },
 ];
 
-/// The pre-tokenizer a GGUF file names.
+/// The pre-tokenizer that a GGUF file names.
 pub fn preset(name: &str) -> Result<&'static Preset, TokenizeError> {
     PRESETS.iter().find(|preset| preset.names.contains(&name)).ok_or_else(|| TokenizeError::Unsupported {
         what: "pre-tokenizer",
@@ -188,7 +218,7 @@ pub fn preset(name: &str) -> Result<&'static Preset, TokenizeError> {
     })
 }
 
-/// GGUF's name for a pre-tokenizer of these stages; of several, the usual one.
+/// GGUF's name for a pre-tokenizer with these stages; if there are several names, the usual one.
 pub fn preset_name(stages: &[String], whole_words: bool) -> Option<&'static str> {
     let same = |preset: &&Preset| preset.whole_words == whole_words && preset.stages == stages;
     PRESETS.iter().find(same).map(|preset| preset.names[0])
@@ -202,18 +232,18 @@ impl Preset {
 }
 
 impl PreTokenizer {
-    /// Compiles expressions, one a stage.
+    /// Compiles expressions, one per stage.
     pub fn new(stages: &[&str]) -> Result<PreTokenizer, TokenizeError> {
         let stages = stages.iter().map(|pattern| Stage::new(pattern)).collect::<Result<_, _>>()?;
         Ok(PreTokenizer { stages })
     }
 
-    /// GPT-2's expression, alone.
+    /// GPT-2's expression as the only stage.
     pub fn gpt2() -> Result<PreTokenizer, TokenizeError> {
         PreTokenizer::new(&[GPT2])
     }
 
-    /// Hands each word to `emit`, left to right; their concatenation is the text.
+    /// Passes each word to `emit`, from left to right; together the words are the text.
     pub fn split<'a>(&self, text: &'a str, mut emit: impl FnMut(&'a str)) {
         fn walk<'a>(stages: &[Stage], piece: &'a str, emit: &mut dyn FnMut(&'a str)) {
             match stages.split_first() {
@@ -244,11 +274,12 @@ impl Stage {
     fn split<'a>(&self, piece: &'a str, emit: &mut dyn FnMut(&'a str)) {
         let mut at = 0;
         while at < piece.len() {
-            // Searching a slice would lose nothing (no expression looks behind), and `$` must see the piece's end.
+            // Searches in the whole piece, not in a slice: no expression looks behind, but `$` must match the piece's
+            // end.
             let input = Input::new(piece).range(at..).anchored(Anchored::No);
             let Some(found) = self.regex.find(input).filter(|m| !m.is_empty()) else { break };
             let mut end = found.end();
-            // `\s+(?!\S)`: a run of white space before a word leaves its last character to the word.
+            // `\s+(?!\S)`: white space before a word leaves its last character to the word.
             if found.pattern().as_usize() == 1 && end < piece.len() {
                 let last = piece[found.start()..end].char_indices().next_back();
                 if let Some((offset, _)) = last.filter(|&(offset, _)| offset > 0) {
@@ -286,6 +317,44 @@ mod tests {
             words(preset.names[0], text);
             words(preset.names[0], "");
         }
+    }
+
+    /// The hash of `testdata/tokenizers/make_pretokenizers.py`: FNV-1a over the ends of pieces, in bytes.
+    fn hash(words: &[&str]) -> String {
+        let mut end = 0;
+        let ends = words.iter().flat_map(|word| {
+            end += word.len() as u32;
+            end.to_le_bytes()
+        });
+        let value =
+            ends.fold(0x811c_9dc5_u32, |value, byte| (value ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        format!("{value:08x}")
+    }
+
+    #[test]
+    fn words_end_where_the_crate_tokenizers_ends_them() {
+        #[derive(serde::Deserialize)]
+        struct Goldens {
+            presets: std::collections::BTreeMap<String, Vec<String>>,
+        }
+        let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata");
+        let read = |name: &str| std::fs::read_to_string(data.join(name)).unwrap();
+        let strings: Vec<String> = serde_json::from_str(&read("text/strings.json")).unwrap();
+        let goldens: Goldens = serde_json::from_str(&read("tokenizers/pretokenizers.json")).unwrap();
+        assert!(goldens.presets.len() >= 12);
+        let mut wrong = Vec::new();
+        for (name, hashes) in goldens.presets {
+            assert_eq!(hashes.len(), strings.len());
+            let pre = preset(&name).unwrap().compile().unwrap();
+            for (text, expected) in strings.iter().zip(hashes) {
+                let mut words = Vec::new();
+                pre.split(text, |word| words.push(word));
+                if hash(&words) != expected {
+                    wrong.push(format!("{name}: {words:?}"));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl TextProcessor {
         }
     }
 
-    /// The token ids of a conversation. If the template writes no BOS and the model wants one, it is put in front.
+    /// The token ids of a conversation. If the template writes no BOS and the model uses one, it is added in front.
     ///
     /// # Errors
     /// If the model has no template, or the template fails on this conversation.
@@ -48,8 +48,8 @@ impl TextProcessor {
         self.encode_chat_unless(messages, options, &|| false)
     }
 
-    /// As [`TextProcessor::encode_chat`]; `abandoned` is asked every few milliseconds of rendering whether to give up, which is
-    /// an error.
+    /// As [`TextProcessor::encode_chat`]. While rendering, `abandoned` is checked every few milliseconds; if it returns
+    /// true, the result is an error.
     ///
     /// # Errors
     /// As [`TextProcessor::encode_chat`].

@@ -1,4 +1,4 @@
-//! Reads a tokenizer's files, none of them larger than 512 MiB.
+//! Reads a tokenizer's files, up to 512 MiB each.
 
 use super::error::TokenizeError;
 use crate::files::open_regular;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::io::Read;
 use std::path::Path;
 
-/// Largest tokenizer file that is read; the largest published are a tenth of it.
+/// Maximum size of a tokenizer file; the largest published ones have a tenth of it.
 const MAX_FILE: u64 = 512 << 20;
 
 /// Reads a whole file, up to [`MAX_FILE`].
@@ -21,7 +21,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, TokenizeError> {
     Ok(bytes)
 }
 
-/// A JSON file's content; null if it is absent.
+/// A JSON file's content; null if there is no file.
 pub(super) fn json(path: &Path) -> Result<Value, TokenizeError> {
     if !path.is_file() {
         return Ok(Value::Null);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// The settings in the files beside a tokenizer: `tokenizer_config.json`, `special_tokens_map.json`,
-/// `generation_config.json`, `config.json`. All may be absent.
+/// `generation_config.json`, `config.json`. Any of them may be missing.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     pub bos: Option<String>,
@@ -17,21 +17,21 @@ pub(super) struct Settings {
     /// Ids that end a generation.
     end_tokens: Vec<u64>,
     bos_id: Option<u64>,
-    /// Tokens by id, with whether they are special.
+    /// Added tokens: id, text, and whether they are special.
     added: Vec<(usize, String, bool)>,
 }
 
 impl Settings {
-    /// Reads the files that are in the folder.
+    /// Reads the files that exist in the folder.
     pub fn read(folder: &Path) -> Result<Settings, TokenizeError> {
         let config = json(&folder.join("tokenizer_config.json"))?;
         let map = json(&folder.join("special_tokens_map.json"))?;
         let generation = json(&folder.join("generation_config.json"))?;
         let model = json(&folder.join("config.json"))?;
-        // A token is its text, or an object that holds it.
+        // A token is either its text or an object that contains it.
         let text = |value: &Value| value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned);
         let named = |key: &str| text(&config[key]).or_else(|| text(&map[key]));
-        // One id or a list of them.
+        // A single id or a list of ids.
         let ids = |value: &Value| -> Vec<u64> {
             value
                 .as_array()
@@ -86,7 +86,7 @@ impl Settings {
         builder.bos = bos.or(builder.bos);
         builder.eos = eos.or(builder.eos);
         let count = builder.tokens.len() as u64;
-        // If a vocabulary was cut, its configuration may contain ids that no longer exist.
+        // If a vocabulary was reduced, its configuration may contain ids that no longer exist.
         builder.end_tokens.extend(self.end_tokens.iter().filter(|&&id| id < count).map(|&id| id as TokenId));
         if builder.eos.is_none() {
             builder.eos = builder.end_tokens.first().copied();

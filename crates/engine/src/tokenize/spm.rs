@@ -1,5 +1,5 @@
-//! SentencePiece's BPE: characters are the first symbols, the pair whose token has the best score merges first, and
-//! a character without a token is written as bytes (`<0xE2>`). Spaces are written `▁` (U+2581).
+//! SentencePiece's BPE: the first symbols are characters, the pair whose token has the best score merges first, and a
+//! character without a token is written as bytes (`<0xE2>`). Spaces are written as `▁` (U+2581).
 
 use super::TokenizeError;
 use super::error::shorten;
@@ -13,31 +13,31 @@ pub(crate) const SPACE: &str = "\u{2581}";
 
 /// A SentencePiece BPE encoder.
 pub(crate) struct Spm {
-    /// Text tokens by their text, with the merge that makes them. Control and byte tokens are not among them.
+    /// Text tokens by their text, with the merge that creates them, without control and byte tokens.
     tokens: HashMap<Box<[u8]>, Merge>,
     bytes: [Option<TokenId>; 256],
     options: SpmOptions,
-    /// Symbols that are found in the text before anything merges.
+    /// Symbols that are found in the text before any merge.
     user_defined: Option<Matcher>,
-    /// No token has `▁` after another character, so that words can be merged one by one.
+    /// Whether no token has `▁` after another character, so that words can be merged one by one.
     words_apart: bool,
 }
 
 /// Options of a SentencePiece model.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SpmOptions {
-    /// For characters that have neither token nor bytes.
+    /// The token for characters that have neither a token nor byte tokens.
     pub unknown: Option<TokenId>,
-    /// A text gets a space in front.
+    /// Whether a space is added before a text.
     pub space_prefix: bool,
-    /// Runs of spaces count as one, and none stand at the ends.
+    /// Whether runs of spaces count as one and spaces at the ends are removed.
     pub squeeze_spaces: bool,
-    /// User-defined tokens are found within a text, not before it is taken apart: see
+    /// Whether user-defined tokens are found within a text and do not split it: see
     /// [`super::vocab::VocabBuilder::user_defined_apart`].
     pub finds_user_defined: bool,
 }
 
-/// The symbol of a character that is no token.
+/// The symbol of a character without a token.
 const UNKNOWN: SymbolId = SymbolId::MAX;
 
 impl Rules for Spm {
@@ -50,11 +50,11 @@ impl Rules for Spm {
 type Tokens = Vec<(Vec<u8>, Kind)>;
 
 impl Spm {
-    /// From the vocabulary's pieces: texts as the file has them (`▁` for spaces), kinds and scores, all of one
-    /// length. Returns the tokens' bytes too.
+    /// Builds the encoder from the vocabulary's pieces: texts as in the file (`▁` for spaces), kinds and scores, all of
+    /// one length. Also returns the tokens' bytes.
     ///
     /// # Errors
-    /// If a score is NaN, or a byte token is not called `<0x00>` to `<0xFF>`.
+    /// If a score is NaN, or the name of a byte token is not `<0x00>` to `<0xFF>`.
     pub fn new(
         texts: &[String],
         kinds: &[Kind],
@@ -96,13 +96,13 @@ impl Spm {
         Ok((out, Spm { tokens, bytes, options, user_defined, words_apart }))
     }
 
-    /// Whether a text gets a space in front.
+    /// Whether a space is added before a text.
     pub fn space_prefix(&self) -> bool {
         self.options.space_prefix
     }
 
-    /// Appends the ids of `text`, with a space in front if `prefix`. A character without token and bytes is the
-    /// unknown token, or left out if there is none.
+    /// Appends the ids of `text`, with a space in front if `prefix`. A character with neither a token nor byte tokens
+    /// becomes the unknown token, or is skipped if there is none.
     pub fn encode(&self, text: &str, prefix: bool, ids: &mut Vec<TokenId>) {
         let text = self.normalize(text, prefix);
         let Some(matcher) = &self.user_defined else { return self.merge_words(&text, ids) };
@@ -140,14 +140,14 @@ impl Spm {
         }
     }
 
-    /// The text as SentencePiece sees it: spaces squeezed if the model wants that, the prefix put on, and all
-    /// spaces written `▁`.
+    /// The text in SentencePiece's form: spaces reduced if the model requires it, the prefix added, and all spaces
+    /// written as `▁`.
     fn normalize(&self, text: &str, prefix: bool) -> String {
         let squeezed;
         let mut text = text;
         if self.options.squeeze_spaces {
             squeezed = text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-            // At the end, SentencePiece can't tell a `▁` of the text from a space.
+            // At the end of a text, SentencePiece can't distinguish `▁` from a space.
             text = squeezed.trim_end_matches([' ', '\u{2581}']);
         }
         let mut out = String::with_capacity(text.len() + text.len() / 4 + SPACE.len());
@@ -171,7 +171,7 @@ pub(super) fn byte_token(text: &str) -> Option<u8> {
     if valid { u8::from_str_radix(hex, 16).ok() } else { None }
 }
 
-/// The error for a token of type byte that names no byte.
+/// The error for a byte token whose name is not a byte.
 pub(super) fn not_a_byte(id: usize, text: &str) -> TokenizeError {
     TokenizeError::invalid(format!("byte token {id}"), "<0x00> to <0xFF>", format!("{:?}", shorten(text)))
 }
@@ -182,8 +182,8 @@ fn word_end(text: &str) -> usize {
     text[spaces..].find(SPACE).map_or(text.len(), |at| spaces + at)
 }
 
-/// Scores as merge ranks: the higher the score, the lower the rank. Keeps the order of all finite and infinite
-/// floats (flips the sign bit, or all bits of negative numbers, then reverses).
+/// Converts scores to merge ranks: a higher score has a lower rank. It keeps the order of all finite and infinite
+/// floats (it flips the sign bit, or all bits of negative numbers, then reverses the order).
 fn rank(score: f32) -> u32 {
     let bits = (score + 0.0).to_bits();
     !(if bits >> 31 == 1 { !bits } else { bits | 1 << 31 })
@@ -221,7 +221,7 @@ mod tests {
         Spm::new(&texts, &kinds, &scores, options).unwrap().1
     }
 
-    /// Encodes; ids count from the first token that is no byte.
+    /// Encodes; ids count from the first token that is not a byte.
     fn encode(spm: &Spm, text: &str) -> Vec<i64> {
         let mut ids = Vec::new();
         spm.encode(text, spm.space_prefix(), &mut ids);

@@ -1,4 +1,4 @@
-//! Mistral's tekken files (`tekken.json`): byte-level BPE in tiktoken's way. A token's rank is its id, less the
+//! Mistral's tekken files (`tekken.json`): byte-level BPE with tiktoken's ranks. A token's rank is its id minus the
 //! number of special tokens, which come first.
 
 use super::bpe::Bpe;
@@ -21,7 +21,7 @@ struct File {
 #[derive(Deserialize)]
 struct Config {
     pattern: String,
-    /// Ids in all; the file may list more tokens than are used.
+    /// Total number of ids; the file may list more tokens than are used.
     default_vocab_size: usize,
     default_num_special_tokens: usize,
     version: String,
@@ -40,7 +40,7 @@ struct Special {
     token_str: String,
 }
 
-/// The special tokens of files that list none: versions up to v7.
+/// The special tokens of files without a list: versions up to v7.
 const SPECIAL: [&str; 20] = [
     "<unk>",
     "<s>",
@@ -90,7 +90,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(VocabBuilder, Algorithm), TokenizeEr
             .map_err(|e| TokenizeError::invalid(format!("bytes of rank {rank}"), "base64", e.to_string()))?;
         if by_bytes.insert(bytes.clone().into_boxed_slice(), tokens.len() as TokenId).is_some() {
             let found = format!("{:?} again", String::from_utf8_lossy(&bytes));
-            return Err(TokenizeError::invalid(format!("bytes of rank {rank}"), "bytes of its own", found));
+            return Err(TokenizeError::invalid(format!("bytes of rank {rank}"), "unique bytes", found));
         }
         tokens.push((bytes, Kind::Normal));
     }
@@ -110,18 +110,29 @@ pub(super) fn read(bytes: &[u8]) -> Result<(VocabBuilder, Algorithm), TokenizeEr
     Ok((builder, Algorithm::Bpe(Box::new(bpe))))
 }
 
-/// The version of a tekken file ("v3", "v7", …), which tells the chat format.
-pub(super) fn version(bytes: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Head {
-        config: Config,
-    }
-    serde_json::from_slice::<Head>(bytes).ok().map(|head| head.config.version)
+/// What a tekken file says besides its tokens.
+#[derive(Deserialize)]
+pub(super) struct Head {
+    config: Config,
+    /// Settings that prompts of v15 contain, with their values and defaults.
+    pub model_settings_builder: Option<serde_json::Value>,
 }
 
-/// Ids 0 to `count`: the listed tokens, and fillers for the rest.
+impl Head {
+    /// The version ("v3", "v7", …), which determines the chat format.
+    pub fn version(&self) -> &str {
+        &self.config.version
+    }
+}
+
+/// Reads a tekken file without its tokens; `None`: the bytes are no tekken file.
+pub(super) fn head(bytes: &[u8]) -> Option<Head> {
+    serde_json::from_slice(bytes).ok()
+}
+
+/// Ids 0 to `count`: the listed tokens, then fillers.
 fn special_tokens(listed: Option<Vec<Special>>, count: usize) -> Result<Vec<(Vec<u8>, Kind)>, TokenizeError> {
-    /// More than any published file has a hundred times over.
+    /// A hundred times more than in any published file.
     const MOST: usize = 1 << 17;
     let listed = listed.unwrap_or_else(|| {
         let special = |(rank, &name): (usize, &&str)| Special { rank, token_str: name.to_owned() };

@@ -4,21 +4,23 @@ use super::bpe::Bpe;
 use super::error::{MAX_TEXT, TokenizeError};
 #[cfg(feature = "hf-tokenizers")]
 use super::hf_encode::Hf;
+use super::splitter::Splitter;
 use super::spm::Spm;
+use super::unigram::Unigram;
 use super::vocab::{Fragment, Vocab};
 use crate::TokenId;
 
-/// How to encode.
+/// Options of encoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Encode {
-    /// Put the BOS token in front. Nothing is added if the vocabulary has none.
+    /// Add the BOS token in front, if the vocabulary has one.
     pub add_bos: bool,
-    /// Names of control tokens in the text (`<|im_end|>`, `[INST]`) become their ids. Leave it off for text from users, in which
-    /// they are plain characters.
+    /// Convert names of control tokens in the text (`<|im_end|>`, `[INST]`) to their ids. Leave it off for text from
+    /// users; such names are then plain text.
     pub parse_special: bool,
 }
 
-/// A model's tokenizer. Immutable; share it in an `Arc`.
+/// A model's tokenizer. It is immutable; share it in an `Arc`.
 pub struct Tokenizer {
     pub(super) vocab: Vocab,
     pub(super) algorithm: Algorithm,
@@ -28,23 +30,27 @@ pub struct Tokenizer {
 pub(super) enum Algorithm {
     Bpe(Box<Bpe>),
     Spm(Box<Spm>),
+    Unigram(Box<Unigram>),
+    /// Of another library.
+    Other(Box<dyn Splitter>, SpacePrefix),
     #[cfg(feature = "hf-tokenizers")]
     Hf(Box<Hf>, SpacePrefix),
 }
 
-/// Where a text gets a space in front.
+/// Where a space is added before a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SpacePrefix {
     Never,
-    /// At the start of a text only.
+    /// Only at the start of a text.
     #[cfg(feature = "hf-tokenizers")]
     Start,
-    /// After each special token, too.
+    /// Also after each special token.
     EveryFragment,
 }
 
 impl Tokenizer {
-    /// The ids of a text. Characters without a token or bytes in the vocabulary become the unknown token, or are left out.
+    /// The ids of a text. Characters with neither a token nor byte tokens in the vocabulary become the unknown token,
+    /// or are skipped.
     ///
     /// # Errors
     /// If the text is longer than [`MAX_TEXT`].
@@ -65,13 +71,13 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Appends the ids of fragments. No special tokens are looked for in their text.
+    /// Appends the ids of fragments, in whose text no special tokens are searched for.
     pub(super) fn append(
         &self,
         fragments: Vec<Fragment<'_>>,
         ids: &mut Vec<TokenId>,
     ) -> Result<(), TokenizeError> {
-        // What stands before the fragment: nothing, or a token that was matched in the text.
+        // What precedes the fragment: nothing, or a special token in the text.
         let mut before = None;
         for fragment in fragments {
             match (fragment, &self.algorithm) {
@@ -83,6 +89,17 @@ impl Tokenizer {
                 (Fragment::Text(text), Algorithm::Spm(spm)) => {
                     spm.encode(text, self.prefixes_space_after(before), ids);
                 }
+                (Fragment::Text(text), Algorithm::Unigram(unigram)) => {
+                    unigram.encode(text, self.prefixes_space_after(before), ids);
+                }
+                (Fragment::Text(text), Algorithm::Other(splitter, _)) => {
+                    let start = ids.len();
+                    splitter.split(text, ids)?;
+                    if ids[start..].iter().any(|&id| id as usize >= self.vocab.len()) {
+                        let why = "an id outside the vocabulary".to_owned();
+                        return Err(TokenizeError::Splitter(why));
+                    }
+                }
                 #[cfg(feature = "hf-tokenizers")]
                 (Fragment::Text(text), Algorithm::Hf(hf, _)) => hf.encode(text, false, ids)?,
             }
@@ -90,28 +107,31 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// One token for display: its text, control tokens by name, stray bytes as U+FFFD; empty for an unknown id.
+    /// One token for display: its text, control tokens by name, incomplete characters as U+FFFD; empty for an unknown
+    /// id.
     pub fn piece(&self, id: TokenId) -> String {
         String::from_utf8_lossy(self.vocab.bytes(id).unwrap_or_default()).into_owned()
     }
 
-    /// The bytes of a token, including the names of control tokens; `None` outside the vocabulary.
+    /// The bytes of a token; for control tokens, their names; `None` outside the vocabulary.
     pub fn token_bytes(&self, id: TokenId) -> Option<&[u8]> {
         self.vocab.bytes(id)
     }
 
-    /// True for tokens that stand for text, as opposed to a byte or a name.
+    /// True for tokens that stand for text, not for a byte or a name.
     pub(crate) fn is_text(&self, id: TokenId) -> bool {
         self.vocab.is_text(id)
     }
 
-    /// True if text that begins here (`None`: at the very start; else after this token) was given a space in front
-    /// when it was encoded, which is not part of the text: SentencePiece models do so.
+    /// True if encoding added a space before text that begins here (`None`: at the very start; else after this token).
+    /// SentencePiece models add such a space, which is not part of the text.
     pub(crate) fn prefixes_space_after(&self, before: Option<TokenId>) -> bool {
         let prefix = match &self.algorithm {
             Algorithm::Bpe(_) => SpacePrefix::Never,
             Algorithm::Spm(spm) if spm.space_prefix() => SpacePrefix::EveryFragment,
-            Algorithm::Spm(_) => SpacePrefix::Never,
+            Algorithm::Unigram(unigram) if unigram.space_prefix() => SpacePrefix::EveryFragment,
+            Algorithm::Spm(_) | Algorithm::Unigram(_) => SpacePrefix::Never,
+            Algorithm::Other(_, prefix) => *prefix,
             #[cfg(feature = "hf-tokenizers")]
             Algorithm::Hf(_, prefix) => *prefix,
         };
@@ -129,22 +149,22 @@ impl Tokenizer {
         self.vocab.len()
     }
 
-    /// The id whose token is exactly this text: how control tokens are looked up by name.
+    /// The id of the token with exactly this text; finds control tokens by name.
     pub fn token_id(&self, text: &str) -> Option<TokenId> {
         self.vocab.find(text.as_bytes())
     }
 
-    /// Beginning of sequence.
+    /// The token for the beginning of a sequence.
     pub fn bos(&self) -> Option<TokenId> {
         self.vocab.bos
     }
 
-    /// End of sequence.
+    /// The token for the end of a sequence.
     pub fn eos(&self) -> Option<TokenId> {
         self.vocab.eos
     }
 
-    /// Whether the model wants a BOS in front of raw text.
+    /// Whether the model uses a BOS before raw text.
     pub fn adds_bos(&self) -> bool {
         self.vocab.adds_bos && self.vocab.bos.is_some()
     }
@@ -154,7 +174,7 @@ impl Tokenizer {
         &self.vocab.end_tokens
     }
 
-    /// True for control and unknown tokens: those [`Tokenizer::decode`] can skip.
+    /// True for control and unknown tokens, which [`Tokenizer::decode`] can skip.
     pub fn is_special(&self, id: TokenId) -> bool {
         self.vocab.is_special(id)
     }
@@ -165,6 +185,8 @@ impl std::fmt::Debug for Tokenizer {
         let algorithm = match &self.algorithm {
             Algorithm::Bpe(_) => "byte-level BPE",
             Algorithm::Spm(_) => "SentencePiece BPE",
+            Algorithm::Unigram(_) => "SentencePiece Unigram",
+            Algorithm::Other(..) => "another library's",
             #[cfg(feature = "hf-tokenizers")]
             Algorithm::Hf(..) => "tokenizer.json",
         };

@@ -1,4 +1,4 @@
-//! The vocabulary: each token's bytes and kind, and the search for special tokens in a text. Used by all algorithms.
+//! The vocabulary: each token's bytes and kind, and the search for special tokens in a text. All algorithms use it.
 
 use super::TokenizeError;
 use crate::TokenId;
@@ -12,17 +12,17 @@ pub(crate) enum Kind {
     Normal,
     /// The token for text that is not in the vocabulary.
     Unknown,
-    /// Controls the model (`<s>`, `[INST]`); never encoded from plain text.
+    /// A control token (`<s>`, `[INST]`), never encoded from plain text.
     Control,
     /// Text that is always encoded as one token.
     UserDefined,
-    /// Reserved, treated as text.
+    /// Reserved; treated as text.
     Unused,
     /// One byte of a character that is not in the vocabulary.
     Byte,
 }
 
-/// A stretch of text between special tokens, or such a token.
+/// A piece of text between special tokens, or such a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fragment<'a> {
     Text(&'a str),
@@ -31,14 +31,14 @@ pub(crate) enum Fragment<'a> {
 
 /// All tokens of a model.
 pub(crate) struct Vocab {
-    /// Every token's bytes, one after another.
+    /// The bytes of all tokens, in order.
     bytes: Vec<u8>,
     /// Where each token's bytes end. `[tokens]`
     ends: Vec<u32>,
     kinds: Vec<Kind>,
-    /// Control, unknown and user-defined tokens by their bytes.
+    /// Control, unknown and user-defined tokens, by their bytes.
     special: HashMap<Box<[u8]>, TokenId>,
-    /// Everything that cuts a text into fragments.
+    /// All tokens that split a text into fragments.
     match_all: Option<Matcher>,
     match_user_defined: Option<Matcher>,
     /// See [`VocabBuilder::user_defined_apart`].
@@ -46,13 +46,13 @@ pub(crate) struct Vocab {
     pub bos: Option<TokenId>,
     pub eos: Option<TokenId>,
     pub adds_bos: bool,
-    /// Sorted.
+    /// The ids in ascending order.
     pub end_tokens: Vec<TokenId>,
     /// See [`VocabBuilder::eats_space`].
     eats_space: HashSet<TokenId>,
 }
 
-/// What a file says about tokens, before it is a [`Vocab`].
+/// The properties of a file's tokens, from which a [`Vocab`] is built.
 #[derive(Default)]
 pub(crate) struct VocabBuilder {
     pub tokens: Vec<(Vec<u8>, Kind)>,
@@ -61,10 +61,10 @@ pub(crate) struct VocabBuilder {
     pub adds_bos: bool,
     /// Special tokens that take the white space behind them along (Phi-3).
     pub eats_space: HashSet<TokenId>,
-    /// End tokens that the file names, besides EOS; those of [`END_NAMES`] are found by name.
+    /// End tokens that the file names, besides EOS; [`END_NAMES`] are found by name.
     pub end_tokens: Vec<TokenId>,
-    /// User-defined tokens cut a text into fragments, as control tokens do. SentencePiece itself finds them within a
-    /// fragment instead, after it put the space in front.
+    /// Whether user-defined tokens split a text into fragments, as control tokens do. SentencePiece itself finds them
+    /// within a fragment, after adding the space in front.
     pub user_defined_apart: bool,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Matcher {
     ids: Vec<TokenId>,
 }
 
-/// Tokens that end a generation whatever the file says about them; published models' names, as llama.cpp has them.
+/// Names of tokens that end a generation whatever the file says about them; from published models, as in llama.cpp.
 const END_NAMES: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",
@@ -92,7 +92,7 @@ const END_NAMES: &[&str] = &[
     "[EOS]",
     "</s>",
     "<｜end▁of▁sentence｜>",
-    // Fill-in-the-middle: padding, and the start of another file or repository.
+    // Fill-in-the-middle tokens: padding, and the start of another file or repository.
     "<|fim_pad|>",
     "<fim-pad>",
     "<fim_pad>",
@@ -143,7 +143,7 @@ impl VocabBuilder {
             let matched = matches!(kind, Kind::Control | Kind::Unknown | Kind::UserDefined);
             if matched && !token.is_empty() {
                 let token = token.into_boxed_slice();
-                // Two special tokens of one name: the first is meant.
+                // If two special tokens have the same name, the first is used.
                 special.entry(token.clone()).or_insert(id);
                 if kind == Kind::UserDefined {
                     user_defined.push((token.clone(), id));
@@ -169,8 +169,8 @@ impl VocabBuilder {
         })
     }
 
-    /// Adds EOS and the tokens with well-known names to the end tokens; those are control tokens even where a
-    /// file forgot to say so.
+    /// Adds EOS and the tokens with well-known names to the end tokens. They count as control tokens even if the file
+    /// does not mark them so.
     fn find_end_tokens(&mut self) {
         self.end_tokens.extend(self.eos);
         for (id, (bytes, kind)) in self.tokens.iter_mut().enumerate() {
@@ -192,23 +192,23 @@ impl VocabBuilder {
     }
 }
 
-/// Longest special token, in bytes; real ones have some dozens.
+/// Maximum length of a special token, in bytes; real ones have a few dozen.
 const MAX_SPECIAL: usize = 1024;
-/// All special tokens together: the automaton that finds them takes tens of bytes for each of theirs.
+/// Maximum length of all special tokens together: the automaton that finds them takes tens of bytes per byte.
 const MAX_SPECIALS: usize = 4 << 20;
 
 impl Matcher {
-    /// Cuts a text at the tokens. The leftmost match wins, and of those the longest.
+    /// Splits a text at the tokens. The leftmost match wins; of several there, the longest.
     pub fn cut<'a>(&self, text: &'a str) -> Vec<Fragment<'a>> {
         self.cut_but(text, |_, _| false)
     }
 
-    /// As [`Matcher::cut`]; `plain` says which stretches of bytes are text whatever they look like.
+    /// As [`Matcher::cut`]; `plain` says which byte ranges are text even if they look like tokens.
     pub fn cut_but<'a>(&self, text: &'a str, plain: impl Fn(usize, usize) -> bool) -> Vec<Fragment<'a>> {
         let mut fragments = Vec::new();
         let mut rest = 0;
         for found in self.automaton.find_iter(text).filter(|found| !plain(found.start(), found.end())) {
-            // A token that is no valid UTF-8 could match inside a character; then it is not meant.
+            // A token that is not valid UTF-8 could match inside a character; such a match is ignored.
             let (Some(before), true) = (text.get(rest..found.start()), text.is_char_boundary(found.end()))
             else {
                 continue;
@@ -271,13 +271,12 @@ impl Vocab {
         matches!(self.kinds.get(id as usize), Some(Kind::Control | Kind::Unknown))
     }
 
-    /// True for tokens whose bytes are text with `▁` turned into a space.
+    /// True for tokens whose bytes are text in which `▁` was replaced by a space.
     pub fn is_text(&self, id: TokenId) -> bool {
         matches!(self.kinds.get(id as usize), Some(Kind::Normal | Kind::Unused))
     }
 
-    /// True if the text after this token is encoded as a text of its own, with a space prefix where the model has
-    /// one.
+    /// True if the text after this token is encoded as a separate text, with a space prefix if the model uses one.
     pub fn is_fragment_border(&self, id: TokenId) -> bool {
         match self.kinds.get(id as usize) {
             Some(Kind::Control | Kind::Unknown) => true,
@@ -286,7 +285,7 @@ impl Vocab {
         }
     }
 
-    /// Cuts a text at its special tokens: user-defined ones always, the others if `parse_special`.
+    /// Splits a text at its special tokens: always at user-defined ones, at the others if `parse_special`.
     pub fn fragments<'a>(&self, text: &'a str, parse_special: bool) -> Vec<Fragment<'a>> {
         let matcher = if parse_special { &self.match_all } else { &self.match_user_defined };
         match matcher {
@@ -313,8 +312,8 @@ impl Vocab {
         fragments
     }
 
-    /// Cuts a text at its special tokens, but for control tokens with a guard in their bytes or right behind them. Guards are
-    /// offsets in bytes, in rising order.
+    /// Splits a text at its special tokens, except at control tokens with a guard in their bytes or directly after
+    /// them. Guards are byte offsets in ascending order.
     pub fn guarded_fragments<'a>(&self, text: &'a str, guards: &[usize]) -> Vec<Fragment<'a>> {
         let plain = |start: usize, end: usize| {
             let at = guards.partition_point(|&guard| guard <= start);
@@ -327,7 +326,7 @@ impl Vocab {
         }
     }
 
-    /// Whether control tokens stand in a text by name.
+    /// Whether a text contains the name of a control token.
     pub fn names_special(&self, text: &str) -> bool {
         let special =
             |fragment: &Fragment<'_>| matches!(fragment, Fragment::Token(id) if self.is_special(*id));

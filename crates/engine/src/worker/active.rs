@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Takes a generation's events, on the worker's thread.
+/// Receives a generation's events, on the worker's thread.
 pub(super) type Sink = Box<dyn FnMut(Event) + Send>;
 
 /// A request that was accepted and has not ended. Its consumer gets exactly one [`Event::Finished`] in any case.
@@ -132,7 +132,7 @@ impl Active {
         }
     }
 
-    /// Whether its consumer has too many events to take, so that its next tokens can wait.
+    /// Whether its consumer has too many unread events, so that its next tokens can wait.
     pub fn is_backlogged(&self) -> bool {
         self.backlog.as_ref().is_some_and(Backlog::is_full)
     }
@@ -155,7 +155,7 @@ impl Active {
         if self.ticket.take().is_none() {
             return;
         }
-        // A text stream that panicked once may do so again; the outcome comes all the same.
+        // A text stream that panicked once may do so again; the outcome is delivered anyway.
         let text = catch_unwind(AssertUnwindSafe(|| self.text.finish())).unwrap_or_default();
         if !text.is_empty() {
             let at = Instant::now();
@@ -165,7 +165,7 @@ impl Active {
         self.deliver(Event::Finished(Outcome { reason, usage: self.usage, timing: self.timing, seed }));
     }
 
-    /// Discards a request that could not be submitted, without telling its consumer.
+    /// Discards a request that could not be submitted; its consumer gets no event.
     pub fn discard(mut self: Box<Self>) {
         self.ticket = None;
     }

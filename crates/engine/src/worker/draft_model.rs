@@ -135,12 +135,12 @@ impl Drafter {
         }
     }
 
-    /// Drafts for a sequence from now on; `sampler` is its request's.
+    /// Begins drafting for a sequence; `sampler` is its request's.
     pub fn begin(&mut self, id: SeqId, sampler: &Sampler) {
         self.samplers.insert(id, sampler.twin());
     }
 
-    /// Ends a sequence. Another one may take its slot over and reuse a common prefix.
+    /// Ends a sequence. Another one may take over its slot and reuse a common prefix.
     pub fn end(&mut self, id: SeqId) {
         self.samplers.remove(&id);
         for slot in self.slots.iter_mut().filter(|slot| slot.owner == Some(id)) {
@@ -148,8 +148,8 @@ impl Drafter {
         }
     }
 
-    /// Makes all drafts together, one token of each per forward call. Returns the number of calls, or 0 if some sequence had more
-    /// tokens to read first than a step adds.
+    /// Makes all drafts together, one token of each per forward call. Returns the number of calls, or 0 if some
+    /// sequence had more unread tokens than a step adds.
     ///
     /// # Errors
     /// The backend's.

@@ -1,26 +1,26 @@
-//! [`Engine`]: the handle to a worker, and [`Generation`]: the handle to a request.
+//! [`Engine`]: the handle to a worker.
 
 use super::active::{Active, Sink, Ticket};
 use super::draft_model::{DraftModel, Drafter, TokenizerMismatch, same_tokens};
 use super::drafts::measure_costs;
+use super::generation::{Canceller, Generation};
 use super::measure::best_parallel;
 use super::prepared::{Places, Prepared};
 use super::run::{Command, Worker};
 use super::shift::Shift;
-use crate::TokenId;
 use crate::forward::{Backend, BackendError, BackendInfo, Limits};
 use crate::load::ModelSpec;
 use crate::prompt_cache::{PromptCache, PromptCacheConfig};
 use crate::request::{Request, RequestError};
-use crate::sample::{Constraint, Grammar, GrammarCompiler, GrammarError, TokenLogprobs};
+use crate::sample::{Constraint, Grammar, GrammarCompiler, GrammarError, SamplingDefaults};
 use crate::schedule::{Occupancy, ScheduleError, Scheduler, capacity};
 use crate::speculate::cost::Costs;
 use crate::speculate::{DRAFT_MAX, Speculate, Speculator};
-use crate::stream::{Event, FinishReason, Outcome};
+use crate::stream::Event;
 use crate::tokenize::TextProcessor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender, TryRecvError};
+use std::sync::mpsc::{self, SendError, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -46,7 +46,8 @@ pub struct EngineConfig {
     pub speculate: Speculate,
     /// The maximum number of tokens of one draft.
     pub draft_max: usize,
-    /// The minimum number, if that many are guessed, even if they do not pay; 0: as many as pay.
+    /// The minimum number of tokens of one draft, if its source finds that many, even if they don't save time; 0: no
+    /// minimum.
     pub draft_min: usize,
 }
 
@@ -131,6 +132,8 @@ pub struct Extras {
     pub draft: Option<DraftModel>,
     /// Where prompts are stored on disk.
     pub prompts: Option<PromptCacheConfig>,
+    /// The sampling that the model's files recommend.
+    pub sampling: SamplingDefaults,
 }
 
 /// A running backend. Share it by reference or in an `Arc`. Dropping it cancels all requests, and waits for the forward call in
@@ -142,6 +145,7 @@ pub struct Engine {
     opened: Opened,
     text: Option<TextProcessor>,
     config: EngineConfig,
+    sampling: SamplingDefaults,
     /// Requests that have not ended.
     in_flight: Arc<AtomicUsize>,
     /// The worker's last report on its slots and pages.
@@ -185,7 +189,7 @@ impl Engine {
         open: F,
         text: Option<TextProcessor>,
         config: EngineConfig,
-        Extras { draft, prompts }: Extras,
+        Extras { draft, prompts, sampling }: Extras,
     ) -> Result<Engine, EngineError>
     where
         F: FnOnce() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
@@ -210,6 +214,11 @@ impl Engine {
             let stored = prompts.map(|prompts| PromptCache::open(&prompts, &mut *backend)).transpose()?;
             Ok((backend, scheduler, speculator, drafter, opened, stored))
         };
+        // A backend may panic while it opens, and while it is measured.
+        let open_all = move || {
+            catch_unwind(AssertUnwindSafe(open_all))
+                .unwrap_or_else(|panic| Err(EngineError::OpenPanicked(super::run::panic_message(&*panic))))
+        };
         let body = move || match open_all() {
             Ok((backend, scheduler, speculator, drafter, opened, stored)) => {
                 // If nobody waits for the report, the inbox is closed too and the worker ends at once.
@@ -228,6 +237,7 @@ impl Engine {
                 opened,
                 text,
                 config,
+                sampling,
                 in_flight,
                 occupancy,
                 grammars: OnceLock::new(),
@@ -256,6 +266,12 @@ impl Engine {
     /// The backend's capacity.
     pub fn limits(&self) -> Limits {
         self.opened.limits
+    }
+
+    /// The sampling that the model's files recommend. Requests decide themselves whether they follow it
+    /// ([`SamplingDefaults::params`]).
+    pub fn sampling(&self) -> SamplingDefaults {
+        self.sampling
     }
 
     /// The tokenizer and chat template, if the model has them.
@@ -302,11 +318,14 @@ impl Engine {
     /// If the request is malformed or does not fit, the queue is full, or the engine has stopped.
     pub fn submit(&self, request: Request) -> Result<Generation, EngineError> {
         let (sender, events) = mpsc::channel();
-        let canceller = self.submit_with(request, move |event| {
+        let places = self.reserve(1)?;
+        let prepared = self.prepare(request, &|| false)?;
+        let prompt_end = prepared.prompt_end().to_vec();
+        let canceller = self.submit_one(prepared, places, move |event| {
             // Dropping the receiver cancels the request.
             sender.send(event).ok();
         })?;
-        Ok(Generation { events, canceller, ended: false })
+        Ok(Generation { events, canceller, prompt_end, ended: false })
     }
 
     /// Submits a request and calls `sink` with each event, on the worker's thread, so it must not block. An async consumer puts
@@ -321,15 +340,24 @@ impl Engine {
         request: Request,
         sink: impl FnMut(Event) + Send + 'static,
     ) -> Result<Canceller, EngineError> {
-        let mut sink = Some(sink);
         let places = self.reserve(1)?;
         let prepared = self.prepare(request, &|| false)?;
+        self.submit_one(prepared, places, sink)
+    }
+
+    fn submit_one(
+        &self,
+        prepared: Prepared,
+        places: Places,
+        sink: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Canceller, EngineError> {
+        let mut sink = Some(sink);
         let cancellers =
             self.submit_prepared(prepared, places, |_| sink.take().map(|sink| Box::new(sink) as Sink))?;
         cancellers.into_iter().next().ok_or(EngineError::Stopped)
     }
 
-    /// Takes places for `count` generations, before the work of preparing them is done: all or none.
+    /// Reserves places for `count` generations, all or none, before they are prepared.
     ///
     /// # Errors
     /// If the queue is full.
@@ -340,8 +368,8 @@ impl Engine {
         tickets.map(Places).ok_or(EngineError::QueueFull { running, waiting })
     }
 
-    /// Checks a request, renders and tokenises its prompt, and compiles its grammar, on the caller's thread. `abandoned` is
-    /// asked between these steps whether anyone still wants the result.
+    /// Checks a request, renders and tokenises its prompt, and compiles its grammar, on the caller's thread.
+    /// `abandoned` is checked between these steps; once it returns true, the result is no longer needed.
     ///
     /// # Errors
     /// If the request is malformed or does not fit, or was abandoned.
@@ -366,9 +394,10 @@ impl Engine {
         Ok(Prepared { request, prompt, shift, truncated, constraint })
     }
 
-    /// Takes a prepared request as often as there are `places`. The first has the request's seed, each further one the next.
-    /// `sink` makes the consumer of the events of each, by number; see [`Engine::submit_with`] for what one may do. `None`
-    /// from it leaves the rest out.
+    /// Submits a prepared request once for each of `places`. The first generation has the request's seed, each further
+    /// one the next seed. `sink` creates the consumer of a generation's events from the generation's number; see
+    /// [`Engine::submit_with`] for what a consumer may do. If it returns `None`, the remaining generations are not
+    /// submitted.
     ///
     /// # Errors
     /// If the engine has stopped.
@@ -419,7 +448,7 @@ impl Drop for Engine {
     }
 }
 
-/// What the worker runs with, and what the engine tells of it.
+/// The parts that the worker runs with, and the properties that the engine reports.
 type Parts = (Box<dyn Backend>, Scheduler, Speculator, Option<Drafter>, Opened);
 
 fn open_backend(
@@ -428,8 +457,7 @@ fn open_backend(
     config: EngineConfig,
     draft: Option<DraftModel>,
 ) -> Result<Parts, EngineError> {
-    let mut backend = catch_unwind(AssertUnwindSafe(open))
-        .map_err(|panic| EngineError::OpenPanicked(super::run::panic_message(&*panic)))??;
+    let mut backend = open()?;
     let (limits, spec) = (backend.limits(), backend.spec().clone());
     if vocab > spec.vocab_size {
         return Err(EngineError::VocabMismatch { tokenizer: vocab, model: spec.vocab_size });
@@ -460,137 +488,8 @@ fn open_backend(
 
 /// Opens a draft model for a model with `vocab` tokens, and measures its step.
 fn open_drafter(draft: DraftModel, vocab: usize) -> Result<(Drafter, BackendInfo, Duration), EngineError> {
-    let mut backend = catch_unwind(AssertUnwindSafe(draft.open))
-        .map_err(|panic| EngineError::OpenPanicked(super::run::panic_message(&*panic)))?
-        .map_err(EngineError::Draft)?;
+    let mut backend = (draft.open)().map_err(EngineError::Draft)?;
     let costs = measure_costs(&mut *backend, 0).map_err(EngineError::Draft)?;
     let info = backend.info();
     Ok((Drafter::new(backend, vocab), info, Duration::from_secs_f64(costs.of(1))))
-}
-
-/// Cancels one request.
-#[derive(Clone, Debug)]
-pub struct Canceller {
-    key: u64,
-    commands: Sender<Command>,
-}
-
-impl Canceller {
-    /// Ends the request with [`FinishReason::Cancelled`] before the next forward call. No effect if it has ended.
-    pub fn cancel(&self) {
-        self.commands.send(Command::Cancel { key: self.key }).ok();
-    }
-}
-
-/// The events of one request, as they come. Dropping it cancels the request.
-#[derive(Debug)]
-pub struct Generation {
-    events: Receiver<Event>,
-    canceller: Canceller,
-    ended: bool,
-}
-
-impl Generation {
-    /// Waits for the next event; `None` after [`Event::Finished`].
-    pub fn recv(&mut self) -> Option<Event> {
-        if self.ended {
-            return None;
-        }
-        // The worker finishes every request, so the channel closes only after `Finished`.
-        let event = self.events.recv().ok();
-        self.note(event)
-    }
-
-    /// The next event if there is one already; `None` also after [`Event::Finished`].
-    pub fn try_recv(&mut self) -> Option<Event> {
-        match self.events.try_recv() {
-            Ok(event) => self.note(Some(event)),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => self.note(None),
-        }
-    }
-
-    /// Waits for the next event, `timeout` at most; `None` also after [`Event::Finished`].
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Option<Event> {
-        match self.events.recv_timeout(timeout) {
-            Ok(event) => self.note(Some(event)),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => self.note(None),
-        }
-    }
-
-    /// Whether [`Event::Finished`] has been received.
-    pub fn ended(&self) -> bool {
-        self.ended
-    }
-
-    /// Cancels the request; its [`Event::Finished`] is still delivered.
-    pub fn cancel(&self) {
-        self.canceller.cancel();
-    }
-
-    /// A handle to cancel this request from elsewhere, such as another thread.
-    pub fn canceller(&self) -> Canceller {
-        self.canceller.clone()
-    }
-
-    /// Waits for the end and returns everything at once; `None` if the end was received before.
-    pub fn wait(mut self) -> Option<Completion> {
-        let (mut ids, mut text, mut logprobs) = (Vec::new(), String::new(), Vec::new());
-        loop {
-            match self.recv()? {
-                Event::Tokens { ids: more, text: piece, logprobs: some, .. } => {
-                    ids.extend(more);
-                    text.push_str(&piece);
-                    logprobs.extend(some);
-                }
-                Event::Dropped { .. } => {}
-                Event::Finished(outcome) => return Some(Completion { ids, text, logprobs, outcome }),
-            }
-        }
-    }
-
-    fn note(&mut self, event: Option<Event>) -> Option<Event> {
-        self.ended |= !matches!(event, Some(Event::Tokens { .. } | Event::Dropped { .. }));
-        event
-    }
-}
-
-impl Iterator for Generation {
-    type Item = Event;
-
-    fn next(&mut self) -> Option<Event> {
-        self.recv()
-    }
-}
-
-impl Drop for Generation {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.cancel();
-        }
-    }
-}
-
-/// A whole generation, see [`Generation::wait`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct Completion {
-    /// The generated tokens.
-    pub ids: Vec<TokenId>,
-    /// Their text.
-    pub text: String,
-    /// One per token if the request asked for them, else empty.
-    pub logprobs: Vec<TokenLogprobs>,
-    /// How it ended.
-    pub outcome: Outcome,
-}
-
-impl Completion {
-    /// The error it ended with, if it did.
-    pub fn error(&self) -> Option<&str> {
-        match &self.outcome.reason {
-            FinishReason::Error(message) | FinishReason::Refused(message) => Some(message),
-            _ => None,
-        }
-    }
 }

@@ -9,11 +9,13 @@ mod drafts;
 mod engine;
 #[cfg(test)]
 mod faults;
+mod generation;
 mod measure;
 mod prepared;
 mod run;
 mod shift;
 
 pub use draft_model::{DraftModel, TokenizerMismatch, same_tokens};
-pub use engine::{Canceller, Completion, Engine, EngineConfig, EngineError, Extras, Generation, Parallel};
+pub use engine::{Engine, EngineConfig, EngineError, Extras, Parallel};
+pub use generation::{Canceller, Completion, Generation};
 pub use prepared::{Places, Prepared};

@@ -6,6 +6,9 @@ use crate::TokenId;
 use crate::request::Request;
 use crate::sample::Constraint;
 
+/// The most tokens of [`Prepared::prompt_end`]. Marks of reasoning and headers of answers are shorter.
+const PROMPT_END: usize = 32;
+
 /// Places among the requests in flight, returned when dropped.
 #[derive(Debug)]
 pub struct Places(pub(super) Vec<Ticket>);
@@ -25,5 +28,11 @@ impl Prepared {
     /// The number of tokens of the prompt as the model gets it.
     pub fn prompt_tokens(&self) -> usize {
         self.prompt.len()
+    }
+
+    /// The last tokens of the prompt, at most 32. What an answer begins with depends on them: a chat template may
+    /// have opened the model's reasoning.
+    pub fn prompt_end(&self) -> &[TokenId] {
+        &self.prompt[self.prompt.len().saturating_sub(PROMPT_END)..]
     }
 }

@@ -3,7 +3,7 @@
 use super::active::Active;
 use super::draft_model::Drafter;
 use crate::TokenId;
-use crate::forward::{Backend, BackendError, Logits};
+use crate::forward::{Backend, BackendError, Logits, Want};
 use crate::prompt_cache::PromptCache;
 use crate::schedule::{Occupancy, PlannedSpan, Pushed, Scheduler, SeqId, SlotOp, StepPlan};
 use crate::speculate::{Speculate, Speculator};
@@ -38,11 +38,11 @@ pub(super) struct Worker {
     occupancy: Arc<Mutex<Occupancy>>,
     /// The prompts on disk, if they are stored.
     stored: Option<PromptCache>,
-    /// The last step had nothing to compute: all that runs is held back.
+    /// The last step had nothing to compute, because every running sequence is held back.
     stalled: bool,
 }
 
-/// How long the worker sleeps before it looks again whether a consumer caught up.
+/// How long the worker sleeps before it checks again whether a consumer has caught up.
 const STALL: Duration = Duration::from_millis(1);
 
 impl Worker {
@@ -109,7 +109,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Leaves sequences out of the step while their consumers are behind, which bounds the events that wait for them.
+    /// Excludes sequences from the step while their consumers are behind, which limits the number of unread events.
     fn hold_back(&mut self) {
         for (&id, active) in &self.active {
             self.scheduler.hold(id, active.is_backlogged());
@@ -127,8 +127,8 @@ impl Worker {
         if (rows, vocab) == (wanted, size) {
             Ok(took)
         } else {
-            let found = format!("[{rows}, {vocab}] logits where [{wanted}, {size}] were wanted");
-            Err(BackendError::Failed(format!("the backend gave {found}")))
+            let found = format!("[{rows}, {vocab}] logits; expected [{wanted}, {size}]");
+            Err(BackendError::Failed(format!("the backend returned {found}")))
         }
     }
 
@@ -141,7 +141,8 @@ impl Worker {
             if let Some(active) = self.active.get_mut(&span.id) {
                 active.add_prefill(took, span.prompt_tokens, tokens);
             }
-            // A panic in one request's sampler or text ends that request, as one in the backend ends those of its batch.
+            // A panic in one request's sampler or text ends only that request; one in the backend ends the requests of
+            // its batch.
             let sampled = catch_unwind(AssertUnwindSafe(|| self.sample(span, row)));
             let reason = sampled.unwrap_or_else(|panic| {
                 let message = panic_message(&*panic);
@@ -231,7 +232,7 @@ impl Worker {
         if let Some(drafter) = &mut self.drafter {
             drafter.end(id);
         }
-        // The slot has to be free before the last event is delivered.
+        // The slot must be free before the last event is delivered.
         self.tell_occupancy();
         if let Some(mut active) = self.active.remove(&id) {
             self.ids.remove(&active.key);
@@ -323,9 +324,18 @@ impl Worker {
         }
     }
 
-    /// Ends the requests of a failed forward call. The others continue.
+    /// After a failed forward call: its sequences are computed again one at a time, and one that fails alone ends.
     fn fail(&mut self, plan: &StepPlan, error: &BackendError) {
         tracing::error!(%error, sequences = plan.spans.len(), "a forward call failed");
+        if self.scheduler.isolate(plan) {
+            for span in plan.spans.iter().filter(|span| span.want == Want::All) {
+                if let Some(active) = self.active.get_mut(&span.id) {
+                    // Its drafts were not verified.
+                    active.usage.drafted_tokens -= span.len - 1;
+                }
+            }
+            return;
+        }
         for span in &plan.spans {
             self.finish(span.id, FinishReason::Error(error.to_string()));
         }

@@ -230,8 +230,10 @@ fn a_prompt_on_disk_is_stored_whole() {
     let ask = |path: &str| {
         let prompts =
             PromptCacheConfig { location: CacheLocation::File(folder.path().join(path)), model: "m".into() };
-        let engine =
-            start(MockOptions { limits, ..options() }, Extras { prompts: Some(prompts), draft: None });
+        let engine = start(
+            MockOptions { limits, ..options() },
+            Extras { prompts: Some(prompts), ..Extras::default() },
+        );
         run(&engine, request(prompt(200), 400, Keep::Tokens(80)))
     };
     let first = ask("p.kv");

@@ -33,7 +33,7 @@ fn request(prompt: impl Into<Vec<TokenId>>, n: usize) -> Request {
 }
 
 fn fault(call: usize, kind: FaultKind) -> MockOptions {
-    MockOptions { fault: Some(Fault { call, kind }), ..MockOptions::default() }
+    MockOptions { faults: vec![Fault::call(call, kind)], ..MockOptions::default() }
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn logits_of_the_wrong_shape_are_an_error() {
         }
     });
     let failed = engine.submit(request([300], 4)).unwrap().wait().unwrap();
-    let said = format!("the backend gave [1, 7] logits where [1, {}] were wanted", engine.spec().vocab_size);
+    let said = format!("the backend returned [1, 7] logits; expected [1, {}]", engine.spec().vocab_size);
     assert_eq!(failed.error(), Some(said.as_str()));
 }
 

@@ -2,6 +2,8 @@
 
 mod context_full;
 mod end_to_end;
+mod faults;
+mod mistral_formats;
 mod mock;
 mod sample;
 mod scheduler;

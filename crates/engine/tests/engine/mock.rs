@@ -97,8 +97,8 @@ fn prefixes_are_kept_and_shared_as_far_as_supported() {
 
 #[test]
 fn after_a_failure_the_slot_must_be_emptied() {
-    let fault = Some(Fault { call: 1, kind: FaultKind::Error });
-    let mut m = Mock::new(MockOptions { fault, ..MockOptions::default() });
+    let faults = vec![Fault::call(1, FaultKind::Error)];
+    let mut m = Mock::new(MockOptions { faults, ..MockOptions::default() });
     run(&mut m, 0, 0, &[300]).unwrap();
     assert!(run(&mut m, 0, 1, &[300]).is_err());
     assert!(run(&mut m, 0, 2, &[300]).unwrap_err().to_string().contains("not emptied"));

@@ -292,8 +292,8 @@ prop_compose! {
         prefix in prefix_support(),
         fault in prop::option::weighted(0.2, 0usize..40),
     ) -> MockOptions {
-        let fault = fault.map(|call| Fault { call, kind: FaultKind::Error });
-        MockOptions { seed, limits, prefix, fault, ..MockOptions::default() }
+        let faults = fault.map(|call| Fault::call(call, FaultKind::Error)).into_iter().collect();
+        MockOptions { seed, limits, prefix, faults, ..MockOptions::default() }
     }
 }
 

@@ -182,7 +182,11 @@ impl Harness {
         let beside = plan.tokens() - plan.spans.iter().filter(decodes).map(|s| s.len).sum::<usize>();
         assert!(beside <= self.chunk || !plan.spans.iter().any(|s| decodes(&s)), "{beside} beside decodes");
         let decodes = |id| self.scheduler.decodes(id);
-        watch_idle(&mut self.idle, &running, &plan, self.limits.slots, decodes);
+        if self.scheduler.is_isolating() {
+            self.idle.clear();
+        } else {
+            watch_idle(&mut self.idle, &running, &plan, self.limits.slots, decodes);
+        }
         if plan.spans.is_empty() {
             assert_eq!(self.scheduler.occupancy().waiting, 0, "sequences wait although none runs");
             return;
@@ -190,6 +194,7 @@ impl Harness {
         match self.mock.forward(&self.scheduler.batch(&plan), &mut self.logits) {
             Ok(()) => self.advance(&plan),
             Err(BackendError::Batch(error)) => panic!("the scheduler made a bad batch: {error}"),
+            Err(_) if self.scheduler.isolate(&plan) => {}
             Err(_) => plan.spans.iter().for_each(|span| {
                 self.failed[self.ids[&span.id]] = true;
                 self.scheduler.fail(span.id);
@@ -289,8 +294,8 @@ prop_compose! {
         prefix in prefix_support(),
         fault in prop::option::weighted(0.2, 0usize..60),
     ) -> (MockOptions, usize, Vec<Ask>) {
-        let fault = fault.map(|call| Fault { call, kind: FaultKind::Error });
-        (MockOptions { seed, limits, prefix, fault, ..MockOptions::default() }, chunk, asks)
+        let faults = fault.map(|call| Fault::call(call, FaultKind::Error)).into_iter().collect();
+        (MockOptions { seed, limits, prefix, faults, ..MockOptions::default() }, chunk, asks)
     }
 }
 

@@ -274,7 +274,7 @@ fn a_backend_that_cannot_truncate_decodes_normally() {
 fn a_failing_draft_model_costs_only_speed() {
     let options = MockOptions { end_every: 0, ..MockOptions::default() };
     for kind in [FaultKind::Error, FaultKind::Panic] {
-        let broken = MockOptions { fault: Some(Fault { call: 40, kind }), ..options.clone() };
+        let broken = MockOptions { faults: vec![Fault::call(40, kind)], ..options.clone() };
         let engine = mock(options.clone(), broken, always());
         let run = |how| engine.submit(text_request(how, 200)).unwrap().wait().unwrap();
         let (off, on) = (run(Speculate::Off), run(Speculate::Draft));

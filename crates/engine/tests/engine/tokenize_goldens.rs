@@ -166,6 +166,35 @@ fn sentence_piece_with_squeezed_spaces_and_user_defined_symbols() {
     check(&tokenizer, "tiny.json", squeezed);
 }
 
+/// Unigram models against SentencePiece's ids. What was normalised or unknown can't come back.
+fn check_unigram(name: &str) -> Tokenizer {
+    let tokenizer = Tokenizer::from_file(&data(&format!("{name}.model"))).unwrap();
+    let golden: Golden = read(&format!("{name}.json"));
+    assert!(golden.strings.len() >= 200);
+    let mut wrong = Vec::new();
+    for Case { text, plain, .. } in golden.strings {
+        let ids = tokenizer.encode(&text, Encode { add_bos: false, parse_special: false }).unwrap();
+        if ids != plain {
+            wrong.push(format!("{text:?}: {ids:?}, expected {plain:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+    tokenizer
+}
+
+#[test]
+fn sentence_piece_unigram_with_a_map_of_characters_and_bytes() {
+    let tokenizer = check_unigram("unigram");
+    let ids = tokenizer.encode("Å wind", Encode::default()).unwrap();
+    assert_eq!(tokenizer.decode(&ids, false), "A wind");
+    assert!(!tokenizer.adds_bos());
+}
+
+#[test]
+fn sentence_piece_unigram_as_it_is() {
+    check_unigram("unigram_plain");
+}
+
 #[test]
 fn hugging_face_byte_level() {
     let tokenizer = Tokenizer::from_folder(&data("bytelevel")).unwrap().unwrap();

@@ -218,7 +218,10 @@ fn unsupported_rope_variants_are_refused() {
 #[test]
 fn unsupported_functions_are_refused() {
     let text = error(&llama().set("hidden_act", json!("gelu")));
-    assert!(text.contains("hidden_act is \"gelu\", which is not supported; \"silu\" is run"), "{text}");
+    assert!(
+        text.contains("hidden_act is \"gelu\", which is not supported; only \"silu\" is supported"),
+        "{text}"
+    );
     for key in ["attention_bias", "mlp_bias"] {
         assert!(
             error(&llama().set(key, json!(true))).contains(&format!("{key} is true, which is not supported"))
@@ -234,7 +237,7 @@ fn quantized_folders_are_refused_with_advice() {
     for method in ["gptq", "awq", "fp8", "bitsandbytes"] {
         let text = error(&llama().set("quantization_config", json!({ "quant_method": method })));
         assert!(
-            text.contains(&format!("quantized with {method} are not read here; use the original")),
+            text.contains(&format!("quantized with {method} are not supported; use the original")),
             "{text}"
         );
     }

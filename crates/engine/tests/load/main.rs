@@ -10,6 +10,7 @@ mod hf;
 mod hostile;
 mod latent;
 mod mlx;
+mod other;
 mod safetensors;
 mod spec;
 mod split;

@@ -94,7 +94,7 @@ fn parts_that_do_not_belong_together_are_refused() {
     let mut twice = c.clone();
     twice.tensors[0] = b.tensors[0].clone();
     let text = error(&[a.clone(), b.clone(), twice], 1);
-    assert!(text.contains(&format!("tensor {} is there twice", b.tensors[0].name)), "{text}");
+    assert!(text.contains(&format!("tensor {} occurs twice", b.tensors[0].name)), "{text}");
     let lie = a.set("split.count", 8, crate::build::string("three"));
     assert!(error(&[lie, b, c], 1).contains("split.count is string \"three\"; expected a number of parts"));
 }

@@ -4,6 +4,7 @@ mod abort;
 mod batches;
 mod common;
 mod errors;
+mod foreign;
 mod gpu;
 mod kv_export;
 mod smollm2;

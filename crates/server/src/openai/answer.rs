@@ -1,4 +1,4 @@
-//! What chats and completions answer with alike: token counts, timings, probabilities, how an answer ended.
+//! Parts that answers to chats and completions share: token counts, timings, probabilities, finish reasons.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -10,20 +10,20 @@ use zonda_engine::{FinishReason, Outcome};
 /// Token counts of one answer to one prompt; several choices share the prompt.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub struct Usage {
-    /// The prompt's tokens, template included.
+    /// Tokens of the prompt, including the template's.
     pub prompt_tokens: usize,
     /// Generated tokens of all choices.
     pub completion_tokens: usize,
-    /// Both.
+    /// Prompt and completion tokens.
     pub total_tokens: usize,
-    /// More about the prompt's.
+    /// Details of the prompt tokens.
     pub prompt_tokens_details: PromptDetails,
 }
 
-/// More about a prompt's tokens.
+/// Details of the prompt tokens.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub struct PromptDetails {
-    /// Those that the prefix cache held.
+    /// Prompt tokens found in the prefix cache.
     pub cached_tokens: usize,
 }
 
@@ -39,30 +39,30 @@ impl Usage {
     }
 }
 
-/// When things happened, in milliseconds from the request's arrival, and rates, in tokens per second.
+/// Times in milliseconds, from the request's arrival, and rates in tokens per second.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Timings {
-    /// To the first token.
+    /// Time to the first token.
     pub ttft_ms: Option<f64>,
-    /// (last − first) / (tokens − 1).
+    /// Time per further output token: (last − first) / (tokens − 1).
     pub tpt_ms: Option<f64>,
-    /// To the last token.
+    /// Time to the last token.
     pub total_ms: Option<f64>,
     /// Uncached prompt tokens per second of prefill computation.
     pub prefill_tps: Option<f64>,
-    /// 1 / tpt.
+    /// Output tokens per second after the first: the inverse of `tpt_ms`.
     pub decode_tps: Option<f64>,
-    /// Prompt tokens that the prefix cache held.
+    /// Prompt tokens found in the prefix cache.
     pub cached_tokens: usize,
     /// Tokens that were drafted and verified; 0 without speculation.
     pub drafted_tokens: usize,
-    /// Those of them that were right.
+    /// Drafted tokens that were accepted.
     pub accepted_tokens: usize,
-    /// Prompt tokens that were cut from its middle, as it was longer than the context; they are in no other count.
+    /// Tokens removed from the middle of a prompt that was longer than the context; no other count includes them.
     pub truncated_tokens: usize,
-    /// How often half of a full context was dropped.
+    /// How often tokens of a full context were discarded.
     pub context_shifts: usize,
-    /// Tokens that were dropped so.
+    /// Tokens discarded by these shifts.
     pub dropped_tokens: usize,
 }
 
@@ -86,7 +86,7 @@ impl Timings {
     }
 }
 
-/// How an answer ended, in OpenAI's words. A full context is a `length`.
+/// OpenAI's name for how an answer ended. A full context counts as `length`.
 pub fn finish_reason(reason: &FinishReason) -> &'static str {
     match reason {
         FinishReason::Length | FinishReason::ContextFull => "length",
@@ -97,21 +97,21 @@ pub fn finish_reason(reason: &FinishReason) -> &'static str {
 /// A token and how probable it was.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Logprob {
-    /// The token's text; stray bytes of a character as U+FFFD.
+    /// The token's text; bytes that are not whole characters appear as U+FFFD.
     pub token: String,
-    /// ln p by the model's own distribution, before penalties and temperature.
+    /// ln p in the model's own distribution, before penalties and temperature.
     pub logprob: f32,
     /// The token's bytes.
     pub bytes: Vec<u8>,
 }
 
-/// A generated token and its rivals.
+/// A generated token and its alternatives.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct TokenProbability {
     /// The token that was chosen.
     #[serde(flatten)]
     pub chosen: Logprob,
-    /// The most probable tokens.
+    /// The most probable tokens at this position.
     pub top_logprobs: Vec<Logprob>,
 }
 

@@ -1,4 +1,4 @@
-//! `/v1/chat/completions`: an answer to a conversation, whole or as it comes.
+//! `/v1/chat/completions`: an answer to a conversation, at once or streamed.
 
 use super::answer::{self, Timings, TokenProbability, Usage};
 use super::chunks::{self, Chunks, chunk};
@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use utoipa::ToSchema;
 use zonda::tools::{Parser, Piece, ToolChoice, Tools, WrittenCall};
-use zonda_engine::tokenize::RenderOptions;
+use zonda_engine::tokenize::{ChatTemplate, RenderOptions};
 use zonda_engine::{Event, Outcome, Prompt};
 
 /// A conversation to answer. Takes the fields of [`Shared`] besides its own.
@@ -30,10 +30,10 @@ pub struct ChatRequest {
     /// Most tokens of an answer; the newer name of `max_tokens`.
     #[serde(default)]
     pub max_completion_tokens: Option<u64>,
-    /// Report how probable each token was.
+    /// Report the probability of each token.
     #[serde(default)]
     pub logprobs: Option<bool>,
-    /// How many rivals to report with each token, 20 at most.
+    /// How many of the most probable tokens to report with each token, 20 at most.
     #[serde(default)]
     pub top_logprobs: Option<u64>,
     /// Functions that the model may call.
@@ -44,22 +44,41 @@ pub struct ChatRequest {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub tool_choice: Option<ToolChoice>,
-    /// Whether one answer may hold several calls [default: true].
+    /// Whether one answer may contain several calls [default: true].
     #[serde(default)]
     pub parallel_tool_calls: Option<bool>,
     /// Further variables of the chat template, such as `enable_thinking`.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub chat_template_kwargs: Option<Map<String, Value>>,
+    /// How much the model thinks (`low`, `medium`, `high` …), where its chat template has such a setting.
+    #[serde(default)]
+    pub reasoning_effort: Option<String>,
+    /// Where the model's reasoning goes: `auto` and `deepseek` into `reasoning_content`, `none` leaves it in the content with its
+    /// marks [default: as the server was started].
+    #[serde(default)]
+    pub reasoning_format: Option<ReasoningFormat>,
     /// Documents for templates that take them.
     #[serde(default)]
     #[schema(value_type = Option<Vec<Object>>)]
     pub documents: Option<Vec<Value>>,
 }
 
-/// For the API's description: all fields of a chat.
+/// Where a model's reasoning goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReasoningFormat {
+    /// Into `reasoning_content`.
+    Auto,
+    /// Into `reasoning_content`.
+    Deepseek,
+    /// Into the content, with its marks.
+    None,
+}
+
+/// All fields of a chat, for the API's description.
 #[derive(Debug, ToSchema)]
-#[allow(dead_code)] // described, never made
+#[allow(dead_code)] // only described, never created
 pub struct ChatBody {
     #[schema(inline)]
     #[serde(flatten)]
@@ -71,7 +90,7 @@ pub struct ChatBody {
 /// An answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChatCompletion {
-    /// The answer's name.
+    /// The answer's id.
     pub id: String,
     /// `chat.completion`.
     pub object: &'static str,
@@ -92,7 +111,7 @@ pub struct ChatCompletion {
 pub struct ChatChoice {
     /// Its number, from 0.
     pub index: usize,
-    /// What was said.
+    /// The assistant's message.
     pub message: Answer,
     /// Probabilities, if asked for.
     pub logprobs: Option<Logprobs>,
@@ -100,13 +119,16 @@ pub struct ChatChoice {
     pub finish_reason: &'static str,
 }
 
-/// What an assistant said.
+/// An assistant's message.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Answer {
     /// `assistant`.
     pub role: &'static str,
     /// The text; `null` if there are calls only.
     pub content: Option<String>,
+    /// What the model thought before it answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
     /// The functions to call.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
@@ -115,14 +137,14 @@ pub struct Answer {
 /// A function to call.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ToolCall {
-    /// Its place among the calls; in streams only.
+    /// Its index among the calls; only in streams.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
-    /// The call's name.
+    /// The call's id.
     pub id: String,
     /// `function`.
     pub r#type: &'static str,
-    /// Which function, with what.
+    /// The function and its arguments.
     pub function: Function,
 }
 
@@ -145,7 +167,7 @@ pub struct Logprobs {
 /// A piece of an answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChatChunk {
-    /// The answer's name.
+    /// The answer's id.
     pub id: String,
     /// `chat.completion.chunk`.
     pub object: &'static str,
@@ -153,22 +175,22 @@ pub struct ChatChunk {
     pub created: u64,
     /// The model.
     pub model: String,
-    /// What came; empty in the chunk of counts.
+    /// The new parts of the answers; empty in the chunk with token counts.
     pub choices: Vec<ChunkChoice>,
     /// Token counts, in the last chunk if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// Timings, with the end of each choice.
+    /// Timings, at the end of each choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timings: Option<Timings>,
 }
 
-/// What came of one answer.
+/// The new part of one answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChunkChoice {
     /// The answer's number.
     pub index: usize,
-    /// What is new.
+    /// The new text and calls.
     pub delta: Delta,
     /// Probabilities of the new tokens, if asked for.
     pub logprobs: Option<Logprobs>,
@@ -176,7 +198,7 @@ pub struct ChunkChoice {
     pub finish_reason: Option<&'static str>,
 }
 
-/// What is new in an answer.
+/// The new part of an answer.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Delta {
     /// `assistant`, in the first piece.
@@ -185,6 +207,9 @@ pub struct Delta {
     /// Text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// Reasoning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
     /// Calls.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
@@ -220,7 +245,7 @@ pub(crate) async fn create(
     Ok(response)
 }
 
-/// One answer in the making: its choices, and what they have in common.
+/// One answer in progress: its choices, and what they share.
 struct Turn {
     id: String,
     created: u64,
@@ -230,7 +255,7 @@ struct Turn {
     log_text: bool,
 }
 
-/// How far one choice has come.
+/// The progress of one choice.
 struct Progress {
     parser: Option<Parser>,
     calls: usize,
@@ -244,6 +269,7 @@ struct Progress {
 #[derive(Default)]
 struct Step {
     content: String,
+    reasoning: String,
     calls: Vec<ToolCall>,
     logprobs: Vec<TokenProbability>,
     finish_reason: Option<&'static str>,
@@ -260,9 +286,18 @@ impl Turn {
         let config = server.config();
         let tools = Tools::new(own.tools.unwrap_or_default(), own.tool_choice, own.parallel_tool_calls)?;
         let messages = messages::convert(own.messages)?;
+        let mut extra = own.chat_template_kwargs.unwrap_or_default();
+        if let Some(effort) = own.reasoning_effort {
+            shared::check_effort(&loaded)?;
+            extra.entry("reasoning_effort").or_insert(effort.into());
+        }
+        let template = loaded.engine.text().and_then(|text| text.template.as_deref());
+        if let Some(schema) = shared.schema().filter(|_| template.is_some_and(ChatTemplate::has_settings)) {
+            extra.entry("json_schema").or_insert(schema);
+        }
         let options = RenderOptions {
             documents: own.documents.unwrap_or_default(),
-            extra: own.chat_template_kwargs.unwrap_or_default(),
+            extra,
             parse_special: config.parse_special,
             ..RenderOptions::default()
         };
@@ -275,9 +310,14 @@ impl Turn {
             Some(asked) => Limit { field: "max_completion_tokens", asked: Some(asked), default: None },
             None => Limit { field: "max_tokens", asked: shared.max_tokens, default: None },
         };
-        let mut request = shared.request(config, Prompt::Chat { messages, options }, limit, logprobs)?;
+        let mut request =
+            shared.request(config, &loaded, Prompt::Chat { messages, options }, limit, logprobs)?;
         let tokenizer = loaded.engine.text().map(|text| &*text.tokenizer);
-        let parser = loaded.tools.apply(&tools, &mut request, tokenizer)?;
+        let separates = match own.reasoning_format {
+            None => config.separate_reasoning,
+            Some(format) => format != ReasoningFormat::None,
+        };
+        let parser = loaded.tools.separating(separates).apply(&tools, &mut request, tokenizer)?;
         if config.log_prompts
             && let Prompt::Chat { messages, .. } = &request.prompt
         {
@@ -292,7 +332,7 @@ impl Turn {
             logprobs: logprobs.is_some(),
             timings: None,
         };
-        let turn = Turn {
+        let mut turn = Turn {
             id: id::random("chatcmpl-"),
             created: id::now(),
             model: job.loaded.name.clone(),
@@ -301,6 +341,11 @@ impl Turn {
             log_text: config.log_prompts,
         };
         let running = Running::start(server, job).await?;
+        if let Some(text) = running.loaded().engine.text() {
+            for (index, choice) in turn.choices.iter_mut().enumerate() {
+                choice.parser.iter_mut().for_each(|p| p.begin(running.prompt_end(index), &text.tokenizer));
+            }
+        }
         Ok((turn, running))
     }
 
@@ -330,7 +375,7 @@ impl Turn {
         }
     }
 
-    /// Waits for all of it.
+    /// Waits for the complete answer.
     async fn whole(mut self, mut running: Running) -> Result<ChatCompletion, ApiError> {
         let mut whole: Vec<Step> = self.choices.iter().map(|_| Step::default()).collect();
         while let Some(event) = running.next().await {
@@ -338,6 +383,7 @@ impl Turn {
             let step = self.take(index, event, running.loaded());
             let all = &mut whole[index];
             all.content.push_str(&step.content);
+            all.reasoning.push_str(&step.reasoning);
             all.calls.extend(step.calls);
             all.logprobs.extend(step.logprobs);
             all.finish_reason = step.finish_reason;
@@ -347,11 +393,12 @@ impl Turn {
                 tracing::info!(index, content = step.content, "answer");
             }
             let content = (!step.content.is_empty() || step.calls.is_empty()).then_some(step.content);
+            let reasoning_content = (!step.reasoning.is_empty()).then_some(step.reasoning);
             let mut tool_calls = step.calls;
             tool_calls.iter_mut().for_each(|call| call.index = None);
             ChatChoice {
                 index,
-                message: Answer { role: "assistant", content, tool_calls },
+                message: Answer { role: "assistant", content, reasoning_content, tool_calls },
                 logprobs: self.choices[index].logprobs.then_some(Logprobs { content: step.logprobs }),
                 finish_reason: step.finish_reason.unwrap_or("stop"),
             }
@@ -386,6 +433,7 @@ impl Progress {
         for piece in pieces {
             match piece {
                 Piece::Text(text) => step.content.push_str(&text),
+                Piece::Reasoning(text) => step.reasoning.push_str(&text),
                 Piece::Call(WrittenCall { name, arguments }) => {
                     let id = if self.short_ids { id::short() } else { id::random("call_") };
                     let function = Function { name, arguments };
@@ -409,7 +457,7 @@ impl Progress {
 struct Stream {
     turn: Turn,
     running: Running,
-    /// A chunk of counts is still to come.
+    /// Whether the chunk with token counts is still to be sent.
     usage: bool,
 }
 
@@ -431,9 +479,11 @@ impl Chunks for Stream {
             let delta = Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() };
             pieces.push(piece(delta, None, None));
         }
-        if !step.content.is_empty() || !step.calls.is_empty() || !step.logprobs.is_empty() {
-            let content = (!step.content.is_empty() || step.calls.is_empty()).then_some(step.content);
-            let delta = Delta { role: None, content, tool_calls: step.calls };
+        let said = !step.content.is_empty() || !step.calls.is_empty() || !step.reasoning.is_empty();
+        if said || !step.logprobs.is_empty() {
+            let content = (!step.content.is_empty() || !said).then_some(step.content);
+            let reasoning_content = (!step.reasoning.is_empty()).then_some(step.reasoning);
+            let delta = Delta { role: None, content, reasoning_content, tool_calls: step.calls };
             pieces.push(piece(delta, logprobs.then_some(Logprobs { content: step.logprobs }), None));
         }
         let mut made: Vec<ChatChunk> = pieces.into_iter().map(|p| self.turn.chunk(vec![p])).collect();

@@ -9,18 +9,18 @@ use futures_util::stream::{self, Stream};
 use serde::Serialize;
 use std::convert::Infallible;
 
-/// Makes the chunks of one answer, one step at a time.
+/// Produces the chunks of one answer, one step at a time.
 pub trait Chunks: Send + 'static {
-    /// The chunks that came next, as JSON; `None`: the answer is complete.
+    /// The next chunks, as JSON; `None`: the answer is complete.
     ///
     /// # Errors
-    /// If the answer can't be completed. It is sent as a last event.
+    /// If the answer can't be completed. The error is sent as the last event.
     fn next(&mut self) -> impl Future<Output = Result<Option<Vec<String>>, ApiError>> + Send;
 }
 
 /// A chunk as JSON.
 pub fn chunk(value: &impl Serialize) -> String {
-    // Our own types: strings, numbers, lists of them.
+    // Our own types can always be serialised: strings, numbers, lists of them.
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -29,7 +29,7 @@ pub fn chunk(value: &impl Serialize) -> String {
 pub fn respond(server: &Server, chunks: impl Chunks) -> Response {
     let keep_alive = KeepAlive::new().interval(server.config().keep_alive).text("alive");
     let mut response = Sse::new(events(chunks)).keep_alive(keep_alive).into_response();
-    // Proxies that gather responses would hold the tokens back.
+    // Proxies that buffer responses would hold back the tokens.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

@@ -1,4 +1,4 @@
-//! `/v1/completions`: the continuation of a text, whole or as it comes.
+//! `/v1/completions`: the continuation of a text, at once or streamed.
 
 use super::answer::{self, Timings, Usage};
 use super::chunks::{self, Chunks, chunk};
@@ -25,14 +25,14 @@ use zonda_engine::{Event, Prompt, Request, TokenId};
 pub struct CompletionRequest {
     /// The text, token ids, or several of either.
     pub prompt: Prompts,
-    /// How many rivals to report with each token, 20 at most; 0: the token's own probability alone.
+    /// How many of the most probable tokens to report with each token, 20 at most; 0: only the token's own probability.
     #[serde(default)]
     pub logprobs: Option<u64>,
 }
 
-/// For the API's description: all fields of a completion.
+/// All fields of a completion, for the API's description.
 #[derive(Debug, ToSchema)]
-#[allow(dead_code)] // described, never made
+#[allow(dead_code)] // only described, never created
 pub struct CompletionBody {
     #[schema(inline)]
     #[serde(flatten)]
@@ -69,7 +69,7 @@ impl Prompts {
 /// An answer, or a piece of one.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Completion {
-    /// The answer's name.
+    /// The answer's id.
     pub id: String,
     /// `text_completion`.
     pub object: &'static str,
@@ -77,7 +77,7 @@ pub struct Completion {
     pub created: u64,
     /// The model.
     pub model: String,
-    /// The answers to each prompt in turn, `n` of each.
+    /// The answers to each prompt in order, `n` of each.
     pub choices: Vec<CompletionChoice>,
     /// Token counts; in the last chunk of a stream if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,7 +109,8 @@ pub struct CompletionLogprobs {
     pub token_logprobs: Vec<f32>,
     /// The most probable tokens at each place.
     pub top_logprobs: Vec<BTreeMap<String, f32>>,
-    /// Where each token begins in the answer's text, in characters; one that begins within a character: where that does.
+    /// Where each token begins in the answer's text, in characters. A token that begins within a character has the
+    /// position of that character.
     pub text_offset: Vec<usize>,
 }
 
@@ -134,12 +135,12 @@ impl CompletionLogprobs {
     }
 }
 
-/// How far a text has come whose characters arrive in bytes.
+/// A position in a text whose characters may arrive in parts.
 #[derive(Clone, Debug, Default)]
 struct TextPlace {
-    /// Complete characters so far.
+    /// Number of complete characters so far.
     offset: usize,
-    /// Bytes of an unfinished one.
+    /// Bytes of an incomplete character.
     held: Vec<u8>,
 }
 
@@ -178,6 +179,10 @@ const DEFAULT_TOKENS: usize = 16;
 ))]
 pub(crate) async fn create(State(server): State<Arc<Server>>, fields: Fields) -> Result<Response, ApiError> {
     let (shared, own, ignored) = shared::read::<CompletionRequest>(&fields)?;
+    if fields.get("reasoning_effort").is_some() {
+        let message = "this field would change the answer and is supported for chats only";
+        return Err(ApiError::unsupported("reasoning_effort", message));
+    }
     let (streams, usage) = (shared.streams(), shared.includes_usage());
     let config = server.config();
     let loaded = shared.model(&server, &fields).await?;
@@ -189,7 +194,7 @@ pub(crate) async fn create(State(server): State<Arc<Server>>, fields: Fields) ->
     if prompts.is_empty() {
         return Err(ApiError::field("prompt", "expected at least one prompt, found none"));
     }
-    let request = |prompt| shared.request(config, prompt, limit, own.logprobs);
+    let request = |prompt| shared.request(config, &loaded, prompt, limit, own.logprobs);
     let requests = prompts.into_iter().map(request).collect::<Result<Vec<Request>, _>>()?;
     let job = shared.job(config, &fields, loaded, requests)?;
     let turn = Turn {
@@ -213,13 +218,13 @@ pub(crate) async fn create(State(server): State<Arc<Server>>, fields: Fields) ->
     Ok(response)
 }
 
-/// One answer in the making.
+/// One answer in progress.
 struct Turn {
     id: String,
     created: u64,
     model: String,
     logprobs: bool,
-    /// Where each choice's text is.
+    /// The position in each choice's text.
     places: Vec<TextPlace>,
     /// Choices of one prompt.
     per_prompt: usize,
@@ -291,7 +296,7 @@ impl Turn {
 struct Stream {
     turn: Turn,
     running: Running,
-    /// A chunk of counts is still to come.
+    /// Whether the chunk with token counts is still to be sent.
     usage: bool,
 }
 

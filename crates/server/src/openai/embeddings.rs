@@ -1,4 +1,4 @@
-//! `/v1/embeddings`: pooled hidden states, where a backend gives them. None does yet, and none is made up.
+//! `/v1/embeddings`: answers with an error, since no backend returns hidden states yet.
 
 use crate::error::ApiError;
 use crate::extract::Fields;
@@ -11,16 +11,16 @@ use utoipa::ToSchema;
 
 /// What to embed.
 #[derive(Debug, Deserialize, ToSchema)]
-#[allow(dead_code)] // described, for what will read it
+#[allow(dead_code)] // only described: no backend reads it yet
 pub struct EmbeddingRequest {
-    /// Which model.
+    /// The model.
     pub model: Option<String>,
-    /// Text or texts.
+    /// A text, or a list of texts.
     #[schema(value_type = Object)]
     pub input: serde_json::Value,
 }
 
-/// Vectors of texts: not implemented by any backend yet
+/// Embed texts (not supported by any backend yet)
 #[utoipa::path(post, path = "/v1/embeddings", tag = "openai", request_body = EmbeddingRequest,
     responses((status = 501, body = crate::error::ErrorBody)))]
 pub(crate) async fn create(State(server): State<Arc<Server>>, fields: Fields) -> Result<(), ApiError> {

@@ -1,4 +1,4 @@
-//! Messages as OpenAI's API has them, and as chat templates want them.
+//! Messages as OpenAI's API has them, and their conversion for chat templates.
 
 use crate::error::ApiError;
 use serde::Deserialize;
@@ -15,18 +15,18 @@ pub struct ChatMessage {
     /// Text, or parts of type `text`.
     #[serde(default)]
     pub content: Option<Content>,
-    /// Who said it.
+    /// The author's name.
     #[serde(default)]
     pub name: Option<String>,
     /// Functions that the assistant called.
     #[serde(default)]
     #[schema(value_type = Option<Vec<Object>>)]
     pub tool_calls: Option<Vec<Value>>,
-    /// Which call a tool's message answers.
+    /// The id of the call whose result this tool message contains.
     #[serde(default)]
     pub tool_call_id: Option<String>,
-    /// What the assistant thought before it answered, for templates that show it.
-    #[serde(default)]
+    /// The assistant's reasoning before its answer, for templates that show it.
+    #[serde(default, alias = "reasoning")]
     pub reasoning_content: Option<String>,
 }
 
@@ -52,10 +52,10 @@ pub struct Part {
 
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
-/// The messages for a template.
+/// Converts messages for a chat template.
 ///
 /// # Errors
-/// If there are none, a role is unknown, or a part is no text.
+/// If there are none, a role is unknown, or a part is not text.
 pub fn convert(messages: Vec<ChatMessage>) -> Result<Vec<Message>, ApiError> {
     if messages.is_empty() {
         return Err(ApiError::field("messages", "expected at least one message, found none"));
@@ -81,7 +81,7 @@ fn one(index: usize, message: ChatMessage) -> Result<Message, ApiError> {
                 ("text", None) => Err(ApiError::field(at("content"), "a part of type text has no text")),
                 (other, _) => {
                     let message =
-                        format!("expected parts of type text, found {other:?}: models here read text only");
+                        format!("expected parts of type text, found {other:?}: only text is supported");
                     Err(ApiError::unsupported(at("content"), message))
                 }
             });
@@ -101,12 +101,12 @@ fn one(index: usize, message: ChatMessage) -> Result<Message, ApiError> {
         });
         extra.insert("tool_calls".to_owned(), calls.collect::<Result<Vec<Value>, _>>()?.into());
     }
-    // Templates know no developers: that is OpenAI's later name for the system's role.
+    // Templates don't know the role `developer`, which is OpenAI's later name for `system`.
     let role = if role == "developer" { "system".to_owned() } else { role };
     Ok(Message { role, content, extra })
 }
 
-/// A call whose arguments are an object, as templates expect them; the API has them as text.
+/// A call whose arguments are an object, as templates expect; in the API they are text.
 fn call_of(mut call: Value) -> Option<Value> {
     let function = call.get_mut("function")?.as_object_mut()?;
     function.get("name")?.as_str()?;

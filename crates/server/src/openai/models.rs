@@ -1,4 +1,4 @@
-//! `/v1/models`: what can be asked for.
+//! `/v1/models`: the models that requests can use.
 
 use crate::error::ApiError;
 use crate::models::{Loaded, ModelSource};
@@ -22,7 +22,7 @@ pub struct ModelList {
 /// A model.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Model {
-    /// The name that requests ask for.
+    /// The name that requests use.
     pub id: String,
     /// `model`.
     pub object: &'static str,
@@ -30,22 +30,22 @@ pub struct Model {
     pub created: u64,
     /// `zonda`.
     pub owned_by: &'static str,
-    /// The model without its backend: entries with the same one are the same weights.
+    /// The model's name without its backend: entries with the same root have the same weights.
     pub root: String,
-    /// The backend that runs it, or will.
+    /// The backend that runs it, or will run it once it is loaded.
     pub backend: Option<String>,
-    /// What runs it; `null` while it is not loaded.
+    /// Details of the loaded model; `null` while it is not loaded.
     pub zonda: Option<Details>,
 }
 
-/// What a loaded model runs on and holds.
+/// Details of a loaded model.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Details {
     /// The backend's name.
     pub backend: String,
-    /// What it computes on.
+    /// The device that it computes on.
     pub device: String,
-    /// How the weights are held in memory.
+    /// How the weights are stored in memory.
     pub weights: String,
     /// The longest sequence, prompt and answer together, in tokens.
     pub context: usize,

@@ -1,4 +1,4 @@
-//! The fields that chats and completions share: sampling, limits, and what they become in the engine.
+//! The fields that chats and completions share (sampling, limits), and their conversion to engine requests.
 
 use crate::config::Config;
 use crate::error::ApiError;
@@ -16,74 +16,75 @@ use std::time::Duration;
 use utoipa::ToSchema;
 use zonda_engine::{Grammar, Keep, Prompt, Request, SamplingParams, Speculate, TokenId};
 
-/// Fields of both chats and completions. Sampling parameters that are left out are llama.cpp's defaults.
+/// Fields of both chats and completions. Omitted sampling parameters are the model's (its GGUF
+/// metadata or `generation_config.json`), or else llama.cpp's defaults.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 pub struct Shared {
-    /// Which model; may be left out where there is but one.
+    /// The model; may be omitted if there is only one.
     pub model: Option<String>,
-    /// Send the answer as it comes, as server-sent events.
+    /// Stream the answer as server-sent events.
     pub stream: Option<bool>,
-    /// What a stream holds besides text.
+    /// What a stream contains besides text.
     pub stream_options: Option<StreamOptions>,
-    /// How many answers, each with a seed of its own.
+    /// How many answers to generate, each with its own seed.
     pub n: Option<u64>,
-    /// Most tokens of an answer [default: until the model ends or the context is full; 16 for completions].
+    /// Maximum tokens of an answer [default: until the model ends or the context is full; 16 for completions].
     pub max_tokens: Option<u64>,
-    /// Texts that end the answer; they are not part of it.
+    /// Texts that end the answer. They are not part of it.
     pub stop: Option<Stop>,
-    /// Makes sampling reproducible; -1: a random one.
+    /// Makes sampling reproducible; -1: a random seed.
     pub seed: Option<i64>,
-    /// 0 is greedy [default: 0.8].
+    /// Sampling temperature; 0: always the most probable token [default: the model's, else 0.8].
     pub temperature: Option<f32>,
-    /// Keep the most probable tokens that together reach this probability [default: 0.95].
+    /// Keep the most probable tokens that together reach this probability [default: the model's, else 0.95].
     pub top_p: Option<f32>,
-    /// Keep so many most probable tokens; 0: all [default: 40].
+    /// Keep this many of the most probable tokens; 0: all [default: the model's, else 40].
     pub top_k: Option<i64>,
-    /// Keep tokens at least this share as probable as the best [default: 0.05].
+    /// Keep tokens at least this share as probable as the best [default: the model's, else 0.05].
     pub min_p: Option<f32>,
     /// Locally typical sampling; 1: off, the default.
     pub typical_p: Option<f32>,
-    /// Penalty on tokens that were there; 1: off, the default.
+    /// Penalty on tokens that appeared before; 1: off, the default.
     #[serde(alias = "repetition_penalty")]
     pub repeat_penalty: Option<f32>,
-    /// How many last tokens the penalties look at; 0: none, -1: all [default: 64].
+    /// How many of the last tokens the penalties apply to; 0: none, -1: all [default: 64].
     pub repeat_last_n: Option<i64>,
-    /// Taken off the logit of a token that was there [default: 0].
+    /// Subtracted from the logit of a token that appeared before [default: 0].
     pub presence_penalty: Option<f32>,
-    /// Taken off a token's logit for each time it was there [default: 0].
+    /// Subtracted from a token's logit for each time it appeared before [default: 0].
     pub frequency_penalty: Option<f32>,
-    /// Added to tokens' logits, by id.
+    /// Values added to the logits of tokens, by id.
     pub logit_bias: Option<BTreeMap<String, f32>>,
-    /// Go on where the model wants to end.
+    /// Continue where the model would end its answer.
     pub ignore_eos: Option<bool>,
     /// Reuse what earlier requests with the same beginning computed [default: true].
     pub cache_prompt: Option<bool>,
-    /// When the context is full, discard half of the tokens after the kept prefix and go on; cut a prompt that does not fit
-    /// likewise. Only where the server was started so, which is also the default.
+    /// When the context is full, discard half of the tokens after the kept prefix and continue; shorten a prompt that
+    /// does not fit in the same way. Only if the server was started with --context-shift; then it is also the default.
     pub context_shift: Option<bool>,
-    /// With `context_shift`: prompt tokens after the BOS that are never dropped; -1: the whole prompt [default: as the server
-    /// was started; the system messages, where they take at most half of the context].
+    /// With `context_shift`: prompt tokens after the BOS token that are never discarded; -1: the whole prompt [default:
+    /// the server's; if it has none, the system messages if they take at most half of the context].
     pub n_keep: Option<i64>,
-    /// Guess tokens ahead, which changes none of them: false, "ngram" or "draft" [default: as the server was started].
+    /// Speculative decoding, which does not change the answer: false, "ngram" or "draft" [default: the server's].
     pub speculate: Option<SpeculateField>,
-    /// Give up after so many seconds.
+    /// Cancel the request after this many seconds.
     pub timeout: Option<f64>,
-    /// What the answer has to be.
+    /// The form that the answer must have.
     pub response_format: Option<ResponseFormat>,
 }
 
-/// What a stream holds besides text.
+/// What a stream contains besides text.
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
 pub struct StreamOptions {
-    /// A last chunk with token counts and timings.
+    /// Send a last chunk with token counts and timings.
     pub include_usage: Option<bool>,
 }
 
-/// How tokens are guessed ahead.
+/// Where the drafts of speculative decoding come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum SpeculateField {
-    /// `false`: not at all. `true`: from the text so far.
+    /// `false`: no drafts. `true`: drafts from the text so far.
     Switch(bool),
     /// By name.
     Named(SpeculateName),
@@ -93,7 +94,7 @@ pub enum SpeculateField {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SpeculateName {
-    /// Nowhere.
+    /// No drafts.
     Off,
     /// The prompt and the answer so far.
     Ngram,
@@ -121,25 +122,25 @@ pub enum Stop {
     Many(Vec<String>),
 }
 
-/// What an answer has to be. Everything but `text` is enforced while tokens are chosen.
+/// The form that an answer must have. All but `text` are enforced during sampling.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ResponseFormat {
-    /// Whatever the model says.
+    /// Any text.
     Text,
     /// A JSON object.
     JsonObject {
-        /// A schema that it has to be valid under, as some servers have it.
+        /// A schema that the object must match, as some servers accept here.
         #[serde(default)]
         #[schema(value_type = Option<Object>)]
         schema: Option<Value>,
     },
-    /// JSON that is valid under a schema.
+    /// JSON that matches a schema.
     JsonSchema {
         /// The schema.
         json_schema: JsonSchemaFormat,
     },
-    /// Text that a grammar allows.
+    /// Text that matches a grammar.
     Grammar {
         /// The grammar's language.
         syntax: Syntax,
@@ -152,14 +153,14 @@ pub enum ResponseFormat {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[allow(dead_code)] // only the schema changes the answer
 pub struct JsonSchemaFormat {
-    /// What the schema is called.
+    /// The schema's name.
     pub name: Option<String>,
-    /// What it is for.
+    /// The schema's purpose.
     pub description: Option<String>,
     /// JSON Schema, draft 2020-12.
     #[schema(value_type = Object)]
     pub schema: Option<Value>,
-    /// Every schema is kept to, strict or not.
+    /// Ignored: every schema is enforced, strict or not.
     pub strict: Option<bool>,
 }
 
@@ -173,16 +174,16 @@ pub enum Syntax {
     Regex,
 }
 
-/// Most tokens of an answer in a shifted context, in contexts, where the server says nothing else.
+/// Maximum tokens of an answer in a shifted context, in multiples of the context, if the server sets no limit.
 const SHIFTED_CONTEXTS: usize = 16;
 
-/// Most texts that end an answer.
+/// Maximum number of stop texts.
 const MAX_STOPS: usize = 16;
 
-/// A value of a field that asks for nothing.
+/// Whether a field's value has no effect on the answer.
 type Neutral = fn(&Value) -> bool;
 
-/// Fields of OpenAI's, vLLM's and llama.cpp's APIs that would change the answer and that we don't have.
+/// Fields of the APIs of OpenAI, vLLM and llama.cpp that would change the answer and are not supported.
 const UNSUPPORTED: &[(&str, Neutral)] = &[
     ("audio", never),
     ("best_of", |v| v == 1),
@@ -200,7 +201,6 @@ const UNSUPPORTED: &[(&str, Neutral)] = &[
     ("min_tokens", |v| v == 0),
     ("mirostat", |v| v == 0),
     ("modalities", |v| *v == serde_json::json!(["text"])),
-    ("reasoning_effort", never),
     ("structured_outputs", never),
     ("suffix", |v| v == ""),
     ("use_beam_search", is_false),
@@ -220,7 +220,19 @@ fn is_empty(value: &Value) -> bool {
     value.as_array().is_some_and(Vec::is_empty)
 }
 
-/// Reads the shared fields and the endpoint's own. Gives the header that names the fields that neither knows.
+/// Refuses `reasoning_effort` for a model whose chat template does not read it.
+///
+/// # Errors
+/// If the template has no such variable.
+pub(crate) fn check_effort(loaded: &Loaded) -> Result<(), ApiError> {
+    let template = loaded.engine.text().and_then(|text| text.template.as_deref());
+    if template.is_some_and(|template| template.source().contains("reasoning_effort")) {
+        return Ok(());
+    }
+    Err(ApiError::unsupported("reasoning_effort", "the chat template of this model does not read it"))
+}
+
+/// Reads the shared fields and the endpoint's own fields. Also returns a header that lists the fields that neither has.
 ///
 /// # Errors
 /// If a field is malformed, or would change the answer and is not supported.
@@ -237,7 +249,8 @@ pub(crate) fn read<T: DeserializeOwned>(
     }
     let (shared, unknown_to_shared) = fields.read::<Shared>()?;
     let (own, unknown_to_own) = fields.read::<T>()?;
-    // A field of one is unknown to the other; one inside a field of either is unknown to that one alone.
+    // A top-level field of one struct is unknown to the other, so it counts only if both report it. A nested field is
+    // reported by only one.
     let top = |path: &String| path.split('.').next().unwrap_or_default().to_owned();
     let unknown: std::collections::BTreeSet<String> = unknown_to_shared
         .union(&unknown_to_own)
@@ -252,7 +265,7 @@ pub(crate) fn read<T: DeserializeOwned>(
 }
 
 impl Shared {
-    /// What the response format demands, if anything.
+    /// The grammar that the response format requires, if any.
     ///
     /// # Errors
     /// If a schema is missing.
@@ -280,6 +293,18 @@ impl Shared {
         })
     }
 
+    /// The schema of a JSON answer, as prompts with model settings contain it; `None`: the answer is any text.
+    pub fn schema(&self) -> Option<Value> {
+        match &self.response_format {
+            Some(ResponseFormat::JsonObject { schema: Some(schema) }) => Some(schema.clone()),
+            Some(ResponseFormat::JsonObject { schema: None }) => {
+                Some(serde_json::json!({"anyOf": [{"type": "object"}, {"type": "array"}]}))
+            }
+            Some(ResponseFormat::JsonSchema { json_schema }) => json_schema.schema.clone(),
+            None | Some(ResponseFormat::Text | ResponseFormat::Grammar { .. }) => None,
+        }
+    }
+
     /// Whether the answer is to be streamed.
     pub fn streams(&self) -> bool {
         self.stream == Some(true)
@@ -290,19 +315,20 @@ impl Shared {
         self.stream_options.is_some_and(|o| o.include_usage == Some(true))
     }
 
-    /// The engine's request for a prompt. `limit` is what the endpoint says of `max_tokens`.
+    /// The engine's request for a prompt. `limit` is the endpoint's maximum number of tokens.
     ///
     /// # Errors
     /// If a field is out of range.
     pub fn request(
         &self,
         config: &Config,
+        loaded: &Loaded,
         prompt: Prompt,
         limit: Limit,
         logprobs: Option<u64>,
     ) -> Result<Request, ApiError> {
         let mut request = Request::new(prompt, limit.tokens(config)?);
-        request.sampling = self.sampling()?;
+        request.sampling = self.sampling(loaded.engine.sampling().params())?;
         request.sampling.logprobs = logprobs.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         request.stop = match &self.stop {
             None => Vec::new(),
@@ -321,7 +347,7 @@ impl Shared {
         Ok(request)
     }
 
-    /// What is asked of the engine: each request as often as `n` says.
+    /// The job for the engine: each request `n` times.
     ///
     /// # Errors
     /// If `n` or `timeout` is out of range.
@@ -342,7 +368,7 @@ impl Shared {
         for request in &mut requests {
             request.t0 = fields.arrived;
             if request.context_shift.is_some() {
-                // Nothing else would end it.
+                // Nothing else ends an answer in a shifted context.
                 let capacity = loaded.engine.capacity();
                 let most = config.max_tokens.unwrap_or(capacity.saturating_mul(SHIFTED_CONTEXTS));
                 if request.max_tokens == usize::MAX {
@@ -360,19 +386,19 @@ impl Shared {
         Ok(Job { loaded, requests, choices, client, deadline: self.deadline(config)? })
     }
 
-    /// Waits for the request's model, no longer than its deadline allows.
+    /// Waits for the request's model, at most until its deadline.
     ///
     /// # Errors
     /// If there is no such model, it does not load, or not in time.
     pub(crate) async fn model(&self, server: &Arc<Server>, fields: &Fields) -> Result<Arc<Loaded>, ApiError> {
         let deadline = self.deadline(server.config())?;
         let (server, name) = (server.clone(), self.model.clone());
-        // On a task of its own: a model that is being loaded is of use to the next request.
+        // In a separate task: a model that is being loaded is useful for the next request.
         let loading = tokio::spawn(async move { server.models().get(name.as_deref()).await });
         within(deadline, fields.arrived, loading).await?.map_err(|e| ApiError::backend(e.to_string()))?
     }
 
-    /// What stays when the context is full; `None`: the answer ends there.
+    /// Which prefix is kept when the context is full; `None`: the answer ends there.
     fn shift(&self, config: &Config) -> Result<Option<Keep>, ApiError> {
         let keep = match self.n_keep {
             None => config.context_shift.unwrap_or_default(),
@@ -400,8 +426,8 @@ impl Shared {
         }
     }
 
-    fn sampling(&self) -> Result<SamplingParams, ApiError> {
-        let d = SamplingParams::default();
+    /// The model's sampling `d` with what the request says.
+    fn sampling(&self, d: SamplingParams) -> Result<SamplingParams, ApiError> {
         Ok(SamplingParams {
             temperature: self.temperature.unwrap_or(d.temperature),
             top_k: count("top_k", self.top_k, d.top_k, 0)?,
@@ -441,14 +467,14 @@ fn count(field: &'static str, given: Option<i64>, default: usize, all: usize) ->
     }
 }
 
-/// How many tokens an answer may have, and what the field is called.
+/// The limit of an answer's tokens, and the name of its field.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     /// The field's name.
     pub field: &'static str,
-    /// What the request says.
+    /// The request's value.
     pub asked: Option<u64>,
-    /// If it says nothing; `None`: until the context is full.
+    /// The value if the request has none; `None`: until the context is full.
     pub default: Option<usize>,
 }
 

@@ -1,15 +1,18 @@
-//! `/tokenize` and `/detokenize`: text to token ids and back. The fields are those of llama.cpp's and vLLM's servers.
+//! `/tokenize` and `/detokenize`: text to token ids and back. The fields are those of the servers of llama.cpp and
+//! vLLM.
 
 use super::messages::{self, ChatMessage};
 use crate::error::ApiError;
 use crate::extract::Fields;
-use crate::generate::within;
+use crate::generate::{AbandonOnDrop, within};
 use crate::models::Loaded;
 use crate::server::Server;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 use utoipa::ToSchema;
 use zonda_engine::tokenize::{Encode, RenderOptions};
 use zonda_engine::{RequestError, TextProcessor, TokenId};
@@ -17,19 +20,19 @@ use zonda_engine::{RequestError, TextProcessor, TokenId};
 /// What to tokenise: a text or a conversation.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct TokenizeRequest {
-    /// Which model.
+    /// The model.
     pub model: Option<String>,
     /// The text; also as `prompt` or `text`.
     #[serde(alias = "prompt", alias = "text")]
     pub content: Option<String>,
     /// A conversation instead of a text, rendered by the chat template.
     pub messages: Option<Vec<ChatMessage>>,
-    /// Put a BOS in front of a text if the model wants one [default: false].
+    /// Put a BOS token in front of a text if the model uses one [default: false].
     #[serde(alias = "add_special_tokens")]
     pub add_special: Option<bool>,
-    /// Control tokens written out in the text count as such [default: true; in messages, as for chats].
+    /// Read control tokens that are written out in the text as such [default: true; in messages, as in chats].
     pub parse_special: Option<bool>,
-    /// Give each token's text too [default: false].
+    /// Also return the text of each token [default: false].
     #[serde(alias = "return_token_strs")]
     pub with_pieces: Option<bool>,
 }
@@ -60,19 +63,23 @@ pub(crate) async fn tokenize(
     let config = server.config();
     let parse_special = config.parse_special;
     let turn = within(config.deadline, fields.arrived, server.preparing().acquire_owned()).await?;
+    let abandoned = AbandonOnDrop::default();
+    let (gone, end) = (abandoned.0.clone(), config.deadline.map(|limit| fields.arrived + limit));
     let work = move || {
         let _turn = turn;
-        encode(&loaded, request, parse_special)
+        let stop = || gone.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
+        encode(&loaded, request, parse_special, &stop)
     };
     let work = within(config.deadline, fields.arrived, tokio::task::spawn_blocking(work)).await?;
     work.map_err(|e| ApiError::backend(e.to_string()))?.map(Json)
 }
 
-/// `parse_special` is what the server says for chats.
+/// `parse_special` is the server's setting for chats. `stop` is called from time to time and says whether to give up.
 fn encode(
     loaded: &Loaded,
     request: TokenizeRequest,
     parse_special: bool,
+    stop: &dyn Fn() -> bool,
 ) -> Result<TokenizeResponse, ApiError> {
     let text = text(loaded)?;
     let tokens = match (request.content, request.messages) {
@@ -84,7 +91,8 @@ fn encode(
         (None, Some(messages)) => {
             let parse_special = request.parse_special.unwrap_or(parse_special);
             let options = RenderOptions { parse_special, ..RenderOptions::default() };
-            text.encode_chat(&messages::convert(messages)?, &options).map_err(RequestError::from)?
+            let messages = messages::convert(messages)?;
+            text.encode_chat_unless(&messages, &options, stop).map_err(RequestError::from)?
         }
         (None, None) => return Err(ApiError::field("content", "expected a text or messages, found neither")),
         (Some(_), Some(_)) => {
@@ -103,7 +111,7 @@ fn encode(
 /// Token ids to turn into text.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct DetokenizeRequest {
-    /// Which model.
+    /// The model.
     pub model: Option<String>,
     /// The ids.
     pub tokens: Vec<TokenId>,
@@ -114,7 +122,7 @@ pub struct DetokenizeRequest {
 pub struct DetokenizeResponse {
     /// The text, control tokens by name.
     pub content: String,
-    /// The same, as vLLM calls it.
+    /// The same, under vLLM's name.
     pub prompt: String,
 }
 
@@ -141,6 +149,6 @@ pub(crate) async fn detokenize(
 
 /// The model's tokenizer and template.
 fn text(loaded: &Loaded) -> Result<&TextProcessor, ApiError> {
-    let missing = || ApiError::bad_request(format!("the model {} comes without a tokenizer", loaded.name));
+    let missing = || ApiError::bad_request(format!("the model {} has no tokenizer", loaded.name));
     loaded.engine.text().ok_or_else(missing)
 }

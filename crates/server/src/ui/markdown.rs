@@ -1,7 +1,7 @@
-//! Markdown from a model to HTML that is safe to show: what the model writes never becomes markup of its own choosing.
+//! Converts Markdown from a model to HTML that is safe to show: the model's text can't add its own markup.
 //!
-//! Two walls. HTML in the text is text: it is shown, not obeyed. What the renderer made of the rest is cut down to a
-//! list of elements and attributes that can neither run nor load anything.
+//! There are two safeguards. HTML in the text is escaped and shown as text. The rest of the output is reduced to a list
+//! of elements and attributes that can neither run nor load anything.
 
 use ammonia::{Builder, UrlRelative};
 use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html};
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
-/// What may be in a page.
+/// Elements that the output may contain.
 const ELEMENTS: [&str; 28] = [
     "a",
     "blockquote",
@@ -41,10 +41,10 @@ const ELEMENTS: [&str; 28] = [
     "ul",
 ];
 
-/// Blocks within blocks beyond this depth are shown as plain text: nobody writes them, and a tree of them is deep.
+/// Texts with blocks nested deeper than this are shown as plain text: nobody writes them, and their tree would be deep.
 const MAX_DEPTH: usize = 64;
 
-/// Texts of more parts than this are shown as plain text: each is a node of a tree that is built to check them.
+/// Texts with more parts than this are shown as plain text: each part becomes a node of the tree that checks them.
 const MAX_EVENTS: usize = 200_000;
 
 static CLEAN: LazyLock<Builder<'static>> = LazyLock::new(|| {
@@ -70,13 +70,13 @@ static CLEAN: LazyLock<Builder<'static>> = LazyLock::new(|| {
     builder
 });
 
-/// `language-` and a plain name: classes of the page itself can't be borrowed.
+/// Whether a class is `language-` and a plain name: a text can't use the classes of the page.
 fn is_language(class: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "+-#._".contains(c);
     class.strip_prefix("language-").is_some_and(|name| name.len() <= 32 && name.chars().all(plain))
 }
 
-/// The text as HTML.
+/// Converts the text to HTML.
 pub fn to_html(markdown: &str) -> String {
     let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
     let mut depth = 0usize;
@@ -98,14 +98,15 @@ pub fn to_html(markdown: &str) -> String {
     if too_deep || events > MAX_EVENTS {
         return format!("<pre>{}</pre>", ammonia::clean_text(markdown));
     }
-    // The renderer aligns cells by style, which the page's policy forbids.
+    // The renderer aligns cells with `style`, which the page's policy forbids.
     for cell in ["<th", "<td"] {
         made = made.replace(&format!("{cell} style=\"text-align: "), &format!("{cell} align=\""));
     }
     CLEAN.clean(&made).to_string()
 }
 
-/// HTML becomes text, an image a link to it: a page that loads what a model names tells others what was said.
+/// HTML becomes text and an image becomes a link to it: loading an image from an address that a model chose could
+/// reveal the conversation.
 fn plain(event: Event<'_>) -> Event<'_> {
     match event {
         Event::Html(text) | Event::InlineHtml(text) => Event::Text(text),
@@ -194,7 +195,7 @@ mod tests {
         }
     }
 
-    /// Every tag is one of ours with attributes of ours; nothing else opens a tag.
+    /// Every tag and attribute is on the lists; nothing else opens a tag.
     fn check(html: &str, text: &str) {
         for tag in html.split('<').skip(1) {
             let (tag, _) = tag.split_once('>').unwrap_or_else(|| panic!("an open tag in {html} of {text:?}"));

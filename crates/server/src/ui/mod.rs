@@ -1,7 +1,7 @@
-//! The web page at `/` and what it needs besides the API: its files, Markdown made safe, the last bench report.
+//! The web page at `/` and what it needs besides the API: its files, safe HTML from Markdown, the last bench report.
 //!
-//! The page is plain files that are part of the program: nothing is built, nothing is fetched from elsewhere. Its policy
-//! lets it load only these files, ask only this server, and run no script that is not one of them.
+//! The page consists of plain files that are embedded in the program: it has no build step, and loads nothing from
+//! elsewhere. Its policy lets it load only these files, connect only to this server, and run only its own scripts.
 
 mod markdown;
 pub(crate) mod report;
@@ -25,13 +25,14 @@ use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 use std::time::UNIX_EPOCH;
 
-/// What the page may do. Scripts and styles come from its files alone, and no text becomes markup outside of one place
-/// in `markdown.js`.
+/// The page's content security policy. Scripts and styles come only from its files, and text becomes markup only in one
+/// place in `markdown.js`.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types zonda";
 
-/// What a report may do: draw itself. It has no origin, so it can read nothing of this server.
+/// A report's policy: it may run its inline scripts and styles. It has no origin, so it can read nothing of this
+/// server.
 const REPORT_POLICY: &str = "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; \
     style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'self'";
@@ -44,7 +45,7 @@ struct File {
     name: &'static str,
     kind: &'static str,
     bytes: &'static [u8],
-    /// The hash of its bytes, quoted.
+    /// The hash of its bytes, quoted (an ETag).
     tag: String,
 }
 
@@ -86,7 +87,8 @@ impl File {
         File { name, kind, bytes, tag }
     }
 
-    /// The file, or 304 if the browser has it: each start of a page asks, so a new program is never met by old files.
+    /// The file, or 304 if the browser has it. The browser asks each time the page loads, so a new program never runs
+    /// with old files.
     fn respond(&self, asked: &HeaderMap) -> Response {
         let known = asked.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
         let known =
@@ -104,7 +106,7 @@ impl File {
     }
 }
 
-/// What keeps others' pages, and mistakes of ours, away from what is shown.
+/// Sets the security headers of everything that the page shows.
 fn guard(headers: &mut HeaderMap, policy: &'static str) {
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, policy),
@@ -116,10 +118,10 @@ fn guard(headers: &mut HeaderMap, policy: &'static str) {
     }
 }
 
-/// The page's files: anyone may read them.
+/// The page's files, which need no key.
 pub(crate) const OPEN: [&str; 3] = ["/", "/ui/{file}", "/ui/report/{ticket}"];
 
-/// The page's routes. What it needs besides the API goes below `/ui/`.
+/// The page's routes. Those that are not files are below `/ui/`.
 pub(crate) fn routes() -> Router<Arc<Server>> {
     Router::new()
         .route("/", get(|asked: HeaderMap| async move { file("index.html", &asked) }))
@@ -153,10 +155,10 @@ struct Rendered {
     html: Vec<String>,
 }
 
-/// Most bytes of the texts in one request: making HTML of them takes some fifty times as many.
+/// Maximum size of the texts in one request, in bytes: the conversion takes about fifty times as much memory.
 const MAX_MARKDOWN: usize = 1 << 20;
 
-/// Markdown to HTML that is safe to show, text by text.
+/// Converts Markdown texts to HTML that is safe to show.
 async fn render(State(server): State<Arc<Server>>, fields: Fields) -> Result<Json<Rendered>, ApiError> {
     let (Texts { texts }, _) = fields.read::<Texts>()?;
     let bytes: usize = texts.iter().map(String::len).sum();
@@ -164,7 +166,7 @@ async fn render(State(server): State<Arc<Server>>, fields: Fields) -> Result<Jso
         let message = format!("expected at most {MAX_MARKDOWN} bytes in all, found {bytes}");
         return Err(ApiError::field("texts", message));
     }
-    // Long texts take a while: few at a time, and not on a thread that streams.
+    // Long texts take a while, so only a few are converted at once, and not on a thread that streams.
     let turn = within(server.config().deadline, fields.arrived, server.rendering().acquire_owned()).await?;
     let made = tokio::task::spawn_blocking(move || {
         let _turn = turn;
@@ -177,17 +179,17 @@ async fn render(State(server): State<Arc<Server>>, fields: Fields) -> Result<Jso
 /// The last report, as the page shows it.
 #[derive(Default, Serialize)]
 struct Report {
-    /// Where it was found.
+    /// The report's path.
     path: Option<String>,
     /// When it was written, in seconds since 1970.
     modified: Option<u64>,
-    /// A page of its own, at this address.
+    /// The address of the report, if it is a page of its own.
     url: Option<String>,
     /// HTML that is safe to show.
     html: Option<String>,
-    /// The bench's record.
+    /// The bench record.
     record: Option<serde_json::Value>,
-    /// Why there is none.
+    /// Why there is no report.
     why: Option<String>,
 }
 
@@ -218,16 +220,16 @@ fn describe(server: &Server, found: &Found) -> Report {
     report
 }
 
-/// The report as a page. A frame can send no key, so its address is one that only those know who had one.
+/// The report as a page. A frame can't send a key, so the address is secret: only clients with a key learn it.
 async fn report_page(State(server): State<Arc<Server>>, Path(ticket): Path<String>) -> Response {
     if ticket != server.ticket() {
-        return missing("this report's address is of another run of the server".to_owned());
+        return missing("this report's address belongs to an earlier run of the server".to_owned());
     }
     let read = move || {
         let found = server.config().reports.find()?;
         match found.kind {
             Kind::Html => std::fs::read(&found.path).map_err(|e| format!("{}: {e}", found.path.display())),
-            _ => Err("the report is no page".to_owned()),
+            _ => Err("the report is not a page".to_owned()),
         }
     };
     match tokio::task::spawn_blocking(read).await {

@@ -1,24 +1,24 @@
-//! The last bench report: which file it is, and what kind.
+//! The last bench report: its file and its form.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Where bench reports are looked for.
+/// Where to look for bench reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Reports {
     /// Nowhere.
     #[default]
     None,
-    /// This file, whatever it holds when it is asked for.
+    /// This file, with its content at the time of the request.
     File(PathBuf),
-    /// The newest of the folders in this one, as `zonda bench` makes them.
+    /// The newest of the folders in this one, as `zonda bench` creates them.
     Newest(PathBuf),
 }
 
 /// A report's form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A page of its own.
+    /// A separate page.
     Html,
     /// Text with tables.
     Markdown,
@@ -37,10 +37,10 @@ impl Kind {
     }
 }
 
-/// What one run of the bench writes, best to look at first.
+/// The files of one bench run, the best to show first.
 const FILES: [&str; 3] = ["report.html", "report.md", "results.json"];
 
-/// A report that is there.
+/// A report that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The file.
@@ -52,10 +52,10 @@ pub struct Found {
 }
 
 impl Reports {
-    /// The report, if there is one now.
+    /// The report, if there is one.
     ///
     /// # Errors
-    /// A sentence that says where it was looked for and what is missing.
+    /// A sentence that says where the report was searched for and what is missing.
     pub fn find(&self) -> Result<Found, String> {
         match self {
             Reports::None => Err("This server was not told where bench reports are.".to_owned()),
@@ -77,7 +77,7 @@ impl Reports {
     }
 }
 
-/// The newest run's best file. A run's time is that of the last file it wrote.
+/// The best file of the newest run. A run is as new as the last file it wrote.
 fn newest(folder: &Path) -> Option<Found> {
     let runs = std::fs::read_dir(folder).ok()?.flatten().filter_map(|run| {
         let files = FILES.map(|name| run.path().join(name));

@@ -1,11 +1,11 @@
-//! The common options as each backend's own; an option that a backend does not have is refused by name.
+//! Translates the common options into each backend's own; an option that a backend does not have is refused by name.
 
 use super::BackendKind;
 #[cfg(any(feature = "llama-cpp", feature = "mlx"))]
 use crate::options::Device;
 use crate::options::OpenOptions;
 use zonda_engine::forward::BackendError;
-use zonda_engine::mock::MockOptions;
+use zonda_engine::mock::{Fault, FaultKind, MockOptions};
 #[cfg(any(feature = "native", feature = "llama-cpp", feature = "mlx"))]
 use zonda_engine::{forward::Limits, load::Model};
 #[cfg(feature = "llama-cpp")]
@@ -17,11 +17,11 @@ use zonda_mlx::MlxOptions;
 #[cfg(feature = "native")]
 use {zonda_engine::quant::Mix, zonda_kernels::Isa, zonda_native::NativeOptions};
 
-/// Slots that only keep prefixes, per running sequence.
+/// Slots per running sequence that only keep prefixes.
 const SPARE_SLOTS: usize = 1;
 
-/// Number of slots, and size of the KV cache in tokens, for `parallel` sequences of up to `context` tokens. Spare slots keep
-/// prefixes in the room that the running ones leave.
+/// The number of slots, and the size of the KV cache in tokens, for `parallel` sequences of up to `context` tokens.
+/// Spare slots keep prefixes in the memory that running sequences don't use.
 fn slots(options: &OpenOptions, parallel: usize, context: usize) -> (usize, usize) {
     let contexts = options.kv_contexts.unwrap_or(parallel);
     (parallel.saturating_mul(1 + SPARE_SLOTS), contexts.saturating_mul(context))
@@ -34,7 +34,9 @@ pub(super) fn native_options(options: &OpenOptions, model: &Model) -> Result<Nat
     let quantize = quantize.transpose().map_err(|e| unsupported(e.to_string()))?;
     let kv_type = options.kv_type.unwrap_or(NativeOptions::default().kv_type);
     let (threads, context) = (options.threads, options.ctx);
-    let mut chosen = NativeOptions { threads, isa, kv_type, quantize, context, ..NativeOptions::default() };
+    let mmap = !options.no_mmap;
+    let mut chosen =
+        NativeOptions { threads, isa, kv_type, quantize, context, mmap, ..NativeOptions::default() };
     if let Some(parallel) = options.parallel {
         let context = context.unwrap_or(model.spec.context_length.min(Limits::DEFAULT_CONTEXT));
         let (slots, kv_tokens) =
@@ -44,7 +46,7 @@ pub(super) fn native_options(options: &OpenOptions, model: &Model) -> Result<Nat
     Ok(chosen)
 }
 
-/// The same threads on the same cores as the native backend's.
+/// The same threads on the same cores as for the native backend.
 #[cfg(feature = "llama-cpp")]
 pub(super) fn llama_cpp_options(
     options: &OpenOptions,
@@ -58,10 +60,10 @@ pub(super) fn llama_cpp_options(
     let gpu = match options.device {
         Device::Gpu => true,
         Device::Cpu if options.gpu_layers.is_some() => {
-            return Err(unsupported("`--gpu-layers` contradicts `--device cpu`; leave one of them out"));
+            return Err(unsupported("`--gpu-layers` contradicts `--device cpu`; omit one of them"));
         }
         Device::Cpu => false,
-        // `--gpu-layers` asks for a GPU
+        // `--gpu-layers` implies a GPU.
         Device::Auto => options.gpu_layers.is_some() || no_gpu().is_none(),
     };
     let threads = options.threads.unwrap_or_else(cpus::default_threads);
@@ -70,6 +72,7 @@ pub(super) fn llama_cpp_options(
         threads: Some(threads),
         cpus: cpus::pins(threads),
         context: options.ctx,
+        mmap: !options.no_mmap,
         ..LlamaCppOptions::default()
     };
     if let Some(kv_type) = options.kv_type {
@@ -83,7 +86,7 @@ pub(super) fn llama_cpp_options(
     Ok(chosen)
 }
 
-/// As many threads as the native backend's, where MLX's matrix products have any.
+/// As many threads as for the native backend, if MLX's matrix products use threads.
 #[cfg(feature = "mlx")]
 pub(super) fn mlx_options(options: &OpenOptions, model: &Model) -> Result<MlxOptions, BackendError> {
     use zonda_mlx::{Device as On, gpu};
@@ -109,17 +112,41 @@ pub(super) fn mlx_options(options: &OpenOptions, model: &Model) -> Result<MlxOpt
     Ok(chosen)
 }
 
+/// Faults as `KIND:TOKEN`, separated by commas.
+fn mock_faults(text: &str) -> Result<Vec<Fault>, BackendError> {
+    let fault = |text: &str| {
+        let (kind, token) = text.split_once(':')?;
+        let kind = match kind {
+            "error" => FaultKind::Error,
+            "panic" => FaultKind::Panic,
+            "nan" => FaultKind::Nan,
+            "slow" => FaultKind::Slow(std::time::Duration::from_millis(50)),
+            _ => return None,
+        };
+        Some(Fault::token(token.parse().ok()?, kind))
+    };
+    let one = |text| {
+        fault(text).ok_or_else(|| {
+            let kinds = "error, panic, nan, slow";
+            unsupported(format!("--mock-faults: expected KIND:TOKEN with a kind of {kinds}; found {text:?}"))
+        })
+    };
+    text.split(',').map(one).collect()
+}
+
 pub(super) fn mock_options(options: &OpenOptions) -> Result<MockOptions, BackendError> {
     let given = [
         ("--isa", options.isa.is_some()),
         ("--quantize", options.quantize.is_some()),
         ("--kv-type", options.kv_type.is_some()),
         ("--threads", options.threads.is_some()),
+        ("--no-mmap", options.no_mmap),
     ];
     refuse(BackendKind::Mock, &given)?;
     let mut mock = MockOptions {
         seed: options.seed.unwrap_or(0),
         per_token: std::time::Duration::from_millis(options.mock_step.unwrap_or(0)),
+        faults: options.mock_faults.as_deref().map(mock_faults).transpose()?.unwrap_or_default(),
         ..MockOptions::default()
     };
     if let Some(context) = options.ctx {

@@ -1,4 +1,4 @@
-//! [`BackendKind`]: the backends by name, and which one runs a model.
+//! [`BackendKind`]: the backends by name.
 
 use crate::error::{Detail, Error, Result};
 use crate::located::Located;
@@ -26,7 +26,7 @@ impl BackendKind {
     pub const ALL: [BackendKind; 4] =
         [BackendKind::Native, BackendKind::LlamaCpp, BackendKind::Mlx, BackendKind::Mock];
 
-    /// Those in this build, best first.
+    /// The backends in this build, best first.
     pub const AVAILABLE: &[BackendKind] = &[
         #[cfg(feature = "native")]
         BackendKind::Native,
@@ -47,7 +47,7 @@ impl BackendKind {
         }
     }
 
-    /// What it is, in a few words.
+    /// A short description.
     pub fn about(self) -> &'static str {
         match self {
             BackendKind::Native => "Pure Rust, on the processor",
@@ -65,7 +65,7 @@ impl BackendKind {
     /// Refuses a backend that is not in this build.
     ///
     /// # Errors
-    /// [`Error::Unavailable`], with the backends that are.
+    /// [`Error::Unavailable`], which lists the backends in this build.
     pub fn check_available(self) -> Result<()> {
         if Self::AVAILABLE.contains(&self) {
             return Ok(());
@@ -79,7 +79,7 @@ impl BackendKind {
         Err(Error::Unavailable(Detail::new(message).advise(advice)))
     }
 
-    /// How to build a `zonda` with this backend, where that needs more than the default.
+    /// How to build a `zonda` with this backend, if a default build does not have it.
     pub(super) fn how_to_build(self) -> Option<String> {
         matches!(self, BackendKind::LlamaCpp | BackendKind::Mlx).then(|| {
             let name = self.name();
@@ -117,35 +117,5 @@ impl FromStr for BackendKind {
             let names = BackendKind::ALL.map(BackendKind::name).join(", ");
             Error::Options(Detail::new(format!("backend: expected one of {names}, found {text:?}")))
         })
-    }
-}
-
-/// The backend for a model: the one that was asked for, else the best one in this build that reads it.
-///
-/// # Errors
-/// [`Error::Unavailable`] if the one that was asked for is not in this build or does not run this model, or if none does.
-pub fn choose(asked: Option<BackendKind>, model: &Located) -> Result<BackendKind> {
-    let refuse = |message: String, advice: &str| Err(Error::Unavailable(Detail::new(message).advise(advice)));
-    let Some(kind) = asked else {
-        let best = BackendKind::AVAILABLE.iter().find(|kind| kind.reads(model));
-        return match best {
-            Some(kind) => Ok(*kind),
-            None => refuse(
-                format!("no backend in this build runs {}", model.name),
-                "build with the feature `native`, `llama-cpp` or `mlx`",
-            ),
-        };
-    };
-    kind.check_available()?;
-    match (kind, &model.path) {
-        (BackendKind::Mock, Some(_)) => refuse(
-            format!("the mock backend has its own model and does not run {}", model.name),
-            "use `-m mock`, or another backend",
-        ),
-        (BackendKind::Mock, None) | (_, Some(_)) => Ok(kind),
-        (_, None) => refuse(
-            format!("the model mock runs on the mock backend only, not on {kind}"),
-            "leave out `--backend`, or name a real model",
-        ),
     }
 }

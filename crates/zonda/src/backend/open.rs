@@ -1,4 +1,4 @@
-//! Opening a bare backend on the calling thread.
+//! Opens a backend, without an engine, on the calling thread.
 
 use super::BackendKind;
 #[cfg(feature = "llama-cpp")]
@@ -12,8 +12,11 @@ use crate::options::{Device, OpenOptions};
 use crate::plan;
 use std::sync::Arc;
 use zonda_engine::forward::{Backend, BackendError};
+#[cfg(feature = "llama-cpp")]
+use zonda_engine::load::Format;
 use zonda_engine::load::Model;
 use zonda_engine::mock::Mock;
+use zonda_engine::tokenize::{TokenizeError, Tokenizer};
 #[cfg(feature = "llama-cpp")]
 use zonda_llama_cpp::LlamaCpp;
 #[cfg(feature = "mlx")]
@@ -24,14 +27,14 @@ use {
     zonda_native::Native,
 };
 
-/// The most threads that a backend is opened with.
+/// Maximum number of threads that a backend is opened with.
 pub const MAX_THREADS: usize = 1024;
 
 /// Opens a backend on the calling thread. `model` is `None` for the mock.
 ///
 /// # Errors
-/// [`BackendError::Unsupported`] for an option that it does not have and for a model that does not fit into memory; else what
-/// the backend says.
+/// [`BackendError::Unsupported`] for an option that the backend does not have and for a model that does not fit into
+/// memory; otherwise the backend's own error.
 pub fn open(
     kind: BackendKind,
     model: Option<&Arc<Model>>,
@@ -46,6 +49,9 @@ pub fn open(
         refuse(kind, &[("--gpu-layers", options.gpu_layers.is_some())])?;
     }
     if let Some(model) = model.filter(|_| kind != BackendKind::Mock) {
+        if let Some(why) = model.unsupported().filter(|_| !kind.has_own_forward()) {
+            return Err(unsupported(why));
+        }
         plan::check(model, options)?;
     }
     match (kind, model) {
@@ -65,7 +71,20 @@ pub fn open(
     }
 }
 
-/// Refuses more threads than any machine runs at once: the system would be busy with starting them.
+/// The tokenizer of a model whose kind the engine lacks, from a backend that has it; `None` if none in this build does.
+pub(crate) fn tokenizer(model: &Model) -> Option<Result<Tokenizer, TokenizeError>> {
+    #[cfg(feature = "llama-cpp")]
+    if model.format == Format::Gguf {
+        return Some(match super::llama_cpp_limits::check(model) {
+            Ok(()) => zonda_llama_cpp::tokenizer(model),
+            Err(error) => Err(TokenizeError::Splitter(error.to_string())),
+        });
+    }
+    let _ = model;
+    None
+}
+
+/// Refuses more threads than any machine can run at once: starting them would overload the system.
 fn check_threads(threads: Option<usize>) -> Result<(), BackendError> {
     match threads {
         Some(found) if found > MAX_THREADS => {
@@ -75,11 +94,11 @@ fn check_threads(threads: Option<usize>) -> Result<(), BackendError> {
     }
 }
 
-/// Hands the reference logits of a model's weights to `look`: a row, `[vocab]`, for every position of every sequence, in order.
-/// The native backend computes them.
+/// Passes the reference logits of a model's weights to `look`: one row, `[vocab]`, for every position of every
+/// sequence, in order. The native backend computes them.
 ///
 /// # Errors
-/// What the native backend or `look` says.
+/// The error of the native backend or of `look`.
 #[cfg(feature = "native")]
 pub fn reference(
     model: &Model,
@@ -88,6 +107,9 @@ pub fn reference(
     look: &mut dyn FnMut(&[f32]) -> Result<(), String>,
 ) -> Result<(), String> {
     check_threads(threads).map_err(|e| e.to_string())?;
+    if let Some(why) = model.unsupported() {
+        return Err(why.to_owned());
+    }
     let mut refused = None;
     let walked = Native::reference(model, threads, sequences, &mut |row| {
         look(row).map_err(|why| {
@@ -98,11 +120,11 @@ pub fn reference(
     walked.map_err(|error| refused.unwrap_or_else(|| error.to_string()))
 }
 
-/// How much each column of a model's matrices matters on a text, cut into sequences. `progress` gets the number of steps that
-/// are done, and of all steps. The native backend computes it.
+/// The importance of each column of a model's matrices for a text, cut into sequences. `progress` is called with the
+/// number of completed steps and of all steps. The native backend computes it.
 ///
 /// # Errors
-/// What the native backend says.
+/// The error of the native backend.
 #[cfg(feature = "native")]
 pub fn calibrate(
     model: &Model,

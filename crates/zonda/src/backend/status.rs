@@ -5,7 +5,7 @@ use serde::Serialize;
 #[cfg(feature = "native")]
 use zonda_kernels::Isa;
 
-/// What this build can do with a backend on this machine.
+/// The state of a backend in this build and on this machine.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Status {
@@ -19,11 +19,11 @@ pub struct Status {
     pub reason: Option<String>,
     /// Its version.
     pub version: Option<String>,
-    /// What it uses of this processor, or was compiled for.
+    /// The instruction set that it uses or was compiled for.
     pub instruction_set: Option<String>,
     /// The model formats it reads.
     pub formats: Vec<&'static str>,
-    /// What it can compute on, where it has a choice.
+    /// The devices that it can compute on, if it has a choice.
     pub devices: Vec<DeviceStatus>,
 }
 
@@ -33,18 +33,18 @@ pub struct Status {
 pub struct DeviceStatus {
     /// The backend's short name for it.
     pub name: String,
-    /// The product's name.
+    /// The product name.
     pub description: String,
     /// Whether `--device gpu` would use it.
     pub gpu: bool,
-    /// Memory in all, in bytes.
+    /// Total memory, in bytes.
     pub memory_bytes: Option<u64>,
     /// Free memory, in bytes.
     pub free_bytes: Option<u64>,
 }
 
 impl BackendKind {
-    /// Whether the backend is usable on this machine, and on what.
+    /// Whether the backend is usable on this machine, and on which devices.
     pub fn status(self) -> Status {
         let mut status = Status {
             name: self.name(),

@@ -1,4 +1,4 @@
-//! The Hub's own cache folder: what `huggingface_hub` downloaded is used as it is.
+//! The Hub's own cache folder: models that `huggingface_hub` downloaded are used from there.
 
 use super::manifest::gguf_models;
 use hf_hub::Cache;
@@ -40,7 +40,7 @@ fn snapshot(cache: &Cache, repo: &str) -> Option<PathBuf> {
     dir.is_dir().then_some(dir)
 }
 
-/// True if the snapshot has every SafeTensors file that its index names, or one file without an index.
+/// True if the snapshot has every SafeTensors file that its index names, or a single file without an index.
 fn has_all_weights(dir: &Path, names: &[String]) -> bool {
     let Ok(index) = std::fs::read_to_string(dir.join("model.safetensors.index.json")) else {
         return names.iter().any(|n| n.ends_with(".safetensors"));
@@ -51,7 +51,7 @@ fn has_all_weights(dir: &Path, names: &[String]) -> bool {
     map.values().all(|file| file.as_str().is_some_and(|f| names.contains(f)))
 }
 
-/// Every repository in the Hub's own cache folder that holds a model we could open, with what to open.
+/// Every repository in the Hub's own cache folder with a model that we could open, and the paths to open.
 pub fn cached_models() -> Vec<(String, Vec<PathBuf>)> {
     let Some(cache) = cache() else { return Vec::new() };
     let dirs = std::fs::read_dir(cache.path()).into_iter().flatten().filter_map(Result::ok);

@@ -1,4 +1,4 @@
-//! Files written while their SHA-256 is computed, and moved into place only when size and checksum are right.
+//! Writes files while computing their SHA-256, and moves them into place only if size and checksum are right.
 
 use super::progress::{Progress, check};
 use crate::error::{At as _, Result};
@@ -14,7 +14,7 @@ use {
     std::path::PathBuf,
 };
 
-/// What a file is known to be before it is read.
+/// The expected size and checksum of a file.
 #[cfg(feature = "hub")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
@@ -24,7 +24,7 @@ pub struct Expected {
     pub sha256: Option<String>,
 }
 
-/// A file that grows beside its destination, as `NAME.KEY.part`. The bytes of an earlier attempt are kept.
+/// A file that is downloaded beside its destination, as `NAME.KEY.part`. The bytes of an earlier attempt are kept.
 #[cfg(feature = "hub")]
 pub struct Partial {
     file: File,
@@ -37,10 +37,11 @@ pub struct Partial {
 
 #[cfg(feature = "hub")]
 impl Partial {
-    /// Opens or creates the partial file of `dest`. `key` tells versions of the file apart, so that two are never mixed.
+    /// Opens or creates the partial file of `dest`. `key` identifies the version of the file, so that two versions are
+    /// never mixed.
     ///
     /// # Errors
-    /// What the file system says; [`Error::Cancelled`].
+    /// [`Error::Io`]; [`Error::Cancelled`].
     pub fn open(dest: &Path, key: &str, progress: &dyn Progress) -> Result<Partial> {
         let mut name = dest.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{key}.part"));
@@ -54,20 +55,20 @@ impl Partial {
         Ok(Partial { file, path, dest: dest.to_owned(), hasher, len, restarts: 0 })
     }
 
-    /// Bytes so far.
+    /// The number of bytes so far.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// How often bytes were thrown away to start over.
+    /// How often the bytes were discarded to start over.
     pub fn restarts(&self) -> u32 {
         self.restarts
     }
 
-    /// Starts over.
+    /// Discards the bytes and starts over.
     ///
     /// # Errors
-    /// What the file system says.
+    /// [`Error::Io`].
     pub fn reset(&mut self) -> Result<()> {
         self.file.set_len(0).at(&self.path)?;
         self.file.seek(SeekFrom::Start(0)).at(&self.path)?;
@@ -80,7 +81,7 @@ impl Partial {
     /// Appends bytes.
     ///
     /// # Errors
-    /// What the file system says.
+    /// [`Error::Io`].
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).at(&self.path)?;
         self.hasher.update(bytes);
@@ -88,10 +89,10 @@ impl Partial {
         Ok(())
     }
 
-    /// Checks what was written and moves it into place. Returns the SHA-256. A wrong file is deleted.
+    /// Checks the bytes and moves the file into place. Returns the SHA-256. A file that fails the check is deleted.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if size or checksum differ from what was expected; what the file system says.
+    /// [`Error::Damaged`] if size or checksum are not as expected; [`Error::Io`].
     pub fn finish(self, expected: &Expected) -> Result<String> {
         let Partial { file, path, dest, hasher, len, .. } = self;
         let sha256 = hex(&hasher.finalize());
@@ -109,7 +110,7 @@ impl Partial {
             drop(file);
             std::fs::remove_file(&path).at(&path)?;
             return Err(Error::Damaged(Detail::new(wrong).advise(
-                "the bad file was deleted; pull again, and if it happens twice the source itself is damaged",
+                "the damaged file was deleted; pull it again; if that fails too, the source is damaged",
             )));
         }
         file.sync_all().at(&path)?;
@@ -122,7 +123,7 @@ impl Partial {
 /// The SHA-256 of a file, in lower-case hex.
 ///
 /// # Errors
-/// What the file system says; [`Error::Cancelled`].
+/// [`Error::Io`]; [`Error::Cancelled`].
 pub fn sha256_of(path: &Path, progress: &dyn Progress) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut file = zonda_engine::files::open_regular(path).at(path)?;

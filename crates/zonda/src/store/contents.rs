@@ -1,4 +1,4 @@
-//! What the store contains: checking, making, listing and removing models.
+//! The contents of the store: checking, creating, listing and removing models.
 
 use super::cache::{cached, cached_models};
 use super::checksum;
@@ -27,8 +27,8 @@ pub struct Entry {
 }
 
 impl Store {
-    /// Compares a stored model's files with the checksums from when they were written. Returns how many files match, in words; `None` for a
-    /// model that is not in the store: a path, the mock, the Hub's own cache.
+    /// Compares a stored model's files with the checksums recorded when they were written. Returns a phrase with the
+    /// number of matching files; `None` for a model outside the store: a path, the mock, the Hub's own cache.
     ///
     /// # Errors
     /// [`Error::Damaged`] or [`Error::Io`] for the first file that is damaged, missing or unreadable.
@@ -46,12 +46,11 @@ impl Store {
         Ok(Some(format!("{} with the checksums they were written with", manifest.files.len())))
     }
 
-    /// The folder `models/NAME` if a finished model that was made on this machine is in it; otherwise makes it with `make`.
-    /// That writes a folder of the name it gets, and returns where the model came from. The second call finds the result of
-    /// the first.
+    /// The folder `models/NAME`. If it does not contain a complete model, `make` creates one: it writes to the folder
+    /// it is given and returns the model's source. A second call finds the result of the first.
     ///
     /// # Errors
-    /// [`Error::Make`] with what `make` says, or [`Error::Io`]; nothing unfinished stays.
+    /// [`Error::Make`] with the error of `make`, or [`Error::Io`]. Nothing incomplete is left behind.
     pub fn made<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         &self,
         name: &str,
@@ -83,7 +82,7 @@ impl Store {
         Ok(dir)
     }
 
-    /// What is here, sorted by name: the store, then the Hub's own cache folder.
+    /// All models on this machine, sorted by name: those in the store, then those in the Hub's own cache folder.
     ///
     /// # Errors
     /// If a manifest can't be read.

@@ -43,21 +43,22 @@ pub(super) fn subfolders(dir: &Path) -> Vec<PathBuf> {
     dirs
 }
 
-/// Removes a folder that contains nothing but the lock, and its parent if that is empty then. A failed pull leaves partial
-/// files, to continue with, or nothing.
+/// Removes a folder that contains only the lock, and its parent if that is then empty. A failed pull leaves either
+/// nothing or partial files, with which the next pull continues.
 #[cfg(feature = "hub")]
 pub(super) fn remove_if_empty(dir: &Path) {
     let holds = |e: std::io::Result<std::fs::DirEntry>| e.is_ok_and(|e| e.file_name() != ".lock");
     if std::fs::read_dir(dir).is_ok_and(|mut entries| !entries.any(holds)) {
         let _ = std::fs::remove_dir_all(dir);
-        let _ = dir.parent().map(std::fs::remove_dir); // fails, as it should, on a parent that contains others
+        let _ = dir.parent().map(std::fs::remove_dir); // fails, as intended, if the parent contains anything else
     }
 }
 
-/// Removes a file below `dir`; none there is as good. `relative` is a manifest's path, so it has no `..`.
+/// Removes a file below `dir`; it is not an error if there is none. `relative` is a manifest's path, so it contains no
+/// `..`.
 ///
 /// # Errors
-/// [`Error::Store`] if a symbolic link leads out of the folder; what the file system says.
+/// [`Error::Store`] if a symbolic link leads out of the folder; [`Error::Io`].
 pub(super) fn remove_within(dir: &Path, relative: &str) -> Result<()> {
     let path = dir.join(relative);
     let inside = || Ok(path.parent().unwrap_or(dir).canonicalize()?.starts_with(dir.canonicalize()?));

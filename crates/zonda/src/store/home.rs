@@ -28,32 +28,32 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// The store at `$ZONDA_HOME`, else in the platform's cache folder. It downloads nothing if `$ZONDA_OFFLINE` is set.
+    /// The store at `$ZONDA_HOME`, or in the platform's cache folder. It downloads nothing if `$ZONDA_OFFLINE` is set.
     ///
     /// # Errors
-    /// [`Error::Store`] if the variable is not set and the system names no cache folder for this user.
+    /// [`Error::Store`] if the variable is not set and the system defines no cache folder for this user.
     pub fn from_env() -> Result<Store> {
         let home = std::env::var_os("ZONDA_HOME").filter(|h| !h.is_empty()).map(PathBuf::from);
         let home = home.or_else(|| Some(dirs::cache_dir()?.join("zonda"))).ok_or_else(|| {
-            let detail = Detail::new("the system names no cache folder for this user");
+            let detail = Detail::new("the system defines no cache folder for this user");
             Error::Store(detail.advise("set ZONDA_HOME to a folder for models"))
         })?;
         let offline = std::env::var_os("ZONDA_OFFLINE").is_some_and(|v| !v.is_empty() && v != "0");
         Ok(Store { offline, ..Store::at(home) })
     }
 
-    /// The store in a folder, which need not exist.
+    /// The store in a folder, which need not exist yet.
     pub fn at(home: impl Into<PathBuf>) -> Store {
         Store { home: home.into(), offline: false, progress: Arc::new(Silent) }
     }
 
-    /// Follows downloads.
+    /// Sets the observer of downloads.
     #[must_use]
     pub fn with_progress(self, progress: impl Progress + 'static) -> Store {
         Store { progress: Arc::new(progress), ..self }
     }
 
-    /// Forbids downloads, or allows them.
+    /// Forbids or allows downloads.
     #[must_use]
     pub fn offline(self, offline: bool) -> Store {
         Store { offline, ..self }
@@ -73,13 +73,13 @@ impl Store {
         }
     }
 
-    /// The folder of a model that has a name.
+    /// The folder of a model that has a name; an error for a path or the mock.
     pub(super) fn dir_for(&self, name: &ModelName) -> Result<PathBuf> {
         let no_name = || Error::Store(Detail::new(format!("{name} is not a name in the store")));
         self.dir_of(name).ok_or_else(no_name)
     }
 
-    /// Makes `dir`, and keeps other processes from changing it while the returned file is open.
+    /// Creates `dir`, and keeps other processes from changing it while the returned file is open.
     pub(super) fn lock(&self, dir: &Path) -> Result<File> {
         let path = dir.join(".lock");
         let file = std::fs::create_dir_all(dir).and_then(|()| open_own(&path)).at(&path)?;

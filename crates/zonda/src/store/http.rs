@@ -1,5 +1,5 @@
-//! One HTTP GET to the Hub: redirects followed by hand, so that the token goes to no other host and the first answer's
-//! checksum header is seen; time limits; status codes turned into errors that say what to do.
+//! One HTTP GET to the Hub. It follows redirects itself, so that the token is not sent to other hosts and the checksum
+//! header of the first answer is read. It applies time limits and turns status codes into errors with advice.
 
 use super::checksum::Expected;
 use crate::error::{Detail, Error, Result};
@@ -13,13 +13,13 @@ use ureq::{Agent, Body};
 /// The Hub's address unless `HF_ENDPOINT` names another.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// Time to connect, to begin an answer, and between two reads of its body.
+/// Time limit for connecting, for the start of an answer, and for each read of its body.
 const CONNECT: Duration = Duration::from_secs(20);
 const ANSWER: Duration = Duration::from_secs(60);
 const READ: Duration = Duration::from_secs(30);
 const MAX_REDIRECTS: usize = 8;
 
-/// A connection pool, an endpoint and a token.
+/// A connection pool with an endpoint and a token.
 pub struct Client {
     agent: Agent,
     endpoint: String,
@@ -33,16 +33,16 @@ pub struct Answer {
     pub response: Response<Body>,
     /// What the headers of the answer, or of the redirects to it, say about the file.
     pub expected: Expected,
-    /// Tells this version of the file from others: a strong ETag, else when it was last changed.
+    /// Identifies this version of the file: a strong ETag, or the time of its last change.
     pub validator: Option<String>,
 }
 
-/// Where to continue a file of which the beginning is here.
+/// Where to continue a partial download.
 #[derive(Clone, Copy, Debug)]
 pub struct Continue<'a> {
-    /// Bytes that are here.
+    /// Number of bytes already downloaded.
     pub from: u64,
-    /// The version that they belong to: a server with another one sends all of it.
+    /// The version of these bytes: a server with another version sends the whole file.
     pub validator: Option<&'a str>,
 }
 
@@ -57,7 +57,7 @@ pub enum Failure {
     },
     /// The range asked for does not exist (status 416).
     BadRange,
-    /// Trying again would not help.
+    /// A failure that another attempt would not change.
     Final(Error),
 }
 
@@ -67,8 +67,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// What all requests have in common: the system's certificates and our name. A status is not an error, and redirects are not
-/// followed.
+/// The settings of all requests: the system's certificates and our user agent. A status is not treated as an error, and
+/// redirects are not followed.
 pub fn agent_settings() -> ConfigBuilder<AgentScope> {
     let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
     Agent::config_builder()
@@ -116,7 +116,7 @@ impl Client {
         &self.endpoint
     }
 
-    /// GETs `url`, all of it or the rest.
+    /// Requests `url`, completely or from an offset.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -184,16 +184,16 @@ pub fn install_tls() -> Result<()> {
     std::panic::set_hook(hook);
     let Ok(Ok(provider)) = provider else {
         return Err(advised(
-            "this processor lacks the AES and vector instructions that HTTPS needs here",
+            "this processor lacks the AES and vector instructions that the HTTPS library needs",
             "download the model with another program and give its path",
         ));
     };
-    // An error means that a provider is installed already, which is as good.
+    // An error means that a provider is already installed, which is fine.
     let _ = provider.install_default();
     Ok(())
 }
 
-/// True for a connection that was there and broke; false for one that never came about.
+/// True if an established connection broke; false if there never was one.
 fn is_passing(kind: ErrorKind) -> bool {
     use ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, NotConnected, TimedOut, UnexpectedEof,
@@ -246,7 +246,7 @@ fn redirect_target(from: &Uri, response: &Response<Body>) -> Result<Uri> {
     }
 }
 
-/// The Hub describes a large file on the redirect that leads to it: its size and, as an ETag, its SHA-256.
+/// The Hub describes a large file in the redirect to it: its size and, as an ETag, its SHA-256.
 fn note_linked(response: &Response<Body>, expected: &mut Expected) {
     let header = |name| response.headers().get(name)?.to_str().ok();
     if let Some(bytes) = header("x-linked-size").and_then(|s| s.parse().ok()) {
@@ -260,7 +260,8 @@ fn note_linked(response: &Response<Body>, expected: &mut Expected) {
     }
 }
 
-/// What `If-Range` takes to name this version of the file. A weak ETag stands for versions that may differ in their bytes.
+/// The value for `If-Range` that identifies this version of the file. A weak ETag does not: such versions may differ in
+/// their bytes.
 fn validator(response: &Response<Body>) -> Option<String> {
     let header = |name| response.headers().get(name)?.to_str().ok();
     let strong = header(header::ETAG).filter(|etag| etag.starts_with('"'));
@@ -272,7 +273,7 @@ pub fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// The error for a status that is no success.
+/// The error for an unsuccessful status.
 fn refusal(response: &Response<Body>, url: &str, has_token: bool) -> Failure {
     let status = response.status();
     let message = format!("{url}: the server answered {status}");

@@ -1,4 +1,4 @@
-//! Hub repositories: which files a model needs, and fetching them.
+//! Hub repositories: which files a model needs, and downloading them.
 
 use super::cache::cache;
 use super::checksum::{Expected, sha256_of};
@@ -14,13 +14,13 @@ use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-/// Most bytes of a repository's listing.
+/// Maximum size of a repository's listing, in bytes.
 const MAX_LISTING: u64 = 64 << 20;
 
-/// Most models of a repository that an error names.
+/// Maximum number of models that an error lists.
 const MOST_OFFERS: usize = 50;
 
-/// Characters that are not escaped in the path of an address.
+/// Characters that are not escaped in the path of a URL.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 /// The files beside the weights of a Hugging Face model that Zonda reads.
@@ -59,18 +59,18 @@ struct Lfs {
     sha256: Option<String>,
 }
 
-/// Fetches a repository's model (or one GGUF file of it) into `dir`. Complete files that are there already stay.
+/// Downloads a repository's model (or one GGUF file of it) into `dir`. Complete files that are already there are kept.
 ///
 /// # Errors
-/// If the repository does not exist, may not be read, has no model in a format that Zonda reads, or several GGUF files of
-/// which none was named; if a transfer fails.
+/// If the repository does not exist, may not be read, has no model in a format that Zonda reads, or has several GGUF
+/// files and none was named; if a transfer fails.
 pub fn pull(repo: &str, file: Option<&str>, dir: &Path, progress: &dyn Progress) -> Result<Manifest> {
     let client = Client::from_env(token())?;
     let info = info(&client, repo, progress)?;
     let wanted = choose(repo, file, &info.siblings)?;
     let old = Manifest::read(dir)?.unwrap_or_default();
     let same_commit = old.commit.as_ref() == Some(&info.sha);
-    // A GGUF file is a model by itself; the files of a SafeTensors model belong together, so to one commit.
+    // A GGUF file is a complete model; the files of a SafeTensors model must all be from the same commit.
     let kept = old.files.iter().filter(|f| same_commit || f.path.ends_with(".gguf"));
     let earlier = old.by_path();
     let mut stored = Vec::new();
@@ -108,8 +108,8 @@ pub fn pull(repo: &str, file: Option<&str>, dir: &Path, progress: &dyn Progress)
     Ok(manifest)
 }
 
-/// True if the stored file is the published one and undamaged. Without a published checksum only a file of the same
-/// commit is.
+/// True if the stored file equals the published one. Without a published checksum, only a file from the same commit
+/// counts.
 fn is_whole(
     file: &StoredFile,
     path: &Path,
@@ -135,7 +135,7 @@ fn info(client: &Client, repo: &str, progress: &dyn Progress) -> Result<Info> {
             Err(Failure::Passing { error, after }) => patience.wait(error, after, false, progress)?,
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::BadRange) => {
-                return Err(failed("the server refused a request without a range as a bad range".to_owned()));
+                return Err(failed("the server rejected the range of a request that has none".to_owned()));
             }
         }
     };
@@ -154,7 +154,7 @@ fn advised(message: String, advice: impl Into<String>) -> Error {
     Error::Download(Detail::new(message).advise(advice))
 }
 
-/// The files to fetch.
+/// The files to download.
 fn choose<'a>(repo: &str, file: Option<&str>, all: &'a [Sibling]) -> Result<Vec<&'a Sibling>> {
     let names = || all.iter().map(|s| s.rfilename.as_str());
     let pick =
@@ -187,7 +187,7 @@ fn choose<'a>(repo: &str, file: Option<&str>, all: &'a [Sibling]) -> Result<Vec<
     }
     let weights = |name: &str| !name.contains('/') && name.ends_with(".safetensors");
     if names().any(|n| n == "config.json") && names().any(weights) {
-        // Some repositories have the same weights twice, once with Mistral's own names.
+        // Some repositories have the same weights twice, the second time under Mistral's own names.
         let published = names().any(|n| weights(n) && n.starts_with("model"));
         return Ok(pick(&|name| {
             SIDE_FILES.contains(&name)
@@ -273,7 +273,7 @@ mod tests {
         assert!(chosen(Some("c.gguf"), &[]).unwrap_err().contains("no GGUF files"));
     }
 
-    /// Compared pair by pair, such listings took most of a minute.
+    /// With a comparison of all pairs, such listings took most of a minute.
     #[test]
     fn a_listing_of_many_names_is_read_in_one_go() {
         let n = 99_999;

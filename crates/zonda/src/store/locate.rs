@@ -1,4 +1,4 @@
-//! Finding models by path or name.
+//! Finds models by path or name.
 
 use super::cache::cached;
 use super::home::Store;
@@ -9,15 +9,15 @@ use crate::located::Located;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// Most models that an error names.
+/// Maximum number of models that an error lists.
 const MOST_NAMED: usize = 50;
 
 impl Store {
-    /// Finds a model by path or name, and downloads it if it has a name and is not here yet.
+    /// Finds a model by path or name, and downloads it if it has a name and is not on this machine yet.
     ///
     /// # Errors
-    /// [`Error::NoSuchModel`]; [`Error::Ambiguous`] if the name fits several; [`Error::Offline`] or [`Error::Download`] if it
-    /// may not or can't be downloaded.
+    /// [`Error::NoSuchModel`]; [`Error::Ambiguous`] if the name fits several models; [`Error::Offline`] or
+    /// [`Error::Download`] if the download is forbidden or fails.
     pub fn locate(&self, model: impl AsRef<OsStr>) -> Result<Located> {
         let model = model.as_ref();
         if let Some(located) = self.find(model)? {
@@ -32,10 +32,11 @@ impl Store {
         Ok(Located { name: text, path: Some(path) })
     }
 
-    /// Finds a model by path or name if it is on this machine.
+    /// Finds a model by path or name, if it is on this machine.
     ///
     /// # Errors
-    /// [`Error::NoSuchModel`] if it is neither a path nor has the form of a name; [`Error::Ambiguous`] if it fits several.
+    /// [`Error::NoSuchModel`] if it is neither a path nor has the form of a name; [`Error::Ambiguous`] if it fits
+    /// several models.
     pub fn find(&self, model: impl AsRef<OsStr>) -> Result<Option<Located>> {
         let model = model.as_ref();
         let name = ModelName::parse(model)?;

@@ -1,5 +1,5 @@
-//! `manifest.json`: which files a model's folder in the store contains, so that a half-finished download is never taken for
-//! a model. It is written last and replaced atomically.
+//! `manifest.json`: the files in a model's folder in the store, so that an incomplete download is never taken for a
+//! model. It is written last and replaced atomically.
 
 use super::relative::safe_relative;
 use crate::error::{At as _, Detail, Error, Result};
@@ -11,7 +11,7 @@ use zonda_engine::files;
 
 const FILE_NAME: &str = "manifest.json";
 
-/// Most bytes of a manifest: a listing of the Hub may have as many.
+/// Maximum size of a manifest, in bytes: as much as a listing of the Hub.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// The contents of one model's folder.
@@ -43,7 +43,7 @@ impl Manifest {
     /// Reads the manifest of `dir`; `None` if there is none.
     ///
     /// # Errors
-    /// If it can't be read, is not what [`Manifest::write`] writes, or names a file outside the folder.
+    /// If it can't be read, is malformed, or names a file outside the folder.
     pub fn read(dir: &Path) -> Result<Option<Manifest>> {
         let path = dir.join(FILE_NAME);
         let mut text = String::new();
@@ -66,14 +66,14 @@ impl Manifest {
     /// Writes the manifest into `dir`.
     ///
     /// # Errors
-    /// What the file system says.
+    /// [`Error::Io`].
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(FILE_NAME);
         let text = serde_json::to_vec_pretty(self).map_err(Into::into).at(&path)?;
         files::write(&path, &text).at(&path)
     }
 
-    /// Adds files, or replaces what was known of them.
+    /// Adds files; replaces entries with the same path.
     pub fn add(&mut self, more: impl IntoIterator<Item = StoredFile>) {
         let all = std::mem::take(&mut self.files).into_iter().chain(more);
         let all: BTreeMap<String, StoredFile> = all.map(|file| (file.path.clone(), file)).collect();
@@ -90,12 +90,13 @@ impl Manifest {
         self.files.iter().map(|f| f.bytes).sum()
     }
 
-    /// True if every file is there with its size.
+    /// True if every file exists with its recorded size.
     pub fn complete(&self, dir: &Path) -> bool {
         self.files.iter().all(|f| dir.join(&f.path).metadata().is_ok_and(|m| m.len() == f.bytes))
     }
 
-    /// What to open: the folder if it holds a Hugging Face model, else its GGUF files (of a split one, the first part).
+    /// The paths to open: the folder if it contains a Hugging Face model, else its GGUF files (of a split one, the
+    /// first part).
     pub fn entries(&self, dir: &Path) -> Vec<PathBuf> {
         if self.files.iter().any(|f| f.path == "config.json") {
             return vec![dir.to_owned()];
@@ -105,7 +106,7 @@ impl Manifest {
     }
 }
 
-/// The GGUF models among some file names, each with all its parts in order, the models sorted by name.
+/// The GGUF models among some file names, each with its parts in order. The models are sorted by name.
 pub fn gguf_models<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Vec<String>> {
     let mut models = BTreeMap::<String, Vec<String>>::new();
     for name in names.filter(|n| n.ends_with(".gguf")) {

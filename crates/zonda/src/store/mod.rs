@@ -1,4 +1,4 @@
-//! The model store: `$ZONDA_HOME`, what is in it, and how a model's name becomes a path.
+//! The model store: `$ZONDA_HOME`, its contents, and how a model's name becomes a path.
 //!
 //! ```text
 //! $ZONDA_HOME/models/NAME/        models with a name of their own, and those made on this machine
@@ -8,7 +8,7 @@
 //! $ZONDA_HOME/agreement/          what `zonda bench` found when it compared backends with exact logits
 //! ```
 //!
-//! Models that are here are found without the feature `hub`; with it, missing ones are downloaded.
+//! Without the feature `hub`, only models on this machine are found; with it, missing ones are downloaded.
 
 #[cfg(feature = "hub")]
 mod cache;

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A model as a person names it.
+/// A model as the user names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelName {
     /// The mock backend's model.
@@ -27,7 +27,7 @@ pub enum ModelName {
 }
 
 impl ModelName {
-    /// Reads a model argument. A path that exists wins over a name.
+    /// Reads a model argument. An existing path takes precedence over a name.
     ///
     /// # Errors
     /// [`Error::NoSuchModel`] if it is neither a path nor has the form of a name.
@@ -52,7 +52,7 @@ impl ModelName {
         })
     }
 
-    /// Reads a name, never a path: what `pull` and `rm` take.
+    /// Reads a name but not a path, for `pull` and `rm`.
     pub fn parse_name(text: &str) -> Option<ModelName> {
         let Some((org, rest)) = text.split_once('/') else {
             return (is_word(text) && !text.ends_with(".gguf")).then(|| ModelName::Plain(text.to_owned()));
@@ -68,7 +68,7 @@ impl ModelName {
             .then(|| ModelName::Hub { repo: format!("{org}/{name}"), file: file.map(str::to_owned) })
     }
 
-    /// The entry of the table of models that are fetched from elsewhere than the Hub.
+    /// The entry in the table of models that are not downloaded from the Hub.
     #[cfg(feature = "hub")]
     pub(super) fn known(&self) -> Option<&'static Known> {
         match self {

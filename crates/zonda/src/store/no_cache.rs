@@ -1,4 +1,4 @@
-//! Takes the place of `cache` without the feature `hub`: the Hub's own cache folder is not read.
+//! Replaces `cache` without the feature `hub`: the Hub's own cache folder is not read.
 
 use std::path::PathBuf;
 

@@ -1,22 +1,27 @@
-//! The store's own files, such as locks and unfinished downloads: opened where they are and not where a link leads.
+//! The store's own files, such as locks and unfinished downloads, which are opened without following links.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// Opens a file of our own to read and write, and makes it if it is missing. Its content stays.
+/// Opens one of our own files for reading and writing, and creates it if it is missing. Its content is kept.
 ///
 /// # Errors
-/// If a symbolic link, a device or a FIFO is in its place; what the file system says.
+/// If there is a symbolic link, a device or a FIFO in its place; the file system's errors.
 pub(super) fn open_own(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
-    // Follows no link, and fails if something is there.
+    // Follows no link, and fails if the file exists.
     let made = options.clone().create_new(true).open(path);
     if !made.as_ref().is_err_and(|e| e.kind() == ErrorKind::AlreadyExists) {
         return made;
     }
-    let refused = || std::io::Error::new(ErrorKind::InvalidInput, "expected a regular file, no link to one");
+    let refused = || {
+        std::io::Error::new(
+            ErrorKind::InvalidInput,
+            "expected a regular file, found a link or a special file",
+        )
+    };
     let found = std::fs::symlink_metadata(path)?;
     if !found.is_file() {
         return Err(refused());
@@ -25,7 +30,7 @@ pub(super) fn open_own(path: &Path) -> std::io::Result<File> {
     if is_same(&found, &file.metadata()?) { Ok(file) } else { Err(refused()) }
 }
 
-/// Whether two looks found one file: its place may have been taken in between.
+/// Whether both metadata belong to the same file, which may have been replaced in between.
 #[cfg(unix)]
 fn is_same(a: &Metadata, b: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt as _;

@@ -1,19 +1,19 @@
-//! [`Progress`]: how a program follows and cancels what the store does.
+//! [`Progress`]: how a program observes and cancels the work of the store.
 
 use crate::error::{Error, Result};
 
-/// Follows a download and can cancel it. Every method does nothing by default.
+/// Observes a download and can cancel it. Every method does nothing by default.
 pub trait Progress: Send + Sync {
-    /// The store starts to fetch a model.
+    /// The store begins to download a model.
     fn enter(&self) {}
 
-    /// It has ended, well or not.
+    /// The download has ended, successfully or not.
     fn leave(&self) {}
 
     /// A piece of work begins: `what` is a phrase such as `downloading model.gguf`; `bytes` is its size, 0 if unknown.
     fn begin(&self, _what: &str, _bytes: u64) {}
 
-    /// So many bytes of so many (0: unknown) are done.
+    /// `done` of `bytes` bytes (0: unknown) are done.
     fn advance(&self, _done: u64, _bytes: u64) {}
 
     /// The piece of work has ended, completely or not.
@@ -22,29 +22,30 @@ pub trait Progress: Send + Sync {
     /// Another process is changing `folder`, and the store waits for it.
     fn waiting(&self, _folder: &std::path::Path) {}
 
-    /// Whether pip, which fetches some models, may write to standard error; otherwise its output is part of the error.
+    /// Whether pip, which downloads some models, may write to standard error; otherwise its output becomes part of the
+    /// error.
     fn shows_output(&self) -> bool {
         false
     }
 
-    /// Whether to stop as soon as possible. What was downloaded stays, and the next download continues there.
+    /// Whether to stop as soon as possible. Downloaded bytes are kept, and the next download continues there.
     fn cancelled(&self) -> bool {
         false
     }
 }
 
-/// Nothing to follow.
+/// Observes nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Silent;
 
 impl Progress for Silent {}
 
-/// An error once the program has cancelled.
+/// Returns an error once the program has cancelled.
 pub(crate) fn check(progress: &dyn Progress) -> Result<()> {
     if progress.cancelled() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
-/// A fetch: [`Progress::leave`] comes when it is dropped.
+/// A download; [`Progress::leave`] is called when it is dropped.
 #[cfg(feature = "hub")]
 pub(crate) struct Fetch<'a>(&'a dyn Progress);
 
@@ -63,7 +64,7 @@ impl Drop for Fetch<'_> {
     }
 }
 
-/// A piece of work: [`Progress::end`] comes when it is dropped.
+/// A piece of work; [`Progress::end`] is called when it is dropped.
 #[cfg(feature = "hub")]
 pub(crate) struct Piece<'a> {
     progress: &'a dyn Progress,

@@ -1,4 +1,4 @@
-//! Downloading models into the store.
+//! Downloads models into the store.
 
 use super::home::Store;
 use super::manifest::Manifest;
@@ -14,7 +14,7 @@ use crate::error::{Detail, Error, Result};
 use std::path::PathBuf;
 
 impl Store {
-    /// Downloads a model, or verifies it if it is here. Returns its folder and the folder's manifest.
+    /// Downloads a model, or verifies it if it is on this machine. Returns its folder and the folder's manifest.
     ///
     /// # Errors
     /// [`Error::Offline`] if downloads are forbidden or not part of this build, [`Error::NoSuchModel`] for an unknown name,

@@ -1,16 +1,16 @@
-//! Paths below a folder, as listings and manifests name them.
+//! Relative paths in listings and manifests.
 
 use std::path::{Component, Path, PathBuf};
 
-/// A path below a folder as a remote listing gives it (`/` between parts); `None` for one that would leave the folder
-/// or that some file system reads differently.
+/// The relative path in a remote listing (`/` between parts); `None` for one that would leave the folder or that some
+/// file system reads differently.
 pub fn safe_relative(text: &str) -> Option<PathBuf> {
     if text.is_empty() || text.contains(['\\', ':', '\0']) {
         return None;
     }
     let path = Path::new(text);
     let normal = path.components().all(|c| matches!(c, Component::Normal(_)));
-    // `components` accepts `a//b`, `a/./b` and `a/`: a listing that has those is not trusted.
+    // `components` accepts `a//b`, `a/./b` and `a/`: a listing with such paths is not trusted.
     let plain = text.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     (normal && plain).then(|| path.to_owned())
 }

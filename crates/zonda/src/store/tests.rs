@@ -1,4 +1,4 @@
-//! Tests of the store: what is made once is found again, and one of several files is removed alone.
+//! Tests of the store: a created model is found again, and one of several files is removed alone.
 
 use super::{Manifest, ModelName, Store, StoredFile};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Downloads one file: resumed where an earlier attempt stopped, retried while bytes arrive, verified.
+//! Downloads one file: resumes where an earlier attempt stopped, retries as long as bytes arrive, verifies the result.
 
 use super::checksum::{Expected, Partial};
 use super::http::{Client, Continue, Failure};
@@ -9,20 +9,20 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use ureq::http::{StatusCode, header};
 
-/// Attempts in a row without a single byte before the download is given up.
+/// Number of successive attempts without a single byte after which the download fails.
 const TRIES: u32 = 5;
 
-/// Counts attempts that bring nothing, and waits longer after each.
+/// Counts attempts that bring no bytes, and waits longer after each.
 #[derive(Default)]
 pub struct Patience {
     fruitless: u32,
 }
 
 impl Patience {
-    /// After a temporary failure: waits, or gives up. `progressed`: the attempt brought some bytes.
+    /// After a temporary failure: waits, or gives up. `progressed`: whether the attempt brought any bytes.
     ///
     /// # Errors
-    /// The last error once there were too many; [`Error::Cancelled`].
+    /// The last error if there were too many; [`Error::Cancelled`].
     pub fn wait(
         &mut self,
         error: String,
@@ -48,11 +48,11 @@ impl Patience {
     }
 }
 
-/// Downloads `url` to `dest`. `expected` is what a listing says; what the server's headers add is checked too.
-/// `version` tells versions of the file apart where no checksum does. Returns size and SHA-256.
+/// Downloads `url` to `dest`. `expected` comes from a listing; what the server's headers add is also checked. `version`
+/// identifies the version of the file if no checksum does. Returns size and SHA-256.
 ///
 /// # Errors
-/// If the server refuses, the connection keeps breaking, or what came is not what was published.
+/// If the server refuses, the connection keeps breaking, or the file differs from the published one.
 pub fn fetch(
     client: &Client,
     url: &str,
@@ -64,7 +64,7 @@ pub fn fetch(
     let key = expected.sha256.as_deref().unwrap_or(version);
     let mut partial = Partial::open(dest, &key[..key.len().min(12)], progress)?;
     if expected.sha256.is_none() {
-        partial.reset()?; // nothing would tell whether the rest belongs to it
+        partial.reset()?; // there is no way to check that the rest belongs to it
     }
     let name = dest.file_name().unwrap_or_default().to_string_lossy();
     let piece = Piece::begin(progress, &format!("downloading {name}"), expected.bytes.unwrap_or(0));
@@ -93,7 +93,7 @@ pub fn fetch(
             source.start_over(&mut partial)?;
         }
         if partial.restarts() >= TRIES {
-            return Err(Error::download(format!("gave up after {TRIES} beginnings: {error}")));
+            return Err(Error::download(format!("gave up after starting over {TRIES} times: {error}")));
         }
         patience.wait(error, after, progressed, progress)?;
     }
@@ -103,26 +103,26 @@ pub fn fetch(
     Ok((bytes, sha256))
 }
 
-/// A file on a server, and what is known of it.
+/// A file on a server, and what is known about it.
 struct Source<'a> {
     url: &'a str,
     /// What the listing says.
     listed: Expected,
-    /// What the server's headers say besides, of the version that is being downloaded.
+    /// What the listing and the server's headers say about the version that is being downloaded.
     expected: Expected,
-    /// Names that version.
+    /// Identifies that version.
     validator: Option<String>,
-    /// The server has not failed to continue where it was asked to.
+    /// Whether the server supports ranges, as far as is known.
     ranges: bool,
 }
 
 impl Source<'_> {
-    /// Whether the rest of this version can be asked for, and another one would be noticed.
+    /// Whether the rest of this version can be requested, and a different version would be noticed.
     fn resumes(&self) -> bool {
         self.ranges && (self.validator.is_some() || self.expected.sha256.is_some())
     }
 
-    /// Throws away what came: another version may come now.
+    /// Discards the bytes so far: the server may now send another version.
     fn start_over(&mut self, partial: &mut Partial) -> Result<()> {
         self.expected = self.listed.clone();
         self.validator = None;
@@ -130,7 +130,7 @@ impl Source<'_> {
     }
 }
 
-/// One request; appends what comes. `Ok` means the body ended where it should.
+/// One request, whose bytes are appended. `Ok` means that the body was complete.
 fn attempt(
     client: &Client,
     source: &mut Source<'_>,
@@ -141,7 +141,7 @@ fn attempt(
     let rest = Continue { from: partial.len(), validator: source.validator.as_deref() };
     let answer = client.get(url, Some(rest).filter(|rest| rest.from > 0))?;
     if answer.response.status() == StatusCode::OK && partial.len() > 0 {
-        // The server has another version by now, or does not do ranges.
+        // The server has a different version by now, or does not support ranges.
         source.start_over(partial)?;
     }
     match (&source.validator, answer.validator) {
@@ -167,7 +167,7 @@ fn attempt(
         if expected.bytes.is_some_and(|bytes| partial.len() > bytes) {
             partial.reset()?;
             return Err(Failure::Final(Error::download(format!(
-                "{url}: expected {} bytes, the server sends more",
+                "{url}: expected {} bytes, but the server sends more",
                 expected.bytes.unwrap_or(0)
             ))));
         }
@@ -182,7 +182,7 @@ fn attempt(
     }
 }
 
-/// The whole file's size as the answer gives it. A partial answer must go on from `from`.
+/// The size of the whole file according to the answer. A partial answer must begin at `from`.
 fn total_size(response: &ureq::http::Response<ureq::Body>, from: u64) -> Result<Option<u64>, Failure> {
     let header = |name| response.headers().get(name)?.to_str().ok();
     if response.status() != StatusCode::PARTIAL_CONTENT {
@@ -207,7 +207,7 @@ fn parse_content_range(text: &str) -> Option<(u64, Option<u64>)> {
     Some((start, total))
 }
 
-/// Takes over what this answer says about the file; two statements that differ are an error.
+/// Adds what this answer says about the file; contradictory values are an error.
 fn merge(expected: &mut Expected, said: &Expected, total: Option<u64>, url: &str) -> Result<()> {
     for bytes in [said.bytes, total].into_iter().flatten() {
         let before = *expected.bytes.get_or_insert(bytes);

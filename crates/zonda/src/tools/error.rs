@@ -5,11 +5,11 @@
 #[error("{param}: {message}")]
 #[non_exhaustive]
 pub struct ToolError {
-    /// The field at fault, by its name in OpenAI's API: `tools[1].function.name`.
+    /// The invalid field, by its name in OpenAI's API: `tools[1].function.name`.
     pub param: String,
     /// What was expected and what was found.
     pub message: String,
-    /// The request is well formed, but asks for a feature that does not exist here.
+    /// The request is well formed, but needs an unsupported feature.
     pub unsupported: bool,
 }
 

@@ -1,6 +1,6 @@
-//! [`Format`]: how a model writes calls.
+//! [`Format`]: the format of a model's calls.
 
-/// How calls are written.
+/// The format of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Mistral,
@@ -8,4 +8,5 @@ pub(super) enum Format {
     Llama3,
     Tagged,
     TaggedList,
+    Harmony,
 }

@@ -1,4 +1,4 @@
-//! [`Parser`]: finds calls in a text that comes in pieces.
+//! [`CallParser`]: finds calls in a text that arrives in pieces.
 
 use super::format::Format;
 use serde::Deserialize;
@@ -19,25 +19,27 @@ pub struct WrittenCall {
 pub enum Piece {
     /// Text.
     Text(String),
+    /// What the model thinks before it answers.
+    Reasoning(String),
     /// A call.
     Call(WrittenCall),
 }
 
-/// Splits an answer into text and calls. Text that may be the beginning of a call is held back until that is certain. If it
-/// is no call, it is delivered as text.
+/// Splits an answer into text and calls. Text that may be the beginning of a call is held back until that is clear. If
+/// it turns out not to be a call, it is returned as text.
 #[derive(Clone, Debug)]
-pub struct Parser {
+pub(super) struct CallParser {
     format: Format,
-    /// The functions that there are.
+    /// The names of the available functions.
     names: Vec<String>,
     held: String,
-    /// White space in front of the call that the held text begins with: part of the text only if it is none.
+    /// White space before the call that the held text begins with. It is part of the text only if that is not a call.
     space: String,
-    /// Inside a call.
+    /// Whether the held text begins inside a call.
     inside: bool,
-    /// Bytes of the held text whose closing tags are parts of arguments.
+    /// Bytes of the held text in which closing tags are part of arguments.
     passed: usize,
-    /// Some text was given out.
+    /// Whether any text was returned.
     spoken: bool,
 }
 
@@ -46,9 +48,9 @@ const CLOSE_TAG: &str = "</tool_call>";
 const MISTRAL: &str = "[TOOL_CALLS]";
 const PYTHON: &str = "<|python_tag|>";
 
-impl Parser {
-    pub(super) fn new(format: Format, names: Vec<String>) -> Parser {
-        Parser {
+impl CallParser {
+    pub(super) fn new(format: Format, names: Vec<String>) -> CallParser {
+        CallParser {
             format,
             names,
             held: String::new(),
@@ -59,7 +61,7 @@ impl Parser {
         }
     }
 
-    /// Takes the next piece of text, and gives what became certain.
+    /// Takes the next piece of text, and returns what is now certain.
     pub fn push(&mut self, text: &str) -> Vec<Piece> {
         self.held.push_str(text);
         let mut out = Vec::new();
@@ -67,7 +69,7 @@ impl Parser {
         out
     }
 
-    /// The text has ended: what is held back is what it looks like now.
+    /// Ends the text: the held text is a call or text, as it stands.
     pub fn finish(&mut self) -> Vec<Piece> {
         let rest = std::mem::take(&mut self.held);
         self.passed = 0;
@@ -84,7 +86,7 @@ impl Parser {
         out
     }
 
-    /// Goes on as far as the held text allows; false: more is needed.
+    /// Processes as much of the held text as possible; false: more text is needed.
     fn step(&mut self, out: &mut Vec<Piece>) -> bool {
         if self.inside {
             return self.close(out);
@@ -103,12 +105,14 @@ impl Parser {
         true
     }
 
-    /// Where a call begins in the held text.
+    /// The offset of the beginning of a call in the held text.
     fn opening(&self) -> Option<usize> {
         match self.format {
             Format::Mistral | Format::MistralNamed => self.held.find(MISTRAL),
             Format::Tagged | Format::TaggedList => self.held.find(OPEN_TAG),
-            // Nothing marks it but that the whole answer is JSON.
+            // Its channels are read elsewhere; without them, it marks nothing.
+            Format::Harmony => None,
+            // Such a call has no mark: it is one only if the whole answer is JSON.
             Format::Llama3 if self.spoken => self.held.find(PYTHON),
             Format::Llama3 => {
                 let start = self.held.len() - self.held.trim_start().len();
@@ -122,18 +126,19 @@ impl Parser {
         }
     }
 
-    /// How much of the held text's end may be the beginning of a mark, in bytes.
+    /// The length of the end of the held text that may be the beginning of a mark, in bytes.
     fn unfinished(&self) -> usize {
         let mark = match self.format {
             Format::Mistral | Format::MistralNamed => MISTRAL,
             Format::Tagged | Format::TaggedList => OPEN_TAG,
             Format::Llama3 => PYTHON,
+            Format::Harmony => return 0,
         };
         let longest = (1..mark.len().min(self.held.len() + 1)).rev();
         longest.into_iter().find(|&n| self.held.ends_with(&mark[..n])).unwrap_or(0)
     }
 
-    /// Looks for the end of a call; only tags have one before the answer's end.
+    /// Looks for the end of a call. Only tags mark one before the answer's end.
     fn close(&mut self, out: &mut Vec<Piece>) -> bool {
         if !matches!(self.format, Format::Tagged | Format::TaggedList) {
             return false;
@@ -161,6 +166,7 @@ impl Parser {
         match self.format {
             Format::Mistral | Format::MistralNamed => text.strip_prefix(MISTRAL).unwrap_or(text),
             Format::Llama3 => text.strip_prefix(PYTHON).unwrap_or(text),
+            Format::Harmony => text,
             Format::Tagged | Format::TaggedList => {
                 let text = text.strip_prefix(OPEN_TAG).unwrap_or(text);
                 text.strip_suffix(CLOSE_TAG).unwrap_or(text)
@@ -173,12 +179,12 @@ impl Parser {
             Format::MistralNamed => named(body).or_else(|| listed(body))?,
             _ => listed(body)?,
         };
-        // An answer that happens to be JSON is no call.
+        // An answer that happens to be JSON is not a call.
         let known = |call: &WrittenCall| self.format != Format::Llama3 || self.names.contains(&call.name);
         (!calls.is_empty() && calls.iter().all(known)).then_some(calls)
     }
 
-    /// What looked like a call is text.
+    /// Returns as text what looked like a call.
     fn take_back(&mut self, text: &str, out: &mut Vec<Piece>) {
         let space = std::mem::take(&mut self.space);
         self.say(&(space + text), out);
@@ -192,7 +198,7 @@ impl Parser {
     }
 }
 
-/// Whether a text is JSON so far and ends within a string.
+/// Whether a text is valid JSON so far and ends inside a string.
 fn breaks_off_in_a_string(body: &str) -> bool {
     let (mut inside, mut escaped) = (false, false);
     for byte in body.bytes() {
@@ -207,7 +213,7 @@ fn breaks_off_in_a_string(body: &str) -> bool {
     inside && values.find_map(Result::err).is_some_and(|error| error.is_eof())
 }
 
-/// JSON objects or lists of them, one after another, perhaps with semicolons between them.
+/// JSON objects or lists of them, one after another, possibly separated by semicolons.
 fn listed(body: &str) -> Option<Vec<WrittenCall>> {
     let mut calls = Vec::new();
     let mut rest = body.trim();
@@ -226,7 +232,7 @@ fn listed(body: &str) -> Option<Vec<WrittenCall>> {
     Some(calls)
 }
 
-/// A call as it is written. The arguments stay as they are: a number need not fit any type of ours.
+/// A call as it is written. The arguments stay unparsed: a number need not fit any of our types.
 #[derive(Deserialize)]
 struct Written<'a> {
     name: String,
@@ -246,7 +252,7 @@ fn call(value: &RawValue) -> Option<WrittenCall> {
     Some(WrittenCall { name, arguments })
 }
 
-/// JSON without white space between its parts.
+/// JSON without white space outside strings.
 fn compact(json: &str) -> String {
     let (mut inside, mut escaped) = (false, false);
     let kept = |c: &char| {
@@ -261,7 +267,7 @@ fn compact(json: &str) -> String {
     json.chars().filter(kept).collect()
 }
 
-/// `name[ARGS]{…}`, again and again behind further marks.
+/// `name[ARGS]{…}`, repeated after further marks.
 fn named(body: &str) -> Option<Vec<WrittenCall>> {
     let one = |part: &str| {
         let (name, arguments) = part.split_once("[ARGS]")?;
@@ -287,7 +293,7 @@ mod tests {
 
     /// All pieces, texts joined, with the answer cut after every `n` characters.
     fn run(format: Format, answer: &str, n: usize) -> Vec<Piece> {
-        let mut parser = Parser::new(format, vec!["f".into(), "g".into()]);
+        let mut parser = CallParser::new(format, vec!["f".into(), "g".into()]);
         let characters: Vec<char> = answer.chars().collect();
         let mut pieces: Vec<Piece> =
             characters.chunks(n).flat_map(|c| parser.push(&c.iter().collect::<String>())).collect();
@@ -386,7 +392,7 @@ mod tests {
                 .iter()
                 .map(|p| match p {
                     Piece::Text(text) => text.as_str(),
-                    Piece::Call(call) => panic!("{call:?} in {answer}"),
+                    other => panic!("{other:?} in {answer}"),
                 })
                 .collect();
             assert_eq!(all, answer);

@@ -1,16 +1,19 @@
-//! [`Separator`]: takes tool calls out of a generation's events.
+//! [`Separator`]: takes tool calls and reasoning out of a generation's events.
 
-use super::parse::{Parser, Piece};
+use super::answer::Parser;
+use super::parse::Piece;
 use super::tool::ToolCall;
 use std::time::Instant;
-use zonda_engine::Event;
+use zonda_engine::tokenize::Tokenizer;
+use zonda_engine::{Event, TokenId};
 
-/// Takes tool calls out of the text of events. Without a parser, events pass unchanged.
+/// Takes tool calls and reasoning out of the text of events. Without a parser, events pass unchanged.
 #[derive(Debug, Default)]
 pub(crate) struct Separator {
     parser: Option<Parser>,
     calls: Vec<ToolCall>,
-    /// The end, which follows the text that was held back until then.
+    reasoning: String,
+    /// The last event, if held text must be delivered before it.
     end: Option<Event>,
 }
 
@@ -19,7 +22,14 @@ impl Separator {
         Separator { parser, ..Separator::default() }
     }
 
-    /// The next event, from those that `receive` gives.
+    /// Begins behind a prompt, of which `end` is the end.
+    pub(crate) fn begin(&mut self, end: &[TokenId], tokenizer: Option<&Tokenizer>) {
+        if let (Some(parser), Some(tokenizer)) = (&mut self.parser, tokenizer) {
+            parser.begin(end, tokenizer);
+        }
+    }
+
+    /// The next event; `receive` provides the engine's events.
     pub(crate) fn next<E>(
         &mut self,
         receive: impl FnOnce() -> Option<Result<Event, E>>,
@@ -50,12 +60,13 @@ impl Separator {
         Some(Ok(event))
     }
 
-    /// Keeps the calls and returns the text.
+    /// Stores the calls and the reasoning, and returns the text.
     fn keep(&mut self, pieces: Vec<Piece>) -> String {
         let mut text = String::new();
         for piece in pieces {
             match piece {
                 Piece::Text(more) => text.push_str(&more),
+                Piece::Reasoning(more) => self.reasoning.push_str(&more),
                 Piece::Call(call) => self.calls.push(ToolCall::new(self.calls.len(), call)),
             }
         }
@@ -67,7 +78,13 @@ impl Separator {
         &self.calls
     }
 
-    pub(crate) fn into_calls(self) -> Vec<ToolCall> {
-        self.calls
+    /// The reasoning so far.
+    pub(crate) fn reasoning(&self) -> &str {
+        &self.reasoning
+    }
+
+    /// The calls and the reasoning.
+    pub(crate) fn into_parts(self) -> (Vec<ToolCall>, String) {
+        (self.calls, self.reasoning)
     }
 }

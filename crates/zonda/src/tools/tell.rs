@@ -6,7 +6,7 @@ use serde_json::Value;
 use zonda_engine::tokenize::{Message, RenderOptions, write_exact};
 
 impl Style {
-    /// Puts the tools where the model reads them, and rewrites earlier calls and results for templates that know none.
+    /// Adds the tools where the model reads them, and rewrites earlier calls and results for templates without tools.
     pub(super) fn tell(self, tools: &Tools, messages: &mut Vec<Message>, options: &mut RenderOptions) {
         let told = tools.choice != ToolChoice::None;
         if self.native {
@@ -39,7 +39,7 @@ fn explain(tools: &[Value]) -> String {
     )
 }
 
-/// Calls become what the model was told to write, results become what the user says.
+/// Calls become text in the format that the model was told to use; results become messages of the user.
 fn rewrite(messages: &mut Vec<Message>) {
     let mut out: Vec<Message> = Vec::with_capacity(messages.len());
     let mut last_is_result = false;
@@ -71,6 +71,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn style(format: Format, native: bool) -> Style {
+        Style { format, native, marks: None, separates: true }
+    }
+
     fn tools() -> Tools {
         let list = vec![json!({"type": "function", "function": {"name": "weather"}})];
         Tools::new(list, None, None).unwrap()
@@ -92,14 +96,14 @@ mod tests {
     #[test]
     fn a_template_that_knows_tools_gets_them() {
         let (mut messages, mut options) = (conversation(), RenderOptions::default());
-        Style { format: Format::Mistral, native: true }.tell(&tools(), &mut messages, &mut options);
+        style(Format::Mistral, true).tell(&tools(), &mut messages, &mut options);
         assert_eq!((messages, options.tools.len()), (conversation(), 1));
     }
 
     #[test]
     fn others_are_told_in_words() {
         let (mut messages, mut options) = (conversation(), RenderOptions::default());
-        Style { format: Format::TaggedList, native: false }.tell(&tools(), &mut messages, &mut options);
+        style(Format::TaggedList, false).tell(&tools(), &mut messages, &mut options);
         assert!(options.tools.is_empty());
         let roles: Vec<&str> = messages.iter().map(|m| m.role.as_str()).collect();
         assert_eq!(roles, ["system", "user", "assistant", "user"]);

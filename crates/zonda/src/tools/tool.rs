@@ -9,8 +9,8 @@ use zonda_engine::tokenize::read_exact;
 pub struct Tool(Value);
 
 impl Tool {
-    /// A function with its name (letters, digits, `_`, `-` and `.`), what it does, and the JSON schema of its arguments, which
-    /// are an object.
+    /// A function: its name (letters, digits, `_`, `-` and `.`), its description, and the JSON schema of its arguments,
+    /// which must be an object.
     pub fn function(
         name: impl Into<String>,
         description: impl Into<String>,
@@ -38,8 +38,8 @@ impl From<Tool> for Value {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ToolCall {
-    /// Its id within the answer, for [`Message::tool`](crate::Message::tool): nine letters and digits, as Mistral's templates
-    /// demand.
+    /// Its id within the answer, for [`Message::tool`](crate::Message::tool): nine letters and digits, as Mistral's
+    /// templates require.
     pub id: String,
     /// The function.
     pub name: String,
@@ -60,8 +60,8 @@ impl ToolCall {
     }
 }
 
-/// The arguments of a call, which APIs have as text, as chat templates expect them: an object, whose numbers keep their text
-/// ([`read_exact`]). An empty text is an empty object; `None` for a text that is not a JSON object.
+/// The arguments of a call, which APIs pass as text, in the form that chat templates expect: an object whose numbers
+/// keep their text ([`read_exact`]). An empty text is an empty object; `None` for a text that is not a JSON object.
 pub fn arguments_object(text: &str) -> Option<Value> {
     if text.trim().is_empty() {
         return Some(json!({}));

@@ -1,4 +1,4 @@
-//! `zonda recommend --check`: what would have been predicted of a record, held against what it measured.
+//! `zonda recommend --check`: compares what a record measured with what would have been predicted.
 
 use crate::output;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use zonda_bench::analyse::predict::check::{Check, CheckedCell, CheckedRate, Pred
 use zonda_bench::analyse::predict::past::{ErrorSpread, Errors};
 use zonda_bench::record::{SubjectKey, figure};
 
-/// Errors above this are named.
+/// Larger errors are listed.
 const FAR: f64 = 0.2;
 
 /// The record at a path: a `results.json`, or a folder that holds one.
@@ -89,7 +89,7 @@ fn sentence(out: &mut String, what: &str, errors: Errors) {
             off.cells,
             100.0 * worst
         ),
-        _ => format!("no {what} to hold them against"),
+        _ => format!("no {what} to compare them with"),
     };
     let worst = errors.prefill.worst.into_iter().chain(errors.decode.worst).reduce(f64::max);
     let end = match worst {

@@ -17,7 +17,7 @@ pub(super) struct Choice {
     pub kv_bytes: u64,
     pub memory_bytes: u64,
     pub fits: bool,
-    /// Why it doesn't fit.
+    /// The reason why it doesn't fit.
     pub why: Option<String>,
     pub prefill_tps: Option<f64>,
     pub decode_tps: Option<f64>,
@@ -25,9 +25,9 @@ pub(super) struct Choice {
     pub shares: Option<Efficiency>,
     pub basis: Option<Basis>,
     pub measured: Option<Measured>,
-    /// If a record has it.
+    /// The measured quality, if a record has it.
     pub quality: Option<MeasuredQuality>,
-    /// The model is on this machine in this form.
+    /// Whether the model is on this machine in this form.
     pub ready: bool,
     pub needs: Option<String>,
     pub command: String,

@@ -1,4 +1,4 @@
-//! The order of choices, and which is recommended: speed, and quality where it is worth speed.
+//! The order of choices, and which one is recommended: by speed, and by quality where it is worth some speed.
 
 use super::choice::Choice;
 use zonda_bench::analyse::predict::quality;
@@ -6,11 +6,11 @@ use zonda_bench::analyse::recommend::ALIKE;
 
 /// Better quality is worth this share of the fastest choice's speed.
 pub(super) const WORTH: f64 = 0.05;
-/// What loses more of its perplexity than this, against the best form that was measured, is recommended only for want of
-/// another.
+/// A choice that loses more of its perplexity than this, compared with the best form measured, is recommended only if
+/// there is no other.
 pub(super) const MOST_LOSS: f64 = 0.05;
 
-/// What fits first, the fastest decode first; the recommended one is marked.
+/// Sorts the choices, those that fit first, then by decode speed, and marks the recommended one.
 pub(super) fn rank(choices: impl Iterator<Item = Choice>) -> Vec<Choice> {
     let mut choices: Vec<Choice> = choices.collect();
     let speed = |c: &Choice| c.decode_tps.unwrap_or(0.0);
@@ -26,13 +26,13 @@ pub(super) fn rank(choices: impl Iterator<Item = Choice>) -> Vec<Choice> {
     let able = |c: &Choice| able(c) && (!loses(c) || !any_good);
     let Some(fastest) = choices.iter().find(|c| able(c)).map(speed) else { return choices };
     let near = |c: &Choice| able(c) && speed(c) >= (1.0 - WORTH) * fastest;
-    // perplexities where all have one, else what is usual of the quantisation
+    // Measured perplexities if all have one, otherwise the usual order of the quantisations.
     let measured = choices.iter().filter(|c| near(c)).all(|c| c.quality.is_some());
     let worse = |c: &Choice| match &c.quality {
         Some(found) if measured => (found.loss / ALIKE).round() as usize,
         _ => quality(&c.quant),
     };
-    // of equal quality the first, which is the fastest
+    // Among equals the first, which is the fastest.
     if let Some(best) = choices.iter_mut().filter(|c| near(c)).min_by_key(|c| worse(c)) {
         best.recommended = true;
     }

@@ -1,4 +1,4 @@
-//! What is to be recommended for: a model, or its shapes alone, and the ways there are to run it.
+//! What to recommend for: a model or only its shapes, and the ways to run it.
 
 use crate::error::{Usage, advised};
 use std::ffi::OsStr;
@@ -9,32 +9,33 @@ use zonda_bench::analyse::predict::{Form, QUALITY};
 use zonda_convert::{SynthSpec, synth_archs};
 use zonda_engine::load::{Format, Model, ModelSpec};
 
-/// A model, or its description alone.
+/// A model, or only its description.
 pub(super) struct Subject {
     pub name: String,
-    /// As `-m` takes it.
+    /// The argument of `-m`.
     given: String,
     located: Located,
     pub spec: ModelSpec,
     model: Option<Arc<Model>>,
 }
 
-/// A form, and how to come to it.
+/// A form of the model, and how to get it.
 pub(super) struct Way {
     pub form: Form,
     pub backends: Vec<BackendKind>,
-    /// What `-m` takes.
+    /// The argument of `-m`.
     pub file: String,
     pub quantize: Option<String>,
-    /// What is missing.
+    /// What has to be downloaded or made first.
     pub needs: Option<String>,
 }
 
 impl Subject {
-    /// What is here by a name: a model, a `config.json` alone, or a shape that `zonda synth` knows. Nothing is downloaded.
+    /// Finds a model, a `config.json` alone, or a shape that `zonda synth` knows, on this machine. Nothing is
+    /// downloaded.
     ///
     /// # Errors
-    /// If there is nothing of that name, or it is not a model that we run.
+    /// If there is nothing with this name, or the model is not supported.
     pub fn find(name: &OsStr, store: &Store) -> anyhow::Result<Subject> {
         let text = name.to_string_lossy();
         if let Some(config) = config_alone(name) {
@@ -55,9 +56,9 @@ impl Subject {
         let Ok(shape) = SynthSpec::find(&text) else {
             let shapes: Vec<_> = synth_archs().iter().map(|s| s.name).collect();
             return Err(advised(
-                format!("{text} is neither on this machine nor a shape that is known"),
+                format!("{text} is neither on this machine nor a known shape"),
                 format!(
-                    "give a model, a config.json, a Hub repository of which one is in the cache (`zonda pull {text}` gets \
+                    "give a model, a config.json, a Hub repository whose config.json is cached (`zonda pull {text}` gets \
                      all of it), or one of {}",
                     shapes.join(", ")
                 ),
@@ -77,14 +78,14 @@ impl Subject {
         Subject { name: located.name.clone(), given, located, spec, model }
     }
 
-    /// The model as it is, what `--quantize` makes of it, and the usual quantisations that there could be files of.
+    /// The model as it is, what `--quantize` makes of it, and the usual quantisations for which files could exist.
     pub fn forms(&self) -> Vec<Way> {
         let mut ways: Vec<Way> = Vec::new();
         let real = || BackendKind::AVAILABLE.iter().copied().filter(|kind| *kind != BackendKind::Mock);
         if let Some(model) = &self.model
             && let Some(form) = Form::stored(model)
         {
-            // MLX holds the weights of a GGUF file in other types than the file has
+            // MLX stores the weights of a GGUF file in other types than the file.
             let exact = |kind: &BackendKind| *kind != BackendKind::Mlx || model.format != Format::Gguf;
             let backends = real().filter(|kind| kind.reads(&self.located)).filter(exact).collect();
             ways.push(Way { form, backends, file: self.given.clone(), quantize: None, needs: None });
@@ -106,7 +107,8 @@ impl Subject {
         for name in QUALITY {
             let form = name.parse().ok().and_then(|mix| Form::mixed(&self.spec, "gguf", mix));
             let Some(form) = form else { continue };
-            // SafeTensors of the same type are the same model in another wrapping, but for llama.cpp, which reads none
+            // SafeTensors of the same type are the same model in another format, except for llama.cpp, which can't read
+            // them.
             let here = |kind: &BackendKind| {
                 ways.iter().any(|way| way.form.quant == form.quant && way.backends.contains(kind))
             };
@@ -134,7 +136,7 @@ fn config_alone(given: &OsStr) -> Option<PathBuf> {
     (config.is_file() && !std::fs::read_dir(path).ok()?.any(weights)).then_some(config)
 }
 
-/// For a shell.
+/// Quotes a text for a shell.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:+=@~".contains(c);
     if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }

@@ -1,4 +1,4 @@
-//! The answer as a table and sentences.
+//! The result as a table and sentences.
 
 use super::choice::Choice;
 use super::rank::{MOST_LOSS, WORTH};
@@ -37,13 +37,13 @@ fn past_sentence(records: usize, error: Errors) -> String {
     };
     let offs: Vec<_> =
         [off("prefill", error.prefill), off("decode", error.decode)].into_iter().flatten().collect();
-    let from = "predictions rest on built-in shares, measured on a 2-core Zen 5 machine with AVX-512";
+    let from = "predictions use built-in shares, measured on a 2-core Zen 5 machine with AVX-512";
     match (records, offs.as_slice()) {
         (0, _) => format!("No record of this machine: {from}; `zonda bench` makes one."),
         (n, []) => format!("Records of this machine: {n}, with no share of a limit in them: {from}."),
         (n, offs) => {
             format!(
-                "Records of this machine: {n}. Predicted without its own record, each was off by: {}.",
+                "Records of this machine: {n}. When each is predicted without itself, the errors are: {}.",
                 offs.join("; ")
             )
         }
@@ -98,7 +98,7 @@ fn table(out: &mut String, choices: &[Choice]) {
             c.needs.as_ref().map_or(String::new(), |needs| format!("needs {needs}")),
         ]);
     }
-    // a column that says nothing is left out
+    // An empty column is left out.
     if choices.iter().all(|c| c.quality.is_none()) {
         rows.iter_mut().for_each(|row| drop(row.remove(head.len() - 2)));
     }
@@ -120,15 +120,15 @@ fn table(out: &mut String, choices: &[Choice]) {
     let _ = writeln!(
         out,
         "\n* the fastest decode{}, or better quality within {:.0}% of it; by quality: {}.",
-        if best.ready { " of what is here" } else { "" },
+        if best.ready { " among the models here" } else { "" },
         100.0 * WORTH,
         QUALITY.join(", ")
     );
     if let Some(measured) = choices.iter().find_map(|c| c.quality.as_ref()) {
         let _ = writeln!(
             out,
-            "Perplexities were measured on {} ({}), with what they are above the lowest there; they go before that order, \
-             and over {:.0}% nothing is recommended for speed.",
+            "Perplexities were measured on {} ({}) and are shown with their excess over the lowest; they take \
+             precedence over that order, and a choice above {:.0}% is not recommended for its speed.",
             measured.text,
             measured.record,
             100.0 * MOST_LOSS
@@ -137,7 +137,8 @@ fn table(out: &mut String, choices: &[Choice]) {
     if let (Some(shares), Some(basis)) = (best.shares, &best.basis) {
         let _ = writeln!(
             out,
-            "It rests on {:.0}% of what its cores can read in decode ({}) and {:.0}% of the arithmetic in prefill ({}).",
+            "Its predicted speed is {:.0}% of the cores' read bandwidth in decode ({}) and {:.0}% of their arithmetic peak \
+             in prefill ({}).",
             100.0 * shares.decode,
             source(&basis.decode),
             100.0 * shares.prefill,

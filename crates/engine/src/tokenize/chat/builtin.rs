@@ -1,14 +1,19 @@
 //! Built-in templates by name, for models without a template. Formats as published; Mistral's are checked against the ids of
 //! `mistral-common`.
 
+use std::borrow::Cow;
+
 /// Names of the built-in templates. Mistral's serve both its SentencePiece and its tekken vocabularies.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 13] = [
     "chatml",
     "llama3",
     "mistral-v1",
     "mistral-v2",
     "mistral-v3",
     "mistral-v7",
+    "mistral-v11",
+    "mistral-v13",
+    "mistral-v15",
     "phi3",
     "phi4",
     "glm4",
@@ -16,20 +21,30 @@ pub const NAMES: [&str; 10] = [
 ];
 
 /// The source of a built-in template.
-pub(super) fn source(name: &str) -> Option<&'static str> {
+pub(super) fn source(name: &str) -> Option<Cow<'static, str>> {
+    let mistral = |version: u32, body: &str| Some(format!("{{%- set version = {version} %}}{body}").into());
     match name {
-        "chatml" => Some(CHATML),
-        "llama3" => Some(LLAMA3),
-        "mistral-v1" => Some(MISTRAL_V1),
-        "mistral-v2" => Some(MISTRAL_V2),
-        "mistral-v3" => Some(MISTRAL_V3),
-        "mistral-v7" => Some(MISTRAL_V7),
-        "phi3" => Some(PHI3),
-        "phi4" => Some(PHI4),
-        "glm4" => Some(GLM4),
-        "granite" => Some(GRANITE),
+        "chatml" => Some(CHATML.into()),
+        "llama3" => Some(LLAMA3.into()),
+        "mistral-v1" => Some(MISTRAL_V1.into()),
+        "mistral-v2" => mistral(2, MISTRAL_V2),
+        "mistral-v3" => mistral(3, MISTRAL_V2),
+        "mistral-v7" => mistral(7, MISTRAL_V7),
+        "mistral-v11" => mistral(11, MISTRAL_V11),
+        "mistral-v13" => mistral(13, MISTRAL_V11),
+        "mistral-v15" => mistral(15, MISTRAL_V11),
+        "phi3" => Some(PHI3.into()),
+        "phi4" => Some(PHI4.into()),
+        "glm4" => Some(GLM4.into()),
+        "granite" => Some(GRANITE.into()),
         _ => None,
     }
+}
+
+/// The name of the template for the version of one of Mistral's tokenizers.
+pub(super) fn of_mistral(version: &str) -> Option<&'static str> {
+    let number = |name: &&str| name.strip_prefix("mistral-") == Some(version);
+    NAMES.iter().copied().find(|name| number(&name))
 }
 
 /// Qwen, SmolLM2 and many others.
@@ -91,90 +106,67 @@ const GRANITE: &str = r"
 /// The brackets are plain text; system messages go into the first user message.
 const MISTRAL_V1: &str = r"
 {{- bos_token }}
-{%- set ns = namespace(system='', first=true) %}
-{%- for message in messages if message.role == 'system' %}
-    {%- set ns.system = ns.system ~ message.content ~ '\n\n' %}
-{%- endfor %}
+{%- set ns = namespace(system=[], before='') %}
 {%- if tools %}
     {{- raise_exception('this format (mistral-v1) has no tools') }}
 {%- endif %}
-{%- for message in messages if message.role != 'system' %}
-    {%- if message.role == 'user' %}
-        {{- '[INST] ' ~ (ns.system if ns.first else '') ~ message.content ~ ' [/INST]' }}
-        {%- set ns.first = false %}
-    {%- elif message.role == 'assistant' and not message.tool_calls %}
-        {{- ' ' ~ message.content ~ eos_token }}
+{%- for message in messages if message.role == 'system' and message.content %}
+    {%- set ns.system = ns.system + [message.content] %}
+{%- endfor %}
+{%- for turn in messages | mistral_turns(version=1) %}
+    {%- if turn.role == 'user' %}
+        {%- set content = turn.content %}
+        {%- if ns.system %}
+            {%- set content = ns.system | join('\n\n') ~ '\n\n' ~ content %}
+            {%- set ns.system = [] %}
+        {%- endif %}
+        {{- ns.before ~ '[INST] ' ~ content ~ ' [/INST]' }}
+        {%- set ns.before = ' ' %}
+    {%- elif turn.role == 'assistant' and not turn.tool_calls %}
+        {{- ' ' ~ turn.content ~ eos_token }}
+        {%- set ns.before = '' %}
     {%- else %}
         {{- raise_exception('this format (mistral-v1) has no tools') }}
     {%- endif %}
 {%- endfor %}";
 
-/// The brackets are control tokens; system messages and tools go to the last user message, and calls before it are
-/// left out.
+/// v2 and v3. The brackets are control tokens; system messages and tools go to the last user message. In v2, calls before it
+/// are left out, and a call has no id.
 const MISTRAL_V2: &str = r"
 {{- bos_token }}
-{%- set ns = namespace(system='', last=-1) %}
-{%- for message in messages %}
-    {%- if message.role == 'system' %}
-        {%- set ns.system = ns.system ~ message.content ~ '\n\n' %}
-    {%- elif message.role == 'user' %}
-        {%- set ns.last = loop.index0 %}
-    {%- endif %}
+{%- set ns = namespace(system=[], last=-1) %}
+{%- for message in messages if message.role == 'system' and message.content %}
+    {%- set ns.system = ns.system + [message.content] %}
 {%- endfor %}
-{%- for message in messages %}
-    {%- set last = loop.index0 == ns.last %}
-    {%- set past = loop.index0 < ns.last %}
-    {%- if message.role == 'user' %}
-        {%- if last and tools %}
-            {{- '[AVAILABLE_TOOLS]' ~ (tools | tojson) ~ '[/AVAILABLE_TOOLS]' }}
-        {%- endif %}
-        {{- '[INST]' ~ (ns.system if last else '') ~ message.content ~ '[/INST]' }}
-    {%- elif message.role == 'assistant' and message.tool_calls %}
-        {%- if not past %}
-            {%- set calls = namespace(list=[]) %}
-            {%- for call in message.tool_calls %}
-                {%- set arguments = call.function.arguments | json_or_text %}
-                {%- set calls.list = calls.list + [{'name': call.function.name, 'arguments': arguments}] %}
-            {%- endfor %}
-            {{- '[TOOL_CALLS]' ~ (calls.list | tojson) ~ eos_token }}
-        {%- endif %}
-    {%- elif message.role == 'assistant' %}
-        {{- message.content.rstrip(' ') ~ eos_token }}
-    {%- elif message.role == 'tool' and not past %}
-        {%- set result = {'name': message.name, 'content': message.content | json_or_text} %}
-        {{- '[TOOL_RESULTS]' ~ ([result] | tojson) ~ '[/TOOL_RESULTS]' }}
-    {%- endif %}
-{%- endfor %}";
-
-/// As v2, with every call kept and known by its id.
-const MISTRAL_V3: &str = r"
-{{- bos_token }}
-{%- set ns = namespace(system='', last=-1) %}
-{%- for message in messages %}
-    {%- if message.role == 'system' %}
-        {%- set ns.system = ns.system ~ message.content ~ '\n\n' %}
-    {%- elif message.role == 'user' %}
-        {%- set ns.last = loop.index0 %}
-    {%- endif %}
+{%- set turns = messages | mistral_turns(version=version) %}
+{%- for turn in turns if turn.role == 'user' %}
+    {%- set ns.last = turn.index %}
 {%- endfor %}
-{%- for message in messages %}
-    {%- set last = loop.index0 == ns.last %}
-    {%- if message.role == 'user' %}
+{%- for turn in turns %}
+    {%- set last = turn.index == ns.last %}
+    {%- set left_out = version == 2 and turn.index < ns.last %}
+    {%- if turn.role == 'user' %}
         {%- if last and tools %}
-            {{- '[AVAILABLE_TOOLS]' ~ (tools | tojson) ~ '[/AVAILABLE_TOOLS]' }}
+            {{- '[AVAILABLE_TOOLS]' ~ (tools | mistral_tools | tojson) ~ '[/AVAILABLE_TOOLS]' }}
         {%- endif %}
-        {{- '[INST]' ~ (ns.system if last else '') ~ message.content ~ '[/INST]' }}
-    {%- elif message.role == 'assistant' and message.tool_calls %}
-        {%- set calls = namespace(list=[]) %}
-        {%- for call in message.tool_calls %}
-            {%- set arguments = call.function.arguments | json_or_text %}
-            {%- set calls.list = calls.list + [{'name': call.function.name, 'arguments': arguments, 'id': call.id}] %}
-        {%- endfor %}
-        {{- '[TOOL_CALLS]' ~ (calls.list | tojson) ~ eos_token }}
-    {%- elif message.role == 'assistant' %}
-        {{- message.content.rstrip(' ') ~ eos_token }}
-    {%- elif message.role == 'tool' %}
-        {%- set result = {'content': message.content | json_or_text, 'call_id': message.tool_call_id} %}
+        {%- set content = turn.content %}
+        {%- if last and ns.system %}
+            {%- set content = ns.system | join('\n\n') ~ '\n\n' ~ content %}
+        {%- endif %}
+        {{- '[INST]' ~ content ~ '[/INST]' }}
+    {%- elif turn.role == 'assistant' and turn.tool_calls %}
+        {%- if not left_out %}
+            {{- '[TOOL_CALLS]' ~ (turn.tool_calls | tojson) ~ eos_token }}
+        {%- endif %}
+    {%- elif turn.role == 'assistant' %}
+        {{- turn.content ~ eos_token }}
+    {%- elif turn.role == 'tool' and version == 2 %}
+        {%- if not left_out %}
+            {%- set result = {'name': turn.name, 'content': (turn.content or '{}') | json_or_text} %}
+            {{- '[TOOL_RESULTS]' ~ ([result] | tojson) ~ '[/TOOL_RESULTS]' }}
+        {%- endif %}
+    {%- elif turn.role == 'tool' %}
+        {%- set result = {'content': (turn.content or '{}') | json_or_text, 'call_id': turn.tool_call_id} %}
         {{- '[TOOL_RESULTS]' ~ (result | tojson) ~ '[/TOOL_RESULTS]' }}
     {%- endif %}
 {%- endfor %}";
@@ -183,31 +175,77 @@ const MISTRAL_V3: &str = r"
 const MISTRAL_V7: &str = r"
 {{- bos_token }}
 {%- set ns = namespace(last=-1) %}
-{%- for message in messages if message.role == 'user' %}
-    {%- set ns.last = ns.last + 1 %}
+{%- set turns = messages | mistral_turns(version=7) %}
+{%- for turn in turns if turn.role == 'user' %}
+    {%- set ns.last = turn.index %}
 {%- endfor %}
-{%- set ns.user = -1 %}
-{%- for message in messages %}
-    {%- if message.role == 'system' %}
-        {{- '[SYSTEM_PROMPT]' ~ message.content ~ '[/SYSTEM_PROMPT]' }}
-    {%- elif message.role == 'user' %}
-        {%- set ns.user = ns.user + 1 %}
-        {%- if ns.user == ns.last and tools %}
-            {{- '[AVAILABLE_TOOLS]' ~ (tools | tojson) ~ '[/AVAILABLE_TOOLS]' }}
+{%- for turn in turns %}
+    {%- if turn.role == 'system' %}
+        {{- '[SYSTEM_PROMPT]' ~ turn.content ~ '[/SYSTEM_PROMPT]' }}
+    {%- elif turn.role == 'user' %}
+        {%- if turn.index == ns.last and tools %}
+            {{- '[AVAILABLE_TOOLS]' ~ (tools | mistral_tools | tojson) ~ '[/AVAILABLE_TOOLS]' }}
         {%- endif %}
-        {{- '[INST]' ~ message.content ~ '[/INST]' }}
-    {%- elif message.role == 'assistant' %}
-        {{- message.content.rstrip(' ') }}
-        {%- if message.tool_calls %}
-            {%- set calls = namespace(list=[]) %}
-            {%- for call in message.tool_calls %}
-                {%- set arguments = call.function.arguments | json_or_text %}
-                {%- set calls.list = calls.list + [{'name': call.function.name, 'arguments': arguments, 'id': call.id}] %}
-            {%- endfor %}
-            {{- '[TOOL_CALLS]' ~ (calls.list | tojson) }}
+        {{- '[INST]' ~ turn.content ~ '[/INST]' }}
+    {%- elif turn.role == 'assistant' %}
+        {{- turn.content }}
+        {%- if turn.tool_calls %}
+            {{- '[TOOL_CALLS]' ~ (turn.tool_calls | tojson) }}
         {%- endif %}
         {{- eos_token }}
-    {%- elif message.role == 'tool' %}
-        {{- '[TOOL_RESULTS]' ~ message.tool_call_id ~ '[TOOL_CONTENT]' ~ message.content ~ '[/TOOL_RESULTS]' }}
+    {%- elif turn.role == 'tool' %}
+        {{- '[TOOL_RESULTS]' ~ turn.tool_call_id ~ '[TOOL_CONTENT]' ~ turn.content ~ '[/TOOL_RESULTS]' }}
+    {%- endif %}
+{%- endfor %}";
+
+/// v11, v13 and v15. Each call has brackets of its own. From v13 on there are thoughts, tools go to the first user message, and
+/// calls have no ids; v15 writes the model's settings behind the tools.
+const MISTRAL_V11: &str = r"
+{{- bos_token }}
+{%- set ns = namespace(place=-1, settings={}) %}
+{%- set turns = messages | mistral_turns(version=version) %}
+{%- for turn in turns if turn.role == 'user' %}
+    {%- if version < 13 or ns.place < 0 %}
+        {%- set ns.place = turn.index %}
+    {%- endif %}
+{%- endfor %}
+{%- if version >= 15 and model_settings %}
+    {%- set ns.settings = model_settings | mistral_settings(effort=reasoning_effort, schema=json_schema) %}
+{%- elif reasoning_effort %}
+    {{- raise_exception('this model has no reasoning_effort') }}
+{%- endif %}
+{%- for turn in turns %}
+    {%- if turn.role == 'system' %}
+        {{- '[SYSTEM_PROMPT]' ~ turn.content ~ '[/SYSTEM_PROMPT]' }}
+    {%- elif turn.role == 'user' %}
+        {%- if turn.index == ns.place %}
+            {%- if tools %}
+                {{- '[AVAILABLE_TOOLS]' ~ (tools | mistral_tools | tojson) ~ '[/AVAILABLE_TOOLS]' }}
+            {%- endif %}
+            {%- if ns.settings %}
+                {{- '[MODEL_SETTINGS]' ~ (ns.settings | tojson) ~ '[/MODEL_SETTINGS]' }}
+            {%- endif %}
+        {%- endif %}
+        {{- '[INST]' ~ turn.content ~ '[/INST]' }}
+    {%- elif turn.role == 'assistant' %}
+        {%- for part in turn.parts %}
+            {%- if part.thinking is defined %}
+                {{- '[THINK]' ~ part.thinking ~ '[/THINK]' }}
+            {%- else %}
+                {{- part.text }}
+            {%- endif %}
+        {%- endfor %}
+        {%- for call in turn.tool_calls %}
+            {{- '[TOOL_CALLS]' ~ call.name }}
+            {%- if version < 13 and call.id is defined %}
+                {{- '[CALL_ID]' ~ call.id }}
+            {%- endif %}
+            {{- '[ARGS]' ~ (call.arguments | tojson) }}
+        {%- endfor %}
+        {{- eos_token }}
+    {%- elif turn.role == 'tool' and version < 13 %}
+        {{- '[TOOL_RESULTS]' ~ turn.tool_call_id ~ '[TOOL_CONTENT]' ~ turn.content ~ '[/TOOL_RESULTS]' }}
+    {%- elif turn.role == 'tool' %}
+        {{- '[TOOL_RESULTS]' ~ turn.content ~ '[/TOOL_RESULTS]' }}
     {%- endif %}
 {%- endfor %}";

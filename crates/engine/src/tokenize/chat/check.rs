@@ -150,8 +150,8 @@ fn expression(one: &Expr<'_>, depth: usize) -> Result<(), Exceeded> {
     }
 }
 
-/// The length of the list that an expression of list literals, `+`, `*`, `and` and `or` makes at most; `None` for others. Its
-/// parts have been checked, so their constants are small.
+/// The length of the list that an expression of list literals, `+`, `*`, `and` and `or` produces at most; `None` for
+/// other expressions. Its parts have been checked, so their constants are small.
 fn repeated(one: &Expr<'_>) -> Option<u64> {
     match one {
         Expr::List(e) => Some(e.items.len() as u64),

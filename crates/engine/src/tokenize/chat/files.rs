@@ -1,5 +1,6 @@
 //! Finds the chat template of a model.
 
+use super::builtin;
 use super::error::TemplateError;
 use super::template::{ChatTemplate, DEFAULT, TOOL_USE};
 use crate::load::{Format, Metadata, Model};
@@ -30,15 +31,15 @@ impl ChatTemplate {
     }
 
     /// The template in a model's folder: `chat_template.jinja`, `chat_template.json` or in `tokenizer_config.json`;
-    /// for Mistral's own tokenizer files from v2 on, which come without, the one that goes with their version. `None`
-    /// if there is none.
+    /// for Mistral's own tokenizer files, which have no template, the one for their version. A plain `tokenizer.model`
+    /// without Mistral's control tokens shows no version. `None` if there is none.
     pub fn from_folder(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, TemplateError> {
         in_folder(folder, tokenizer)
     }
 }
 
 /// The template of a folder: `chat_template.jinja`, `chat_template.json`, or `tokenizer_config.json`; else the
-/// built-in one that goes with Mistral's own tokenizer files.
+/// built-in one for Mistral's own tokenizer files.
 fn in_folder(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, TemplateError> {
     let mut sources = sources(folder)?;
     if let Some(tool_use) = text(&folder.join("additional_chat_templates").join("tool_use.jinja"))? {
@@ -54,10 +55,7 @@ fn in_folder(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate
     if known.iter().any(|(name, _)| *name == DEFAULT) {
         return ChatTemplate::named(&known, tokenizer).map(Some);
     }
-    match mistral(folder, tokenizer)? {
-        Some(name) => ChatTemplate::builtin(name, tokenizer).map(Some),
-        None => Ok(None),
-    }
+    mistral(folder, tokenizer)
 }
 
 fn sources(folder: &Path) -> Result<Vec<(String, String)>, TemplateError> {
@@ -86,20 +84,31 @@ fn sources(folder: &Path) -> Result<Vec<(String, String)>, TemplateError> {
     Ok(Vec::new())
 }
 
-/// The format that goes with one of Mistral's own tokenizer files: tekken files name a version, the others show it by
-/// the control tokens they have.
-fn mistral(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<&'static str>, TemplateError> {
-    let Some(path) = files::find(folder) else { return Ok(None) };
+/// The built-in template for one of Mistral's own tokenizer files: tekken files name a version, the others show it
+/// by their name or by the control tokens they have.
+fn mistral(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, TemplateError> {
+    let tekken = folder.join("tekken.json");
+    let found = if tekken.is_file() { Some(tekken) } else { files::find(folder) };
+    let Some(path) = found else { return Ok(None) };
     let bytes = read::read(&path).map_err(read_error)?;
-    Ok(match files::kind(&bytes) {
-        files::FileKind::Hf => None,
-        files::FileKind::Tekken => match tekken::version(&bytes).as_deref() {
-            Some("v3") => Some("mistral-v3"),
-            Some("v7") => Some("mistral-v7"),
-            _ => None,
-        },
-        files::FileKind::SentencePiece => by_control_tokens(tokenizer),
-    })
+    let (name, settings) = match files::kind(&bytes) {
+        files::FileKind::Hf => (None, None),
+        files::FileKind::Tekken => {
+            let head = tekken::head(&bytes);
+            let version = head.as_ref().map_or("", |head| head.version());
+            let name = builtin::of_mistral(version);
+            (name, head.and_then(|head| head.model_settings_builder))
+        }
+        files::FileKind::SentencePiece => {
+            let version = path.extension().and_then(|e| e.to_str()).filter(|e| *e == "v1");
+            (version.and_then(builtin::of_mistral).or_else(|| by_control_tokens(tokenizer)), None)
+        }
+    };
+    let template = name.map(|name| ChatTemplate::builtin(name, tokenizer)).transpose()?;
+    Ok(template.map(|template| match settings {
+        Some(settings) => template.with_default("model_settings", settings),
+        None => template,
+    }))
 }
 
 fn by_control_tokens(tokenizer: &Tokenizer) -> Option<&'static str> {

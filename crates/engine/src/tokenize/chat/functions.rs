@@ -1,6 +1,6 @@
 //! The Jinja environment chat templates expect: what `transformers` adds to plain Jinja.
 
-use super::numbers::{read_exact, write_exact};
+use super::numbers::write_exact;
 use super::{guards, python};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value, ValueKind};
@@ -33,7 +33,6 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter("indent", indent);
     environment.add_test("iterable", is_iterable);
     environment.add_test("sequence", is_sequence);
-    environment.add_filter("json_or_text", json_or_text);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment
@@ -139,23 +138,16 @@ fn indent(
     Ok(out)
 }
 
-/// Python's idea of what can be iterated: `none` cannot, text can.
+/// Whether Python can iterate a value: not `none`, but text.
 fn is_iterable(value: &Value) -> bool {
     use ValueKind::{Iterable, Map, Seq, String, Undefined};
     matches!(value.kind(), Undefined | String | Seq | Map | Iterable)
 }
 
-/// Python's idea of what has a length and items.
+/// Whether a value is a sequence in Python: it has a length and items.
 fn is_sequence(value: &Value) -> bool {
     use ValueKind::{Map, Seq, String, Undefined};
     matches!(value.kind(), Undefined | String | Seq | Map)
-}
-
-/// What a text holds, if that is JSON, else the text. For the built-in templates: clients send the arguments of tool
-/// calls as text.
-fn json_or_text(value: Value) -> Value {
-    let parsed = value.as_str().and_then(|text| read_exact(text).ok());
-    parsed.map_or(value, |json| Value::from(Serde(json)))
 }
 
 fn write(value: &serde_json::Value, formatter: impl Formatter, out: &mut Bounded) -> serde_json::Result<()> {

@@ -1,4 +1,4 @@
-//! What is checked while a template runs: time, cancellation, and the size of values.
+//! Checks while a template runs: time, cancellation, and the size of values.
 //!
 //! Fuel bounds the steps and the bytes that a template makes, but a few steps can make values that take for ever to compare or
 //! print: a list that holds a list twice, which holds a list twice. So values have a weight and a depth, which are checked
@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Checks the clock and gives its argument back.
+/// Checks the clock and returns its argument.
 pub(super) const TICK: &str = "\0tick";
 /// As [`TICK`]; also bounds a value. Lists that would be computed when they are read become plain ones.
 pub(super) const BOUND: &str = "\0bound";
-/// As [`BOUND`], for what a namespace will hold.
+/// As [`BOUND`], for a value to be stored in a namespace.
 pub(super) const STORE: &str = "\0store";
 /// The variable that holds the [`Watch`].
 pub(super) const WATCH: &str = "\0watch";
@@ -28,10 +28,10 @@ const DEPTH: usize = 256;
 /// How long a template may run. Published ones take milliseconds for long conversations.
 pub(super) const TIME: Duration = Duration::from_secs(10);
 
-/// Whether a run has to end.
+/// Whether a run must end.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// Nobody wants the result any longer.
+    /// Set when nobody needs the result any longer.
     pub abandoned: Arc<AtomicBool>,
     /// When the run began.
     pub began: Instant,
@@ -53,7 +53,7 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     environment.remove_global("debug");
 }
 
-/// How heavy a template's input is, and whether it is bounded.
+/// The weight of a template's input; an error if it exceeds the bounds.
 pub(super) fn weigh(value: &Value) -> Result<usize, Error> {
     let mut left = usize::MAX;
     walk(value, 0, &mut left)?;
@@ -122,7 +122,7 @@ fn walk(value: &Value, depth: usize, left: &mut usize) -> Result<(), Error> {
     }
 }
 
-/// Namespaces and `loop` can change after they were checked.
+/// Whether a value can change after it was checked: namespaces and `loop`.
 fn changes(value: &Value) -> bool {
     value.as_object().is_some_and(|object| {
         let name = object.type_name();

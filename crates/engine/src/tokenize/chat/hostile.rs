@@ -124,7 +124,7 @@ fn values_that_can_not_be_printed_or_compared_are_refused_when_they_are_made() {
             other => panic!("{start}: {other:?}"),
         }
     }
-    // Doubling nothing makes nothing.
+    // Doubling an empty list gives an empty list.
     assert_eq!(render(&format!("{empty}{{{{ a }}}}")).unwrap(), "[]");
 }
 
@@ -185,7 +185,7 @@ fn line_breaks_are_normalised_as_jinja_does() {
     }
 }
 
-/// What the guards must leave alone.
+/// Programs that the guards must not change.
 #[test]
 fn guards_change_no_result() {
     for (source, text) in [

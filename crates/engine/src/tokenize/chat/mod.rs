@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod functions;
 mod guards;
+mod mistral;
 mod numbers;
 mod program;
 mod python;

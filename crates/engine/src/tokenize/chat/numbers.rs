@@ -1,6 +1,7 @@
-//! Numbers of JSON as they were written. `serde_json` reads numbers as integers of 64 bits or as floats, and would write some of
-//! them otherwise (`12345678901234567890123` as `1.2345678901234568e+22`). Such a number is kept as a string between two marks,
-//! and loses its quotes when it is written as JSON. The marks are removed from the rendered prompt with the guards.
+//! JSON numbers with their original text. `serde_json` reads numbers as integers of 64 bits or as floats, and would
+//! write some of them differently (`12345678901234567890123` as `1.2345678901234568e+22`). Such a number is kept as a
+//! string between two marks, and loses its quotes when it is written as JSON. The marks are removed from the rendered
+//! prompt together with the guards.
 
 use serde::de::IgnoredAny;
 use serde_json::{Number, Value};
@@ -9,7 +10,7 @@ use std::borrow::Cow;
 /// A noncharacter, like the guards.
 pub(crate) const MARK: char = '\u{fdd1}';
 
-/// Reads JSON. Numbers that would be written otherwise than they are here become marked strings, which [`write_exact`] and
+/// Reads JSON. Numbers that `serde_json` would write differently become marked strings, which [`write_exact`] and
 /// templates' `tojson` write as they were.
 ///
 /// # Errors
@@ -51,7 +52,7 @@ pub fn write_exact(text: &str) -> Cow<'_, str> {
         let whole = serde_json::from_str::<IgnoredAny>(&number[..end]).is_ok();
         if whole && number[end..].starts_with(&close) {
             out.push_str(&rest[..at]);
-            // The mark stays, since a name of a control token may not come about here.
+            // The mark stays, so that no name of a control token can form here.
             out.push(MARK);
             out.push_str(&number[..end]);
             rest = &number[end + close.len()..];
@@ -64,17 +65,17 @@ pub fn write_exact(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Whether `serde_json` writes a number as it reads it.
+/// Whether `serde_json` writes a number as it was read.
 fn is_written_alike(token: &str) -> bool {
     serde_json::from_str::<Number>(token).is_ok_and(|number| number.to_string() == token)
 }
 
-/// Bytes of the number that a text begins with.
+/// The length in bytes of the number at the start of a text.
 fn number_end(text: &str) -> usize {
     text.find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c))).unwrap_or(text.len())
 }
 
-/// Bytes of the string that a text begins with, in its quotes.
+/// The length in bytes of the string at the start of a text, including its quotes.
 fn string_end(text: &str) -> usize {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {

@@ -1,7 +1,7 @@
 //! [`Program`]: a compiled template with guards between its instructions, and how it runs.
 //!
-//! A template comes with a model's file, from a stranger. It is compiled and run on threads with a large stack, and what it can
-//! take of time and memory is bounded: see [`super::check`] and [`super::guards`].
+//! A template comes with a model's file and is not trusted. It is compiled and run on threads with a large stack,
+//! within limits of time and memory: see [`super::check`] and [`super::guards`].
 
 use super::check::{self, Exceeded};
 use super::error::{TemplateError, reason, render_error};
@@ -25,7 +25,7 @@ const SOURCE: usize = 256 << 10;
 const COMPILE_STACK: usize = 512 << 20;
 /// Stack of the thread that runs a template: values have bounded depth.
 const RUN_STACK: usize = 64 << 20;
-/// How often a run looks whether it was abandoned.
+/// How often a run checks whether it was abandoned.
 const POLL: Duration = Duration::from_millis(20);
 /// Maximum number of steps of a template, where one also pays for 64 bytes of text. Real ones need some thousands per message; a
 /// malicious one would never end.
@@ -54,7 +54,7 @@ impl Program {
         compiled.map_err(|reason| TemplateError::Syntax { line: 0, reason })?.map(Program)
     }
 
-    /// Renders the template, which may take `time`. `abandoned` is asked now and then whether anyone still wants the result.
+    /// Renders the template within `time`. `abandoned` is checked every [`POLL`] and ends the run.
     pub fn run(
         &self,
         environment: &Environment<'static>,
@@ -64,7 +64,7 @@ impl Program {
     ) -> Result<String, TemplateError> {
         let mut environment = environment.clone();
         let weight = guards::weigh(&variables).map_err(|e| render_error(&e))?;
-        // Each byte of the input can be paid for 32 times more.
+        // The fuel suffices to process each byte of the input 32 more times.
         environment.set_fuel(Some(FUEL + (weight as u64).saturating_mul(32)));
         let stop = Arc::new(AtomicBool::new(false));
         let watch = Watch { abandoned: stop.clone(), began: Instant::now(), time };
@@ -125,7 +125,7 @@ fn compile<'s>(name: &'static str, source: &'s str) -> Result<Instructions<'s>, 
 /// A copy with guards, which are filters on the top of the stack.
 fn guarded<'s>(plain: &Instructions<'s>) -> Instructions<'s> {
     let mut out = Instructions::new(plain.name(), plain.source());
-    // Where each instruction and its guards begin now.
+    // The new positions of the instructions and their guards.
     let mut places = Vec::new();
     let mut next = 0;
     while let Some(instruction) = plain.get(places.len() as u32) {

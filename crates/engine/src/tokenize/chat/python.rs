@@ -1,5 +1,5 @@
-//! What Python does with strings and templates rely on: methods, the operator `%`, and the filters `int` and `float`. The methods
-//! that `minijinja_contrib` has in Python's sense are left to it.
+//! The behaviour of Python's strings that templates rely on: methods, the operator `%`, and the filters `int` and
+//! `float`. `minijinja_contrib` provides the methods that it implements as Python does.
 
 use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State};
@@ -26,7 +26,7 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
     }
 }
 
-/// `None`: a method of others.
+/// Returns `None` for methods that are implemented elsewhere.
 fn of_text(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     Ok(Some(match name {
         "split" | "rsplit" => {
@@ -104,7 +104,7 @@ fn of_text(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Erro
             let left = match name {
                 "ljust" => 0,
                 "rjust" => missing,
-                // An odd rest goes to the left if the width is odd, too.
+                // If the padding is odd, the extra character goes to the left if the width is odd, too.
                 _ => missing / 2 + (missing & (width.max(0) as usize) & 1),
             };
             let fill = |n: usize| fill.unwrap_or(' ').to_string().repeat(n);
@@ -167,7 +167,7 @@ fn lines(text: &str, keep: bool) -> Vec<&str> {
     lines
 }
 
-/// A letter after another is small, the others are capital.
+/// A letter after another letter becomes lower case, all others upper case.
 fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut within = false;
@@ -181,7 +181,7 @@ fn title(text: &str) -> String {
     out
 }
 
-/// How many characters a text lacks to a width.
+/// How many characters a text is short of a width.
 fn missing(text: &str, width: i64) -> Result<usize, Error> {
     let width = usize::try_from(width).unwrap_or(0);
     if width > WIDTH {
@@ -190,7 +190,7 @@ fn missing(text: &str, width: i64) -> Result<usize, Error> {
     Ok(width.saturating_sub(text.chars().count()))
 }
 
-/// The greatest number in a text.
+/// The largest number in a text.
 fn widest(text: &str) -> usize {
     let numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
     numbers.map(|digits| digits.parse().unwrap_or(usize::MAX)).max().unwrap_or(0)
@@ -244,7 +244,7 @@ fn percent(state: &mut State<'_, '_>, left: Value, right: Value) -> Result<Value
     Ok(Value::from(if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }))
 }
 
-/// As Jinja has it: what is no number is the default, which is 0.
+/// As in Jinja: a value that is not a number gives the default, which is 0 if not set.
 fn int(
     state: &State<'_, '_>,
     value: &Value,
@@ -262,7 +262,7 @@ fn int(
     Ok(parsed.unwrap_or(default))
 }
 
-/// As Jinja has it: what is no number is the default, which is 0.0.
+/// As in Jinja: a value that is not a number gives the default, which is 0.0 if not set.
 fn float(value: &Value, default: Option<Value>, named: Kwargs) -> Result<Value, Error> {
     let default = default.or(named.get("default")?).unwrap_or(Value::from(0.0));
     named.assert_all_used()?;

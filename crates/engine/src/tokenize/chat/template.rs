@@ -3,7 +3,7 @@
 use super::builtin;
 use super::error::TemplateError;
 use super::program::Program;
-use super::{functions, guards};
+use super::{functions, guards, mistral};
 use crate::tokenize::Tokenizer;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, context};
@@ -18,7 +18,7 @@ pub struct Message {
     /// The text; empty where there is none (`null` in JSON), as in messages that only call tools.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub content: String,
-    /// Whatever else templates read: `tool_calls`, `tool_call_id`, `name`, `reasoning_content`.
+    /// Other fields that templates read: `tool_calls`, `tool_call_id`, `name`, `reasoning_content`.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
@@ -34,12 +34,12 @@ impl Message {
         Message::new("system", content)
     }
 
-    /// What the user says.
+    /// A message of the user.
     pub fn user(content: impl Into<String>) -> Message {
         Message::new("user", content)
     }
 
-    /// What the model said.
+    /// A message of the model.
     pub fn assistant(content: impl Into<String>) -> Message {
         Message::new("assistant", content)
     }
@@ -67,8 +67,8 @@ pub struct RenderOptions {
     pub documents: Vec<serde_json::Value>,
     /// Further variables, such as `enable_thinking`.
     pub extra: serde_json::Map<String, serde_json::Value>,
-    /// Names of control tokens in messages, tools and documents become these tokens. If off, they are text, so that the author
-    /// of a message can't end it or write one in another role.
+    /// Whether names of control tokens in messages, tools and documents become these tokens. If off, they are text, so
+    /// that the author of a message can't end it or write one in another role.
     pub parse_special: bool,
 }
 
@@ -89,18 +89,20 @@ impl Default for RenderOptions {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     program: Program,
-    /// The program to use when tools are given, if the model has one of its own.
+    /// The program for requests with tools, if the model has a separate one.
     tool_use: Option<Program>,
     source: String,
     bos: String,
     eos: String,
+    /// Variables that render options may replace.
+    defaults: serde_json::Map<String, serde_json::Value>,
 }
 
 pub(super) const DEFAULT: &str = "chat_template";
 pub(super) const TOOL_USE: &str = "tool_use";
 
 impl ChatTemplate {
-    /// A template from its source; `tokenizer` tells it `bos_token` and `eos_token`.
+    /// A template from its source; `tokenizer` provides `bos_token` and `eos_token`.
     pub fn new(source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, TemplateError> {
         ChatTemplate::named(&[(DEFAULT, source)], tokenizer)
     }
@@ -108,7 +110,13 @@ impl ChatTemplate {
     /// A template that Zonda knows, by name; see [`BUILTIN_TEMPLATES`](super::BUILTIN_TEMPLATES).
     pub fn builtin(name: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, TemplateError> {
         let source = builtin::source(name).ok_or_else(|| TemplateError::Unknown { name: name.to_owned() })?;
-        ChatTemplate::new(source, tokenizer)
+        ChatTemplate::new(&source, tokenizer)
+    }
+
+    /// Sets a variable for conversations whose options do not.
+    pub(super) fn with_default(mut self, name: &str, value: serde_json::Value) -> ChatTemplate {
+        self.defaults.insert(name.to_owned(), value);
+        self
     }
 
     /// The mock backend's template.
@@ -116,7 +124,7 @@ impl ChatTemplate {
         ChatTemplate::builtin("chatml", &Tokenizer::mock()).expect("the built-in template parses")
     }
 
-    /// From `(name, source)` pairs, of which `DEFAULT` must be one and `TOOL_USE` may be.
+    /// From `(name, source)` pairs, which must include `DEFAULT` and may include `TOOL_USE`.
     pub(super) fn named(
         sources: &[(&str, &str)],
         tokenizer: &Tokenizer,
@@ -125,15 +133,23 @@ impl ChatTemplate {
             let source = sources.iter().find(|(found, _)| *found == name);
             source.map(|(_, source)| Program::compile(name, functions::prepare(source))).transpose()
         };
+        let mut environment = functions::environment();
+        mistral::install(&mut environment);
         let token = |id: Option<crate::TokenId>| id.map(|id| tokenizer.piece(id)).unwrap_or_default();
         Ok(ChatTemplate {
-            environment: functions::environment(),
+            environment,
             program: compile(DEFAULT)?.ok_or(TemplateError::Missing)?,
             tool_use: compile(TOOL_USE)?,
             source: sources.iter().find(|(name, _)| *name == DEFAULT).map_or("", |(_, s)| s).to_owned(),
             bos: token(tokenizer.bos()),
             eos: token(tokenizer.eos()),
+            defaults: serde_json::Map::new(),
         })
+    }
+
+    /// Whether its prompts contain the model's settings, of which `json_schema` may be one (Mistral's v15).
+    pub fn has_settings(&self) -> bool {
+        self.defaults.contains_key("model_settings")
     }
 
     /// The template's source.
@@ -150,7 +166,8 @@ impl ChatTemplate {
         self.render_unless(messages, options, &|| false)
     }
 
-    /// As [`ChatTemplate::render`]; `abandoned` is asked every few milliseconds whether to give up, which is an error.
+    /// As [`ChatTemplate::render`]. `abandoned` is checked every few milliseconds; once it returns true, the result is
+    /// an error.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`].
@@ -186,7 +203,8 @@ impl ChatTemplate {
             tools => list(&options.tools),
             documents => list(&options.documents),
         };
-        let variables = context! { ..given, ..Value::from(Serde(&options.extra)) };
+        let (extra, defaults) = (Serde(&options.extra), Serde(&self.defaults));
+        let variables = context! { ..given, ..Value::from(extra), ..Value::from(defaults) };
         program.run(&self.environment, variables, abandoned, time)
     }
 }

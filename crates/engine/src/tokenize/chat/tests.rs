@@ -184,6 +184,29 @@ fn folders_hold_templates_in_several_places() {
     std::fs::write(path.join("chat_template.jinja"), "three").unwrap();
     assert_eq!(find().unwrap().unwrap().source(), "three");
 
+    // The one for tools has a file of its own then.
+    assert_eq!(find().unwrap().unwrap().render(&[], &tools).unwrap(), "three");
+    std::fs::create_dir(path.join("additional_chat_templates")).unwrap();
+    std::fs::write(path.join("additional_chat_templates/tool_use.jinja"), "four").unwrap();
+    assert_eq!(find().unwrap().unwrap().render(&[], &tools).unwrap(), "four");
+    assert_eq!(find().unwrap().unwrap().render(&[], &RenderOptions::default()).unwrap(), "three");
+
     std::fs::write(path.join("chat_template.jinja"), [0xff]).unwrap();
     assert!(matches!(find(), Err(TemplateError::File { .. })));
+}
+
+#[test]
+fn gguf_metadata_holds_a_template_for_tools() {
+    use crate::load::{Metadata, Value};
+    let key = |name: &str| format!("tokenizer.chat_template{name}");
+    let mut metadata = Metadata::default();
+    let find = |metadata: &Metadata| ChatTemplate::from_gguf(metadata, &Tokenizer::mock()).unwrap();
+    assert!(find(&metadata).is_none());
+    metadata.0.insert(key(""), Value::String("one".into()));
+    metadata.0.insert(key(".tool_use"), Value::String("two".into()));
+    metadata.0.insert(key(".rag"), Value::String("three".into()));
+    let tools = RenderOptions { tools: vec![serde_json::json!({})], ..RenderOptions::default() };
+    let template = find(&metadata).unwrap();
+    assert_eq!(template.render(&[], &tools).unwrap(), "two");
+    assert_eq!(template.render(&[], &RenderOptions::default()).unwrap(), "one");
 }

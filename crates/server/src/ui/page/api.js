@@ -1,10 +1,10 @@
-// The server's API: keys, errors in its own words, answers as they come.
+// The server's API: keys, errors in the server's own words, streamed answers.
 
 import { $ } from "./dom.js";
 
 const KEY = "zonda.key";
 
-/** What the server, or the way to it, said. */
+/** An error of the server or of the connection. */
 export class ApiError extends Error {
   constructor(message, { status = 0, code = "", retryAfter = null } = {}) {
     super(message);
@@ -17,7 +17,7 @@ const headers = () => {
   return key ? { authorization: `Bearer ${key}` } : {};
 };
 
-/** One question for the key at a time, whoever needs it. */
+/** Asks for the key once, however many requests need it. */
 let asking = null;
 
 function askKey(why) {
@@ -57,7 +57,7 @@ async function failure(response) {
   });
 }
 
-/** A response that is good. Asks for a key where one is needed. */
+/** A successful response. Asks for a key if one is needed. */
 export async function request(path, { body, signal, quiet = false } = {}) {
   for (;;) {
     const sent = sessionStorage.getItem(KEY);
@@ -80,8 +80,8 @@ export async function request(path, { body, signal, quiet = false } = {}) {
     if (sessionStorage.getItem(KEY) !== sent) continue;
     if (sent !== null) sessionStorage.removeItem(KEY);
     const why = sent === null
-      ? "This server answers those who have a key. It is kept until this tab is closed."
-      : "The server does not know that key.";
+      ? "This server requires an API key. The page keeps it until this tab is closed."
+      : "The server does not accept this key.";
     if (!(await askKey(why))) throw error;
   }
 }

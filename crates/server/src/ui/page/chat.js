@@ -1,4 +1,4 @@
-// One conversation: what is asked, the answer as it comes, and its figures.
+// One conversation: the messages, the streamed answer, and its figures.
 
 import { ApiError, post, stream } from "./api.js";
 import { $, count, figure, time } from "./dom.js";
@@ -157,11 +157,13 @@ export class Chat {
   #take(message, chunk, watch) {
     const { stats } = message;
     const choice = chunk.choices[0];
-    if (choice?.delta?.content) {
+    const piece = choice?.delta?.content || choice?.delta?.reasoning_content;
+    if (piece) {
       const now = performance.now();
       watch.first ??= now;
       watch.pieces += 1;
-      message.content += choice.delta.content;
+      message.content += choice.delta.content ?? "";
+      if (choice.delta.reasoning_content) message.reasoning = (message.reasoning ?? "") + choice.delta.reasoning_content;
       stats.ttft ??= now - watch.start;
       // Deliveries, which are tokens but for characters that take several; the server's figures follow.
       if (watch.pieces > 1) stats.speed = (1000 * (watch.pieces - 1)) / (now - watch.first);
@@ -177,7 +179,7 @@ export class Chat {
       stats.prompt = chunk.usage.prompt_tokens;
       stats.cached = chunk.usage.prompt_tokens_details?.cached_tokens;
     }
-    else if (choice?.delta?.content) stats.came = watch.pieces;
+    else if (piece) stats.came = watch.pieces;
     this.#figures();
   }
 
@@ -200,7 +202,7 @@ export class Chat {
   }
 }
 
-/** What the server said as a sentence, with what to do if it said that too. */
+/** The server's error as a sentence, with advice if there is any. */
 function sentence(error) {
   const text = error instanceof ApiError ? error.message : String(error.message ?? error);
   const start = text.charAt(0).toUpperCase() + text.slice(1);

@@ -1,4 +1,4 @@
-// Elements without markup in strings: text set here is text.
+// Elements without markup in strings: text that is set here is shown as text.
 
 /** An element with properties (`class`, `on…`, `data-…`, `aria-…`, anything else as a property) and children. */
 export function el(name, properties = {}, ...children) {
@@ -34,7 +34,7 @@ const PATHS = {
   down: "M12 5v14m0 0l-6-6m6 6l6-6",
 };
 
-/** A line drawing; what it means is said by the button that holds it. */
+/** A line drawing; the button that contains it has the label. */
 export function icon(name) {
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");
@@ -51,7 +51,7 @@ export function iconButton(name, label, onclick) {
   return el("button", { type: "button", class: "icon", title: label, "aria-label": label, onclick }, icon(name));
 }
 
-/** A sentence that goes away by itself, perhaps with something to do about it. */
+/** A message that disappears by itself, possibly with an action. */
 export function toast(text, action, run) {
   const box = el("div", { class: "toast" }, el("span", {}, text));
   const close = () => box.remove();
@@ -64,10 +64,10 @@ export function toast(text, action, run) {
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
-/** A count with thousands apart; what is not known is blank. */
+/** A count with thousands separators; blank if unknown. */
 export const count = (n) => (Number.isFinite(n) ? whole.format(n) : "");
 
-/** Three digits that matter. */
+/** A number with three significant digits. */
 export function figure(n) {
   if (!Number.isFinite(n)) return "";
   if (n >= 100 || n === 0) return whole.format(n);

@@ -15,7 +15,7 @@ const IDEAS = [
   "Show a binary search in Rust, with a test",
 ];
 
-/** The server's models, and the one that answers. */
+/** The server's models, and the chosen one. */
 const models = {
   list: [],
   /** The entries of a model: one for each backend that runs it. */
@@ -65,7 +65,7 @@ function showModel() {
     ["Name", models.current()], ["Backend", details.backend], ["Device", details.device], ["Weights", details.weights],
     ["Context", `${count(details.context)} tokens`], ["At once", `${details.parallel} requests`],
     ["Vocabulary", `${count(details.vocabulary)} tokens`],
-  ] : [["Name", models.current()], ["State", "not loaded: it is when it is asked for"]]));
+  ] : [["Name", models.current()], ["State", "not loaded yet: the next request loads it"]]));
 }
 
 async function loadModels() {
@@ -83,7 +83,7 @@ async function loadModels() {
   chat.show();
 }
 
-/** A model is loaded after the server answers, or when it is first asked for. */
+/** A model may be loaded after the server starts, or when the first request needs it. */
 async function refreshModels() {
   try {
     models.list = (await get("/v1/models", { quiet: true })).data;
@@ -137,7 +137,7 @@ $("theme").addEventListener("click", () => {
   theme(next);
 });
 
-// Panels: beside the conversation where there is room, over it where there is none.
+// Panels: beside the conversation if there is room, otherwise over it.
 const narrow = matchMedia("(max-width: 60rem)");
 function panel(id, button, open) {
   if (id === "settings") $(id).hidden = !open;

@@ -6,16 +6,16 @@ import { el, iconButton } from "./dom.js";
 
 const policy = window.trustedTypes?.createPolicy("zonda", { createHTML: (html) => html }) ?? { createHTML: (html) => html };
 
-/** Milliseconds between two renderings of an answer that grows. */
+/** Milliseconds between two renderings of a growing answer. */
 const PAUSE = 90;
 
-/** HTML of each text; throws where the server can't be asked. */
+/** HTML of each text; throws if the server can't be reached. */
 export async function toHtml(texts) {
   const response = await request("/ui/render", { body: { texts } });
   return (await response.json()).html;
 }
 
-/** Shows HTML, and changes only blocks that differ from what is shown: what someone selects stays selected. */
+/** Shows HTML, and replaces only blocks that changed, so that selected text stays selected. */
 export function show(element, html) {
   const template = document.createElement("template");
   template.innerHTML = policy.createHTML(html);
@@ -56,7 +56,7 @@ function dress(block) {
   return outer;
 }
 
-/** Copies, and lets the button say so. */
+/** Copies, and shows on the button that it did. */
 export async function copyText(button, text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -72,7 +72,7 @@ export async function copyText(button, text) {
   setTimeout(() => button.classList.remove("done"), 1200);
 }
 
-/** An answer that grows: rendered now and then, one rendering at a time, the last one complete. */
+/** A growing answer: rendered at intervals, one rendering at a time, and completely at the end. */
 export class Growing {
   constructor(element, changed) {
     Object.assign(this, { element, changed, text: "", busy: null });

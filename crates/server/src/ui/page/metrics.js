@@ -1,4 +1,4 @@
-// The server's /metrics: read, and turned into what happened between two readings.
+// Reads the server's /metrics and computes what happened between two readings.
 
 /** Lines of Prometheus' text as `{name, labels, value}`. */
 export function parse(text) {
@@ -35,14 +35,14 @@ export class Reading {
 
 const zero = (n) => (Number.isFinite(n) ? n : 0);
 
-/** Growth per second of a counter between two readings. A server that was started anew counts from 0. */
+/** Growth per second of a counter between two readings. A restarted server counts from 0. */
 export function rate(name, before, now, keep) {
   if (!before) return NaN;
   const grown = zero(now.sum(name, keep)) - zero(before.sum(name, keep));
   return grown < 0 ? NaN : grown / ((now.at - before.at) / 1000);
 }
 
-/** The mean of what a histogram took in between two readings, in its unit; NaN if that is nothing. */
+/** The mean of a histogram's new values between two readings, in its unit; NaN if there are none. */
 export function mean(name, before, now) {
   if (!before) return NaN;
   const taken = zero(now.sum(`${name}_count`)) - zero(before.sum(`${name}_count`));

@@ -10,15 +10,15 @@ const EVERY = 1000;
 const seconds = (s) => time(1000 * s);
 const share = (part) => `${figure(100 * part)} %`;
 
-/** Charts, and what each takes from two readings. */
+/** The charts, and how each is computed from two readings. */
 const PLOTS = [
   { title: "Generated tokens per second", format: figure, take: (b, n) => [rate("zonda_generated_tokens_total", b, n)] },
-  { title: "Sequences", hint: "Running ones have a slot", series: ["running", "waiting"], format: count,
+  { title: "Sequences", hint: "Running requests have a slot", series: ["running", "waiting"], format: count,
     take: (_, n) => [n.sum("zonda_sequences_running"), n.sum("zonda_sequences_waiting")] },
-  { title: "KV room in use", hint: "By running sequences, of the fullest model", format: share, top: 1, take: (_, n) => [n.most("zonda_kv_usage_ratio")] },
-  { title: "Time to first token", hint: "Mean of those within a second", format: seconds, take: (b, n) => [mean("zonda_time_to_first_token_seconds", b, n)] },
-  { title: "Time between tokens", hint: "Mean of those within a second", format: seconds, take: (b, n) => [mean("zonda_inter_token_seconds", b, n)] },
-  { title: "Answers per second", hint: "Generations that ended, and requests that failed", series: ["ended", "refused"], format: figure,
+  { title: "KV cache in use", hint: "By running sequences, of the model with the fullest cache", format: share, top: 1, take: (_, n) => [n.most("zonda_kv_usage_ratio")] },
+  { title: "Time to first token", hint: "Mean of the last second", format: seconds, take: (b, n) => [mean("zonda_time_to_first_token_seconds", b, n)] },
+  { title: "Time between tokens", hint: "Mean of the last second", format: seconds, take: (b, n) => [mean("zonda_inter_token_seconds", b, n)] },
+  { title: "Answers per second", hint: "Finished generations, and failed requests", series: ["ended", "refused"], format: figure,
     take: (b, n) => [
       rate("zonda_generations_total", b, n),
       rate("zonda_requests_total", b, n, (labels) => Number(labels.status) >= 400),
@@ -29,7 +29,7 @@ const PLOTS = [
 const TILES = [
   ["Generations", (n) => count(n.sum("zonda_generations_total"))],
   ["Prompt tokens", (n) => count(n.sum("zonda_prompt_tokens_total"))],
-  ["Of them cached", (n) => {
+  ["Of these, cached", (n) => {
     const [cached, all] = [n.sum("zonda_cached_tokens_total"), n.sum("zonda_prompt_tokens_total")];
     return all > 0 ? share(cached / all) : "";
   }],

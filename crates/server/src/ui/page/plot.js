@@ -4,7 +4,7 @@ import { el } from "./dom.js";
 
 const SPACE = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT] = [320, 96];
-/** Readings that fit side by side. */
+/** Number of readings that fit side by side. */
 const LENGTH = 120;
 
 function svg(name, attributes = {}) {
@@ -13,7 +13,7 @@ function svg(name, attributes = {}) {
   return element;
 }
 
-/** The next of 1, 2, 5, 10, 20, … at or above. */
+/** The smallest of 1, 2, 5, 10, 20, … that is not below a value. */
 function round(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));

@@ -1,10 +1,10 @@
-// The last bench report: its own page in a frame that can reach nothing, or its text, or a table of its record.
+// The last bench report: its own page in an isolated frame, or its text, or a table of its record.
 
 import { get } from "./api.js";
 import { $, el, figure, time } from "./dom.js";
 import { show } from "./markdown.js";
 
-/** Columns of a record's summary. A figure is a median over runs; what was not measured is blank. */
+/** Columns of a record's summary. A figure is a median over runs; blank if it was not measured. */
 const COLUMNS = [
   ["Backend", (c) => c.backend],
   ["Model", (c) => c.model],
@@ -61,7 +61,7 @@ export async function showReport() {
   } else if (report.url) {
     const frame = el("iframe", { title: "Bench report", src: report.url });
     frame.setAttribute("sandbox", "allow-scripts");
-    place.replaceChildren(frame, el("p", {}, el("a", { href: report.url, target: "_blank", rel: "noopener" }, "The report on a page of its own")));
+    place.replaceChildren(frame, el("p", {}, el("a", { href: report.url, target: "_blank", rel: "noopener" }, "The report on a separate page")));
   } else if (report.html) {
     const text = el("div", { class: "text" });
     place.replaceChildren(text);

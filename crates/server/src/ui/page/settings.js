@@ -1,25 +1,25 @@
-// The system prompt and how answers are sampled. What is left blank is the server's default.
+// The system prompt and how answers are sampled. Blank fields use the server's defaults.
 
 import { $, el } from "./dom.js";
 import { read, write } from "./store.js";
 
-/** Fields of a request: name, words, the server's default, bounds. */
+/** Fields of a request: name, label, the server's default, bounds. */
 const FIELDS = [
-  { name: "temperature", label: "Temperature", hint: "0 always takes the most probable token", blank: "0.8", min: 0, max: 2, step: 0.05 },
-  { name: "top_p", label: "Top-p", hint: "The most probable tokens that together reach this", blank: "0.95", min: 0, max: 1, step: 0.01 },
-  { name: "min_p", label: "Min-p", hint: "Tokens at least this share as probable as the best", blank: "0.05", min: 0, max: 1, step: 0.01 },
-  { name: "top_k", label: "Top-k", hint: "So many most probable tokens; 0 is all", blank: "40", min: 0, max: 200, step: 1 },
+  { name: "temperature", label: "Temperature", hint: "0: always the most probable token", blank: "0.8", min: 0, max: 2, step: 0.05 },
+  { name: "top_p", label: "Top-p", hint: "Keep the most probable tokens that together reach this", blank: "0.95", min: 0, max: 1, step: 0.01 },
+  { name: "min_p", label: "Min-p", hint: "Keep tokens at least this share as probable as the best", blank: "0.05", min: 0, max: 1, step: 0.01 },
+  { name: "top_k", label: "Top-k", hint: "Keep this many of the most probable tokens; 0: all", blank: "40", min: 0, max: 200, step: 1 },
   { name: "repeat_penalty", label: "Repeat penalty", hint: "1 is off", blank: "1", min: 0.8, max: 1.6, step: 0.01 },
-  { name: "max_tokens", label: "Max tokens", hint: "Longest answer; blank: what the context holds", blank: "–", step: 1 },
+  { name: "max_tokens", label: "Max tokens", hint: "Maximum length of an answer; blank: what fits into the context", blank: "–", step: 1 },
   { name: "seed", label: "Seed", hint: "The same seed gives the same answer", blank: "random", step: 1 },
 ];
 
 const LAST = "zonda.settings";
 
-/** What new conversations start with: what was set last. */
+/** The settings of new conversations: those that were set last. */
 export const initial = () => read(LAST, {});
 
-/** The fields of a request that these settings ask for. */
+/** The request fields for these settings. */
 export function toRequest(settings) {
   const fields = {};
   for (const { name } of FIELDS) {
@@ -28,7 +28,7 @@ export function toRequest(settings) {
   return fields;
 }
 
-/** The form. `changed` gets the settings whenever one was set. */
+/** The form. `changed` is called with the settings after each change. */
 export class SettingsForm {
   constructor(changed) {
     this.changed = changed;

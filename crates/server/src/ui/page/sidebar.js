@@ -1,4 +1,4 @@
-// The list of conversations: open, rename, delete, and take that back.
+// The list of conversations: open, rename, delete, and undo that.
 
 import { $, el, icon, iconButton, toast } from "./dom.js";
 import * as store from "./store.js";

@@ -1,10 +1,10 @@
-// Conversations, kept in this browser: one entry each, so that two tabs don't write over each other's.
+// Conversations, kept in this browser: one entry each, so that two tabs don't overwrite each other's.
 
 import { toast } from "./dom.js";
 
 const PREFIX = "zonda.conversation.";
 
-/** Reads JSON from storage; what is absent or broken is `fallback`. */
+/** Reads JSON from storage; returns `fallback` if it is missing or malformed. */
 export function read(key, fallback) {
   try {
     return JSON.parse(localStorage.getItem(key)) ?? fallback;
@@ -13,21 +13,21 @@ export function read(key, fallback) {
   }
 }
 
-/** Writes JSON to storage. A full one is said, once, and nothing is lost from the page. */
+/** Writes JSON to storage. If the storage is full, says so once, and the page keeps everything. */
 let full = false;
 export function write(key, value) {
   try {
     localStorage.setItem(key, JSON.stringify(value));
     full = false;
   } catch {
-    if (!full) toast("This browser's storage is full or forbidden: what follows is lost when the page is closed.");
+    if (!full) toast("This browser's storage is full or not allowed: from now on, messages are lost when the page is closed.");
     full = true;
   }
 }
 
 const wellFormed = (c) => c && typeof c.id === "string" && Array.isArray(c.messages);
 
-/** All conversations, the one last used first. */
+/** All conversations, the most recently used first. */
 export function all() {
   const found = [];
   try {
@@ -47,7 +47,7 @@ export function create(settings) {
   return { id, title: "", created: Date.now(), updated: Date.now(), settings: { ...settings }, messages: [] };
 }
 
-/** Deleted here: an answer that was still coming does not bring its conversation back. */
+/** Deleted conversations: an answer that still arrives does not restore one. */
 const gone = new Set();
 
 export function save(conversation) {
@@ -60,7 +60,7 @@ export function remove(id) {
   localStorage.removeItem(PREFIX + id);
 }
 
-/** Takes a removal back. */
+/** Undoes a removal. */
 export function restore(conversation) {
   gone.delete(conversation.id);
   save(conversation);
@@ -78,7 +78,7 @@ export function watch(changed) {
   });
 }
 
-/** A conversation's name: its own, or the beginning of what was asked. */
+/** A conversation's title: the chosen one, or the beginning of the first message. */
 export function title(conversation) {
   if (conversation.title) return conversation.title;
   const first = conversation.messages.find((m) => m.role === "user")?.content ?? "";

@@ -1,4 +1,4 @@
-// Before the first paint: the theme that was chosen here. Without a choice, the system's.
+// Before the first paint: sets the chosen theme; without a choice, the system's.
 (() => {
   try {
     const theme = localStorage.getItem("zonda.theme");

@@ -3,7 +3,7 @@
 import { $, count, el, figure, icon, iconButton, time } from "./dom.js";
 import { Growing, copyText, show, showText, toHtml } from "./markdown.js";
 
-/** So close to the end, in pixels, the page follows what comes. */
+/** The page follows new text if it is scrolled this close to the end, in pixels. */
 const NEAR = 80;
 
 export class Thread {
@@ -84,7 +84,9 @@ export class Thread {
   #answer(message) {
     const text = el("div", { class: "text" });
     if (message.content) showText(text, message.content);
+    const thought = el("details", { class: "thought" }, el("summary", {}, "Reasoning"), el("div", {}));
     const node = el("article", { class: "message assistant", "aria-label": "Answer" },
+      thought,
       text,
       el("div", { class: "end" },
         el("div", { class: "actions" },
@@ -92,8 +94,16 @@ export class Thread {
           iconButton("again", "Answer again", () => this.actions.regenerate())),
         el("p", { class: "stats" })));
     node.classList.toggle("again", true);
+    this.#think(thought, message);
     this.describe(node, message);
     return node;
+  }
+
+  /** What the model thought before it answered, as plain text; hidden if there is nothing. */
+  #think(thought, { reasoning = "" }) {
+    thought.hidden = !reasoning;
+    const text = thought.querySelector("div");
+    if (text.textContent !== reasoning) text.textContent = reasoning;
   }
 
   #copy(text) {
@@ -106,7 +116,7 @@ export class Thread {
     const { stats = {}, error, stopped, model } = message;
     const parts = [
       stopped && "stopped",
-      stats.finish === "length" && "cut at its limit",
+      stats.finish === "length" && "cut off at the limit",
       Number.isFinite(stats.tokens) && `${count(stats.tokens)} tokens`,
       Number.isFinite(stats.speed) && `${figure(stats.speed)} tokens/s`,
       Number.isFinite(stats.ttft) && `first after ${time(stats.ttft)}`,
@@ -125,11 +135,15 @@ export class Thread {
   /** An answer that is about to come: push(text), finish(). */
   grow(node, message) {
     const text = node.querySelector(".text");
+    const thought = node.querySelector(".thought");
     node.classList.add("growing");
     $("thread").setAttribute("aria-busy", "true");
     const growing = new Growing(text, () => this.toEnd());
     return {
-      push: () => growing.push(message.content),
+      push: () => {
+        this.#think(thought, message);
+        growing.push(message.content);
+      },
       finish: async () => {
         node.classList.remove("growing");
         $("thread").removeAttribute("aria-busy");
@@ -148,7 +162,7 @@ export class Thread {
     const form = el("form", { class: "edit", onsubmit: (event) => { event.preventDefault(); send(); } },
       area,
       el("div", { class: "buttons" },
-        el("span", { class: "quiet" }, "What came after it is replaced."),
+        el("span", { class: "quiet" }, "Everything after it will be replaced."),
         el("button", { type: "button", onclick: end }, "Cancel"),
         el("button", { type: "submit", class: "primary" }, "Send")));
     area.addEventListener("keydown", (event) => {
