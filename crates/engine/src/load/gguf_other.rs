@@ -44,7 +44,7 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
         head_dim,
         ffn_size,
         norm_eps: 0.0,
-        rope: Rope { theta: 1.0, pairing: RopePairing::Halves, scaling: RopeScaling::None },
+        rope: Rope { theta: 1.0, pairing: RopePairing::Halves, width: None, scaling: RopeScaling::None },
         windows: vec![None; layers],
         qkv_bias: false,
         qk_norm: false,
