@@ -157,7 +157,7 @@ fn families_with_other_norms_positions_and_experts() {
     let spec = open(&moe).expect("opens").spec;
     let experts = spec.moe.expect("experts");
     assert_eq!((spec.architecture, experts.ffn_size, experts.shared), (Architecture::GraniteMoe, FFN, None));
-    assert_eq!((experts.normalize, spec.extras.logit_scale), (true, 0.5));
+    assert_eq!((experts.router.normalize, spec.extras.logit_scale), (true, 0.5));
     moe = moe.u32("granitemoe.expert_shared_feed_forward_length", 24);
     for layer in 0..LAYERS {
         for (name, shape) in [("gate", [24, HIDDEN]), ("up", [24, HIDDEN]), ("down", [HIDDEN, 24])] {
@@ -250,7 +250,7 @@ fn configurations_of_the_families() {
     assert_eq!(half.expect("a spec").rope.width, Some(8), "GLM's default is a half");
 
     let moe = spec("granitemoe").moe.expect("experts");
-    assert_eq!((moe.experts, moe.used, moe.ffn_size, moe.normalize, moe.shared), (6, 2, 32, true, None));
+    assert_eq!((moe.experts, moe.used, moe.ffn_size, moe.router.normalize, moe.shared), (6, 2, 32, true, None));
     let shared = spec("granitemoeshared").moe.expect("experts").shared;
     assert_eq!(shared, Some(SharedExpert { ffn_size: 40, gated: false }));
     let none = changed("granitemoeshared", |c| c["shared_intermediate_size"] = json!(0));
