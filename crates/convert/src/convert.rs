@@ -2,9 +2,9 @@
 
 use crate::error::ConvertError;
 use crate::output::{Pending, Progress};
-use crate::rows::RawRow;
+use crate::rows::{RawRow, Rows, Weights};
 use crate::safetensors_writer::write_json;
-use crate::weights::{Rows, Weights, adjacent_row, is_rotated, to_gguf, to_safetensors};
+use crate::weights::{adjacent_row, is_rotated, to_gguf, to_safetensors};
 use crate::{gguf_keys, gguf_tokenizer, hf_config, hf_tokenizer};
 use std::path::Path;
 use zonda_engine::load::{Metadata, Model, RopePairing, TensorRole, Value};

@@ -1,7 +1,7 @@
 //! [`FileTensor`]: the tensors of a file, each with the roles whose rows it holds, for all formats.
 
 use crate::error::ConvertError;
-use crate::weights::{Rows, Weights};
+use crate::rows::{Rows, Weights};
 use std::collections::HashMap;
 use zonda_engine::load::names::TensorLocation;
 use zonda_engine::load::{ModelSpec, TensorRole};

@@ -7,9 +7,9 @@
 use crate::error::ConvertError;
 use crate::file_tensors::{FileTensor, file_tensors};
 use crate::output::{Holds, Pending, Planned, Progress, Sink};
-use crate::rows::{in_chunks, stream};
+use crate::rows::{Weights, in_chunks, stream};
 use crate::safetensors_writer::{SHARD_BYTES, write_json, write_safetensors};
-use crate::weights::{Weights, less_offset};
+use crate::weights::less_offset;
 use crate::{hf_config, hf_tokenizer};
 use serde_json::{Map, Value as Json, json};
 use std::fs;

@@ -1,15 +1,33 @@
-//! From rows of `f32` to a tensor's stored bytes, on all cores.
+//! [`Weights`], a source of rows of `f32`, and the way from rows to a tensor's stored bytes, on all cores.
 
 use crate::error::ConvertError;
 use crate::output::{Planned, Sink};
 use std::ops::Range;
 use std::thread;
+use zonda_engine::load::TensorRole;
 use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::quantize::{quantize, quantize_weighted};
 
 /// Appends the stored bytes of row `r` of a matrix, in Hugging Face's order of rows.
 pub(crate) type RawRow<'a> = Box<dyn Fn(usize, &mut Vec<u8>) + Sync + 'a>;
+
+/// Writes row `r` of a matrix as `f32`, in Hugging Face's order of rows.
+pub(crate) type Rows<'a> = Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>;
+
+/// A source of weights: another file, or a random generator.
+pub(crate) trait Weights {
+    /// The rows of a role's tensor. A vector is a single row.
+    fn rows(&self, role: TensorRole) -> Result<Rows<'_>, ConvertError>;
+
+    /// A role's tensor as stored; `None` if its type is not one of ours.
+    fn raw(&self, _role: TensorRole) -> Result<Option<(DType, RawRow<'_>)>, ConvertError> {
+        Ok(None)
+    }
+
+    /// Tells the source that a role's tensor has been read.
+    fn release(&self, _role: TensorRole) {}
+}
 
 /// Values per thread and chunk: enough to outweigh starting the thread, few enough to limit memory.
 const CHUNK: usize = 1 << 20;

@@ -6,29 +6,12 @@ use crate::fitting::Fitting;
 use crate::gguf_keys;
 use crate::gguf_writer::write_gguf;
 use crate::output::{Planned, Progress, Sink};
-use crate::rows::{RawRow, stream};
+use crate::rows::{Rows, Weights, stream};
 use crate::safetensors_writer::{SHARD_BYTES, write_safetensors};
 use std::path::Path;
 use zonda_engine::load::{LayerTensor, Metadata, Mla, ModelSpec, TensorRole, names};
 use zonda_engine::quant::Mix;
 use zonda_kernels::DType;
-
-/// Writes row `r` of a matrix as `f32`, in Hugging Face's order of rows.
-pub(crate) type Rows<'a> = Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>;
-
-/// A source of weights: another file, or a random generator.
-pub(crate) trait Weights {
-    /// The rows of a role's tensor. A vector is a single row.
-    fn rows(&self, role: TensorRole) -> Result<Rows<'_>, ConvertError>;
-
-    /// A role's tensor as stored; `None` if its type is not one of ours.
-    fn raw(&self, _role: TensorRole) -> Result<Option<(DType, RawRow<'_>)>, ConvertError> {
-        Ok(None)
-    }
-
-    /// Tells the source that a role's tensor has been read.
-    fn release(&self, _role: TensorRole) {}
-}
 
 /// Writes a GGUF file. Q and K are permuted if the family's files have them permuted. Returns the file's size in bytes.
 pub(crate) fn to_gguf(

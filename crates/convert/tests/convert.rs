@@ -77,6 +77,12 @@ fn folder_to_gguf_to_folder_keeps_weights_and_spec() {
             );
         }
         assert_eq!(gguf.spec, expected, "{name}");
+        if name.starts_with("gpt_oss") {
+            assert_same_weights(&original, &gguf);
+            let refused = convert_to(&file, &back, DType::F32).unwrap_err().to_string();
+            assert!(refused.contains("gate and up in turns") && !back.exists(), "{refused}");
+            continue;
+        }
 
         convert_to(&file, &back, DType::F32).unwrap_or_else(|e| panic!("{name}: {e}"));
         let back = Model::open(&back).unwrap();
@@ -232,7 +238,7 @@ fn refusals_give_the_reason_and_leave_no_files() {
     // A pre-tokenizer for which GGUF has no name.
     fs::write(&path, text.replace(r"?\\p{L}+", r"?\\p{L}{1,7}")).unwrap();
     let error = convert_to(&folder, &dir.path().join("h.gguf"), DType::F32).unwrap_err().to_string();
-    assert!(error.contains("one that GGUF has a name for") && error.contains("{1,7}"), "{error}");
+    assert!(error.contains("expected one with a name in GGUF") && error.contains("{1,7}"), "{error}");
 
     let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();

@@ -418,7 +418,8 @@ fn keys_alone_are_values_too() {
             pages
         };
         let (both, alone) = (stored(Holds::Both), stored(Holds::Keys));
-        assert_eq!(2 * alone[0].len(), both[0].len(), "half the memory");
+        // The values of q4_0 are padded to whole blocks, so keys alone may take less than half.
+        assert!(2 * alone[0].len() <= both[0].len(), "half the memory");
         for (isa, queries) in Isa::all().iter().flat_map(|&isa| [(isa, 1), (isa, 4), (isa, 30)]) {
             let q = values(queries * head_dim, 7, 3.0);
             let run = |pages: &[Vec<u32>]| {

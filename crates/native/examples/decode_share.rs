@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use zonda_engine::forward::{Backend, Batch, Logits, Span, Want};
 use zonda_engine::load::{LoadError, Model, TensorRole};
-use zonda_kernels::attention::{KvType, PAGE};
+use zonda_kernels::attention::{Holds, KvType, PAGE};
 use zonda_kernels::probe::{LARGE_BYTES, Stream};
 use zonda_kernels::{Isa, Pool};
 use zonda_native::{Native, NativeOptions};
@@ -84,7 +84,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         start += len;
     }
     let weights = weight_bytes(&model)?;
-    let kv = (spec.layers * spec.kv_heads * options.kv_type.page_bytes_of(spec.kv_holds(), spec.head_dim)
+    let kv = (spec.layers
+        * spec.kv_heads
+        * options.kv_type.page_bytes_of(Holds::if_values_are_keys(spec.values_are_keys()), spec.head_dim)
         / PAGE) as f64;
     let bytes = |position: usize| weights + kv * position as f64;
     let reading = (bytes(context) as usize).min(READING);

@@ -52,7 +52,8 @@ struct Table {
 
 impl KvCache {
     pub fn new(spec: &ModelSpec, limits: &Limits, kv_type: KvType) -> Result<KvCache, BackendError> {
-        let page_bytes = kv_type.page_bytes_of(spec.kv_holds(), spec.head_dim);
+        let holds = Holds::if_values_are_keys(spec.values_are_keys());
+        let page_bytes = kv_type.page_bytes_of(holds, spec.head_dim);
         let pages = limits.kv_tokens / PAGE;
         let chunk = pages.clamp(1, CHUNK);
         let bytes = [spec.layers, pages.next_multiple_of(chunk), spec.kv_heads]
@@ -64,7 +65,7 @@ impl KvCache {
             )?;
         Ok(KvCache {
             kv_type,
-            holds: spec.kv_holds(),
+            holds,
             layers: spec.layers,
             kv_heads: spec.kv_heads,
             head_dim: spec.head_dim,

@@ -119,8 +119,9 @@ fn experts_in_mxfp4_are_the_same_in_both_formats() {
         assert_eq!(ours.dtype == DType::MXFP4, expert, "{role:?}");
         assert!(!expert || ours.bytes() == theirs.bytes(), "{role:?}");
     }
+    // The other matrices have 8 bits now, which gives some tokens other experts.
     let drift = drift(&logits(&mxfp4), &logits(&folder));
-    assert!(drift < 5e-3, "{drift}");
+    assert!(drift < 5e-2, "{drift}");
 }
 
 /// `1 − cosine`

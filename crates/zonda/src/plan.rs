@@ -5,7 +5,7 @@ use crate::options::{Device, OpenOptions};
 use crate::units::human_bytes;
 use zonda_engine::forward::{BackendError, Limits};
 use zonda_engine::load::{Model, ModelSpec};
-use zonda_kernels::attention::{KvType, PAGE};
+use zonda_kernels::attention::{Holds, KvType, PAGE};
 use zonda_machine::memory::Available;
 
 /// Prompt tokens that are computed together.
@@ -82,7 +82,8 @@ impl Plan {
 
 /// Bytes of a token's keys and values in all layers.
 pub fn per_token(spec: &ModelSpec, kv: KvType) -> u64 {
-    (spec.layers * spec.kv_heads * kv.page_bytes_of(spec.kv_holds(), spec.head_dim) / PAGE) as u64
+    let holds = Holds::if_values_are_keys(spec.values_are_keys());
+    (spec.layers * spec.kv_heads * kv.page_bytes_of(holds, spec.head_dim) / PAGE) as u64
 }
 
 /// Bytes of a batch's activations (the residual stream and its normalised form, queries, keys and values, both halves

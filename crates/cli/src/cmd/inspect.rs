@@ -353,7 +353,17 @@ fn open(name: String, path: &Path) -> anyhow::Result<Found> {
             };
             let tokenizer = with_template(tokenizer, |t| ChatTemplate::from_gguf(&metadata, t));
             let sampling = SamplingDefaults::of_gguf(&metadata);
-            Ok(Found { name, model, fits, metadata, gguf_version, tensors, config: None, tokenizer, sampling })
+            Ok(Found {
+                name,
+                model,
+                fits,
+                metadata,
+                gguf_version,
+                tensors,
+                config: None,
+                tokenizer,
+                sampling,
+            })
         }
         // `Model::open` gives a better error for a file that is not GGUF.
         Err(error) => Err(model.err().unwrap_or(error).into()),

@@ -2,7 +2,7 @@
 //! computation.
 
 use crate::error::ConvertError;
-use crate::weights::{Rows, Weights};
+use crate::rows::{Rows, Weights};
 use zonda_engine::load::names::{self, TensorLocation};
 use zonda_engine::load::{Architecture, LayerTensor, ModelSpec, TensorRole};
 

@@ -27,6 +27,7 @@ mod inspect;
 mod mapped;
 pub mod metadata;
 mod mla;
+mod mla_scale;
 mod model;
 mod moe;
 pub mod names;

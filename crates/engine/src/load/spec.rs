@@ -4,7 +4,6 @@ use std::fmt;
 
 use super::mla::Mla;
 pub use super::moe::Moe;
-use zonda_kernels::attention::Holds;
 pub use zonda_kernels::elementwise::Activation;
 
 /// One row per architecture: its name here, and `model_type` and class in Hugging Face's `config.json`.
@@ -412,14 +411,14 @@ impl ModelSpec {
         self.rope.width.unwrap_or(self.head_dim)
     }
 
-    /// What the KV cache holds of each position.
-    pub fn kv_holds(&self) -> Holds {
-        if self.extras.mla.is_some() { Holds::Keys } else { Holds::Both }
+    /// Whether the KV cache has one vector per position and KV head, which is both key and value.
+    pub fn values_are_keys(&self) -> bool {
+        self.extras.mla.is_some()
     }
 
     /// Values in the KV cache for each token.
     pub fn kv_values_per_token(&self) -> usize {
-        let both = if self.kv_holds() == Holds::Both { 2 } else { 1 };
+        let both = if self.values_are_keys() { 1 } else { 2 };
         both * self.layers * self.kv_heads * self.head_dim
     }
 

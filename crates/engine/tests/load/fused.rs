@@ -250,7 +250,10 @@ fn configurations_of_the_families() {
     assert_eq!(half.expect("a spec").rope.width, Some(8), "GLM's default is a half");
 
     let moe = spec("granitemoe").moe.expect("experts");
-    assert_eq!((moe.experts, moe.used, moe.ffn_size, moe.router.normalize, moe.shared), (6, 2, 32, true, None));
+    assert_eq!(
+        (moe.experts, moe.used, moe.ffn_size, moe.router.normalize, moe.shared),
+        (6, 2, 32, true, None)
+    );
     let shared = spec("granitemoeshared").moe.expect("experts").shared;
     assert_eq!(shared, Some(SharedExpert { ffn_size: 40, gated: false }));
     let none = changed("granitemoeshared", |c| c["shared_intermediate_size"] = json!(0));

@@ -12,6 +12,13 @@ pub enum Holds {
     Keys,
 }
 
+impl Holds {
+    /// What a page holds if a position's value is its key, or if it is not.
+    pub fn if_values_are_keys(values_are_keys: bool) -> Holds {
+        if values_are_keys { Holds::Keys } else { Holds::Both }
+    }
+}
+
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvType {
