@@ -6,7 +6,8 @@ use std::f64::consts::TAU;
 use zonda_engine::load::names::{self, TensorLocation};
 use zonda_engine::load::yarn_mscale;
 use zonda_engine::load::{
-    Activation, Architecture, LayerTensor, Metadata, ModelSpec, Norm, RopeScaling, TensorRole, Value,
+    Activation, Architecture, LayerTensor, Metadata, ModelSpec, Norm, QueryTemperature, RopeScaling,
+    TensorRole, Value,
 };
 
 /// The value of `general.architecture`, which is also the prefix of the keys.
@@ -25,6 +26,7 @@ fn architecture(spec: &ModelSpec) -> &'static str {
         Architecture::Olmo2 | Architecture::Olmo3 => "olmo2",
         Architecture::Cohere2 => "cohere2",
         Architecture::GptOss => "gpt-oss",
+        Architecture::Llama4 => "llama4",
     }
 }
 
@@ -79,6 +81,9 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
         put("expert_count", int(moe.experts));
         put("expert_used_count", int(moe.used));
         put("expert_feed_forward_length", int(moe.ffn_size));
+        if arch == "llama4" {
+            put("interleave_moe_layer_step", int(moe.step));
+        }
         if moe.router.normalize == (arch == "qwen2moe") {
             put("expert_weights_norm", Value::Bool(moe.router.normalize));
         }
@@ -113,7 +118,7 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
 
 /// Whether llama.cpp leaves some layers of this family without a window if the file does not say which.
 fn has_pattern(spec: &ModelSpec) -> bool {
-    matches!(architecture(spec), "gemma2" | "gemma3" | "olmo2" | "cohere2" | "gpt-oss")
+    matches!(architecture(spec), "gemma2" | "gemma3" | "olmo2" | "cohere2" | "gpt-oss" | "llama4")
 }
 
 /// What the model computes beyond Llama.
@@ -123,7 +128,7 @@ fn extras(spec: &ModelSpec, put: &mut dyn FnMut(&str, Value)) {
     if let Some(window_rope) = &extras.window_rope {
         put("rope.freq_base_swa", Value::F32(window_rope.theta));
     }
-    if let Some(temperature) = &extras.query_temperature {
+    if let Some(temperature) = extras.query_temperature.as_ref().filter(|_| arch != "llama4") {
         put("attention.temperature_scale", Value::F32(temperature.beta));
     }
     if let Some(scale) = extras.attention_scale {
@@ -161,6 +166,24 @@ pub(crate) fn check(spec: &ModelSpec) -> Result<(), ConvertError> {
     {
         let found = format!("layers {no_rope:?}");
         return refuse("layers without RoPE", found, "smollm3 leaves every fourth without it");
+    }
+    let llama4 = spec.architecture == Architecture::Llama4;
+    if llama4 && !no_rope.iter().copied().eq((3..spec.layers).step_by(4)) {
+        let found = format!("layers {no_rope:?}");
+        return refuse("layers without RoPE", found, "llama4 leaves every fourth without it");
+    }
+    let temperature = QueryTemperature { beta: 0.1, step: 8192, offset: 1, no_rope_only: true };
+    if llama4 && spec.extras.query_temperature != Some(temperature) {
+        let found = format!("{:?}", spec.extras.query_temperature);
+        return refuse("the factor of queries", found, "llama4 has beta 0.1 and steps of 8192");
+    }
+    if let Some(chunk) = spec.windows.iter().flatten().find(|&&chunk| llama4 && chunk != 8192) {
+        return refuse("the chunk of attention", chunk.to_string(), "llama4 has 8192");
+    }
+    let experts = spec.moe.as_ref().map_or(0, |moe| moe.experts);
+    if llama4 && spec.extras.norm_behind_rope == (experts == 128) {
+        let found = spec.extras.norm_behind_rope.to_string();
+        return refuse("the norm of queries and keys", found, "llama4 has it unless it has 128 experts");
     }
     let gpt_oss = spec.architecture == Architecture::GptOss;
     if let RopeScaling::Yarn { truncate, .. } = spec.rope.scaling
@@ -231,8 +254,8 @@ pub(crate) fn tensors(spec: &ModelSpec) -> Vec<GgufTensor> {
     let is_later_expert = |role: &TensorRole| {
         use LayerTensor::*;
         let TensorRole::Layer(_, tensor) = role else { return false };
-        let (ExpertGate(e) | ExpertUp(e) | ExpertDown(e)
-        | ExpertGateBias(e) | ExpertUpBias(e) | ExpertDownBias(e)) = tensor
+        let (ExpertGate(e) | ExpertUp(e) | ExpertDown(e) | ExpertGateBias(e) | ExpertUpBias(e)
+        | ExpertDownBias(e)) = tensor
         else {
             return false;
         };

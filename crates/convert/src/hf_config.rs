@@ -25,8 +25,9 @@ pub(crate) fn config(
         DType::BF16 => "bfloat16",
         other => return Err(ConvertError::FloatsOnly { found: other.to_string() }),
     };
-    if spec.architecture == Architecture::GptOss {
-        let reason = "its experts are stored in one tensor with gate and up in turns, which is not written".to_owned();
+    if matches!(spec.architecture, Architecture::GptOss | Architecture::Llama4) {
+        let reason =
+            "its experts are stored in one tensor with gate and up together, which is not written".to_owned();
         return Err(not_expressible("the architecture", model_type, reason));
     }
     if spec.qkv_bias != spec.architecture.qkv_bias() {

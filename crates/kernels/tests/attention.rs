@@ -158,8 +158,10 @@ fn check_attention(positions: usize, head_dim: usize, kv: KvType, windows: &[(us
     }
     let (stored_keys, stored_vals) = (as_stored(kv, &keys, head_dim), as_stored(kv, &vals, head_dim));
     // sinks larger and smaller than the scores, for every other
-    let sinks: Vec<Option<f32>> =
-        values(windows.len(), seed + 3, 6.0).into_iter().map(|s| seed.is_multiple_of(2).then_some(s)).collect();
+    let sinks: Vec<Option<f32>> = values(windows.len(), seed + 3, 6.0)
+        .into_iter()
+        .map(|s| seed.is_multiple_of(2).then_some(s))
+        .collect();
     // a cap among the scores, for every third
     let (scale, softcap) = (1.0 / (head_dim as f32).sqrt(), seed.is_multiple_of(3).then_some(1.5));
     let mut want = Vec::new();

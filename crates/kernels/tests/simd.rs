@@ -174,7 +174,10 @@ fn expected(args: &Args) -> Results {
         ("or", i(&|l| quad(w, l) | quad(&signed, l))),
         ("shl", i(&|l| quad(w, l) << 3)),
         ("shr", i(&|l| ((quad(w, l) as u32) >> 5) as i32)),
-        ("entries", i(&|l| i32::from_le_bytes(std::array::from_fn(|j| TABLE[usize::from(w[4 * l + j] & 15)])))),
+        (
+            "entries",
+            i(&|l| i32::from_le_bytes(std::array::from_fn(|j| TABLE[usize::from(w[4 * l + j] & 15)]))),
+        ),
         ("dot7", i(&|l| dot(&w7, &|j| x[j], l))),
         ("dot8", i(&|l| dot(w, &|j| x[j], l))),
         ("round", i(&|l| round(a[l]))),

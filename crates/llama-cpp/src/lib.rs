@@ -237,8 +237,8 @@ fn agrees(
             spec.vocab_size
         )));
     }
-    // llama.cpp normalises the weights of all families run here but one
-    let normalises = spec.architecture != Architecture::Qwen2Moe;
+    // llama.cpp normalises the weights of all families run here but two
+    let normalises = !matches!(spec.architecture, Architecture::Qwen2Moe | Architecture::Llama4);
     if spec.moe.as_ref().is_some_and(|moe| moe.router.normalize != normalises) {
         let (this, they) =
             if normalises { ("not normalised", "normalises") } else { ("normalised", "does not normalise") };

@@ -131,7 +131,8 @@ mod tests {
 
     fn assert_close(found: &[(usize, f32)], expected: &[(usize, f64)]) {
         let numbers = |e: &[usize]| e.to_vec();
-        let (a, b): (Vec<_>, Vec<_>) = (found.iter().map(|p| p.0).collect(), expected.iter().map(|p| p.0).collect());
+        let (a, b): (Vec<_>, Vec<_>) =
+            (found.iter().map(|p| p.0).collect(), expected.iter().map(|p| p.0).collect());
         assert_eq!(numbers(&a), numbers(&b), "experts");
         for (found, expected) in found.iter().zip(expected) {
             assert!((f64::from(found.1) - expected.1).abs() < 1e-6, "{found:?}, expected {expected:?}");
@@ -179,10 +180,12 @@ mod tests {
         let found = choose(&moe(2, |_| ()), biases, &LOGITS);
         let all: Vec<usize> = (0..8).collect();
         assert_close(&found, &[7, 2].map(|e| (e, softmax(&all, e))));
-        let normalized =
-            moe(2, |r| (r.score, r.normalize, r.scale) = (RouterScore::Sigmoid, true, 2.5));
+        let normalized = moe(2, |r| (r.score, r.normalize, r.scale) = (RouterScore::Sigmoid, true, 2.5));
         let sum = sigmoid(LOGITS[7]) + sigmoid(LOGITS[2]);
-        assert_close(&choose(&normalized, biases, &LOGITS), &[7, 2].map(|e| (e, 2.5 * sigmoid(LOGITS[e]) / sum)));
+        assert_close(
+            &choose(&normalized, biases, &LOGITS),
+            &[7, 2].map(|e| (e, 2.5 * sigmoid(LOGITS[e]) / sum)),
+        );
     }
 
     #[test]

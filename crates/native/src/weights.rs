@@ -52,9 +52,11 @@ pub(crate) struct Layer {
     pub ffn: Ffn,
     /// The feed-forward half reads what attention reads.
     pub parallel: bool,
+    /// Ones, `[head_dim]`, where Q and K are normalised behind RoPE.
+    pub norm_behind_rope: Option<Vec<f32>>,
     /// Its kind of RoPE: an index of [`Angles::all`].
     pub rope: Option<usize>,
-    /// Positions that a token sees, itself included; `None`: all.
+    /// Positions that a token sees, itself included, or in a chunk of the context; `None`: all.
     pub window: Option<usize>,
 }
 
@@ -276,6 +278,8 @@ impl<'a> Loader<'a> {
             ffn_norm: if parallel { None } else { before(FfnNorm)? },
             ffn_post_norm: after(FfnPostNorm)?,
             parallel,
+            norm_behind_rope: (self.spec.extras.norm_behind_rope && self.spec.rope_of(l).is_some())
+                .then(|| vec![1.0; self.spec.head_dim]),
             rope: Angles::kind_of(self.spec, l),
             window: self.spec.windows[l],
             ffn: match self.spec.experts_of(l) {
@@ -286,9 +290,7 @@ impl<'a> Loader<'a> {
                         bias: moe.router.bias.then(|| vector(RouterBias)).transpose()?,
                         correction: moe.router.correction.then(|| vector(RouterCorrection)).transpose()?,
                     },
-                    experts: (0..moe.experts)
-                        .map(|e| routed(e, moe.bias))
-                        .collect::<Result<_, _>>()?,
+                    experts: (0..moe.experts).map(|e| routed(e, moe.bias)).collect::<Result<_, _>>()?,
                     shared: match moe.shared {
                         None => None,
                         Some(shared) => Some(Shared {

@@ -45,8 +45,10 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d.is_nan() || d > m { d } else { m })
 }
 
-/// A lead, in nats, that the rounding of activations to bf16 or to 8 bits may undo.
+/// A lead, in nats, that the rounding of activations to bf16 may undo.
 const NEAR_TIE: f32 = 0.05;
+/// And to 8 bits.
+const NEAR_TIE_8_BITS: f32 = 0.2;
 
 #[test]
 fn logits_match_transformers() {
@@ -58,7 +60,8 @@ fn logits_match_transformers() {
             // Weights in MXFP4: activations are rounded to 8 bits.
             let rounds = name == "gpt_oss_mxfp4"
                 || name == "smollm2"
-                    && activation_kind(isa, zonda_kernels::DType::BF16) == zonda_kernels::ActivationKind::Bf16;
+                    && activation_kind(isa, zonda_kernels::DType::BF16)
+                        == zonda_kernels::ActivationKind::Bf16;
             let mut worst = 0.0f32;
             for (ids, expected) in cases(&folder) {
                 native.truncate(0, 0).unwrap();
@@ -71,7 +74,11 @@ fn logits_match_transformers() {
                     assert!(d <= bound, "{name} on {on}: position {i} of {}: off by {d}", ids.len());
                     // Rounded activations may swap only two tokens that are nearly tied.
                     let (best, found) = (argmax(expected), argmax(row));
-                    let tie = if rounds { NEAR_TIE } else { 0.0 };
+                    let tie = match rounds {
+                        true if name == "gpt_oss_mxfp4" => NEAR_TIE_8_BITS,
+                        true => NEAR_TIE,
+                        false => 0.0,
+                    };
                     let lead = expected[best] - expected[found];
                     assert!(
                         lead <= tie,
@@ -162,6 +169,9 @@ fn quantising_while_loading_stays_close() {
         for (mix, bound) in bounds {
             let options = NativeOptions { quantize: Some(mix.parse().unwrap()), ..NativeOptions::default() };
             let mut native = Native::open(&model, &options).unwrap();
+            // Rounding gives some tokens other experts, and these differ as in no trained model.
+            let routed = if model.spec.moe.as_ref().is_some_and(|moe| !moe.is_plain()) { 3.0 } else { 1.0 };
+            let bound = routed * bound;
             let drift = drift(&forward(&mut native, vec![all(0, 0, &ids)]), &expected);
             println!("{} as {}: {drift:.1e}", folder.file_name().unwrap().display(), native.info().weights);
             assert!(drift < bound, "{} as {mix}: {drift}", folder.display());

@@ -31,7 +31,18 @@ fn forward(native: &mut Native, slot: Slot, start: usize, tokens: &[TokenId]) ->
 /// Prompts widen a page for many queries; decode steps read it directly.
 #[test]
 fn every_prefill_equals_decode_in_every_type() {
-    for name in ["llama", "mistral_window", "qwen3", "ministral3", "gemma3", "gemma2", "olmo3", "cohere2", "gpt_oss"] {
+    for name in [
+        "llama",
+        "mistral_window",
+        "qwen3",
+        "ministral3",
+        "gemma3",
+        "gemma2",
+        "olmo3",
+        "cohere2",
+        "gpt_oss",
+        "llama4",
+    ] {
         for kv_type in KvType::ALL {
             let mut native = open(&tiny(name), kv_type);
             let length = native.limits().context.min(300);

@@ -19,10 +19,12 @@ fn first_in(dtype: DType, bytes: &[u8]) -> Option<usize> {
     let finite: fn(&[u8], usize) -> bool = match dtype {
         DType::F32 => |b, at| exponent(u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]), 23, 8),
         DType::BF16 => |b, at| exponent(u16::from_le_bytes([b[at], b[at + 1]]).into(), 7, 8),
-        DType::MXFP4 => |b, at| b[at] < LARGE_E8M0 || {
-            let mut values = [0.0f32; 32];
-            dequantize(DType::MXFP4, b, &mut values);
-            values.iter().all(|v| v.is_finite())
+        DType::MXFP4 => |b, at| {
+            b[at] < LARGE_E8M0 || {
+                let mut values = [0.0f32; 32];
+                dequantize(DType::MXFP4, b, &mut values);
+                values.iter().all(|v| v.is_finite())
+            }
         },
         _ => |b, at| exponent(u16::from_le_bytes([b[at], b[at + 1]]).into(), 10, 5),
     };

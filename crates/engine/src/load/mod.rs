@@ -33,13 +33,13 @@ mod validate;
 pub use affine::{Affine, AffineTensor};
 pub use dtypes::StoredType;
 pub use errors::LoadError;
-pub use fused::{FusedLocation, Outputs};
 pub use finite::{check_finite, check_finite_row, first_non_finite};
+pub use fused::{FusedLocation, Outputs};
 pub use inspect::{Memory, TypeShare};
 pub use metadata::{Metadata, Value};
 pub use model::{Format, Model};
-pub use source::TensorInfo;
 pub use moe::{ExpertGroups, GroupScore, Moe, Router, RouterScore, SharedExpert};
+pub use source::TensorInfo;
 pub use spec::{
     Activation, Architecture, Extras, ModelSpec, Norm, NormPlacement, QueryTemperature, Rope, RopePairing,
     RopeScaling,

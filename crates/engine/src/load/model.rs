@@ -232,11 +232,7 @@ impl Model {
     }
 
     /// Part of a tensor that holds all experts.
-    fn locate_fused(
-        &self,
-        role: TensorRole,
-        at: &FusedLocation,
-    ) -> Result<Option<FusedTensor>, LoadError> {
+    fn locate_fused(&self, role: TensorRole, at: &FusedLocation) -> Result<Option<FusedTensor>, LoadError> {
         let shape = self.spec.shape(role);
         let (outputs, cols) = (at.outputs.of(shape[0]), shape.get(1).copied());
         let plane = |stored: &Stored, shape: Vec<usize>| {

@@ -94,14 +94,20 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         false => format!("model.layers.{layer}.mlp.experts.{e}.{name}.weight"),
     };
     let gpt_oss = architecture == Architecture::GptOss;
-    let fused = |name: &str| format!("model.layers.{layer}.mlp.experts.{name}");
+    let llama4 = architecture == Architecture::Llama4;
+    let block = if llama4 { "feed_forward" } else { "mlp" };
+    let fused = |name: &str| format!("model.layers.{layer}.{block}.experts.{name}");
     let shared = |name: &str| match architecture {
-        Architecture::Qwen2Moe => format!("model.layers.{layer}.mlp.shared_expert.{name}.weight"),
+        Architecture::Qwen2Moe | Architecture::Llama4 => {
+            format!("model.layers.{layer}.{block}.shared_expert.{name}.weight")
+        }
         _ => format!("model.layers.{layer}.mlp.shared_experts.{name}.weight"),
     };
     let suffix = match tensor {
-        LayerTensor::ExpertGate(_) | LayerTensor::ExpertUp(_) if gpt_oss => return fused("gate_up_proj"),
-        LayerTensor::ExpertDown(_) if gpt_oss => return fused("down_proj"),
+        LayerTensor::ExpertGate(_) | LayerTensor::ExpertUp(_) if gpt_oss || llama4 => {
+            return fused("gate_up_proj");
+        }
+        LayerTensor::ExpertDown(_) if gpt_oss || llama4 => return fused("down_proj"),
         LayerTensor::ExpertGateBias(_) | LayerTensor::ExpertUpBias(_) => return fused("gate_up_proj_bias"),
         LayerTensor::ExpertDownBias(_) => return fused("down_proj_bias"),
         LayerTensor::ExpertGate(e) => return expert(e, "w1", "gate_proj"),
@@ -109,6 +115,10 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::ExpertDown(e) => return expert(e, "w2", "down_proj"),
         LayerTensor::Router if mixtral => "block_sparse_moe.gate.weight",
         LayerTensor::Router if gpt_oss => "mlp.router.weight",
+        LayerTensor::Router if llama4 => "feed_forward.router.weight",
+        LayerTensor::FfnGate if llama4 => "feed_forward.gate_proj.weight",
+        LayerTensor::FfnUp if llama4 => "feed_forward.up_proj.weight",
+        LayerTensor::FfnDown if llama4 => "feed_forward.down_proj.weight",
         LayerTensor::RouterBias if gpt_oss => "mlp.router.bias",
         LayerTensor::Router => "mlp.gate.weight",
         LayerTensor::SharedRouter => "mlp.shared_expert_gate.weight",
@@ -165,8 +175,8 @@ pub fn folder(role: TensorRole, architecture: Architecture) -> Vec<TensorLocatio
     let stacked = |layer: usize, name: &str, e: usize| {
         TensorLocation::Plane(format!("model.layers.{layer}.{block}.switch_mlp.{name}.weight"), e)
     };
-    if let (TensorRole::Layer(_, tensor), Architecture::GptOss) = (role, architecture)
-        && let Some((expert, outputs)) = fused(tensor)
+    if let (TensorRole::Layer(_, tensor), Architecture::GptOss | Architecture::Llama4) = (role, architecture)
+        && let Some((expert, outputs)) = fused(tensor, architecture)
     {
         let name = hugging_face(role, architecture);
         return vec![TensorLocation::Fused(FusedLocation { name, expert, outputs })];
@@ -180,11 +190,15 @@ pub fn folder(role: TensorRole, architecture: Architecture) -> Vec<TensorLocatio
 }
 
 /// The expert of a tensor in a fused one, and the outputs that are its rows.
-fn fused(tensor: LayerTensor) -> Option<(usize, Outputs)> {
+fn fused(tensor: LayerTensor, architecture: Architecture) -> Option<(usize, Outputs)> {
     use LayerTensor::*;
+    let (gate, up) = match architecture {
+        Architecture::Llama4 => (Outputs::First, Outputs::Second),
+        _ => (Outputs::Even, Outputs::Odd),
+    };
     match tensor {
-        ExpertGate(e) | ExpertGateBias(e) => Some((e, Outputs::Even)),
-        ExpertUp(e) | ExpertUpBias(e) => Some((e, Outputs::Odd)),
+        ExpertGate(e) | ExpertGateBias(e) => Some((e, gate)),
+        ExpertUp(e) | ExpertUpBias(e) => Some((e, up)),
         ExpertDown(e) | ExpertDownBias(e) => Some((e, Outputs::All)),
         _ => None,
     }

@@ -60,7 +60,8 @@ pub(super) fn validate(fields: &impl Fields, names: &Names, spec: &ModelSpec) ->
         // as many experts as are used, and two in each group that is ranked by two
         let in_group = moe.experts / groups.count;
         if groups.used > groups.count || groups.used * in_group < moe.used {
-            let expected = format!("at most {} groups, with at least {} experts in all", groups.count, moe.used);
+            let expected =
+                format!("at most {} groups, with at least {} experts in all", groups.count, moe.used);
             return Err(fields.bad(names.groups_used, groups.used, expected));
         }
         if groups.score == GroupScore::BestTwo && in_group < 2 {

@@ -38,7 +38,9 @@ fn every_block_scale_is_checked() {
 #[test]
 fn powers_of_two_that_are_too_large_are_found() {
     // 2^125 · 6 is finite, twice that is not.
-    for (scale, codes, finite) in [(252, 0x77, true), (253, 0x55, true), (253, 0x76, false), (254, 0x00, true)] {
+    for (scale, codes, finite) in
+        [(252, 0x77, true), (253, 0x55, true), (253, 0x76, false), (254, 0x00, true)]
+    {
         let mut bytes = vec![codes; 34];
         (bytes[0], bytes[17]) = (0, scale);
         let tensor = Tensor::owned("t".to_owned(), DType::MXFP4, vec![64], Arc::from(bytes));

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use zonda_engine::load::{
-    Activation, Architecture, DType, Format, LayerTensor, Model, Norm, NormPlacement, QueryTemperature, RopePairing,
-    RopeScaling, RouterScore, SharedExpert, TensorRole, check_finite,
+    Activation, Architecture, DType, Format, LayerTensor, Model, Norm, NormPlacement, QueryTemperature,
+    RopePairing, RopeScaling, RouterScore, SharedExpert, TensorRole, check_finite,
 };
 
 fn testdata() -> PathBuf {
@@ -18,7 +18,7 @@ fn checkpoints() -> Vec<PathBuf> {
         .filter(|path| path.join("config.json").exists())
         .collect();
     folders.sort();
-    assert_eq!(folders.len(), 25, "{folders:?}");
+    assert_eq!(folders.len(), 26, "{folders:?}");
     folders
 }
 
@@ -44,8 +44,8 @@ fn every_checkpoint_opens_with_all_tensors_finite() {
         assert_eq!(model.folder(), Some(folder.as_path()));
         model.check().expect("all tensors");
         let roles: Vec<_> = model.spec.roles().collect();
-        // gpt-oss has its experts in common tensors
-        if model.spec.architecture != Architecture::GptOss {
+        // these have their experts in common tensors
+        if !matches!(model.spec.architecture, Architecture::GptOss | Architecture::Llama4) {
             assert_eq!(roles.len(), model.tensors().len(), "{}: every tensor has a role", folder.display());
         }
         for role in roles {
@@ -126,7 +126,7 @@ fn specs_match_the_configurations() {
     let shared = Some(SharedExpert { ffn_size: 48, gated: true });
     assert_eq!((qwen2.ffn_size, qwen2.shared, qwen2.router.normalize), (16, shared, false));
 
-    let temperature = Some(QueryTemperature { beta: 0.5, step: 16 });
+    let temperature = Some(QueryTemperature { beta: 0.5, step: 16, offset: 0, no_rope_only: false });
     for name in ["ministral3", "mistral3"] {
         let spec = spec(name);
         assert_eq!(
@@ -152,6 +152,16 @@ fn specs_match_the_configurations() {
     let cohere2 = spec("cohere2");
     assert_eq!((cohere2.extras.norm, cohere2.rope.pairing), (Norm::Layer, RopePairing::Adjacent));
     assert!(cohere2.rope_of(0).is_some() && cohere2.rope_of(1).is_none());
+    let llama4 = spec("llama4");
+    assert_eq!(llama4.windows, [Some(16), Some(16), Some(16), None]);
+    assert_eq!((&llama4.extras.no_rope[..], llama4.ffn_size), (&[3][..], 48));
+    assert!(llama4.extras.chunked_windows && llama4.extras.norm_behind_rope);
+    let temperature = QueryTemperature { beta: 0.5, step: 16, offset: 1, no_rope_only: true };
+    assert_eq!(llama4.extras.query_temperature, Some(temperature));
+    assert_eq!([0, 1, 2, 3].map(|l| llama4.experts_of(l).is_some()), [false, true, false, true]);
+    let moe = llama4.moe.expect("experts");
+    assert_eq!((moe.router.score, moe.weigh_inputs, moe.ffn_size), (RouterScore::Sigmoid, true, 24));
+    assert_eq!(moe.shared, Some(SharedExpert { ffn_size: 24, gated: false }));
     for name in ["gpt_oss", "gpt_oss_mxfp4"] {
         let spec = spec(name);
         assert_eq!(spec.windows, [Some(16), None]);
@@ -168,8 +178,9 @@ fn experts_in_common_tensors_keep_their_type_and_are_checked() {
     let role = |tensor| TensorRole::Layer(0, tensor);
     for (name, dtype) in [("gpt_oss", DType::F32), ("gpt_oss_mxfp4", DType::MXFP4)] {
         let model = Model::open(&testdata().join(name)).expect("opens");
-        let [gate, up, down] = [LayerTensor::ExpertGate(3), LayerTensor::ExpertUp(3), LayerTensor::ExpertDown(3)]
-            .map(|tensor| model.tensor(role(tensor)).expect("an expert's"));
+        let [gate, up, down] =
+            [LayerTensor::ExpertGate(3), LayerTensor::ExpertUp(3), LayerTensor::ExpertDown(3)]
+                .map(|tensor| model.tensor(role(tensor)).expect("an expert's"));
         assert_eq!([&gate, &up, &down].map(|t| t.dtype), [dtype; 3]);
         assert_eq!((&gate.shape[..], &down.shape[..]), (&[32, 64][..], &[64, 32][..]));
         assert_ne!(gate.bytes(), up.bytes());
@@ -188,7 +199,8 @@ fn experts_in_common_tensors_keep_their_type_and_are_checked() {
             config[key] = value.into();
             std::fs::write(&path, config.to_string()).expect("written");
             let model = Model::open(copy.path()).expect("opens");
-            let error = model.tensor(role(LayerTensor::ExpertGate(1))).expect_err("another shape").to_string();
+            let error =
+                model.tensor(role(LayerTensor::ExpertGate(1))).expect_err("another shape").to_string();
             assert!(error.contains("mlp.experts.gate_up_proj"), "{name}, {key}: {error}");
         }
     }

@@ -122,10 +122,7 @@ fn experts_may_be_fused_or_separate() {
     let model = open(&fused).expect("opens");
     model.check().expect("all tensors");
     assert_eq!(model.spec.architecture, Architecture::Mixtral);
-    assert_eq!(
-        model.spec.moe,
-        Some(Moe::plain(4, 2, FFN, true))
-    );
+    assert_eq!(model.spec.moe, Some(Moe::plain(4, 2, FFN, true)));
     for expert in 0..4 {
         let tensor = model.tensor(TensorRole::Layer(1, LayerTensor::ExpertUp(expert))).expect("an expert");
         assert_eq!(tensor.shape, [FFN, HIDDEN]);

@@ -121,7 +121,11 @@ impl Op for Attend<'_> {
                     out[..head_dim].copy_from_slice(acc);
                     (out[head_dim], out[head_dim + 1]) = state[i];
                 } else {
-                    normalise(acc, total(state[i], query.sink), std::slice::from_raw_parts_mut(query.out, head_dim));
+                    normalise(
+                        acc,
+                        total(state[i], query.sink),
+                        std::slice::from_raw_parts_mut(query.out, head_dim),
+                    );
                 }
             }
         }
