@@ -627,6 +627,7 @@ CHECKPOINTS = {
         "gpt_oss",
         GPT_OSS,
         names=GPT_OSS_NAMES,
+        router_gap=0.02,
         old=dict(
             rope_theta=150_000.0,
             rope_scaling={k: v for k, v in GPT_OSS["rope_parameters"].items() if k != "rope_theta"},

@@ -7,7 +7,8 @@ use std::f64::consts::TAU;
 use zonda_engine::load::names::{self, LONG_FACTORS};
 use zonda_engine::load::yarn_mscale;
 use zonda_engine::load::{
-    Activation, Architecture, LongRope, Metadata, ModelSpec, Moe, Norm, RopeScaling, RouterScore, Value,
+    Activation, Architecture, LongRope, Metadata, ModelSpec, Moe, Norm, QueryTemperature, RopeScaling,
+    RouterScore, Value,
 };
 
 /// The value of `general.architecture`, which is also the prefix of the keys.
@@ -34,6 +35,7 @@ fn architecture(spec: &ModelSpec) -> &'static str {
         Architecture::Mistral4 => "mistral4",
         Architecture::Glm4Moe => "glm4moe",
         Architecture::GptOss => "gpt-oss",
+        Architecture::Llama4 => "llama4",
         // Its tensors can't be read, so nothing is written.
         Architecture::Other => "other",
     }
@@ -130,6 +132,9 @@ pub(crate) fn metadata(spec: &ModelSpec, file_type: u32) -> Metadata {
 fn experts(arch: &str, moe: &Moe, put: &mut dyn FnMut(&str, Value)) {
     let int = |n: usize| Value::U32(n as u32);
     let router = &moe.router;
+    if arch == "llama4" {
+        put("interleave_moe_layer_step", int(moe.step));
+    }
     if !matches!(arch, "deepseek2" | "mistral4" | "glm4moe") {
         if router.normalize == (arch == "qwen2moe") {
             put("expert_weights_norm", Value::Bool(router.normalize));
@@ -157,7 +162,7 @@ fn experts(arch: &str, moe: &Moe, put: &mut dyn FnMut(&str, Value)) {
 
 /// Whether llama.cpp leaves some layers of this family without a window if the file does not say which.
 fn has_pattern(spec: &ModelSpec) -> bool {
-    matches!(architecture(spec), "gemma2" | "gemma3" | "olmo2" | "cohere2" | "gpt-oss")
+    matches!(architecture(spec), "gemma2" | "gemma3" | "olmo2" | "cohere2" | "gpt-oss" | "llama4")
 }
 
 /// What the model computes beyond Llama.
@@ -167,7 +172,7 @@ fn extras(spec: &ModelSpec, put: &mut dyn FnMut(&str, Value)) {
     if let Some(window_rope) = &extras.window_rope {
         put("rope.freq_base_swa", Value::F32(window_rope.theta));
     }
-    if let Some(temperature) = &extras.query_temperature {
+    if let Some(temperature) = extras.query_temperature.as_ref().filter(|_| arch != "llama4") {
         put("attention.temperature_scale", Value::F32(temperature.beta));
         if extras.mla.is_some() {
             put("attention.temperature_length", Value::U32(temperature.step as u32));
@@ -247,6 +252,24 @@ pub(crate) fn check(spec: &ModelSpec) -> Result<(), ConvertError> {
     {
         let found = format!("layers {no_rope:?}");
         return refuse("layers without RoPE", found, "smollm3 leaves every fourth without it");
+    }
+    let llama4 = spec.architecture == Architecture::Llama4;
+    if llama4 && !no_rope.iter().copied().eq((3..spec.layers).step_by(4)) {
+        let found = format!("layers {no_rope:?}");
+        return refuse("layers without RoPE", found, "llama4 leaves every fourth without it");
+    }
+    let temperature = QueryTemperature { beta: 0.1, step: 8192, offset: 1, no_rope_only: true };
+    if llama4 && spec.extras.query_temperature != Some(temperature) {
+        let found = format!("{:?}", spec.extras.query_temperature);
+        return refuse("the factor of queries", found, "llama4 has beta 0.1 and steps of 8192");
+    }
+    if let Some(chunk) = spec.windows.iter().flatten().find(|&&chunk| llama4 && chunk != 8192) {
+        return refuse("the chunk of attention", chunk.to_string(), "llama4 has 8192");
+    }
+    let experts = spec.moe.as_ref().map_or(0, |moe| moe.experts);
+    if llama4 && spec.extras.norm_behind_rope == (experts == 128) {
+        let found = spec.extras.norm_behind_rope.to_string();
+        return refuse("the norm of queries and keys", found, "llama4 has it unless it has 128 experts");
     }
     let gpt_oss = spec.architecture == Architecture::GptOss;
     if let RopeScaling::Yarn { truncate, .. } = spec.rope.scaling

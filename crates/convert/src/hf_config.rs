@@ -25,9 +25,9 @@ pub(crate) fn config(
         DType::BF16 => "bfloat16",
         other => return Err(ConvertError::FloatsOnly { found: other.to_string() }),
     };
-    if spec.architecture == Architecture::GptOss {
+    if matches!(spec.architecture, Architecture::GptOss | Architecture::Llama4) {
         let reason =
-            "its experts are stored in one tensor with gate and up in turns, which is not written".to_owned();
+            "its experts are stored in one tensor with gate and up together, which is not written".to_owned();
         return Err(not_expressible("the architecture", model_type, reason));
     }
     if spec.qkv_bias != spec.architecture.qkv_bias() && spec.architecture.qkv_bias_by_key().is_none() {

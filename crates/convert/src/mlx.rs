@@ -61,7 +61,9 @@ pub fn convert_to_mlx(
         });
     }
     let architecture = input.spec.architecture;
-    if input.spec.moe.is_some() && (architecture.granite() || architecture == Architecture::GptOss) {
+    if input.spec.moe.is_some()
+        && (architecture.granite() || matches!(architecture, Architecture::GptOss | Architecture::Llama4))
+    {
         return Err(ConvertError::NotExpressible {
             what: "experts".to_owned(),
             found: architecture.to_string(),

@@ -58,6 +58,9 @@ fn gguf_to_folder_to_gguf_is_the_same_file() {
 fn folder_to_gguf_to_folder_keeps_weights_and_spec() {
     for folder in checkpoints() {
         let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        if name == "llama4" {
+            continue; // no GGUF file says its sizes: native/tests/formats.rs
+        }
         let dir = tempfile::tempdir().unwrap();
         let (file, back) = (dir.path().join("m.gguf"), dir.path().join("back"));
         convert_to(&folder, &file, DType::F32).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -80,7 +83,7 @@ fn folder_to_gguf_to_folder_keeps_weights_and_spec() {
         if name.starts_with("gpt_oss") {
             assert_same_weights(&original, &gguf);
             let refused = convert_to(&file, &back, DType::F32).unwrap_err().to_string();
-            assert!(refused.contains("gate and up in turns") && !back.exists(), "{refused}");
+            assert!(refused.contains("gate and up together") && !back.exists(), "{refused}");
             continue;
         }
 

@@ -297,8 +297,8 @@ fn agrees(
     limits: &Limits,
     own_attention_scale: bool,
 ) -> Result<(), BackendError> {
-    // llama.cpp normalises the weights of all families run here but one, or reads whether to
-    let normalises = spec.architecture != Architecture::Qwen2Moe;
+    // llama.cpp normalises the weights of all families run here but two, or reads whether to
+    let normalises = !matches!(spec.architecture, Architecture::Qwen2Moe | Architecture::Llama4);
     let reads = spec.extras.mla.is_some() || spec.architecture == Architecture::Glm4Moe;
     if spec.moe.as_ref().is_some_and(|moe| !reads && moe.router.normalize != normalises) {
         let (this, they) =

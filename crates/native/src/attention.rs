@@ -269,7 +269,16 @@ impl Heads<'_> {
     /// The splits that a span of one token sees.
     fn splits(&self, span: &Span<'_>) -> Range<usize> {
         let to = span.start + 1;
-        self.layer.window.map_or(0, |w| to.saturating_sub(w)) / SPLIT..to.div_ceil(SPLIT)
+        self.first_seen(span.start) / SPLIT..to.div_ceil(SPLIT)
+    }
+
+    /// The first position that a token at this one sees.
+    fn first_seen(&self, position: usize) -> usize {
+        match self.layer.window {
+            None => 0,
+            Some(chunk) if self.step.spec.extras.chunked_windows => position / chunk * chunk,
+            Some(window) => (position + 1).saturating_sub(window),
+        }
     }
 
     /// Values of one split: of every head its sums, its maximum and its total.
@@ -305,6 +314,7 @@ impl Heads<'_> {
         let per_head = self.layer.qk_norm.as_ref().filter(|_| !spec.extras.qk_norm_whole);
         let (q_norm, k_norm) = per_head.map(|(q, k)| (&q[..], &k[..])).unzip();
         let temperature = spec.extras.query_temperature;
+        let temperature = temperature.filter(|t| !t.no_rope_only || self.layer.rope.is_none());
         for i in piece.from..piece.to {
             let t = piece.row + i;
             for h in head * group..(head + 1) * group {
@@ -354,6 +364,9 @@ impl Heads<'_> {
             let (cos, sin) = self.step.angles[kind].row(t);
             Rotate { head: &mut head[..2 * cos.len()], cos, sin }.on(isa);
         }
+        if let Some(weight) = &self.layer.norm_behind_rope {
+            RmsNormInPlace { x: head, weight, eps }.on(isa);
+        }
         if self.kv.kv_type().rotated() {
             Hadamard { head }.on(isa);
         }
@@ -377,7 +390,7 @@ impl Heads<'_> {
             queries.clear();
             for i in piece.from..piece.to {
                 let to = piece.span.start + i + 1;
-                let from = self.layer.window.map_or(0, |w| to.saturating_sub(w));
+                let from = self.first_seen(to - 1);
                 for h in of_slice.clone() {
                     let t = piece.row + i;
                     // SAFETY: these columns belong to this slice, and each token to one piece; splits only read them. Both

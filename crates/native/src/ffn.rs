@@ -4,7 +4,7 @@ use crate::route::{Biases, Chooser};
 use crate::run::{Change, Run, Step};
 use crate::weights::{Expert, Ffn, Layer, Router, Shared};
 use zonda_engine::load::Moe;
-use zonda_kernels::elementwise::{AddScaled, GatedMul};
+use zonda_kernels::elementwise::{AddScaled, GatedMul, ScaleAndCap};
 use zonda_kernels::{Activations, Job, matmul};
 
 /// Buffers between the projections of the feed-forward half.
@@ -97,13 +97,18 @@ impl FfnBuffers {
             }
             let source = normed.f32();
             run.fill(&mut self.inputs, picked.len(), hidden, &[&expert.gate, &expert.up], |i, row| {
-                row.copy_from_slice(&source[picked[i].0 * hidden..][..hidden]);
+                let (t, scale) = picked[i];
+                row.copy_from_slice(&source[t * hidden..][..hidden]);
+                if moe.weigh_inputs {
+                    ScaleAndCap { x: row, scale, cap: None }.on(run.isa);
+                }
             });
             self.mlp.run(run, expert, &self.inputs, &mut self.outputs);
             if let Some(kept) = &mut self.kept {
                 kept[e].extend_from_slice(self.mlp.activated.f32());
             }
             for (&(t, weight), y) in picked.iter().zip(self.outputs.chunks_exact(hidden)) {
+                let weight = if moe.weigh_inputs { 1.0 } else { weight };
                 AddScaled { x: &mut x[t * hidden..][..hidden], y, scale: scale * weight }.on(run.isa);
             }
         }

@@ -13,7 +13,7 @@ use crate::run::{Run, Step};
 use crate::weights::Loader;
 use zonda_engine::TokenId;
 use zonda_engine::forward::{BackendError, Batch, Limits, Span, Want};
-use zonda_engine::load::{LayerTensor, Model, ModelSpec, TensorRole};
+use zonda_engine::load::{LayerTensor, Model, ModelSpec, Moe, TensorRole};
 use zonda_engine::quant::Importance;
 use zonda_kernels::attention::{KvType, PAGE};
 use zonda_kernels::{Isa, Job, Pool, matmul};
@@ -74,7 +74,7 @@ impl Native {
         let mut importance = Importance::default();
         let mut x = Vec::new();
         reference.layers(&groups, &mut x, &mut |layer, half, buffers| {
-            add(&mut importance, layer, half, model.spec.experts_of(layer).is_some(), buffers);
+            add(&mut importance, layer, half, model.spec.experts_of(layer), buffers);
             if half == Half::FeedForward {
                 done += 1;
                 progress(done, total);
@@ -164,8 +164,8 @@ enum Half {
     FeedForward,
 }
 
-/// Adds the inputs of the matrices of one half of a layer, which has experts if it is `routed`.
-fn add(importance: &mut Importance, layer: usize, half: Half, routed: bool, buffers: &mut Buffers) {
+/// Adds the inputs of the matrices of one half of a layer, which may have experts.
+fn add(importance: &mut Importance, layer: usize, half: Half, moe: Option<&Moe>, buffers: &mut Buffers) {
     use LayerTensor::{AttnOut, ExpertDown, ExpertGate, FfnDown, FfnGate, Q};
     let Buffers { normed, attention, ffn, .. } = buffers;
     let mut add = |tensor, inputs: &[f32], cols: usize| {
@@ -174,7 +174,7 @@ fn add(importance: &mut Importance, layer: usize, half: Half, routed: bool, buff
         }
     };
     let cols = normed.cols();
-    match (half, ffn.kept.as_mut().filter(|_| routed)) {
+    match (half, ffn.kept.as_mut().filter(|_| moe.is_some())) {
         (Half::Attention, _) => {
             add(Q, normed.f32(), cols);
             add(AttnOut, attention.mixed.f32(), attention.mixed.cols());
@@ -185,7 +185,12 @@ fn add(importance: &mut Importance, layer: usize, half: Half, routed: bool, buff
         }
         (Half::FeedForward, Some(kept)) => {
             for (e, (picked, kept)) in ffn.picked.iter().zip(kept).enumerate() {
-                picked.iter().for_each(|&(t, _)| add(ExpertGate(e), &normed.f32()[t * cols..][..cols], cols));
+                for &(t, weight) in picked {
+                    let weight = if moe.is_some_and(|moe| moe.weigh_inputs) { weight } else { 1.0 };
+                    let input: Vec<f32> =
+                        normed.f32()[t * cols..][..cols].iter().map(|v| v * weight).collect();
+                    add(ExpertGate(e), &input, cols);
+                }
                 add(ExpertDown(e), kept, kept.len() / picked.len().max(1));
                 kept.clear();
             }

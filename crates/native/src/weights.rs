@@ -57,9 +57,11 @@ pub(crate) struct Layer {
     pub ffn: Ffn,
     /// The feed-forward half reads what attention reads.
     pub parallel: bool,
+    /// Ones, `[head_dim]`, where Q and K are normalised behind RoPE.
+    pub norm_behind_rope: Option<Vec<f32>>,
     /// Its kind of RoPE: an index of [`Angles::all`].
     pub rope: Option<usize>,
-    /// Positions that a token sees, itself included; `None`: all.
+    /// Positions that a token sees, itself included, or in a chunk of the context; `None`: all.
     pub window: Option<usize>,
 }
 
@@ -337,6 +339,8 @@ impl<'a> Loader<'a> {
             ffn_norm: if parallel { None } else { before(FfnNorm)? },
             ffn_post_norm: after(FfnPostNorm)?,
             parallel,
+            norm_behind_rope: (self.spec.extras.norm_behind_rope && self.spec.rope_of(l).is_some())
+                .then(|| vec![1.0; self.spec.head_dim]),
             rope: rope.filter(|_| latent.is_none()),
             latent,
             window: self.spec.windows[l],

@@ -73,8 +73,8 @@ fn gguf_files_of_every_checkpoint_are_the_same_model() {
     let dir = tempfile::tempdir().unwrap();
     for folder in folders() {
         let name = folder.file_name().unwrap().to_str().unwrap();
-        if name == "gpt_oss_mxfp4" {
-            continue; // its matrices are of two types: below
+        if ["gpt_oss_mxfp4", "llama4"].contains(&name) {
+            continue; // the one has matrices of two types, the other what no GGUF file says: below
         }
         let file = dir.path().join(format!("{name}.gguf"));
         let model = Model::open(&folder).unwrap();
@@ -88,6 +88,29 @@ fn gguf_files_of_every_checkpoint_are_the_same_model() {
             assert!((a - b).abs() <= bound, "{name}: logit {i} is {a}, expected {b}");
         }
     }
+}
+
+#[test]
+fn llama4_is_written_where_it_has_the_sizes_that_no_key_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, file) = (dir.path().join("llama4"), dir.path().join("llama4.gguf"));
+    std::fs::create_dir(&folder).unwrap();
+    let from = folders().into_iter().find(|f| f.ends_with("llama4")).unwrap();
+    let refused = convert(&Model::open(&from).unwrap(), &file, DType::F32, &mut |_, _| {}).unwrap_err();
+    assert!(refused.to_string().contains("factor of queries"), "{refused}");
+    std::fs::copy(from.join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+    let config = std::fs::read(from.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    for (key, value) in [("attention_chunk_size", 8192), ("floor_scale", 8192)] {
+        config[key] = value.into();
+    }
+    config["attn_scale"] = 0.1.into();
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    convert(&Model::open(&folder).unwrap(), &file, DType::F32, &mut |_, _| {}).unwrap();
+    // RoPE's scaling is stored as rounded factors.
+    let (expected, found) = (logits(&folder), logits(&file));
+    let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-4 && expected.len() == found.len(), "off by {worst}");
 }
 
 #[test]

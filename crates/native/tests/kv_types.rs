@@ -32,8 +32,18 @@ fn forward(native: &mut Native, slot: Slot, start: usize, tokens: &[TokenId]) ->
 #[test]
 fn every_prefill_equals_decode_in_every_type() {
     let names = ["llama", "mistral_window", "qwen3", "ministral3", "gemma3", "gemma2", "olmo3", "cohere2"];
-    let newer =
-        ["deepseek_v2", "deepseek_v3", "mistral4", "glm4_moe", "gpt_oss", "phi3", "phi3_long", "glm", "glm4"];
+    let newer = [
+        "deepseek_v2",
+        "deepseek_v3",
+        "mistral4",
+        "glm4_moe",
+        "gpt_oss",
+        "phi3",
+        "phi3_long",
+        "glm",
+        "glm4",
+        "llama4",
+    ];
     let granite = ["granitemoe", "granitemoeshared", "granitemoehybrid_nope"];
     for name in names.into_iter().chain(newer).chain(granite) {
         for kv_type in KvType::ALL {

@@ -13,7 +13,7 @@ pub fn folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =
         root.read_dir().unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
     folders.sort();
-    assert!(folders.len() >= 37, "{} checkpoints", folders.len());
+    assert!(folders.len() >= 38, "{} checkpoints", folders.len());
     folders
 }
 

@@ -340,7 +340,8 @@ pub fn synth_archs() -> Vec<SynthSpec> {
     let mistral_small_4 = {
         let of = mla(Some(1024), 256, (64, 64, 128));
         let mut spec = latent(mistral_small_4.spec(), of, (128.0, 8192, 1.0));
-        spec.extras.query_temperature = Some(QueryTemperature { beta: 0.1, step: 8192 });
+        spec.extras.query_temperature =
+            Some(QueryTemperature { beta: 0.1, step: 8192, offset: 0, no_rope_only: false });
         deepseek_experts(spec, (128, 4, 2048), 1, 0, |_| ())
     };
     let tiny_latent = |architecture| {
@@ -378,7 +379,8 @@ pub fn synth_archs() -> Vec<SynthSpec> {
         }),
         row("tiny-mistral4", "Mistral Small 4 with 4 experts, for tests", {
             let mut spec = deepseek_experts(tiny_latent(Mistral4), (4, 2, 256), 1, 0, |_| ());
-            spec.extras.query_temperature = Some(QueryTemperature { beta: 0.1, step: 16 });
+            spec.extras.query_temperature =
+                Some(QueryTemperature { beta: 0.1, step: 16, offset: 0, no_rope_only: false });
             spec
         }),
         row("tiny-glm4moe", "GLM-4.5 with 4 experts, for tests", {

@@ -25,7 +25,7 @@ impl Rope {
                     let wavelength = TAU / f;
                     if wavelength < original / high_freq_factor {
                         f
-                    } else if wavelength > original / low_freq_factor {
+                    } else if wavelength > original / low_freq_factor || low_freq_factor == high_freq_factor {
                         f / factor
                     } else {
                         let smooth =

@@ -1,4 +1,4 @@
-//! Experts in tensors that hold all of a layer's, with gate and up together: how Hugging Face stores gpt-oss. Floats are
+//! Experts in tensors that hold all of a layer's, with gate and up together: how Hugging Face stores gpt-oss and Llama 4. Floats are
 //! `[experts, in, out]`; MXFP4 is `NAME_blocks`, `[experts, out, in / 32, 16]`, beside `NAME_scales`, `[experts, out, in / 32]`;
 //! biases are `[experts, out]`.
 
@@ -27,6 +27,10 @@ pub enum Outputs {
     Even,
     /// Every second, from the second on.
     Odd,
+    /// The first half.
+    First,
+    /// The second half.
+    Second,
 }
 
 impl Outputs {
@@ -35,10 +39,11 @@ impl Outputs {
         if self == Outputs::All { rows } else { 2 * rows }
     }
 
-    /// The stored output that is row `r`.
-    fn index(self, r: usize) -> usize {
+    /// The stored output that is row `r` of `rows`.
+    fn index(self, r: usize, rows: usize) -> usize {
         match self {
-            Outputs::All => r,
+            Outputs::All | Outputs::First => r,
+            Outputs::Second => rows + r,
             Outputs::Even => 2 * r,
             Outputs::Odd => 2 * r + 1,
         }
@@ -81,7 +86,7 @@ impl FusedTensor {
                 for first in (0..cols).step_by(COLUMNS) {
                     for r in 0..rows {
                         for c in first..(first + COLUMNS).min(cols) {
-                            let at = (c * all + self.outputs.index(r)) * size;
+                            let at = (c * all + self.outputs.index(r, rows)) * size;
                             to[(r * cols + c) * size..][..size].copy_from_slice(&from[at..at + size]);
                         }
                     }
@@ -92,7 +97,7 @@ impl FusedTensor {
                 let in_row = cols / BLOCK;
                 let mut to = Vec::with_capacity(rows * in_row * DType::MXFP4.block_bytes());
                 for r in 0..rows {
-                    let from = self.outputs.index(r) * in_row;
+                    let from = self.outputs.index(r, rows) * in_row;
                     let blocks = &blocks.bytes()[from * 16..][..in_row * 16];
                     for (block, &scale) in blocks.chunks_exact(16).zip(&scales.bytes()[from..][..in_row]) {
                         to.push(scale);
@@ -144,6 +149,8 @@ mod tests {
         };
         assert_eq!(rows(Outputs::Odd, 2), [1.0, 11.0, 21.0, 3.0, 13.0, 23.0]);
         assert_eq!(rows(Outputs::Even, 2), [0.0, 10.0, 20.0, 2.0, 12.0, 22.0]);
+        assert_eq!(rows(Outputs::First, 2), [0.0, 10.0, 20.0, 1.0, 11.0, 21.0]);
+        assert_eq!(rows(Outputs::Second, 2), [2.0, 12.0, 22.0, 3.0, 13.0, 23.0]);
         assert_eq!(rows(Outputs::All, 4)[..3], [0.0, 10.0, 20.0]);
     }
 }

@@ -23,6 +23,9 @@ pub(super) struct Family {
     pub norm_eps: &'static str,
 }
 
+/// Positions in a chunk of Llama 4's context, and with the same factor of queries: no key says either.
+const LLAMA4_CHUNK: usize = 8192;
+
 const RMS_EPS: &str = "attention.layer_norm_rms_epsilon";
 const SOFTCAPS: &[&str] = &["attn_logit_softcapping", "final_logit_softcapping", "attention.scale"];
 const LATENT: &[&str] = &[
@@ -84,6 +87,11 @@ const FAMILIES: &[Family] = &[
         RopePairing::Halves,
         &["expert_shared_count", "leading_dense_block_count", "nextn_predict_layers"],
     ),
+    Family {
+        full_every: Some(4),
+        window: Some(LLAMA4_CHUNK),
+        ..plain("llama4", Architecture::Llama4, RopePairing::Adjacent, &["expert_shared_feed_forward_length"])
+    },
     Family { full_every: Some(2), ..plain("gpt-oss", Architecture::GptOss, RopePairing::Halves, &[]) },
 ];
 
@@ -159,7 +167,8 @@ impl Family {
             Architecture::Ministral3 => {
                 if let Some(beta) = unless_zero("attention.temperature_scale")? {
                     let step = keys.need_count("rope.scaling.original_context_length", MAX_COUNT)?;
-                    extras.query_temperature = Some(QueryTemperature { beta, step });
+                    extras.query_temperature =
+                        Some(QueryTemperature { beta, step, offset: 0, no_rope_only: false });
                 }
             }
             Architecture::Gemma2 | Architecture::Gemma3 => {
@@ -199,7 +208,8 @@ impl Family {
                         Some(step) => step,
                         None => keys.need_count("rope.scaling.original_context_length", MAX_COUNT)?,
                     };
-                    extras.query_temperature = Some(QueryTemperature { beta, step });
+                    extras.query_temperature =
+                        Some(QueryTemperature { beta, step, offset: 0, no_rope_only: false });
                 }
                 if let Some(mla) = mla {
                     let all_dim = self.mscale_all_dim(keys)?;
@@ -210,6 +220,17 @@ impl Family {
             }
             Architecture::SmolLm3 => extras.no_rope = (3..layers).step_by(4).collect(),
             Architecture::Olmo2 => extras.window_rope = window_rope(rope.theta)?,
+            Architecture::Llama4 => {
+                const WINDOW: &str = "attention.sliding_window";
+                if let Some(found) = keys.number(WINDOW)?.filter(|&n| n != LLAMA4_CHUNK as f64) {
+                    return Err(keys.unsupported(WINDOW, found, "8192 is run"));
+                }
+                extras.no_rope = (3..layers).step_by(4).collect();
+                // llama.cpp knows the one model without these norms by its experts.
+                extras.norm_behind_rope = keys.number("expert_count")? != Some(128.0);
+                extras.query_temperature =
+                    Some(QueryTemperature { beta: 0.1, step: LLAMA4_CHUNK, offset: 1, no_rope_only: true });
+            }
             Architecture::GptOss => {
                 if !slides {
                     return Err(keys.missing("attention.sliding_window", "the window of every second layer"));

@@ -14,7 +14,7 @@ use super::{LoadError, Metadata, Value};
 
 /// Supported values of `general.architecture`, for messages.
 const RUNS: &str = "llama (Llama, Mistral, Mixtral, SmolLM2), mistral3, qwen2, qwen3, qwen2moe, qwen3moe, gemma2, gemma3, granite, \
-                    granitemoe, smollm3, olmo2, cohere2, phi3, chatglm, glm4, deepseek2, mistral4, glm4moe, gpt-oss";
+                    granitemoe, smollm3, olmo2, cohere2, phi3, chatglm, glm4, deepseek2, mistral4, glm4moe, gpt-oss, llama4";
 
 /// Reads the spec. The vocabulary's size, tied embeddings and biases are taken from the tensors in `store`.
 pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<ModelSpec, LoadError> {
@@ -170,14 +170,14 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     };
     let Some(experts) = experts else {
         return match arch {
-            "qwen2moe" | "qwen3moe" | "granitemoe" | "gpt-oss" => {
+            "qwen2moe" | "qwen3moe" | "granitemoe" | "gpt-oss" | "llama4" => {
                 Err(keys.missing("expert_count", "the number of experts"))
             }
             _ => Ok(None),
         };
     };
-    if !matches!(arch, "llama" | "mistral3" | "qwen2moe" | "qwen3moe" | "granitemoe" | "gpt-oss") {
-        let runs = "qwen2moe, qwen3moe, granitemoe, gpt-oss and llama have experts";
+    if !matches!(arch, "llama" | "mistral3" | "qwen2moe" | "qwen3moe" | "granitemoe" | "gpt-oss" | "llama4") {
+        let runs = "qwen2moe, qwen3moe, granitemoe, gpt-oss, llama and llama4 have experts";
         return Err(keys.unsupported("expert_count", experts, runs));
     }
     let used = keys.need_count("expert_used_count", experts as u64)?;
@@ -187,6 +187,11 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
         None if arch.starts_with("qwen") => keys.need_count("feed_forward_length", MAX_COUNT)? / used,
         None => keys.need_count("feed_forward_length", MAX_COUNT)?,
     };
+    if arch == "llama4" {
+        let step = keys.need_count("interleave_moe_layer_step", super::validate::MAX_LAYERS)?;
+        let ffn_size = keys.need_count("expert_feed_forward_length", MAX_COUNT)?;
+        return Ok(Some(Moe::llama4(experts, used, ffn_size, step)));
+    }
     if arch == "gpt-oss" {
         return Ok(Some(Moe::gpt_oss(experts, used, ffn_size)));
     }

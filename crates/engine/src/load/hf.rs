@@ -17,7 +17,7 @@ use super::{hf_mla, hf_moe};
 /// Supported values of `model_type`, for messages.
 const RUNS: &str = "llama (with SmolLM2), mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, ministral3, gemma2, gemma3 and \
                     gemma3_text, granite, granitemoe, granitemoeshared, granitemoehybrid (of attention layers), smollm3, \
-                    olmo2, olmo3, cohere2, phi3, glm, glm4, glm4_moe, deepseek_v2, deepseek_v3, gpt_oss, mistral3 (with \
+                    olmo2, olmo3, cohere2, phi3, glm, glm4, glm4_moe, deepseek_v2, deepseek_v3, gpt_oss, llama4 and llama4_text, mistral3 (with \
                     mistral4)";
 /// Maximum size of `config.json`; real ones have a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -57,7 +57,7 @@ fn defaults(model_type: &str) -> Option<Defaults> {
     let architecture = Architecture::of_model_type(model_type)?;
     let windowed = matches!(
         architecture,
-        Mistral | Qwen2 | Qwen3 | Qwen2Moe | Qwen3Moe | Gemma2 | Gemma3 | Olmo3 | Cohere2 | GptOss
+        Mistral | Qwen2 | Qwen3 | Qwen2Moe | Qwen3Moe | Gemma2 | Gemma3 | Olmo3 | Cohere2 | GptOss | Llama4
     );
     let gemma3 = architecture == Gemma3;
     Some(Defaults {
@@ -66,7 +66,7 @@ fn defaults(model_type: &str) -> Option<Defaults> {
         context: matches!(architecture, Gemma3 | Glm | Glm4).then_some(131_072),
         heads: gemma3.then_some(8),
         kv_heads: match architecture {
-            Mistral | Mixtral | Ministral3 | GptOss => Some(8),
+            Mistral | Mixtral | Ministral3 | GptOss | Llama4 => Some(8),
             Qwen2 | Qwen3 => Some(32),
             Qwen2Moe => Some(16),
             Qwen3Moe | Gemma2 | Gemma3 | SmolLm3 => Some(4),
@@ -77,24 +77,28 @@ fn defaults(model_type: &str) -> Option<Defaults> {
             Granite | GraniteMoe | GraniteMoeShared | GraniteMoeHybrid => None,
         },
         head_dim: match architecture {
-            Qwen3 | Ministral3 | Glm | Glm4 => Some(128),
+            Qwen3 | Ministral3 | Glm | Glm4 | Llama4 => Some(128),
             Gemma2 | Gemma3 => Some(256),
             GptOss => Some(64),
             _ => None,
         },
         norm_eps: match architecture {
-            Mixtral | Ministral3 | Olmo2 | Olmo3 | Cohere2 | Phi3 | Glm4Moe | GptOss => 1e-5,
+            Mixtral | Ministral3 | Olmo2 | Olmo3 | Cohere2 | Phi3 | Glm4Moe | GptOss | Llama4 => 1e-5,
             Glm | Glm4 => 1.5625e-7,
             _ => 1e-6,
         },
         theta: match architecture {
             Mixtral | Gemma3 | Ministral3 => 1e6,
             SmolLm3 => 2e6,
-            Olmo3 => 5e5,
+            Olmo3 | Llama4 => 5e5,
             GptOss => 1.5e5,
             _ => 1e4,
         },
-        window: windowed.then_some(if architecture == GptOss { 128 } else { 4096 }),
+        window: windowed.then_some(match architecture {
+            GptOss => 128,
+            Llama4 => 8192,
+            _ => 4096,
+        }),
         full_every: match architecture {
             Gemma2 | GptOss => 2,
             Gemma3 => 6,
@@ -298,13 +302,22 @@ fn name(config: &Object<'_>) -> Option<String> {
 
 fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Vec<Option<usize>>, LoadError> {
     let architecture = defaults.architecture;
-    let window = match config.object.get("sliding_window") {
+    let key = if architecture == Architecture::Llama4 { "attention_chunk_size" } else { "sliding_window" };
+    let window = match config.object.get(key) {
         None => defaults.window,
         // `transformers` writes 0 for Qwen2-MoE without windows
         Some(json) if architecture == Architecture::Qwen2Moe && json.as_u64() == Some(0) => None,
-        Some(_) => config.count("sliding_window", MAX_COUNT)?,
+        Some(_) => config.count(key, MAX_COUNT)?,
     };
     match architecture {
+        Architecture::Llama4 => {
+            let no_rope = hf_extras::no_rope(config, layers)?;
+            let chunks = match layer_types(config, layers, "chunked_attention")? {
+                Some(types) => types,
+                None => (0..layers).map(|l| !no_rope.contains(&l)).collect(),
+            };
+            Ok(chunks.into_iter().map(|chunked| window.filter(|_| chunked)).collect())
+        }
         // `transformers` ignores the key here.
         Architecture::Llama
         | Architecture::Olmo2
@@ -320,7 +333,7 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
         | Architecture::Olmo3
         | Architecture::Cohere2
         | Architecture::GptOss => {
-            let slides = match layer_types(config, layers)? {
+            let slides = match layer_types(config, layers, "sliding_attention")? {
                 Some(types) => types,
                 None => {
                     let every =
@@ -331,7 +344,8 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
             Ok(slides.into_iter().map(|slides| window.filter(|_| slides)).collect())
         }
         Architecture::Mistral | Architecture::Mixtral | Architecture::Ministral3 | Architecture::Phi3 => {
-            let window = layer_types(config, layers)?.map_or(Ok(window), |types| match types.as_slice() {
+            let types = layer_types(config, layers, "sliding_attention")?;
+            let window = types.map_or(Ok(window), |types| match types.as_slice() {
                 types if types.iter().all(|&slides| slides == window.is_some()) => Ok(window),
                 _ => Err(config.unsupported(
                     "layer_types",
@@ -347,7 +361,7 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
             if architecture == Architecture::Qwen3Moe {
                 return Ok(vec![window; layers]);
             }
-            if let Some(types) = layer_types(config, layers)? {
+            if let Some(types) = layer_types(config, layers, "sliding_attention")? {
                 return Ok(types.into_iter().map(|slides| window.filter(|_| slides)).collect());
             }
             if matches!(architecture, Architecture::SmolLm3 | Architecture::Qwen2Moe) && window.is_some() {
@@ -364,11 +378,11 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
     }
 }
 
-/// Whether each layer has sliding attention according to `layer_types`.
-fn layer_types(config: &Object<'_>, layers: usize) -> Result<Option<Vec<bool>>, LoadError> {
+/// Whether each layer has a window according to `layer_types`, which calls it `windowed`.
+fn layer_types(config: &Object<'_>, layers: usize, windowed: &str) -> Result<Option<Vec<bool>>, LoadError> {
     const KEY: &str = "layer_types";
     let Some(json) = config.json(KEY) else { return Ok(None) };
-    let expected = format!("an array of {layers} strings, full_attention or sliding_attention");
+    let expected = format!("an array of {layers} strings, full_attention or {windowed}");
     let list = json.as_array().filter(|list| list.len() == layers);
     let Some(list) = list else {
         let found = json.as_array().map_or("not an array".into(), |l| format!("an array of {}", l.len()));
@@ -377,7 +391,7 @@ fn layer_types(config: &Object<'_>, layers: usize) -> Result<Option<Vec<bool>>, 
     list.iter()
         .map(|kind| match kind.as_str() {
             Some("full_attention") => Ok(false),
-            Some("sliding_attention") => Ok(true),
+            Some(kind) if kind == windowed => Ok(true),
             _ => Err(config.bad(KEY, format!("an array with {kind}"), expected.clone())),
         })
         .collect::<Result<_, _>>()
@@ -389,6 +403,7 @@ fn ffn_key(architecture: Architecture) -> &'static str {
     match architecture {
         // without experts only what is shared is left of it
         Architecture::GraniteMoeHybrid => "shared_intermediate_size",
+        Architecture::Llama4 => "intermediate_size_mlp",
         _ => "intermediate_size",
     }
 }
@@ -443,6 +458,25 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
                 moe.shared = Some(SharedExpert { ffn_size, gated: true });
             }
             Ok(Some(moe))
+        }
+        Architecture::Llama4 => {
+            let (layers, step) = (
+                config.need_count("num_hidden_layers", MAX_LAYERS)?,
+                config.count("interleave_moe_layer_step", MAX_COUNT)?.unwrap_or(1),
+            );
+            let every = (step - 1..layers).step_by(step).map(|l| l as u64);
+            if let Some(list) = config.json("moe_layers")
+                && !list.as_array().is_some_and(|list| every.map(Some).eq(list.iter().map(Json::as_u64)))
+            {
+                return Err(config.unsupported(
+                    "moe_layers",
+                    list,
+                    format!("every {step}-th layer has experts"),
+                ));
+            }
+            let used = config.count(NAMES.experts_used, MAX_EXPERTS)?.unwrap_or(1);
+            let ffn_size = config.need_count("intermediate_size", MAX_COUNT)?;
+            Ok(Some(Moe::llama4(experts()?, used, ffn_size, step)))
         }
         Architecture::GptOss => {
             let old = "experts_per_token";

@@ -24,6 +24,7 @@ pub(super) fn text_part<'a>(config: &Object<'a>) -> Result<Option<TextPart<'a>>,
     let (class, model_type) = match config.text("model_type")? {
         Some("mistral3") => ("Mistral3ForConditionalGeneration", "mistral"),
         Some("gemma3") => ("Gemma3ForConditionalGeneration", "gemma3_text"),
+        Some("llama4") => ("Llama4ForConditionalGeneration", "llama4_text"),
         _ => return Ok(None),
     };
     let text = config.child("text_config", "text_config.")?;
@@ -40,7 +41,9 @@ pub(super) fn ropes(
     (context, head_dim): (usize, usize),
 ) -> Result<(Rope, Option<Rope>), LoadError> {
     let pairing = match architecture {
-        Architecture::Cohere2 | Architecture::Glm | Architecture::Glm4 => RopePairing::Adjacent,
+        Architecture::Cohere2 | Architecture::Glm | Architecture::Glm4 | Architecture::Llama4 => {
+            RopePairing::Adjacent
+        }
         _ if architecture.latent() => RopePairing::Adjacent,
         _ => RopePairing::Halves,
     };
@@ -138,6 +141,25 @@ pub(super) fn read(
         Architecture::Cohere2 => {
             extras.logit_scale = config.positive("logit_scale")?.unwrap_or(0.0625) as f32;
         }
+        Architecture::Llama4 => {
+            extras.no_rope = no_rope(config, layers)?;
+            extras.norm_behind_rope = config.flag("use_qk_norm")?.unwrap_or(true);
+            // published files have a number
+            let tuned = match config.json("attn_temperature_tuning") {
+                None => true,
+                Some(Json::Number(n)) => n.as_f64() != Some(0.0),
+                Some(_) => config.flag("attn_temperature_tuning")?.unwrap_or(true),
+            };
+            extras.query_temperature = match tuned {
+                false => None,
+                true => Some(QueryTemperature {
+                    beta: config.positive("attn_scale")?.unwrap_or(0.1) as f32,
+                    step: config.count("floor_scale", MAX_COUNT)?.unwrap_or(8192),
+                    offset: 1,
+                    no_rope_only: true,
+                }),
+            };
+        }
         Architecture::GptOss => {
             if hf_rope::parameters(config)?.is_none() {
                 return Err(config.missing("rope_parameters", "the parameters of YaRN"));
@@ -183,13 +205,14 @@ fn query_temperature(config: &Object<'_>) -> Result<Option<QueryTemperature>, Lo
     let beta = rope.number("llama_4_scaling_beta")?.filter(|&beta| beta != 0.0);
     let Some(beta) = beta else { return Ok(None) };
     let step = rope.need_count("original_max_position_embeddings", MAX_COUNT)?;
-    Ok(Some(QueryTemperature { beta: beta as f32, step }))
+    Ok(Some(QueryTemperature { beta: beta as f32, step, offset: 0, no_rope_only: false }))
 }
 
 /// The layers without RoPE: those with a 0 in `no_rope_layers`, or every `no_rope_layer_interval`-th.
-fn no_rope(config: &Object<'_>, layers: usize) -> Result<Vec<usize>, LoadError> {
+pub(super) fn no_rope(config: &Object<'_>, layers: usize) -> Result<Vec<usize>, LoadError> {
     const KEY: &str = "no_rope_layers";
-    let Some(json) = config.json(KEY) else {
+    let empty = |json: &&Json| json.as_array().is_some_and(Vec::is_empty);
+    let Some(json) = config.json(KEY).filter(|json| !empty(json)) else {
         let every = config.count("no_rope_layer_interval", MAX_COUNT)?.unwrap_or(4);
         return Ok((0..layers).filter(|l| (l + 1) % every == 0).collect());
     };

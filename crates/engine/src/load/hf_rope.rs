@@ -169,8 +169,8 @@ fn scaling(config: &Object<'_>, rope: &Object<'_>, context_length: usize) -> Res
         "llama3" => {
             let low_freq_factor = rope.need_positive("low_freq_factor")? as f32;
             let high_freq_factor = rope.need_positive("high_freq_factor")? as f32;
-            if high_freq_factor <= low_freq_factor {
-                let expected = format!("a number above low_freq_factor, {low_freq_factor}");
+            if high_freq_factor < low_freq_factor {
+                let expected = format!("a number of at least low_freq_factor, {low_freq_factor}");
                 return Err(rope.bad("high_freq_factor", high_freq_factor, expected));
             }
             Ok(RopeScaling::Llama3 {

@@ -17,6 +17,10 @@ pub struct Moe {
     pub shared: Option<SharedExpert>,
     /// The experts' three projections have biases (gpt-oss).
     pub bias: bool,
+    /// Of the layers behind those, every n-th has experts: n (Llama 4).
+    pub step: usize,
+    /// An expert's weight multiplies its input instead of its output (Llama 4).
+    pub weigh_inputs: bool,
 }
 
 /// How a token's experts and their weights are found: its scores rank the experts, the best ones are used, and their scores are
@@ -88,7 +92,17 @@ impl Moe {
             normalize,
             scale: 1.0,
         };
-        Moe { experts, used, ffn_size, router, dense_layers: 0, shared: None, bias: false }
+        Moe {
+            experts,
+            used,
+            ffn_size,
+            router,
+            dense_layers: 0,
+            shared: None,
+            bias: false,
+            step: 1,
+            weigh_inputs: false,
+        }
     }
 
     /// Experts as gpt-oss has them: ranked by biased logits, weighted by a softmax over the used ones, with biases.
@@ -96,6 +110,15 @@ impl Moe {
         let plain = Moe::plain(experts, used, ffn_size, true);
         let router = Router { score: RouterScore::SoftmaxOfUsed, bias: true, ..plain.router };
         Moe { router, bias: true, ..plain }
+    }
+
+    /// Experts as Llama 4 has them: in every n-th layer, a sigmoid's weight on their input, an expert of the same size for all
+    /// tokens.
+    pub(super) fn llama4(experts: usize, used: usize, ffn_size: usize, step: usize) -> Moe {
+        let plain = Moe::plain(experts, used, ffn_size, false);
+        let router = Router { score: RouterScore::Sigmoid, ..plain.router };
+        let shared = Some(SharedExpert { ffn_size, gated: false });
+        Moe { router, shared, step, weigh_inputs: true, ..plain }
     }
 
     /// Whether [`Moe::plain`] says everything about it.

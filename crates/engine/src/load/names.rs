@@ -159,7 +159,7 @@ pub fn gguf(role: TensorRole, architecture: Architecture) -> Vec<TensorLocation>
 
 /// Where a Hugging Face folder of a family has a role's tensor that does not stand alone.
 fn fused(role: TensorRole, architecture: Architecture) -> Option<TensorLocation> {
-    use Architecture::{Glm, Glm4, GptOss, GraniteMoeHybrid, Phi3};
+    use Architecture::{Glm, Glm4, GptOss, GraniteMoeHybrid, Llama4, Phi3};
     use LayerTensor::*;
     let TensorRole::Layer(layer, tensor) = role else { return None };
     let name = |suffix: &str| format!("model.layers.{layer}.{suffix}.weight");
@@ -181,8 +181,8 @@ fn fused(role: TensorRole, architecture: Architecture) -> Option<TensorLocation>
         }
         (_, KeyUp) => Some(TensorLocation::Keys(hugging_face(role, architecture))),
         (_, ValueUp) => Some(TensorLocation::Values(hugging_face(role, architecture))),
-        (GptOss, _) => {
-            let (expert, outputs) = outputs(tensor)?;
+        (GptOss | Llama4, _) => {
+            let (expert, outputs) = outputs(tensor, architecture)?;
             let name = hugging_face(role, architecture);
             Some(TensorLocation::Fused(FusedLocation { name, expert, outputs }))
         }
@@ -204,14 +204,20 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         false => format!("model.layers.{layer}.mlp.experts.{e}.{name}.weight"),
     };
     let gpt_oss = architecture == Architecture::GptOss;
-    let fused = |name: &str| format!("model.layers.{layer}.mlp.experts.{name}");
+    let llama4 = architecture == Architecture::Llama4;
+    let block = if llama4 { "feed_forward" } else { "mlp" };
+    let fused = |name: &str| format!("model.layers.{layer}.{block}.experts.{name}");
     let shared = |name: &str| match architecture {
-        Architecture::Qwen2Moe => format!("model.layers.{layer}.mlp.shared_expert.{name}.weight"),
+        Architecture::Qwen2Moe | Architecture::Llama4 => {
+            format!("model.layers.{layer}.{block}.shared_expert.{name}.weight")
+        }
         _ => format!("model.layers.{layer}.mlp.shared_experts.{name}.weight"),
     };
     let suffix = match tensor {
-        LayerTensor::ExpertGate(_) | LayerTensor::ExpertUp(_) if gpt_oss => return fused("gate_up_proj"),
-        LayerTensor::ExpertDown(_) if gpt_oss => return fused("down_proj"),
+        LayerTensor::ExpertGate(_) | LayerTensor::ExpertUp(_) if gpt_oss || llama4 => {
+            return fused("gate_up_proj");
+        }
+        LayerTensor::ExpertDown(_) if gpt_oss || llama4 => return fused("down_proj"),
         LayerTensor::ExpertGateBias(_) | LayerTensor::ExpertUpBias(_) => return fused("gate_up_proj_bias"),
         LayerTensor::ExpertDownBias(_) => return fused("down_proj_bias"),
         LayerTensor::ExpertGate(e) => return expert(e, "w1", "gate_proj"),
@@ -220,6 +226,10 @@ pub fn hugging_face(role: TensorRole, architecture: Architecture) -> String {
         LayerTensor::Router if mixtral => "block_sparse_moe.gate.weight",
         LayerTensor::Router if architecture.granite() => "block_sparse_moe.router.layer.weight",
         LayerTensor::Router if gpt_oss => "mlp.router.weight",
+        LayerTensor::Router if llama4 => "feed_forward.router.weight",
+        LayerTensor::FfnGate if llama4 => "feed_forward.gate_proj.weight",
+        LayerTensor::FfnUp if llama4 => "feed_forward.up_proj.weight",
+        LayerTensor::FfnDown if llama4 => "feed_forward.down_proj.weight",
         LayerTensor::RouterBias if gpt_oss => "mlp.router.bias",
         LayerTensor::Router => "mlp.gate.weight",
         LayerTensor::SharedRouter => "mlp.shared_expert_gate.weight",
@@ -312,11 +322,15 @@ pub fn folder(role: TensorRole, architecture: Architecture) -> Vec<TensorLocatio
 }
 
 /// The expert of a tensor in a fused one, and the outputs that are its rows.
-fn outputs(tensor: LayerTensor) -> Option<(usize, Outputs)> {
+fn outputs(tensor: LayerTensor, architecture: Architecture) -> Option<(usize, Outputs)> {
     use LayerTensor::*;
+    let (gate, up) = match architecture {
+        Architecture::Llama4 => (Outputs::First, Outputs::Second),
+        _ => (Outputs::Even, Outputs::Odd),
+    };
     match tensor {
-        ExpertGate(e) | ExpertGateBias(e) => Some((e, Outputs::Even)),
-        ExpertUp(e) | ExpertUpBias(e) => Some((e, Outputs::Odd)),
+        ExpertGate(e) | ExpertGateBias(e) => Some((e, gate)),
+        ExpertUp(e) | ExpertUpBias(e) => Some((e, up)),
         ExpertDown(e) | ExpertDownBias(e) => Some((e, Outputs::All)),
         _ => None,
     }

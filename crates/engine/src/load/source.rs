@@ -93,7 +93,9 @@ impl Store {
                 stored.name = rest.to_owned();
             }
             let name = stored.name.strip_prefix("model.").unwrap_or(&stored.name);
-            !["vision_tower.", "multi_modal_projector."].iter().any(|part| name.starts_with(part))
+            !["vision_tower.", "vision_model.", "multi_modal_projector."]
+                .iter()
+                .any(|part| name.starts_with(part))
         });
         self.index = self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         all - self.tensors.len()

@@ -68,6 +68,7 @@ architectures! {
     Mistral4 "mistral4" "Mistral4ForCausalLM";
     Glm4Moe "glm4_moe" "Glm4MoeForCausalLM";
     GptOss "gpt_oss" "GptOssForCausalLM";
+    Llama4 "llama4_text" "Llama4ForCausalLM";
     Phi3 "phi3" "Phi3ForCausalLM";
     Glm "glm" "GlmForCausalLM";
     Glm4 "glm4" "Glm4ForCausalLM";
@@ -208,6 +209,10 @@ pub struct Extras {
     pub sinks: bool,
     /// Attention's output projection has a bias (gpt-oss).
     pub attention_out_bias: bool,
+    /// The windows are chunks of the context: a token sees those before it in its own (Llama 4).
+    pub chunked_windows: bool,
+    /// Q and K are RMS-normalised behind RoPE, per head and without a weight, in the layers that have RoPE (Llama 4).
+    pub norm_behind_rope: bool,
 }
 
 impl Default for Extras {
@@ -229,6 +234,8 @@ impl Default for Extras {
             mla: None,
             sinks: false,
             attention_out_bias: false,
+            chunked_windows: false,
+            norm_behind_rope: false,
         }
     }
 }
@@ -254,6 +261,7 @@ impl Extras {
                 no_rope: (0..windows.len()).filter(|&l| windows[l].is_none()).collect(),
                 ..plain
             },
+            Architecture::Llama4 => Extras { chunked_windows: true, ..plain },
             Architecture::GptOss => Extras {
                 sinks: true,
                 attention_out_bias: true,
@@ -287,19 +295,23 @@ pub enum NormPlacement {
     Parallel,
 }
 
-/// The factor `1 + beta · ln(1 + ⌊position / step⌋)` of queries.
+/// The factor `1 + beta · ln(1 + ⌊(position + offset) / step⌋)` of queries.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QueryTemperature {
     /// How much it grows.
     pub beta: f32,
     /// Positions with the same factor.
     pub step: usize,
+    /// Added to positions.
+    pub offset: usize,
+    /// Only layers without RoPE have it (Llama 4).
+    pub no_rope_only: bool,
 }
 
 impl QueryTemperature {
     /// The factor at a position.
     pub fn at(&self, position: usize) -> f32 {
-        1.0 + self.beta * ((1 + position / self.step) as f32).ln()
+        1.0 + self.beta * ((1 + (position + self.offset) / self.step) as f32).ln()
     }
 }
 
@@ -397,7 +409,7 @@ impl ModelSpec {
 
     /// The mixture of experts of a layer; `None`: it has a dense feed-forward layer.
     pub fn experts_of(&self, layer: usize) -> Option<&Moe> {
-        self.moe.as_ref().filter(|moe| layer >= moe.dense_layers)
+        self.moe.as_ref().filter(|moe| layer >= moe.dense_layers && (layer + 1).is_multiple_of(moe.step))
     }
 
     /// RoPE of a layer; `None`: it has none.

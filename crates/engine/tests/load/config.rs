@@ -208,10 +208,10 @@ fn unsupported_rope_variants_are_refused() {
     assert!(text.contains("rope_scaling.factor is missing; expected a number above 0"), "{text}");
     let text = error(&llama().set("rope_scaling", json!({ "type": "linear", "factor": -1 })));
     assert!(text.contains("rope_scaling.factor is -1; expected a number above 0"), "{text}");
-    let flat = json!({ "type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4 });
+    let flat = json!({ "type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 3 });
     assert!(
         error(&llama().set("rope_scaling", flat))
-            .contains("high_freq_factor is 4; expected a number above low_freq")
+            .contains("high_freq_factor is 3; expected a number of at least low_freq")
     );
 }
 

@@ -18,7 +18,7 @@ fn checkpoints() -> Vec<PathBuf> {
         .filter(|path| path.join("config.json").exists())
         .collect();
     folders.sort();
-    assert_eq!(folders.len(), 37, "{folders:?}");
+    assert_eq!(folders.len(), 38, "{folders:?}");
     folders
 }
 
@@ -125,7 +125,7 @@ fn specs_match_the_configurations() {
     let shared = Some(SharedExpert { ffn_size: 48, gated: true });
     assert_eq!((qwen2.ffn_size, qwen2.shared, qwen2.router.normalize), (16, shared, false));
 
-    let temperature = Some(QueryTemperature { beta: 0.5, step: 16 });
+    let temperature = Some(QueryTemperature { beta: 0.5, step: 16, offset: 0, no_rope_only: false });
     for name in ["ministral3", "mistral3"] {
         let spec = spec(name);
         assert_eq!(
@@ -151,6 +151,16 @@ fn specs_match_the_configurations() {
     let cohere2 = spec("cohere2");
     assert_eq!((cohere2.extras.norm, cohere2.rope.pairing), (Norm::Layer, RopePairing::Adjacent));
     assert!(cohere2.rope_of(0).is_some() && cohere2.rope_of(1).is_none());
+    let llama4 = spec("llama4");
+    assert_eq!(llama4.windows, [Some(16), Some(16), Some(16), None]);
+    assert_eq!((&llama4.extras.no_rope[..], llama4.ffn_size), (&[3][..], 48));
+    assert!(llama4.extras.chunked_windows && llama4.extras.norm_behind_rope);
+    let temperature = QueryTemperature { beta: 0.5, step: 16, offset: 1, no_rope_only: true };
+    assert_eq!(llama4.extras.query_temperature, Some(temperature));
+    assert_eq!([0, 1, 2, 3].map(|l| llama4.experts_of(l).is_some()), [false, true, false, true]);
+    let moe = llama4.moe.expect("experts");
+    assert_eq!((moe.router.score, moe.weigh_inputs, moe.ffn_size), (RouterScore::Sigmoid, true, 24));
+    assert_eq!(moe.shared, Some(SharedExpert { ffn_size: 24, gated: false }));
     for name in ["gpt_oss", "gpt_oss_mxfp4"] {
         let spec = spec(name);
         assert_eq!(spec.windows, [Some(16), None]);

@@ -1,7 +1,8 @@
 //! Specs from GGUF metadata: every architecture and option, and invalid values.
 
 use zonda_engine::load::{
-    Architecture, Extras, LayerTensor, LoadError, Model, ModelSpec, Moe, RopePairing, RopeScaling, TensorRole,
+    Architecture, Extras, LayerTensor, LoadError, Model, ModelSpec, Moe, RopePairing, RopeScaling,
+    RouterScore, TensorRole,
 };
 
 use crate::build::*;
@@ -164,6 +165,39 @@ fn qwen3_moe() {
             .contains("is 9; expected an integer from 1 to 8")
     );
     assert!(error(&g.without("qwen3moe.expert_count")).contains("qwen3moe.expert_count is missing"));
+}
+
+/// As llama.cpp's converter writes it: no key says that every second layer has the window.
+#[test]
+fn gpt_oss() {
+    let mut g = tiny_moe("gpt-oss", 4, 2)
+        .u32("gpt-oss.attention.sliding_window", 128)
+        .u32("gpt-oss.expert_feed_forward_length", FFN as u32);
+    for layer in 0..LAYERS {
+        let at = |name: &str| format!("blk.{layer}.{name}");
+        g = g
+            .without(&at("ffn_norm.weight"))
+            .ones(&at("post_attention_norm.weight"), &[HIDDEN])
+            .ones(&at("attn_sinks.weight"), &[HEADS])
+            .ones(&at("attn_q.bias"), &[HEADS * HEAD_DIM])
+            .ones(&at("attn_k.bias"), &[KV_HEADS * HEAD_DIM])
+            .ones(&at("attn_v.bias"), &[KV_HEADS * HEAD_DIM])
+            .ones(&at("attn_output.bias"), &[HIDDEN])
+            .ones(&at("ffn_gate_inp.bias"), &[4])
+            .ones(&at("ffn_gate_exps.bias"), &[4, FFN])
+            .ones(&at("ffn_up_exps.bias"), &[4, FFN])
+            .ones(&at("ffn_down_exps.bias"), &[4, HIDDEN]);
+    }
+    let spec = spec(&g);
+    assert_eq!(spec.architecture, Architecture::GptOss);
+    let windows: Vec<_> = (0..LAYERS).map(|layer| layer.is_multiple_of(2).then_some(128)).collect();
+    assert_eq!(spec.windows, windows);
+    let moe = spec.moe.expect("experts");
+    assert_eq!((moe.router.score, moe.router.bias, moe.bias), (RouterScore::SoftmaxOfUsed, true, true));
+    for name in ["blk.0.attn_sinks.weight", "blk.1.ffn_up_exps.bias", "blk.1.post_attention_norm.weight"] {
+        let error = error(&g.clone().without(name));
+        assert!(error.contains(name) && error.contains("is missing"), "{error}");
+    }
 }
 
 #[test]
