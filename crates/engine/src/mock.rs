@@ -291,11 +291,12 @@ impl Backend for Mock {
         for fault in self.options.faults.clone() {
             match fault.when {
                 When::Call(number) if number == call => self.fail(fault.kind, batch, out)?,
-                When::Token(token) if batch.spans.iter().any(|s| s.tokens.contains(&token)) => {
-                    // The rows were spoiled already.
-                    if fault.kind.value().is_none() {
-                        self.fail(fault.kind, batch, out)?;
-                    }
+                // Faults with a value have changed the rows already.
+                When::Token(token)
+                    if fault.kind.value().is_none()
+                        && batch.spans.iter().any(|s| s.tokens.contains(&token)) =>
+                {
+                    self.fail(fault.kind, batch, out)?;
                 }
                 _ => {}
             }

@@ -8,7 +8,7 @@
 //! Times are medians.
 
 use std::time::{Duration, Instant};
-use zonda_kernels::attention::{Attend, KvType, PAGE, Query, SPLIT, Scratch, StoreKv};
+use zonda_kernels::attention::{Attend, Holds, KvType, PAGE, Query, SPLIT, Scratch, StoreKv};
 use zonda_kernels::memory::Arena;
 use zonda_kernels::probe;
 use zonda_kernels::quantize::quantize;
@@ -238,6 +238,7 @@ fn attentions(options: &Options, pool: &Pool, sets: &[Isa]) {
                                 scale: 0.1,
                                 softcap: None,
                                 kv,
+                                holds: Holds::Both,
                                 page: &page,
                                 scratch: &mut scratch,
                             }

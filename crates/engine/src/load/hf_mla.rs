@@ -33,7 +33,7 @@ pub(super) fn read(config: &Object<'_>, architecture: Architecture) -> Result<Op
         value: count("v_head_dim", 128)?,
         norm_eps: NORM_EPS,
     };
-    if mla.rope % 2 != 0 {
+    if !mla.rope.is_multiple_of(2) {
         return Err(config.bad("qk_rope_head_dim", mla.rope, "an even number"));
     }
     // `transformers` writes the share of a head that is rotated, which the widths already say

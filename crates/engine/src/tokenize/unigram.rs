@@ -73,7 +73,7 @@ impl Unigram {
             let score = if kind == Kind::UserDefined { text.len() as f32 * most - 0.1 } else { score };
             tokens.insert(text.as_bytes().into(), (token, score));
         }
-        let longest = tokens.keys().map(|text: &Box<[u8]>| text.len()).max().unwrap_or(0);
+        let longest = tokens.keys().map(|text| text.len()).max().unwrap_or(0);
         let unknown_score = if least.is_finite() { least - UNKNOWN_PENALTY } else { -UNKNOWN_PENALTY };
         Ok((out, Unigram { tokens, longest, bytes, unknown, unknown_score, normalizer, space_prefix }))
     }

@@ -44,7 +44,7 @@ pub(super) fn source(name: &str) -> Option<Cow<'static, str>> {
 /// The name of the template for the version of one of Mistral's tokenizers.
 pub(super) fn of_mistral(version: &str) -> Option<&'static str> {
     let number = |name: &&str| name.strip_prefix("mistral-") == Some(version);
-    NAMES.iter().copied().find(|name| number(&name))
+    NAMES.iter().copied().find(|name| number(name))
 }
 
 /// Qwen, SmolLM2 and many others.
