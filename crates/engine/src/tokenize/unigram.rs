@@ -46,7 +46,7 @@ impl Unigram {
         let (least, most) = normal().fold((f32::INFINITY, f32::NEG_INFINITY), |(least, most), score| {
             (least.min(score), most.max(score))
         });
-        let mut tokens = HashMap::with_capacity(texts.len());
+        let mut tokens: HashMap<Box<[u8]>, _> = HashMap::with_capacity(texts.len());
         let mut bytes = [None; 256];
         let mut out = Vec::with_capacity(texts.len());
         for (id, ((text, &kind), &score)) in texts.iter().zip(kinds).zip(scores).enumerate() {
