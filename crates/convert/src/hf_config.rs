@@ -168,7 +168,7 @@ fn deepseek_experts(
         return refuse("the score of groups", format!("{:?}", groups.score));
     }
     let shared = moe.shared.map_or(0, |shared| shared.ffn_size);
-    if moe.shared.is_some_and(|shared| shared.gated) || shared % moe.ffn_size != 0 {
+    if moe.shared.is_some_and(|shared| shared.gated) || !shared.is_multiple_of(moe.ffn_size) {
         return refuse("the shared expert", format!("{:?}", moe.shared));
     }
     let (count, used) = router.groups.map_or((1, 1), |groups| (groups.count, groups.used));

@@ -102,7 +102,7 @@ fn normalizer(metadata: &Metadata) -> Option<String> {
     const KEY: &str = "tokenizer.ggml.precompiled_charsmap";
     /// A node that holds a text's offset instead of a step.
     const HOLDS_OFFSET: u32 = 1 << 31;
-    let Some(value) = metadata.get(KEY) else { return None };
+    let value = metadata.get(KEY)?;
     let malformed = |what: &str| Some(format!("{KEY} is malformed: {what}"));
     let byte = |value: &Value| match *value {
         Value::U8(byte) => Some(byte),
@@ -128,7 +128,7 @@ fn normalizer(metadata: &Metadata) -> Option<String> {
         return malformed("its last text does not end");
     }
     // A step changes the low 8 bits of a node's number, so whole blocks of 256 nodes keep it inside.
-    if nodes.is_empty() || nodes.len() % 256 != 0 {
+    if nodes.is_empty() || !nodes.len().is_multiple_of(256) {
         return malformed("its nodes are not in blocks of 256");
     }
     let base = |node: u32| (node >> 10) << ((node & (1 << 9)) >> 6);
