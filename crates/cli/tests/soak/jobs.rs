@@ -60,7 +60,8 @@ pub fn jobs(model: &str, mock: bool, swapped: &[&str]) -> Vec<Job> {
     let words = ["the wind", "a river", "seven stones", "the old house", "water", "morning light"];
     let ask = |i: usize, text: String| {
         // Half of the conversations begin alike, so that prefixes are shared.
-        let system = if i.is_multiple_of(2) { "You are brief and kind." } else { "Answer as a sailor would." };
+        let system =
+            if i.is_multiple_of(2) { "You are brief and kind." } else { "Answer as a sailor would." };
         json!([{"role": "system", "content": system}, {"role": "user", "content": text}])
     };
     for i in 0..12 {
