@@ -3,7 +3,7 @@
 
 use crate::common::options;
 use zonda_engine::forward::Backend;
-use zonda_engine::load::{Extras, Model, Moe};
+use zonda_engine::load::Model;
 use zonda_mlx::{Compute, KvType, Mlx, MlxOptions};
 use zonda_testkit::rules::{self, all, argmax, difference, forward, tiny, tokens};
 
@@ -13,9 +13,8 @@ const BOUND: f32 = 2e-4;
 /// Calls `test` with a name, a model of every architecture and its backend with three slots.
 fn every_architecture(test: impl Fn(&str, &Model, &mut dyn Backend, f32)) {
     rules::every_architecture(&["f32", "q4_0"], |arch, mix, model| {
-        let plain = model.spec.moe.as_ref().is_none_or(Moe::is_plain);
-        if model.spec.extras != Extras::default() || !plain {
-            return; // refused
+        if zonda_mlx::unsupported(&model.spec).is_some() {
+            return;
         }
         let options = MlxOptions { slots: 3, dequantize: Some(mix == "f32"), ..options(model) };
         test(&format!("{arch} {mix}"), model, &mut Mlx::open(model, &options).unwrap(), BOUND);

@@ -3,7 +3,7 @@
 use crate::common::{all, difference, forward, options, tiny};
 use zonda_engine::TokenId;
 use zonda_engine::forward::Backend;
-use zonda_engine::load::{Extras, Model};
+use zonda_engine::load::Model;
 use zonda_mlx::{Mlx, MlxOptions};
 use zonda_testkit::goldens::{cases, folders};
 
@@ -53,9 +53,7 @@ fn quantising_while_loading_stays_close() {
     for folder in folders() {
         let (ids, expected) = cases(&folder).pop().unwrap();
         let model = Model::open(&folder).unwrap();
-        if model.spec.extras != Extras::default()
-            || model.spec.moe.as_ref().is_some_and(|moe| !moe.is_plain())
-        {
+        if zonda_mlx::unsupported(&model.spec).is_some() {
             continue;
         }
         for (name, bound) in bounds {

@@ -5,7 +5,7 @@ use crate::common::{all, difference, forward, options};
 use std::path::Path;
 use zonda_convert::convert;
 use zonda_engine::forward::Backend;
-use zonda_engine::load::{Extras, Model};
+use zonda_engine::load::Model;
 use zonda_mlx::Mlx;
 use zonda_testkit::goldens::{cases, folders};
 
@@ -36,9 +36,7 @@ fn every_architecture_gives_the_logits_of_transformers() {
     for folder in folders() {
         let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
         let model = Model::open(&folder).unwrap();
-        if model.spec.extras != Extras::default()
-            || model.spec.moe.as_ref().is_some_and(|moe| !moe.is_plain())
-        {
+        if zonda_mlx::unsupported(&model.spec).is_some() {
             let refused = Mlx::open(&model, &options(&model)).unwrap_err().to_string();
             assert!(refused.contains(&model.spec.architecture.to_string()), "{name}: {refused}");
             continue;
