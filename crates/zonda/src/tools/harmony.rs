@@ -7,6 +7,7 @@
 //! <|start|>assistant to=functions.NAME<|channel|>commentary json<|message|>{…}<|call|>
 //! ```
 
+use super::marks::unfinished;
 use super::parse::{Piece, WrittenCall};
 
 const START: &str = "<|start|>";
@@ -88,7 +89,7 @@ impl Channels {
 
     /// Goes on as far as the held text allows; false: more is needed.
     fn step(&mut self, out: &mut Vec<Piece>) -> bool {
-        let Some(to) = self.message.clone() else {
+        let Some(to) = self.message.take() else {
             let Some(at) = self.held.find(MESSAGE) else { return false };
             let header: String = self.held.drain(..at + MESSAGE.len()).collect();
             let to = self.recipient(&header[..at]);
@@ -106,11 +107,11 @@ impl Channels {
                 let certain: String = self.held.drain(..self.held.len() - unfinished).collect();
                 self.give(&to, &certain, out);
             }
+            self.message = Some(to);
             return false;
         };
         let text: String = self.held.drain(..at).collect();
         self.held.drain(..mark.len());
-        self.message = None;
         match to {
             To::Function(name) => out.push(call(name, &text)),
             to => {
@@ -162,12 +163,6 @@ fn call(name: String, arguments: &str) -> Piece {
     let arguments = arguments.trim();
     let arguments = if arguments.is_empty() { "{}" } else { arguments };
     Piece::Call(WrittenCall { name, arguments: arguments.to_owned() })
-}
-
-/// How much of a text's end may be the beginning of a mark, in bytes.
-fn unfinished(text: &str, mark: &str) -> usize {
-    let longest = (1..mark.len().min(text.len() + 1)).rev();
-    longest.into_iter().find(|&n| text.ends_with(&mark[..n])).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -75,6 +75,12 @@ impl Marks {
     }
 }
 
+/// The length of the end of a text that may be the beginning of a mark, in bytes.
+pub(super) fn unfinished(text: &str, mark: &str) -> usize {
+    let longest = (1..mark.len().min(text.len() + 1)).rev();
+    longest.into_iter().find(|&n| mark.is_char_boundary(n) && text.ends_with(&mark[..n])).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

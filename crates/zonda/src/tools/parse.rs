@@ -1,6 +1,7 @@
 //! [`CallParser`]: finds calls in a text that arrives in pieces.
 
 use super::format::Format;
+use super::marks::unfinished;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -134,8 +135,7 @@ impl CallParser {
             Format::Llama3 => PYTHON,
             Format::Harmony => return 0,
         };
-        let longest = (1..mark.len().min(self.held.len() + 1)).rev();
-        longest.into_iter().find(|&n| self.held.ends_with(&mark[..n])).unwrap_or(0)
+        unfinished(&self.held, mark)
     }
 
     /// Looks for the end of a call. Only tags mark one before the answer's end.

@@ -1,6 +1,6 @@
 //! [`Thoughts`]: separates an answer's reasoning, which is between two marks, from the rest, in a text that arrives in pieces.
 
-use super::marks::{Kind, Marks};
+use super::marks::{Kind, Marks, unfinished};
 
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,9 +108,9 @@ impl Thoughts {
                     self.think(certain, out);
                     return false;
                 };
-                self.think(self.held[..at].trim_end().len(), out);
-                let end = self.held.find(close).map_or(0, |at| at + close.len());
-                self.held.drain(..end);
+                let certain = self.held[..at].trim_end().len();
+                self.think(certain, out);
+                self.held.drain(..at - certain + close.len());
                 self.state = State::Closed;
                 true
             }
@@ -148,12 +148,6 @@ impl Thoughts {
             out.push(Part::Reasoning(self.held.drain(..bytes).collect()));
         }
     }
-}
-
-/// How much of a text's end may be the beginning of a mark, in bytes.
-fn unfinished(text: &str, mark: &str) -> usize {
-    let longest = (1..mark.len().min(text.len() + 1)).rev();
-    longest.into_iter().find(|&n| mark.is_char_boundary(n) && text.ends_with(&mark[..n])).unwrap_or(0)
 }
 
 #[cfg(test)]
