@@ -1,9 +1,9 @@
 //! The engine end to end on the mock: what it delivers, how requests end, and what happens on failures.
 
+use super::odd::Odd;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
-use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot};
-use zonda_engine::load::ModelSpec;
+use zonda_engine::forward::{Backend, BackendError, Limits};
 use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::tokenize::Message;
 use zonda_engine::{
@@ -194,49 +194,14 @@ fn a_failing_call_ends_its_requests_and_the_worker_continues() {
     }
 }
 
-/// A mock with one call replaced.
-struct Odd {
-    mock: Mock,
-    truncate: fn(&mut Mock, Slot, usize) -> Result<usize, BackendError>,
-    forward: fn(&mut Mock, &Batch<'_>, &mut Logits) -> Result<(), BackendError>,
-}
-
-impl Odd {
-    fn start(change: impl FnOnce(&mut Odd) + Send + 'static) -> Engine {
-        let open = || {
-            let mock = Mock::new(MockOptions { limits: limits(1, 1 << 20), ..MockOptions::default() });
-            let mut odd = Odd { mock, truncate: Mock::truncate, forward: Mock::forward };
-            change(&mut odd);
-            Ok(Box::new(odd) as _)
-        };
-        Engine::start(open, None, EngineConfig::default()).expect("it opens")
-    }
-}
-
-impl Backend for Odd {
-    fn info(&self) -> BackendInfo {
-        self.mock.info()
-    }
-    fn spec(&self) -> &ModelSpec {
-        self.mock.spec()
-    }
-    fn limits(&self) -> Limits {
-        self.mock.limits()
-    }
-    fn forward(&mut self, batch: &Batch<'_>, out: &mut Logits) -> Result<(), BackendError> {
-        (self.forward)(&mut self.mock, batch, out)
-    }
-    fn truncate(&mut self, slot: Slot, len: usize) -> Result<usize, BackendError> {
-        (self.truncate)(&mut self.mock, slot, len)
-    }
-    fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError> {
-        self.mock.share_prefix(from, to, len)
-    }
+/// Room for one sequence without an end.
+fn one_slot() -> MockOptions {
+    MockOptions { limits: limits(1, 1 << 20), ..MockOptions::default() }
 }
 
 #[test]
 fn a_backend_that_cannot_empty_a_slot_stops_the_engine() {
-    let engine = Odd::start(|odd| odd.truncate = |_, _, _| panic!("stuck"));
+    let engine = Odd::start(one_slot(), |odd| odd.truncate = |_, _, _| panic!("stuck"));
     let uncached = || Request { prefix_cache: false, ..request([300], usize::MAX) };
     let mut first = engine.submit(uncached()).unwrap();
     let waiting = engine.submit(uncached()).unwrap();
@@ -261,12 +226,12 @@ fn a_backend_that_cannot_empty_a_slot_stops_the_engine() {
 
 #[test]
 fn logits_of_the_wrong_shape_are_an_error() {
-    let engine = Odd::start(|odd| {
-        odd.forward = |mock, batch, out| {
+    let engine = Odd::start(one_slot(), |odd| {
+        odd.forward = Box::new(|mock, batch, out| {
             mock.forward(batch, out)?;
             out.reset(batch.rows(), 7);
             Ok(())
-        }
+        });
     });
     let failed = engine.submit(request([300], 4)).unwrap().wait().unwrap();
     let said = format!("the backend returned [1, 7] logits; expected [1, {}]", engine.spec().vocab_size);

@@ -1,12 +1,12 @@
 //! Faults in a running batch: only the requests at fault end with an error; all others get the tokens that they get without it.
 
+use super::odd::Odd;
 use super::scheduling::{limits, prefix_support, prompt, sampling};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::sync::mpsc;
 use std::time::Duration;
-use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot};
-use zonda_engine::load::ModelSpec;
+use zonda_engine::forward::{Backend, BackendError, Limits};
 use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions};
 use zonda_engine::{
     Completion, Engine, EngineConfig, FinishReason, Parallel, Prompt, Request, SamplingParams, Speculate,
@@ -112,40 +112,16 @@ proptest! {
     }
 }
 
-/// A mock whose calls fail if `fails` says so of the number of sequences in them.
-struct Odd<F> {
-    mock: Mock,
-    fails: F,
-}
-
-impl<F: FnMut(usize) -> bool> Backend for Odd<F> {
-    fn info(&self) -> BackendInfo {
-        self.mock.info()
-    }
-    fn spec(&self) -> &ModelSpec {
-        self.mock.spec()
-    }
-    fn limits(&self) -> Limits {
-        self.mock.limits()
-    }
-    fn forward(&mut self, batch: &Batch<'_>, out: &mut Logits) -> Result<(), BackendError> {
-        let several = batch.spans.len();
-        if (self.fails)(several) {
-            return Err(BackendError::Failed(format!("{several} sequences are too many")));
-        }
-        self.mock.forward(batch, out)
-    }
-    fn truncate(&mut self, slot: Slot, len: usize) -> Result<usize, BackendError> {
-        self.mock.truncate(slot, len)
-    }
-    fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError> {
-        self.mock.share_prefix(from, to, len)
-    }
-}
-
-fn odd(mock: MockOptions, fails: impl FnMut(usize) -> bool + Send + 'static) -> Engine {
-    let open = move || Ok(Box::new(Odd { mock: Mock::new(mock), fails }) as _);
-    Engine::start(open, None, EngineConfig::default()).expect("it opens")
+/// An engine whose calls fail if `fails` returns true for the number of sequences in them.
+fn odd(mock: MockOptions, mut fails: impl FnMut(usize) -> bool + Send + 'static) -> Engine {
+    Odd::start(mock, |odd| {
+        odd.forward = Box::new(move |mock, batch, out| match batch.spans.len() {
+            several if fails(several) => {
+                Err(BackendError::Failed(format!("{several} sequences are too many")))
+            }
+            _ => mock.forward(batch, out),
+        });
+    })
 }
 
 /// A fault that no single sequence has: the call is repeated one sequence at a time, and nobody notices.

@@ -5,6 +5,7 @@ mod end_to_end;
 mod faults;
 mod mistral_formats;
 mod mock;
+mod odd;
 mod sample;
 mod scheduler;
 mod scheduler_import;

@@ -1,6 +1,8 @@
-//! Writes small valid and invalid GGUF files byte by byte. It shares no code with the reader.
+//! Writes small valid and invalid GGUF files byte by byte. It shares no code with the reader, which [`open`] calls.
 
 use std::path::{Path, PathBuf};
+
+use zonda_engine::load::{LoadError, Model, ModelSpec};
 
 /// A GGUF file under construction.
 #[derive(Clone)]
@@ -189,4 +191,26 @@ pub fn tiny_moe(arch: &str, experts: usize, used: u32) -> Gguf {
             .ones(&name("ffn_down_exps"), &[experts, HIDDEN, FFN]);
     }
     g
+}
+
+/// Opens a file.
+pub fn open(g: &Gguf) -> Result<Model, LoadError> {
+    let folder = tempfile::tempdir().expect("a folder");
+    Model::open(&g.write(folder.path(), "m.gguf"))
+}
+
+/// Opens a file with all tensors of its model.
+pub fn checked(g: &Gguf) -> Result<Model, LoadError> {
+    let model = open(g)?;
+    model.check().map(|()| model)
+}
+
+/// The spec of such a file.
+pub fn spec(g: &Gguf) -> ModelSpec {
+    checked(g).expect("opens with all tensors").spec
+}
+
+/// The error of a file that is not one.
+pub fn error(g: &Gguf) -> String {
+    checked(g).expect_err("refused").to_string()
 }

@@ -2,24 +2,14 @@
 
 use serde_json::{Value as Json, json};
 use zonda_engine::load::{
-    Architecture, LayerTensor, LoadError, LongRope, Model, ModelSpec, NormPlacement, RopePairing,
-    RopeScaling, SharedExpert, TensorRole,
+    Architecture, LayerTensor, LoadError, LongRope, ModelSpec, NormPlacement, RopePairing, RopeScaling,
+    SharedExpert, TensorRole,
 };
 
 use crate::build::*;
 
 const SHORT: &str = "rope_factors_short.weight";
 const LONG: &str = "rope_factors_long.weight";
-
-fn open(g: &Gguf) -> Result<Model, LoadError> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let model = Model::open(&g.write(folder.path(), "m.gguf"))?;
-    model.check().map(|()| model)
-}
-
-fn error(g: &Gguf) -> String {
-    open(g).expect_err("refused").to_string()
-}
 
 /// Rows that hold their own numbers.
 fn numbered(g: Gguf, name: &str, rows: usize) -> Gguf {
@@ -44,7 +34,7 @@ fn fused(arch: &str) -> Gguf {
 #[test]
 fn fused_tensors_are_read_in_parts() {
     for arch in ["phi3", "llama"] {
-        let model = open(&fused(arch)).expect("opens");
+        let model = checked(&fused(arch)).expect("opens");
         for (tensor, first, rows) in [
             (LayerTensor::Q, 0, HEADS * HEAD_DIM),
             (LayerTensor::K, HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM),
@@ -68,7 +58,7 @@ fn fused_biases_are_read_in_parts() {
     for layer in 0..LAYERS {
         g = g.filled(&format!("blk.{layer}.attn_qkv.bias"), &[rows], 0, bytes.clone());
     }
-    let model = open(&g).expect("opens");
+    let model = checked(&g).expect("opens");
     assert!(model.spec.qkv_bias);
     let bias = model.tensor(TensorRole::Layer(0, LayerTensor::KBias)).expect("a part").to_f32();
     let first = HEADS * HEAD_DIM;
@@ -109,7 +99,7 @@ fn long(short: &[f32], long: &[f32]) -> Gguf {
 #[test]
 fn long_rope_has_factors_for_short_and_long_contexts() {
     let factors = ([1.0, 1.0, 2.0, 2.0], [1.0, 2.0, 4.0, 8.0]);
-    let rope = open(&long(&factors.0, &factors.1)).expect("opens").spec.rope;
+    let rope = checked(&long(&factors.0, &factors.1)).expect("opens").spec.rope;
     assert_eq!((rope.pairing, rope.width), (RopePairing::Halves, Some(8)));
     let RopeScaling::Long(scaling) = &rope.scaling else { panic!("{:?}", rope.scaling) };
     let expected = LongRope {
@@ -146,7 +136,7 @@ fn families_with_other_norms_positions_and_experts() {
             g = g.ones(&format!("blk.{layer}.{norm}.weight"), &[HIDDEN]);
         }
     }
-    let spec = open(&g).expect("opens").spec;
+    let spec = checked(&g).expect("opens").spec;
     assert_eq!((spec.architecture, spec.extras.norms), (Architecture::Glm4, NormPlacement::Both));
     assert_eq!((spec.rope.pairing, spec.rope.width, spec.qkv_bias), (RopePairing::Adjacent, Some(8), false));
     let images = error(&g.set("glm4.rope.dimension_sections", 9, array(5, &vec![vec![8, 0, 0, 0]; 4])));
@@ -154,7 +144,7 @@ fn families_with_other_norms_positions_and_experts() {
 
     let granite = |g: Gguf, arch: &str| g.f32(&format!("{arch}.logit_scale"), 2.0);
     let mut moe = granite(tiny_moe("granitemoe", 4, 2), "granitemoe");
-    let spec = open(&moe).expect("opens").spec;
+    let spec = checked(&moe).expect("opens").spec;
     let experts = spec.moe.expect("experts");
     assert_eq!((spec.architecture, experts.ffn_size, experts.shared), (Architecture::GraniteMoe, FFN, None));
     assert_eq!((experts.router.normalize, spec.extras.logit_scale), (true, 0.5));
@@ -164,14 +154,14 @@ fn families_with_other_norms_positions_and_experts() {
             moe = moe.ones(&format!("blk.{layer}.ffn_{name}_shexp.weight"), &shape);
         }
     }
-    let spec = open(&moe).expect("opens").spec;
+    let spec = checked(&moe).expect("opens").spec;
     assert_eq!(spec.architecture, Architecture::GraniteMoeShared);
     let shared = spec.moe.expect("experts").shared;
     assert_eq!(shared, Some(SharedExpert { ffn_size: 24, gated: false }));
 
     let plain = granite(tiny("granite"), "granite");
-    assert!(open(&plain).expect("opens").spec.rope_of(0).is_some());
-    let still = open(&plain.bool("granite.rope.scaling.finetuned", false)).expect("opens").spec;
+    assert!(checked(&plain).expect("opens").spec.rope_of(0).is_some());
+    let still = checked(&plain.bool("granite.rope.scaling.finetuned", false)).expect("opens").spec;
     assert_eq!(still.architecture, Architecture::GraniteMoeHybrid);
     assert!((0..LAYERS).all(|l| still.rope_of(l).is_none()));
 }

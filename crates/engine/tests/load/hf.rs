@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use zonda_engine::load::{
-    Activation, Architecture, DType, Format, LayerTensor, Model, Norm, NormPlacement, QueryTemperature,
-    RopePairing, RopeScaling, RouterScore, SharedExpert, TensorRole, check_finite,
+    Activation, Architecture, DType, Format, LayerTensor, LoadError, Model, Norm, NormPlacement,
+    QueryTemperature, RopePairing, RopeScaling, RouterScore, SharedExpert, TensorRole, check_finite,
 };
 
 pub fn testdata() -> PathBuf {
@@ -212,4 +212,24 @@ fn a_tied_output_head_has_no_tensor() {
     let error = model.tensor(TensorRole::Output).expect_err("tied").to_string();
     assert!(error.contains("lm_head.weight is missing"), "{error}");
     assert!(model.find(TensorRole::Layer(0, LayerTensor::QBias)).expect("no error").is_none());
+}
+
+/// Reading beyond the end of a cut file would end the process, also where a tensor is made of stored ones.
+#[cfg(unix)]
+#[test]
+fn tensors_of_a_file_that_was_cut_are_errors_and_checking_a_model_reads_none() {
+    for name in ["qwen3", "gemma3", "deepseek_v2", "gpt_oss", "gpt_oss_mxfp4"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(testdata().join(name).join(file), folder.path().join(file)).expect("a copy");
+        }
+        let model = Model::open(folder.path()).expect("opens");
+        let weights = std::fs::OpenOptions::new().write(true).open(folder.path().join("model.safetensors"));
+        weights.and_then(|file| file.set_len(0)).expect("is cut");
+        model.check().unwrap_or_else(|error| panic!("{name}: {error}"));
+        for role in model.spec.roles() {
+            let error = model.tensor(role).expect_err("is cut");
+            assert!(matches!(error, LoadError::Shrunk { found: 0, .. }), "{name}, {role:?}: {error}");
+        }
+    }
 }

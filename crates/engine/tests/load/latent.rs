@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use zonda_engine::load::{
-    Architecture, ExpertGroups, GroupScore, LayerTensor, LoadError, Mla, Model, ModelSpec, RopeScaling,
-    RouterScore, SharedExpert, TensorRole,
+    Architecture, ExpertGroups, GroupScore, LayerTensor, Mla, Model, RopeScaling, RouterScore, SharedExpert,
+    TensorRole,
 };
 
 use crate::build::*;
@@ -14,21 +14,6 @@ const NOPE: usize = 12;
 const ROPE: usize = 8;
 const VALUE: usize = 10;
 const EXPERTS: usize = 8;
-
-fn open(g: &Gguf) -> Result<Model, LoadError> {
-    let folder = tempfile::tempdir().expect("a folder");
-    Model::open(&g.write(folder.path(), "m.gguf"))
-}
-
-fn spec(g: &Gguf) -> ModelSpec {
-    let model = open(g).expect("opens");
-    model.check().expect("all tensors");
-    model.spec
-}
-
-fn error(g: &Gguf) -> String {
-    open(g).map(|m| m.check()).and_then(|checked| checked).expect_err("refused").to_string()
-}
 
 /// Experts with a shared one in every layer but the first.
 fn with_experts(mut g: Gguf, arch: &str) -> Gguf {

@@ -1,5 +1,6 @@
 //! GGUF files that the forward pass lacks something for open for backends with a forward pass of their own.
 
+use crate::build;
 use std::path::{Path, PathBuf};
 use zonda_engine::load::{Architecture, LoadError, Metadata, Model, TensorRole, Value};
 use zonda_testkit::foreign::{RECURRENT, TRANSFORMERS, bare, foreign};
@@ -86,4 +87,15 @@ fn malformed_sizes_are_errors_that_name_the_key() {
         let error = Model::open_any(&path).unwrap_err().to_string();
         assert!(error.contains(&format!("falcon.{key} is")), "{value:?}: {error}");
     }
+}
+
+/// The count is that of the file's tensors, whatever their types: the spec says nothing of experts and other tensors.
+#[test]
+fn parameters_are_those_of_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let parameters = |g: &build::Gguf| Model::open_any(&g.write(dir.path(), "m.gguf")).unwrap().parameters();
+    let file = build::tiny("falcon");
+    // 4 rows of two blocks in IQ4_NL, of 18 bytes each
+    let with_another = file.clone().filled("blk.0.extra.weight", &[4, 64], 20, vec![0; 4 * 2 * 18]);
+    assert_eq!(parameters(&with_another), parameters(&file) + 4 * 64);
 }

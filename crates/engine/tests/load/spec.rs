@@ -1,26 +1,10 @@
 //! Specs from GGUF metadata: every architecture and option, and invalid values.
 
 use zonda_engine::load::{
-    Architecture, Extras, LayerTensor, LoadError, Model, ModelSpec, Moe, RopePairing, RopeScaling,
-    RouterScore, TensorRole,
+    Architecture, Extras, LayerTensor, ModelSpec, Moe, RopePairing, RopeScaling, RouterScore, TensorRole,
 };
 
 use crate::build::*;
-
-fn open(g: &Gguf) -> Result<Model, LoadError> {
-    let folder = tempfile::tempdir().expect("a folder");
-    Model::open(&g.write(folder.path(), "m.gguf"))
-}
-
-fn spec(g: &Gguf) -> ModelSpec {
-    let model = open(g).expect("opens");
-    model.check().expect("all tensors");
-    model.spec
-}
-
-fn error(g: &Gguf) -> String {
-    open(g).map(|m| m.check()).and_then(|checked| checked).expect_err("refused").to_string()
-}
 
 #[test]
 fn llama() {
