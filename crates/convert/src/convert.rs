@@ -118,17 +118,16 @@ impl Weights for Stored<'_> {
 
     fn raw(&self, role: TensorRole) -> Result<Option<(DType, RawRow<'_>)>, ConvertError> {
         let tensor = self.0.tensor(role)?;
+        let dtype = tensor.dtype;
         let bytes_per_row = tensor.bytes().len() / tensor.rows().max(1);
         let stored_row = self.stored_row(role);
         let copy = move |row: usize, out: &mut Vec<u8>| {
             out.extend_from_slice(&tensor.bytes()[stored_row(row) * bytes_per_row..][..bytes_per_row]);
         };
-        Ok(Some((self.0.tensor(role)?.dtype, Box::new(copy))))
+        Ok(Some((dtype, Box::new(copy))))
     }
 
     fn release(&self, role: TensorRole) {
-        if let Ok(tensor) = self.0.tensor(role) {
-            tensor.release();
-        }
+        self.0.release(role);
     }
 }

@@ -317,12 +317,12 @@ impl Heads<'_> {
         let temperature = temperature.filter(|t| !t.no_rope_only || self.layer.rope.is_none());
         for i in piece.from..piece.to {
             let t = piece.row + i;
+            let scale = temperature.map(|temperature| temperature.at(piece.span.start + i));
             for h in head * group..(head + 1) * group {
                 // SAFETY: rows are the batch's; these columns belong to this piece and KV head, which one thread works on.
                 let q = unsafe { self.q.part(t, h * dim, dim) };
                 self.turn(q, self.layer.q.bias.as_deref().map(|b| &b[h * dim..][..dim]), q_norm, t);
-                if let Some(temperature) = temperature {
-                    let scale = temperature.at(piece.span.start + i);
+                if let Some(scale) = scale {
                     ScaleAndCap { x: q, scale, cap: None }.on(run.isa);
                 }
             }

@@ -47,8 +47,9 @@ impl LatentBuffers {
         self.queries.resize(tokens * query_cols, 0.0);
         let key = Job { weights: &layer.k.matrix.packed, out: k, stride: key_cols, add: false };
         let query = &layer.q.matrix.packed;
-        match (&latent.query_up, mla.q_rank) {
-            (Some((norm, up)), Some(rank)) => {
+        match &latent.query_up {
+            Some((norm, up)) => {
+                let rank = norm.len();
                 self.ranked.resize(tokens * rank, 0.0);
                 let query = Job { weights: query, out: &mut self.ranked, stride: rank, add: false };
                 matmul(run.isa, run.pool, input, &mut [query, key]);
@@ -60,7 +61,7 @@ impl LatentBuffers {
                 let query = Job { weights: &up.packed, out, stride: query_cols, add: false };
                 matmul(run.isa, run.pool, &self.normed, &mut [query]);
             }
-            _ => {
+            None => {
                 let out = &mut self.queries;
                 let query = Job { weights: query, out, stride: query_cols, add: false };
                 matmul(run.isa, run.pool, input, &mut [query, key]);

@@ -129,7 +129,7 @@ impl<'a> Reference<'a> {
         self.buffers.attention.reserve(&one, &limits);
         let tokens: usize = batches.iter().map(Batch::tokens).sum();
         x.resize(tokens * hidden, 0.0);
-        let embedding = self.loader.embedding()?;
+        let embedding = self.loader.embedding(true)?;
         let tokens = groups.iter().flat_map(|sequences| sequences.iter().flatten());
         for (&token, row) in tokens.zip(x.chunks_exact_mut(hidden)) {
             embedding.row(token, row);
@@ -186,10 +186,13 @@ fn add(importance: &mut Importance, layer: usize, half: Half, moe: Option<&Moe>,
         (Half::FeedForward, Some(kept)) => {
             for (e, (picked, kept)) in ffn.picked.iter().zip(kept).enumerate() {
                 for &(t, weight) in picked {
-                    let weight = if moe.is_some_and(|moe| moe.weigh_inputs) { weight } else { 1.0 };
-                    let input: Vec<f32> =
-                        normed.f32()[t * cols..][..cols].iter().map(|v| v * weight).collect();
-                    add(ExpertGate(e), &input, cols);
+                    let input = &normed.f32()[t * cols..][..cols];
+                    if moe.is_some_and(|moe| moe.weigh_inputs) {
+                        let input: Vec<f32> = input.iter().map(|v| v * weight).collect();
+                        add(ExpertGate(e), &input, cols);
+                    } else {
+                        add(ExpertGate(e), input, cols);
+                    }
                 }
                 add(ExpertDown(e), kept, kept.len() / picked.len().max(1));
                 kept.clear();

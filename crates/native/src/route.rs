@@ -65,7 +65,10 @@ impl Chooser {
                 self.order.extend(used.flat_map(|&(_, g)| g * size..(g + 1) * size));
             }
         }
-        self.order.sort_unstable_by(|&a, &b| ranks[b].total_cmp(&ranks[a]).then(a.cmp(&b)));
+        let by_rank = |a: &usize, b: &usize| ranks[*b].total_cmp(&ranks[*a]).then(a.cmp(b));
+        // Only the used ones are sorted: models have up to hundreds of experts and use a few.
+        self.order.select_nth_unstable_by(moe.used - 1, by_rank);
+        self.order[..moe.used].sort_unstable_by(by_rank);
         let used = &self.order[..moe.used];
         match router.score {
             RouterScore::SoftmaxOfUsed => {

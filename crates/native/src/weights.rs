@@ -172,10 +172,7 @@ impl Weights {
         options: &NativeOptions,
     ) -> Result<Weights, BackendError> {
         let loader = Loader::new(model, isa, pool, Held::Quantized(options.quantize));
-        let mut embedding = loader.embedding()?;
-        if !options.mmap {
-            embedding.tensor = embedding.tensor.copied();
-        }
+        let embedding = loader.embedding(options.mmap)?;
         let layers = (0..model.spec.layers).map(|l| loader.layer(l)).collect::<Result<_, _>>()?;
         let (output_norm, head) = loader.head()?;
         loader.arena.collapse();
@@ -365,13 +362,6 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// A stored tensor whose file was not cut since the model was opened.
-    fn tensor(&self, role: TensorRole) -> Result<Tensor, LoadError> {
-        let tensor = self.model.tensor(role)?;
-        tensor.check_file()?;
-        Ok(tensor)
-    }
-
     /// A packed matrix, quantised if that was asked for.
     fn matrix(&self, role: TensorRole) -> Result<Matrix, BackendError> {
         let HeadMatrices { mut packed, reads } = self.packed(role, 1)?;
@@ -386,7 +376,7 @@ impl<'a> Loader<'a> {
     /// Equal parts of a tensor's rows, one after another. The file's pages are given back, so that only the packed form stays in
     /// memory.
     fn packed(&self, role: TensorRole, parts: usize) -> Result<HeadMatrices, BackendError> {
-        let tensor = self.tensor(role)?;
+        let tensor = self.model.tensor(role)?;
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let dtype = match self.held {
             Held::F32 => DType::F32,
@@ -439,9 +429,10 @@ impl<'a> Loader<'a> {
         out
     }
 
-    /// The embedding as it is stored, checked; later only the rows of tokens that come are read.
-    pub fn embedding(&self) -> Result<Embedding, BackendError> {
-        let tensor = self.tensor(TensorRole::TokenEmbedding)?;
+    /// The embedding as it is stored, checked; later only the rows of tokens that come are read, from the file if `mmap` is set.
+    pub fn embedding(&self, mmap: bool) -> Result<Embedding, BackendError> {
+        let tensor = self.model.tensor(TensorRole::TokenEmbedding)?;
+        let tensor = if mmap { tensor } else { tensor.into_owned() };
         let check = Check::new(&tensor);
         self.pool.split(tensor.rows(), 1, &|rows| rows.for_each(|r| check.row(r)));
         check.finish()?;
@@ -450,7 +441,7 @@ impl<'a> Loader<'a> {
     }
 
     fn vector(&self, role: TensorRole) -> Result<Vec<f32>, BackendError> {
-        let tensor = self.tensor(role)?;
+        let tensor = self.model.tensor(role)?;
         check_finite(&tensor)?;
         Ok(tensor.to_f32())
     }

@@ -16,16 +16,49 @@ pub(super) fn key_up(both: &Tensor, mla: &Mla) -> Tensor {
             (DType::F32, &floats[..])
         }
     };
-    let (size, cols) = (dtype.block_bytes(), both.cols());
-    let heads = both.rows() / (mla.nope + mla.value);
-    let mut out = Vec::with_capacity(heads * cols * mla.nope * size);
-    for h in 0..heads {
-        let rows = &bytes[h * (mla.nope + mla.value) * cols * size..];
-        for col in 0..cols {
-            (0..mla.nope).for_each(|row| out.extend_from_slice(&rows[(row * cols + col) * size..][..size]));
-        }
+    let (size, cols, of_head) = (dtype.block_bytes(), both.cols(), mla.nope + mla.value);
+    let mut out = Vec::with_capacity(bytes.len() / of_head * mla.nope);
+    for head in bytes.chunks_exact(of_head * cols * size) {
+        out.extend(rearranged(head, size, (cols, mla.nope), |col, row| row * cols + col));
     }
-    Tensor::owned(both.name.clone(), dtype, vec![heads, cols, mla.nope], out.into())
+    Tensor::owned(both.name.clone(), dtype, vec![both.rows() / of_head, cols, mla.nope], out.into())
+}
+
+/// Columns that are moved together, so that lines of memory are read once.
+const COLUMNS: usize = 64;
+
+/// A matrix, `[rows, cols]`, of values of `size` bytes out of those in `from`: the one in row `r` and column `c` is value
+/// `at(r, c)` there.
+///
+/// # Panics
+/// If `size` is not that of a float type.
+pub(super) fn rearranged(
+    from: &[u8],
+    size: usize,
+    shape: (usize, usize),
+    at: impl Fn(usize, usize) -> usize,
+) -> Vec<u8> {
+    fn values<const SIZE: usize>(
+        from: &[u8],
+        (rows, cols): (usize, usize),
+        at: impl Fn(usize, usize) -> usize,
+    ) -> Vec<u8> {
+        let (from, _) = from.as_chunks::<SIZE>();
+        let mut to = vec![[0; SIZE]; rows * cols];
+        for first in (0..cols).step_by(COLUMNS) {
+            for r in 0..rows {
+                for c in first..(first + COLUMNS).min(cols) {
+                    to[r * cols + c] = from[at(r, c)];
+                }
+            }
+        }
+        to.into_flattened()
+    }
+    match size {
+        2 => values::<2>(from, shape, at),
+        4 => values::<4>(from, shape, at),
+        other => unreachable!("{other} bytes are no float's"),
+    }
 }
 
 /// The projection of values out of the same: `[heads, value, kv_rank]`.
@@ -33,7 +66,8 @@ pub(super) fn value_up(both: &Tensor, mla: &Mla) -> Tensor {
     let (rows, of_head) = (both.rows(), mla.nope + mla.value);
     let row_bytes = both.bytes().len() / rows;
     let heads = both.bytes().chunks_exact(of_head * row_bytes);
-    let out: Vec<u8> = heads.flat_map(|head| head[mla.nope * row_bytes..].iter().copied()).collect();
+    let mut out = Vec::with_capacity(both.bytes().len() / of_head * mla.value);
+    heads.for_each(|head| out.extend_from_slice(&head[mla.nope * row_bytes..]));
     let shape = vec![rows / of_head, mla.value, both.cols()];
     Tensor::owned(both.name.clone(), both.dtype, shape, out.into())
 }

@@ -61,6 +61,14 @@ pub(super) trait Fields {
         }
     }
 
+    /// An integer from 0 to `max`, where 0 means that there is none.
+    fn count_or_zero(&self, key: &str, max: u64) -> Result<Option<usize>, LoadError> {
+        match self.lookup(key) {
+            Some(Scalar::Int(0)) => Ok(Some(0)),
+            _ => self.count(key, max),
+        }
+    }
+
     /// A required integer from 1 to `max`.
     fn need_count(&self, key: &str, max: u64) -> Result<usize, LoadError> {
         self.count(key, max)?.ok_or_else(|| self.missing(key, &format!("an integer from 1 to {max}")))

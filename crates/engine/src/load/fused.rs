@@ -3,6 +3,7 @@
 //! biases are `[experts, out]`.
 
 use super::Tensor;
+use super::derived::rearranged;
 use super::tensor::Data;
 use zonda_kernels::DType;
 use zonda_kernels::blocks::BLOCK;
@@ -68,12 +69,18 @@ pub(super) enum StoredExpert {
     Mxfp4 { blocks: Data, scales: Data },
 }
 
-/// Columns that are transposed together, so that lines of memory are read once.
-const COLUMNS: usize = 64;
+impl StoredExpert {
+    pub fn data(&self) -> Vec<&Data> {
+        match self {
+            StoredExpert::Floats(_, data) => vec![data],
+            StoredExpert::Mxfp4 { blocks, scales } => vec![blocks, scales],
+        }
+    }
+}
 
 impl FusedTensor {
     /// The expert's own tensor: its rows together, MXFP4 as GGUF has it.
-    pub fn into_tensor(self) -> Tensor {
+    pub fn to_tensor(&self) -> Tensor {
         let (rows, cols) = match self.shape[..] {
             [rows, cols] => (rows, cols),
             _ => (self.shape[0], 1),
@@ -81,17 +88,8 @@ impl FusedTensor {
         let all = self.outputs.of(rows);
         let (dtype, bytes) = match &self.stored {
             StoredExpert::Floats(dtype, data) => {
-                let (from, size) = (data.bytes(), dtype.block_bytes());
-                let mut to = vec![0; rows * cols * size];
-                for first in (0..cols).step_by(COLUMNS) {
-                    for r in 0..rows {
-                        for c in first..(first + COLUMNS).min(cols) {
-                            let at = (c * all + self.outputs.index(r, rows)) * size;
-                            to[(r * cols + c) * size..][..size].copy_from_slice(&from[at..at + size]);
-                        }
-                    }
-                }
-                (*dtype, to)
+                let at = |r: usize, c: usize| c * all + self.outputs.index(r, rows);
+                (*dtype, rearranged(data.bytes(), dtype.block_bytes(), (rows, cols), at))
             }
             StoredExpert::Mxfp4 { blocks, scales } => {
                 let in_row = cols / BLOCK;
@@ -107,11 +105,7 @@ impl FusedTensor {
                 (DType::MXFP4, to)
             }
         };
-        match &self.stored {
-            StoredExpert::Floats(_, data) => data.release(),
-            StoredExpert::Mxfp4 { blocks, scales } => [blocks, scales].into_iter().for_each(Data::release),
-        }
-        Tensor::owned(self.name, dtype, self.shape, bytes.into())
+        Tensor::owned(self.name.clone(), dtype, self.shape.clone(), bytes.into())
     }
 }
 
@@ -145,7 +139,7 @@ mod tests {
         let rows = |outputs, rows| {
             let data = Data::Owned(floats.clone().into());
             let stored = StoredExpert::Floats(DType::F32, data);
-            FusedTensor { name: "t".into(), shape: vec![rows, 3], outputs, stored }.into_tensor().to_f32()
+            FusedTensor { name: "t".into(), shape: vec![rows, 3], outputs, stored }.to_tensor().to_f32()
         };
         assert_eq!(rows(Outputs::Odd, 2), [1.0, 11.0, 21.0, 3.0, 13.0, 23.0]);
         assert_eq!(rows(Outputs::Even, 2), [0.0, 10.0, 20.0, 2.0, 12.0, 22.0]);

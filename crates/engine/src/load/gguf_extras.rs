@@ -2,7 +2,7 @@
 //! (`llama.cpp/src/models/*.cpp`).
 
 use super::LoadError;
-use super::fields::{Fields, MAX_COUNT, Prefixed, Scalar};
+use super::fields::{Fields, MAX_COUNT, Prefixed};
 use super::mla::Mla;
 use super::moe::{Moe, RouterScore};
 use super::spec::{Architecture, Extras, QueryTemperature, Rope, RopePairing, RopeScaling};
@@ -99,15 +99,6 @@ impl Family {
     /// The family of this name.
     pub fn find(name: &str) -> Option<&'static Family> {
         FAMILIES.iter().find(|f| f.name == name)
-    }
-
-    /// RoPE's scaling as the family's models have it where no key says all of it: gpt-oss's YaRN changes from one frequency to the
-    /// next without rounding the first and the last.
-    pub fn scaling(&self, mut scaling: RopeScaling) -> RopeScaling {
-        if let (Architecture::GptOss, RopeScaling::Yarn { truncate, .. }) = (self.base, &mut scaling) {
-            *truncate = false;
-        }
-        scaling
     }
 
     /// The architecture of a file of this family.
@@ -272,10 +263,7 @@ impl Family {
             let expected = format!("an even number less than a query head, {query}");
             return Err(keys.bad("rope.dimension_count", rope, expected));
         }
-        let q_rank = match keys.lookup("attention.q_lora_rank") {
-            Some(Scalar::Int(0)) => None,
-            _ => keys.count("attention.q_lora_rank", MAX_COUNT)?,
-        };
+        let q_rank = keys.count_or_zero("attention.q_lora_rank", MAX_COUNT)?.filter(|&n| n > 0);
         Ok(Some(Mla {
             q_rank,
             kv_rank: keys.need_count("attention.kv_lora_rank", MAX_COUNT)?,
@@ -288,10 +276,7 @@ impl Family {
 
     /// Whether each layer has the window, if the file has no pattern of booleans.
     pub fn slides(&self, keys: &Prefixed<'_>, pattern: &str, layers: usize) -> Result<Vec<bool>, LoadError> {
-        let every = match keys.lookup(pattern) {
-            Some(Scalar::Int(0)) => None,
-            _ => keys.count(pattern, MAX_COUNT)?.or(self.full_every),
-        };
+        let every = keys.count_or_zero(pattern, MAX_COUNT)?.or(self.full_every).filter(|&n| n > 0);
         Ok((0..layers).map(|l| every.is_none_or(|n| (l + 1) % n != 0)).collect())
     }
 }

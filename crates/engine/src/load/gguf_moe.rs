@@ -1,7 +1,7 @@
 //! Experts in the metadata of GGUF files that spell them as llama.cpp does for DeepSeek.
 
 use super::LoadError;
-use super::fields::{Fields, MAX_COUNT, Prefixed, Scalar};
+use super::fields::{Fields, MAX_COUNT, Prefixed};
 use super::moe::{ExpertGroups, GroupScore, Moe, RouterScore, SharedExpert};
 use super::source::Store;
 use super::spec::Architecture;
@@ -14,11 +14,7 @@ pub(super) fn read(
     layers: usize,
     store: &Store,
 ) -> Result<Option<Moe>, LoadError> {
-    // zero means none
-    let count = |key: &str, max: u64| match keys.lookup(key) {
-        Some(Scalar::Int(0)) => Ok(None),
-        _ => keys.count(key, max),
-    };
+    let count = |key: &str, max: u64| Ok::<_, LoadError>(keys.count_or_zero(key, max)?.filter(|&n| n > 0));
     let glm = family == Architecture::Glm4Moe;
     let dense_layers = count("leading_dense_block_count", MAX_COUNT)?.unwrap_or(0);
     let Some(experts) = count("expert_count", MAX_EXPERTS)? else {

@@ -74,7 +74,7 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
         theta: keys.positive(names.theta)?.unwrap_or(10_000.0) as f32,
         pairing: family.pairing,
         width,
-        scaling: family.scaling(scaling(&keys, family, store, width.unwrap_or(head_dim), context_length)?),
+        scaling: scaling(&keys, family, store, width.unwrap_or(head_dim), context_length)?,
     };
     let kv_heads = if mla.is_some() { Some(1) } else { keys.count(names.kv_heads, MAX_COUNT)? };
     let extras = family.extras(&keys, (hidden_size, heads, head_dim), mla, &windows, &rope)?;
@@ -112,10 +112,7 @@ const PREDICTED: &str = "nextn_predict_layers";
 pub(super) fn predicted_layers(path: &Path, metadata: &Metadata) -> Result<usize, LoadError> {
     let prefix = metadata.str("general.architecture").unwrap_or_default();
     let keys = Prefixed { path, prefix, metadata };
-    match keys.lookup(PREDICTED) {
-        None | Some(super::fields::Scalar::Int(0)) => Ok(0),
-        Some(_) => keys.need_count(PREDICTED, super::validate::MAX_LAYERS),
-    }
+    Ok(keys.count_or_zero(PREDICTED, super::validate::MAX_LAYERS)?.unwrap_or(0))
 }
 
 /// How many values of a head turn, if that is not all.
@@ -164,11 +161,8 @@ fn refuse_other_functions(keys: &Prefixed<'_>, family: &Family) -> Result<(), Lo
 }
 
 fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
-    let experts = match keys.lookup("expert_count") {
-        Some(super::fields::Scalar::Int(0)) | None => None,
-        Some(_) => keys.count("expert_count", super::validate::MAX_EXPERTS)?,
-    };
-    let Some(experts) = experts else {
+    let experts = keys.count_or_zero("expert_count", super::validate::MAX_EXPERTS)?;
+    let Some(experts) = experts.filter(|&n| n > 0) else {
         return match arch {
             "qwen2moe" | "qwen3moe" | "granitemoe" | "gpt-oss" | "llama4" => {
                 Err(keys.missing("expert_count", "the number of experts"))
@@ -184,12 +178,12 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     let ffn_size = match keys.count("expert_feed_forward_length", MAX_COUNT)? {
         Some(n) => n,
         // Mixtral's and Granite's experts have the model's own width; files of Qwen's without the key split it among those used.
+        None if arch == "llama4" => keys.need_count("expert_feed_forward_length", MAX_COUNT)?,
         None if arch.starts_with("qwen") => keys.need_count("feed_forward_length", MAX_COUNT)? / used,
         None => keys.need_count("feed_forward_length", MAX_COUNT)?,
     };
     if arch == "llama4" {
         let step = keys.need_count("interleave_moe_layer_step", super::validate::MAX_LAYERS)?;
-        let ffn_size = keys.need_count("expert_feed_forward_length", MAX_COUNT)?;
         return Ok(Some(Moe::llama4(experts, used, ffn_size, step)));
     }
     if arch == "gpt-oss" {
@@ -200,11 +194,7 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     let normalize = keys.flag("expert_weights_norm")?.unwrap_or(!qwen2);
     let mut moe = Moe::plain(experts, used, ffn_size, normalize);
     const SHARED: &str = "expert_shared_feed_forward_length";
-    let shared = match keys.lookup(SHARED) {
-        Some(super::fields::Scalar::Int(0)) => None,
-        _ => keys.count(SHARED, MAX_COUNT)?,
-    };
-    let shared = match shared {
+    let shared = match keys.count_or_zero(SHARED, MAX_COUNT)?.filter(|&n| n > 0) {
         None if qwen2 => Some(keys.need_count("feed_forward_length", MAX_COUNT)?),
         shared => shared,
     };
@@ -216,10 +206,7 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
 fn windows(keys: &Prefixed<'_>, family: &Family, layers: usize) -> Result<Vec<Option<usize>>, LoadError> {
     const WINDOW: &str = "attention.sliding_window";
     const PATTERN: &str = "attention.sliding_window_pattern";
-    let window = match keys.lookup(WINDOW) {
-        Some(super::fields::Scalar::Int(0)) => None,
-        _ => keys.count(WINDOW, MAX_COUNT)?.or(family.window),
-    };
+    let window = keys.count_or_zero(WINDOW, MAX_COUNT)?.or(family.window).filter(|&n| n > 0);
     let expected = || format!("an array of {layers} booleans");
     match keys.metadata.get(&keys.name(PATTERN)) {
         None | Some(Value::U32(_) | Value::I32(_)) => {
@@ -343,7 +330,8 @@ fn scaling(
                 beta_fast: keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0) as f32,
                 beta_slow: keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0) as f32,
                 attention_factor: (mscale * attn_factor) as f32,
-                truncate: true,
+                // No key says so: gpt-oss's YaRN does not round the first and the last frequency that it changes.
+                truncate: family.base != Architecture::GptOss,
             })
         }
         ("yarn", Some(_)) => {

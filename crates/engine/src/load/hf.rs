@@ -414,17 +414,12 @@ fn moe(config: &Object<'_>, architecture: Architecture) -> Result<Option<Moe>, L
         None => config.need_count("num_experts", MAX_EXPERTS),
     };
     match architecture {
-        Architecture::Mixtral => Ok(Some(Moe::plain(
-            experts()?,
-            config.need_count(NAMES.experts_used, MAX_EXPERTS)?,
-            config.need_count("intermediate_size", MAX_COUNT)?,
-            true,
-        ))),
-        Architecture::GraniteMoe | Architecture::GraniteMoeShared => {
-            const SHARED: &str = "shared_intermediate_size";
-            let none = config.json(SHARED).is_none_or(|json| json.as_u64() == Some(0));
-            let shares = architecture == Architecture::GraniteMoeShared && !none;
-            let shared = shares.then(|| config.need_count(SHARED, MAX_COUNT)).transpose()?;
+        Architecture::Mixtral | Architecture::GraniteMoe | Architecture::GraniteMoeShared => {
+            let shares = architecture == Architecture::GraniteMoeShared;
+            let shared = match shares {
+                true => config.count_or_zero("shared_intermediate_size", MAX_COUNT)?.filter(|&n| n > 0),
+                false => None,
+            };
             let mut moe = Moe::plain(
                 experts()?,
                 config.need_count(NAMES.experts_used, MAX_EXPERTS)?,

@@ -74,10 +74,8 @@ pub(super) fn read(config: &Object<'_>, architecture: Architecture, layers: usiz
     let v2 = architecture == Architecture::DeepSeekV2;
     let count =
         |key: &str, max: u64, default: usize| Ok::<_, LoadError>(config.count(key, max)?.unwrap_or(default));
-    // zero is a number of these, too
-    let or_zero = |key: &str, default: usize| match config.json(key) {
-        Some(json) if json.as_u64() == Some(0) => Ok(0),
-        _ => count(key, MAX_COUNT, default),
+    let or_zero = |key: &str, default: usize| {
+        Ok::<_, LoadError>(config.count_or_zero(key, MAX_COUNT)?.unwrap_or(default))
     };
     if let Some(found) = config.count("moe_layer_freq", MAX_COUNT)?.filter(|&n| n != 1) {
         return Err(config.unsupported(

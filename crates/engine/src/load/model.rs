@@ -9,6 +9,7 @@ use super::derived;
 use super::fused::{FusedLocation, FusedTensor, StoredExpert};
 use super::names::{self, TensorLocation};
 use super::source::{Store, Stored, TensorInfo};
+use super::tensor::Data;
 use super::{
     AffineTensor, GgufFile, LoadError, Metadata, Mla, ModelSpec, StoredType, Tensor, TensorRole, gguf_other,
     gguf_spec, hf, safetensors,
@@ -80,22 +81,54 @@ struct Part {
 /// A tensor as it is stored.
 enum FoundTensor {
     Plain(Tensor),
+    /// Each value is the stored one plus a number.
+    Plus(Tensor, f32),
+    /// A part of the projection of keys and values from their latent.
+    Up(Tensor, fn(&Tensor, &Mla) -> Tensor, Mla),
     Affine(AffineTensor),
     Fused(FusedTensor),
 }
 
 impl FoundTensor {
-    fn into_tensor(self) -> Tensor {
+    /// Reads and converts the tensor, unless it is used as stored. The pages of what was converted are released.
+    ///
+    /// # Errors
+    /// As [`Tensor::check_file`].
+    fn into_tensor(self) -> Result<Tensor, LoadError> {
+        self.data().into_iter().try_for_each(Data::check_file)?;
+        let converted = match self {
+            FoundTensor::Plain(tensor) => return Ok(tensor),
+            FoundTensor::Plus(ref tensor, offset) => tensor.plus(offset),
+            FoundTensor::Up(ref both, part, ref mla) => part(both, mla),
+            FoundTensor::Affine(ref affine) => affine.to_tensor(),
+            FoundTensor::Fused(ref fused) => fused.to_tensor(),
+        };
+        self.release();
+        Ok(converted)
+    }
+
+    /// Releases the memory of the mapped files' pages with the tensor.
+    fn release(&self) {
+        self.data().into_iter().for_each(Data::release);
+    }
+
+    /// The stored bytes that it consists of.
+    fn data(&self) -> Vec<&Data> {
         match self {
-            FoundTensor::Plain(tensor) => tensor,
-            FoundTensor::Affine(affine) => affine.to_tensor(),
-            FoundTensor::Fused(fused) => fused.into_tensor(),
+            FoundTensor::Plain(tensor) | FoundTensor::Plus(tensor, _) | FoundTensor::Up(tensor, ..) => {
+                vec![tensor.data()]
+            }
+            FoundTensor::Affine(affine) => vec![&affine.codes, affine.scales.data(), affine.biases.data()],
+            FoundTensor::Fused(fused) => fused.stored.data(),
         }
     }
 }
 
 /// Drops the layers behind the last one, which predict further tokens.
 fn skip_predicted(path: &Path, store: &mut Store, prefix: &str, layers: Range<usize>) {
+    if layers.is_empty() {
+        return;
+    }
     let skipped = store.drop_layers(prefix, layers);
     if skipped > 0 {
         tracing::info!(path = %path.display(), tensors = skipped, "the layers that predict further tokens (MTP) are skipped");
@@ -217,17 +250,24 @@ impl Model {
     /// A tensor that the model must have. A matrix quantised by MLX is converted with [`AffineTensor::to_tensor`].
     ///
     /// # Errors
-    /// If the tensor is missing, has another shape than [`ModelSpec::shape`], or an unsupported type.
+    /// If the tensor is missing, has another shape than [`ModelSpec::shape`], or an unsupported type; if its file was cut.
     pub fn tensor(&self, role: TensorRole) -> Result<Tensor, LoadError> {
-        Ok(self.need(role)?.into_tensor())
+        self.need(role)?.into_tensor()
     }
 
     /// A tensor, if the model has it. A tied output head is `None`.
     ///
     /// # Errors
-    /// If the tensor has another shape than [`ModelSpec::shape`], or an unsupported type.
+    /// If the tensor has another shape than [`ModelSpec::shape`], or an unsupported type; if its file was cut.
     pub fn find(&self, role: TensorRole) -> Result<Option<Tensor>, LoadError> {
-        Ok(self.locate(role)?.map(FoundTensor::into_tensor))
+        self.locate(role)?.map(FoundTensor::into_tensor).transpose()
+    }
+
+    /// Releases the memory of the mapped files' pages with a tensor, without reading it.
+    pub fn release(&self, role: TensorRole) {
+        if let Ok(Some(found)) = self.locate(role) {
+            found.release();
+        }
     }
 
     /// A matrix quantised by MLX, as stored; `None` if it is not.
@@ -240,7 +280,7 @@ impl Model {
         }
         Ok(match self.need(role)? {
             FoundTensor::Affine(affine) => Some(affine),
-            FoundTensor::Plain(_) | FoundTensor::Fused(_) => None,
+            _ => None,
         })
     }
 
@@ -290,7 +330,10 @@ impl Model {
                 Format::Gguf => 0.0,
                 Format::SafeTensors | Format::Mlx => names::hugging_face_offset(role, self.spec.architecture),
             };
-            return Ok(Some(FoundTensor::Plain(if offset == 0.0 { tensor } else { tensor.plus(offset) })));
+            return Ok(Some(match offset {
+                0.0 => FoundTensor::Plain(tensor),
+                offset => FoundTensor::Plus(tensor, offset),
+            }));
         }
         misfit.map_or(Ok(None), Err)
     }
@@ -322,7 +365,7 @@ impl Model {
         let Some(mla) = &self.spec.extras.mla else { return Err(self.wrong_shape(stored, vec![])) };
         let whole = vec![self.spec.heads * (mla.nope + mla.value), mla.kv_rank];
         self.expect_shape(stored, &Part { plane: None, rows: None, whole }, None)?;
-        Ok(FoundTensor::Plain(part(&self.store.part(stored, None, None)?, mla)))
+        Ok(FoundTensor::Up(self.store.part(stored, None, None)?, part, mla.clone()))
     }
 
     /// Part of a tensor that holds all experts.
@@ -487,8 +530,9 @@ impl Model {
 
     /// The number of parameters, as in "7B".
     pub fn parameters(&self) -> u64 {
-        // tensors of other types are codes and scales
-        if self.store.tensors().iter().any(|stored| stored.kind.runs().is_none()) {
+        // Tensors of other types are codes and scales in folders.
+        let coded = |stored: &Stored| stored.kind.runs().is_none();
+        if self.format != Format::Gguf && self.store.tensors().iter().any(coded) {
             return self
                 .spec
                 .roles()

@@ -85,8 +85,7 @@ impl Store {
     /// In a model that also reads images, keeps only the tensors of the text part, with the names that they have in a
     /// text-only model. Returns the number of other tensors.
     pub fn keep_text_part(&mut self) -> usize {
-        let all = self.tensors.len();
-        self.tensors.retain_mut(|stored| {
+        self.retain(|stored| {
             if let Some(rest) = stored.name.strip_prefix("model.language_model.") {
                 stored.name = format!("model.{rest}");
             } else if let Some(rest) = stored.name.strip_prefix("language_model.") {
@@ -96,19 +95,22 @@ impl Store {
             !["vision_tower.", "vision_model.", "multi_modal_projector."]
                 .iter()
                 .any(|part| name.starts_with(part))
-        });
-        self.index = self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        all - self.tensors.len()
+        })
     }
 
     /// Drops the tensors of some layers, whose names begin with `prefix` and their number. Returns how many there were.
     pub fn drop_layers(&mut self, prefix: &str, layers: Range<usize>) -> usize {
-        let all = self.tensors.len();
-        self.tensors.retain(|stored| {
+        self.retain(|stored| {
             let layer =
                 stored.name.strip_prefix(prefix).and_then(|rest| rest.split('.').next()?.parse().ok());
             layer.is_none_or(|layer| !layers.contains(&layer))
-        });
+        })
+    }
+
+    /// Keeps the tensors for which `keep`, which may rename them, returns true. Returns the number of others.
+    fn retain(&mut self, keep: impl FnMut(&mut Stored) -> bool) -> usize {
+        let all = self.tensors.len();
+        self.tensors.retain_mut(keep);
         self.index = self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         all - self.tensors.len()
     }

@@ -168,14 +168,24 @@ impl Tensor {
         Tensor::owned(self.name.clone(), DType::F32, self.shape.clone(), bytes.into())
     }
 
+    /// Where the stored bytes are.
+    pub(super) fn data(&self) -> &Data {
+        &self.data
+    }
+
     /// The stored bytes.
     pub fn bytes(&self) -> &[u8] {
         self.data.bytes()
     }
 
-    /// A copy in its own memory, which no change of the file affects.
-    pub fn copied(&self) -> Tensor {
-        Tensor::owned(self.name.clone(), self.dtype, self.shape.clone(), self.bytes().into())
+    /// The tensor in its own memory, which no change of the file affects. The file's pages are released.
+    pub fn into_owned(self) -> Tensor {
+        if let Data::Owned(_) = self.data {
+            return self;
+        }
+        let bytes = self.bytes().into();
+        self.release();
+        Tensor { data: Data::Owned(bytes), ..self }
     }
 
     /// Checks that the file was not cut since it was mapped, as [`MappedFile::check`]. A tensor in its own memory is always
