@@ -1,6 +1,8 @@
 //! Commands whose output nobody reads: a closed standard output ends a command quietly; a closed or full standard error ends
 //! none.
 
+#![cfg(unix)]
+
 #[path = "common/mod.rs"]
 mod sandbox;
 
@@ -8,7 +10,6 @@ use sandbox::Sandbox;
 use std::process::Stdio;
 
 #[test]
-#[cfg(unix)]
 fn a_closed_standard_output_ends_a_command_quietly() {
     let sandbox = Sandbox::new();
     let commands: &[&[&str]] = &[
@@ -54,7 +55,6 @@ fn a_full_standard_error_does_not_end_a_command() {
 }
 
 #[test]
-#[cfg(unix)]
 fn a_closed_standard_error_does_not_end_a_command() {
     let sandbox = Sandbox::new();
     let (reader, writer) = std::io::pipe().unwrap();

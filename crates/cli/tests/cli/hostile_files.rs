@@ -1,7 +1,6 @@
 //! Outputs that are no regular files, inputs that are none, and names that would change a terminal.
 
-use crate::common::{Sandbox, finish, tiny};
-use std::path::Path;
+use crate::common::{Sandbox, tiny};
 use zonda_engine::load::Value;
 
 /// A copy of the committed checkpoint.
@@ -103,7 +102,7 @@ fn links_and_devices_are_written_through() {
 #[test]
 fn a_fifo_is_no_file_of_a_model() {
     let sandbox = Sandbox::new();
-    let fifo = |path: &Path| {
+    let fifo = |path: &std::path::Path| {
         let _ = std::fs::remove_file(path);
         assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
     };
@@ -119,7 +118,7 @@ fn a_fifo_is_no_file_of_a_model() {
     let prompt = "one two three four five six seven eight nine ten ".repeat(20);
     let mut command = sandbox.command();
     command.args(["run", "-m", "mock", "--max-tokens", "1", "--prompt-cache", "prompts.kv", &prompt]);
-    let ran = finish(&mut command).ok();
+    let ran = crate::common::finish(&mut command).ok();
     assert!(ran.err.contains("expected a regular file"), "{ran:?}");
 }
 
@@ -145,7 +144,7 @@ fn a_server_without_threads_ends_with_an_error() {
     let mut command = std::process::Command::new("sh");
     let script = "ulimit -v 60000; exec timeout -k 1 60 \"$0\" serve -m mock --port $1";
     command.args(["-c", script, env!("CARGO_BIN_EXE_zonda"), &port]).env("ZONDA_HOME", sandbox.store());
-    let ran = finish(&mut command);
+    let ran = crate::common::finish(&mut command);
     assert!(![0, 101, 124, 137].contains(&ran.code), "{ran:?}");
     assert!(!ran.err.contains("panicked"), "{ran:?}");
 }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use zonda_engine::load::{
-    Activation, Architecture, DType, Format, LayerTensor, LoadError, Model, Norm, NormPlacement,
-    QueryTemperature, RopePairing, RopeScaling, RouterScore, SharedExpert, TensorRole, check_finite,
+    Activation, Architecture, DType, Format, LayerTensor, Model, Norm, NormPlacement, QueryTemperature,
+    RopePairing, RopeScaling, RouterScore, SharedExpert, TensorRole, check_finite,
 };
 
 pub fn testdata() -> PathBuf {
@@ -229,7 +229,10 @@ fn tensors_of_a_file_that_was_cut_are_errors_and_checking_a_model_reads_none() {
         model.check().unwrap_or_else(|error| panic!("{name}: {error}"));
         for role in model.spec.roles() {
             let error = model.tensor(role).expect_err("is cut");
-            assert!(matches!(error, LoadError::Shrunk { found: 0, .. }), "{name}, {role:?}: {error}");
+            assert!(
+                matches!(error, zonda_engine::load::LoadError::Shrunk { found: 0, .. }),
+                "{name}, {role:?}: {error}"
+            );
         }
     }
 }

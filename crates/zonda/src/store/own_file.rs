@@ -42,11 +42,10 @@ fn is_same(_: &Metadata, b: &Metadata) -> bool {
     b.is_file()
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
-    #[cfg(unix)]
     #[test]
     fn links_are_not_followed() {
         use std::os::unix::fs::symlink;
