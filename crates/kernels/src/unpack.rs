@@ -6,15 +6,15 @@ use crate::DType;
 use crate::blocks::{BlockQ3K, scales_and_minima};
 
 /// One stored block in parts: `value[i] = d · sc[i/sub] · (code[i] − zero) ± dmin · m[i/sub]`.
-/// Types without 8-bit scales don't use `sc` and `m`. With a table, `code[i]` is what the table has for it.
+/// Types without 8-bit scales don't use `sc` and `m`, and types with small floats as scales don't use `d`. With a table, `code[i]` is what the table has for it.
 pub(crate) struct Block {
     /// `[block_len]`, unsigned, without subtracting the zero point.
     pub codes: [u8; 256],
-    /// `f16` bits of the scale, or its E8M0.
+    /// `f16` bits of the scale, or of the scales' scale.
     pub d: [u8; 2],
     /// `f16` bits of the min, or of the mins' scale.
     pub dmin: [u8; 2],
-    /// 8-bit scales, signed or unsigned depending on the format.
+    /// Scales of a byte: multiples of `d`, signed or unsigned depending on the format, or scales of their own.
     pub sc: [u8; 16],
     /// 8-bit mins.
     pub m: [u8; 16],
@@ -139,7 +139,7 @@ pub(crate) fn unpack(dtype: DType, b: &[u8], out: &mut Block) {
         DType::MXFP4 => {
             // 2^(e − 128) as the E8M0 of 2^(e' − 127). The two scales below the smallest normal number become zero, 255 stays what
             // no finite number is.
-            out.d = [if b[0] == 255 { 255 } else { b[0].saturating_sub(1) }, 0];
+            out.sc[0] = if b[0] == 255 { 255 } else { b[0].saturating_sub(1) };
             nibbles(&b[1..], &mut out.codes[..32]);
         }
         DType::F32 | DType::F16 | DType::BF16 => unreachable!("{dtype} is not blocked"),
