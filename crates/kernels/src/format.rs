@@ -1,8 +1,6 @@
 //! The layout of each quantised type in a packed panel, as one row of constants. [`crate::pack`] (which writes panels) and
 //! [`crate::matmul()`] (which reads them) both use it, so each has one code path for all types.
 
-use crate::DType;
-
 /// How the scales of a panel are stored, apart from the 8-bit multiples of K-quants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
@@ -20,8 +18,6 @@ pub enum Scale {
 /// A value is `unit · (scale · (code − zero) − min)`, codes unsigned, scale and min shared by `SUB` consecutive values. Types
 /// with a table have what it says in place of `code`.
 pub trait Format: Send + Sync + 'static {
-    /// The stored type.
-    const DTYPE: DType;
     /// Bits of a code in the panel's low plane: 1, 2, 4 or 8.
     const LOW: usize;
     /// Bits of a code in the high plane: 0, 1 or 2.
@@ -89,7 +85,6 @@ macro_rules! formats {
             #[derive(Debug)]
             pub enum $name {}
             impl Format for $name {
-                const DTYPE: DType = DType::$name;
                 const LOW: usize = $low;
                 const HIGH: usize = $high;
                 const ZERO: u8 = $zero;
@@ -116,7 +111,21 @@ formats! {
     Q6_K: 4 + 2, zero 32, min 0.0, sub 16, super true, signed true;
     MXFP4: 4 + 0, zero 16, min 0.0, sub 32, super false, signed false,
         TABLE: Option<[u8; 16]> = Some(from_zero(crate::blocks::E2M1, 16)), BITS: usize = 5, SCALE: Scale = Scale::E8M0;
+    IQ4_NL: 4 + 0, zero 128, min 0.0, sub 32, super false, signed false,
+        TABLE: Option<[u8; 16]> = Some(from_zero(crate::blocks::IQ4, 128)), BITS: usize = 8;
+    IQ4_XS: 4 + 0, zero 128, min 0.0, sub 32, super true, signed true,
+        TABLE: Option<[u8; 16]> = Some(from_zero(crate::blocks::IQ4, 128)), BITS: usize = 8;
+    TQ2_0: 2 + 0, zero 1, min 0.0, sub 256, super false, signed false;
+    Q1_0: 1 + 0, zero 1, min 0.0, sub 128, super false, signed false, SHIFT: usize = 1;
+    Q2_0: 2 + 0, zero 1, min 0.0, sub 64, super false, signed false;
+    NVFP4: 4 + 0, zero 16, min 0.0, sub 16, super false, signed false,
+        TABLE: Option<[u8; 16]> = Some(from_zero(crate::blocks::E2M1, 16)), BITS: usize = 5,
+        SCALE: Scale = Scale::E4M3, UNIT: f32 = 128.0, BLOCK: usize = 64;
 }
+
+/// Its values are those of TQ2_0, five to a byte.
+#[allow(non_camel_case_types)]
+pub type TQ1_0 = TQ2_0;
 
 /// A table's entries with the zero point added.
 const fn from_zero(table: [i8; 16], zero: i16) -> [u8; 16] {
@@ -132,7 +141,8 @@ const fn from_zero(table: [i8; 16], zero: i16) -> [u8; 16] {
 /// Panics on float types, which callers handle separately.
 macro_rules! with_format {
     ($dtype:expr, $f:ident => $body:expr) => {
-        $crate::format::with_format!(@arms $dtype, $f => $body; Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K MXFP4)
+        $crate::format::with_format!(@arms $dtype, $f => $body; Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K MXFP4
+            IQ4_NL IQ4_XS TQ1_0 TQ2_0 Q1_0 Q2_0 NVFP4)
     };
     (@arms $dtype:expr, $f:ident => $body:expr; $($name:ident)*) => {
         match $dtype {

@@ -18,7 +18,8 @@
 //! bf16        per pair i, of panel 0, 1, 2, 3: row r's values 2i (low) and 2i+1      64 bytes
 //! ```
 //!
-//! Rows beyond the last are zeros. Codes have as many bits as in the file.
+//! Rows beyond the last are zeros. Codes have as many bits as in the file, except for TQ1_0, whose digits in base 3 become TQ2_0's
+//! codes ([`packed_block_bytes`]).
 
 use crate::DType;
 use crate::format::{Format, Scale, with_format};
@@ -48,6 +49,14 @@ pub struct Packed {
 /// Bytes of one stored block of all rows of a group: scales and codes.
 pub(crate) const fn chunk_bytes<F: Format>() -> usize {
     GROUP * (F::BLOCK / 32 * F::CODE_BYTES + F::HEADER_BYTES)
+}
+
+/// Bytes that a stored block of this type takes in a panel: those in the file, or more.
+pub fn packed_block_bytes(dtype: DType) -> usize {
+    match dtype {
+        DType::F32 | DType::F16 | DType::BF16 => dtype.block_bytes(),
+        quantized => with_format!(quantized, F => chunk_bytes::<F>() / ROWS),
+    }
 }
 
 impl Packed {
@@ -96,7 +105,7 @@ impl Packed {
                 DType::F32 => pack_lines(&stored, out, 4),
                 DType::F16 => pack_lines(&stored, out, 2),
                 DType::BF16 => pack_lines(&stored, out, 4),
-                quantized => with_format!(quantized, F => pack_quantized::<F>(&stored, out)),
+                quantized => with_format!(quantized, F => pack_quantized::<F>(quantized, &stored, out)),
             }
         });
         let factor = match dtype {
@@ -158,13 +167,13 @@ fn pack_lines(rows: &[&[u8]; ROWS], out: &mut [u8], unit: usize) {
     }
 }
 
-fn pack_quantized<F: Format>(rows: &[&[u8]; ROWS], out: &mut [u8]) {
-    let stored_bytes = F::DTYPE.block_bytes();
+fn pack_quantized<F: Format>(dtype: DType, rows: &[&[u8]; ROWS], out: &mut [u8]) {
+    let stored_bytes = dtype.block_bytes();
     let mut block = Block::zero();
     for (b, chunk) in out.chunks_exact_mut(chunk_bytes::<F>()).enumerate() {
         let (scales, codes) = chunk.split_at_mut(GROUP * F::HEADER_BYTES);
         for (r, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_empty()) {
-            unpack(F::DTYPE, &row[b * stored_bytes..][..stored_bytes], &mut block);
+            unpack(dtype, &row[b * stored_bytes..][..stored_bytes], &mut block);
             let (panel, lane) = (r / LANES, r % LANES);
             let groups = codes.chunks_exact_mut(GROUP * F::CODE_BYTES);
             for (values, codes) in block.codes.chunks_exact(32).zip(groups) {
