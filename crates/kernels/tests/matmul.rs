@@ -201,7 +201,10 @@ fn a_matrix_with_a_scale_gives_products_times_it() {
             };
             let (plain, scaled) = (product(&pack().unwrap()), product(&pack().unwrap().scaled(0.375)));
             for (plain, scaled) in plain.iter().zip(scaled) {
-                assert!((0.375 * plain - scaled).abs() < 1e-4, "{dtype}: {plain} times 0.375 is not {scaled}");
+                assert!(
+                    (0.375 * plain - scaled).abs() < 1e-4,
+                    "{dtype}: {plain} times 0.375 is not {scaled}"
+                );
             }
         }
     }
