@@ -61,6 +61,10 @@ pub trait Format: Send + Sync + 'static {
     const HEADER_BYTES: usize = {
         assert!(Self::SUB == 16 || Self::SUB.is_multiple_of(32));
         assert!(Self::BLOCK.is_multiple_of(32) && Self::BLOCK.is_multiple_of(Self::SUB));
+        assert!(
+            Self::SUB <= 32 || !(Self::SUPER || Self::HAS_MIN),
+            "long runs have one scale and nothing else"
+        );
         assert!(Self::ZERO == 0 || Self::ZERO.is_power_of_two());
         assert!(matches!(Self::BITS, 1..=6 | 8));
         assert!(Self::TABLE.is_none() || Self::LOW + Self::HIGH <= 4);

@@ -2,7 +2,7 @@
 //!
 //! Per 32 values: codes are extracted from their planes and multiplied, four per lane, with each token's broadcast bytes into
 //! exact `i32` sums, which start at −zero·Σa to remove the zero point. Each sum is converted once and multiplied by the scales
-//! of row and token.
+//! of row and token; a row's scale that more than 32 values share, once for all of them.
 
 use super::{AHEAD, Panels, Tile};
 use crate::activations::{ActivationBlock, Activations, TILE};
@@ -53,6 +53,8 @@ impl<F: Format> Tile for Quant<F> {
     ) -> [[S::F; P]; T] {
         let (chunks, lane) = (activations.cols() / F::BLOCK, t % TILE);
         let mut sums = [[s.splat(0.0); P]; T];
+        // Of scales shared by more than 32 values: the sums since the last one, still to be multiplied by it.
+        let mut unscaled = [[s.splat(0.0); P]; T];
         // SAFETY: the caller guarantees panels and tokens; offsets stay within a group's chunks ([`crate::pack`]) and
         // within one tile's blocks.
         unsafe {
@@ -83,6 +85,19 @@ impl<F: Format> Tile for Quant<F> {
                     block.dot::<S, 3>(s, &mut open);
                     block.dot::<S, 7>(s, &mut open);
                     let dots = block.close(s, open);
+                    if F::SUB > 32 {
+                        block.add_unscaled(s, &dots, &mut unscaled);
+                        if (32 * (b_in + 1)).is_multiple_of(F::SUB) {
+                            for p in 0..P {
+                                let (scale, _) = scales::<S, F>(s, header(p), b_in, 0);
+                                for i in 0..T {
+                                    sums[i][p] = s.fma(unscaled[i][p], scale, sums[i][p]);
+                                    unscaled[i][p] = s.splat(0.0);
+                                }
+                            }
+                        }
+                        continue;
+                    }
                     for p in 0..P {
                         let scales = scales::<S, F>(s, header(p), b_in, 0);
                         block.scale(s, p, scales, &block.activations.neg32, &dots, &mut sums);
@@ -205,6 +220,17 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
             }
         }
         sums
+    }
+
+    /// Adds dot products times the activations' scales.
+    #[inline(always)]
+    fn add_unscaled<S: Simd>(&self, s: S, dots: &[[S::I; P]; T], sums: &mut [[S::F; P]; T]) {
+        for i in 0..T {
+            let scale = s.splat(self.activations.scales[self.lane + i]);
+            for p in 0..P {
+                sums[i][p] = s.fma(s.to_f(dots[i][p]), scale, sums[i][p]);
+            }
+        }
     }
 
     /// Adds panel `p`'s scaled dot products and the contribution of the mins to its sums.
