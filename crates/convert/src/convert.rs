@@ -10,7 +10,6 @@ use std::path::Path;
 use zonda_engine::load::{Metadata, Model, RopePairing, TensorRole, Value};
 use zonda_engine::quant::Mix;
 use zonda_kernels::DType;
-use zonda_kernels::dequantize::dequantize;
 
 /// Writes `input` to `out` in the float type `dtype`: a GGUF file if `out` ends in `.gguf`, else a Hugging Face
 /// folder. Returns the bytes of the file, or of the folder's weights.
@@ -108,16 +107,15 @@ impl Stored<'_> {
 impl Weights for Stored<'_> {
     fn rows(&self, role: TensorRole) -> Result<Rows<'_>, ConvertError> {
         let tensor = self.0.tensor(role)?;
-        let bytes_per_row = tensor.bytes().len() / tensor.rows().max(1);
         let stored_row = self.stored_row(role);
-        Ok(Box::new(move |row, out| {
-            let bytes = &tensor.bytes()[stored_row(row) * bytes_per_row..][..bytes_per_row];
-            dequantize(tensor.dtype, bytes, out);
-        }))
+        Ok(Box::new(move |row, out| tensor.row(stored_row(row), out)))
     }
 
     fn raw(&self, role: TensorRole) -> Result<Option<(DType, RawRow<'_>)>, ConvertError> {
         let tensor = self.0.tensor(role)?;
+        if tensor.scale() != 1.0 {
+            return Ok(None); // the blocks alone are other values
+        }
         let dtype = tensor.dtype;
         let bytes_per_row = tensor.bytes().len() / tensor.rows().max(1);
         let stored_row = self.stored_row(role);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use zonda_kernels::attention::{Attend, Holds, KvType, PAGE, Query, SPLIT, Scratch, StoreKv};
 use zonda_kernels::memory::Arena;
 use zonda_kernels::probe;
-use zonda_kernels::quantize::quantize;
+use zonda_kernels::quantize::{can_quantize, quantize, random_blocks};
 use zonda_kernels::{ActivationKind, Activations, DType, Isa, Job, Packed, Pool, activation_kind, matmul};
 use zonda_machine::{Peaks, cpus};
 
@@ -90,7 +90,10 @@ fn noise(n: usize) -> Vec<f32> {
 /// As many copies of a matrix as fit in `COLD_BYTES`.
 fn weights(pool: &Pool, dtype: DType, rows: usize, cols: usize) -> Vec<Packed> {
     let mut stored = Vec::new();
-    quantize(dtype, &noise(16 * cols), &mut stored);
+    match can_quantize(dtype) {
+        true => quantize(dtype, &noise(16 * cols), &mut stored),
+        false => random_blocks(dtype, 16 * cols, 0.6, 1, &mut stored),
+    }
     let row_bytes = stored.len() / 16;
     let arena = Arena::new();
     let copies = COLD_BYTES.div_ceil(rows * row_bytes);

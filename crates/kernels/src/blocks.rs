@@ -4,8 +4,9 @@
 //! ([`bytemuck::cast_slice`]) at any address. Multi-byte fields are little-endian.
 //!
 //! Types named `_0` mean `x = d·q` with a signed code, types named `_1` mean `x = d·q + m`. The K types
-//! hold 256 values in sub-blocks of 16 or 32, whose scales (and minima) are small integers times one `f16` per block. MXFP4 looks
-//! its codes up in a table, and its scales are powers of two.
+//! hold 256 values in sub-blocks of 16 or 32, whose scales (and minima) are small integers times one `f16` per block. MXFP4,
+//! NVFP4 and the IQ4 types look their codes up in a table of 16; the scales of the first two are small floats. The TQ types, Q1_0 and Q2_0
+//! have codes of one or two bits around zero.
 //! Source: ggml's block definitions, checked against gguf-py's dequantisation.
 
 use crate::DType;
@@ -228,6 +229,135 @@ block!(BlockMXFP4, DType::MXFP4);
 
 /// Twice the values of the float type E2M1, by code: sign, two bits of exponent, one of mantissa.
 pub const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// 64 values of four bits, sub-blocks of 16: `x = scale · E2M1[q]`. NVIDIA's NVFP4 as ggml has it; what it calls the second scale,
+/// one `f32` for the whole tensor, is a tensor of its own.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockNVFP4 {
+    /// A scale per sub-block: see [`BlockNVFP4::scale`].
+    pub d: [u8; 4],
+    /// Eight bytes per sub-block: byte `i` holds its value `i` (low nibble) and `i + 8` (high nibble), indices of [`E2M1`].
+    pub qs: [u8; 32],
+}
+block!(BlockNVFP4, DType::NVFP4);
+
+impl BlockNVFP4 {
+    /// The factor of [`E2M1`] for sub-block `j`: half the value of an unsigned E4M3 (four bits of exponent, bias 7, three of
+    /// mantissa). As in ggml, 127, which the type reserves for NaN, is zero, and the highest bit has no meaning in other bytes.
+    pub fn scale(&self, j: usize) -> f32 {
+        // The bits are those of an `f16`, whose bias is 8 more.
+        f16::from_bits(u16::from(self.scale_bits(j)) << 7).to_f32() * 128.0
+    }
+
+    /// The seven bits of [`BlockNVFP4::scale`].
+    pub(crate) fn scale_bits(&self, j: usize) -> u8 {
+        match self.d[j] {
+            127 => 0,
+            bits => bits & 127,
+        }
+    }
+}
+
+/// The levels of the IQ4 types, by code: a fit to normally distributed weights.
+pub const IQ4: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// 32 values of four bits: `x = d · IQ4[q]`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockIQ4NL {
+    /// Scale.
+    pub d: Half,
+    /// Nibbles as in [`BlockQ4_0::qs`], indices of [`IQ4`].
+    pub qs: [u8; 16],
+}
+block!(BlockIQ4NL, DType::IQ4_NL);
+
+/// 256 values of four bits, sub-blocks of 32: `x = d·sc · IQ4[q]`, `sc` in −32..32.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockIQ4XS {
+    /// Scale of the scales.
+    pub d: Half,
+    /// The scales' high two bits: bits `2j..2j+2` of this little-endian word belong to sub-block `j`.
+    pub scales_h: [u8; 2],
+    /// The scales' low four bits: nibble `j % 2` of byte `j / 2` belongs to sub-block `j`.
+    pub scales_l: [u8; 4],
+    /// Codes. Each run of 16 bytes holds one sub-block as in [`BlockQ4_0::qs`].
+    pub qs: [u8; 128],
+}
+block!(BlockIQ4XS, DType::IQ4_XS);
+
+impl BlockIQ4XS {
+    /// The eight sub-block scales, −32..32.
+    pub fn scales(&self) -> [i8; 8] {
+        let high = u16::from_le_bytes(self.scales_h);
+        std::array::from_fn(|j| {
+            let low = (self.scales_l[j / 2] >> (4 * (j % 2))) & 15;
+            (low | ((high >> (2 * j)) as u8 & 3) << 4) as i8 - 32
+        })
+    }
+}
+
+/// 256 values of −1, 0 and 1, five to a byte: `x = d·(q − 1)`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockTQ1_0 {
+    /// Five values in each byte: a run of 32 bytes for the first 160 values, then one of 16 for 80. See [`BlockTQ1_0::code`].
+    pub qs: [u8; 48],
+    /// Four values in each byte, the last 16.
+    pub qh: [u8; 4],
+    /// Scale.
+    pub d: Half,
+}
+block!(BlockTQ1_0, DType::TQ1_0);
+
+impl BlockTQ1_0 {
+    /// Code of value `i`, 0..3. In a run of `n` bytes, byte `k` has the values `k`, `n + k`, `2n + k`, …: the digits in base 3 of
+    /// the fraction `byte / 256`, the most significant first.
+    pub fn code(&self, i: usize) -> u8 {
+        let (byte, digit) = match i {
+            ..160 => (self.qs[i % 32], i / 32),
+            160..240 => (self.qs[32 + i % 16], (i - 160) / 16),
+            _ => (self.qh[i % 4], (i - 240) / 4),
+        };
+        let rest = byte.wrapping_mul(3u8.pow(digit as u32));
+        (u16::from(rest) * 3 >> 8) as u8
+    }
+}
+
+/// 256 values in 2 bits: `x = d·(q − 1)`, `q` in 0..4 (what writes ternary models uses only 0..3).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockTQ2_0 {
+    /// Codes, laid out as [`BlockQ2K::qs`].
+    pub qs: [u8; 64],
+    /// Scale.
+    pub d: Half,
+}
+block!(BlockTQ2_0, DType::TQ2_0);
+
+/// 128 values of one bit: `x = d·(2q − 1)`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ1_0 {
+    /// Scale.
+    pub d: Half,
+    /// Bit `i % 8` of byte `i / 8` is value `i`.
+    pub qs: [u8; 16],
+}
+block!(BlockQ1_0, DType::Q1_0);
+
+/// 64 values in 2 bits: `x = d·(q − 1)`, `q` in 0..4.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ2_0 {
+    /// Scale.
+    pub d: Half,
+    /// Bits `2·(i % 4)..` of byte `i / 4` are value `i`.
+    pub qs: [u8; 16],
+}
+block!(BlockQ2_0, DType::Q2_0);
 
 impl BlockMXFP4 {
     /// The factor of [`E2M1`]: half the power of two that the E8M0 names. NaN for 255, which the format's specification reserves

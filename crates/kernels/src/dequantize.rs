@@ -2,7 +2,7 @@
 //!
 //! Each function is its type's formula in [`crate::blocks`], with the operations in the order of gguf-py's
 //! `gguf.quants.dequantize`, so the results are equal bit for bit. (The one exception is an MXFP4 scale of 255, which is NaN here:
-//! [`BlockMXFP4::scale`].)
+//! [`BlockMXFP4::scale`].) Q2_0 and Q1_0, which gguf-py lacks, are as in llama.cpp.
 
 use crate::DType;
 use crate::blocks::*;
@@ -40,6 +40,13 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::Q5_K => each(bytes, out, q5_k),
         DType::Q6_K => each(bytes, out, q6_k),
         DType::MXFP4 => each(bytes, out, mxfp4),
+        DType::IQ4_NL => each(bytes, out, iq4_nl),
+        DType::IQ4_XS => each(bytes, out, iq4_xs),
+        DType::TQ1_0 => each(bytes, out, tq1_0),
+        DType::TQ2_0 => each(bytes, out, tq2_0),
+        DType::Q1_0 => each(bytes, out, q1_0),
+        DType::Q2_0 => each(bytes, out, q2_0),
+        DType::NVFP4 => each(bytes, out, nvfp4),
     }
 }
 
@@ -162,5 +169,58 @@ fn mxfp4(b: &BlockMXFP4, out: &mut [f32; BLOCK]) {
     let d = b.scale();
     for (i, o) in out.iter_mut().enumerate() {
         *o = d * f32::from(E2M1[usize::from(nibble(&b.qs, i))]);
+    }
+}
+
+fn nvfp4(b: &BlockNVFP4, out: &mut [f32; 64]) {
+    for (j, out) in out.chunks_exact_mut(16).enumerate() {
+        let d = b.scale(j);
+        for (i, o) in out.iter_mut().enumerate() {
+            let code = b.qs[8 * j + i % 8] >> (4 * (i / 8)) & 15;
+            *o = d * f32::from(E2M1[usize::from(code)]);
+        }
+    }
+}
+
+fn iq4_nl(b: &BlockIQ4NL, out: &mut [f32; BLOCK]) {
+    let d = b.d.to_f32();
+    for (i, o) in out.iter_mut().enumerate() {
+        *o = d * f32::from(IQ4[usize::from(nibble(&b.qs, i))]);
+    }
+}
+
+fn iq4_xs(b: &BlockIQ4XS, out: &mut [f32; SUPER]) {
+    let scales = b.scales().map(|sc| b.d.to_f32() * f32::from(sc));
+    let runs = b.qs.as_chunks().0;
+    for (i, o) in out.iter_mut().enumerate() {
+        *o = scales[i / 32] * f32::from(IQ4[usize::from(nibble(&runs[i / 32], i % 32))]);
+    }
+}
+
+fn tq1_0(b: &BlockTQ1_0, out: &mut [f32; SUPER]) {
+    let d = b.d.to_f32();
+    for (i, o) in out.iter_mut().enumerate() {
+        *o = d * f32::from(b.code(i) as i8 - 1);
+    }
+}
+
+fn tq2_0(b: &BlockTQ2_0, out: &mut [f32; SUPER]) {
+    let d = b.d.to_f32();
+    for (i, o) in out.iter_mut().enumerate() {
+        *o = d * f32::from(two_bits(&b.qs, i) as i8 - 1);
+    }
+}
+
+fn q1_0(b: &BlockQ1_0, out: &mut [f32; 128]) {
+    let d = b.d.to_f32();
+    for (i, o) in out.iter_mut().enumerate() {
+        *o = if b.qs[i / 8] >> (i % 8) & 1 == 1 { d } else { -d };
+    }
+}
+
+fn q2_0(b: &BlockQ2_0, out: &mut [f32; 64]) {
+    let d = b.d.to_f32();
+    for (i, o) in out.iter_mut().enumerate() {
+        *o = d * f32::from((b.qs[i / 4] >> (2 * (i % 4)) & 3) as i8 - 1);
     }
 }

@@ -26,11 +26,18 @@ pub enum DType {
     Q5_K,
     Q6_K,
     MXFP4,
+    IQ4_NL,
+    IQ4_XS,
+    TQ1_0,
+    TQ2_0,
+    Q1_0,
+    Q2_0,
+    NVFP4,
 }
 
 impl DType {
     /// Every type, floats first.
-    pub const ALL: [DType; 14] = [
+    pub const ALL: [DType; 21] = [
         DType::F32,
         DType::F16,
         DType::BF16,
@@ -45,6 +52,13 @@ impl DType {
         DType::Q5_K,
         DType::Q6_K,
         DType::MXFP4,
+        DType::IQ4_NL,
+        DType::IQ4_XS,
+        DType::TQ1_0,
+        DType::TQ2_0,
+        DType::Q1_0,
+        DType::Q2_0,
+        DType::NVFP4,
     ];
 
     /// `(name, values per block, bytes per block, ggml type number)`: the one table behind the accessors.
@@ -64,6 +78,13 @@ impl DType {
             DType::Q5_K => ("q5_k", 256, 176, 13),
             DType::Q6_K => ("q6_k", 256, 210, 14),
             DType::MXFP4 => ("mxfp4", 32, 17, 39),
+            DType::IQ4_NL => ("iq4_nl", 32, 18, 20),
+            DType::IQ4_XS => ("iq4_xs", 256, 136, 23),
+            DType::TQ1_0 => ("tq1_0", 256, 54, 34),
+            DType::TQ2_0 => ("tq2_0", 256, 66, 35),
+            DType::Q1_0 => ("q1_0", 128, 18, 41),
+            DType::Q2_0 => ("q2_0", 64, 18, 42),
+            DType::NVFP4 => ("nvfp4", 64, 36, 40),
         }
     }
 
@@ -114,9 +135,7 @@ impl fmt::Display for DType {
 
 /// A type name that is not in [`DType::ALL`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "unknown tensor type {0:?}; expected one of f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, mxfp4"
-)]
+#[error("unknown tensor type {0:?}; expected one of {names}", names = DType::ALL.map(DType::name).join(", "))]
 pub struct UnknownDType(pub String);
 
 impl FromStr for DType {

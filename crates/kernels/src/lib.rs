@@ -51,6 +51,6 @@ pub mod x86_64;
 pub use activations::{ActivationKind, Activations};
 pub use dtype::DType;
 pub use matmul::{HeadJobs, Job, activation_kind, matmul, matmul_heads, rows_of_head};
-pub use pack::Packed;
+pub use pack::{Packed, packed_block_bytes};
 pub use pool::Pool;
 pub use table::{Isa, IsaError};

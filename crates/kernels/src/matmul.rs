@@ -263,11 +263,12 @@ impl<K: Tile> Columns<'_, K> {
         // SAFETY: the panels are these weights'; `matmul` checked the columns and that `out` has room.
         unsafe {
             let sums = K::tile::<S, T, P>(s, panels, self.activations, t);
+            let factor = s.splat(part.weights.factor());
             for i in 0..T {
                 for p in 0..P {
                     let row = (panel + p) * LANES;
                     let out = part.out.add((t + i - part.rows.start) * part.stride + row);
-                    let (rows, mut sum) = (part.weights.rows() - row, sums[i][p]);
+                    let (rows, mut sum) = (part.weights.rows() - row, s.mul(sums[i][p], factor));
                     if rows >= LANES {
                         if part.add {
                             sum = s.add(s.load(out), sum);

@@ -8,7 +8,8 @@
 //! ```text
 //! quantised   per stored block scales, then codes:
 //!             scales: of panel 0, 1, 2, 3: d as f16 × 16 rows, dmin as f16 × 16 (if the type has mins), and for K-quants
-//!                     256/SUB rows of 16 scale bytes, then as many of mins; for MXFP4 only d, as E8M0 × 16 rows
+//!                     SUBS rows of 16 scale bytes, then as many of mins; with scales of one byte of their own only
+//!                     those
 //!             codes:  per 32 values, of panel 0, 1, 2, 3: a low plane and, for 3, 5 and 6 bits, a high plane of the bits
 //!                     above. A plane of w bits is w lines of 64 bytes; line i, byte 4r+j holds row r's values
 //!                     4(i + w·f) + j in its fields f = 0, 1, … of w bits, lowest first
@@ -17,10 +18,11 @@
 //! bf16        per pair i, of panel 0, 1, 2, 3: row r's values 2i (low) and 2i+1      64 bytes
 //! ```
 //!
-//! Rows beyond the last are zeros. Codes have as many bits as in the file.
+//! Rows beyond the last are zeros. Codes have as many bits as in the file, except for TQ1_0, whose digits in base 3 become TQ2_0's
+//! codes ([`packed_block_bytes`]).
 
 use crate::DType;
-use crate::format::{Format, with_format};
+use crate::format::{Format, Scale, with_format};
 use crate::memory::{AllocError, Arena, Buffer, SharedPtr};
 use crate::pool::Pool;
 use crate::simd::LANES;
@@ -39,12 +41,22 @@ pub struct Packed {
     rows: usize,
     cols: usize,
     group_bytes: usize,
+    /// What each sum of products is multiplied by.
+    factor: f32,
     data: Buffer,
 }
 
 /// Bytes of one stored block of all rows of a group: scales and codes.
 pub(crate) const fn chunk_bytes<F: Format>() -> usize {
     GROUP * (F::BLOCK / 32 * F::CODE_BYTES + F::HEADER_BYTES)
+}
+
+/// Bytes that a stored block of this type takes in a panel: those in the file, or more.
+pub fn packed_block_bytes(dtype: DType) -> usize {
+    match dtype {
+        DType::F32 | DType::F16 | DType::BF16 => dtype.block_bytes(),
+        quantized => with_format!(quantized, F => chunk_bytes::<F>() / ROWS),
+    }
 }
 
 impl Packed {
@@ -93,10 +105,26 @@ impl Packed {
                 DType::F32 => pack_lines(&stored, out, 4),
                 DType::F16 => pack_lines(&stored, out, 2),
                 DType::BF16 => pack_lines(&stored, out, 4),
-                quantized => with_format!(quantized, F => pack_quantized::<F>(&stored, out)),
+                quantized => with_format!(quantized, F => pack_quantized::<F>(quantized, &stored, out)),
             }
         });
-        Ok(Packed { dtype, rows, cols, group_bytes, data })
+        let factor = match dtype {
+            DType::F32 | DType::F16 | DType::BF16 => 1.0,
+            quantized => with_format!(quantized, F => F::UNIT),
+        };
+        Ok(Packed { dtype, rows, cols, group_bytes, factor, data })
+    }
+
+    /// The same matrix with all values multiplied by `scale`.
+    #[must_use]
+    pub fn scaled(mut self, scale: f32) -> Packed {
+        self.factor *= scale;
+        self
+    }
+
+    /// What each sum of products is multiplied by.
+    pub(crate) fn factor(&self) -> f32 {
+        self.factor
     }
 
     /// The stored type.
@@ -139,13 +167,13 @@ fn pack_lines(rows: &[&[u8]; ROWS], out: &mut [u8], unit: usize) {
     }
 }
 
-fn pack_quantized<F: Format>(rows: &[&[u8]; ROWS], out: &mut [u8]) {
-    let stored_bytes = F::DTYPE.block_bytes();
+fn pack_quantized<F: Format>(dtype: DType, rows: &[&[u8]; ROWS], out: &mut [u8]) {
+    let stored_bytes = dtype.block_bytes();
     let mut block = Block::zero();
     for (b, chunk) in out.chunks_exact_mut(chunk_bytes::<F>()).enumerate() {
         let (scales, codes) = chunk.split_at_mut(GROUP * F::HEADER_BYTES);
         for (r, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_empty()) {
-            unpack(F::DTYPE, &row[b * stored_bytes..][..stored_bytes], &mut block);
+            unpack(dtype, &row[b * stored_bytes..][..stored_bytes], &mut block);
             let (panel, lane) = (r / LANES, r % LANES);
             let groups = codes.chunks_exact_mut(GROUP * F::CODE_BYTES);
             for (values, codes) in block.codes.chunks_exact(32).zip(groups) {
@@ -184,8 +212,10 @@ fn pack_plane(fours: &[u32; 8], width: usize, r: usize, plane: &mut [u8]) {
 
 /// Writes one block's scales and mins of row `r`.
 fn pack_header<F: Format>(block: &Block, r: usize, header: &mut [u8]) {
-    if F::E8M0 {
-        header[r] = block.d[0];
+    if F::SCALE != Scale::F16 {
+        for (row, &scale) in header.chunks_exact_mut(LANES).zip(&block.sc) {
+            row[r] = scale;
+        }
         return;
     }
     header[2 * r..][..2].copy_from_slice(&block.d);
@@ -195,11 +225,10 @@ fn pack_header<F: Format>(block: &Block, r: usize, header: &mut [u8]) {
         rest = &mut rest[32..];
     }
     if F::SUPER {
-        let subs = 256 / F::SUB;
-        for j in 0..subs {
+        for j in 0..F::SUBS {
             rest[16 * j + r] = block.sc[j];
             if F::HAS_MIN {
-                rest[16 * (subs + j) + r] = block.m[j];
+                rest[16 * (F::SUBS + j) + r] = block.m[j];
             }
         }
     }

@@ -3,18 +3,18 @@
 //! Block layouts: the GGUF specification and ggml's `block_*` structs, as [`crate::blocks`] documents them.
 
 use crate::DType;
-use crate::blocks::{BlockQ3K, scales_and_minima};
+use crate::blocks::{BlockIQ4XS, BlockNVFP4, BlockQ3K, BlockTQ1_0, scales_and_minima};
 
 /// One stored block in parts: `value[i] = d · sc[i/sub] · (code[i] − zero) ± dmin · m[i/sub]`.
-/// Types without 8-bit scales don't use `sc` and `m`. With a table, `code[i]` is what the table has for it.
+/// Types without 8-bit scales don't use `sc` and `m`, and types with small floats as scales don't use `d`. With a table, `code[i]` is what the table has for it.
 pub(crate) struct Block {
     /// `[block_len]`, unsigned, without subtracting the zero point.
     pub codes: [u8; 256],
-    /// `f16` bits of the scale, or its E8M0.
+    /// `f16` bits of the scale, or of the scales' scale.
     pub d: [u8; 2],
     /// `f16` bits of the min, or of the mins' scale.
     pub dmin: [u8; 2],
-    /// 8-bit scales, signed or unsigned depending on the format.
+    /// Scales of a byte: multiples of `d`, signed or unsigned depending on the format, or scales of their own.
     pub sc: [u8; 16],
     /// 8-bit mins.
     pub m: [u8; 16],
@@ -139,8 +139,52 @@ pub(crate) fn unpack(dtype: DType, b: &[u8], out: &mut Block) {
         DType::MXFP4 => {
             // 2^(e − 128) as the E8M0 of 2^(e' − 127). The two scales below the smallest normal number become zero, 255 stays what
             // no finite number is.
-            out.d = [if b[0] == 255 { 255 } else { b[0].saturating_sub(1) }, 0];
+            out.sc[0] = if b[0] == 255 { 255 } else { b[0].saturating_sub(1) };
             nibbles(&b[1..], &mut out.codes[..32]);
+        }
+        DType::IQ4_NL => {
+            out.d = pair(b);
+            nibbles(&b[2..], &mut out.codes[..32]);
+        }
+        DType::IQ4_XS => {
+            out.d = pair(b);
+            for (sc, scale) in out.sc.iter_mut().zip(bytemuck::from_bytes::<BlockIQ4XS>(b).scales()) {
+                *sc = scale as u8;
+            }
+            for (qs, codes) in b[8..].chunks_exact(16).zip(out.codes.chunks_exact_mut(32)) {
+                nibbles(qs, codes);
+            }
+        }
+        DType::TQ1_0 => {
+            let block = bytemuck::from_bytes::<BlockTQ1_0>(b);
+            out.d = block.d.0;
+            out.codes = std::array::from_fn(|i| block.code(i));
+        }
+        DType::TQ2_0 => {
+            out.d = pair(&b[64..]);
+            for (i, c) in out.codes.iter_mut().enumerate() {
+                let (half, shift, l) = (i / 128, (i % 128) / 32, i % 32);
+                *c = (b[32 * half + l] >> (2 * shift)) & 3;
+            }
+        }
+        DType::Q1_0 => {
+            out.d = pair(b);
+            for (i, c) in out.codes[..128].iter_mut().enumerate() {
+                *c = (b[2 + i / 8] >> (i % 8)) & 1;
+            }
+        }
+        DType::Q2_0 => {
+            out.d = pair(b);
+            for (i, c) in out.codes[..64].iter_mut().enumerate() {
+                *c = (b[2 + i / 4] >> (2 * (i % 4))) & 3;
+            }
+        }
+        DType::NVFP4 => {
+            let block = bytemuck::from_bytes::<BlockNVFP4>(b);
+            for (j, qs) in block.qs.chunks_exact(8).enumerate() {
+                out.sc[j] = block.scale_bits(j);
+                nibbles(qs, &mut out.codes[16 * j..][..16]);
+            }
         }
         DType::F32 | DType::F16 | DType::BF16 => unreachable!("{dtype} is not blocked"),
     }

@@ -68,6 +68,7 @@ impl Op for All<'_> {
                 ("load_i8", s.load_i8(args.x.as_ptr())),
                 ("load_u8", s.load_u8(args.w.as_ptr())),
                 ("load_e8m0", s.load_e8m0(args.w.as_ptr())),
+                ("load_e4m3", s.load_e4m3(args.w.as_ptr())),
                 ("to_f", s.to_f(acc)),
                 ("pow2", s.pow2(s.round(s.min(s.max(a, s.splat(-126.0)), s.splat(127.0))))),
                 ("bf16_low", s.bf16_low(w7)),
@@ -159,6 +160,16 @@ fn expected(args: &Args) -> Results {
                 0 => 0.0,
                 255 => f32::INFINITY,
                 e => (f32::from(e) - 127.0).exp2(),
+            }),
+        ),
+        (
+            "load_e4m3",
+            f(&|l| match (i32::from(w[l] >> 3), f32::from(w[l] & 7)) {
+                // All ones in an `f16`'s exponent: infinity and NaN.
+                (31, 0.0) => f32::INFINITY,
+                (31, _) => f32::NAN,
+                (0, mantissa) => mantissa / 8.0 * (-14.0f32).exp2(),
+                (exponent, mantissa) => (1.0 + mantissa / 8.0) * ((exponent - 15) as f32).exp2(),
             }),
         ),
         ("to_f", f(&|l| acc[l] as f32)),

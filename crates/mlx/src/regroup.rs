@@ -21,8 +21,11 @@ pub(crate) struct Regrouped {
     pub biases: Vec<f32>,
 }
 
-/// The matrix, if its type has such a form.
+/// The matrix, if its type has such a form and it has no scale of its own.
 pub(crate) fn regroup(tensor: &Tensor) -> Option<Regrouped> {
+    if tensor.scale() != 1.0 {
+        return None;
+    }
     let (bits, block): (_, fn(&[u8], &mut Regrouped)) = match tensor.dtype {
         DType::Q4_0 => (4, q4_0),
         DType::Q4_1 => (4, q4_1),

@@ -366,7 +366,7 @@ impl Loader<'_> {
     /// A tensor's values in the type of the computation.
     fn floats(&self, tensor: &Tensor) -> Result<Array, BackendError> {
         check_finite(tensor)?;
-        let array = match float_type(tensor.dtype) {
+        let array = match float_type(tensor.dtype).filter(|_| tensor.scale() == 1.0) {
             Some(dtype) => self.ops.array(tensor.bytes(), &tensor.shape, dtype)?,
             None => self.ops.floats(&tensor.to_f32(), &tensor.shape)?,
         };

@@ -11,7 +11,6 @@ use zonda_engine::load::{
     check_finite, check_finite_row,
 };
 use zonda_engine::quant::Mix;
-use zonda_kernels::dequantize::dequantize;
 use zonda_kernels::memory::{Arena, SharedPtr};
 use zonda_kernels::quantize::quantize;
 use zonda_kernels::{ActivationKind, DType, Isa, Packed, Pool, activation_kind};
@@ -230,9 +229,7 @@ pub(crate) struct Embedding {
 impl Embedding {
     /// Writes a token's row, `[hidden]`.
     pub fn row(&self, token: u32, out: &mut [f32]) {
-        let bytes = self.tensor.bytes();
-        let row = bytes.len() / self.tensor.rows();
-        dequantize(self.tensor.dtype, &bytes[token as usize * row..][..row], out);
+        self.tensor.row(token as usize, out);
         if self.scale != 1.0 {
             out.iter_mut().for_each(|x| *x *= self.scale);
         }
@@ -393,14 +390,17 @@ impl<'a> Loader<'a> {
         };
         let row_bytes = bytes.len() / rows;
         let of_part = rows / parts;
+        // a converted tensor's values are already multiplied by it
+        let scale = if dtype == tensor.dtype { tensor.scale() } else { 1.0 };
         let pack = |part: usize| {
-            Packed::pack(self.pool, &self.arena, dtype, of_part, cols, |r| {
+            let packed = Packed::pack(self.pool, &self.arena, dtype, of_part, cols, |r| {
                 let stored = self.stored_row(role, part * of_part + r);
                 if dtype == tensor.dtype {
                     check.row(stored);
                 }
                 &bytes[stored * row_bytes..][..row_bytes]
-            })
+            });
+            packed.map(|packed| packed.scaled(scale))
         };
         let packed: Result<_, _> = (0..parts).map(pack).collect();
         let packed = packed.map_err(|e| BackendError::Failed(format!("weights of {}: {e}", tensor.name)))?;
@@ -412,14 +412,13 @@ impl<'a> Loader<'a> {
     /// A tensor's rows in another type, in parallel.
     fn converted(&self, tensor: &Tensor, dtype: DType, check: &Check<'_>) -> Vec<u8> {
         let (rows, cols) = (tensor.rows(), tensor.cols());
-        let from = tensor.bytes().len() / rows;
         let to = cols / dtype.block_len() * dtype.block_bytes();
         let mut out = vec![0; rows * to];
         let base = SharedPtr::new(&mut out);
         self.pool.for_each(rows, &|r| {
             check.row(r);
             let mut row = vec![0.0; cols];
-            dequantize(tensor.dtype, &tensor.bytes()[r * from..][..from], &mut row);
+            tensor.row(r, &mut row);
             let mut blocks = Vec::with_capacity(to);
             quantize(dtype, &row, &mut blocks);
             assert_eq!(blocks.len(), to, "bytes of a row of {dtype}");

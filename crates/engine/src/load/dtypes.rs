@@ -14,7 +14,7 @@ pub enum StoredType {
 
 /// ggml's unsupported types: `(number, name, values per block, bytes per block)`. Zero sizes: a type that ggml has removed, which
 /// only needs a name.
-const OTHER_GGML: [(u32, &str, usize, usize); 28] = [
+const OTHER_GGML: [(u32, &str, usize, usize); 22] = [
     (4, "q4_2", 0, 0),
     (5, "q4_3", 0, 0),
     (9, "q8_1", 32, 36),
@@ -23,10 +23,8 @@ const OTHER_GGML: [(u32, &str, usize, usize); 28] = [
     (17, "iq2_xs", 256, 74),
     (18, "iq3_xxs", 256, 98),
     (19, "iq1_s", 256, 50),
-    (20, "iq4_nl", 32, 18),
     (21, "iq3_s", 256, 110),
     (22, "iq2_s", 256, 82),
-    (23, "iq4_xs", 256, 136),
     (24, "i8", 1, 1),
     (25, "i16", 1, 2),
     (26, "i32", 1, 4),
@@ -36,13 +34,9 @@ const OTHER_GGML: [(u32, &str, usize, usize); 28] = [
     (31, "q4_0_4_4", 0, 0),
     (32, "q4_0_4_8", 0, 0),
     (33, "q4_0_8_8", 0, 0),
-    (34, "tq1_0", 256, 54),
-    (35, "tq2_0", 256, 66),
     (36, "iq4_nl_4_4", 0, 0),
     (37, "iq4_nl_4_8", 0, 0),
     (38, "iq4_nl_8_8", 0, 0),
-    (40, "nvfp4", 64, 36),
-    (41, "q1_0", 128, 18),
 ];
 
 impl StoredType {

@@ -76,5 +76,10 @@ fn scale_offsets(dtype: DType) -> &'static [usize] {
         DType::Q2_K => &[80, 82],
         DType::Q3_K => &[108],
         DType::Q6_K => &[208],
+        DType::IQ4_NL | DType::IQ4_XS | DType::Q1_0 | DType::Q2_0 => &[0],
+        DType::TQ1_0 => &[52],
+        DType::TQ2_0 => &[64],
+        // Every byte is a finite scale.
+        DType::NVFP4 => &[],
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Format, Model, ModelSpec, StoredType};
+use super::{Format, Model, ModelSpec, StoredType, TensorInfo};
+use zonda_kernels::packed_block_bytes;
 
 /// How much of a model is stored in one type.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +19,7 @@ pub struct TypeShare {
 /// Memory a model needs to run, in bytes, without a backend's work buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// The weights as stored, in bytes.
+    /// The weights, in bytes: see [`Model::packed_bytes`].
     pub weights: u64,
     /// The KV cache of one sequence, in bytes.
     pub kv: u64,
@@ -79,9 +80,22 @@ impl Model {
         types.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join("+")
     }
 
-    /// Memory for the weights as stored and one sequence of `context` tokens with KV values of `value_bytes` bytes.
+    /// Bytes of all stored tensors in memory, where the blocks of some types take more than in the file
+    /// ([`packed_block_bytes`]).
+    pub fn packed_bytes(&self) -> u64 {
+        let packed = |tensor: TensorInfo| {
+            let bytes = tensor.bytes.unwrap_or(0);
+            match tensor.dtype.runs() {
+                Some(dtype) => bytes / dtype.block_bytes() as u64 * packed_block_bytes(dtype) as u64,
+                None => bytes,
+            }
+        };
+        self.tensors().into_iter().map(packed).sum()
+    }
+
+    /// Memory for the weights and one sequence of `context` tokens with KV values of `value_bytes` bytes.
     pub fn memory(&self, context: usize, value_bytes: u64) -> Memory {
         let kv = self.spec.kv_bytes_per_token(value_bytes).saturating_mul(context as u64);
-        Memory { weights: self.weight_bytes(), kv }
+        Memory { weights: self.packed_bytes(), kv }
     }
 }

@@ -32,6 +32,7 @@ mod model;
 mod moe;
 pub mod names;
 mod safetensors;
+mod scales;
 mod source;
 pub mod spec;
 mod split;

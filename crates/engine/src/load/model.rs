@@ -8,6 +8,7 @@ use super::affine::Quantization;
 use super::derived;
 use super::fused::{FusedLocation, FusedTensor, StoredExpert};
 use super::names::{self, TensorLocation};
+use super::scales;
 use super::source::{Store, Stored, TensorInfo};
 use super::tensor::Data;
 use super::{
@@ -326,6 +327,10 @@ impl Model {
                 continue;
             }
             let tensor = self.store.part(stored, part.plane, part.rows)?;
+            if self.format == Format::Gguf && scales::scalable(role) {
+                let scale = scales::scale_of(&self.store, stored, part.plane)?;
+                return Ok(Some(FoundTensor::Plain(tensor.scaled(scale))));
+            }
             let offset = match self.format {
                 Format::Gguf => 0.0,
                 Format::SafeTensors | Format::Mlx => names::hugging_face_offset(role, self.spec.architecture),

@@ -2,6 +2,7 @@
 
 use super::fused::{FusedLocation, Outputs};
 use super::mla::Mla;
+use super::scales;
 use super::spec::{Architecture, ModelSpec, NormPlacement};
 use super::{LayerTensor, TensorRole};
 
@@ -349,13 +350,24 @@ fn expert_number(rest: &str) -> Option<usize> {
 
 /// Whether the forward pass uses a GGUF tensor, or can ignore it without changing the result.
 pub(super) fn knows_gguf(name: &str, spec: &ModelSpec) -> bool {
-    let places = |role| gguf(role, spec.architecture).iter().any(|place| place.has(name));
+    if let Some(weight) = scales::weight_of(name) {
+        let scaled = |role| scales::scalable(role) && has_gguf(role, &weight, spec);
+        return match split_layer(&weight, "blk.") {
+            None => OUTER.into_iter().any(scaled),
+            Some((layer, rest)) => spec.has_tensor(layer, expert_number(rest), scaled),
+        };
+    }
+    let places = |role| has_gguf(role, name, spec);
     let Some((layer, rest)) = split_layer(name, "blk.") else {
         // The frequency factors are part of the spec.
         return FREQUENCY_FACTORS.contains(&name) || OUTER.into_iter().any(places);
     };
     // Frequencies that older converters stored and that follow from the spec.
     rest == "attn_rot_embd.weight" || spec.has_tensor(layer, expert_number(rest), places)
+}
+
+fn has_gguf(role: TensorRole, name: &str, spec: &ModelSpec) -> bool {
+    gguf(role, spec.architecture).iter().any(|place| place.has(name))
 }
 
 /// Whether the forward pass uses a Hugging Face tensor, or can ignore it without changing the result.

@@ -109,6 +109,8 @@ pub struct Tensor {
     pub dtype: DType,
     /// Row-major shape, outermost dimension first: `[out, in]` for a matrix.
     pub shape: Vec<usize>,
+    /// Multiplies all values.
+    scale: f32,
     data: Data,
 }
 
@@ -154,12 +156,24 @@ impl Tensor {
         range: Range<usize>,
     ) -> Tensor {
         debug_assert!(range.end <= map.len());
-        Tensor { name, dtype, shape, data: Data::Mapped(map, range) }
+        Tensor { name, dtype, shape, scale: 1.0, data: Data::Mapped(map, range) }
     }
 
     /// A tensor in its own memory.
     pub fn owned(name: String, dtype: DType, shape: Vec<usize>, bytes: Arc<[u8]>) -> Tensor {
-        Tensor { name, dtype, shape, data: Data::Owned(bytes) }
+        Tensor { name, dtype, shape, scale: 1.0, data: Data::Owned(bytes) }
+    }
+
+    /// The tensor with all values multiplied by `scale`.
+    #[must_use]
+    pub fn scaled(mut self, scale: f32) -> Tensor {
+        self.scale *= scale;
+        self
+    }
+
+    /// What multiplies the values that the bytes mean: 1, except for matrices beside which the file has a scale.
+    pub fn scale(&self) -> f32 {
+        self.scale
     }
 
     /// The tensor as f32 with a number added to each value.
@@ -173,7 +187,7 @@ impl Tensor {
         &self.data
     }
 
-    /// The stored bytes.
+    /// The stored bytes, whose values are still to be multiplied by [`Tensor::scale`].
     pub fn bytes(&self) -> &[u8] {
         self.data.bytes()
     }
@@ -226,7 +240,23 @@ impl Tensor {
     /// All values as `f32`, row-major.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.len()];
-        zonda_kernels::dequantize::dequantize(self.dtype, self.bytes(), &mut out);
+        self.dequantize(self.bytes(), &mut out);
         out
+    }
+
+    /// Row `row` of a matrix as `f32`, `[cols]`.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` has another length.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        let bytes = self.bytes().len() / self.rows();
+        self.dequantize(&self.bytes()[row * bytes..][..bytes], out);
+    }
+
+    fn dequantize(&self, bytes: &[u8], out: &mut [f32]) {
+        zonda_kernels::dequantize::dequantize(self.dtype, bytes, out);
+        if self.scale != 1.0 {
+            out.iter_mut().for_each(|v| *v *= self.scale);
+        }
     }
 }

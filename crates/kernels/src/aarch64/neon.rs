@@ -183,6 +183,16 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
         four!(vreinterpretq_f32_u32, v)
     }
     #[inline(always)]
+    unsafe fn load_e4m3(self, p: *const u8) -> Self::F {
+        // SAFETY: see the impl.
+        unsafe {
+            let v = vld1q_u8(p);
+            let (a, b) = dots::widen_f16(vshll_n_u8::<7>(vget_low_u8(v)));
+            let (c, d) = dots::widen_f16(vshll_high_n_u8::<7>(v));
+            [a, b, c, d]
+        }
+    }
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> Self::F {
         // SAFETY: see the impl.
         unsafe {

@@ -12,19 +12,36 @@
 //! (beyond about 5·10⁵ for 4-bit types) give an infinite scale.
 
 mod k;
+mod random;
 mod scale;
 mod search;
 mod simple;
 
+pub use random::random_blocks;
+
 use crate::DType;
 use crate::blocks::Block;
+
+/// Whether [`quantize`] writes this type.
+pub const fn can_quantize(dtype: DType) -> bool {
+    !matches!(
+        dtype,
+        DType::IQ4_NL
+            | DType::IQ4_XS
+            | DType::TQ1_0
+            | DType::TQ2_0
+            | DType::Q1_0
+            | DType::Q2_0
+            | DType::NVFP4
+    )
+}
 
 /// Quantises one or more whole rows of `values` to `dtype`, appending the blocks to `out`.
 ///
 /// Floats are rounded to nearest, ties to even.
 ///
 /// # Panics
-/// If `values.len()` is not a multiple of [`DType::block_len`].
+/// If `values.len()` is not a multiple of [`DType::block_len`], or the type can only be read ([`can_quantize`]).
 pub fn quantize(dtype: DType, values: &[f32], out: &mut Vec<u8>) {
     quantize_weighted(dtype, values, None, out);
 }
@@ -34,7 +51,7 @@ pub fn quantize(dtype: DType, values: &[f32], out: &mut Vec<u8>) {
 /// importance. Floats and Q8_0 ignore it.
 ///
 /// # Panics
-/// If `values.len()` is not a multiple of [`DType::block_len`], or `importance` has another length.
+/// As [`quantize`], and if `importance` has another length.
 pub fn quantize_weighted(dtype: DType, values: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     assert!(values.len().is_multiple_of(dtype.block_len()), "whole blocks of {dtype}");
     assert!(importance.is_none_or(|w| w.len() == values.len()), "an importance for each value");
@@ -53,6 +70,7 @@ pub fn quantize_weighted(dtype: DType, values: &[f32], importance: Option<&[f32]
         DType::Q5_K => each(values, importance, out, k::q5_k),
         DType::Q6_K => each(values, importance, out, k::q6_k),
         DType::MXFP4 => each(values, importance, out, simple::mxfp4),
+        read => panic!("{read} can only be read"),
     }
 }
 

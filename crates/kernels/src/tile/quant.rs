@@ -2,15 +2,38 @@
 //!
 //! Per 32 values: codes are extracted from their planes and multiplied, four per lane, with each token's broadcast bytes into
 //! exact `i32` sums, which start at −zero·Σa to remove the zero point. Each sum is converted once and multiplied by the scales
-//! of row and token.
+//! of row and token; a row's scale that more than 32 values share, once for all of them.
 
 use super::{AHEAD, Panels, Tile};
 use crate::activations::{ActivationBlock, Activations, TILE};
-use crate::format::Format;
+use crate::format::{Format, Scale};
 use crate::pack::{self, chunk_bytes};
 use crate::simd::{Simd, dots_between};
 use half::f16;
 use std::marker::PhantomData;
+
+/// `$v` with each `i32` lane shifted left by the constant `$by`, or right if it is negative.
+macro_rules! shifted {
+    ($s:ident, $v:ident, $by:expr) => {
+        match const { $by } {
+            7 => $s.shl::<7>($v),
+            6 => $s.shl::<6>($v),
+            5 => $s.shl::<5>($v),
+            4 => $s.shl::<4>($v),
+            3 => $s.shl::<3>($v),
+            2 => $s.shl::<2>($v),
+            1 => $s.shl::<1>($v),
+            0 => $v,
+            -1 => $s.shr::<1>($v),
+            -2 => $s.shr::<2>($v),
+            -3 => $s.shr::<3>($v),
+            -4 => $s.shr::<4>($v),
+            -5 => $s.shr::<5>($v),
+            -6 => $s.shr::<6>($v),
+            _ => $s.shr::<7>($v),
+        }
+    };
+}
 
 /// Weights of format `F`.
 pub(crate) struct Quant<F>(PhantomData<F>);
@@ -30,6 +53,8 @@ impl<F: Format> Tile for Quant<F> {
     ) -> [[S::F; P]; T] {
         let (chunks, lane) = (activations.cols() / F::BLOCK, t % TILE);
         let mut sums = [[s.splat(0.0); P]; T];
+        // Of scales shared by more than 32 values: the sums since the last one, still to be multiplied by it.
+        let mut unscaled = [[s.splat(0.0); P]; T];
         // SAFETY: the caller guarantees panels and tokens; offsets stay within a group's chunks ([`crate::pack`]) and
         // within one tile's blocks.
         unsafe {
@@ -45,7 +70,7 @@ impl<F: Format> Tile for Quant<F> {
                 }
                 let block = Block::<F, T, P> { codes, activations: &*tile.add(b), lane, format: PhantomData };
                 let header = |p: usize| headers.add(p * F::HEADER_BYTES);
-                if F::SUB == 32 {
+                if F::SUB >= 32 {
                     // Both values of a nibble pair, one after the other.
                     let mut open = block.open(s, &block.activations.neg32);
                     block.dot::<S, 0>(s, &mut open);
@@ -60,6 +85,19 @@ impl<F: Format> Tile for Quant<F> {
                     block.dot::<S, 3>(s, &mut open);
                     block.dot::<S, 7>(s, &mut open);
                     let dots = block.close(s, open);
+                    if F::SUB > 32 {
+                        block.add_unscaled(s, &dots, &mut unscaled);
+                        if (32 * (b_in + 1)).is_multiple_of(F::SUB) {
+                            for p in 0..P {
+                                let (scale, _) = scales::<S, F>(s, header(p), b_in, 0);
+                                for i in 0..T {
+                                    sums[i][p] = s.fma(unscaled[i][p], scale, sums[i][p]);
+                                    unscaled[i][p] = s.splat(0.0);
+                                }
+                            }
+                        }
+                        continue;
+                    }
                     for p in 0..P {
                         let scales = scales::<S, F>(s, header(p), b_in, 0);
                         block.scale(s, p, scales, &block.activations.neg32, &dots, &mut sums);
@@ -115,16 +153,10 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
     #[inline(always)]
     fn open<S: Simd>(&self, s: S, negs: &[i32; TILE]) -> Open<S, T, P> {
         let mut sums = [[s.isplat(0); P]; T];
-        if F::ZERO_LOG2 > 0 && !(F::BITS == 8 && S::DOT8_CENTRES) {
+        if F::ZERO > 0 && !(F::BITS == 8 && S::DOT8_CENTRES) {
             for i in 0..T {
                 let neg = s.isplat(negs[self.lane + i]);
-                let neg = match F::ZERO_LOG2 {
-                    2 => s.shl::<2>(neg),
-                    3 => s.shl::<3>(neg),
-                    4 => s.shl::<4>(neg),
-                    5 => s.shl::<5>(neg),
-                    _ => s.shl::<7>(neg),
-                };
+                let neg = shifted!(s, neg, F::ZERO.trailing_zeros() as isize);
                 sums[i] = [neg; P];
             }
         }
@@ -190,6 +222,17 @@ impl<F: Format, const T: usize, const P: usize> Block<'_, F, T, P> {
         sums
     }
 
+    /// Adds dot products times the activations' scales.
+    #[inline(always)]
+    fn add_unscaled<S: Simd>(&self, s: S, dots: &[[S::I; P]; T], sums: &mut [[S::F; P]; T]) {
+        for i in 0..T {
+            let scale = s.splat(self.activations.scales[self.lane + i]);
+            for p in 0..P {
+                sums[i][p] = s.fma(s.to_f(dots[i][p]), scale, sums[i][p]);
+            }
+        }
+    }
+
     /// Adds panel `p`'s scaled dot products and the contribution of the mins to its sums.
     #[inline(always)]
     fn scale<S: Simd>(
@@ -249,37 +292,28 @@ unsafe fn codes<S: Simd, F: Format, const FOUR: usize>(s: S, planes: *const u8) 
         if F::LOW == 8 {
             return low;
         }
-        let low = match const { F::LOW * (FOUR / F::LOW) } {
-            0 => low,
-            2 => s.shr::<2>(low),
-            4 => s.shr::<4>(low),
-            _ => s.shr::<6>(low),
-        };
-        let low = s.and(low, s.isplat(if F::LOW == 4 { 0x0f0f_0f0f } else { 0x0303_0303 }));
-        if let Some(table) = const { &F::TABLE } {
-            return s.entries(table, low);
+        let low = shifted!(s, low, F::SHIFT as isize - (F::LOW * (FOUR / F::LOW)) as isize);
+        let mut codes = s.and(low, s.isplat(bytes_of((1 << F::LOW) - 1, F::SHIFT)));
+        if F::HIGH > 0 {
+            // The field goes above the low bits; bits that cross into a neighbouring byte are masked out.
+            let high = s.load_bytes(planes.add(64 * (F::LOW + FOUR % high_or_one::<F>())));
+            let high = shifted!(
+                s,
+                high,
+                (F::LOW + F::SHIFT) as isize - (high_or_one::<F>() * (FOUR / high_or_one::<F>())) as isize
+            );
+            codes = s.or(codes, s.and(high, s.isplat(bytes_of((1 << F::HIGH) - 1, F::LOW + F::SHIFT))));
         }
-        if F::HIGH == 0 {
-            return low;
+        match const { &F::TABLE } {
+            Some(table) => s.entries(table, codes),
+            None => codes,
         }
-        // The field goes above the low bits; bits that cross into a neighbouring byte are masked out.
-        let high = s.load_bytes(planes.add(64 * (F::LOW + FOUR % high_or_one::<F>())));
-        let high = match const { F::LOW as isize - (high_or_one::<F>() * (FOUR / high_or_one::<F>())) as isize }
-        {
-            4 => s.shl::<4>(high),
-            3 => s.shl::<3>(high),
-            2 => s.shl::<2>(high),
-            1 => s.shl::<1>(high),
-            0 => high,
-            -1 => s.shr::<1>(high),
-            -2 => s.shr::<2>(high),
-            -3 => s.shr::<3>(high),
-            -4 => s.shr::<4>(high),
-            _ => s.shr::<5>(high),
-        };
-        let mask = ((1 << F::HIGH) - 1) << F::LOW;
-        s.or(low, s.and(high, s.isplat(0x0101_0101 * mask)))
     }
+}
+
+/// Four bytes `bits`, each shifted left by `shift`.
+const fn bytes_of(bits: i32, shift: usize) -> i32 {
+    0x0101_0101 * (bits << shift)
 }
 
 /// The high plane's width; 1 without a high plane, so that constants can divide by it.
@@ -295,18 +329,19 @@ const fn high_or_one<F: Format>() -> usize {
 unsafe fn scales<S: Simd, F: Format>(s: S, header: *const u8, b: usize, half: usize) -> (S::F, S::F) {
     // SAFETY: the caller guarantees a header in format `F`; `b` and `half` are within its stored block.
     unsafe {
-        if F::E8M0 {
-            return (s.load_e8m0(header), s.splat(0.0));
+        let sub = (32 * b + 16 * half) / F::SUB;
+        match F::SCALE {
+            Scale::F16 => {}
+            Scale::E8M0 => return (s.load_e8m0(header.add(16 * sub)), s.splat(0.0)),
+            Scale::E4M3 => return (s.load_e4m3(header.add(16 * sub)), s.splat(0.0)),
         }
         let mut scale = s.load_f16(header.cast::<f16>());
         let mut min = if F::HAS_MIN { s.load_f16(header.add(32).cast::<f16>()) } else { s.splat(0.0) };
         if F::SUPER {
-            let subs = 256 / F::SUB;
-            let sub = b * (32 / F::SUB) + half;
             let sc = header.add(if F::HAS_MIN { 64 } else { 32 } + 16 * sub);
             scale = s.mul(scale, if F::SIGNED { s.load_i8(sc.cast()) } else { s.load_u8(sc) });
             if F::HAS_MIN {
-                min = s.mul(min, s.load_u8(sc.add(16 * subs)));
+                min = s.mul(min, s.load_u8(sc.add(16 * F::SUBS)));
             }
         }
         (scale, min)

@@ -177,6 +177,14 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
+    unsafe fn load_e4m3(self, p: *const u8) -> Self::F {
+        // SAFETY: see the impl.
+        unsafe {
+            let v = _mm256_slli_epi16::<7>(_mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast())));
+            (_mm256_cvtph_ps(_mm256_castsi256_si128(v)), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(v)))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> Self::F {
         // SAFETY: see the impl.
         unsafe {

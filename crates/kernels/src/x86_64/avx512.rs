@@ -116,6 +116,14 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
         }
     }
     #[inline(always)]
+    unsafe fn load_e4m3(self, p: *const u8) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe {
+            let v = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()));
+            _mm512_cvtph_ps(_mm256_slli_epi16::<7>(v))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> __m512 {
         // SAFETY: see the impl.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }

@@ -179,11 +179,14 @@ pub fn quality(quant: &str) -> usize {
         let digits = base(quant).trim_start_matches(|c: char| !c.is_ascii_digit());
         digits.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()
     };
-    QUALITY.iter().position(|&q| q == quant).unwrap_or_else(|| match bits().unwrap_or(0) {
+    QUALITY.iter().position(|&q| q == quant).unwrap_or_else(|| match bits().unwrap_or(4) {
         16.. => 1,
         8.. => 2,
         6.. => 3,
         5.. => 4,
-        _ => 6,
+        4 => 6,
+        3 => 7,
+        2 => 8,
+        _ => 9,
     })
 }

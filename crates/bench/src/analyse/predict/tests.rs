@@ -152,4 +152,7 @@ fn quantisations_are_ordered_by_quality() {
     types.sort_by_key(|t| quality(t));
     assert_eq!(types, ["bf16", "q8_0", "q4_k_m", "q4_0"]);
     assert_eq!((quality("q4_1+q8_0"), quality("q8_g64"), quality("f16")), (6, 2, 1));
+    let mut types = ["q1_0", "tq2_0", "iq4_xs+q6_k", "q3_k"];
+    types.sort_by_key(|t| quality(t));
+    assert_eq!(types, ["iq4_xs+q6_k", "q3_k", "tq2_0", "q1_0"]);
 }
