@@ -38,13 +38,22 @@ F16_FIELDS = {
     "TQ2_0": (64,),
     "Q1_0": (0,),
     "Q2_0": (0,),
+    "IQ2_XXS": (0,),
+    "IQ2_XS": (0,),
+    "IQ2_S": (0,),
+    "IQ3_XXS": (0,),
+    "IQ3_S": (0,),
+    "IQ1_S": (0,),
 }
+# Types whose one float16 is spread over the high nibbles of four bytes, the lowest nibble first: where these bytes are.
+SPREAD_F16 = {"IQ1_M": (49, 51, 53, 55)}
 # Types whose first bytes are scales of one byte each: how many, and whether they are E8M0 (else E4M3).
 BYTE_SCALES = {"MXFP4": (1, True), "NVFP4": (4, False)}
 # The order decides each type's random numbers: new types go at the end.
 TYPES = (
     "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4",
     "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "NVFP4", "Q1_0", "Q2_0",
+    "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ1_M",
 )  # fmt: skip
 # Values per file: raw bytes and float32 together stay under 64 KiB.
 VALUES = {"quantised": 12_032, "float": 10_240}
@@ -83,6 +92,12 @@ def quantised_blocks(name: str, rng: np.random.Generator) -> np.ndarray:
         # The second field takes the edge cases in another order, so that pairs of them differ.
         scales[: len(EDGE_F16)] = np.roll(np.array(EDGE_F16, np.uint16), 3 * field).view(np.float16)
         blocks[:, offset : offset + 2] = scales.view(np.uint8).reshape(count, 2)
+    if name in SPREAD_F16:
+        scales = random_f16(rng, count)
+        scales[: len(EDGE_F16)] = np.array(EDGE_F16, np.uint16).view(np.float16)
+        for k, offset in enumerate(SPREAD_F16[name]):
+            nibbles = (scales.view(np.uint16) >> (4 * k) & 15).astype(np.uint8)
+            blocks[:, offset] = blocks[:, offset] & 15 | nibbles << 4
     return blocks
 
 

@@ -6,7 +6,7 @@
 //! Types named `_0` mean `x = d·q` with a signed code, types named `_1` mean `x = d·q + m`. The K types
 //! hold 256 values in sub-blocks of 16 or 32, whose scales (and minima) are small integers times one `f16` per block. MXFP4,
 //! NVFP4 and the IQ4 types look their codes up in a table of 16; the scales of the first two are small floats. The TQ types, Q1_0 and Q2_0
-//! have codes of one or two bits around zero.
+//! have codes of one or two bits around zero. [`crate::grids`] has the types whose codes are entries of a grid.
 //! Source: ggml's block definitions, checked against gguf-py's dequantisation.
 
 use crate::DType;
@@ -50,6 +50,7 @@ macro_rules! block {
         const _: () = assert!(size_of::<$block>() == $dtype.block_bytes() && align_of::<$block>() == 1);
     };
 }
+pub(crate) use block;
 
 /// 32 values in 4 bits: `x = d·(q − 8)`, `q` in 0..16.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

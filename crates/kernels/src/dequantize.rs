@@ -6,6 +6,7 @@
 
 use crate::DType;
 use crate::blocks::*;
+use crate::grids::*;
 
 /// Dequantises `bytes` (whole blocks of `dtype`) into `out`.
 ///
@@ -47,6 +48,13 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::Q1_0 => each(bytes, out, q1_0),
         DType::Q2_0 => each(bytes, out, q2_0),
         DType::NVFP4 => each(bytes, out, nvfp4),
+        DType::IQ2_XXS => each(bytes, out, grid::<BlockIQ2XXS>),
+        DType::IQ2_XS => each(bytes, out, grid::<BlockIQ2XS>),
+        DType::IQ2_S => each(bytes, out, grid::<BlockIQ2S>),
+        DType::IQ3_XXS => each(bytes, out, grid::<BlockIQ3XXS>),
+        DType::IQ3_S => each(bytes, out, grid::<BlockIQ3S>),
+        DType::IQ1_S => each(bytes, out, grid::<BlockIQ1S>),
+        DType::IQ1_M => each(bytes, out, grid::<BlockIQ1M>),
     }
 }
 
@@ -222,5 +230,12 @@ fn q2_0(b: &BlockQ2_0, out: &mut [f32; 64]) {
     let d = b.d.to_f32();
     for (i, o) in out.iter_mut().enumerate() {
         *o = d * f32::from((b.qs[i / 4] >> (2 * (i % 4)) & 3) as i8 - 1);
+    }
+}
+
+fn grid<B: GridBlock>(b: &B, out: &mut [f32; SUPER]) {
+    let d = b.d().to_f32() * B::UNIT;
+    for (i, (o, code)) in out.iter_mut().zip(b.all_codes()).enumerate() {
+        *o = d * f32::from(b.scale(i / B::SUB)) * f32::from(B::LEVELS[usize::from(code)]);
     }
 }

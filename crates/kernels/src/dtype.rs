@@ -1,6 +1,7 @@
 //! The tensor formats that Zonda reads, with their block sizes and GGUF's numbers for them.
 //!
-//! Source: the GGUF specification and ggml's type numbering; block layouts are in [`crate::blocks`].
+//! Source: the GGUF specification and ggml's type numbering; block layouts are in [`crate::blocks`] and
+//! [`crate::grids`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -33,11 +34,18 @@ pub enum DType {
     Q1_0,
     Q2_0,
     NVFP4,
+    IQ2_XXS,
+    IQ2_XS,
+    IQ2_S,
+    IQ3_XXS,
+    IQ3_S,
+    IQ1_S,
+    IQ1_M,
 }
 
 impl DType {
     /// Every type, floats first.
-    pub const ALL: [DType; 21] = [
+    pub const ALL: [DType; 28] = [
         DType::F32,
         DType::F16,
         DType::BF16,
@@ -59,6 +67,13 @@ impl DType {
         DType::Q1_0,
         DType::Q2_0,
         DType::NVFP4,
+        DType::IQ2_XXS,
+        DType::IQ2_XS,
+        DType::IQ2_S,
+        DType::IQ3_XXS,
+        DType::IQ3_S,
+        DType::IQ1_S,
+        DType::IQ1_M,
     ];
 
     /// `(name, values per block, bytes per block, ggml type number)`: the one table behind the accessors.
@@ -85,6 +100,13 @@ impl DType {
             DType::Q1_0 => ("q1_0", 128, 18, 41),
             DType::Q2_0 => ("q2_0", 64, 18, 42),
             DType::NVFP4 => ("nvfp4", 64, 36, 40),
+            DType::IQ2_XXS => ("iq2_xxs", 256, 66, 16),
+            DType::IQ2_XS => ("iq2_xs", 256, 74, 17),
+            DType::IQ2_S => ("iq2_s", 256, 82, 22),
+            DType::IQ3_XXS => ("iq3_xxs", 256, 98, 18),
+            DType::IQ3_S => ("iq3_s", 256, 110, 21),
+            DType::IQ1_S => ("iq1_s", 256, 50, 19),
+            DType::IQ1_M => ("iq1_m", 256, 56, 29),
         }
     }
 

@@ -1,6 +1,8 @@
 //! The layout of each quantised type in a packed panel, as one row of constants. [`crate::pack`] (which writes panels) and
 //! [`crate::matmul()`] (which reads them) both use it, so each has one code path for all types.
 
+use crate::grids::{BlockIQ1M, BlockIQ1S, BlockIQ2S, BlockIQ2XXS, BlockIQ3S, BlockIQ3XXS, GridBlock};
+
 /// How the scales of a panel are stored, apart from the 8-bit multiples of K-quants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
@@ -125,11 +127,26 @@ formats! {
     NVFP4: 4 + 0, zero 16, min 0.0, sub 16, super false, signed false,
         TABLE: Option<[u8; 16]> = Some(from_zero(crate::blocks::E2M1, 16)), BITS: usize = 5,
         SCALE: Scale = Scale::E4M3, UNIT: f32 = 128.0, BLOCK: usize = 64;
+    IQ2_XXS: 2 + 1, zero 128, min 0.0, sub 32, super true, signed false,
+        TABLE: Option<[u8; 16]> = Some(from_zero(BlockIQ2XXS::LEVELS, 128)), BITS: usize = 8, UNIT: f32 = BlockIQ2XXS::UNIT;
+    IQ2_S: 2 + 1, zero 128, min 0.0, sub 16, super true, signed false,
+        TABLE: Option<[u8; 16]> = Some(from_zero(BlockIQ2S::LEVELS, 128)), BITS: usize = 8, UNIT: f32 = BlockIQ2S::UNIT;
+    IQ3_XXS: 4 + 0, zero 32, min 0.0, sub 32, super true, signed false,
+        TABLE: Option<[u8; 16]> = Some(from_zero(BlockIQ3XXS::LEVELS, 32)), BITS: usize = 6, UNIT: f32 = BlockIQ3XXS::UNIT;
+    IQ3_S: 4 + 0, zero 16, min 0.0, sub 32, super true, signed false,
+        TABLE: Option<[u8; 16]> = Some(from_zero(BlockIQ3S::LEVELS, 16)), BITS: usize = 5, UNIT: f32 = BlockIQ3S::UNIT;
+    IQ1_S: 2 + 0, zero 0, min -1.0, sub 32, super true, signed false, UNIT: f32 = BlockIQ1S::UNIT;
+    IQ1_M: 2 + 1, zero 16, min 0.0, sub 16, super true, signed false,
+        TABLE: Option<[u8; 16]> = Some(from_zero(BlockIQ1M::LEVELS, 16)), BITS: usize = 5, UNIT: f32 = BlockIQ1M::UNIT;
 }
 
 /// Its values are those of TQ2_0, five to a byte.
 #[allow(non_camel_case_types)]
 pub type TQ1_0 = TQ2_0;
+
+/// It has the levels and sub-blocks of IQ2_S.
+#[allow(non_camel_case_types)]
+pub type IQ2_XS = IQ2_S;
 
 /// A table's entries with the zero point added.
 const fn from_zero(table: [i8; 16], zero: i16) -> [u8; 16] {
@@ -146,7 +163,8 @@ const fn from_zero(table: [i8; 16], zero: i16) -> [u8; 16] {
 macro_rules! with_format {
     ($dtype:expr, $f:ident => $body:expr) => {
         $crate::format::with_format!(@arms $dtype, $f => $body; Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K MXFP4
-            IQ4_NL IQ4_XS TQ1_0 TQ2_0 Q1_0 Q2_0 NVFP4)
+            IQ4_NL IQ4_XS TQ1_0 TQ2_0 Q1_0 Q2_0 NVFP4
+            IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S IQ1_S IQ1_M)
     };
     (@arms $dtype:expr, $f:ident => $body:expr; $($name:ident)*) => {
         match $dtype {

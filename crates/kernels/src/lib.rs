@@ -2,7 +2,7 @@
 //!
 //! Formats:
 //! * [`dtype`] names every tensor format that Zonda reads, with its block size;
-//! * [`blocks`] defines GGUF's quantised blocks;
+//! * [`blocks`] and [`grids`] define GGUF's quantised blocks;
 //! * [`dequantize`] turns stored bytes into `f32` (the reference that every kernel is tested against);
 //! * [`quantize`] turns `f32` into stored bytes.
 //!
@@ -30,6 +30,7 @@ pub mod dequantize;
 pub mod dtype;
 pub mod elementwise;
 pub mod format;
+pub mod grids;
 pub mod matmul;
 pub mod memory;
 pub mod norm;

@@ -19,7 +19,7 @@
 //! ```
 //!
 //! Rows beyond the last are zeros. Codes have as many bits as in the file, except for TQ1_0, whose digits in base 3 become TQ2_0's
-//! codes ([`packed_block_bytes`]).
+//! codes, and for the types whose codes are entries of a grid, which become a code for each value ([`packed_block_bytes`]).
 
 use crate::DType;
 use crate::format::{Format, Scale, with_format};

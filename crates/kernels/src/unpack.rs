@@ -1,9 +1,11 @@
 //! Splits stored blocks into codes, scales and mins, which [`crate::pack`] then interleaves.
 //!
-//! Block layouts: the GGUF specification and ggml's `block_*` structs, as [`crate::blocks`] documents them.
+//! Block layouts: the GGUF specification and ggml's `block_*` structs, as [`crate::blocks`] and [`crate::grids`] document
+//! them.
 
 use crate::DType;
 use crate::blocks::{BlockIQ4XS, BlockNVFP4, BlockQ3K, BlockTQ1_0, scales_and_minima};
+use crate::grids::*;
 
 /// One stored block in parts: `value[i] = d · sc[i/sub] · (code[i] − zero) ± dmin · m[i/sub]`.
 /// Types without 8-bit scales don't use `sc` and `m`, and types with small floats as scales don't use `d`. With a table, `code[i]` is what the table has for it.
@@ -53,6 +55,16 @@ fn scales_k4(packed: &[u8], out: &mut Block) {
     let packed = packed.try_into().expect("twelve bytes");
     for (j, (scale, min)) in scales_and_minima(packed).into_iter().enumerate() {
         (out.sc[j], out.m[j]) = (scale, min);
+    }
+}
+
+/// The codes, the scales and their scale.
+fn grid<B: GridBlock>(b: &[u8], out: &mut Block) {
+    let block = bytemuck::from_bytes::<B>(b);
+    out.d = block.d().0;
+    out.codes = block.all_codes();
+    for (j, scale) in out.sc[..256 / B::SUB].iter_mut().enumerate() {
+        *scale = block.scale(j);
     }
 }
 
@@ -184,6 +196,22 @@ pub(crate) fn unpack(dtype: DType, b: &[u8], out: &mut Block) {
             for (j, qs) in block.qs.chunks_exact(8).enumerate() {
                 out.sc[j] = block.scale_bits(j);
                 nibbles(qs, &mut out.codes[16 * j..][..16]);
+            }
+        }
+        DType::IQ2_XXS => grid::<BlockIQ2XXS>(b, out),
+        DType::IQ2_XS => grid::<BlockIQ2XS>(b, out),
+        DType::IQ2_S => grid::<BlockIQ2S>(b, out),
+        DType::IQ3_XXS => grid::<BlockIQ3XXS>(b, out),
+        DType::IQ3_S => grid::<BlockIQ3S>(b, out),
+        DType::IQ1_M => grid::<BlockIQ1M>(b, out),
+        DType::IQ1_S => {
+            grid::<BlockIQ1S>(b, out);
+            out.dmin = out.d;
+            for (j, codes) in out.codes.chunks_exact_mut(32).enumerate() {
+                // Levels are 8·(digit − 1) ± 1, so 8·digit − 7 or − 9. The code has the sign above the digit.
+                out.m[j] = out.sc[j] * if codes[0] & 4 == 0 { 7 } else { 9 };
+                out.sc[j] *= 8;
+                codes.iter_mut().for_each(|code| *code &= 3);
             }
         }
         DType::F32 | DType::F16 | DType::BF16 => unreachable!("{dtype} is not blocked"),

@@ -7,7 +7,7 @@ use zonda_kernels::memory::Arena;
 use zonda_kernels::quantize::{can_quantize, quantize, random_blocks};
 use zonda_kernels::{
     ActivationKind, Activations, DType, HeadJobs, Isa, Job, Packed, Pool, activation_kind, matmul,
-    matmul_heads, rows_of_head,
+    matmul_heads, packed_block_bytes, rows_of_head,
 };
 
 /// A small reproducible generator of values in −1..1, with an outlier now and then.
@@ -207,6 +207,20 @@ fn a_matrix_with_a_scale_gives_products_times_it() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn panels_take_as_many_bytes_as_plans_count() {
+    let (pool, rows, cols) = (Pool::new(1), 64, 512);
+    for dtype in DType::ALL {
+        let stored = stored(dtype, rows * cols, 3);
+        let bytes = stored.len() / rows;
+        let packed =
+            Packed::pack(&pool, &Arena::new(), dtype, rows, cols, |r| &stored[r * bytes..][..bytes]).unwrap();
+        let planned = rows * cols / dtype.block_len() * packed_block_bytes(dtype);
+        assert_eq!(packed.bytes(), planned, "{dtype}");
+        assert!(planned >= stored.len(), "{dtype}");
     }
 }
 

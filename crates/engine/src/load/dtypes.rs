@@ -14,23 +14,16 @@ pub enum StoredType {
 
 /// ggml's unsupported types: `(number, name, values per block, bytes per block)`. Zero sizes: a type that ggml has removed, which
 /// only needs a name.
-const OTHER_GGML: [(u32, &str, usize, usize); 22] = [
+const OTHER_GGML: [(u32, &str, usize, usize); 15] = [
     (4, "q4_2", 0, 0),
     (5, "q4_3", 0, 0),
     (9, "q8_1", 32, 36),
     (15, "q8_k", 256, 292),
-    (16, "iq2_xxs", 256, 66),
-    (17, "iq2_xs", 256, 74),
-    (18, "iq3_xxs", 256, 98),
-    (19, "iq1_s", 256, 50),
-    (21, "iq3_s", 256, 110),
-    (22, "iq2_s", 256, 82),
     (24, "i8", 1, 1),
     (25, "i16", 1, 2),
     (26, "i32", 1, 4),
     (27, "i64", 1, 8),
     (28, "f64", 1, 8),
-    (29, "iq1_m", 256, 56),
     (31, "q4_0_4_4", 0, 0),
     (32, "q4_0_4_8", 0, 0),
     (33, "q4_0_8_8", 0, 0),

@@ -26,6 +26,8 @@ fn first_in(dtype: DType, bytes: &[u8]) -> Option<usize> {
                 values.iter().all(|v| v.is_finite())
             }
         },
+        // The nibble of bits 8..12, and two bytes on that of bits 12..16.
+        DType::IQ1_M => |b, at| exponent(u32::from(b[at] >> 4) << 8 | u32::from(b[at + 2] >> 4) << 12, 10, 5),
         _ => |b, at| exponent(u16::from_le_bytes([b[at], b[at + 1]]).into(), 10, 5),
     };
     let scales = scale_offsets(dtype);
@@ -77,6 +79,8 @@ fn scale_offsets(dtype: DType) -> &'static [usize] {
         DType::Q3_K => &[108],
         DType::Q6_K => &[208],
         DType::IQ4_NL | DType::IQ4_XS | DType::Q1_0 | DType::Q2_0 => &[0],
+        DType::IQ2_XXS | DType::IQ2_XS | DType::IQ2_S | DType::IQ3_XXS | DType::IQ3_S | DType::IQ1_S => &[0],
+        DType::IQ1_M => &[53],
         DType::TQ1_0 => &[52],
         DType::TQ2_0 => &[64],
         // Every byte is a finite scale.

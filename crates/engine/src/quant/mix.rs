@@ -68,6 +68,13 @@ impl Mix {
                 DType::NVFP4 => 39,
                 DType::Q1_0 => 40,
                 DType::Q2_0 => 41,
+                DType::IQ2_XXS => 19,
+                DType::IQ2_XS => 20,
+                DType::IQ2_S => 28,
+                DType::IQ3_XXS => 23,
+                DType::IQ3_S => 26,
+                DType::IQ1_S => 24,
+                DType::IQ1_M => 31,
             },
         }
     }
@@ -160,7 +167,8 @@ fn fit(dtype: DType, cols: usize) -> DType {
         DType::Q2_K | DType::Q3_K => DType::Q4_0,
         DType::Q4_K => DType::Q5_0,
         DType::Q5_K => DType::Q5_1,
-        DType::IQ4_XS => DType::IQ4_NL,
+        DType::IQ4_XS | DType::IQ3_XXS | DType::IQ3_S => DType::IQ4_NL,
+        DType::IQ2_XXS | DType::IQ2_XS | DType::IQ2_S | DType::IQ1_S | DType::IQ1_M => DType::IQ4_NL,
         DType::TQ1_0 | DType::TQ2_0 => DType::Q4_0,
         _ => DType::Q8_0,
     };

@@ -31,8 +31,23 @@ fn every_block_scale_is_checked() {
                 }
             }
         }
-        // Every byte is a finite scale of NVFP4.
-        assert!(scales >= 2 || dtype == DType::NVFP4, "{dtype}");
+        // Every byte is a finite scale of NVFP4; no two bytes that lie side by side are one of IQ1_M.
+        assert!(scales >= 2 || matches!(dtype, DType::NVFP4 | DType::IQ1_M), "{dtype}");
+    }
+}
+
+#[test]
+fn a_scale_in_four_nibbles_is_checked() {
+    for (bits, finite) in
+        [(0x7e00u16, false), (0xfc00, false), (0x7bff, true), (0xfbff, true), (0x83ff, true)]
+    {
+        let mut bytes = vec![0x0fu8; 3 * 56];
+        for (k, byte) in bytes[56 + 49..].iter_mut().step_by(2).take(4).enumerate() {
+            *byte |= (bits >> (4 * k) & 15) as u8 * 16;
+        }
+        let tensor = Tensor::owned("t".to_owned(), DType::IQ1_M, vec![3 * 256], Arc::from(bytes));
+        assert_eq!(tensor.to_f32().iter().all(|v| v.is_finite()), finite, "{bits:x}");
+        assert_eq!(first_non_finite(&tensor), (!finite).then_some(256), "{bits:x}");
     }
 }
 

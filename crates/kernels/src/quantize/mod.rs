@@ -33,6 +33,13 @@ pub const fn can_quantize(dtype: DType) -> bool {
             | DType::Q1_0
             | DType::Q2_0
             | DType::NVFP4
+            | DType::IQ2_XXS
+            | DType::IQ2_XS
+            | DType::IQ2_S
+            | DType::IQ3_XXS
+            | DType::IQ3_S
+            | DType::IQ1_S
+            | DType::IQ1_M
     )
 }
 

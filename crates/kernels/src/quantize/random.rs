@@ -13,18 +13,30 @@ pub fn random_blocks(dtype: DType, values: usize, deviation: f32, seed: u64, out
     assert!(values.is_multiple_of(dtype.block_len()), "whole blocks of {dtype}");
     let at = match dtype {
         DType::IQ4_NL | DType::IQ4_XS | DType::Q1_0 | DType::Q2_0 => 0,
+        DType::IQ2_XXS | DType::IQ2_XS | DType::IQ2_S | DType::IQ3_XXS | DType::IQ3_S | DType::IQ1_S => 0,
         DType::TQ1_0 => 52,
         DType::TQ2_0 => 64,
+        DType::IQ1_M => 49,
         DType::NVFP4 => return nvfp4(values, deviation, seed, out),
         written => panic!("{written} is quantised, not made of random blocks"),
+    };
+    let write = |block: &mut [u8], scale: f32| {
+        let scale = Half::from_f32(scale).0;
+        if dtype != DType::IQ1_M {
+            return block[at..at + 2].copy_from_slice(&scale);
+        }
+        let nibbles = scale.into_iter().flat_map(|byte| [byte & 15, byte >> 4]);
+        for (byte, nibble) in block[at..].iter_mut().step_by(2).zip(nibbles) {
+            *byte = *byte & 15 | nibble << 4;
+        }
     };
     let mut random = Random(seed);
     let mut decoded = vec![0.0; dtype.block_len()];
     for block in blocks(dtype, values, &mut random, out) {
-        block[at..at + 2].copy_from_slice(&Half::from_f32(1.0).0);
+        write(block, 1.0);
         dequantize(dtype, block, &mut decoded);
         let scale = random.near_one() * deviation / root_mean_square(&decoded);
-        block[at..at + 2].copy_from_slice(&Half::from_f32(scale).0);
+        write(block, scale);
     }
 }
 
