@@ -6,6 +6,7 @@
 
 use crate::DType;
 use crate::blocks::*;
+use crate::float8;
 
 /// Dequantises `bytes` (whole blocks of `dtype`) into `out`.
 ///
@@ -40,6 +41,7 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::Q5_K => each(bytes, out, q5_k),
         DType::Q6_K => each(bytes, out, q6_k),
         DType::MXFP4 => each(bytes, out, mxfp4),
+        DType::F8_E4M3 => each(bytes, out, float8::dequantize),
     }
 }
 

@@ -26,11 +26,15 @@ pub enum DType {
     Q5_K,
     Q6_K,
     MXFP4,
+    F8_E4M3,
 }
+
+/// Stands in [`DType`]'s table where GGUF has no number.
+const NOT_IN_GGUF: u32 = u32::MAX;
 
 impl DType {
     /// Every type, floats first.
-    pub const ALL: [DType; 14] = [
+    pub const ALL: [DType; 15] = [
         DType::F32,
         DType::F16,
         DType::BF16,
@@ -45,6 +49,7 @@ impl DType {
         DType::Q5_K,
         DType::Q6_K,
         DType::MXFP4,
+        DType::F8_E4M3,
     ];
 
     /// `(name, values per block, bytes per block, ggml type number)`: the one table behind the accessors.
@@ -64,6 +69,7 @@ impl DType {
             DType::Q5_K => ("q5_k", 256, 176, 13),
             DType::Q6_K => ("q6_k", 256, 210, 14),
             DType::MXFP4 => ("mxfp4", 32, 17, 39),
+            DType::F8_E4M3 => ("f8_e4m3", 128, 132, NOT_IN_GGUF),
         }
     }
 
@@ -82,14 +88,19 @@ impl DType {
         self.row().2
     }
 
-    /// The number GGUF stores for this type.
+    /// The number GGUF stores for this type; it has none for those that are not [`DType::in_gguf`].
     pub const fn ggml_id(self) -> u32 {
         self.row().3
     }
 
+    /// Whether GGUF has this type. The others are types of SafeTensors folders.
+    pub const fn in_gguf(self) -> bool {
+        self.ggml_id() != NOT_IN_GGUF
+    }
+
     /// The type with this GGUF number, if it is supported.
     pub fn from_ggml_id(id: u32) -> Option<DType> {
-        DType::ALL.into_iter().find(|t| t.ggml_id() == id)
+        DType::ALL.into_iter().find(|t| t.in_gguf() && t.ggml_id() == id)
     }
 
     /// True for the formats of blocks that share a scale.
@@ -115,7 +126,7 @@ impl fmt::Display for DType {
 /// A type name that is not in [`DType::ALL`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "unknown tensor type {0:?}; expected one of f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, mxfp4"
+    "unknown tensor type {0:?}; expected one of f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, mxfp4, f8_e4m3"
 )]
 pub struct UnknownDType(pub String);
 
@@ -138,7 +149,7 @@ mod tests {
     fn names_and_numbers_round_trip() {
         for t in DType::ALL {
             assert_eq!(t.name().parse(), Ok(t));
-            assert_eq!(DType::from_ggml_id(t.ggml_id()), Some(t));
+            assert_eq!(DType::from_ggml_id(t.ggml_id()), Some(t).filter(|t| t.in_gguf()));
         }
         assert!("q9_9".parse::<DType>().is_err());
         assert_eq!(DType::from_ggml_id(4), None);

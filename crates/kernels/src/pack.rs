@@ -15,11 +15,13 @@
 //! f32         per value k, of panel 0, 1, 2, 3: row r's value k                      64 bytes
 //! f16         per value k, of panel 0, 1, 2, 3: row r's value k                      32 bytes
 //! bf16        per pair i, of panel 0, 1, 2, 3: row r's values 2i (low) and 2i+1      64 bytes
+//! f8_e4m3     see [`crate::float8`]
 //! ```
 //!
 //! Rows beyond the last are zeros. Codes have as many bits as in the file.
 
 use crate::DType;
+use crate::float8;
 use crate::format::{Format, with_format};
 use crate::memory::{AllocError, Arena, Buffer, SharedPtr};
 use crate::pool::Pool;
@@ -30,7 +32,7 @@ use std::io::ErrorKind;
 /// Panels in a group.
 pub(crate) const GROUP: usize = 4;
 /// Rows of a group.
-const ROWS: usize = GROUP * LANES;
+pub(crate) const ROWS: usize = GROUP * LANES;
 
 /// A weight matrix in panels, `[rows, cols]`.
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl Packed {
             DType::F32 => cols.checked_mul(4 * ROWS),
             DType::F16 => cols.checked_mul(2 * ROWS),
             DType::BF16 => cols.div_ceil(2).checked_mul(4 * ROWS),
+            DType::F8_E4M3 => (cols / float8::BLOCK).checked_mul(float8::CHUNK_BYTES),
             quantized => with_format!(quantized, F => (cols / F::BLOCK).checked_mul(chunk_bytes::<F>())),
         };
         let groups = rows.div_ceil(ROWS);
@@ -93,6 +96,7 @@ impl Packed {
                 DType::F32 => pack_lines(&stored, out, 4),
                 DType::F16 => pack_lines(&stored, out, 2),
                 DType::BF16 => pack_lines(&stored, out, 4),
+                DType::F8_E4M3 => float8::pack(&stored, out),
                 quantized => with_format!(quantized, F => pack_quantized::<F>(&stored, out)),
             }
         });

@@ -142,6 +142,6 @@ pub(crate) fn unpack(dtype: DType, b: &[u8], out: &mut Block) {
             out.d = [if b[0] == 255 { 255 } else { b[0].saturating_sub(1) }, 0];
             nibbles(&b[1..], &mut out.codes[..32]);
         }
-        DType::F32 | DType::F16 | DType::BF16 => unreachable!("{dtype} is not blocked"),
+        DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => unreachable!("{dtype} is not split"),
     }
 }

@@ -102,7 +102,11 @@ fn check(dtype: DType, rows: usize, cols: usize, tokens: usize, threads: usize, 
 #[test]
 fn every_type_on_every_set() {
     for dtype in DType::ALL {
-        let cols = if dtype.block_len() == 256 { 768 } else { 288 };
+        let cols = match dtype.block_len() {
+            256 => 768,
+            128 => 384,
+            _ => 288,
+        };
         for tokens in [1, 2, 3, 8, 13] {
             check(dtype, 37, cols, tokens, 2, 7);
         }
@@ -117,6 +121,7 @@ proptest! {
         let dtype = DType::ALL[which];
         let cols = match dtype.block_len() {
             1 => 32 * blocks - seed as usize % 31,
+            128 => 128 * blocks.min(4),
             256 => 256 * blocks.min(3),
             n => n * blocks,
         };

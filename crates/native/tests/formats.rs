@@ -173,7 +173,7 @@ fn quantised_files_stay_close_to_their_sources() {
 fn a_nan_in_any_weight_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let arch = SynthSpec::find("tiny-mistral").unwrap();
-    for dtype in DType::ALL {
+    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.in_gguf()) {
         let file = dir.path().join(format!("{dtype}.gguf"));
         write(&arch, Mix::Plain(dtype), &file);
         let mut bytes = std::fs::read(&file).unwrap();

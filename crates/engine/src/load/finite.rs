@@ -2,6 +2,7 @@
 
 use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
+use zonda_kernels::float8::{BlockF8E4M3, e4m3, is_nan};
 
 use super::{LoadError, Tensor};
 
@@ -28,9 +29,25 @@ fn first_in(dtype: DType, bytes: &[u8]) -> Option<usize> {
         },
         _ => |b, at| exponent(u16::from_le_bytes([b[at], b[at + 1]]).into(), 10, 5),
     };
+    if dtype == DType::F8_E4M3 {
+        return first_in_float8(bytes);
+    }
     let scales = scale_offsets(dtype);
     let bad = bytes.chunks_exact(block).position(|b| !scales.iter().all(|&at| finite(b, at)))?;
     Some(bad * dtype.block_len())
+}
+
+/// In blocks of e4m3 codes may be NaN, and large scales make large codes infinite.
+fn first_in_float8(bytes: &[u8]) -> Option<usize> {
+    let bad = bytemuck::cast_slice::<u8, BlockF8E4M3>(bytes).iter().position(|block| {
+        let d = f32::from_le_bytes(block.d);
+        let finite = |&q: &u8| (d * e4m3(q)).is_finite();
+        match d.abs() < f32::MAX / 512.0 {
+            true => block.qs.iter().any(|&q| is_nan(q)),
+            false => !block.qs.iter().all(finite),
+        }
+    })?;
+    Some(bad * DType::F8_E4M3.block_len())
 }
 
 /// Rejects a tensor with NaN or infinity.
@@ -76,5 +93,6 @@ fn scale_offsets(dtype: DType) -> &'static [usize] {
         DType::Q2_K => &[80, 82],
         DType::Q3_K => &[108],
         DType::Q6_K => &[208],
+        DType::F8_E4M3 => unreachable!("its codes are checked, too"),
     }
 }

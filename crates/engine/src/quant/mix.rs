@@ -23,7 +23,7 @@ pub enum Mix {
 impl Mix {
     /// Every scheme.
     pub fn all() -> impl Iterator<Item = Mix> {
-        DType::ALL.into_iter().map(Mix::Plain).chain([Mix::Q4KM, Mix::Q5KM])
+        DType::ALL.into_iter().filter(|dtype| dtype.in_gguf()).map(Mix::Plain).chain([Mix::Q4KM, Mix::Q5KM])
     }
 
     /// The type of most matrices.
@@ -55,6 +55,8 @@ impl Mix {
                 DType::Q6_K => 18,
                 DType::BF16 => 32,
                 DType::MXFP4 => 38,
+                // GGUF lacks the type; llama.cpp's number for files that name none
+                DType::F8_E4M3 => 1024,
             },
         }
     }

@@ -183,6 +183,19 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
         four!(vreinterpretq_f32_u32, v)
     }
     #[inline(always)]
+    unsafe fn load_e4m3(self, p: *const u8) -> Self::F {
+        // SAFETY: see the impl.
+        unsafe {
+            // The bits of e4m3 are those of an f16 whose exponent is 8 too small: the sign on top, the rest 7 bits higher.
+            let (v, mask) = (vld1q_s8(p.cast()), vdupq_n_u16(!0x407f));
+            let low = vreinterpretq_u16_s16(vshlq_n_s16::<7>(vmovl_s8(vget_low_s8(v))));
+            let high = vreinterpretq_u16_s16(vshlq_n_s16::<7>(vmovl_high_s8(v)));
+            let (a, b) = dots::widen_f16(vandq_u16(low, mask));
+            let (c, d) = dots::widen_f16(vandq_u16(high, mask));
+            [a, b, c, d]
+        }
+    }
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> Self::F {
         // SAFETY: see the impl.
         unsafe {
