@@ -31,7 +31,7 @@ impl Plan {
         let quantized =
             options.quantize.map(|quantize| (model.parameters() as f64 * quantize.bits() / 8.0) as u64);
         Plan {
-            weights: quantized.unwrap_or(u64::MAX).min(model.weight_bytes()),
+            weights: quantized.unwrap_or(u64::MAX).min(model.held_bytes()),
             per_token: per_token(spec, options.kv_type.unwrap_or(KvType::F16)),
             tokens: (context.next_multiple_of(PAGE) as u64).saturating_mul(contexts as u64),
             working: working(spec),

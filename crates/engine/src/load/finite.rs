@@ -2,7 +2,7 @@
 
 use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
-use zonda_kernels::float8::{BlockF8E4M3, e4m3, is_nan};
+use zonda_kernels::float8::{e4m3, is_nan};
 
 use super::{LoadError, Tensor};
 
@@ -39,12 +39,12 @@ fn first_in(dtype: DType, bytes: &[u8]) -> Option<usize> {
 
 /// In blocks of e4m3 codes may be NaN, and large scales make large codes infinite.
 fn first_in_float8(bytes: &[u8]) -> Option<usize> {
-    let bad = bytemuck::cast_slice::<u8, BlockF8E4M3>(bytes).iter().position(|block| {
-        let d = f32::from_le_bytes(block.d);
-        let finite = |&q: &u8| (d * e4m3(q)).is_finite();
+    let bad = bytes.chunks_exact(DType::F8_E4M3.block_bytes()).position(|block| {
+        let Some((d, codes)) = block.split_first_chunk() else { return false };
+        let d = f32::from_le_bytes(*d);
         match d.abs() < f32::MAX / 512.0 {
-            true => block.qs.iter().any(|&q| is_nan(q)),
-            false => !block.qs.iter().all(finite),
+            true => codes.iter().any(|&q| is_nan(q)),
+            false => !codes.iter().all(|&q| (d * e4m3(q)).is_finite()),
         }
     })?;
     Some(bad * DType::F8_E4M3.block_len())

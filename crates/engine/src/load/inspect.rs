@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::float8;
 use super::{Format, Model, ModelSpec, StoredType};
 
 /// How much of a model is stored in one type.
@@ -18,7 +19,7 @@ pub struct TypeShare {
 /// Memory a model needs to run, in bytes, without a backend's work buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// The weights as stored, in bytes.
+    /// The weights as they are held, in bytes: [`Model::held_bytes`].
     pub weights: u64,
     /// The KV cache of one sequence, in bytes.
     pub kv: u64,
@@ -79,9 +80,16 @@ impl Model {
         types.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join("+")
     }
 
-    /// Memory for the weights as stored and one sequence of `context` tokens with KV values of `value_bytes` bytes.
+    /// Bytes of the weights in memory: those of the file, and a scale for each 128 one-byte floats.
+    pub fn held_bytes(&self) -> u64 {
+        let codes = |share: &TypeShare| share.dtype == StoredType::Other(float8::STORED.to_owned());
+        let codes: u64 = self.types().into_iter().filter(codes).map(|share| share.bytes).sum();
+        self.weight_bytes().saturating_add(codes / 32)
+    }
+
+    /// Memory for the weights and one sequence of `context` tokens with KV values of `value_bytes` bytes.
     pub fn memory(&self, context: usize, value_bytes: u64) -> Memory {
         let kv = self.spec.kv_bytes_per_token(value_bytes).saturating_mul(context as u64);
-        Memory { weights: self.weight_bytes(), kv }
+        Memory { weights: self.held_bytes(), kv }
     }
 }
