@@ -31,7 +31,8 @@ impl Block for BlockF8E4M3 {
     const DTYPE: DType = DType::F8_E4M3;
 }
 
-const _: () = assert!(size_of::<BlockF8E4M3>() == DType::F8_E4M3.block_bytes() && DType::F8_E4M3.block_len() == BLOCK);
+const _: () =
+    assert!(size_of::<BlockF8E4M3>() == DType::F8_E4M3.block_bytes() && DType::F8_E4M3.block_len() == BLOCK);
 
 /// Bytes of one block of all 64 rows of a group.
 pub(crate) const CHUNK_BYTES: usize = HEADER_BYTES + BLOCK * ROWS;

@@ -32,7 +32,8 @@ fn numbers_become_the_nearest_code() {
         let [(low, a), (high, b)] = [pair[0], pair[1]];
         let middle = (a + b) / 2.0;
         let even = if low % 2 == 0 { low } else { high };
-        for (value, want) in [(a, low), (b, high), (middle, even), (middle.next_down(), low), (middle.next_up(), high)]
+        for (value, want) in
+            [(a, low), (b, high), (middle, even), (middle.next_down(), low), (middle.next_up(), high)]
         {
             assert_eq!(to_e4m3(value), want, "{value}");
             assert_eq!(to_e4m3(-value), want | 0x80, "-{value}");

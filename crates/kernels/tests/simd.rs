@@ -128,7 +128,8 @@ fn int_lanes<S: Simd>(s: S, v: S::I) -> I {
 /// The formula of e4m3, with numbers instead of NaN.
 fn e4m3(code: u8) -> f32 {
     let (exponent, mantissa) = (i32::from(code >> 3 & 15), f32::from(code & 7) / 8.0);
-    let size = if exponent == 0 { mantissa * 2f32.powi(-6) } else { (1.0 + mantissa) * 2f32.powi(exponent - 7) };
+    let size =
+        if exponent == 0 { mantissa * 2f32.powi(-6) } else { (1.0 + mantissa) * 2f32.powi(exponent - 7) };
     if code > 127 { -size } else { size }
 }
 

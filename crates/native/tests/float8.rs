@@ -104,6 +104,12 @@ fn weights_stay_one_byte_wide() {
     assert_eq!(Model::open(&folder("tensor_own")).unwrap().skipped_tensors(), 1);
 }
 
+#[test]
+fn scales_of_whole_matrices_need_no_configuration() {
+    let copy = changed("tensor", "config.json", "quantization_config", "unread");
+    Model::open(copy.path()).unwrap().check().unwrap();
+}
+
 /// A copy of a folder with its configuration changed.
 fn changed(name: &str, config: &str, from: &str, to: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
@@ -127,15 +133,35 @@ fn what_is_not_run_is_refused() {
         ("tensor_own", "params.json", "\"n_layers\": 2", "\"n_layers\": 1", "model.layers.1"),
         ("latent_own", "params.json", "\"apply_scale\": false", "\"apply_scale\": true", "yarn.apply_scale"),
         ("latent_own", "params.json", "\"route_every_n\": 1", "\"route_every_n\": 2", "every layer"),
-        ("blocks", "config.json", "\"quant_method\": \"fp8\"", "\"quant_method\": \"fbgemm_fp8\"", "fbgemm_fp8"),
-        ("blocks", "config.json", "\"weight_block_size\": [\n      128,", "\"weight_block_size\": [\n      0,", "rows and columns"),
+        (
+            "blocks",
+            "config.json",
+            "\"quant_method\": \"fp8\"",
+            "\"quant_method\": \"fbgemm_fp8\"",
+            "fbgemm_fp8",
+        ),
+        (
+            "blocks",
+            "config.json",
+            "\"weight_block_size\": [\n      128,",
+            "\"weight_block_size\": [\n      0,",
+            "rows and columns",
+        ),
     ] {
         let copy = changed(name, config, from, to);
         let error = Model::open(copy.path()).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
     // other blocks than the scales are for
-    let copy = changed("blocks", "config.json", "\"weight_block_size\": [\n      128,", "\"weight_block_size\": [\n      64,");
+    let copy = changed(
+        "blocks",
+        "config.json",
+        "\"weight_block_size\": [\n      128,",
+        "\"weight_block_size\": [\n      64,",
+    );
     let error = Model::open(copy.path()).unwrap().check().unwrap_err();
-    assert!(matches!(&error, LoadError::WrongShape { tensor, .. } if tensor.ends_with("_scale_inv")), "{error}");
+    assert!(
+        matches!(&error, LoadError::WrongShape { tensor, .. } if tensor.ends_with("_scale_inv")),
+        "{error}"
+    );
 }

@@ -186,7 +186,12 @@ impl Float8Tensor {
 mod tests {
     use super::*;
 
-    fn matrix(cols: usize, scales: &[f32], block: Option<(usize, usize)>, rows: Range<usize>) -> Float8Tensor {
+    fn matrix(
+        cols: usize,
+        scales: &[f32],
+        block: Option<(usize, usize)>,
+        rows: Range<usize>,
+    ) -> Float8Tensor {
         let bytes: Vec<u8> = scales.iter().flat_map(|s| s.to_le_bytes()).collect();
         let stored = Tensor::owned("s".to_owned(), DType::F32, vec![scales.len()], bytes.into());
         let codes: Vec<u8> = (0..rows.len() * cols).map(|i| (i % 0x7f) as u8).collect();

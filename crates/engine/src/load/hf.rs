@@ -159,7 +159,11 @@ pub(super) fn says_mlx(path: &Path) -> bool {
 }
 
 /// `part`: set for the text part of a model with several parts.
-pub(super) fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Result<ModelSpec, LoadError> {
+pub(super) fn parse(
+    path: &Path,
+    config: &Object<'_>,
+    part: Option<&TextPart<'_>>,
+) -> Result<ModelSpec, LoadError> {
     let model_type = config.text("model_type")?.or(part.map(|part| part.model_type));
     let model_type = model_type.ok_or_else(|| config.missing("model_type", RUNS))?;
     let defaults = defaults(model_type).ok_or_else(|| LoadError::UnsupportedArchitecture {

@@ -78,9 +78,8 @@ const MOE_KEYS: [&str; 12] = [
 /// Whether a folder has this layout and not that of `transformers`, which is preferred.
 pub(super) fn is_in(folder: &Path) -> bool {
     let has = |name: String| folder.join(name).is_file();
-    let weights = |stem: &str| {
-        has(format!("{stem}.safetensors")) || has(format!("{stem}.safetensors.index.json"))
-    };
+    let weights =
+        |stem: &str| has(format!("{stem}.safetensors")) || has(format!("{stem}.safetensors.index.json"));
     has(PARAMS.to_owned()) && weights(STEM) && !(has("config.json".to_owned()) && weights("model"))
 }
 
@@ -170,7 +169,10 @@ fn configuration(params: &Object<'_>, scaled_queries: bool) -> Result<Map<String
                 put(to, moe.need_count(from, MAX_COUNT)?.into());
             }
             put("moe_layer_freq", moe.count("route_every_n", MAX_COUNT)?.unwrap_or(1).into());
-            put("first_k_dense_replace", moe.count_or_zero("first_k_dense_replace", MAX_COUNT)?.unwrap_or(0).into());
+            put(
+                "first_k_dense_replace",
+                moe.count_or_zero("first_k_dense_replace", MAX_COUNT)?.unwrap_or(0).into(),
+            );
             put("n_shared_experts", moe.count_or_zero("num_shared_experts", MAX_COUNT)?.unwrap_or(0).into());
             put("n_group", moe.count("num_expert_groups", MAX_COUNT)?.unwrap_or(1).into());
             put("topk_group", moe.count("num_expert_groups_per_tok", MAX_COUNT)?.unwrap_or(1).into());
@@ -178,7 +180,10 @@ fn configuration(params: &Object<'_>, scaled_queries: bool) -> Result<Map<String
             "mistral4"
         }
         (Some(moe), false) => {
-            if yarn.is_some() || scaled_queries || moe.count_or_zero("num_shared_experts", MAX_COUNT)? > Some(0) {
+            if yarn.is_some()
+                || scaled_queries
+                || moe.count_or_zero("num_shared_experts", MAX_COUNT)? > Some(0)
+            {
                 let runs = "with experts, Mixtral and Mistral Small 4 (latent attention) are run";
                 return Err(params.unsupported("moe", "with yarn, llama_4_scaling or shared experts", runs));
             }

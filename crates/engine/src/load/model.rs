@@ -203,8 +203,7 @@ impl Model {
         let predicted = gguf_spec::predicted_layers(&path, &metadata)?;
         skip_predicted(&path, &mut store, "blk.", spec.layers..spec.layers + predicted);
         let (quantization, float8, unsupported, skipped) = (None, None, None, 0);
-        let model =
-            Model { path, format, spec, metadata, store, quantization, float8, unsupported, skipped };
+        let model = Model { path, format, spec, metadata, store, quantization, float8, unsupported, skipped };
         model.with_known_tensors(names::knows_gguf)
     }
 
@@ -226,7 +225,10 @@ impl Model {
         if spec.architecture.predicts() {
             skip_predicted(path, &mut store, "model.layers.", spec.layers..usize::MAX);
         }
-        let scales = if float8.is_some() { store.retain(|stored| !float8::is_unused(&stored.name)) } else { 0 };
+        let one_byte = |t: &Stored| t.kind == StoredType::Other(float8::STORED.to_owned());
+        let float8 = float8.or_else(|| store.tensors().iter().any(one_byte).then_some(Float8::PER_MATRIX));
+        let scales =
+            if float8.is_some() { store.retain(|stored| !float8::is_unused(&stored.name)) } else { 0 };
         if scales > 0 {
             tracing::info!(path = %path.display(), tensors = scales, "scales of activations are not used: only weights are rounded");
         }
@@ -239,8 +241,7 @@ impl Model {
         };
         let (path, metadata) = (path.to_owned(), Metadata::default());
         let unsupported = None;
-        let model =
-            Model { path, format, spec, metadata, store, quantization, float8, unsupported, skipped };
+        let model = Model { path, format, spec, metadata, store, quantization, float8, unsupported, skipped };
         model.with_known_tensors(known)
     }
 
