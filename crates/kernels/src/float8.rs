@@ -38,8 +38,8 @@ const _: () =
 pub(crate) const CHUNK_BYTES: usize = HEADER_BYTES + BLOCK * ROWS;
 /// Bytes of its scales.
 pub(crate) const HEADER_BYTES: usize = 4 * ROWS;
-/// Rows of a group.
-const ROWS: usize = crate::pack::ROWS;
+/// Rows of a group: four panels of 16.
+const ROWS: usize = 64;
 /// What [`crate::simd::Simd::load_e4m3`] leaves to the scale.
 const SHIFTED: f32 = 256.0;
 

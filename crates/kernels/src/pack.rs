@@ -32,7 +32,7 @@ use std::io::ErrorKind;
 /// Panels in a group.
 pub(crate) const GROUP: usize = 4;
 /// Rows of a group.
-pub(crate) const ROWS: usize = GROUP * LANES;
+const ROWS: usize = GROUP * LANES;
 
 /// A weight matrix in panels, `[rows, cols]`.
 #[derive(Debug)]
