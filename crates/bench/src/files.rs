@@ -24,7 +24,7 @@ pub fn of_model(path: &Path) -> io::Result<Vec<PathBuf>> {
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let wanted: Box<dyn Fn(&str) -> bool> = if path.is_dir() {
-        Box::new(|name| name.ends_with(".safetensors") || name == "config.json")
+        Box::new(|name| name.ends_with(".safetensors") || ["config.json", "params.json"].contains(&name))
     } else {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match split_stem(&name) {

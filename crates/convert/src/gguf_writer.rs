@@ -82,6 +82,14 @@ fn header(metadata: &Metadata, tensors: &[Planned]) -> Result<Vec<u8>, ConvertEr
                 reason: "they are MLX's".to_owned(),
             });
         };
+        if !dtype.in_gguf() {
+            return Err(ConvertError::NotExpressible {
+                what: format!("tensor {}", tensor.name),
+                found: dtype.to_string(),
+                format: "GGUF",
+                reason: "it has no such type".to_owned(),
+            });
+        }
         out.extend(dtype.ggml_id().to_le_bytes());
         out.extend(offset.to_le_bytes());
         offset = (offset + tensor.bytes()?).next_multiple_of(ALIGNMENT);

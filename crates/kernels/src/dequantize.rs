@@ -6,6 +6,7 @@
 
 use crate::DType;
 use crate::blocks::*;
+use crate::float8;
 use crate::grids::*;
 
 /// Dequantises `bytes` (whole blocks of `dtype`) into `out`.
@@ -55,6 +56,7 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::IQ3_S => each(bytes, out, grid::<BlockIQ3S>),
         DType::IQ1_S => each(bytes, out, grid::<BlockIQ1S>),
         DType::IQ1_M => each(bytes, out, grid::<BlockIQ1M>),
+        DType::F8_E4M3 => each(bytes, out, float8::dequantize),
     }
 }
 

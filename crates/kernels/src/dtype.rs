@@ -41,11 +41,15 @@ pub enum DType {
     IQ3_S,
     IQ1_S,
     IQ1_M,
+    F8_E4M3,
 }
+
+/// Stands in [`DType`]'s table where GGUF has no number.
+const NOT_IN_GGUF: u32 = u32::MAX;
 
 impl DType {
     /// Every type, floats first.
-    pub const ALL: [DType; 28] = [
+    pub const ALL: [DType; 29] = [
         DType::F32,
         DType::F16,
         DType::BF16,
@@ -74,6 +78,7 @@ impl DType {
         DType::IQ3_S,
         DType::IQ1_S,
         DType::IQ1_M,
+        DType::F8_E4M3,
     ];
 
     /// `(name, values per block, bytes per block, ggml type number)`: the one table behind the accessors.
@@ -107,6 +112,7 @@ impl DType {
             DType::IQ3_S => ("iq3_s", 256, 110, 21),
             DType::IQ1_S => ("iq1_s", 256, 50, 19),
             DType::IQ1_M => ("iq1_m", 256, 56, 29),
+            DType::F8_E4M3 => ("f8_e4m3", 128, 132, NOT_IN_GGUF),
         }
     }
 
@@ -125,14 +131,19 @@ impl DType {
         self.row().2
     }
 
-    /// The number GGUF stores for this type.
+    /// The number GGUF stores for this type; it has none for those that are not [`DType::in_gguf`].
     pub const fn ggml_id(self) -> u32 {
         self.row().3
     }
 
+    /// Whether GGUF has this type. The others are types of SafeTensors folders.
+    pub const fn in_gguf(self) -> bool {
+        self.ggml_id() != NOT_IN_GGUF
+    }
+
     /// The type with this GGUF number, if it is supported.
     pub fn from_ggml_id(id: u32) -> Option<DType> {
-        DType::ALL.into_iter().find(|t| t.ggml_id() == id)
+        DType::ALL.into_iter().find(|t| t.in_gguf() && t.ggml_id() == id)
     }
 
     /// True for the formats of blocks that share a scale.
@@ -179,7 +190,7 @@ mod tests {
     fn names_and_numbers_round_trip() {
         for t in DType::ALL {
             assert_eq!(t.name().parse(), Ok(t));
-            assert_eq!(DType::from_ggml_id(t.ggml_id()), Some(t));
+            assert_eq!(DType::from_ggml_id(t.ggml_id()), Some(t).filter(|t| t.in_gguf()));
         }
         assert!("q9_9".parse::<DType>().is_err());
         assert_eq!(DType::from_ggml_id(4), None);

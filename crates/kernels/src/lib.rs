@@ -2,7 +2,7 @@
 //!
 //! Formats:
 //! * [`dtype`] names every tensor format that Zonda reads, with its block size;
-//! * [`blocks`] and [`grids`] define GGUF's quantised blocks;
+//! * [`blocks`] and [`grids`] define GGUF's quantised blocks, [`float8`] those of one-byte floats;
 //! * [`dequantize`] turns stored bytes into `f32` (the reference that every kernel is tested against);
 //! * [`quantize`] turns `f32` into stored bytes.
 //!
@@ -29,6 +29,7 @@ pub mod blocks;
 pub mod dequantize;
 pub mod dtype;
 pub mod elementwise;
+pub mod float8;
 pub mod format;
 pub mod grids;
 pub mod matmul;

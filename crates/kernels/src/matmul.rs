@@ -12,7 +12,7 @@ use crate::memory::SharedPtr;
 use crate::pack::{GROUP, Packed};
 use crate::pool::Pool;
 use crate::simd::{LANES, Op, Simd};
-use crate::tile::{Bf16, Bf16Dot, F16, F32, Panels, Quant, Tile};
+use crate::tile::{Bf16, Bf16Dot, F8E4M3, F16, F32, Panels, Quant, Tile};
 use crate::{DType, Isa};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -58,7 +58,7 @@ pub fn rows_of_head(tokens: usize) -> usize {
 /// The form of activations for weights of this type.
 pub fn activation_kind(isa: Isa, dtype: DType) -> ActivationKind {
     match dtype {
-        DType::F32 | DType::F16 => ActivationKind::F32,
+        DType::F32 | DType::F16 | DType::F8_E4M3 => ActivationKind::F32,
         DType::BF16 if isa.bf16_dot() => ActivationKind::Bf16,
         DType::BF16 => ActivationKind::F32,
         _ => ActivationKind::Quant,
@@ -157,6 +157,7 @@ impl Part<'_> {
         match self.weights.dtype() {
             DType::F32 => isa.run_floats(Columns::<F32>::new(self, activations, panels)),
             DType::F16 => isa.run_floats(Columns::<F16>::new(self, activations, panels)),
+            DType::F8_E4M3 => isa.run_floats(Columns::<F8E4M3>::new(self, activations, panels)),
             DType::BF16 if isa.bf16_dot() => isa.run(Columns::<Bf16Dot>::new(self, activations, panels)),
             DType::BF16 => isa.run_floats(Columns::<Bf16>::new(self, activations, panels)),
             quantized => {

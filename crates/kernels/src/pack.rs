@@ -16,12 +16,14 @@
 //! f32         per value k, of panel 0, 1, 2, 3: row r's value k                      64 bytes
 //! f16         per value k, of panel 0, 1, 2, 3: row r's value k                      32 bytes
 //! bf16        per pair i, of panel 0, 1, 2, 3: row r's values 2i (low) and 2i+1      64 bytes
+//! f8_e4m3     see [`crate::float8`]
 //! ```
 //!
 //! Rows beyond the last are zeros. Codes have as many bits as in the file, except for TQ1_0, whose digits in base 3 become TQ2_0's
 //! codes, and for the types whose codes are entries of a grid, which become a code for each value ([`packed_block_bytes`]).
 
 use crate::DType;
+use crate::float8;
 use crate::format::{Format, Scale, with_format};
 use crate::memory::{AllocError, Arena, Buffer, SharedPtr};
 use crate::pool::Pool;
@@ -54,7 +56,7 @@ pub(crate) const fn chunk_bytes<F: Format>() -> usize {
 /// Bytes that a stored block of this type takes in a panel: those in the file, or more.
 pub fn packed_block_bytes(dtype: DType) -> usize {
     match dtype {
-        DType::F32 | DType::F16 | DType::BF16 => dtype.block_bytes(),
+        DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => dtype.block_bytes(),
         quantized => with_format!(quantized, F => chunk_bytes::<F>() / ROWS),
     }
 }
@@ -80,6 +82,7 @@ impl Packed {
             DType::F32 => cols.checked_mul(4 * ROWS),
             DType::F16 => cols.checked_mul(2 * ROWS),
             DType::BF16 => cols.div_ceil(2).checked_mul(4 * ROWS),
+            DType::F8_E4M3 => (cols / float8::BLOCK).checked_mul(float8::CHUNK_BYTES),
             quantized => with_format!(quantized, F => (cols / F::BLOCK).checked_mul(chunk_bytes::<F>())),
         };
         let groups = rows.div_ceil(ROWS);
@@ -105,11 +108,12 @@ impl Packed {
                 DType::F32 => pack_lines(&stored, out, 4),
                 DType::F16 => pack_lines(&stored, out, 2),
                 DType::BF16 => pack_lines(&stored, out, 4),
+                DType::F8_E4M3 => float8::pack(&stored, out),
                 quantized => with_format!(quantized, F => pack_quantized::<F>(quantized, &stored, out)),
             }
         });
         let factor = match dtype {
-            DType::F32 | DType::F16 | DType::BF16 => 1.0,
+            DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => 1.0,
             quantized => with_format!(quantized, F => F::UNIT),
         };
         Ok(Packed { dtype, rows, cols, group_bytes, factor, data })

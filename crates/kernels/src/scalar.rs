@@ -119,6 +119,13 @@ unsafe impl Simd for Scalar {
         map(|i| f16::from_bits(u16::from(v[i]) << 7).to_f32())
     }
     #[inline(always)]
+    unsafe fn load_e4m3(self, p: *const u8) -> F {
+        // SAFETY: the caller vouches for 16 values.
+        let v = unsafe { p.cast::<[i8; LANES]>().read_unaligned() };
+        // The bits of e4m3 are those of an f16 whose exponent is 8 too small: the sign on top, the rest 7 bits higher.
+        map(|i| f16::from_bits((i16::from(v[i]) << 7) as u16 & !0x407f).to_f32())
+    }
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> F {
         // SAFETY: the caller vouches for 16 values.
         let v = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };

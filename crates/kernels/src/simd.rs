@@ -83,7 +83,7 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     unsafe fn look_up<const HIGH: bool>(self, table: &[i8; LANES], p: *const u8) -> Self::F;
     /// Reads 16 bytes `e` as `2^(e − 127)`; 0 for 0, infinity for 255.
     unsafe fn load_e8m0(self, p: *const u8) -> Self::F;
-    /// Reads 16 bytes as `f16` bits 7 to 14 with positive sign: of a float with four bits of exponent and three of mantissa, a 256th.
+    /// Reads 16 bytes as e4m3 ([`crate::float8`]) times 2^−8, exactly; the codes of NaN as ±480 · 2^−8.
     unsafe fn load_e4m3(self, p: *const u8) -> Self::F;
     /// Reads 16 unsigned bytes.
     unsafe fn load_u8(self, p: *const u8) -> Self::F;

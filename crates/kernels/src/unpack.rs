@@ -214,6 +214,6 @@ pub(crate) fn unpack(dtype: DType, b: &[u8], out: &mut Block) {
                 codes.iter_mut().for_each(|code| *code &= 3);
             }
         }
-        DType::F32 | DType::F16 | DType::BF16 => unreachable!("{dtype} is not blocked"),
+        DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => unreachable!("{dtype} is not split"),
     }
 }

@@ -11,7 +11,7 @@ fn golden(name: &str) -> Vec<u8> {
 
 #[test]
 fn every_type_dequantises_to_gguf_pys_bits() {
-    for dtype in DType::ALL.into_iter().filter(|&t| t != DType::F32) {
+    for dtype in DType::ALL.into_iter().filter(|&t| t != DType::F32 && t.in_gguf()) {
         let name = dtype.name().to_uppercase();
         let blocks = golden(&format!("{name}.bin"));
         let expected: Vec<u32> = golden(&format!("{name}.f32.bin"))

@@ -115,7 +115,7 @@ fn large_weights_reduce_the_errors_of_their_columns() {
         let [told, not] = [true, false].map(|told| weighted_error(dtype, &values, &importance, told));
         println!("{dtype}: {told:.6} instead of {not:.6}");
         match dtype {
-            DType::Q8_0 => assert_eq!(told, not),
+            DType::Q8_0 | DType::F8_E4M3 => assert_eq!(told, not),
             // of which only the power of two can be chosen
             DType::MXFP4 => assert!(told < not, "{dtype}: {told} is not less than {not}"),
             _ => assert!(told < 0.9 * not, "{dtype}: {told} is not less than {not}"),

@@ -233,7 +233,7 @@ fn types_that_are_only_read_compute_what_their_floats_do() {
 fn a_nan_in_any_weight_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let arch = SynthSpec::find("tiny-mistral").unwrap();
-    for dtype in DType::ALL.into_iter().filter(|&dtype| can_quantize(dtype)) {
+    for dtype in DType::ALL.into_iter().filter(|&dtype| can_quantize(dtype) && dtype.in_gguf()) {
         let file = dir.path().join(format!("{dtype}.gguf"));
         write(&arch, Mix::Plain(dtype), &file);
         let mut bytes = std::fs::read(&file).unwrap();

@@ -68,7 +68,7 @@ impl Arithmetic {
     pub(crate) fn of(weights: &str) -> Arithmetic {
         match weights.split('+').next().unwrap_or_default() {
             "bf16" => Arithmetic::Bf16,
-            "f32" | "f16" => Arithmetic::F32,
+            "f32" | "f16" | "f8_e4m3" => Arithmetic::F32,
             _ => Arithmetic::Int8,
         }
     }

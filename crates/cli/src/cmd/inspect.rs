@@ -326,7 +326,12 @@ fn open(name: String, path: &Path) -> anyhow::Result<Found> {
     if path.is_dir() {
         let model = model?;
         model.check()?;
-        let config = std::fs::read_to_string(path.join("config.json"))?;
+        // Mistral's own layout has the other file
+        let config = ["config.json", "params.json"]
+            .map(|name| path.join(name))
+            .into_iter()
+            .find(|file| file.is_file());
+        let config = std::fs::read_to_string(config.unwrap_or_else(|| path.join("config.json")))?;
         let (tensors, config) = (model.tensors(), Some(serde_json::from_str(&config)?));
         let tokenizer = Tokenizer::from_folder(path).map_err(|error| error.to_string());
         let tokenizer = with_template(tokenizer, |t| ChatTemplate::from_folder(path, t));

@@ -2,6 +2,7 @@
 
 use zonda_kernels::DType;
 use zonda_kernels::dequantize::dequantize;
+use zonda_kernels::float8::{e4m3, is_nan};
 
 use super::{LoadError, Tensor};
 
@@ -30,9 +31,25 @@ fn first_in(dtype: DType, bytes: &[u8]) -> Option<usize> {
         DType::IQ1_M => |b, at| exponent(u32::from(b[at] >> 4) << 8 | u32::from(b[at + 2] >> 4) << 12, 10, 5),
         _ => |b, at| exponent(u16::from_le_bytes([b[at], b[at + 1]]).into(), 10, 5),
     };
+    if dtype == DType::F8_E4M3 {
+        return first_in_float8(bytes);
+    }
     let scales = scale_offsets(dtype);
     let bad = bytes.chunks_exact(block).position(|b| !scales.iter().all(|&at| finite(b, at)))?;
     Some(bad * dtype.block_len())
+}
+
+/// In blocks of e4m3 codes may be NaN, and large scales make large codes infinite.
+fn first_in_float8(bytes: &[u8]) -> Option<usize> {
+    let bad = bytes.chunks_exact(DType::F8_E4M3.block_bytes()).position(|block| {
+        let Some((d, codes)) = block.split_first_chunk() else { return false };
+        let d = f32::from_le_bytes(*d);
+        match d.abs() < f32::MAX / 512.0 {
+            true => codes.iter().any(|&q| is_nan(q)),
+            false => !codes.iter().all(|&q| (d * e4m3(q)).is_finite()),
+        }
+    })?;
+    Some(bad * DType::F8_E4M3.block_len())
 }
 
 /// Rejects a tensor with NaN or infinity.
@@ -85,5 +102,6 @@ fn scale_offsets(dtype: DType) -> &'static [usize] {
         DType::TQ2_0 => &[64],
         // Every byte is a finite scale.
         DType::NVFP4 => &[],
+        DType::F8_E4M3 => unreachable!("its codes are checked, too"),
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 use super::LoadError;
 use super::affine::Quantization;
 use super::fields::{Fields, MAX_COUNT, Object};
+use super::float8::Float8;
 use super::hf_extras::{self, Shapes, TextPart};
 use super::moe::{Moe, SharedExpert};
 use super::source::read_small;
@@ -108,14 +109,23 @@ fn defaults(model_type: &str) -> Option<Defaults> {
     })
 }
 
-/// Reads the spec from a `config.json`, and MLX's quantisation if there is one. The tensors may still change whether embeddings
-/// are tied.
-pub(super) fn read(path: &Path) -> Result<(ModelSpec, Option<Quantization>), LoadError> {
+/// What a `config.json` says.
+pub(super) struct Config {
+    /// The tensors may still change whether embeddings are tied.
+    pub spec: ModelSpec,
+    /// MLX's.
+    pub quantization: Option<Quantization>,
+    /// Of one-byte floats.
+    pub float8: Option<Float8>,
+}
+
+/// Reads a `config.json`.
+pub(super) fn read(path: &Path) -> Result<Config, LoadError> {
     let bytes = read_small(path, "a configuration", MAX_CONFIG_BYTES)?;
     let object =
         serde_json::from_slice(&bytes).map_err(|error| LoadError::Json { path: path.to_owned(), error })?;
     let config = Object { path, prefix: "", object: &object };
-    refuse_quantized(&config)?;
+    let float8 = float8(&config)?;
     let spec = match hf_extras::text_part(&config)? {
         None => parse(path, &config, None)?,
         Some(part) => {
@@ -127,7 +137,7 @@ pub(super) fn read(path: &Path) -> Result<(ModelSpec, Option<Quantization>), Loa
             spec
         }
     };
-    Ok((spec, Quantization::read(&config)?))
+    Ok(Config { spec, quantization: Quantization::read(&config)?, float8 })
 }
 
 impl ModelSpec {
@@ -137,7 +147,7 @@ impl ModelSpec {
     /// # Errors
     /// If it can't be read or the model is not supported.
     pub fn from_config(path: &Path) -> Result<ModelSpec, LoadError> {
-        read(path).map(|(spec, _)| spec)
+        read(path).map(|config| config.spec)
     }
 }
 
@@ -149,7 +159,11 @@ pub(super) fn says_mlx(path: &Path) -> bool {
 }
 
 /// `part`: set for the text part of a model with several parts.
-fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Result<ModelSpec, LoadError> {
+pub(super) fn parse(
+    path: &Path,
+    config: &Object<'_>,
+    part: Option<&TextPart<'_>>,
+) -> Result<ModelSpec, LoadError> {
     let model_type = config.text("model_type")?.or(part.map(|part| part.model_type));
     let model_type = model_type.ok_or_else(|| config.missing("model_type", RUNS))?;
     let defaults = defaults(model_type).ok_or_else(|| LoadError::UnsupportedArchitecture {
@@ -227,17 +241,20 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
     Ok(spec)
 }
 
-/// Rejects quantisation other than MLX's and gpt-oss's own.
-fn refuse_quantized(config: &Object<'_>) -> Result<(), LoadError> {
+/// The quantisation to one-byte floats, if there is one. Rejects others than that, MLX's and gpt-oss's own.
+fn float8(config: &Object<'_>) -> Result<Option<Float8>, LoadError> {
     // MLX repeats its own key `quantization` as `quantization_config`.
     let quantized = config.child("quantization_config", "quantization_config.")?;
     match quantized.filter(|_| config.json("quantization").is_none()) {
-        None => Ok(()),
+        None => Ok(None),
+        Some(quantization) if quantization.text("quant_method")? == Some("fp8") => {
+            Float8::read(&quantization).map(Some)
+        }
         Some(quantization)
             if quantization.text("quant_method")? == Some("mxfp4")
                 && config.text("model_type")? == Some("gpt_oss") =>
         {
-            Ok(())
+            Ok(None)
         }
         Some(quantization) => Err(LoadError::UnsupportedQuantization {
             path: config.path.to_owned(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::float8;
 use super::{Format, Model, ModelSpec, StoredType, TensorInfo};
 use zonda_kernels::packed_block_bytes;
 
@@ -81,12 +82,13 @@ impl Model {
     }
 
     /// Bytes of all stored tensors in memory, where the blocks of some types take more than in the file
-    /// ([`packed_block_bytes`]).
+    /// ([`packed_block_bytes`]), and 128 one-byte floats have a scale.
     pub fn packed_bytes(&self) -> u64 {
         let packed = |tensor: TensorInfo| {
             let bytes = tensor.bytes.unwrap_or(0);
             match tensor.dtype.runs() {
                 Some(dtype) => bytes / dtype.block_bytes() as u64 * packed_block_bytes(dtype) as u64,
+                None if tensor.dtype == StoredType::Other(float8::STORED.to_owned()) => bytes + bytes / 32,
                 None => bytes,
             }
         };

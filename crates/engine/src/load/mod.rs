@@ -1,7 +1,7 @@
 //! Opens models: GGUF files and SafeTensors folders become one [`ModelSpec`] and one set of tensors by role.
 //!
 //! Start with [`Model::open`]. A GGUF file is read by [`gguf`] (the format) through [`GgufFile`] (one file, or the parts of a
-//! split one); a folder by `safetensors` (the weights) and `hf` (`config.json`). Each format has its own reader of
+//! split one); a folder by `safetensors` (the weights) and `hf` (`config.json`), or `mistral` (Mistral's own layout). Each format has its own reader of
 //! hyperparameters, with the same checks on the result; [`names`] has the tensors' names in each format. Files are untrusted:
 //! every count and offset is checked against the data.
 
@@ -11,6 +11,7 @@ mod dtypes;
 mod errors;
 mod fields;
 mod finite;
+mod float8;
 mod frequencies;
 mod fused;
 pub mod gguf;
@@ -26,6 +27,7 @@ mod hf_rope;
 mod inspect;
 mod mapped;
 pub mod metadata;
+mod mistral;
 mod mla;
 mod mla_scale;
 mod model;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::affine::Quantization;
 use super::derived;
+use super::float8::{self, Float8, Float8Tensor};
 use super::fused::{FusedLocation, FusedTensor, StoredExpert};
 use super::names::{self, TensorLocation};
 use super::scales;
@@ -13,7 +14,7 @@ use super::source::{Store, Stored, TensorInfo};
 use super::tensor::Data;
 use super::{
     AffineTensor, GgufFile, LoadError, Metadata, Mla, ModelSpec, StoredType, Tensor, TensorRole, gguf_other,
-    gguf_spec, hf, safetensors,
+    gguf_spec, hf, mistral, safetensors,
 };
 
 /// The supported formats.
@@ -21,7 +22,7 @@ use super::{
 pub enum Format {
     /// One `.gguf` file, or one split into parts.
     Gguf,
-    /// A Hugging Face folder: `config.json` and SafeTensors files.
+    /// A Hugging Face folder: `config.json` and SafeTensors files; or one in Mistral's own layout, with `params.json`.
     SafeTensors,
     /// Such a folder with matrices quantised by MLX.
     Mlx,
@@ -63,6 +64,8 @@ pub struct Model {
     store: Store,
     /// For [`Format::Mlx`] only.
     quantization: Option<Quantization>,
+    /// Of folders with matrices of one-byte floats.
+    float8: Option<Float8>,
     /// See [`Model::unsupported`].
     unsupported: Option<String>,
     /// See [`Model::skipped_tensors`].
@@ -87,6 +90,9 @@ enum FoundTensor {
     /// A part of the projection of keys and values from their latent.
     Up(Tensor, fn(&Tensor, &Mla) -> Tensor, Mla),
     Affine(AffineTensor),
+    Float8(Float8Tensor),
+    /// A part of such a projection of keys and values.
+    UpFloat8(Float8Tensor, fn(&Tensor, &Mla) -> Tensor, Mla),
     Fused(FusedTensor),
 }
 
@@ -102,6 +108,8 @@ impl FoundTensor {
             FoundTensor::Plus(ref tensor, offset) => tensor.plus(offset),
             FoundTensor::Up(ref both, part, ref mla) => part(both, mla),
             FoundTensor::Affine(ref affine) => affine.to_tensor(),
+            FoundTensor::Float8(ref matrix) => matrix.to_tensor(),
+            FoundTensor::UpFloat8(ref both, part, ref mla) => part(&both.to_tensor(), mla),
             FoundTensor::Fused(ref fused) => fused.to_tensor(),
         };
         self.release();
@@ -120,6 +128,7 @@ impl FoundTensor {
                 vec![tensor.data()]
             }
             FoundTensor::Affine(affine) => vec![&affine.codes, affine.scales.data(), affine.biases.data()],
+            FoundTensor::Float8(matrix) | FoundTensor::UpFloat8(matrix, ..) => matrix.data(),
             FoundTensor::Fused(fused) => fused.stored.data(),
         }
     }
@@ -137,7 +146,8 @@ fn skip_predicted(path: &Path, store: &mut Store, prefix: &str, layers: Range<us
 }
 
 impl Model {
-    /// Opens a `.gguf` file (any part of a split one) or a folder with `config.json` and SafeTensors.
+    /// Opens a `.gguf` file (any part of a split one) or a folder with `config.json` and SafeTensors, or with
+    /// Mistral's own `params.json`.
     ///
     /// Weights are not read, except for a few that belong to the spec. [`Model::check`] checks that all tensors are present in
     /// supported types.
@@ -149,7 +159,7 @@ impl Model {
             |found: &str| LoadError::NotAModel { path: path.to_owned(), found: found.to_owned() };
         let kind = std::fs::metadata(path).map_err(|error| LoadError::Io { path: path.to_owned(), error })?;
         if kind.is_dir() {
-            if !path.join("config.json").is_file() {
+            if !path.join("config.json").is_file() && !mistral::is_in(path) {
                 return Err(not_a_model("it is a folder without config.json"));
             }
             return Model::open_folder(path);
@@ -174,7 +184,8 @@ impl Model {
         let GgufFile { metadata, store, .. } = GgufFile::open(path)?;
         let spec = gguf_other::read(path, &metadata, &store)?;
         let (path, format, unsupported) = (path.to_owned(), Format::Gguf, Some(why));
-        Ok(Model { path, format, spec, metadata, store, quantization: None, unsupported, skipped: 0 })
+        let (quantization, float8, skipped) = (None, None, 0);
+        Ok(Model { path, format, spec, metadata, store, quantization, float8, unsupported, skipped })
     }
 
     /// Why the forward pass of this workspace can't run the model; `None` unless [`Model::open_any`] opened it and
@@ -192,30 +203,46 @@ impl Model {
         let (path, format, metadata, mut store) = (path.to_owned(), Format::Gguf, file.metadata, file.store);
         let predicted = gguf_spec::predicted_layers(&path, &metadata)?;
         skip_predicted(&path, &mut store, "blk.", spec.layers..spec.layers + predicted);
-        let (quantization, unsupported, skipped) = (None, None, 0);
-        let model = Model { path, format, spec, metadata, store, quantization, unsupported, skipped };
+        let (quantization, float8, unsupported, skipped) = (None, None, None, 0);
+        let model = Model { path, format, spec, metadata, store, quantization, float8, unsupported, skipped };
         model.with_known_tensors(names::knows_gguf)
     }
 
     fn open_folder(path: &Path) -> Result<Model, LoadError> {
-        let (mut spec, quantization) = hf::read(&path.join("config.json"))?;
-        let mut store = safetensors::open(path)?;
-        let skipped = store.keep_text_part();
+        let own = mistral::is_in(path);
+        let config = match own {
+            true => mistral::read(&path.join(mistral::PARAMS))?,
+            false => hf::read(&path.join("config.json"))?,
+        };
+        let hf::Config { mut spec, quantization, float8 } = config;
+        let mut store = safetensors::open(path, if own { mistral::STEM } else { "model" })?;
+        let skipped = match own {
+            true => mistral::rename(&mut store, spec.architecture),
+            false => store.keep_text_part(),
+        };
         if skipped > 0 {
             tracing::info!(path = %path.display(), tensors = skipped, "only the text part is used; the image parts are skipped");
         }
         if spec.architecture.predicts() {
             skip_predicted(path, &mut store, "model.layers.", spec.layers..usize::MAX);
         }
+        let one_byte = |t: &Stored| t.kind == StoredType::Other(float8::STORED.to_owned());
+        let float8 = float8.or_else(|| store.tensors().iter().any(one_byte).then_some(Float8::PER_MATRIX));
+        let scales =
+            if float8.is_some() { store.retain(|stored| !float8::is_unused(&stored.name)) } else { 0 };
+        if scales > 0 {
+            tracing::info!(path = %path.display(), tensors = scales, "scales of activations are not used: only weights are rounded");
+        }
         let head = names::hugging_face(TensorRole::Output, spec.architecture);
         spec.tied_embeddings |= store.get(&head).is_none();
         let (format, known): (_, fn(&str, &ModelSpec) -> bool) = match quantization {
             Some(_) => (Format::Mlx, names::knows_mlx),
+            None if float8.is_some() => (Format::SafeTensors, names::knows_float8),
             None => (Format::SafeTensors, names::knows_hugging_face),
         };
         let (path, metadata) = (path.to_owned(), Metadata::default());
         let unsupported = None;
-        let model = Model { path, format, spec, metadata, store, quantization, unsupported, skipped };
+        let model = Model { path, format, spec, metadata, store, quantization, float8, unsupported, skipped };
         model.with_known_tensors(known)
     }
 
@@ -315,6 +342,9 @@ impl Model {
                 _ => {}
             }
             let part = self.part(role, &place);
+            if let Some(matrix) = self.locate_float8(stored, &part)? {
+                return Ok(Some(FoundTensor::Float8(matrix)));
+            }
             if let Some(affine) = self.locate_affine(role, stored, &part)? {
                 return Ok(Some(FoundTensor::Affine(affine)));
             }
@@ -369,7 +399,11 @@ impl Model {
     fn up(&self, stored: &Stored, part: fn(&Tensor, &Mla) -> Tensor) -> Result<FoundTensor, LoadError> {
         let Some(mla) = &self.spec.extras.mla else { return Err(self.wrong_shape(stored, vec![])) };
         let whole = vec![self.spec.heads * (mla.nope + mla.value), mla.kv_rank];
-        self.expect_shape(stored, &Part { plane: None, rows: None, whole }, None)?;
+        let whole = Part { plane: None, rows: None, whole };
+        if let Some(both) = self.locate_float8(stored, &whole)? {
+            return Ok(FoundTensor::UpFloat8(both, part, mla.clone()));
+        }
+        self.expect_shape(stored, &whole, None)?;
         Ok(FoundTensor::Up(self.store.part(stored, None, None)?, part, mla.clone()))
     }
 
@@ -415,6 +449,12 @@ impl Model {
         };
         let name = format!("{}[{}]", at.name, at.expert);
         Ok(Some(FusedTensor { name, shape, outputs: at.outputs, stored }))
+    }
+
+    /// The matrix with the codes `stored`, if these are one-byte floats.
+    fn locate_float8(&self, stored: &Stored, part: &Part) -> Result<Option<Float8Tensor>, LoadError> {
+        let Some(form) = &self.float8 else { return Ok(None) };
+        form.locate(&self.store, stored, &part.whole, part.plane, part.rows.clone())
     }
 
     /// The matrix with the codes `stored`, if there are scales for it.

@@ -1,5 +1,6 @@
 //! The names of tensors in each format.
 
+use super::float8;
 use super::fused::{FusedLocation, Outputs};
 use super::mla::Mla;
 use super::scales;
@@ -384,6 +385,11 @@ pub(super) fn knows_mlx(name: &str, spec: &ModelSpec) -> bool {
     let module = name.strip_suffix(".scales").or(name.strip_suffix(".biases"));
     let of_matrix = module.map(|module| format!("{module}.weight"));
     knows_hugging_face(of_matrix.as_deref().unwrap_or(name), spec)
+}
+
+/// As [`knows_hugging_face`], for a folder with matrices of one-byte floats: each of them also has scales.
+pub(super) fn knows_float8(name: &str, spec: &ModelSpec) -> bool {
+    knows_hugging_face(float8::weight_of(name).unwrap_or(name), spec)
 }
 
 /// GGUF's tensors with divisors of RoPE's frequencies.

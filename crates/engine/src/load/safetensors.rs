@@ -11,8 +11,6 @@ use super::LoadError;
 use super::dtypes::StoredType;
 use super::source::{self, Part, Store, Stored, read_small};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 /// Maximum size of an index; that of a model with 100,000 tensors has about 10 MB.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 /// Maximum size of a file's header. The crate allows 100 MB, but needs many times that to read it.
@@ -23,14 +21,15 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Maps all weight files of a folder.
-pub(super) fn open(folder: &Path) -> Result<Store, LoadError> {
-    let index_path = folder.join(INDEX);
+/// Maps all weight files of a folder, whose names begin with `stem`: `model`, as a rule.
+pub(super) fn open(folder: &Path, stem: &str) -> Result<Store, LoadError> {
+    let (one, index) = (format!("{stem}.safetensors"), format!("{stem}.safetensors.index.json"));
+    let index_path = folder.join(&index);
     let mut store = Store::default();
     if !index_path.exists() {
-        let single = folder.join(SINGLE);
+        let single = folder.join(&one);
         if !single.exists() {
-            let found = format!("it has config.json and neither {SINGLE} nor {INDEX}");
+            let found = format!("it has config.json and neither {one} nor {index}");
             return Err(LoadError::NotAModel { path: folder.to_owned(), found });
         }
         let (part, tensors) = read(&single)?;

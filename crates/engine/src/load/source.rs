@@ -108,7 +108,7 @@ impl Store {
     }
 
     /// Keeps the tensors for which `keep`, which may rename them, returns true. Returns the number of others.
-    fn retain(&mut self, keep: impl FnMut(&mut Stored) -> bool) -> usize {
+    pub fn retain(&mut self, keep: impl FnMut(&mut Stored) -> bool) -> usize {
         let all = self.tensors.len();
         self.tensors.retain_mut(keep);
         self.index = self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();

@@ -29,7 +29,7 @@ impl Mix {
 
     /// Every scheme, also those of types that are only read.
     pub fn readable() -> impl Iterator<Item = Mix> {
-        DType::ALL.into_iter().map(Mix::Plain).chain([Mix::Q4KM, Mix::Q5KM])
+        DType::ALL.into_iter().filter(|dtype| dtype.in_gguf()).map(Mix::Plain).chain([Mix::Q4KM, Mix::Q5KM])
     }
 
     /// The type of most matrices.
@@ -75,6 +75,8 @@ impl Mix {
                 DType::IQ3_S => 26,
                 DType::IQ1_S => 24,
                 DType::IQ1_M => 31,
+                // GGUF lacks the type; llama.cpp's number for files that name none
+                DType::F8_E4M3 => 1024,
             },
         }
     }

@@ -186,9 +186,12 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
     unsafe fn load_e4m3(self, p: *const u8) -> Self::F {
         // SAFETY: see the impl.
         unsafe {
-            let v = vld1q_u8(p);
-            let (a, b) = dots::widen_f16(vshll_n_u8::<7>(vget_low_u8(v)));
-            let (c, d) = dots::widen_f16(vshll_high_n_u8::<7>(v));
+            // The bits of e4m3 are those of an f16 whose exponent is 8 too small: the sign on top, the rest 7 bits higher.
+            let (v, mask) = (vld1q_s8(p.cast()), vdupq_n_u16(!0x407f));
+            let low = vreinterpretq_u16_s16(vshlq_n_s16::<7>(vmovl_s8(vget_low_s8(v))));
+            let high = vreinterpretq_u16_s16(vshlq_n_s16::<7>(vmovl_high_s8(v)));
+            let (a, b) = dots::widen_f16(vandq_u16(low, mask));
+            let (c, d) = dots::widen_f16(vandq_u16(high, mask));
             [a, b, c, d]
         }
     }

@@ -4,7 +4,7 @@
 //! `gguf.quants.quantize`. The K types search for scales and minima that minimise the squared error, as ggml does,
 //! with a search of our own: the bytes differ from ggml's, the errors are of the same size.
 //!
-//! With the importance of each column ([`quantize_weighted`]) every type except Q8_0 searches, and errors are weighted by their
+//! With the importance of each column ([`quantize_weighted`]) every type except Q8_0 and F8_E4M3 searches, and errors are weighted by their
 //! effect on the products.
 //!
 //! **NaN and infinity stay visible.** A block that holds NaN or an infinity gets NaN as its scale, so that all of
@@ -21,6 +21,7 @@ pub use random::random_blocks;
 
 use crate::DType;
 use crate::blocks::Block;
+use crate::float8;
 
 /// Whether [`quantize`] writes this type.
 pub const fn can_quantize(dtype: DType) -> bool {
@@ -55,7 +56,7 @@ pub fn quantize(dtype: DType, values: &[f32], out: &mut Vec<u8>) {
 
 /// As [`quantize`], but minimises errors weighted by `importance`: one weight per value, such as the mean square of the
 /// activations it is multiplied with. Importances are finite and not negative; blocks with all zeros are quantised as without
-/// importance. Floats and Q8_0 ignore it.
+/// importance. Floats, Q8_0 and F8_E4M3 ignore it.
 ///
 /// # Panics
 /// As [`quantize`], and if `importance` has another length.
@@ -77,6 +78,7 @@ pub fn quantize_weighted(dtype: DType, values: &[f32], importance: Option<&[f32]
         DType::Q5_K => each(values, importance, out, k::q5_k),
         DType::Q6_K => each(values, importance, out, k::q6_k),
         DType::MXFP4 => each(values, importance, out, simple::mxfp4),
+        DType::F8_E4M3 => each(values, None, out, |x, _| float8::quantize(x)),
         read => panic!("{read} can only be read"),
     }
 }

@@ -4,9 +4,11 @@
 //! adds up the sums of a token and row in the same order.
 
 mod float;
+mod float8;
 mod quant;
 
 pub(crate) use float::{Bf16, Bf16Dot, F16, F32};
+pub(crate) use float8::F8E4M3;
 pub(crate) use quant::Quant;
 
 use crate::activations::Activations;

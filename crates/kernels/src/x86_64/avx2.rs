@@ -180,7 +180,9 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
     unsafe fn load_e4m3(self, p: *const u8) -> Self::F {
         // SAFETY: see the impl.
         unsafe {
-            let v = _mm256_slli_epi16::<7>(_mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast())));
+            // The bits of e4m3 are those of an f16 whose exponent is 8 too small: the sign on top, the rest 7 bits higher.
+            let v = _mm256_slli_epi16::<7>(_mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast())));
+            let v = _mm256_and_si256(v, _mm256_set1_epi16(!0x407f));
             (_mm256_cvtph_ps(_mm256_castsi256_si128(v)), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(v)))
         }
     }

@@ -119,8 +119,9 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
     unsafe fn load_e4m3(self, p: *const u8) -> __m512 {
         // SAFETY: see the impl.
         unsafe {
-            let v = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()));
-            _mm512_cvtph_ps(_mm256_slli_epi16::<7>(v))
+            // The bits of e4m3 are those of an f16 whose exponent is 8 too small: the sign on top, the rest 7 bits higher.
+            let v = _mm256_slli_epi16::<7>(_mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast())));
+            _mm512_cvtph_ps(_mm256_and_si256(v, _mm256_set1_epi16(!0x407f)))
         }
     }
     #[inline(always)]
