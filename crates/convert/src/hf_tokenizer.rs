@@ -1,6 +1,7 @@
 //! From a GGUF file's tokenizer to the files of a Hugging Face folder: `tokenizer.json`, `tokenizer_config.json` with the
 //! chat template, `special_tokens_map.json` and `generation_config.json`.
 
+use std::borrow::Cow;
 use crate::error::ConvertError;
 use crate::hf_config::ids;
 use crate::safetensors_writer::write_json;
@@ -78,7 +79,7 @@ struct Source<'a> {
     /// The pre-tokenizer's name; for byte-level BPE.
     pre: &'a str,
     tokens: &'a [String],
-    kinds: &'a [i32],
+    kinds: Cow<'a, [i32]>,
 }
 
 impl<'a> Source<'a> {

@@ -178,7 +178,12 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
     let hidden_size = config.need_count("hidden_size", MAX_COUNT)?;
     let heads = need(NAMES.heads, defaults.heads)?;
     let mla = hf_mla::read(config, defaults.architecture)?;
-    let head_dim = match (&mla, config.count(NAMES.head_dim, MAX_COUNT)?.or(defaults.head_dim)) {
+    // `transformers` derives these from the others where they are null, whatever the default is
+    let given = |key: &str, default: Option<usize>| match config.object.get(key) {
+        None => Ok(default),
+        Some(_) => config.count(key, MAX_COUNT),
+    };
+    let head_dim = match (&mla, given(NAMES.head_dim, defaults.head_dim)?) {
         (Some(mla), _) => mla.key(),
         (None, Some(n)) => n,
         (None, None) => derived_head_dim(config, NAMES.heads, hidden_size, heads)?,
@@ -190,7 +195,7 @@ fn parse(path: &Path, config: &Object<'_>, part: Option<&TextPart<'_>>) -> Resul
     let windows = windows(config, &defaults, layers)?;
     let shapes = Shapes { hidden: hidden_size, head_dim, windows: &windows };
     let mut extras = hf_extras::read(config, architecture, &shapes, window_rope)?;
-    let mut kv_heads = config.count(NAMES.kv_heads, MAX_COUNT)?.or(defaults.kv_heads).unwrap_or(heads);
+    let mut kv_heads = given(NAMES.kv_heads, defaults.kv_heads)?.unwrap_or(heads);
     if let Some(mla) = mla {
         extras.attention_scale = Some(hf_mla::score_scale(config, &mla, &rope.scaling)?);
         extras.mla = Some(mla);
@@ -367,7 +372,7 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
             if matches!(architecture, Architecture::SmolLm3 | Architecture::Qwen2Moe) && window.is_some() {
                 return Err(config.missing("layer_types", "the layers with sliding attention"));
             }
-            let full = match config.object.get("max_window_layers") {
+            let full = match config.json("max_window_layers") {
                 None => 28,
                 // Zero is a valid number of layers.
                 Some(Json::Number(n)) if n.as_u64() == Some(0) => 0,

@@ -197,8 +197,28 @@ impl Model {
     }
 
     fn open_folder(path: &Path) -> Result<Model, LoadError> {
-        let (mut spec, quantization) = hf::read(&path.join("config.json"))?;
-        let mut store = safetensors::open(path)?;
+        let (spec, quantization) = hf::read(&path.join("config.json"))?;
+        if safetensors::has_both(path) {
+            // As in `transformers`, a single file goes before an index, here provided that it has the whole model.
+            let tied = spec.tied_embeddings;
+            let single = safetensors::open_single(path)
+                .and_then(|store| Model::folder_of(path, spec.clone(), quantization.clone(), store))
+                .and_then(|model| model.check().map(|()| model));
+            if let Some(model) = single.ok().filter(|model| model.spec.tied_embeddings == tied) {
+                tracing::info!(path = %path.display(), "model.safetensors is complete; the index beside it is not used");
+                return Ok(model);
+            }
+        }
+        Model::folder_of(path, spec, quantization, safetensors::open(path)?)
+    }
+
+    /// The model of a folder with these stored tensors.
+    fn folder_of(
+        path: &Path,
+        mut spec: ModelSpec,
+        quantization: Option<Quantization>,
+        mut store: Store,
+    ) -> Result<Model, LoadError> {
         let skipped = store.keep_text_part();
         if skipped > 0 {
             tracing::info!(path = %path.display(), tensors = skipped, "only the text part is used; the image parts are skipped");

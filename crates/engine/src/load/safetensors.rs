@@ -23,21 +23,32 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Maps all weight files of a folder.
+/// Whether a folder has both the single file and an index, which may be left over from an earlier version.
+pub(super) fn has_both(folder: &Path) -> bool {
+    folder.join(SINGLE).is_file() && folder.join(INDEX).exists()
+}
+
+/// Maps the single file of a folder, whatever an index says.
+pub(super) fn open_single(folder: &Path) -> Result<Store, LoadError> {
+    let (part, tensors) = read(&folder.join(SINGLE))?;
+    let mut store = Store::default();
+    store.add(part, tensors)?;
+    Ok(store)
+}
+
+/// Maps all weight files of a folder: those of the index, if there is one.
 pub(super) fn open(folder: &Path) -> Result<Store, LoadError> {
     let index_path = folder.join(INDEX);
-    let mut store = Store::default();
     if !index_path.exists() {
         let single = folder.join(SINGLE);
         if !single.exists() {
             let found = format!("it has config.json and neither {SINGLE} nor {INDEX}");
             return Err(LoadError::NotAModel { path: folder.to_owned(), found });
         }
-        let (part, tensors) = read(&single)?;
-        store.add(part, tensors)?;
-        return Ok(store);
+        return open_single(folder);
     }
 
+    let mut store = Store::default();
     let bytes = read_small(&index_path, "an index", MAX_INDEX_BYTES)?;
     let index: Index = serde_json::from_slice(&bytes)
         .map_err(|error| LoadError::Json { path: index_path.clone(), error })?;
