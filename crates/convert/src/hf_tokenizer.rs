@@ -1,11 +1,11 @@
 //! From a GGUF file's tokenizer to the files of a Hugging Face folder: `tokenizer.json`, `tokenizer_config.json` with the
 //! chat template, `special_tokens_map.json` and `generation_config.json`.
 
-use std::borrow::Cow;
 use crate::error::ConvertError;
 use crate::hf_config::ids;
 use crate::safetensors_writer::write_json;
 use serde_json::{Map, Value as Json, json};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use zonda_engine::TokenId;

@@ -87,11 +87,13 @@ fn a_complete_single_file_goes_before_a_stale_index() {
         let folder = sharded(|_| ());
         // told from the shards by its ones
         let twos = 2f32.to_le_bytes().repeat(64);
-        let single = llama().without("model.norm.weight").with("model.norm.weight", "F32", &[64], twos.clone());
+        let single =
+            llama().without("model.norm.weight").with("model.norm.weight", "F32", &[64], twos.clone());
         write(&folder, "model.safetensors", &safetensors(&single.tensors));
         if !shards_are_there {
             for no in 1..=2 {
-                std::fs::remove_file(folder.path().join(format!("model-0000{no}-of-00002.safetensors"))).expect("removed");
+                std::fs::remove_file(folder.path().join(format!("model-0000{no}-of-00002.safetensors")))
+                    .expect("removed");
             }
         }
         let model = Model::open(folder.path()).expect("opens");
