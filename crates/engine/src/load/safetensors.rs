@@ -25,7 +25,7 @@ struct Index {
 
 /// Whether a folder has both the single file and an index, which may be left over from an earlier version.
 pub(super) fn has_both(folder: &Path) -> bool {
-    folder.join(SINGLE).is_file() && folder.join(INDEX).exists()
+    folder.join(SINGLE).is_file() && folder.join(INDEX).is_file()
 }
 
 /// Maps the single file of a folder, whatever an index says.
