@@ -4,7 +4,6 @@
 //! given deviation. Where a type's codes are not symmetric around 0, either its scales have random signs, or its minimum makes up
 //! for it. A matrix with a mean of its own would add one and the same large vector to whatever it multiplies.
 
-use super::random::mix;
 use zonda_kernels::DType;
 use zonda_kernels::blocks::{
     Block, BlockMXFP4, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K,
@@ -13,6 +12,13 @@ use zonda_kernels::blocks::{
 
 /// SplitMix64's increment.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// SplitMix64's output function (Steele, Lea & Flood 2014).
+pub(super) fn mix(z: u64) -> u64 {
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
 
 /// Random numbers of one row.
 struct Stream(u64);

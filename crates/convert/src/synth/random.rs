@@ -1,7 +1,7 @@
 //! Counter-based random weights: each value is a function of the seed, its tensor and its index, independent of the order of
 //! computation. Blocks of quantised types are a function of the seed, their tensor and their row.
 
-use super::codes;
+use super::codes::{self, mix};
 use crate::error::ConvertError;
 use crate::rows::{RawRow, Rows, Weights};
 use zonda_engine::load::names::{self, TensorLocation};
@@ -72,13 +72,6 @@ fn key(seed: u64, role: TensorRole) -> u64 {
     let hash = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
     let name = place.name().bytes().fold(0xcbf2_9ce4_8422_2325, hash);
     mix(mix(mix(seed) ^ name).wrapping_add(expert))
-}
-
-/// SplitMix64's output function (Steele, Lea & Flood 2014).
-pub(super) fn mix(z: u64) -> u64 {
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Number `i` of a stream, with mean 0, variance 1 and nearly normal: the sum of four uniform numbers.
