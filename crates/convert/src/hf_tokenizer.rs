@@ -5,6 +5,7 @@ use crate::error::ConvertError;
 use crate::hf_config::ids;
 use crate::safetensors_writer::write_json;
 use serde_json::{Map, Value as Json, json};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use zonda_engine::TokenId;
@@ -78,7 +79,7 @@ struct Source<'a> {
     /// The pre-tokenizer's name; for byte-level BPE.
     pre: &'a str,
     tokens: &'a [String],
-    kinds: &'a [i32],
+    kinds: Cow<'a, [i32]>,
 }
 
 impl<'a> Source<'a> {

@@ -25,6 +25,12 @@ pub(crate) trait Weights {
         Ok(None)
     }
 
+    /// Rows of a role's tensor in the stored form of `dtype`, from a source that makes them in this form; `None`: they are made
+    /// from [`Weights::rows`].
+    fn stored(&self, _role: TensorRole, _dtype: DType) -> Option<RawRow<'_>> {
+        None
+    }
+
     /// Tells the source that a role's tensor has been read.
     fn release(&self, _role: TensorRole) {}
 }
@@ -51,6 +57,22 @@ pub(crate) fn stream(
             source(row, &mut values);
             quantize(dtype, &values, &mut bytes);
         }
+        bytes
+    };
+    in_chunks(rows, cols, make, |bytes| sink.write(&bytes))
+}
+
+/// Streams the stored rows of `source` in order as a tensor.
+pub(crate) fn stream_stored(
+    tensor: &Planned,
+    source: RawSource<'_>,
+    sink: &mut Sink<'_>,
+) -> Result<(), ConvertError> {
+    let cols = tensor.shape.last().copied().unwrap_or(1);
+    let rows: usize = tensor.shape.iter().rev().skip(1).product();
+    let make = |range: Range<usize>| {
+        let mut bytes = Vec::new();
+        range.for_each(|row| source(row, &mut bytes));
         bytes
     };
     in_chunks(rows, cols, make, |bytes| sink.write(&bytes))

@@ -6,7 +6,7 @@ use crate::fitting::Fitting;
 use crate::gguf_keys;
 use crate::gguf_writer::write_gguf;
 use crate::output::{Planned, Progress, Sink};
-use crate::rows::{Rows, Weights, stream};
+use crate::rows::{Rows, Weights, stream, stream_stored};
 use crate::safetensors_writer::{SHARD_BYTES, write_safetensors};
 use std::path::Path;
 use zonda_engine::load::{LayerTensor, Metadata, Mla, ModelSpec, TensorRole, names};
@@ -56,7 +56,16 @@ pub(crate) fn to_gguf(
         };
         let (planned, dtype) = (&planned[i], dtypes[i]);
         match &mut fitting {
-            None => stream(planned, dtype, &rows, sink)?,
+            None => match roles.iter().map(|&role| weights.stored(role, dtype)).collect::<Option<Vec<_>>>() {
+                None => stream(planned, dtype, &rows, sink)?,
+                Some(stored) => {
+                    let source = |row: usize, out: &mut Vec<u8>| {
+                        let (part, row) = place(row);
+                        stored[part](row, out);
+                    };
+                    stream_stored(planned, &source, sink)?;
+                }
+            },
             Some(fitting) => {
                 let raw = roles.iter().map(|&role| weights.raw(role)).collect::<Result<Option<Vec<_>>, _>>();
                 let wanted = mix.wanted(spec, roles[0]);

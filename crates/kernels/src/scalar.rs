@@ -112,12 +112,6 @@ unsafe impl Simd for Scalar {
         let v = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
         map(|i| f32::from_bits(u32::from(v[i]) << 23))
     }
-    #[inline(never)]
-    unsafe fn load_e4m3(self, p: *const u8) -> F {
-        // SAFETY: the caller vouches for 16 values.
-        let v = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
-        map(|i| f16::from_bits(u16::from(v[i]) << 7).to_f32())
-    }
     #[inline(always)]
     unsafe fn load_e4m3(self, p: *const u8) -> F {
         // SAFETY: the caller vouches for 16 values.

@@ -16,20 +16,23 @@ use zonda_engine::quant::Mix;
 /// Create a model with random weights in the shape of a real one
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  zonda synth tiny-mistral --quant q4_0 -o tiny.gguf\n  \
-    zonda synth mistral-7b --quant q4_k_m -o m7b.gguf\n  zonda synth --list\n\n\
+    zonda synth mistral-7b --quant q4_k_m -o m7b.gguf\n  \
+    zonda synth gpt-oss-20b --quant mxfp4 --layers 4 -o oss4.gguf\n  zonda synth --list\n\n\
+    --list shows a shape of each family: Llama, Mistral, Ministral 3, Mistral Small 4, Mixtral, Gemma 3, gpt-oss, \
+    Qwen2.5, Qwen3, DeepSeek, GLM-4, GLM-4.5 and Phi-4, with the published sizes and options.\n\n\
     Speed does not depend on the weights' values, so such a model is as fast as the real one. The same seed gives the \
-    same file.")]
+    same file. Quantised matrices are random codes: to measure what a type loses, make a float file and `quantize` it.")]
 pub struct Synth {
     /// The shape; --list shows all of them.
     #[arg(required_unless_present = "list")]
     arch: Option<String>,
-    /// Type of the matrices: f32, f16, bf16, q8_0, q4_0, q4_k_m, …
+    /// Type of the matrices: f32, f16, bf16, q8_0, q4_0, q4_k_m, mxfp4, …
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     quant: String,
     /// The .gguf file or the SafeTensors folder to write.
     #[arg(short, long, value_name = "OUT", required_unless_present = "list")]
     out: Option<PathBuf>,
-    /// Number of layers [default: the shape's own].
+    /// Number of layers; fewer make a smaller file of a large model [default: the shape's own].
     #[arg(long, value_name = "N")]
     layers: Option<NonZeroUsize>,
     /// Seed of the weights.

@@ -1,9 +1,13 @@
 //! Models with random weights in the exact shapes of real ones; speed does not depend on the values.
 //!
-//! A model is determined by its shape and a seed: with one seed, every type and format has the same weights, rounded to that
-//! type, so quantisation errors can be measured. Models include a generated tokenizer and chat template.
+//! A model is determined by its shape, its type and a seed. With one seed, all float types and formats have the same weights,
+//! rounded to that type; to measure quantisation errors, make one of these and quantise it. Matrices of quantised types are made
+//! as random codes and scales of the same variance, which takes seconds. Models include a generated tokenizer and chat template.
 
+mod codes;
+mod published;
 mod random;
+mod shape;
 mod shapes;
 mod vocabulary;
 

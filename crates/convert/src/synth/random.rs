@@ -1,10 +1,12 @@
 //! Counter-based random weights: each value is a function of the seed, its tensor and its index, independent of the order of
-//! computation.
+//! computation. Blocks of quantised types are a function of the seed, their tensor and their row.
 
+use super::codes::{self, mix};
 use crate::error::ConvertError;
-use crate::rows::{Rows, Weights};
+use crate::rows::{RawRow, Rows, Weights};
 use zonda_engine::load::names::{self, TensorLocation};
 use zonda_engine::load::{Architecture, LayerTensor, ModelSpec, TensorRole};
+use zonda_kernels::DType;
 
 /// The weights of one seed: bell-shaped around 0 with the variance `1 / fan_in`, so that activations keep their size
 /// from layer to layer; norms around 1.
@@ -13,8 +15,9 @@ pub(crate) struct Random<'a> {
     pub seed: u64,
 }
 
-impl Weights for Random<'_> {
-    fn rows(&self, role: TensorRole) -> Result<Rows<'_>, ConvertError> {
+impl Random<'_> {
+    /// The length of a role's rows, and the mean and the deviation of its values.
+    fn distribution(&self, role: TensorRole) -> (usize, f32, f32) {
         let cols = self.spec.shape(role).last().copied().unwrap_or(1);
         let (mean, deviation) = match role {
             TensorRole::OutputNorm => (1.0, 0.05),
@@ -34,6 +37,13 @@ impl Weights for Random<'_> {
             },
             _ => (0.0, 1.0 / (cols as f32).sqrt()),
         };
+        (cols, mean, deviation)
+    }
+}
+
+impl Weights for Random<'_> {
+    fn rows(&self, role: TensorRole) -> Result<Rows<'_>, ConvertError> {
+        let (cols, mean, deviation) = self.distribution(role);
         let key = key(self.seed, role);
         Ok(Box::new(move |row, out| {
             let first = (row * cols) as u64;
@@ -41,6 +51,16 @@ impl Weights for Random<'_> {
                 *o = mean + deviation * bell(key, first + i as u64);
             }
         }))
+    }
+
+    fn stored(&self, role: TensorRole, dtype: DType) -> Option<RawRow<'_>> {
+        let (cols, _, deviation) = self.distribution(role);
+        let key = key(self.seed, role);
+        dtype.is_quantized().then(|| -> RawRow<'_> {
+            Box::new(move |row, out| {
+                codes::append_row(dtype, mix(key ^ mix(row as u64)), deviation, cols, out)
+            })
+        })
     }
 }
 
@@ -52,13 +72,6 @@ fn key(seed: u64, role: TensorRole) -> u64 {
     let hash = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
     let name = place.name().bytes().fold(0xcbf2_9ce4_8422_2325, hash);
     mix(mix(mix(seed) ^ name).wrapping_add(expert))
-}
-
-/// SplitMix64's output function (Steele, Lea & Flood 2014).
-fn mix(z: u64) -> u64 {
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Number `i` of a stream, with mean 0, variance 1 and nearly normal: the sum of four uniform numbers.

@@ -1,9 +1,10 @@
 //! The available shapes: those of published models, from their `config.json`, and tiny ones for tests.
 
+use super::published;
+use super::shape::{Shape, deepseek_experts, experts, glm, latent, llama3, sigmoids, tiny};
 use crate::error::ConvertError;
 use zonda_engine::load::{
-    Architecture, ExpertGroups, Extras, GroupScore, Mla, ModelSpec, Moe, QueryTemperature, Rope, RopePairing,
-    RopeScaling, RouterScore, SharedExpert,
+    Architecture, ExpertGroups, GroupScore, Mla, ModelSpec, Moe, QueryTemperature, RopeScaling,
 };
 
 /// A synthetic model.
@@ -30,7 +31,7 @@ impl SynthSpec {
             .ok_or_else(|| ConvertError::UnknownArch { name: name.to_owned(), known })
     }
 
-    /// The same shape with another number of layers.
+    /// The same shape with another number of layers, of which those with windows are in the same pattern.
     ///
     /// # Errors
     /// If the number is zero or larger than in any real model.
@@ -42,136 +43,13 @@ impl SynthSpec {
                 expected: "1 to 1000".to_owned(),
             });
         }
-        self.spec.windows = vec![self.spec.windows[0]; layers];
+        // The pattern ends with the first layer without a window.
+        let windows = &self.spec.windows;
+        let pattern = windows.iter().position(Option::is_none).map_or(1, |full| full + 1);
+        self.spec.windows = (0..layers).map(|layer| windows[layer % pattern]).collect();
         self.spec.layers = layers;
         Ok(self)
     }
-}
-
-/// The numbers that differ between models, in the order of `config.json`.
-struct Shape {
-    architecture: Architecture,
-    vocab: usize,
-    context: usize,
-    hidden: usize,
-    layers: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    ffn: usize,
-    eps: f32,
-    theta: f32,
-}
-
-impl Shape {
-    fn spec(self) -> ModelSpec {
-        ModelSpec {
-            architecture: self.architecture,
-            name: None,
-            vocab_size: self.vocab,
-            context_length: self.context,
-            hidden_size: self.hidden,
-            layers: self.layers,
-            heads: self.heads,
-            kv_heads: self.kv_heads,
-            head_dim: self.head_dim,
-            ffn_size: self.ffn,
-            norm_eps: self.eps,
-            rope: Rope {
-                theta: self.theta,
-                pairing: RopePairing::Halves,
-                width: None,
-                scaling: RopeScaling::None,
-            },
-            windows: vec![None; self.layers],
-            qkv_bias: self.architecture == Architecture::Qwen2,
-            qk_norm: matches!(self.architecture, Architecture::Qwen3 | Architecture::Qwen3Moe),
-            tied_embeddings: false,
-            moe: None,
-            extras: Extras::default(),
-        }
-    }
-}
-
-fn llama3(factor: f32) -> RopeScaling {
-    RopeScaling::Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192 }
-}
-
-fn experts(mut spec: ModelSpec, experts: usize, used: usize, ffn_size: usize) -> ModelSpec {
-    spec.moe = Some(Moe::plain(experts, used, ffn_size, true));
-    spec
-}
-
-/// Experts as DeepSeek has them, with `shared` widths of an expert that every token runs besides.
-fn deepseek_experts(
-    spec: ModelSpec,
-    (count, used, ffn_size): (usize, usize, usize),
-    shared: usize,
-    dense_layers: usize,
-    change: impl FnOnce(&mut Moe),
-) -> ModelSpec {
-    let mut spec = experts(spec, count, used, ffn_size);
-    if let Some(moe) = &mut spec.moe {
-        moe.shared = Some(SharedExpert { ffn_size: shared * ffn_size, gated: false });
-        moe.dense_layers = dense_layers;
-        change(moe);
-    }
-    spec
-}
-
-/// Multi-head latent attention with YaRN: its factor, original context and `mscale_all_dim`.
-fn latent(
-    mut spec: ModelSpec,
-    mla: Mla,
-    (factor, original_context, all_dim): (f32, usize, f64),
-) -> ModelSpec {
-    spec.rope.pairing = RopePairing::Adjacent;
-    spec.rope.scaling = RopeScaling::Yarn {
-        factor,
-        original_context,
-        beta_fast: 32.0,
-        beta_slow: 1.0,
-        attention_factor: 1.0,
-        truncate: true,
-    };
-    (spec.kv_heads, spec.head_dim) = (1, mla.key());
-    spec.extras.attention_scale = Some(mla.score_scale(&spec.rope.scaling, all_dim));
-    spec.rope.width = Some(mla.rope);
-    spec.extras.mla = Some(mla);
-    spec
-}
-
-/// A corrected router of sigmoids, with this scale.
-fn sigmoids(scale: f32) -> impl FnOnce(&mut Moe) {
-    move |moe| {
-        let router = &mut moe.router;
-        (router.score, router.correction, router.scale) = (RouterScore::Sigmoid, true, scale);
-    }
-}
-
-/// GLM-4.5's heads: half of each is rotated, and Q, K and V have biases.
-fn glm(mut spec: ModelSpec) -> ModelSpec {
-    spec.qkv_bias = true;
-    spec.rope.width = Some(spec.head_dim / 2);
-    spec
-}
-
-/// Two layers, one row of 256 so that every type of block fits: under two million weights.
-fn tiny(architecture: Architecture) -> ModelSpec {
-    Shape {
-        architecture,
-        vocab: 512,
-        context: 2048,
-        hidden: 256,
-        layers: 2,
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 64,
-        ffn: 512,
-        eps: 1e-5,
-        theta: 1e4,
-    }
-    .spec()
 }
 
 /// All shapes by name.
@@ -365,6 +243,11 @@ pub fn synth_archs() -> Vec<SynthSpec> {
         row("smollm2-135m", "SmolLM2 135M", tied(smollm2.spec())),
         row("qwen2.5-0.5b", "Qwen2.5 0.5B", tied(qwen2.spec())),
         row("qwen3-0.6b", "Qwen3 0.6B", tied(qwen3.spec())),
+        row("ministral-3-8b", "Ministral 3 8B", published::ministral_3_8b()),
+        row("gemma-3-4b", "Gemma 3 4B", published::gemma_3_4b()),
+        row("gpt-oss-20b", "gpt-oss-20b, whose own type is mxfp4", published::gpt_oss_20b()),
+        row("glm-4-9b", "GLM-4-9B (0414)", published::glm_4_9b()),
+        row("phi-4", "Phi-4", published::phi_4()),
         row("qwen3-30b-a3b", "Qwen3 30B-A3B", experts(qwen3_moe.spec(), 128, 8, 768)),
         row("mixtral-8x7b", "Mixtral 8x7B", experts(mixtral.spec(), 8, 2, 14_336)),
         row("deepseek-v2-lite", "DeepSeek-V2-Lite", deepseek_lite),
@@ -425,6 +308,10 @@ mod tests {
             ("qwen3-30b-a3b", 30_532_122_624),
             ("mixtral-8x7b", 46_702_792_704),
             ("deepseek-v2-lite", 15_706_484_224),
+            ("gemma-3-4b", 3_880_263_168),
+            ("gpt-oss-20b", 20_914_757_184),
+            ("glm-4-9b", 9_400_279_040),
+            ("phi-4", 14_659_507_200),
         ] {
             let spec = SynthSpec::find(name).unwrap().spec;
             let parameters: u64 =
@@ -440,5 +327,9 @@ mod tests {
         let tiny = SynthSpec::find("tiny-mistral").unwrap();
         assert!(tiny.clone().with_layers(0).is_err());
         assert_eq!(tiny.with_layers(5).unwrap().spec.windows, vec![Some(64); 5]);
+        let gemma = SynthSpec::find("gemma-3-4b").unwrap().with_layers(13).unwrap().spec.windows;
+        let full: Vec<usize> = (0..13).filter(|&l| gemma[l].is_none()).collect();
+        assert_eq!(full, [5, 11]);
+        assert_eq!(gemma[0], Some(1024));
     }
 }

@@ -59,7 +59,7 @@ impl Quantization {
                     overrides.insert(path.clone(), own);
                 }
                 // A layer that is not quantised, which its tensors also show.
-                Json::Bool(_) => {}
+                Json::Bool(_) | Json::Null => {}
                 other => {
                     let runs = "group_size, bits, mode and objects for single layers are supported";
                     return Err(object.unsupported(path, other, runs));

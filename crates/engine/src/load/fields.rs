@@ -148,16 +148,19 @@ impl Fields for Prefixed<'_> {
         if let Some(n) = self.metadata.u64(&name) {
             return Some(Scalar::Int(n));
         }
-        Some(match self.metadata.get(&name)? {
+        let value = self.metadata.get(&name)?;
+        if let Some(list) = value.as_integers() {
+            // Some converters write one number per layer; if all are equal, they count as one number.
+            return Some(match list.first() {
+                Some(&n) if n >= 0 && list.iter().all(|&m| m == n) => Scalar::Int(n as u64),
+                _ => Scalar::Other(format!("an array of {} numbers that are negative or differ", list.len())),
+            });
+        }
+        Some(match value {
             Value::F32(x) => Scalar::Float((*x).into()),
             Value::F64(x) => Scalar::Float(*x),
             Value::Bool(b) => Scalar::Bool(*b),
             Value::String(s) => Scalar::Str(s),
-            // Some converters write one number per layer; if all are equal, they count as one number.
-            Value::Ints(v) => match v.first() {
-                Some(&n) if n >= 0 && v.iter().all(|&m| m == n) => Scalar::Int(n as u64),
-                _ => Scalar::Other(format!("an array of {} numbers that are negative or differ", v.len())),
-            },
             other => Scalar::Other(other.describe()),
         })
     }

@@ -7,7 +7,7 @@ use super::fields::{Fields, MAX_COUNT, Prefixed};
 use super::source::Store;
 use super::spec::{Architecture, Extras, ModelSpec, Rope, RopePairing, RopeScaling};
 use super::validate::MAX_LAYERS;
-use super::{LoadError, Metadata, Value};
+use super::{LoadError, Metadata};
 
 /// Reads the spec. `heads * head_dim` is 0 for a model that keeps no keys and values.
 pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<ModelSpec, LoadError> {
@@ -59,10 +59,9 @@ pub(super) fn read(path: &Path, metadata: &Metadata, store: &Store) -> Result<Mo
 fn per_layer(keys: &Prefixed<'_>, key: &str, layers: usize) -> Result<Vec<usize>, LoadError> {
     let name = keys.name(key);
     let Some(value) = keys.metadata.get(&name) else { return Ok(Vec::new()) };
-    let numbers: Option<Vec<u64>> = match value {
-        Value::Ints(list) => list.iter().map(|&n| n.try_into().ok()).collect(),
-        Value::Array(list) => list.iter().map(Value::as_u64).collect(),
-        one => one.as_u64().map(|n| vec![n; layers]),
+    let numbers: Option<Vec<u64>> = match value.as_integers() {
+        Some(list) => list.into_iter().map(|n| n.try_into().ok()).collect(),
+        None => value.as_u64().map(|n| vec![n; layers]),
     };
     let numbers = numbers.filter(|list| list.len() == layers && list.iter().all(|&n| n <= MAX_COUNT));
     match numbers {

@@ -202,25 +202,31 @@ fn moe(keys: &Prefixed<'_>, arch: &str) -> Result<Option<Moe>, LoadError> {
     Ok(Some(moe))
 }
 
-/// The window of each layer: one number for all, unless a pattern selects the layers: booleans, or every n-th without.
+/// The window of each layer: one number for all, unless a pattern selects the layers: booleans (or 0 and 1), or every n-th
+/// without.
 fn windows(keys: &Prefixed<'_>, family: &Family, layers: usize) -> Result<Vec<Option<usize>>, LoadError> {
     const WINDOW: &str = "attention.sliding_window";
     const PATTERN: &str = "attention.sliding_window_pattern";
     let window = keys.count_or_zero(WINDOW, MAX_COUNT)?.or(family.window).filter(|&n| n > 0);
     let expected = || format!("an array of {layers} booleans");
+    let flag = |n: i64| matches!(n, 0 | 1).then_some(n == 1);
     match keys.metadata.get(&keys.name(PATTERN)) {
-        None | Some(Value::U32(_) | Value::I32(_)) => {
+        Some(value) if value.as_i64().is_none() => {
+            let slides = match value {
+                Value::Array(list) if matches!(list.first(), Some(Value::Bool(_))) => {
+                    list.iter().map(|value| Some(*value == Value::Bool(true))).collect()
+                }
+                other => other.as_integers().and_then(|list| list.into_iter().map(flag).collect()),
+            };
+            match slides.filter(|slides: &Vec<bool>| slides.len() == layers) {
+                Some(slides) => Ok(slides.into_iter().map(|slides| window.filter(|_| slides)).collect()),
+                None => Err(keys.bad(PATTERN, value.describe(), expected())),
+            }
+        }
+        _ => {
             let slides = family.slides(keys, PATTERN, layers)?;
             Ok(slides.into_iter().map(|slides| window.filter(|_| slides)).collect())
         }
-        Some(Value::Array(pattern)) if pattern.len() == layers => pattern
-            .iter()
-            .map(|value| match value {
-                Value::Bool(slides) => Ok(window.filter(|_| *slides)),
-                other => Err(keys.bad(PATTERN, other.describe(), expected())),
-            })
-            .collect(),
-        Some(other) => Err(keys.bad(PATTERN, other.describe(), expected())),
     }
 }
 

@@ -110,6 +110,7 @@ fn defaults(model_type: &str) -> Option<Defaults> {
 }
 
 /// What a `config.json` says.
+#[derive(Clone)]
 pub(super) struct Config {
     /// The tensors may still change whether embeddings are tied.
     pub spec: ModelSpec,
@@ -192,7 +193,12 @@ pub(super) fn parse(
     let hidden_size = config.need_count("hidden_size", MAX_COUNT)?;
     let heads = need(NAMES.heads, defaults.heads)?;
     let mla = hf_mla::read(config, defaults.architecture)?;
-    let head_dim = match (&mla, config.count(NAMES.head_dim, MAX_COUNT)?.or(defaults.head_dim)) {
+    // `transformers` derives these from the others where they are null, whatever the default is
+    let given = |key: &str, default: Option<usize>| match config.object.get(key) {
+        None => Ok(default),
+        Some(_) => config.count(key, MAX_COUNT),
+    };
+    let head_dim = match (&mla, given(NAMES.head_dim, defaults.head_dim)?) {
         (Some(mla), _) => mla.key(),
         (None, Some(n)) => n,
         (None, None) => derived_head_dim(config, NAMES.heads, hidden_size, heads)?,
@@ -204,7 +210,7 @@ pub(super) fn parse(
     let windows = windows(config, &defaults, layers)?;
     let shapes = Shapes { hidden: hidden_size, head_dim, windows: &windows };
     let mut extras = hf_extras::read(config, architecture, &shapes, window_rope)?;
-    let mut kv_heads = config.count(NAMES.kv_heads, MAX_COUNT)?.or(defaults.kv_heads).unwrap_or(heads);
+    let mut kv_heads = given(NAMES.kv_heads, defaults.kv_heads)?.unwrap_or(heads);
     if let Some(mla) = mla {
         extras.attention_scale = Some(hf_mla::score_scale(config, &mla, &rope.scaling)?);
         extras.mla = Some(mla);
@@ -384,7 +390,7 @@ fn windows(config: &Object<'_>, defaults: &Defaults, layers: usize) -> Result<Ve
             if matches!(architecture, Architecture::SmolLm3 | Architecture::Qwen2Moe) && window.is_some() {
                 return Err(config.missing("layer_types", "the layers with sliding attention"));
             }
-            let full = match config.object.get("max_window_layers") {
+            let full = match config.json("max_window_layers") {
                 None => 28,
                 // Zero is a valid number of layers.
                 Some(Json::Number(n)) if n.as_u64() == Some(0) => 0,

@@ -1,5 +1,6 @@
 //! Key-value metadata with GGUF's types; read by the spec, the tokenizer and `inspect`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// One metadata value, of one of GGUF's thirteen types. All elements of an array have the same type; the format allows
@@ -70,6 +71,26 @@ impl Value {
             _ => None,
         }
     }
+
+    /// Any integer type as `i64`; `None` for other types, and for numbers beyond it.
+    pub fn as_i64(&self) -> Option<i64> {
+        match *self {
+            Value::I8(v) => Some(v.into()),
+            Value::I16(v) => Some(v.into()),
+            Value::I32(v) => Some(v.into()),
+            Value::I64(v) => Some(v),
+            _ => self.as_u64()?.try_into().ok(),
+        }
+    }
+
+    /// The elements of an array of any integer type as `i64`; `None` for other types, and for numbers beyond it.
+    pub fn as_integers(&self) -> Option<Vec<i64>> {
+        match self {
+            Value::Ints(v) => Some(v.iter().map(|&n| n.into()).collect()),
+            Value::Array(v) => v.iter().map(Value::as_i64).collect(),
+            _ => None,
+        }
+    }
 }
 
 /// All metadata of a model, sorted by key.
@@ -128,11 +149,11 @@ impl Metadata {
         }
     }
 
-    /// An array of `i32`.
-    pub fn ints(&self, key: &str) -> Option<&[i32]> {
+    /// An array of any integer type as `i32`; `None` also if one of its numbers is beyond it.
+    pub fn ints(&self, key: &str) -> Option<Cow<'_, [i32]>> {
         match self.get(key)? {
-            Value::Ints(v) => Some(v),
-            _ => None,
+            Value::Ints(v) => Some(Cow::Borrowed(v)),
+            other => other.as_integers()?.into_iter().map(|n| n.try_into().ok()).collect(),
         }
     }
 }

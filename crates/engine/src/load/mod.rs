@@ -12,6 +12,7 @@ mod errors;
 mod fields;
 mod finite;
 mod float8;
+mod format;
 mod frequencies;
 mod fused;
 pub mod gguf;
@@ -50,7 +51,8 @@ pub use inspect::{Memory, TypeShare};
 pub use mapped::MappedFile;
 pub use metadata::{Metadata, Value};
 pub use mla::Mla;
-pub use model::{Format, Model};
+pub use format::Format;
+pub use model::Model;
 pub use moe::{ExpertGroups, GroupScore, Moe, Router, RouterScore, SharedExpert};
 pub use source::TensorInfo;
 pub use spec::{

@@ -1,6 +1,5 @@
 //! [`Model`]: an opened model of either format, with its spec and its tensors by role.
 
-use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -13,41 +12,9 @@ use super::scales;
 use super::source::{Store, Stored, TensorInfo};
 use super::tensor::Data;
 use super::{
-    AffineTensor, GgufFile, LoadError, Metadata, Mla, ModelSpec, StoredType, Tensor, TensorRole, gguf_other,
+    AffineTensor, Format, GgufFile, LoadError, Metadata, Mla, ModelSpec, StoredType, Tensor, TensorRole, gguf_other,
     gguf_spec, hf, mistral, safetensors,
 };
-
-/// The supported formats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// One `.gguf` file, or one split into parts.
-    Gguf,
-    /// A Hugging Face folder: `config.json` and SafeTensors files; or one in Mistral's own layout, with `params.json`.
-    SafeTensors,
-    /// Such a folder with matrices quantised by MLX.
-    Mlx,
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Format::Gguf => "gguf",
-            Format::SafeTensors => "safetensors",
-            Format::Mlx => "mlx",
-        })
-    }
-}
-
-impl Format {
-    /// The likely format of a path; nothing is checked.
-    pub fn of(path: &Path) -> Format {
-        match (path.is_dir(), hf::says_mlx(&path.join("config.json"))) {
-            (false, _) => Format::Gguf,
-            (true, false) => Format::SafeTensors,
-            (true, true) => Format::Mlx,
-        }
-    }
-}
 
 /// An opened model. Its files stay mapped while it, or a [`Tensor`] of it, lives; weights are read as they are used.
 /// `Send + Sync`: share it in an `Arc`.
@@ -214,8 +181,24 @@ impl Model {
             true => mistral::read(&path.join(mistral::PARAMS))?,
             false => hf::read(&path.join("config.json"))?,
         };
+        let stem = if own { mistral::STEM } else { "model" };
+        if safetensors::has_both(path, stem) {
+            // As in `transformers`, a single file goes before an index, here provided that it has the whole model.
+            let tied = config.spec.tied_embeddings;
+            let single = safetensors::open_single(path, stem)
+                .and_then(|store| Model::folder_of(path, own, config.clone(), store))
+                .and_then(|model| model.check().map(|()| model));
+            if let Some(model) = single.ok().filter(|model| model.spec.tied_embeddings == tied) {
+                tracing::info!(path = %path.display(), "the file of all weights is complete; the index beside it is not used");
+                return Ok(model);
+            }
+        }
+        Model::folder_of(path, own, config, safetensors::open(path, stem)?)
+    }
+
+    /// The model of a folder (in Mistral's own layout or Hugging Face's) with these stored tensors.
+    fn folder_of(path: &Path, own: bool, config: hf::Config, mut store: Store) -> Result<Model, LoadError> {
         let hf::Config { mut spec, quantization, float8 } = config;
-        let mut store = safetensors::open(path, if own { mistral::STEM } else { "model" })?;
         let skipped = match own {
             true => mistral::rename(&mut store, spec.architecture),
             false => store.keep_text_part(),

@@ -106,7 +106,7 @@ impl Moe {
     }
 
     /// Experts as gpt-oss has them: ranked by biased logits, weighted by a softmax over the used ones, with biases.
-    pub(super) fn gpt_oss(experts: usize, used: usize, ffn_size: usize) -> Moe {
+    pub fn gpt_oss(experts: usize, used: usize, ffn_size: usize) -> Moe {
         let plain = Moe::plain(experts, used, ffn_size, true);
         let router = Router { score: RouterScore::SoftmaxOfUsed, bias: true, ..plain.router };
         Moe { router, bias: true, ..plain }

@@ -21,22 +21,39 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Maps all weight files of a folder, whose names begin with `stem`: `model`, as a rule.
-pub(super) fn open(folder: &Path, stem: &str) -> Result<Store, LoadError> {
-    let (one, index) = (format!("{stem}.safetensors"), format!("{stem}.safetensors.index.json"));
-    let index_path = folder.join(&index);
+/// The names of the single file and the index of a folder whose weight files begin with `stem`: `model`, as a rule.
+fn names(stem: &str) -> [String; 2] {
+    [format!("{stem}.safetensors"), format!("{stem}.safetensors.index.json")]
+}
+
+/// Whether a folder has both the single file and an index, which may be left over from an earlier version.
+pub(super) fn has_both(folder: &Path, stem: &str) -> bool {
+    names(stem).iter().all(|name| folder.join(name).is_file())
+}
+
+/// Maps the single file of a folder, whatever an index says.
+pub(super) fn open_single(folder: &Path, stem: &str) -> Result<Store, LoadError> {
+    let [single, _] = names(stem);
+    let (part, tensors) = read(&folder.join(single))?;
     let mut store = Store::default();
+    store.add(part, tensors)?;
+    Ok(store)
+}
+
+/// Maps all weight files of a folder: those of the index, if there is one.
+pub(super) fn open(folder: &Path, stem: &str) -> Result<Store, LoadError> {
+    let [one, index] = names(stem);
+    let index_path = folder.join(&index);
     if !index_path.exists() {
         let single = folder.join(&one);
         if !single.exists() {
             let found = format!("it has config.json and neither {one} nor {index}");
             return Err(LoadError::NotAModel { path: folder.to_owned(), found });
         }
-        let (part, tensors) = read(&single)?;
-        store.add(part, tensors)?;
-        return Ok(store);
+        return open_single(folder, stem);
     }
 
+    let mut store = Store::default();
     let bytes = read_small(&index_path, "an index", MAX_INDEX_BYTES)?;
     let index: Index = serde_json::from_slice(&bytes)
         .map_err(|error| LoadError::Json { path: index_path.clone(), error })?;

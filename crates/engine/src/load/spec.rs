@@ -94,8 +94,8 @@ impl Architecture {
         matches!(self, Architecture::DeepSeekV3 | Architecture::Glm4Moe)
     }
 
-    /// Whether Q and K are normalised.
-    pub(super) fn qk_norm(self) -> bool {
+    /// Whether Q and K of every model of this architecture are normalised.
+    pub fn qk_norm(self) -> bool {
         use Architecture::{Gemma3, Olmo2, Olmo3, Qwen3, Qwen3Moe};
         matches!(self, Qwen3 | Qwen3Moe | Gemma3 | Olmo2 | Olmo3)
     }
@@ -242,7 +242,7 @@ impl Default for Extras {
 
 impl Extras {
     /// What every model of an architecture computes beyond Llama, with this hidden size and these windows, `[layers]`.
-    pub(super) fn of(architecture: Architecture, hidden: usize, windows: &[Option<usize>]) -> Extras {
+    pub fn of(architecture: Architecture, hidden: usize, windows: &[Option<usize>]) -> Extras {
         let plain = Extras::default();
         match architecture {
             Architecture::Gemma2 | Architecture::Gemma3 => Extras {

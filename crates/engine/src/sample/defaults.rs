@@ -50,12 +50,8 @@ impl SamplingDefaults {
     /// From a GGUF file's metadata (`general.sampling.*`, as llama.cpp reads them).
     pub fn of_gguf(metadata: &Metadata) -> SamplingDefaults {
         let key = |name: &str| format!("general.sampling.{name}");
-        let number = |name: &str| metadata.f32(&key(name));
-        let count = |name: &str| match metadata.get(&key(name)) {
-            Some(&Gguf::I32(value)) => Some(i64::from(value)),
-            Some(&Gguf::I64(value)) => Some(value),
-            _ => metadata.u64(&key(name)).and_then(|value| i64::try_from(value).ok()),
-        };
+        let count = |name: &str| metadata.get(&key(name)).and_then(Gguf::as_i64);
+        let number = |name: &str| metadata.f32(&key(name)).or_else(|| count(name).map(|n| n as f32));
         SamplingDefaults {
             temperature: number("temp"),
             // At most 0 is all.
@@ -150,6 +146,10 @@ mod tests {
         let entries = entries.map(|(name, value)| (format!("general.sampling.{name}"), value));
         let defaults = SamplingDefaults::of_gguf(&Metadata(entries.into_iter().collect()));
         assert_eq!(defaults.top_p, None, "out of range");
+        let other = [("top_k", Gguf::I8(-1)), ("penalty_last_n", Gguf::I16(-1)), ("min_p", Gguf::U8(1))];
+        let other = other.map(|(name, value)| (format!("general.sampling.{name}"), value));
+        let other = SamplingDefaults::of_gguf(&Metadata(other.into_iter().collect()));
+        assert_eq!((other.top_k, other.repeat_last_n, other.min_p), (Some(0), Some(-1), Some(1.0)));
         let params = defaults.params();
         assert_eq!((params.temperature, params.top_k, params.min_p), (0.15, 0, 0.01));
         assert_eq!((params.repeat_penalty, params.repeat_last_n), (1.05, usize::MAX));

@@ -181,15 +181,15 @@ pub fn eats_space(metadata: &Metadata) -> HashSet<TokenId> {
         "</s>" => true,
         _ => matches!(kind, 2..=4), // unknown, control, user-defined
     };
-    let tokens = texts.iter().zip(kinds).enumerate();
+    let tokens = texts.iter().zip(&*kinds).enumerate();
     tokens.filter(|(_, (text, kind))| special(text, **kind)).map(|(id, _)| id as TokenId).collect()
 }
 
 fn kinds(metadata: &Metadata, count: usize) -> Result<Vec<Kind>, TokenizeError> {
-    let types = match metadata.get(TYPES) {
-        None => return Ok(vec![Kind::Normal; count]),
-        Some(Value::Ints(types)) => types,
-        Some(_) => return Err(TokenizeError::invalid(TYPES, "an array of i32", "another type")),
+    let types = match (metadata.get(TYPES), metadata.ints(TYPES)) {
+        (None, _) => return Ok(vec![Kind::Normal; count]),
+        (_, Some(types)) => types,
+        _ => return Err(TokenizeError::invalid(TYPES, "an array of integers", "another type")),
     };
     if types.len() != count {
         return Err(wrong_length(TYPES, count, types.len()));
@@ -247,7 +247,7 @@ fn id(metadata: &Metadata, key: &'static str, count: usize) -> Result<Option<Tok
         Some(id) if id < count as u64 => Ok(Some(id as TokenId)),
         Some(id) if id == u64::from(u32::MAX) => Ok(None),
         Some(id) => Err(TokenizeError::invalid(key, expected(), id.to_string())),
-        None if matches!(value, Value::I32(-1) | Value::I64(-1)) => Ok(None),
+        None if value.as_i64() == Some(-1) => Ok(None),
         None => Err(TokenizeError::invalid(
             key,
             expected(),

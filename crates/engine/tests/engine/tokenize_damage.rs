@@ -55,6 +55,29 @@ fn the_small_vocabularies_work() {
 }
 
 #[test]
+fn numbers_of_any_integer_type_are_read() {
+    let kinds = [3, 3, 1, 1, 1, 1, 4];
+    let list = |value: fn(u8) -> Value| Value::Array(kinds.map(value).to_vec());
+    for types in [
+        list(Value::U8),
+        list(|n| Value::I8(n as i8)),
+        list(|n| Value::U16(n.into())),
+        list(|n| Value::U32(n.into())),
+        list(|n| Value::I64(n.into())),
+        list(|n| Value::U64(n.into())),
+    ] {
+        let mut vocabulary = byte_level();
+        let mut put = |key: &str, value| vocabulary.0.insert(format!("tokenizer.ggml.{key}"), value);
+        put("token_type", types.clone());
+        put("bos_token_id", Value::I8(0));
+        put("eos_token_id", Value::I16(1));
+        put("eot_token_id", Value::I16(-1));
+        let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
+        assert_eq!(encode(&tokenizer, "ab<tool>ba</s>"), [0, 4, 6, 3, 2, 1], "{types:?}");
+    }
+}
+
+#[test]
 fn malformed_vocabularies_are_refused_with_a_reason() {
     let tokens = |list: &[&str]| ("tokens", strings(list));
     let cases: &[(Metadata, (&str, Value), &str)] = &[
@@ -67,7 +90,7 @@ fn malformed_vocabularies_are_refused_with_a_reason() {
         (byte_level(), ("token_type", Value::Ints(vec![1; 3])), "7 elements"),
         (byte_level(), ("token_type", Value::Ints(vec![1, 1, 1, 1, 1, 1, 9])), "type of token 6"),
         (byte_level(), ("token_type", Value::Ints(vec![1, 1, 1, 1, 1, 1, 6])), "byte token 6"),
-        (byte_level(), ("token_type", Value::Floats(vec![1.0; 7])), "array of i32"),
+        (byte_level(), ("token_type", Value::Floats(vec![1.0; 7])), "array of integers"),
         (byte_level(), ("merges", strings(&["ab"])), "merge 0"),
         (byte_level(), ("merges", strings(&["a b", "a b c"])), "merge 1"),
         (byte_level(), ("merges", strings(&[" b"])), "merge 0"),

@@ -189,6 +189,75 @@ fn yarn_attention_factors() {
     assert_eq!(spec(&llama().set("rope_scaling", scaling)).rope.scaling, expected);
 }
 
+/// `null` is what `transformers` writes for what a model doesn't have.
+#[test]
+fn null_is_as_good_as_nothing() {
+    let optional = [
+        "architectures",
+        "_name_or_path",
+        "hidden_act",
+        "hidden_activation",
+        "torch_dtype",
+        "rope_theta",
+        "rope_scaling",
+        "rope_parameters",
+        "rope_local_base_freq",
+        "partial_rotary_factor",
+        "original_max_position_embeddings",
+        "layer_types",
+        "max_window_layers",
+        "use_sliding_window",
+        "sliding_window_pattern",
+        "attention_bias",
+        "mlp_bias",
+        "qkv_bias",
+        "use_bidirectional_attention",
+        "tie_word_embeddings",
+        "quantization",
+        "quantization_config",
+        "rms_norm_eps",
+        "decoder_sparse_step",
+        "mlp_only_layers",
+        "norm_topk_prob",
+        "embedding_multiplier",
+        "residual_multiplier",
+        "attention_multiplier",
+        "logits_scaling",
+        "no_rope_layers",
+        "no_rope_layer_interval",
+    ];
+    for (model_type, _) in ALL {
+        let mut nulls = model(model_type);
+        let mut nothing = model(model_type);
+        for key in optional {
+            let one = spec(&model(model_type).set(key, Json::Null));
+            assert_eq!(one, spec(&model(model_type).without(key)), "{model_type}: {key}");
+            (nulls, nothing) = (nulls.set(key, Json::Null), nothing.without(key));
+        }
+        assert_eq!(spec(&nulls), spec(&nothing), "{model_type}");
+    }
+    let windows = model("qwen2").set("use_sliding_window", json!(true)).set("sliding_window", json!(16));
+    assert_eq!(spec(&windows.clone().set("max_window_layers", Json::Null)), spec(&windows));
+}
+
+/// In `transformers`, these are derived from other numbers where they are null, and have a default where they are absent.
+#[test]
+fn null_heads_are_derived() {
+    for model_type in ["llama", "mistral", "mixtral", "qwen2", "qwen3", "ministral3", "smollm3"] {
+        let mut folder = model(model_type).set("num_key_value_heads", Json::Null).set("head_dim", Json::Null);
+        for layer in 0..2 {
+            for name in ["k_proj", "v_proj"] {
+                folder = folder.ones(&format!("model.layers.{layer}.self_attn.{name}.weight"), &[64, 64]);
+                if model_type == "qwen2" {
+                    folder = folder.ones(&format!("model.layers.{layer}.self_attn.{name}.bias"), &[64]);
+                }
+            }
+        }
+        let spec = spec(&folder);
+        assert_eq!((spec.kv_heads, spec.head_dim), (4, 16), "{model_type}");
+    }
+}
+
 #[test]
 fn unsupported_rope_variants_are_refused() {
     for kind in ["dynamic", "longrope", "su", "mrope", "proportional"] {

@@ -80,6 +80,39 @@ fn an_index_that_does_not_match_the_shards_is_refused() {
     }
 }
 
+/// What a conversion to one file leaves behind: the index of the old shards, which may still be there.
+#[test]
+fn a_complete_single_file_goes_before_a_stale_index() {
+    for shards_are_there in [false, true] {
+        let folder = sharded(|_| ());
+        // told from the shards by its ones
+        let twos = 2f32.to_le_bytes().repeat(64);
+        let single =
+            llama().without("model.norm.weight").with("model.norm.weight", "F32", &[64], twos.clone());
+        write(&folder, "model.safetensors", &safetensors(&single.tensors));
+        if !shards_are_there {
+            for no in 1..=2 {
+                std::fs::remove_file(folder.path().join(format!("model-0000{no}-of-00002.safetensors")))
+                    .expect("removed");
+            }
+        }
+        let model = Model::open(folder.path()).expect("opens");
+        model.check().expect("complete");
+        assert_eq!(model.files().count(), 1);
+        assert_eq!(model.tensor(TensorRole::OutputNorm).expect("there").bytes(), twos);
+
+        // A single file that lacks a tensor is no model: the index holds.
+        for absent in ["model.layers.1.mlp.up_proj.weight", "lm_head.weight"] {
+            write(&folder, "model.safetensors", &safetensors(&single.clone().without(absent).tensors));
+            match (Model::open(folder.path()), shards_are_there) {
+                (Ok(model), true) => assert_eq!(model.files().count(), 2, "{absent}"),
+                (Err(error), false) => assert!(error.to_string().contains("00001-of-00002"), "{error}"),
+                (other, _) => panic!("{absent}: {other:?}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn three_float_types_are_supported_and_others_are_named() {
     let with = |dtype: &'static str, bytes: usize| {

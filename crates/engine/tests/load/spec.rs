@@ -334,6 +334,49 @@ fn head_counts_per_layer_must_be_equal() {
     assert!(text.contains("head_count_kv is an array of 2 numbers that are negative or differ"), "{text}");
 }
 
+/// A number of GGUF's integer types 0 to 5, 10 and 11.
+fn integer(kind: u32, n: i64) -> Vec<u8> {
+    let bytes = [1, 1, 2, 2, 4, 4, 0, 0, 0, 0, 8, 8][kind as usize];
+    n.to_le_bytes()[..bytes].to_vec()
+}
+
+#[test]
+fn integers_may_have_any_integer_type() {
+    for kind in [0, 1, 2, 3, 4, 5, 10, 11] {
+        let list = |values: [i64; 2]| array(kind, &values.map(|n| integer(kind, n)));
+        let kv_heads = |value| tiny("llama").set("llama.attention.head_count_kv", 9, value);
+        assert_eq!(spec(&kv_heads(list([2, 2]))).kv_heads, KV_HEADS, "type {kind}");
+        let text = error(&kv_heads(list([2, 4])));
+        assert!(text.contains("head_count_kv is an array of 2 numbers"), "type {kind}: {text}");
+
+        let mut whole = tiny("llama");
+        for (key, value) in [
+            ("block_count", LAYERS),
+            ("context_length", 100),
+            ("embedding_length", HIDDEN),
+            ("feed_forward_length", FFN),
+            ("attention.head_count", HEADS),
+            ("attention.head_count_kv", KV_HEADS),
+            ("attention.sliding_window", 16),
+            ("attention.sliding_window_pattern", 2),
+        ] {
+            whole = whole.set(&format!("llama.{key}"), kind, integer(kind, value as i64));
+        }
+        assert_eq!(spec(&whole).windows, [Some(16), None], "type {kind}");
+        let pattern = whole.set("llama.attention.sliding_window_pattern", 9, list([0, 1]));
+        assert_eq!(spec(&pattern).windows, [None, Some(16)], "type {kind}");
+        let text = error(&pattern.set("llama.attention.sliding_window_pattern", 9, list([0, 2])));
+        assert!(text.contains("sliding_window_pattern is an array"), "type {kind}: {text}");
+    }
+    for (kind, n) in [(10, -1), (11, i64::MIN), (1, -2), (3, 0)] {
+        let text = error(&tiny("llama").set("llama.block_count", kind, integer(kind, n)));
+        assert!(text.contains("; expected an integer from 1 to"), "{text}");
+        let list = array(kind, &[integer(kind, n), integer(kind, n)]);
+        let text = error(&tiny("llama").set("llama.attention.head_count_kv", 9, list));
+        assert!(text.contains("; expected an integer from 1 to"), "{text}");
+    }
+}
+
 #[test]
 fn wrong_tensors_are_refused() {
     let text = error(&tiny("llama").without("blk.1.ffn_down.weight"));

@@ -40,8 +40,11 @@ fn snapshot(cache: &Cache, repo: &str) -> Option<PathBuf> {
     dir.is_dir().then_some(dir)
 }
 
-/// True if the snapshot has every SafeTensors file that its index names, or a single file without an index.
+/// True if the snapshot has every SafeTensors file that its index names, or a single file, beside which an index may be stale.
 fn has_all_weights(dir: &Path, names: &[String]) -> bool {
+    if names.iter().any(|name| name == "model.safetensors") {
+        return true;
+    }
     let Ok(index) = std::fs::read_to_string(dir.join("model.safetensors.index.json")) else {
         return names.iter().any(|n| n.ends_with(".safetensors"));
     };
