@@ -2,9 +2,10 @@
 //!
 //! * [`options`]: the options for opening a model;
 //! * `sys` and `shim.h` bridge the MLX operations in use; `safe` is the only file that calls them;
-//! * `weights` converts a model's tensors, of any format, to MLX's arrays; `regroup` converts ggml's quantised types;
+//! * `weights` holds a model's tensors as MLX's arrays; `loader` reads them, of any format, in the form that `format` decides;
+//!   `regroup` converts ggml's quantised types;
 //! * `cache` is the KV cache: one growing pair of arrays per layer and slot;
-//! * `forward` is the main path: embed → layers → head; `experts` is the feed-forward half of mixtures.
+//! * `forward` is the main path: embed → layers → head; `attention`, with `rope`, and `ffn` are the halves of a layer.
 //!
 //! A step builds a graph of all its operations, which MLX then evaluates at once. The projections process the tokens of all
 //! slots together; attention is per slot, with its own cache. The last bits of a token's logits may depend on the rest of the
@@ -12,11 +13,15 @@
 //!
 //! MLX's streams belong to threads, so a model must be opened, used and dropped on one thread.
 
+mod attention;
 mod cache;
-mod experts;
+mod ffn;
+mod format;
 mod forward;
+mod loader;
 pub mod options;
 mod regroup;
+mod rope;
 mod safe;
 mod sys;
 mod weights;
@@ -24,10 +29,12 @@ mod weights;
 pub use options::{Compute, Device, KvType, MlxOptions, Quantization};
 
 use cache::Cache;
+use format::WeightFormat;
+use rope::Turn;
 use safe::{Array, Dtype, Ops};
-use weights::{WeightFormat, Weights};
+use weights::Weights;
 use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot};
-use zonda_engine::load::{Extras, Model, ModelSpec, RopeScaling};
+use zonda_engine::load::{Model, ModelSpec};
 
 /// A model opened by MLX.
 #[derive(Debug)]
@@ -38,10 +45,10 @@ pub struct Mlx {
     ops: Ops,
     weights: Weights,
     cache: Cache,
-    /// Positions per radian, `[head_dim / 2]`
-    periods: Array,
-    /// The factor of attention scores.
-    scale: f32,
+    /// Each kind of RoPE in the model.
+    turns: Vec<Turn>,
+    /// Weights of the norm of Q and K behind RoPE, `[head_dim]`, if the model has one.
+    ones: Option<Array>,
     /// The type of the computation.
     compute: Dtype,
 }
@@ -53,15 +60,20 @@ pub fn gpu() -> Option<String> {
 
 /// Why MLX can't run a model of this kind; `None`: it can.
 pub fn unsupported(spec: &ModelSpec) -> Option<String> {
-    let other_rope = spec.rope.width.is_some() || matches!(spec.rope.scaling, RopeScaling::Long(_));
-    let other_experts = spec.moe.as_ref().is_some_and(|moe| !moe.is_plain());
-    if spec.extras != Extras::default() || other_rope || other_experts {
-        return Some(format!(
-            "MLX runs models of Llama's kind, Qwen and Mixtral, and this is {}; the native backend runs it",
-            spec.architecture
-        ));
-    }
-    None
+    let groups = spec.moe.as_ref().is_some_and(|moe| moe.router.groups.is_some());
+    let missing = if spec.extras.mla.is_some() {
+        "multi-head latent attention"
+    } else if groups {
+        "groups of experts"
+    } else if spec.extras.sinks && spec.extras.attention_softcap.is_some() {
+        "attention sinks beside an attention softcap"
+    } else {
+        return None;
+    };
+    Some(format!(
+        "MLX does not run models with {missing}, and this is {}; the native backend runs it",
+        spec.architecture
+    ))
 }
 
 impl Mlx {
@@ -91,8 +103,9 @@ impl Mlx {
             KvType::F16 => Dtype::F16,
             KvType::F32 => Dtype::F32,
         });
-        let (frequencies, magnitude) = spec.rope.frequencies(spec.head_dim, limits.context);
-        let periods: Vec<f32> = frequencies.iter().map(|f| 1.0 / f).collect();
+        let turns = Turn::all(&ops, &spec, format.compute, limits.context)?;
+        let ones = || ops.as_type(&ops.floats(&vec![1.0; spec.head_dim], &[spec.head_dim])?, format.compute);
+        let ones = spec.extras.norm_behind_rope.then(ones).transpose()?;
         let info = BackendInfo {
             name: "mlx".to_owned(),
             version: if gpu || blas.is_empty() { version } else { format!("{version} ({blas})") },
@@ -103,9 +116,8 @@ impl Mlx {
             kv_type: safe::name(kv_type).to_owned(),
         };
         Ok(Mlx {
-            periods: ops.floats(&periods, &[periods.len()])?,
-            // YaRN multiplies both sides of every score by its magnitude.
-            scale: magnitude * magnitude / (spec.head_dim as f32).sqrt(),
+            turns,
+            ones,
             compute: format.compute,
             cache: Cache::new(&spec, limits, kv_type),
             spec,

@@ -21,6 +21,34 @@ pub(crate) struct Regrouped {
     pub biases: Vec<f32>,
 }
 
+/// An MXFP4 matrix in MLX's layout: 4-bit codes of values in their order, and one E8M0 per group.
+#[derive(Debug)]
+pub(crate) struct Mxfp4 {
+    /// Low bits first.
+    pub codes: Vec<u8>,
+    /// One per group.
+    pub scales: Vec<u8>,
+}
+
+/// The matrix, if it is in MXFP4 and has no scale of its own.
+pub(crate) fn mxfp4(tensor: &Tensor) -> Option<Mxfp4> {
+    if tensor.dtype != DType::MXFP4 || tensor.scale() != 1.0 {
+        return None;
+    }
+    let mut out = Mxfp4 { codes: Vec::new(), scales: Vec::new() };
+    for block in tensor.bytes().chunks_exact(tensor.dtype.block_bytes()) {
+        out.scales.push(block[0]);
+        out.codes.extend(in_order(&block[1..]));
+    }
+    Some(out)
+}
+
+/// 32 codes of 4 bits in their order, from the low halves of 16 bytes and then the high halves.
+fn in_order(bytes: &[u8]) -> impl Iterator<Item = u8> {
+    let code = |i: usize| if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 };
+    (0..16).map(move |i| code(2 * i) | code(2 * i + 1) << 4)
+}
+
 /// The matrix, if its type has such a form and it has no scale of its own.
 pub(crate) fn regroup(tensor: &Tensor) -> Option<Regrouped> {
     if tensor.scale() != 1.0 {
@@ -53,12 +81,6 @@ impl Regrouped {
         self.scales.push(scale);
         self.biases.push(bias);
     }
-
-    /// 32 codes of 4 bits: the low halves of 16 bytes, then the high halves.
-    fn halves(&mut self, bytes: &[u8]) {
-        let code = |i: usize| if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 };
-        self.codes.extend((0..16).map(|i| code(2 * i) | code(2 * i + 1) << 4));
-    }
 }
 
 fn half(bytes: &[u8], at: usize) -> f32 {
@@ -68,12 +90,12 @@ fn half(bytes: &[u8], at: usize) -> f32 {
 fn q4_0(bytes: &[u8], out: &mut Regrouped) {
     let d = half(bytes, 0);
     out.group(d, -8.0 * d);
-    out.halves(&bytes[2..]);
+    out.codes.extend(in_order(&bytes[2..]));
 }
 
 fn q4_1(bytes: &[u8], out: &mut Regrouped) {
     out.group(half(bytes, 0), half(bytes, 2));
-    out.halves(&bytes[4..]);
+    out.codes.extend(in_order(&bytes[4..]));
 }
 
 fn q8_0(bytes: &[u8], out: &mut Regrouped) {
@@ -132,6 +154,24 @@ mod tests {
                 let bound = (scale * 255.0).abs().max(bias.abs()) * f32::EPSILON;
                 assert!((value - expected).abs() <= bound, "{dtype} value {i}: {value}, expected {expected}");
             }
+        }
+    }
+
+    #[test]
+    fn mxfp4_values_match_gguf_py() {
+        const E2M1: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/blocks");
+        let bytes = std::fs::read(folder.join("MXFP4.bin")).unwrap();
+        let expected = std::fs::read(folder.join("MXFP4.f32.bin")).unwrap();
+        let (expected, _) = expected.as_chunks::<4>();
+        let tensor = Tensor::owned("t".into(), DType::MXFP4, vec![1, expected.len()], bytes.into());
+        let Mxfp4 { codes, scales } = mxfp4(&tensor).unwrap();
+        assert_eq!((codes.len() * 2, scales.len() * GROUP), (expected.len(), expected.len()));
+        for (i, &expected) in expected.iter().enumerate() {
+            let code = codes[i / 2] >> (4 * (i % 2)) & 15;
+            let sign = if code & 8 == 0 { 1.0 } else { -1.0 };
+            let value = sign * E2M1[usize::from(code & 7)] * 2.0f32.powi(i32::from(scales[i / GROUP]) - 127);
+            assert_eq!(value, f32::from_le_bytes(expected), "value {i}");
         }
     }
 

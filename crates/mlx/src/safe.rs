@@ -8,6 +8,7 @@ use crate::sys::ffi;
 use cxx::UniquePtr;
 use std::fmt;
 use zonda_engine::forward::BackendError;
+use zonda_engine::load::Activation;
 
 pub(crate) use ffi::Dtype;
 
@@ -65,6 +66,7 @@ pub(crate) fn name(dtype: Dtype) -> &'static str {
         Dtype::BF16 => "bf16",
         Dtype::I32 => "i32",
         Dtype::U32 => "u32",
+        Dtype::U8 => "u8",
         _ => "bool",
     }
 }
@@ -111,18 +113,25 @@ impl fmt::Debug for Array {
     }
 }
 
-/// A matrix quantised by MLX: `value = scale * code + bias`.
+/// A matrix quantised by MLX: `value = scale * code + bias`; or in MXFP4: `value = 2^(scale − 127) * E2M1(code)`.
 #[derive(Clone, Debug)]
 pub(crate) struct Quantized {
     /// Codes in 32-bit words, low bits first, `[.., out, in * bits / 32]`
     pub codes: Array,
     /// `[.., out, in / group_size]`
     pub scales: Array,
-    /// `[.., out, in / group_size]`
-    pub biases: Array,
+    /// `[.., out, in / group_size]`; `None`: MXFP4
+    pub biases: Option<Array>,
     /// Values that share a scale and a bias.
     pub group_size: usize,
     pub bits: usize,
+}
+
+impl Quantized {
+    /// Its parts, which may have to be computed yet.
+    pub fn arrays(&self) -> impl Iterator<Item = &Array> {
+        [&self.codes, &self.scales].into_iter().chain(&self.biases)
+    }
 }
 
 /// Several arrays, to concatenate or to compute together.
@@ -241,6 +250,21 @@ impl Ops {
         Ok(Array(self.ops.add(&a.0, &b.0)?))
     }
 
+    /// Multiplies by a number; in the array's type.
+    pub fn scale(&self, a: &Array, factor: f32) -> Result<Array> {
+        Ok(Array(self.ops.scale(&a.0, factor)?))
+    }
+
+    /// `cap · tanh(a / cap)`
+    pub fn softcap(&self, a: &Array, cap: f32) -> Result<Array> {
+        self.scale(&Array(self.ops.tanh(&self.scale(a, 1.0 / cap)?.0)?), cap)
+    }
+
+    /// `1 / (1 + e^−a)`
+    pub fn sigmoid(&self, a: &Array) -> Result<Array> {
+        Ok(Array(self.ops.sigmoid(&a.0)?))
+    }
+
     pub fn multiply(&self, a: &Array, b: &Array) -> Result<Array> {
         Ok(Array(self.ops.multiply(&a.0, &b.0)?))
     }
@@ -269,9 +293,16 @@ impl Ops {
         Ok(Array(self.ops.order(&a.0)?))
     }
 
-    /// `silu(gate) * up`
-    pub fn swiglu(&self, gate: &Array, up: &Array) -> Result<Array> {
-        Ok(Array(self.ops.swiglu(&gate.0, &up.0, self.compiled)?))
+    /// `activation(gate) * up`, as [`Activation`] says.
+    pub fn gated(&self, activation: Activation, gate: &Array, up: &Array) -> Result<Array> {
+        let (gate, up, compiled) = (&gate.0, &up.0, self.compiled);
+        Ok(Array(match activation {
+            Activation::Silu => self.ops.swiglu(gate, up, compiled)?,
+            Activation::GeluTanh => self.ops.geglu(gate, up, compiled)?,
+            Activation::Clamped { alpha, limit } => {
+                self.ops.clamped_swiglu(gate, up, alpha, limit, compiled)?
+            }
+        }))
     }
 
     /// Along the last axis.
@@ -279,21 +310,43 @@ impl Ops {
         Ok(Array(self.ops.rms_norm(&x.0, &weight.0, eps)?))
     }
 
-    /// Applies RoPE to `x`, `[1, heads, tokens, head_dim]`, at the positions from `start` on. `periods`, `[head_dim / 2]`, are in
-    /// positions per radian.
+    /// Layer norm without a bias, along the last axis.
+    pub fn layer_norm(&self, x: &Array, weight: &Array, eps: f32) -> Result<Array> {
+        Ok(Array(self.ops.layer_norm(&x.0, &weight.0, eps)?))
+    }
+
+    /// Applies RoPE to the first `width` values of each head of `x`, `[1, heads, tokens, head_dim]`, at the positions from `start`
+    /// on. `periods`, `[width / 2]`, are in positions per radian.
     pub fn rope(&self, x: &Array, adjacent: bool, start: usize, periods: &Array) -> Result<Array> {
         Ok(Array(self.ops.rope(&x.0, adjacent, int(start)?, &periods.0)?))
     }
 
     /// Attention of `q`, `[1, heads, tokens, head_dim]`, over `k` and `v`, `[1, kv_heads, positions, head_dim]`; the
-    /// tokens are at the last positions.
-    pub fn attention(&self, q: &Array, k: &Array, v: &Array, scale: f32, mask: &Mask) -> Result<Array> {
-        let out = match mask {
-            Mask::None => self.ops.attention(&q.0, &k.0, &v.0, scale, false),
-            Mask::Causal => self.ops.attention(&q.0, &k.0, &v.0, scale, true),
-            Mask::Array(mask) => self.ops.masked_attention(&q.0, &k.0, &v.0, scale, &mask.0),
+    /// tokens are at the last positions. `sinks`, `[heads]`, take part in each head's softmax and give nothing.
+    pub fn attention(
+        &self,
+        [q, k, v]: [&Array; 3],
+        scale: f32,
+        mask: &Mask,
+        sinks: Option<&Array>,
+    ) -> Result<Array> {
+        let causal = matches!(mask, Mask::Causal);
+        let array = match mask {
+            Mask::Array(mask) => Some(mask),
+            Mask::None | Mask::Causal => None,
         };
-        Ok(Array(out?))
+        let (mask, sinks) = (List::from_iter(array), List::from_iter(sinks));
+        Ok(Array(self.ops.attention(&q.0, &k.0, &v.0, scale, causal, &mask.0, &sinks.0)?))
+    }
+
+    /// `a · b` of the last two dimensions; the ones before are repeated where one of the arrays has length 1.
+    pub fn matmul(&self, a: &Array, b: &Array) -> Result<Array> {
+        Ok(Array(self.ops.matmul(&a.0, &b.0)?))
+    }
+
+    /// Minus infinity where `mask`, `[tokens, positions]`, is false in scores, `[.., tokens, positions]`.
+    pub fn masked(&self, scores: &Array, mask: &Array) -> Result<Array> {
+        Ok(Array(self.ops.masked(&scores.0, &mask.0)?))
     }
 
     /// `x · wᵀ` of `[tokens, in]` and `[out, in]`.
@@ -304,8 +357,8 @@ impl Ops {
     /// [`Ops::linear`] with a quantised matrix.
     pub fn linear_quantized(&self, x: &Array, w: &Quantized) -> Result<Array> {
         let (group_size, bits) = (int(w.group_size)?, int(w.bits)?);
-        let (codes, scales, biases) = (&w.codes.0, &w.scales.0, &w.biases.0);
-        Ok(Array(self.ops.linear_quantized(&x.0, codes, scales, biases, group_size, bits)?))
+        let (codes, scales, biases) = (&w.codes.0, &w.scales.0, List::from_iter(&w.biases));
+        Ok(Array(self.ops.linear_quantized(&x.0, codes, scales, &biases.0, group_size, bits)?))
     }
 
     /// Multiplies each row of `x` with one of several matrices, `[matrices, out, in]`, chosen by `indices`.
@@ -322,10 +375,10 @@ impl Ops {
         sorted: bool,
     ) -> Result<Array> {
         let (group_size, bits) = (int(w.group_size)?, int(w.bits)?);
-        let (codes, scales, biases) = (&w.codes.0, &w.scales.0, &w.biases.0);
-        let out = self
-            .ops
-            .gather_linear_quantized(&x.0, codes, scales, biases, &indices.0, group_size, bits, sorted);
+        let (codes, scales, biases) = (&w.codes.0, &w.scales.0, List::from_iter(&w.biases));
+        let (biases, indices) = (&biases.0, &indices.0);
+        let out =
+            self.ops.gather_linear_quantized(&x.0, codes, scales, biases, indices, group_size, bits, sorted);
         Ok(Array(out?))
     }
 
@@ -333,13 +386,15 @@ impl Ops {
     pub fn quantize(&self, w: &Array, group_size: usize, bits: usize) -> Result<Quantized> {
         let ffi::Quantized { codes, scales, biases } =
             self.ops.quantize(&w.0, int(group_size)?, int(bits)?)?;
-        Ok(Quantized { codes: Array(codes), scales: Array(scales), biases: Array(biases), group_size, bits })
+        let biases = Some(Array(biases));
+        Ok(Quantized { codes: Array(codes), scales: Array(scales), biases, group_size, bits })
     }
 
-    /// The values of a quantised matrix, in the type of its scales.
+    /// The values of a quantised matrix, in the type of its scales; of MXFP4 in bf16, which represents them exactly.
     pub fn dequantize(&self, w: &Quantized) -> Result<Array> {
         let (group_size, bits) = (int(w.group_size)?, int(w.bits)?);
-        Ok(Array(self.ops.dequantize(&w.codes.0, &w.scales.0, &w.biases.0, group_size, bits)?))
+        let biases = List::from_iter(&w.biases);
+        Ok(Array(self.ops.dequantize(&w.codes.0, &w.scales.0, &biases.0, group_size, bits)?))
     }
 
     /// Computes all arrays of a list.
@@ -406,17 +461,44 @@ mod tests {
 
     /// On the CPU MLX's compiler runs a C++ compiler, which is present because it built this program.
     #[test]
-    fn compiled_swiglu_gives_the_same_values() {
+    fn activations_match_their_formulas_compiled_or_not() {
+        const GATE: [f32; 4] = [-2.0, 0.0, 0.5, 3.0];
+        const UP: [f32; 4] = [1.0, 2.0, -3.0, 0.25];
+        let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+        let gelu = |x: f32| {
+            let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            x / 2.0 * (1.0 + inner.tanh())
+        };
+        let clamped = |g: f32, u: f32| g.min(2.0) * sigmoid(1.5 * g.min(2.0)) * (u.clamp(-2.0, 2.0) + 1.0);
         let mut ops = Ops::new(false).unwrap();
-        let gate = ops.floats(&[-2.0, 0.0, 0.5, 3.0], &[2, 2]).unwrap();
-        let up = ops.floats(&[1.0, 2.0, -3.0, 0.25], &[2, 2]).unwrap();
-        let plain = values(&ops, &ops.swiglu(&gate, &up).unwrap());
-        ops.compiled = true;
-        for (at, expected) in plain.iter().enumerate() {
-            let (g, u) = ([-2.0f32, 0.0, 0.5, 3.0][at], [1.0f32, 2.0, -3.0, 0.25][at]);
-            assert!((g / (1.0 + (-g).exp()) * u - expected).abs() < 1e-6, "value {at}");
+        let (gate, up) = (ops.floats(&GATE, &[2, 2]).unwrap(), ops.floats(&UP, &[2, 2]).unwrap());
+        for compiled in [false, true] {
+            ops.compiled = compiled;
+            let run = |activation| values(&ops, &ops.gated(activation, &gate, &up).unwrap());
+            let [silu, gelus] = [run(Activation::Silu), run(Activation::GeluTanh)];
+            let limited = run(Activation::Clamped { alpha: 1.5, limit: 2.0 });
+            for (i, (g, u)) in GATE.into_iter().zip(UP).enumerate() {
+                assert!((g * sigmoid(g) * u - silu[i]).abs() < 1e-6, "SiLU {i}, compiled {compiled}");
+                assert!((gelu(g) * u - gelus[i]).abs() < 1e-6, "GELU {i}, compiled {compiled}");
+                assert!((clamped(g, u) - limited[i]).abs() < 1e-6, "clamped {i}, compiled {compiled}");
+            }
         }
-        let compiled = values(&ops, &ops.swiglu(&gate, &up).unwrap());
-        assert!(plain.iter().zip(&compiled).all(|(a, b)| (a - b).abs() < 1e-6), "{plain:?} and {compiled:?}");
+    }
+
+    #[test]
+    fn numbers_do_not_change_the_type() {
+        let ops = Ops::new(false).unwrap();
+        let x = ops.as_type(&ops.floats(&[-1.0, 2.0], &[1, 2]).unwrap(), Dtype::BF16).unwrap();
+        let mask = ops.array(&[1, 0], &[1, 2], Dtype::Bool).unwrap();
+        let results = [
+            ops.scale(&x, 0.3),
+            ops.softcap(&x, 2.0),
+            ops.masked(&x, &mask),
+            ops.gated(Activation::GeluTanh, &x, &x),
+            ops.gated(Activation::Clamped { alpha: 1.7, limit: 1.0 }, &x, &x),
+        ];
+        for (i, result) in results.into_iter().enumerate() {
+            assert_eq!(result.unwrap().dtype().unwrap(), Dtype::BF16, "result {i}");
+        }
     }
 }

@@ -3,6 +3,8 @@
 #include "zonda-mlx/src/sys.rs.h"
 
 #include <cstring>
+#include <limits>
+#include <optional>
 #include <stdexcept>
 
 #ifdef ZONDA_OPENBLAS
@@ -33,6 +35,8 @@ mx::Dtype to_mlx(Dtype dtype) {
         return mx::int32;
     case Dtype::U32:
         return mx::uint32;
+    case Dtype::U8:
+        return mx::uint8;
     case Dtype::Bool:
         return mx::bool_;
     }
@@ -41,10 +45,49 @@ mx::Dtype to_mlx(Dtype dtype) {
 
 Array transposed(const Array &w, const mx::Stream &stream) { return mx::swapaxes(w, -1, -2, stream); }
 
+// A number in the type of an array, so that it doesn't change the type of a result.
+Array number(float value, const Array &like) { return Array(value, like.dtype()); }
+
+using Arrays = std::vector<Array>;
+
 // silu(gate) * up
-std::vector<Array> silu_mul(const std::vector<Array> &in, mx::StreamOrDevice s) {
+Arrays silu_mul(const Arrays &in, mx::StreamOrDevice s) {
     return {mx::multiply(mx::multiply(in[0], mx::sigmoid(in[0], s), s), in[1], s)};
 }
+
+// gelu(gate) * up, where gelu(x) = x * sigmoid(2 * sqrt(2 / pi) * (x + 0.044715 * x^3))
+Arrays gelu_mul(const Arrays &in, mx::StreamOrDevice s) {
+    const auto &gate = in[0];
+    auto cubic = mx::add(mx::multiply(mx::square(gate, s), number(0.071354814f, gate), s), number(1.595769f, gate), s);
+    auto share = mx::sigmoid(mx::multiply(gate, cubic, s), s);
+    return {mx::multiply(mx::multiply(gate, share, s), in[1], s)};
+}
+
+// g * sigmoid(alpha * g) * (u + 1), where g = min(gate, limit) and u is `up` within -limit..limit; after these two come alpha,
+// limit and -limit
+Arrays clamped_silu_mul(const Arrays &in, mx::StreamOrDevice s) {
+    auto gate = mx::minimum(in[0], in[3], s);
+    auto up = mx::add(mx::maximum(mx::minimum(in[1], in[3], s), in[4], s), number(1.0f, in[1]), s);
+    return {mx::multiply(mx::multiply(gate, mx::sigmoid(mx::multiply(gate, in[2], s), s), s), up, s)};
+}
+
+// Runs one of these functions, fused into one kernel if `compiled`.
+template <auto function> std::unique_ptr<Array> elementwise(const Arrays &in, bool compiled, const mx::Stream &stream) {
+    if (!compiled)
+        return boxed(std::move(function(in, stream)[0]));
+    // Its operations run on the default stream, which is set to ours during the call.
+    mx::StreamContext context(stream);
+    static thread_local const auto fused =
+        mx::compile([](const Arrays &in) { return function(in, {}); }, /* shapeless */ true);
+    return boxed(std::move(fused(in)[0]));
+}
+
+std::optional<Array> optional(const List &list) {
+    return list.arrays.empty() ? std::nullopt : std::optional<Array>(list.arrays.front());
+}
+
+// MLX's name of a quantisation: MXFP4 is the one without biases.
+const char *mode(const List &biases) { return biases.arrays.empty() ? "mxfp4" : "affine"; }
 
 } // namespace
 
@@ -94,7 +137,8 @@ rust::Vec<std::int32_t> shape_of(const Array &array) {
 }
 
 Dtype dtype_of(const Array &array) {
-    for (auto dtype : {Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::I32, Dtype::U32, Dtype::Bool})
+    for (auto dtype : {Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::I32, Dtype::U32, Dtype::U8,
+                       Dtype::Bool})
         if (array.dtype() == to_mlx(dtype))
             return dtype;
     throw std::invalid_argument("an array of a type that the bridge doesn't know");
@@ -165,6 +209,14 @@ std::unique_ptr<Array> Ops::take_along(const Array &a, const Array &indices, std
 
 std::unique_ptr<Array> Ops::add(const Array &a, const Array &b) const { return boxed(mx::add(a, b, stream)); }
 
+std::unique_ptr<Array> Ops::scale(const Array &a, float factor) const {
+    return boxed(mx::multiply(a, number(factor, a), stream));
+}
+
+std::unique_ptr<Array> Ops::tanh(const Array &a) const { return boxed(mx::tanh(a, stream)); }
+
+std::unique_ptr<Array> Ops::sigmoid(const Array &a) const { return boxed(mx::sigmoid(a, stream)); }
+
 std::unique_ptr<Array> Ops::multiply(const Array &a, const Array &b) const {
     return boxed(mx::multiply(a, b, stream));
 }
@@ -193,41 +245,53 @@ std::unique_ptr<Array> Ops::largest(const Array &a, std::int32_t count) const {
 std::unique_ptr<Array> Ops::order(const Array &a) const { return boxed(mx::argsort(a, -1, stream)); }
 
 std::unique_ptr<Array> Ops::swiglu(const Array &gate, const Array &up, bool compiled) const {
-    if (!compiled)
-        return boxed(std::move(silu_mul({gate, up}, stream)[0]));
-    // Fused into one kernel. Its operations run on the default stream, which is set to ours during the call.
-    mx::StreamContext context(stream);
-    static thread_local const auto fused =
-        mx::compile([](const std::vector<Array> &in) { return silu_mul(in, {}); }, /* shapeless */ true);
-    return boxed(std::move(fused({gate, up})[0]));
+    return elementwise<silu_mul>({gate, up}, compiled, stream);
+}
+
+std::unique_ptr<Array> Ops::geglu(const Array &gate, const Array &up, bool compiled) const {
+    return elementwise<gelu_mul>({gate, up}, compiled, stream);
+}
+
+std::unique_ptr<Array> Ops::clamped_swiglu(const Array &gate, const Array &up, float alpha, float limit,
+                                           bool compiled) const {
+    Arrays in{gate, up, number(alpha, gate), number(limit, gate), number(-limit, gate)};
+    return elementwise<clamped_silu_mul>(in, compiled, stream);
 }
 
 std::unique_ptr<Array> Ops::rms_norm(const Array &x, const Array &weight, float eps) const {
     return boxed(mx::fast::rms_norm(x, weight, eps, stream));
 }
 
-// `periods` are positions per radian: RoPE rotates a pair by position / period.
+std::unique_ptr<Array> Ops::layer_norm(const Array &x, const Array &weight, float eps) const {
+    return boxed(mx::fast::layer_norm(x, weight, std::nullopt, eps, stream));
+}
+
+// `periods` are positions per radian, two values of a head for each: RoPE rotates a pair by position / period.
 std::unique_ptr<Array> Ops::rope(const Array &x, bool adjacent, std::int32_t offset, const Array &periods) const {
-    return boxed(mx::fast::rope(x, x.shape(-1), adjacent, std::nullopt, 1.0f, offset, periods, stream));
+    return boxed(mx::fast::rope(x, 2 * periods.shape(0), adjacent, std::nullopt, 1.0f, offset, periods, stream));
 }
 
-std::unique_ptr<Array> Ops::attention(const Array &q, const Array &k, const Array &v, float scale,
-                                      bool causal) const {
-    return boxed(mx::fast::scaled_dot_product_attention(q, k, v, scale, causal ? "causal" : "", {}, {}, false, stream));
+std::unique_ptr<Array> Ops::attention(const Array &q, const Array &k, const Array &v, float scale, bool causal,
+                                      const List &mask, const List &sinks) const {
+    return boxed(mx::fast::scaled_dot_product_attention(q, k, v, scale, causal ? "causal" : "", optional(mask),
+                                                        optional(sinks), false, stream));
 }
 
-std::unique_ptr<Array> Ops::masked_attention(const Array &q, const Array &k, const Array &v, float scale,
-                                             const Array &mask) const {
-    return boxed(mx::fast::scaled_dot_product_attention(q, k, v, scale, "", mask, {}, false, stream));
+std::unique_ptr<Array> Ops::matmul(const Array &a, const Array &b) const { return boxed(mx::matmul(a, b, stream)); }
+
+// Minus infinity where `mask` is false.
+std::unique_ptr<Array> Ops::masked(const Array &scores, const Array &mask) const {
+    return boxed(mx::where(mask, scores, number(-std::numeric_limits<float>::infinity(), scores), stream));
 }
 
 std::unique_ptr<Array> Ops::linear(const Array &x, const Array &w) const {
     return boxed(mx::matmul(x, transposed(w, stream), stream));
 }
 
-std::unique_ptr<Array> Ops::linear_quantized(const Array &x, const Array &w, const Array &scales, const Array &biases,
+std::unique_ptr<Array> Ops::linear_quantized(const Array &x, const Array &w, const Array &scales, const List &biases,
                                              std::int32_t group_size, std::int32_t bits) const {
-    return boxed(mx::quantized_matmul(x, w, scales, biases, true, group_size, bits, "affine", stream));
+    return boxed(
+        mx::quantized_matmul(x, w, scales, optional(biases), true, group_size, bits, mode(biases), stream));
 }
 
 std::unique_ptr<Array> Ops::gather_linear(const Array &x, const Array &w, const Array &indices, bool sorted) const {
@@ -235,10 +299,10 @@ std::unique_ptr<Array> Ops::gather_linear(const Array &x, const Array &w, const 
 }
 
 std::unique_ptr<Array> Ops::gather_linear_quantized(const Array &x, const Array &w, const Array &scales,
-                                                    const Array &biases, const Array &indices,
+                                                    const List &biases, const Array &indices,
                                                     std::int32_t group_size, std::int32_t bits, bool sorted) const {
-    return boxed(mx::gather_qmm(x, w, scales, biases, std::nullopt, indices, true, group_size, bits, "affine", sorted,
-                                stream));
+    return boxed(mx::gather_qmm(x, w, scales, optional(biases), std::nullopt, indices, true, group_size, bits,
+                                mode(biases), sorted, stream));
 }
 
 Quantized Ops::quantize(const Array &w, std::int32_t group_size, std::int32_t bits) const {
@@ -246,9 +310,10 @@ Quantized Ops::quantize(const Array &w, std::int32_t group_size, std::int32_t bi
     return Quantized{boxed(std::move(parts.at(0))), boxed(std::move(parts.at(1))), boxed(std::move(parts.at(2)))};
 }
 
-std::unique_ptr<Array> Ops::dequantize(const Array &w, const Array &scales, const Array &biases,
+std::unique_ptr<Array> Ops::dequantize(const Array &w, const Array &scales, const List &biases,
                                        std::int32_t group_size, std::int32_t bits) const {
-    return boxed(mx::dequantize(w, scales, biases, group_size, bits, "affine", std::nullopt, std::nullopt, stream));
+    return boxed(mx::dequantize(w, scales, optional(biases), group_size, bits, mode(biases), std::nullopt,
+                                std::nullopt, stream));
 }
 
 void Ops::eval(const List &list) const { mx::eval(list.arrays); }

@@ -61,6 +61,9 @@ public:
     std::unique_ptr<Array> take_along(const Array &a, const Array &indices, std::int32_t axis) const;
 
     std::unique_ptr<Array> add(const Array &a, const Array &b) const;
+    std::unique_ptr<Array> scale(const Array &a, float factor) const;
+    std::unique_ptr<Array> tanh(const Array &a) const;
+    std::unique_ptr<Array> sigmoid(const Array &a) const;
     std::unique_ptr<Array> multiply(const Array &a, const Array &b) const;
     std::unique_ptr<Array> divide(const Array &a, const Array &b) const;
     std::unique_ptr<Array> sum(const Array &a, std::int32_t axis, bool keep) const;
@@ -68,23 +71,30 @@ public:
     std::unique_ptr<Array> largest(const Array &a, std::int32_t count) const;
     std::unique_ptr<Array> order(const Array &a) const;
     std::unique_ptr<Array> swiglu(const Array &gate, const Array &up, bool compiled) const;
+    std::unique_ptr<Array> geglu(const Array &gate, const Array &up, bool compiled) const;
+    std::unique_ptr<Array> clamped_swiglu(const Array &gate, const Array &up, float alpha, float limit,
+                                          bool compiled) const;
 
     std::unique_ptr<Array> rms_norm(const Array &x, const Array &weight, float eps) const;
+    std::unique_ptr<Array> layer_norm(const Array &x, const Array &weight, float eps) const;
     std::unique_ptr<Array> rope(const Array &x, bool adjacent, std::int32_t offset, const Array &periods) const;
-    std::unique_ptr<Array> attention(const Array &q, const Array &k, const Array &v, float scale, bool causal) const;
-    std::unique_ptr<Array> masked_attention(const Array &q, const Array &k, const Array &v, float scale,
-                                            const Array &mask) const;
+    // `mask` and `sinks` are empty or hold one array.
+    std::unique_ptr<Array> attention(const Array &q, const Array &k, const Array &v, float scale, bool causal,
+                                     const List &mask, const List &sinks) const;
+    std::unique_ptr<Array> matmul(const Array &a, const Array &b) const;
+    std::unique_ptr<Array> masked(const Array &scores, const Array &mask) const;
 
     std::unique_ptr<Array> linear(const Array &x, const Array &w) const;
-    std::unique_ptr<Array> linear_quantized(const Array &x, const Array &w, const Array &scales, const Array &biases,
+    // Quantised matrices: `biases` holds one array, or none for MXFP4.
+    std::unique_ptr<Array> linear_quantized(const Array &x, const Array &w, const Array &scales, const List &biases,
                                             std::int32_t group_size, std::int32_t bits) const;
     std::unique_ptr<Array> gather_linear(const Array &x, const Array &w, const Array &indices, bool sorted) const;
     std::unique_ptr<Array> gather_linear_quantized(const Array &x, const Array &w, const Array &scales,
-                                                   const Array &biases, const Array &indices, std::int32_t group_size,
+                                                   const List &biases, const Array &indices, std::int32_t group_size,
                                                    std::int32_t bits, bool sorted) const;
     Quantized quantize(const Array &w, std::int32_t group_size, std::int32_t bits) const;
-    std::unique_ptr<Array> dequantize(const Array &w, const Array &scales, const Array &biases,
-                                      std::int32_t group_size, std::int32_t bits) const;
+    std::unique_ptr<Array> dequantize(const Array &w, const Array &scales, const List &biases, std::int32_t group_size,
+                                      std::int32_t bits) const;
 
     // Computes all arrays and waits for them.
     void eval(const List &list) const;

@@ -11,10 +11,11 @@ pub(crate) mod ffi {
         BF16,
         I32,
         U32,
+        U8,
         Bool,
     }
 
-    /// A matrix quantised by MLX.
+    /// A matrix quantised by MLX, with a scale and a bias for each group.
     struct Quantized {
         /// Codes in 32-bit words, `[out, in * bits / 32]`
         codes: UniquePtr<Array>,
@@ -68,6 +69,9 @@ pub(crate) mod ffi {
         fn take_along(self: &Ops, a: &Array, indices: &Array, axis: i32) -> Result<UniquePtr<Array>>;
 
         fn add(self: &Ops, a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
+        fn scale(self: &Ops, a: &Array, factor: f32) -> Result<UniquePtr<Array>>;
+        fn tanh(self: &Ops, a: &Array) -> Result<UniquePtr<Array>>;
+        fn sigmoid(self: &Ops, a: &Array) -> Result<UniquePtr<Array>>;
         fn multiply(self: &Ops, a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
         fn divide(self: &Ops, a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
         fn sum(self: &Ops, a: &Array, axis: i32, keep: bool) -> Result<UniquePtr<Array>>;
@@ -75,8 +79,18 @@ pub(crate) mod ffi {
         fn largest(self: &Ops, a: &Array, count: i32) -> Result<UniquePtr<Array>>;
         fn order(self: &Ops, a: &Array) -> Result<UniquePtr<Array>>;
         fn swiglu(self: &Ops, gate: &Array, up: &Array, compiled: bool) -> Result<UniquePtr<Array>>;
+        fn geglu(self: &Ops, gate: &Array, up: &Array, compiled: bool) -> Result<UniquePtr<Array>>;
+        fn clamped_swiglu(
+            self: &Ops,
+            gate: &Array,
+            up: &Array,
+            alpha: f32,
+            limit: f32,
+            compiled: bool,
+        ) -> Result<UniquePtr<Array>>;
 
         fn rms_norm(self: &Ops, x: &Array, weight: &Array, eps: f32) -> Result<UniquePtr<Array>>;
+        fn layer_norm(self: &Ops, x: &Array, weight: &Array, eps: f32) -> Result<UniquePtr<Array>>;
         fn rope(
             self: &Ops,
             x: &Array,
@@ -84,6 +98,7 @@ pub(crate) mod ffi {
             offset: i32,
             periods: &Array,
         ) -> Result<UniquePtr<Array>>;
+        #[allow(clippy::too_many_arguments)] // as in MLX
         fn attention(
             self: &Ops,
             q: &Array,
@@ -91,15 +106,11 @@ pub(crate) mod ffi {
             v: &Array,
             scale: f32,
             causal: bool,
+            mask: &List,
+            sinks: &List,
         ) -> Result<UniquePtr<Array>>;
-        fn masked_attention(
-            self: &Ops,
-            q: &Array,
-            k: &Array,
-            v: &Array,
-            scale: f32,
-            mask: &Array,
-        ) -> Result<UniquePtr<Array>>;
+        fn matmul(self: &Ops, a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
+        fn masked(self: &Ops, scores: &Array, mask: &Array) -> Result<UniquePtr<Array>>;
 
         fn linear(self: &Ops, x: &Array, w: &Array) -> Result<UniquePtr<Array>>;
         fn linear_quantized(
@@ -107,7 +118,7 @@ pub(crate) mod ffi {
             x: &Array,
             w: &Array,
             scales: &Array,
-            biases: &Array,
+            biases: &List,
             group_size: i32,
             bits: i32,
         ) -> Result<UniquePtr<Array>>;
@@ -124,7 +135,7 @@ pub(crate) mod ffi {
             x: &Array,
             w: &Array,
             scales: &Array,
-            biases: &Array,
+            biases: &List,
             indices: &Array,
             group_size: i32,
             bits: i32,
@@ -135,7 +146,7 @@ pub(crate) mod ffi {
             self: &Ops,
             w: &Array,
             scales: &Array,
-            biases: &Array,
+            biases: &List,
             group_size: i32,
             bits: i32,
         ) -> Result<UniquePtr<Array>>;

@@ -5,12 +5,14 @@ use crate::common::options;
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
 use zonda_mlx::{Compute, KvType, Mlx, MlxOptions};
+use zonda_testkit::goldens::folders;
 use zonda_testkit::rules::{self, all, argmax, difference, forward, tiny, tokens};
 
 /// Products with one row and with many add in different orders.
 const BOUND: f32 = 2e-4;
 
-/// Calls `test` with a name, a model of every architecture and its backend with three slots.
+/// Calls `test` with a name, a model of every architecture and its backend with three slots: made ones, and the checkpoints of
+/// `testdata/hf`, where every option acts within 40 tokens.
 fn every_architecture(test: impl Fn(&str, &Model, &mut dyn Backend, f32)) {
     rules::every_architecture(&["f32", "q4_0"], |arch, mix, model| {
         if zonda_mlx::unsupported(&model.spec).is_some() {
@@ -19,6 +21,17 @@ fn every_architecture(test: impl Fn(&str, &Model, &mut dyn Backend, f32)) {
         let options = MlxOptions { slots: 3, dequantize: Some(mix == "f32"), ..options(model) };
         test(&format!("{arch} {mix}"), model, &mut Mlx::open(model, &options).unwrap(), BOUND);
     });
+    let mut run = 0;
+    for folder in folders() {
+        let model = Model::open(&folder).unwrap();
+        if zonda_mlx::unsupported(&model.spec).is_none() {
+            let options = MlxOptions { slots: 3, dequantize: Some(false), ..options(&model) };
+            let name = folder.file_name().unwrap().to_string_lossy();
+            test(&name, &model, &mut Mlx::open(&model, &options).unwrap(), BOUND);
+            run += 1;
+        }
+    }
+    assert!(run >= 35, "{run} checkpoints");
 }
 
 #[test]
