@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use utoipa::ToSchema;
-use zonda_engine::tokenize::{Encode, RenderOptions};
+use zonda_engine::tokenize::{Bounds, Encode, RenderOptions};
 use zonda_engine::{RequestError, TextProcessor, TokenId};
 
 /// What to tokenise: a text or a conversation.
@@ -82,17 +82,18 @@ fn encode(
     stop: &dyn Fn() -> bool,
 ) -> Result<TokenizeResponse, ApiError> {
     let text = text(loaded)?;
+    let bounds = Bounds { abandoned: stop, most: usize::MAX };
     let tokens = match (request.content, request.messages) {
         (Some(content), None) => {
             let add_bos = request.add_special == Some(true) && text.tokenizer.adds_bos();
             let options = Encode { add_bos, parse_special: request.parse_special != Some(false) };
-            text.tokenizer.encode(&content, options).map_err(RequestError::from)?
+            text.tokenizer.encode_within(&content, options, &bounds).map_err(RequestError::from)?
         }
         (None, Some(messages)) => {
             let parse_special = request.parse_special.unwrap_or(parse_special);
             let options = RenderOptions { parse_special, ..RenderOptions::default() };
             let messages = messages::convert(messages)?;
-            text.encode_chat_unless(&messages, &options, stop).map_err(RequestError::from)?
+            text.encode_chat_within(&messages, &options, &bounds).map_err(RequestError::from)?
         }
         (None, None) => return Err(ApiError::field("content", "expected a text or messages, found neither")),
         (Some(_), Some(_)) => {
