@@ -144,10 +144,7 @@ mod tests {
         let squeezing = Normalizer { squeeze_spaces: true, ..Normalizer::default() };
         assert_eq!(squeezing.normalize("  a  b ", true, &watch).unwrap(), "▁a▁b");
         assert_eq!(
-            (
-                squeezing.normalize("  ", true, &watch).unwrap(),
-                plain.normalize("", true, &watch).unwrap()
-            ),
+            (squeezing.normalize("  ", true, &watch).unwrap(), plain.normalize("", true, &watch).unwrap()),
             (String::new(), String::new())
         );
     }

@@ -251,11 +251,7 @@ impl PreTokenizer {
     /// # Errors
     /// The first error of `emit`, after which it is not called again.
     pub fn split<'a>(&self, text: &'a str, mut emit: impl FnMut(&'a str) -> Emitted) -> Emitted {
-        fn walk<'a>(
-            stages: &[Stage],
-            piece: &'a str,
-            emit: &mut dyn FnMut(&'a str) -> Emitted,
-        ) -> Emitted {
+        fn walk<'a>(stages: &[Stage], piece: &'a str, emit: &mut dyn FnMut(&'a str) -> Emitted) -> Emitted {
             match stages.split_first() {
                 None => emit(piece),
                 Some((first, rest)) => first.split(piece, &mut |part| walk(rest, part, emit)),

@@ -310,8 +310,7 @@ impl Turn {
             Some(asked) => Limit { field: "max_completion_tokens", asked: Some(asked), default: None },
             None => Limit { field: "max_tokens", asked: shared.max_tokens, default: None },
         };
-        let request =
-            shared.request(config, &loaded, Prompt::Chat { messages, options }, limit, logprobs)?;
+        let request = shared.request(config, &loaded, Prompt::Chat { messages, options }, limit, logprobs)?;
         let separates = match own.reasoning_format {
             None => config.separate_reasoning,
             Some(format) => format != ReasoningFormat::None,
@@ -322,8 +321,7 @@ impl Turn {
         {
             tracing::info!(messages = ?messages, "prompt");
         }
-        let job =
-            Job { tools: Some((style, tools)), ..shared.job(config, fields, loaded, vec![request])? };
+        let job = Job { tools: Some((style, tools)), ..shared.job(config, fields, loaded, vec![request])? };
         let progress = |_: usize| Progress {
             parser: None,
             calls: 0,
