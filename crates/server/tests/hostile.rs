@@ -123,6 +123,11 @@ async fn bodies_of_very_many_values_are_refused_before_they_are_parsed() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let texts: Vec<String> = (0..2).map(|_| "* a\n".repeat(200_000)).collect();
     post(&server, "/ui/render", json!({"texts": texts})).await.fails(400, "bytes in all");
+    let letters = "x".repeat(500_001);
+    let answer = post(&server, "/tokenize", json!({"content": letters})).await.ok();
+    assert_eq!(answer["count"], 500_001);
+    let error = post(&server, "/tokenize", json!({"content": letters, "with_pieces": true})).await;
+    error.fails(400, "500000 tokens");
 }
 
 #[tokio::test]

@@ -74,6 +74,9 @@ pub(crate) async fn tokenize(
     work.map_err(|e| ApiError::backend(e.to_string()))?.map(Json)
 }
 
+/// Maximum number of texts of tokens in an answer: each takes tens of bytes, many times its part of the request.
+const MAX_PIECES: usize = 500_000;
+
 /// `parse_special` is the server's setting for chats. `stop` is called from time to time and says whether to give up.
 fn encode(
     loaded: &Loaded,
@@ -100,6 +103,10 @@ fn encode(
             return Err(ApiError::field("content", "expected a text or messages, found both"));
         }
     };
+    if request.with_pieces == Some(true) && tokens.len() > MAX_PIECES {
+        let message = format!("expected false for more than {MAX_PIECES} tokens, found {}", tokens.len());
+        return Err(ApiError::field("with_pieces", message));
+    }
     let pieces = || tokens.iter().map(|&id| text.tokenizer.piece(id)).collect();
     Ok(TokenizeResponse {
         pieces: (request.with_pieces == Some(true)).then(pieces),
