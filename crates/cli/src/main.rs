@@ -1,5 +1,6 @@
 //! The `zonda` command: reads the command line, runs one command, turns its result into an exit code.
 
+mod address_space;
 mod args;
 mod cli;
 mod cmd;
@@ -22,6 +23,8 @@ use std::process::ExitCode;
 use tracing::Level;
 
 fn main() -> ExitCode {
+    // SAFETY: this is the first statement of the program, so no other thread runs.
+    unsafe { address_space::turn_backtraces_off_if_limited() };
     let cli = Cli::parse();
     let serving = match &cli.command {
         Command::Serve(serve) => Some(serve.log_format()),

@@ -436,3 +436,65 @@ fn only_sys_files_call_the_c_library() {
     let several = files.into_iter().filter(|(_, files)| files.len() > 1);
     no_breaches("one file of a crate calls libc", several.map(|(name, files)| format!("{name}: {files:?}")));
 }
+
+/// The tests that the last column of a table's row names, as paths of files below `crates/` and names of functions in them.
+fn named_tests(row: &str) -> Vec<(String, Option<String>)> {
+    let cells: Vec<&str> = row.trim().trim_matches('|').split(" | ").collect();
+    let mut found: Vec<(String, Option<String>)> = Vec::new();
+    for name in cells.last().unwrap_or(&"").split('`').skip(1).step_by(2) {
+        if name.ends_with(".rs") {
+            found.push((name.to_owned(), None));
+        } else if let Some((file, _)) = found.last().cloned() {
+            found.push((file, Some(name.to_owned())));
+        }
+    }
+    found
+}
+
+/// Each row of docs/reliability.md that names an attack or a fault names a test that exists.
+#[test]
+fn the_tests_of_reliability_exist() {
+    let doc = std::fs::read_to_string(root().join("docs/reliability.md")).expect("docs/reliability.md");
+    let mut breaches = Vec::new();
+    let (mut in_table, mut rows) = (false, 0);
+    for line in doc.lines() {
+        let starts = line.starts_with("| attack |") || line.starts_with("| fault |");
+        in_table = starts || (in_table && line.starts_with('|'));
+        if !in_table || starts || line.starts_with("|---") {
+            continue;
+        }
+        rows += 1;
+        let named = named_tests(line);
+        if named.is_empty() && !line.contains("| the same") {
+            breaches.push(format!("no test: {line}"));
+        }
+        for (file, name) in named {
+            let text = std::fs::read_to_string(root().join("crates").join(&file)).unwrap_or_default();
+            let exists = match &name {
+                Some(name) => text.contains(&format!("fn {name}(")),
+                None => text.contains("#[test]") || text.contains("#[tokio::test"),
+            };
+            if !exists {
+                breaches.push(format!("{file}: {}", name.unwrap_or_else(|| "no tests".to_owned())));
+            }
+        }
+    }
+    assert!(rows > 50, "the tables have {rows} rows");
+    no_breaches("docs/reliability.md names tests that exist", breaches);
+}
+
+#[test]
+fn named_tests_are_found_in_a_row() {
+    let row = "| a `x.rs` | b | `c/d.rs` (`e`, `f`), `g.rs` |";
+    let found = named_tests(row);
+    let expect = |file: &str, name: Option<&str>| (file.to_owned(), name.map(str::to_owned));
+    assert_eq!(
+        found,
+        [
+            expect("c/d.rs", None),
+            expect("c/d.rs", Some("e")),
+            expect("c/d.rs", Some("f")),
+            expect("g.rs", None)
+        ]
+    );
+}

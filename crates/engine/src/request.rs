@@ -2,10 +2,10 @@
 
 use crate::TokenId;
 use crate::sample::{Grammar, GrammarError, ParamError, SamplingParams};
-use crate::schedule::common_prefix;
+use crate::schedule::{ScheduleError, common_prefix};
 use crate::speculate::Speculate;
 use crate::tokenize::{
-    ChatError, Encode, Message, RenderOptions, TemplateError, TextProcessor, TokenizeError,
+    Bounds, ChatError, Encode, Message, RenderOptions, TemplateError, TextProcessor, TokenizeError,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,37 +39,37 @@ impl Prompt {
     /// # Errors
     /// If it is text and there is no tokenizer, or templating or tokenising fails.
     pub fn encode(self, text: Option<&TextProcessor>) -> Result<Vec<TokenId>, RequestError> {
-        self.encode_unless(text, &|| false)
+        self.encode_within(text, &Bounds::NONE)
     }
 
-    /// As [`Prompt::encode`]; a chat template asks `abandoned` every few milliseconds whether to give up, which is an error.
-    fn encode_unless(
+    /// As [`Prompt::encode`], within bounds.
+    fn encode_within(
         self,
         text: Option<&TextProcessor>,
-        abandoned: &dyn Fn() -> bool,
+        bounds: &Bounds<'_>,
     ) -> Result<Vec<TokenId>, RequestError> {
         match self {
             Prompt::Tokens(tokens) => Ok(tokens),
             Prompt::Text(prompt) => {
                 let tokenizer = &text.ok_or(RequestError::NoTokenizer)?.tokenizer;
                 let options = Encode { add_bos: tokenizer.adds_bos(), parse_special: true };
-                Ok(tokenizer.encode(&prompt, options)?)
+                Ok(tokenizer.encode_within(&prompt, options, bounds)?)
             }
             Prompt::Chat { messages, options } => {
                 let text = text.ok_or(RequestError::NoTokenizer)?;
-                Ok(text.encode_chat_unless(&messages, &options, abandoned)?)
+                Ok(text.encode_chat_within(&messages, &options, bounds)?)
             }
         }
     }
 
     /// The token ids of a conversation's leading system messages alone; none if there are no such messages, or if the template
     /// can't render them without a conversation.
-    fn system(&self, text: Option<&TextProcessor>, abandoned: &dyn Fn() -> bool) -> Vec<TokenId> {
+    fn system(&self, text: Option<&TextProcessor>, bounds: &Bounds<'_>) -> Vec<TokenId> {
         let (Prompt::Chat { messages, options }, Some(text)) = (self, text) else { return Vec::new() };
         let is_system = |m: &&Message| matches!(m.role.as_str(), "system" | "developer");
         let system: Vec<Message> = messages.iter().take_while(is_system).cloned().collect();
         let options = RenderOptions { add_generation_prompt: false, ..options.clone() };
-        text.encode_chat_unless(&system, &options, abandoned).unwrap_or_default()
+        text.encode_chat_within(&system, &options, bounds).unwrap_or_default()
     }
 }
 
@@ -242,7 +242,7 @@ pub enum RequestError {
     Abandoned,
     /// The prompt is empty or does not fit.
     #[error(transparent)]
-    Schedule(#[from] crate::schedule::ScheduleError),
+    Schedule(#[from] ScheduleError),
 }
 
 impl From<ChatError> for RequestError {
@@ -278,15 +278,23 @@ impl Request {
             return Err(RequestError::EndlessGrammar);
         }
         let abandoned = || go_on().is_err();
+        // A prompt that is too long is shortened if the context is shifted.
+        let most = if self.context_shift.is_none() { capacity } else { usize::MAX };
+        let bounds = Bounds { abandoned: &abandoned, most };
         let prompt = std::mem::replace(&mut self.prompt, Prompt::Tokens(Vec::new()));
         let system = match self.context_shift {
-            Some(Keep::System) => prompt.system(text, &abandoned),
+            Some(Keep::System) => prompt.system(text, &bounds),
             _ => Vec::new(),
         };
         go_on()?;
-        let tokens = prompt.encode_unless(text, &abandoned);
+        let tokens = prompt.encode_within(text, &bounds);
         go_on()?;
-        let tokens = tokens?;
+        let tokens = tokens.map_err(|error| match error {
+            RequestError::Tokenize(TokenizeError::TooManyTokens { bytes, least, most }) => {
+                ScheduleError::PromptFarTooLong { bytes, least, capacity: most }.into()
+            }
+            error => error,
+        })?;
         if let Some(index) = tokens.iter().position(|&t| t as usize >= vocab) {
             return Err(RequestError::NoSuchToken { index, token: tokens[index], vocab });
         }

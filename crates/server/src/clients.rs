@@ -20,10 +20,15 @@ pub(crate) enum Client {
 
 impl Client {
     pub fn at(address: IpAddr) -> Client {
-        Client::Address(match address.to_canonical() {
-            IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
-            address => address,
-        })
+        Client::Address(network(address))
+    }
+}
+
+/// The addresses that one client may have: for IPv6, its /64 network.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        address => address,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Limits open connections, in total and per address, and closes idle ones when there are too many.
 
+use crate::clients::network;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
@@ -40,7 +41,7 @@ struct State {
 }
 
 impl Visit {
-    /// The client's address.
+    /// The client's address; for IPv6 its /64 network.
     pub fn address(&self) -> IpAddr {
         self.0.address
     }
@@ -74,12 +75,13 @@ impl Connections {
         Connections { open: Mutex::default(), most: most.max(1), per_address: per_address.max(1) }
     }
 
-    /// Adds a connection. If there are too many, the oldest one without an accepted request is closed: of the same address if
+    /// Adds a connection. The IPv6 addresses of one /64 network count as one. If there are too many, the oldest one without an accepted request is closed: of the same address if
     /// that has too many, otherwise of any.
     ///
     /// # Errors
     /// If all of them have an accepted request.
     pub fn enter(self: &Arc<Connections>, address: IpAddr) -> Result<Entered, Refused> {
+        let address = network(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.by_address.get(&address).is_some_and(|&n| n >= self.per_address) && !open.evict(Some(address))
         {
@@ -231,6 +233,16 @@ mod tests {
         assert_eq!(connections.enter(c).err(), Some(Refused::Full));
         drop(others);
         assert!(connections.enter(c).is_ok());
+    }
+
+    #[test]
+    fn one_clients_ipv6_addresses_count_as_one() {
+        let connections = Arc::new(Connections::new(100, 3));
+        let address = |network: u16, host: u16| IpAddr::from([0x2001, 0xdb8, 0, network, 0, 0, 0, host]);
+        let held: Vec<Entered> = (0..3).map(|i| connections.enter(address(0, i)).unwrap()).collect();
+        held.iter().for_each(|entered| entered.visit.admit());
+        assert_eq!(connections.enter(address(0, 9)).err(), Some(Refused::Address));
+        assert!(connections.enter(address(1, 9)).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

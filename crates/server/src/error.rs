@@ -6,6 +6,7 @@ use serde::Serialize;
 use std::time::Duration;
 use utoipa::ToSchema;
 use zonda_engine::schedule::ScheduleError;
+use zonda_engine::tokenize::TemplateError;
 use zonda_engine::{EngineError, RequestError};
 
 /// Why a request was not answered.
@@ -154,7 +155,9 @@ impl From<RequestError> for ApiError {
                 "speculate",
                 "expected false or \"ngram\", as there is no draft model, found \"draft\"",
             ),
-            RequestError::Schedule(ScheduleError::PromptTooLong { .. }) => ApiError {
+            RequestError::Schedule(
+                ScheduleError::PromptTooLong { .. } | ScheduleError::PromptFarTooLong { .. },
+            ) => ApiError {
                 code: "context_length_exceeded",
                 ..ApiError::bad_request(
                     message + "; `context_shift` (--context-shift) drops the middle of a longer one",
@@ -165,6 +168,7 @@ impl From<RequestError> for ApiError {
                 param: Some("n_keep".to_owned()),
                 ..ApiError::bad_request(message)
             },
+            RequestError::Template(TemplateError::Thread(_)) => ApiError::backend(message),
             RequestError::Template(_) => {
                 ApiError { param: Some("messages".to_owned()), ..ApiError::bad_request(message) }
             }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::Span;
 use tracing::field::Empty;
+use zonda::tools::{Parser, Style, ToolError, Tools};
 use zonda_engine::{
     Backlog, Canceller, EngineError, Event, FinishReason, Outcome, Places, Prepared, Request, RequestError,
     TokenId,
@@ -31,6 +32,8 @@ pub(crate) struct Job {
     pub client: Client,
     /// How long the whole request may take, counted from the `t0` of `requests`.
     pub deadline: Option<Duration>,
+    /// The functions that the model may call, and how it calls them.
+    pub tools: Option<(Style, Tools)>,
 }
 
 impl Job {
@@ -79,11 +82,13 @@ pub(crate) struct Running {
     loaded: Arc<Loaded>,
     /// The last tokens of each prompt.
     prompt_ends: Vec<Vec<TokenId>>,
+    /// Splits the text of an answer into reasoning, text and calls; `None`: it is all text.
+    parser: Option<Parser>,
 }
 
 impl Running {
-    /// Submits all choices. It first reserves their places in the queue. Then it renders and tokenises each prompt
-    /// once, and compiles its grammar once, on one of a few blocking threads. The deadline applies to all of this, and
+    /// Submits all choices. It first reserves their places in the queue. Then it writes the
+    /// grammar of tools, renders and tokenises each prompt once, and compiles its grammar once, on one of a few blocking threads. The deadline applies to all of this, and
     /// the work stops between its steps if the client disconnects.
     ///
     /// # Errors
@@ -91,7 +96,7 @@ impl Running {
     /// deadline passes: then none of the choices runs.
     pub async fn start(server: &Server, job: Job) -> Result<Running, ApiError> {
         let choices = job.answers();
-        let Job { loaded, mut requests, choices: each, client, deadline } = job;
+        let Job { loaded, mut requests, choices: each, client, deadline, tools } = job;
         let t0 = requests.first().map_or_else(Instant::now, |r| r.t0);
         let config = server.config();
         let come_back = |mut error: ApiError| {
@@ -115,6 +120,10 @@ impl Running {
                 let _turn = turn;
                 let end = deadline.map(|limit| t0 + limit);
                 let stop = || gone.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
+                let parser = match tools {
+                    Some(tools) => with_tools(&engine, &mut requests, &tools, &stop)?,
+                    None => None,
+                };
                 let prepare = |request| engine.engine.prepare(request, &stop);
                 let prepared: Result<Vec<Prepared>, _> = requests.into_iter().map(prepare).collect();
                 let prepared = prepared?;
@@ -129,18 +138,19 @@ impl Running {
                     };
                     cancellers.0.extend(engine.engine.submit_prepared(prepared, places, sink)?);
                 }
-                Ok::<_, EngineError>((cancellers, ends))
+                Ok::<_, Unprepared>((cancellers, ends, parser))
             })
             .await
         };
         let submitted = within(deadline, t0, work).await?;
         let submitted = submitted.map_err(|e| ApiError::backend(e.to_string()))?;
-        let (mut cancellers, prompt_ends) = match (submitted, deadline) {
+        let (mut cancellers, prompt_ends, parser) = match (submitted, deadline) {
             (Ok(submitted), _) => submitted,
-            (Err(EngineError::Request(RequestError::Abandoned)), Some(limit)) => {
+            (Err(Unprepared::Engine(EngineError::Request(RequestError::Abandoned))), Some(limit)) => {
                 return Err(ApiError::deadline(limit));
             }
-            (Err(error), _) => return Err(error.into()),
+            (Err(Unprepared::Engine(error)), _) => return Err(error.into()),
+            (Err(Unprepared::Tools(error)), _) => return Err(error.into()),
         };
         let cancellers = std::mem::take(&mut cancellers.0);
         drop(abandoned);
@@ -169,7 +179,13 @@ impl Running {
             _share: share,
             loaded,
             prompt_ends,
+            parser,
         })
+    }
+
+    /// Splits the text of an answer; `None`: it is all text.
+    pub fn parser(&self) -> Option<&Parser> {
+        self.parser.as_ref()
     }
 
     /// The last tokens of the prompt of a choice.
@@ -254,6 +270,36 @@ impl Drop for Running {
             self.span.in_scope(|| tracing::info!("cancelled"));
         }
     }
+}
+
+/// Why requests could not be prepared.
+enum Unprepared {
+    Engine(EngineError),
+    Tools(ToolError),
+}
+
+impl From<EngineError> for Unprepared {
+    fn from(error: EngineError) -> Unprepared {
+        Unprepared::Engine(error)
+    }
+}
+
+/// Adds the tools to the requests: to their prompts, and as their grammars. `stop` says whether to give up.
+fn with_tools(
+    loaded: &Loaded,
+    requests: &mut [Request],
+    (style, tools): &(Style, Tools),
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Parser>, Unprepared> {
+    let tokenizer = loaded.engine.text().map(|text| &*text.tokenizer);
+    let mut parser = None;
+    for request in requests {
+        if stop() {
+            return Err(EngineError::from(RequestError::Abandoned).into());
+        }
+        parser = style.apply(tools, request, tokenizer).map_err(Unprepared::Tools)?;
+    }
+    Ok(parser)
 }
 
 struct CancelOnDrop(Vec<Canceller>);

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use zonda_engine::forward::Limits;
 use zonda_engine::mock::{Mock, MockOptions};
 use zonda_engine::tokenize::ChatTemplate;
-use zonda_engine::{Engine, EngineConfig, TextProcessor};
+use zonda_engine::{Engine, EngineConfig, Parallel, TextProcessor};
 use zonda_server::listen::{Listen, serve};
 use zonda_server::{Config, Keys, ModelSource, Server};
 
@@ -123,6 +123,11 @@ async fn bodies_of_very_many_values_are_refused_before_they_are_parsed() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let texts: Vec<String> = (0..2).map(|_| "* a\n".repeat(200_000)).collect();
     post(&server, "/ui/render", json!({"texts": texts})).await.fails(400, "bytes in all");
+    let letters = "x".repeat(500_001);
+    let answer = post(&server, "/tokenize", json!({"content": letters})).await.ok();
+    assert_eq!(answer["count"], 500_001);
+    let error = post(&server, "/tokenize", json!({"content": letters, "with_pieces": true})).await;
+    error.fails(400, "500000 tokens");
 }
 
 #[tokio::test]
@@ -212,7 +217,7 @@ async fn idle_connections_make_room() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_bounds_the_preparation_too() {
-    let server = server();
+    let server = server_with(Config::default(), endless(), EngineConfig::default());
     // Each word is a token, so tokenising and compiling take a while; four answers share the work.
     let prompt = "the sea and the wind ".repeat(300_000);
     let began = Instant::now();
@@ -224,6 +229,30 @@ async fn a_deadline_bounds_the_preparation_too() {
         assert!(began.elapsed() < Duration::from_secs(30), "the preparation did not stop");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn a_prompt_that_can_not_fit_is_refused_before_it_is_tokenised() {
+    let server = server();
+    let text = "the sea and the wind ".repeat(300_000);
+    let error = complete(&server, json!({"prompt": text})).await.fails(400, "bytes, which are at least");
+    assert_eq!(error["code"], "context_length_exceeded");
+    let messages = json!([{"role": "user", "content": text}]);
+    let error = chat(&server, json!({"messages": messages})).await.fails(400, "bytes, which are at least");
+    assert_eq!(error["code"], "context_length_exceeded");
+}
+
+#[tokio::test]
+async fn the_grammar_of_tools_is_written_after_the_places_are_taken() {
+    let engine = EngineConfig { parallel: Parallel::AtMost(1), max_waiting: 0, ..EngineConfig::default() };
+    let server = server_with(Config::default(), MockOptions::default(), engine);
+    let tools = json!([{"type": "function", "function": {"name": "sail", "parameters": {"type": "object"}}}]);
+    // A format that can't be combined with tools is found while their grammar is written.
+    let format = lark("start: \"a\"".to_owned());
+    let ask = |n: u64| json!({"tools": tools, "response_format": format, "n": n});
+    chat(&server, ask(2)).await.fails(429, "the queue is full");
+    let error = chat(&server, ask(1)).await.fails(400, "with tools");
+    assert_eq!(error["param"], "response_format");
 }
 
 /// A chat template that would compare large lists for a long time.

@@ -187,9 +187,9 @@ fn refusal(error: EngineError) -> anyhow::Error {
 /// Adds advice to the refusal of a prompt that is longer than the context; leaves other errors as they are.
 pub fn advise_if_too_long(error: anyhow::Error, advice: &str) -> anyhow::Error {
     match error.downcast_ref() {
-        Some(EngineError::Request(RequestError::Schedule(ScheduleError::PromptTooLong { .. }))) => {
-            Err::<(), _>(error).advise(advice).unwrap_err()
-        }
+        Some(EngineError::Request(RequestError::Schedule(
+            ScheduleError::PromptTooLong { .. } | ScheduleError::PromptFarTooLong { .. },
+        ))) => Err::<(), _>(error).advise(advice).unwrap_err(),
         Some(EngineError::Request(RequestError::Schedule(ScheduleError::KeepTooLong { .. }))) => {
             Err::<(), _>(error).advise("give a smaller --keep, or a larger --ctx").unwrap_err()
         }

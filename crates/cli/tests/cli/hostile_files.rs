@@ -133,18 +133,30 @@ fn the_number_of_threads_is_bounded() {
     }
 }
 
-/// With so little memory the system starts no thread, and a server that can't start them has to end.
+/// With so little memory the system starts no thread, or not all of them, and a server that can't start them has to end, also
+/// if it was to print backtraces.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_server_without_threads_ends_with_an_error() {
+    for kib in [60_000, 100_000, 150_000, 300_000] {
+        for backtrace in ["0", "1"] {
+            ends_with_an_error(kib, backtrace);
+        }
+    }
+}
+
+/// Starts a server that may use this much address space.
+#[cfg(target_os = "linux")]
+fn ends_with_an_error(kib: u32, backtrace: &str) {
     let sandbox = Sandbox::new();
     // A program that needs less gets to the port, which is taken.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let mut command = std::process::Command::new("sh");
-    let script = "ulimit -v 60000; exec timeout -k 1 60 \"$0\" serve -m mock --port $1";
-    command.args(["-c", script, env!("CARGO_BIN_EXE_zonda"), &port]).env("ZONDA_HOME", sandbox.store());
+    let script = "ulimit -v $2; exec timeout -k 1 60 \"$0\" serve -m mock --port $1";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_zonda"), &port, &kib.to_string()]);
+    command.env("ZONDA_HOME", sandbox.store()).env("RUST_BACKTRACE", backtrace);
     let ran = crate::common::finish(&mut command);
-    assert!(![0, 101, 124, 137].contains(&ran.code), "{ran:?}");
-    assert!(!ran.err.contains("panicked"), "{ran:?}");
+    assert!(![0, 101, 124, 137].contains(&ran.code), "{kib} KiB, backtrace {backtrace}: {ran:?}");
+    assert!(!ran.err.contains("panicked"), "{kib} KiB, backtrace {backtrace}: {ran:?}");
 }

@@ -131,6 +131,10 @@ pub enum ScheduleError {
     EmptyPrompt,
     #[error("the prompt has {tokens} tokens; at most {capacity} fit into the context")]
     PromptTooLong { tokens: usize, capacity: usize },
+    #[error(
+        "the prompt has {bytes} bytes, which are at least {least} tokens; at most {capacity} fit into the context"
+    )]
+    PromptFarTooLong { bytes: usize, least: usize, capacity: usize },
     #[error("{keep} tokens are to be kept when the context of {capacity} is full; expected at most {most}")]
     KeepTooLong { keep: usize, capacity: usize, most: usize },
 }

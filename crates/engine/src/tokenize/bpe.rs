@@ -1,6 +1,8 @@
 //! Byte-level BPE: every byte is a symbol, and merges stay within words. Pairs are ranked by a list of merges (GGUF, Hugging
 //! Face) or by the id of the merged token (tiktoken's files, such as Mistral's tekken).
 
+use super::bounds::{Least, Watch};
+use super::error::TokenizeError;
 use super::merge::{Merge, Merger, Rules, SymbolId};
 use super::pretokenize::PreTokenizer;
 use crate::TokenId;
@@ -73,26 +75,35 @@ impl Bpe {
 
     /// Appends the ids of `text`. Bytes that the vocabulary lacks are skipped, as in llama.cpp and the crate
     /// `tokenizers` (SmolLM2's vocabulary lacks 21, such as 0x04).
-    pub fn encode(&self, text: &str, ids: &mut Vec<TokenId>) {
+    ///
+    /// # Errors
+    /// If `watch` ends it.
+    pub fn encode(&self, text: &str, watch: &Watch<'_>, ids: &mut Vec<TokenId>) -> Result<(), TokenizeError> {
         let mut merger = Merger::default();
         self.pre.split(text, |word| {
+            watch.step()?;
             let word = word.as_bytes();
             if self.whole_words
                 && let Some(&id) = self.tokens.get(word)
             {
                 ids.push(id);
-                return;
+                return Ok(());
             }
             let initial = word.iter().map(|&byte| (self.bytes[byte as usize], 1));
-            merger.run(word, initial, self, |symbol, bytes| {
+            merger.run(word, initial, self, watch, |symbol, bytes| {
                 if symbol < self.first_extra {
                     ids.push(symbol);
                 } else {
                     let symbols = bytes.iter().map(|&byte| self.bytes[byte as usize]);
                     ids.extend(symbols.filter(|&symbol| symbol < self.first_extra));
                 }
-            });
-        });
+            })
+        })
+    }
+
+    /// The lower bound on the tokens of a text, for a vocabulary whose longest token, of any kind, has `longest` bytes.
+    pub fn least(&self, longest: usize) -> Least {
+        Least::new(longest, std::array::from_fn(|byte| self.bytes[byte] < self.first_extra))
     }
 }
 
@@ -126,6 +137,7 @@ impl ByteAlphabet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenize::Bounds;
 
     #[test]
     fn the_alphabet_writes_every_byte_once() {
@@ -145,7 +157,7 @@ mod tests {
     fn the_best_ranked_pair_merges_first_and_leftmost() {
         let bpe = bpe(&["a", "b", "ab", "aab", "aa"], &[("a", "b"), ("a", "ab"), ("a", "a")]);
         let mut ids = Vec::new();
-        bpe.encode("aaaab", &mut ids);
+        bpe.encode("aaaab", &Watch::new(&Bounds::NONE), &mut ids).unwrap();
         assert_eq!(ids, [4, 3]);
     }
 
@@ -153,10 +165,10 @@ mod tests {
     fn steps_that_are_no_tokens_fall_apart_into_bytes() {
         let bpe = bpe(&["a", "b", "c", "abc"], &[("a", "b"), ("ab", "c")]);
         let mut ids = Vec::new();
-        bpe.encode("abcab", &mut ids);
+        bpe.encode("abcab", &Watch::new(&Bounds::NONE), &mut ids).unwrap();
         assert_eq!(ids, [3, 0, 1]);
         ids.clear();
-        bpe.encode("a c", &mut ids);
+        bpe.encode("a c", &Watch::new(&Bounds::NONE), &mut ids).unwrap();
         assert_eq!(ids, [0, 2], "there is no token for a space");
     }
 }

@@ -4,6 +4,8 @@
 //! as in SentencePiece's `normalizer.cc`.
 
 use super::TokenizeError;
+use super::bounds::Watch;
+use super::error::MAX_TEXT;
 use super::spm::SPACE;
 
 /// A precompiled map of character sequences to their normal forms.
@@ -78,11 +80,15 @@ impl CharsMap {
 
 impl Normalizer {
     /// The text as the model's vocabulary writes it: normal forms, a space in front if `prefix`, and all spaces as `▁`.
-    pub fn normalize(&self, text: &str, prefix: bool) -> String {
+    ///
+    /// # Errors
+    /// If `watch` ends it, or the result is longer than [`MAX_TEXT`].
+    pub fn normalize(&self, text: &str, prefix: bool, watch: &Watch<'_>) -> Result<String, TokenizeError> {
         let mut out = String::with_capacity(text.len() + text.len() / 4 + SPACE.len());
         let mut rest = text;
         if self.squeeze_spaces {
             while let Some((" ", after)) = self.next(rest) {
+                watch.step()?;
                 rest = after;
             }
         }
@@ -92,6 +98,10 @@ impl Normalizer {
         // Spaces that follow a space are left out.
         let mut after_space = self.squeeze_spaces;
         while let Some((form, after)) = self.next(rest) {
+            watch.step()?;
+            if out.len() > MAX_TEXT {
+                return Err(TokenizeError::TextTooLong { bytes: out.len() });
+            }
             rest = after;
             let form = if after_space { form.trim_start_matches(' ') } else { form };
             if !form.is_empty() {
@@ -108,7 +118,7 @@ impl Normalizer {
             // A `▁` of the text can't be told from a space.
             out.truncate(out.trim_end_matches(SPACE).len());
         }
-        out
+        Ok(out)
     }
 
     /// The first normal form of a text, and what follows; `None` at its end.
@@ -125,15 +135,16 @@ impl Normalizer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenize::Bounds;
 
     #[test]
     fn spaces_follow_the_options() {
-        let plain = Normalizer::default();
-        assert_eq!(plain.normalize(" a  b ", true), "▁▁a▁▁b▁");
+        let (plain, watch) = (Normalizer::default(), Watch::new(&Bounds::NONE));
+        assert_eq!(plain.normalize(" a  b ", true, &watch).unwrap(), "▁▁a▁▁b▁");
         let squeezing = Normalizer { squeeze_spaces: true, ..Normalizer::default() };
-        assert_eq!(squeezing.normalize("  a  b ", true), "▁a▁b");
+        assert_eq!(squeezing.normalize("  a  b ", true, &watch).unwrap(), "▁a▁b");
         assert_eq!(
-            (squeezing.normalize("  ", true), plain.normalize("", true)),
+            (squeezing.normalize("  ", true, &watch).unwrap(), plain.normalize("", true, &watch).unwrap()),
             (String::new(), String::new())
         );
     }
@@ -150,7 +161,8 @@ mod tests {
                 (0..80).map(|i: u32| (seed.wrapping_mul(2_654_435_761).wrapping_add(i * 40_503) >> 7) as u8),
             );
             let charsmap = CharsMap::read(&bytes).unwrap();
-            Normalizer { charsmap, squeeze_spaces: true }.normalize("wind é \u{1f32c}", true);
+            let normalizer = Normalizer { charsmap, squeeze_spaces: true };
+            normalizer.normalize("wind é \u{1f32c}", true, &Watch::new(&Bounds::NONE)).unwrap();
         }
     }
 }

@@ -69,6 +69,19 @@ pub enum TokenizeError {
         /// The feature's name.
         feature: &'static str,
     },
+    /// The caller no longer wants the result ([`Bounds::abandoned`](super::Bounds::abandoned)).
+    #[error("the encoding was abandoned")]
+    Abandoned,
+    /// The text certainly has more tokens than [`Bounds::most`](super::Bounds::most).
+    #[error("the text has {bytes} bytes, which are at least {least} tokens; expected at most {most} tokens")]
+    TooManyTokens {
+        /// The length of the text in bytes.
+        bytes: usize,
+        /// The text has at least this many tokens.
+        least: usize,
+        /// The most that were expected.
+        most: usize,
+    },
     /// The text is longer than [`MAX_TEXT`].
     #[error("the text has {bytes} bytes; at most {} can be tokenised at once", MAX_TEXT)]
     TextTooLong {

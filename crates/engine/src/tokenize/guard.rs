@@ -5,6 +5,7 @@
 //! The guards are removed from the rendered prompt, and the names that contained them are tokenised as text. Messages
 //! without such names are not changed.
 
+use super::bounds::{Bounds, Watch};
 use super::chat::{MARK, Message};
 use super::error::{MAX_TEXT, TokenizeError};
 use super::tokenizer::{Encode, Tokenizer};
@@ -100,14 +101,27 @@ impl Tokenizer {
     /// # Errors
     /// If the text is longer than [`MAX_TEXT`].
     pub fn encode_prompt(&self, prompt: &str) -> Result<Vec<TokenId>, TokenizeError> {
+        self.encode_prompt_within(prompt, &Bounds::NONE)
+    }
+
+    /// As [`Tokenizer::encode_prompt`], within bounds.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode_prompt`]; also if the bounds end it.
+    pub fn encode_prompt_within(
+        &self,
+        prompt: &str,
+        bounds: &Bounds<'_>,
+    ) -> Result<Vec<TokenId>, TokenizeError> {
         let Some((text, guards)) = take_guards(prompt) else {
-            return self.encode(prompt, Encode { add_bos: false, parse_special: true });
+            return self.encode_within(prompt, Encode { add_bos: false, parse_special: true }, bounds);
         };
         if text.len() > MAX_TEXT {
             return Err(TokenizeError::TextTooLong { bytes: text.len() });
         }
+        self.check_least(&text, bounds.most)?;
         let mut ids = Vec::with_capacity(text.len() / 4 + 1);
-        self.append(self.vocab.guarded_fragments(&text, &guards), &mut ids)?;
+        self.append(self.vocab.guarded_fragments(&text, &guards), &Watch::new(bounds), &mut ids)?;
         Ok(ids)
     }
 

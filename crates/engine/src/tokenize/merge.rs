@@ -1,6 +1,8 @@
 //! The merge loop of byte-pair encoding: the best-ranked pair of neighbours becomes one symbol, until no pair can be
 //! merged. A heap of candidate pairs makes it O(n log n) in the length of the text.
 
+use super::bounds::Watch;
+use super::error::TokenizeError;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -56,13 +58,17 @@ pub(crate) struct Merger {
 impl Merger {
     /// Merges `text`, given as its initial symbols and their lengths in bytes, and passes each final symbol and its
     /// bytes to `emit`, from left to right. `text` is under 4 GiB ([`super::MAX_TEXT`]).
+    ///
+    /// # Errors
+    /// If `watch` ends it, before anything is emitted.
     pub fn run(
         &mut self,
         text: &[u8],
         initial: impl Iterator<Item = (SymbolId, usize)>,
         rules: &impl Rules,
+        watch: &Watch<'_>,
         mut emit: impl FnMut(SymbolId, &[u8]),
-    ) {
+    ) -> Result<(), TokenizeError> {
         self.nodes.clear();
         self.heap.clear();
         let mut start = 0;
@@ -73,13 +79,15 @@ impl Merger {
             start += len as u32;
         }
         debug_assert_eq!(start as usize, text.len());
-        let Some(last) = self.nodes.last_mut() else { return };
+        let Some(last) = self.nodes.last_mut() else { return Ok(()) };
         last.next = NONE;
 
         for right in 1..self.nodes.len() as u32 {
+            watch.step()?;
             self.consider(right - 1, right, text, rules);
         }
         while let Some(Reverse(best)) = self.heap.pop() {
+            watch.step()?;
             let (left, right) = (&self.nodes[best.left as usize], &self.nodes[best.right as usize]);
             if left.len == 0 || right.len == 0 || left.len + right.len != best.len {
                 continue;
@@ -105,6 +113,7 @@ impl Merger {
             emit(node.id, &text[node.start as usize..][..node.len as usize]);
             at = node.next;
         }
+        Ok(())
     }
 
     fn consider(&mut self, left: u32, right: u32, text: &[u8], rules: &impl Rules) {

@@ -6,6 +6,7 @@
 //! another one ([`Splitter`]). Files are read in `gguf`, `hf`, `sentencepiece` and `tekken`. Turning ids back into bytes is
 //! the same for all: `vocab` holds each token's bytes, [`Detokenizer`] joins them.
 
+mod bounds;
 mod bpe;
 mod charsmap;
 pub mod chat;
@@ -20,6 +21,8 @@ mod hf;
 mod hf_check;
 #[cfg(feature = "hf-tokenizers")]
 mod hf_encode;
+#[cfg(feature = "hf-tokenizers")]
+mod hf_least;
 #[cfg(feature = "hf-tokenizers")]
 mod hf_map;
 mod merge;
@@ -36,6 +39,7 @@ mod tokenizer;
 mod unigram;
 mod vocab;
 
+pub use bounds::Bounds;
 pub use bpe::byte_alphabet;
 pub use chat::{ChatTemplate, Message, RenderOptions, TemplateError, read_exact, write_exact};
 pub use detokenize::Detokenizer;

@@ -13,6 +13,9 @@ pub(crate) struct PreTokenizer {
     stages: Vec<Stage>,
 }
 
+/// Whether to go on.
+type Emitted = Result<(), TokenizeError>;
+
 /// One expression. Matches and the text between them become pieces.
 struct Stage {
     /// Pattern 0 is the expression; pattern 1, if present, is its ending `\s+(?!\S)|\s+`.
@@ -244,14 +247,17 @@ impl PreTokenizer {
     }
 
     /// Passes each word to `emit`, from left to right; together the words are the text.
-    pub fn split<'a>(&self, text: &'a str, mut emit: impl FnMut(&'a str)) {
-        fn walk<'a>(stages: &[Stage], piece: &'a str, emit: &mut dyn FnMut(&'a str)) {
+    ///
+    /// # Errors
+    /// The first error of `emit`, after which it is not called again.
+    pub fn split<'a>(&self, text: &'a str, mut emit: impl FnMut(&'a str) -> Emitted) -> Emitted {
+        fn walk<'a>(stages: &[Stage], piece: &'a str, emit: &mut dyn FnMut(&'a str) -> Emitted) -> Emitted {
             match stages.split_first() {
                 None => emit(piece),
                 Some((first, rest)) => first.split(piece, &mut |part| walk(rest, part, emit)),
             }
         }
-        walk(&self.stages, text, &mut emit);
+        walk(&self.stages, text, &mut emit)
     }
 }
 
@@ -271,7 +277,7 @@ impl Stage {
         })
     }
 
-    fn split<'a>(&self, piece: &'a str, emit: &mut dyn FnMut(&'a str)) {
+    fn split<'a>(&self, piece: &'a str, emit: &mut dyn FnMut(&'a str) -> Emitted) -> Emitted {
         let mut at = 0;
         while at < piece.len() {
             // Searches in the whole piece, not in a slice: no expression looks behind, but `$` must match the piece's
@@ -287,14 +293,15 @@ impl Stage {
                 }
             }
             if at < found.start() {
-                emit(&piece[at..found.start()]);
+                emit(&piece[at..found.start()])?;
             }
-            emit(&piece[found.start()..end]);
+            emit(&piece[found.start()..end])?;
             at = end;
         }
         if at < piece.len() {
-            emit(&piece[at..]);
+            emit(&piece[at..])?;
         }
+        Ok(())
     }
 }
 
@@ -305,7 +312,11 @@ mod tests {
     fn words<'a>(name: &str, text: &'a str) -> Vec<&'a str> {
         let mut words = Vec::new();
         let pre = preset(name).unwrap().compile().unwrap();
-        pre.split(text, |word| words.push(word));
+        let keep = |word| {
+            words.push(word);
+            Ok(())
+        };
+        pre.split(text, keep).unwrap();
         assert_eq!(words.concat(), text);
         words
     }
@@ -348,7 +359,11 @@ mod tests {
             let pre = preset(&name).unwrap().compile().unwrap();
             for (text, expected) in strings.iter().zip(hashes) {
                 let mut words = Vec::new();
-                pre.split(text, |word| words.push(word));
+                let keep = |word| {
+                    words.push(word);
+                    Ok(())
+                };
+                pre.split(text, keep).unwrap();
                 if hash(&words) != expected {
                     wrong.push(format!("{name}: {words:?}"));
                 }

@@ -1,5 +1,6 @@
 //! [`TextProcessor`]: a model's tokenizer and chat template together.
 
+use super::bounds::Bounds;
 use super::chat::{ChatTemplate, Message, RenderOptions, TemplateError};
 use super::error::TokenizeError;
 use super::tokenizer::Tokenizer;
@@ -45,31 +46,30 @@ impl TextProcessor {
         messages: &[Message],
         options: &RenderOptions,
     ) -> Result<Vec<TokenId>, ChatError> {
-        self.encode_chat_unless(messages, options, &|| false)
+        self.encode_chat_within(messages, options, &Bounds::NONE)
     }
 
-    /// As [`TextProcessor::encode_chat`]. While rendering, `abandoned` is checked every few milliseconds; if it returns
-    /// true, the result is an error.
+    /// As [`TextProcessor::encode_chat`], within bounds, of which the first ends the template too.
     ///
     /// # Errors
-    /// As [`TextProcessor::encode_chat`].
-    pub fn encode_chat_unless(
+    /// As [`TextProcessor::encode_chat`]; also if the bounds end it.
+    pub fn encode_chat_within(
         &self,
         messages: &[Message],
         options: &RenderOptions,
-        abandoned: &dyn Fn() -> bool,
+        bounds: &Bounds<'_>,
     ) -> Result<Vec<TokenId>, ChatError> {
         let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
         let prompt = if options.parse_special {
-            template.render_unless(messages, options, abandoned)?
+            template.render_unless(messages, options, bounds.abandoned)?
         } else {
             let (mut messages, mut options) = (messages.to_vec(), options.clone());
             messages.iter_mut().for_each(|message| self.tokenizer.guard_message(message));
             let values = options.tools.iter_mut().chain(&mut options.documents);
             values.chain(options.extra.values_mut()).for_each(|value| self.tokenizer.guard_value(value));
-            template.render_unless(&messages, &options, abandoned)?
+            template.render_unless(&messages, &options, bounds.abandoned)?
         };
-        let mut tokens = self.tokenizer.encode_prompt(&prompt)?;
+        let mut tokens = self.tokenizer.encode_prompt_within(&prompt, bounds)?;
         if let Some(bos) = self.tokenizer.bos()
             && self.tokenizer.adds_bos()
             && tokens.first() != Some(&bos)

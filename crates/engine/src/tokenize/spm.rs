@@ -2,6 +2,7 @@
 //! character without a token is written as bytes (`<0xE2>`). Spaces are written as `▁` (U+2581).
 
 use super::TokenizeError;
+use super::bounds::{Least, Watch};
 use super::error::shorten;
 use super::merge::{Merge, Merger, Rules, SymbolId};
 use super::vocab::{Fragment, Kind, Matcher};
@@ -103,21 +104,52 @@ impl Spm {
 
     /// Appends the ids of `text`, with a space in front if `prefix`. A character with neither a token nor byte tokens
     /// becomes the unknown token, or is skipped if there is none.
-    pub fn encode(&self, text: &str, prefix: bool, ids: &mut Vec<TokenId>) {
+    ///
+    /// # Errors
+    /// If `watch` ends it.
+    pub fn encode(
+        &self,
+        text: &str,
+        prefix: bool,
+        watch: &Watch<'_>,
+        ids: &mut Vec<TokenId>,
+    ) -> Result<(), TokenizeError> {
         let text = self.normalize(text, prefix);
-        let Some(matcher) = &self.user_defined else { return self.merge_words(&text, ids) };
+        let Some(matcher) = &self.user_defined else { return self.merge_words(&text, watch, ids) };
         for fragment in matcher.cut(&text) {
             match fragment {
-                Fragment::Text(text) => self.merge_words(text, ids),
+                Fragment::Text(text) => self.merge_words(text, watch, ids)?,
                 Fragment::Token(id) => ids.push(id),
             }
         }
+        Ok(())
     }
 
-    fn merge_words(&self, text: &str, ids: &mut Vec<TokenId>) {
+    /// The lower bound on the tokens of a text; `None` if characters may be left out. `longest` is the length of the longest
+    /// token, of any kind, in the vocabulary's spelling.
+    pub fn least(&self, longest: usize) -> Option<Least> {
+        if self.options.unknown.is_none() && self.bytes.iter().any(Option::is_none) {
+            return None;
+        }
+        let mut kept = [true; 256];
+        if self.options.squeeze_spaces {
+            // Also the `▁` at the end of a text.
+            b" ".iter().chain(SPACE.as_bytes()).for_each(|&byte| kept[byte as usize] = false);
+        }
+        // An unknown token stands for one character.
+        Some(Least::new(longest.max(char::MAX.len_utf8()), kept))
+    }
+
+    fn merge_words(
+        &self,
+        text: &str,
+        watch: &Watch<'_>,
+        ids: &mut Vec<TokenId>,
+    ) -> Result<(), TokenizeError> {
         let mut merger = Merger::default();
         let mut rest = text;
         while !rest.is_empty() {
+            watch.step()?;
             let end = if self.words_apart { word_end(rest) } else { rest.len() };
             let (word, after) = rest.split_at(end);
             rest = after;
@@ -125,7 +157,7 @@ impl Spm {
                 let symbol = self.tokens.get(&word.as_bytes()[at..at + c.len_utf8()]);
                 (symbol.map_or(UNKNOWN, |merge| merge.into), c.len_utf8())
             });
-            merger.run(word.as_bytes(), initial, self, |symbol, bytes| {
+            merger.run(word.as_bytes(), initial, self, watch, |symbol, bytes| {
                 if symbol != UNKNOWN {
                     ids.push(symbol);
                     return;
@@ -136,8 +168,9 @@ impl Spm {
                 } else {
                     ids.extend(self.options.unknown);
                 }
-            });
+            })?;
         }
+        Ok(())
     }
 
     /// The text in SentencePiece's form: spaces reduced if the model requires it, the prefix added, and all spaces
@@ -192,6 +225,7 @@ fn rank(score: f32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenize::Bounds;
 
     #[test]
     fn ranks_order_scores_backwards() {
@@ -224,7 +258,7 @@ mod tests {
     /// Encodes; ids count from the first token that is not a byte.
     fn encode(spm: &Spm, text: &str) -> Vec<i64> {
         let mut ids = Vec::new();
-        spm.encode(text, spm.space_prefix(), &mut ids);
+        spm.encode(text, spm.space_prefix(), &Watch::new(&Bounds::NONE), &mut ids).unwrap();
         ids.into_iter().map(|id| i64::from(id) - 256).collect()
     }
 

@@ -1,5 +1,6 @@
 //! [`Tokenizer`]: one vocabulary and the algorithm that splits text into its tokens.
 
+use super::bounds::{Bounds, Least, Watch};
 use super::bpe::Bpe;
 use super::error::{MAX_TEXT, TokenizeError};
 #[cfg(feature = "hf-tokenizers")]
@@ -55,19 +56,34 @@ impl Tokenizer {
     /// # Errors
     /// If the text is longer than [`MAX_TEXT`].
     pub fn encode(&self, text: &str, options: Encode) -> Result<Vec<TokenId>, TokenizeError> {
+        self.encode_within(text, options, &Bounds::NONE)
+    }
+
+    /// As [`Tokenizer::encode`], within bounds.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`]; also if the bounds end it.
+    pub fn encode_within(
+        &self,
+        text: &str,
+        options: Encode,
+        bounds: &Bounds<'_>,
+    ) -> Result<Vec<TokenId>, TokenizeError> {
         if text.len() > MAX_TEXT {
             return Err(TokenizeError::TextTooLong { bytes: text.len() });
         }
+        self.check_least(text, bounds.most)?;
+        let watch = Watch::new(bounds);
         let mut ids = Vec::with_capacity(text.len() / 4 + 1);
         if options.add_bos {
             ids.extend(self.vocab.bos);
         }
         #[cfg(feature = "hf-tokenizers")]
         if let Algorithm::Hf(hf, _) = &self.algorithm {
-            hf.encode(text, options.parse_special, &mut ids)?;
+            hf.encode(text, options.parse_special, &watch, &mut ids)?;
             return Ok(ids);
         }
-        self.append(self.vocab.fragments(text, options.parse_special), &mut ids)?;
+        self.append(self.vocab.fragments(text, options.parse_special), &watch, &mut ids)?;
         Ok(ids)
     }
 
@@ -75,25 +91,28 @@ impl Tokenizer {
     pub(super) fn append(
         &self,
         fragments: Vec<Fragment<'_>>,
+        watch: &Watch<'_>,
         ids: &mut Vec<TokenId>,
     ) -> Result<(), TokenizeError> {
         // What precedes the fragment: nothing, or a special token in the text.
         let mut before = None;
         for fragment in fragments {
+            watch.step()?;
             match (fragment, &self.algorithm) {
                 (Fragment::Token(id), _) => {
                     ids.push(id);
                     before = Some(id);
                 }
-                (Fragment::Text(text), Algorithm::Bpe(bpe)) => bpe.encode(text, ids),
+                (Fragment::Text(text), Algorithm::Bpe(bpe)) => bpe.encode(text, watch, ids)?,
                 (Fragment::Text(text), Algorithm::Spm(spm)) => {
-                    spm.encode(text, self.prefixes_space_after(before), ids);
+                    spm.encode(text, self.prefixes_space_after(before), watch, ids)?;
                 }
                 (Fragment::Text(text), Algorithm::Unigram(unigram)) => {
-                    unigram.encode(text, self.prefixes_space_after(before), ids);
+                    unigram.encode(text, self.prefixes_space_after(before), watch, ids)?;
                 }
                 (Fragment::Text(text), Algorithm::Other(splitter, _)) => {
                     let start = ids.len();
+                    watch.now()?;
                     splitter.split(text, ids)?;
                     if ids[start..].iter().any(|&id| id as usize >= self.vocab.len()) {
                         let why = "an id outside the vocabulary".to_owned();
@@ -101,10 +120,38 @@ impl Tokenizer {
                     }
                 }
                 #[cfg(feature = "hf-tokenizers")]
-                (Fragment::Text(text), Algorithm::Hf(hf, _)) => hf.encode(text, false, ids)?,
+                (Fragment::Text(text), Algorithm::Hf(hf, _)) => hf.encode(text, false, watch, ids)?,
             }
         }
         Ok(())
+    }
+
+    /// Refuses a text that certainly has more tokens than `most`.
+    ///
+    /// # Errors
+    /// [`TokenizeError::TooManyTokens`].
+    pub(super) fn check_least(&self, text: &str, most: usize) -> Result<(), TokenizeError> {
+        // Tokens of less than a byte don't exist.
+        if text.len() <= most {
+            return Ok(());
+        }
+        self.least().map_or(Ok(()), |least| least.check(text, most))
+    }
+
+    /// The lower bound on the tokens of a text; `None` if none is known.
+    fn least(&self) -> Option<Least> {
+        if self.vocab.eats_space() {
+            return None;
+        }
+        match &self.algorithm {
+            Algorithm::Bpe(bpe) => Some(bpe.least(self.vocab.longest(false))),
+            Algorithm::Spm(spm) => spm.least(self.vocab.longest(true)),
+            Algorithm::Unigram(unigram) => unigram.least(self.vocab.longest(true)),
+            // Of llama.cpp's tokenizers, some leave out characters.
+            Algorithm::Other(..) => None,
+            #[cfg(feature = "hf-tokenizers")]
+            Algorithm::Hf(hf, _) => hf.least(&self.vocab),
+        }
     }
 
     /// One token for display: its text, control tokens by name, incomplete characters as U+FFFD; empty for an unknown

@@ -2,6 +2,7 @@
 //! character without a token is written as bytes if the vocabulary has them, else it is the unknown token, one for a run.
 
 use super::TokenizeError;
+use super::bounds::{Least, Watch};
 use super::charsmap::Normalizer;
 use super::spm::{SPACE, byte_token, not_a_byte};
 use super::vocab::Kind;
@@ -23,6 +24,9 @@ pub(crate) struct Unigram {
     normalizer: Normalizer,
     space_prefix: bool,
 }
+
+/// Pieces of a text, each with its token; `None` for a character that has none.
+type Cut<'a> = Vec<(&'a str, Option<TokenId>)>;
 
 /// Each token's bytes and kind.
 type Tokens = Vec<(Vec<u8>, Kind)>;
@@ -84,10 +88,19 @@ impl Unigram {
     }
 
     /// Appends the ids of `text`, with a space in front if `prefix`.
-    pub fn encode(&self, text: &str, prefix: bool, ids: &mut Vec<TokenId>) {
-        let text = self.normalizer.normalize(text, prefix);
+    ///
+    /// # Errors
+    /// If `watch` ends it, or the normalised text is longer than [`super::MAX_TEXT`].
+    pub fn encode(
+        &self,
+        text: &str,
+        prefix: bool,
+        watch: &Watch<'_>,
+        ids: &mut Vec<TokenId>,
+    ) -> Result<(), TokenizeError> {
+        let text = self.normalizer.normalize(text, prefix, watch)?;
         let mut after_unknown = false;
-        for (piece, id) in self.best(&text) {
+        for (piece, id) in self.best(&text, watch)? {
             if let Some(id) = id {
                 ids.push(id);
                 after_unknown = false;
@@ -101,10 +114,19 @@ impl Unigram {
                 after_unknown = true;
             }
         }
+        Ok(())
     }
 
-    /// The best cut of a text: pieces with their tokens, or `None` for a character that has none.
-    fn best<'a>(&self, text: &'a str) -> Vec<(&'a str, Option<TokenId>)> {
+    /// The lower bound on the tokens of a text; `None` if a token may stand for any number of bytes. `longest` is as in
+    /// [`super::spm::Spm::least`].
+    pub fn least(&self, longest: usize) -> Option<Least> {
+        let plain = self.normalizer.charsmap.is_none() && !self.normalizer.squeeze_spaces;
+        let bytes = self.bytes.iter().all(Option::is_some);
+        (plain && bytes).then(|| Least::new(longest, [true; 256]))
+    }
+
+    /// The best cut of a text.
+    fn best<'a>(&self, text: &'a str, watch: &Watch<'_>) -> Result<Cut<'a>, TokenizeError> {
         /// The best way to a position: its score, where its last piece begins, and that piece's token.
         #[derive(Clone, Copy)]
         struct Way {
@@ -115,6 +137,7 @@ impl Unigram {
         let mut ways: Vec<Option<Way>> = vec![None; text.len() + 1];
         ways[0] = Some(Way { score: 0.0, start: 0, token: None });
         for (start, first) in text.char_indices() {
+            watch.step()?;
             // Each character has at least the unknown token, so that every one is reached.
             let Some(Way { score: before, .. }) = ways[start] else { continue };
             let mut offer = |end: usize, score: f32, token: Option<TokenId>| {
@@ -127,6 +150,7 @@ impl Unigram {
             let most = (start + self.longest).min(text.len());
             let ends = text[start..].char_indices().map(|(at, c)| start + at + c.len_utf8());
             for end in ends.take_while(|&end| end <= most) {
+                watch.step()?;
                 if let Some(&(id, score)) = self.tokens.get(&text.as_bytes()[start..end]) {
                     offer(end, score, Some(id));
                     single |= end == start + first.len_utf8();
@@ -143,13 +167,14 @@ impl Unigram {
             end = way.start;
         }
         pieces.reverse();
-        pieces
+        Ok(pieces)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenize::Bounds;
 
     fn unigram(tokens: &[(&str, Kind, f32)]) -> Unigram {
         let texts: Vec<_> = tokens.iter().map(|(text, ..)| (*text).to_owned()).collect();
@@ -171,7 +196,7 @@ mod tests {
         ]);
         let encode = |text: &str| {
             let mut ids = Vec::new();
-            unigram.encode(text, true, &mut ids);
+            unigram.encode(text, true, &Watch::new(&Bounds::NONE), &mut ids).unwrap();
             ids
         };
         assert_eq!(encode("ab"), [1, 3]);

@@ -254,6 +254,22 @@ impl Vocab {
         self.ends.len()
     }
 
+    /// The length of the longest token in bytes, at least 1. `spelled`: as SentencePiece spells it, with three bytes for a
+    /// space.
+    pub fn longest(&self, spelled: bool) -> usize {
+        let length = |id| {
+            let bytes = self.bytes(id).unwrap_or_default();
+            let spaces = bytes.iter().filter(|&&byte| spelled && byte == b' ').count();
+            bytes.len() + 2 * spaces
+        };
+        (0..self.len() as TokenId).map(length).max().unwrap_or(1).max(1)
+    }
+
+    /// Whether white space behind some tokens is left out.
+    pub fn eats_space(&self) -> bool {
+        !self.eats_space.is_empty()
+    }
+
     pub fn bytes(&self, id: TokenId) -> Option<&[u8]> {
         let id = id as usize;
         let end = *self.ends.get(id)? as usize;

@@ -12,6 +12,7 @@ mod scheduler_import;
 mod scheduling;
 mod shift;
 mod speculate;
+mod tokenize_bounds;
 mod tokenize_damage;
 mod tokenize_goldens;
 mod tokenize_smollm2;

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use zonda_engine::TokenId;
-use zonda_engine::tokenize::Detokenizer;
+use zonda_engine::tokenize::{Bounds, Detokenizer};
 use zonda_engine::tokenize::{ChatTemplate, Encode, Message, RenderOptions, TemplateError, Tokenizer};
 use zonda_testkit::models;
 
@@ -45,6 +45,9 @@ fn check(tokenizer: &Tokenizer, golden: &str, kept: Kept) {
             let Some(expected) = expected else { continue };
             let ids = tokenizer.encode(&text, Encode { add_bos: false, parse_special }).unwrap();
             assert_eq!(ids, expected, "{text:?}, parse_special: {parse_special}");
+            let enough = Bounds { most: ids.len(), ..Bounds::NONE };
+            let fits = tokenizer.encode_within(&text, Encode { add_bos: false, parse_special }, &enough);
+            assert_eq!(fits.unwrap(), ids, "{text:?} fits");
             let back = kept(&text);
             assert_eq!(tokenizer.decode(&ids, false), back, "parse_special: {parse_special}");
 

@@ -7,7 +7,7 @@ use super::shared::{self, Limit, Shared};
 use crate::error::ApiError;
 use crate::extract::{Fields, IGNORED_FIELDS};
 use crate::gate::RequestId;
-use crate::generate::Running;
+use crate::generate::{Job, Running};
 use crate::id;
 use crate::models::Loaded;
 use crate::server::Server;
@@ -310,22 +310,20 @@ impl Turn {
             Some(asked) => Limit { field: "max_completion_tokens", asked: Some(asked), default: None },
             None => Limit { field: "max_tokens", asked: shared.max_tokens, default: None },
         };
-        let mut request =
-            shared.request(config, &loaded, Prompt::Chat { messages, options }, limit, logprobs)?;
-        let tokenizer = loaded.engine.text().map(|text| &*text.tokenizer);
+        let request = shared.request(config, &loaded, Prompt::Chat { messages, options }, limit, logprobs)?;
         let separates = match own.reasoning_format {
             None => config.separate_reasoning,
             Some(format) => format != ReasoningFormat::None,
         };
-        let parser = loaded.tools.separating(separates).apply(&tools, &mut request, tokenizer)?;
+        let style = loaded.tools.separating(separates);
         if config.log_prompts
             && let Prompt::Chat { messages, .. } = &request.prompt
         {
             tracing::info!(messages = ?messages, "prompt");
         }
-        let job = shared.job(config, fields, loaded, vec![request])?;
+        let job = Job { tools: Some((style, tools)), ..shared.job(config, fields, loaded, vec![request])? };
         let progress = |_: usize| Progress {
-            parser: parser.clone(),
+            parser: None,
             calls: 0,
             short_ids: job.loaded.tools.short_ids(),
             begun: false,
@@ -341,8 +339,9 @@ impl Turn {
             log_text: config.log_prompts,
         };
         let running = Running::start(server, job).await?;
-        if let Some(text) = running.loaded().engine.text() {
-            for (index, choice) in turn.choices.iter_mut().enumerate() {
+        for (index, choice) in turn.choices.iter_mut().enumerate() {
+            choice.parser = running.parser().cloned();
+            if let Some(text) = running.loaded().engine.text() {
                 choice.parser.iter_mut().for_each(|p| p.begin(running.prompt_end(index), &text.tokenizer));
             }
         }

@@ -383,7 +383,7 @@ impl Shared {
             }
         }
         let (choices, client) = (choices as usize, fields.client.clone());
-        Ok(Job { loaded, requests, choices, client, deadline: self.deadline(config)? })
+        Ok(Job { loaded, requests, choices, client, deadline: self.deadline(config)?, tools: None })
     }
 
     /// Waits for the request's model, at most until its deadline.

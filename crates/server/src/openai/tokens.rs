@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use utoipa::ToSchema;
-use zonda_engine::tokenize::{Encode, RenderOptions};
+use zonda_engine::tokenize::{Bounds, Encode, RenderOptions};
 use zonda_engine::{RequestError, TextProcessor, TokenId};
 
 /// What to tokenise: a text or a conversation.
@@ -74,6 +74,9 @@ pub(crate) async fn tokenize(
     work.map_err(|e| ApiError::backend(e.to_string()))?.map(Json)
 }
 
+/// Maximum number of texts of tokens in an answer: each takes tens of bytes, many times its part of the request.
+const MAX_PIECES: usize = 500_000;
+
 /// `parse_special` is the server's setting for chats. `stop` is called from time to time and says whether to give up.
 fn encode(
     loaded: &Loaded,
@@ -82,23 +85,28 @@ fn encode(
     stop: &dyn Fn() -> bool,
 ) -> Result<TokenizeResponse, ApiError> {
     let text = text(loaded)?;
+    let bounds = Bounds { abandoned: stop, most: usize::MAX };
     let tokens = match (request.content, request.messages) {
         (Some(content), None) => {
             let add_bos = request.add_special == Some(true) && text.tokenizer.adds_bos();
             let options = Encode { add_bos, parse_special: request.parse_special != Some(false) };
-            text.tokenizer.encode(&content, options).map_err(RequestError::from)?
+            text.tokenizer.encode_within(&content, options, &bounds).map_err(RequestError::from)?
         }
         (None, Some(messages)) => {
             let parse_special = request.parse_special.unwrap_or(parse_special);
             let options = RenderOptions { parse_special, ..RenderOptions::default() };
             let messages = messages::convert(messages)?;
-            text.encode_chat_unless(&messages, &options, stop).map_err(RequestError::from)?
+            text.encode_chat_within(&messages, &options, &bounds).map_err(RequestError::from)?
         }
         (None, None) => return Err(ApiError::field("content", "expected a text or messages, found neither")),
         (Some(_), Some(_)) => {
             return Err(ApiError::field("content", "expected a text or messages, found both"));
         }
     };
+    if request.with_pieces == Some(true) && tokens.len() > MAX_PIECES {
+        let message = format!("expected false for more than {MAX_PIECES} tokens, found {}", tokens.len());
+        return Err(ApiError::field("with_pieces", message));
+    }
     let pieces = || tokens.iter().map(|&id| text.tokenizer.piece(id)).collect();
     Ok(TokenizeResponse {
         pieces: (request.with_pieces == Some(true)).then(pieces),

@@ -24,6 +24,9 @@ pub enum TemplateError {
         /// What went wrong.
         reason: String,
     },
+    /// The thread that compiles or runs the template could not be started.
+    #[error("no thread for the chat template: {0}")]
+    Thread(#[source] std::io::Error),
     /// The template refuses this conversation (`raise_exception`), with this message.
     #[error("the chat template refuses this conversation: {0}")]
     Refused(String),

@@ -20,9 +20,11 @@ use std::time::{Duration, Instant};
 
 /// Longest source of a template, in bytes; published ones have at most a tenth of it.
 const SOURCE: usize = 256 << 10;
-/// Stack of the thread that compiles a template, in bytes: the parser recurses along chains that are as long as the source. The
-/// system commits only the pages that are used.
-const COMPILE_STACK: usize = 512 << 20;
+/// Stack of the thread that compiles a template, in bytes, besides [`COMPILE_STACK_PER_BYTE`].
+const COMPILE_STACK: usize = 4 << 20;
+/// More of it for each byte of the source: the parser recurses along chains that are as long as the source. The longest source
+/// has 512 MiB, of which the system commits only the pages that are used.
+const COMPILE_STACK_PER_BYTE: usize = 2 << 10;
 /// Stack of the thread that runs a template: values have bounded depth.
 const RUN_STACK: usize = 64 << 20;
 /// How often a run checks whether it was abandoned.
@@ -49,9 +51,13 @@ impl Program {
             let reason = format!("expected at most {SOURCE} bytes, found {}", source.len());
             return Err(TemplateError::Syntax { line: 0, reason });
         }
-        let compiled =
-            apart(COMPILE_STACK, || Compiled::try_new(source, |source| compile(name, source)), || ());
-        compiled.map_err(|reason| TemplateError::Syntax { line: 0, reason })?.map(Program)
+        let stack = COMPILE_STACK + COMPILE_STACK_PER_BYTE * source.len();
+        apart(stack, || Compiled::try_new(source, |source| compile(name, source)), || ())?.map(Program)
+    }
+
+    /// As [`Program::compile`], on the caller's stack, for a source that is part of this program.
+    pub fn compile_here(name: &'static str, source: String) -> Result<Program, TemplateError> {
+        Compiled::try_new(source, |source| compile(name, source)).map(Program)
     }
 
     /// Renders the template within `time`. `abandoned` is checked every [`POLL`] and ends the run.
@@ -84,7 +90,7 @@ impl Program {
                 stop.store(true, Ordering::Relaxed);
             }
         };
-        apart(RUN_STACK, run, look).map_err(|reason| TemplateError::Render { line: 0, reason })?
+        apart(RUN_STACK, run, look)?
     }
 }
 
@@ -95,7 +101,11 @@ impl std::fmt::Debug for Program {
 }
 
 /// Runs `work` on a thread with a stack of this many bytes, and `look` every [`POLL`] meanwhile. A panic is an error.
-fn apart<T: Send>(stack: usize, work: impl FnOnce() -> T + Send, look: impl Fn()) -> Result<T, String> {
+fn apart<T: Send>(
+    stack: usize,
+    work: impl FnOnce() -> T + Send,
+    look: impl Fn(),
+) -> Result<T, TemplateError> {
     thread::scope(|scope| {
         let (ended, waiting) = mpsc::channel::<()>();
         let body = move || {
@@ -105,11 +115,13 @@ fn apart<T: Send>(stack: usize, work: impl FnOnce() -> T + Send, look: impl Fn()
         };
         let thread = thread::Builder::new().name("zonda-template".into()).stack_size(stack);
         let thread = thread.spawn_scoped(scope, body);
-        let thread = thread.map_err(|e| format!("no thread for the chat template: {e}"))?;
+        let thread = thread.map_err(TemplateError::Thread)?;
         while let Err(RecvTimeoutError::Timeout) = waiting.recv_timeout(POLL) {
             look();
         }
-        thread.join().map_err(|_| "the template engine panicked".to_owned())
+        let panicked =
+            |_| TemplateError::Render { line: 0, reason: "the template engine panicked".to_owned() };
+        thread.join().map_err(panicked)
     })
 }
 

@@ -107,10 +107,18 @@ impl ChatTemplate {
         ChatTemplate::named(&[(DEFAULT, source)], tokenizer)
     }
 
+    /// From `(name, source)` pairs, which must include `DEFAULT` and may include `TOOL_USE`.
+    pub(super) fn named(
+        sources: &[(&str, &str)],
+        tokenizer: &Tokenizer,
+    ) -> Result<ChatTemplate, TemplateError> {
+        ChatTemplate::compiled(sources, tokenizer, Program::compile)
+    }
+
     /// A template that Zonda knows, by name; see [`BUILTIN_TEMPLATES`](super::BUILTIN_TEMPLATES).
     pub fn builtin(name: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, TemplateError> {
         let source = builtin::source(name).ok_or_else(|| TemplateError::Unknown { name: name.to_owned() })?;
-        ChatTemplate::new(&source, tokenizer)
+        ChatTemplate::compiled(&[(DEFAULT, &source)], tokenizer, Program::compile_here)
     }
 
     /// Sets a variable for conversations whose options do not.
@@ -124,14 +132,14 @@ impl ChatTemplate {
         ChatTemplate::builtin("chatml", &Tokenizer::mock()).expect("the built-in template parses")
     }
 
-    /// From `(name, source)` pairs, which must include `DEFAULT` and may include `TOOL_USE`.
-    pub(super) fn named(
+    fn compiled(
         sources: &[(&str, &str)],
         tokenizer: &Tokenizer,
+        program: fn(&'static str, String) -> Result<Program, TemplateError>,
     ) -> Result<ChatTemplate, TemplateError> {
         let compile = |name: &'static str| {
             let source = sources.iter().find(|(found, _)| *found == name);
-            source.map(|(_, source)| Program::compile(name, functions::prepare(source))).transpose()
+            source.map(|(_, source)| program(name, functions::prepare(source))).transpose()
         };
         let mut environment = functions::environment();
         mistral::install(&mut environment);
