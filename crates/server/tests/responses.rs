@@ -177,8 +177,12 @@ async fn a_required_function_is_called_and_its_result_comes_back() {
             {"role": "user", "content": "how is it"}, call,
             {"type": "function_call_output", "call_id": call["call_id"], "output": "warm"},
         ]);
-        let more =
-            ask(&server, json!({"input": input, "tools": weather(), "max_output_tokens": 4})).await.ok();
+        let more = ask(
+            &server,
+            json!({"input": input, "tools": weather(), "max_output_tokens": 4, "ignore_eos": true}),
+        )
+        .await
+        .ok();
         let result = json!([{"type": "function_call_output", "call_id": call["call_id"], "output": "warm"}]);
         let by_id = json!({"previous_response_id": whole["id"], "input": result, "max_output_tokens": 4});
         assert_eq!(ask(&server, by_id).await.ok()["previous_response_id"], whole["id"]);
@@ -247,7 +251,7 @@ async fn a_probe_without_input_is_answered() {
     let server = server();
     for input in [json!([]), json!("")] {
         let body = json!({"model": "mock", "input": input, "max_output_tokens": 1, "store": false, "stream": true,
-            "include": ["reasoning.encrypted_content"], "client_metadata": {"a": "b"}, "tools": [], "tool_choice": "auto"});
+            "include": ["reasoning.encrypted_content"], "client_metadata": {"a": "b"}, "tools": [], "tool_choice": "auto", "ignore_eos": true});
         let answer = ask(&server, body).await;
         assert_eq!(answer.header("x-zonda-ignored-fields"), None);
         assert_eq!(check(&answer.named_events(), "response.incomplete")["usage"]["output_tokens"], 1);
@@ -340,7 +344,7 @@ async fn what_is_not_supported_is_refused() {
         ("max_output_tokens", json!(0), "max_output_tokens"),
         ("input", json!([{"role": "user", "content": [{"type": "input_image"}]}]), "input[0].content"),
         ("input", json!({}), "input"),
-        ("tool_choice", json!("required"), "tools"),
+        ("tool_choice", json!("required"), "tool_choice"),
         ("temperature", json!(-1), "temperature"),
     ] {
         let mut body = json!({"max_output_tokens": 1});
