@@ -1,6 +1,7 @@
 //! A request to `/v1/messages`, and its translation to a chat.
 
-use super::{blocks, tools};
+use super::blocks;
+use super::tools::{self, ToolChoiceField};
 use crate::error::ApiError;
 use crate::openai::shared::{JsonSchemaFormat, ResponseFormat, Shared, Stop};
 use crate::openai::turn::ChatRequest;
@@ -40,19 +41,6 @@ pub struct MessagesRequest {
     #[schema(value_type = Option<Object>)]
     #[allow(dead_code)] // known, so that it is not named as ignored
     pub cache_control: Option<Value>,
-}
-
-/// Whether tools are called.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-pub struct ToolChoiceField {
-    /// `auto`, `any`, `tool` or `none`.
-    pub r#type: String,
-    /// The tool to call, for the type `tool`.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// Whether an answer may contain only one call [default: false].
-    #[serde(default)]
-    pub disable_parallel_tool_use: Option<bool>,
 }
 
 /// Whether the model thinks.

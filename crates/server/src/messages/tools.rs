@@ -1,10 +1,24 @@
 //! Tools of `/v1/messages`: functions reach the model, Anthropic's own tools are skipped and named.
 
-use super::request::ToolChoiceField;
 use crate::error::ApiError;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use utoipa::ToSchema;
 use zonda::tools::ToolChoice;
+
+/// Whether tools are called.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct ToolChoiceField {
+    /// `auto`, `any`, `tool` or `none`.
+    pub r#type: String,
+    /// The tool to call, for the type `tool`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Whether an answer may contain only one call [default: false].
+    #[serde(default)]
+    pub disable_parallel_tool_use: Option<bool>,
+}
 
 /// The tools of a request as chats have them.
 #[derive(Debug, Default)]
