@@ -42,7 +42,7 @@ FILES = {
         [X86_64, AARCH64, MACOS],
         False,
     ),
-    "testdata/clients/requirements.txt": (["openai==3.54.0"], NEW_PYTHONS, [X86_64, AARCH64, MACOS], True),
+    "testdata/clients/requirements.txt": (["openai==3.54.0", "anthropic==2.14.0"], NEW_PYTHONS, [X86_64, AARCH64, MACOS], True),
 }
 
 

@@ -1,4 +1,4 @@
-"""Tests a server with OpenAI's Python client: chat, streams, tools, JSON schemas, probabilities, cancelling, errors.
+"""Tests a server with OpenAI's Python client: chat, responses, streams, tools, JSON schemas, probabilities, cancelling, errors.
 
     client.py URL MODEL KEY
 
@@ -132,6 +132,54 @@ def tools():
     assert free.choices[0].message.tool_calls is None
 
 
+FLAT = {"type": "function", **WEATHER["function"], "strict": True}
+
+
+def responses():
+    ask = dict(model=model, input="Say hello.", instructions="Be brief.", temperature=0, max_output_tokens=16)
+    answer = client.responses.create(**ask)
+    assert answer.output_text and answer.status in ("completed", "incomplete")
+    assert 1 <= answer.usage.output_tokens <= 16
+    counted = client.responses.input_tokens.count(model=model, input="Say hello.", instructions="Be brief.")
+    assert counted.input_tokens == answer.usage.input_tokens
+    with client.responses.stream(**ask) as events:
+        text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert text == answer.output_text, (text, answer)
+    assert client.responses.retrieve(answer.id).output_text == answer.output_text
+    more = client.responses.create(
+        model=model, input="And again.", previous_response_id=answer.id, max_output_tokens=4, extra_body={"ignore_eos": True}
+    )
+    assert more.previous_response_id == answer.id and more.usage.output_tokens == 4
+    client.responses.delete(answer.id)
+    try:
+        client.responses.retrieve(answer.id)
+        raise AssertionError("a deleted response was there")
+    except openai.NotFoundError as error:
+        assert error.code == "response_not_found"
+
+
+def responses_tools():
+    ask = dict(model=model, tools=[FLAT, {"type": "web_search"}], tool_choice="required", parallel_tool_calls=False)
+    question = [{"role": "user", "content": "How is the weather at the sea?"}]
+    raw = client.responses.with_raw_response.create(**ask, input=question)
+    assert raw.headers["x-zonda-ignored-tools"] == "web_search"
+    call = raw.parse().output[0]
+    assert call.type == "function_call" and json.loads(call.arguments)["place"] in ("sea", "house")
+    with client.responses.stream(**ask, input=question) as events:
+        done = [event for event in events if event.type == "response.function_call_arguments.done"]
+        assert json.loads(done[0].arguments)["place"] in ("sea", "house")
+        assert events.get_final_response().output[0].call_id
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "It is warm."}
+    answer = client.responses.create(model=model, input=[*question, call, result], max_output_tokens=8)
+    assert answer.status in ("completed", "incomplete")
+
+
+def responses_schemas():
+    form = {"type": "json_schema", "name": "weather", "schema": SCHEMA, "strict": True}
+    answer = client.responses.create(model=model, input="Describe the weather.", text={"format": form}, max_output_tokens=400)
+    assert sorted(json.loads(answer.output_text)) == ["city", "days", "warm"]
+
+
 def running():
     text = client.get("/../metrics", cast_to=str)
     line = next(l for l in text.splitlines() if l.startswith("vllm:num_requests_running{"))
@@ -196,6 +244,7 @@ def together():
 
 
 checks = [models, chat, stream, completions, probabilities, schemas, tools, cancelling, errors, together]
+checks += [responses, responses_tools, responses_schemas]
 for check in checks:
     check()
     print("ok", check.__name__)

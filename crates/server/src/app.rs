@@ -2,9 +2,9 @@
 
 use crate::error::ApiError;
 use crate::server::Server;
-use crate::{gate, openai, openapi, operate, ui};
+use crate::{gate, messages, openai, openapi, operate, responses, ui};
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use std::any::Any;
@@ -18,6 +18,11 @@ pub fn app(server: Arc<Server>) -> Router {
         .route("/v1/chat/completions", post(openai::chat::create))
         .route("/v1/completions", post(openai::completions::create))
         .route("/v1/embeddings", post(openai::embeddings::create))
+        .route("/v1/responses", post(responses::create::create))
+        .route("/v1/responses/input_tokens", post(responses::create::input_tokens))
+        .route("/v1/responses/{id}", get(responses::stored::retrieve).delete(responses::stored::delete))
+        .route("/v1/messages", post(messages::create::create))
+        .route("/v1/messages/count_tokens", post(messages::create::count_tokens))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*model}", get(openai::models::retrieve))
         .route("/tokenize", post(openai::tokens::tokenize))
@@ -61,9 +66,14 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     };
     let layer = CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
         // Client libraries send their own headers, such as `x-stainless-os`. The server ignores them.
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([HeaderName::from_static("x-request-id"), crate::extract::IGNORED_FIELDS]);
+        .expose_headers([
+            gate::REQUEST_ID,
+            messages::error::REQUEST_ID,
+            crate::extract::IGNORED_FIELDS,
+            crate::extract::IGNORED_TOOLS,
+        ]);
     Some(layer)
 }

@@ -46,6 +46,13 @@ pub struct Config {
     pub separate_reasoning: bool,
     /// Whether names of control tokens in chat messages become these tokens.
     pub parse_special: bool,
+    /// Whether the first system block of `/v1/messages` that begins with `x-anthropic-billing-header:` stays in the prompt. It
+    /// changes with each request, so that no prompt would begin as the one before.
+    pub keep_billing_header: bool,
+    /// Maximum number of answers of `/v1/responses` that are kept for `previous_response_id`; 0: none is kept.
+    pub stored_responses: usize,
+    /// Maximum size of these answers and their conversations together, in bytes of JSON.
+    pub stored_bytes: usize,
     /// Whether prompts and answers are logged.
     pub log_prompts: bool,
     /// Where the web page finds the last bench report.
@@ -71,6 +78,9 @@ impl Default for Config {
             context_shift: None,
             separate_reasoning: true,
             parse_special: false,
+            keep_billing_header: false,
+            stored_responses: 1024,
+            stored_bytes: 64 << 20,
             log_prompts: false,
             reports: Reports::None,
         }

@@ -77,6 +77,23 @@ impl ApiError {
         ApiError { code: "unsupported", ..ApiError::field(param, message) }
     }
 
+    /// The same error with other names of fields: `names` has what they are called here and what they are to be called. A
+    /// request that was translated gets the names that its client knows.
+    #[must_use]
+    pub fn renamed(mut self, names: &[(&str, &str)]) -> ApiError {
+        let Some(param) = self.param.take() else { return self };
+        let rename = |(from, to): &(&str, &str)| {
+            let rest = param.strip_prefix(from)?;
+            (rest.is_empty() || rest.starts_with(['.', '['])).then(|| format!("{to}{rest}"))
+        };
+        let renamed = names.iter().find_map(rename).unwrap_or_else(|| param.clone());
+        if let Some(rest) = self.message.strip_prefix(&param) {
+            self.message = format!("{renamed}{rest}");
+        }
+        self.param = Some(renamed);
+        self
+    }
+
     /// 500: the backend failed.
     pub fn backend(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "backend_failed", message)
@@ -180,6 +197,8 @@ impl From<RequestError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, axum::Json(self.body())).into_response();
+        // For APIs with another form of errors.
+        response.extensions_mut().insert(self.clone());
         let headers = response.headers_mut();
         if let Some(wait) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));

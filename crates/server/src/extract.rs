@@ -18,6 +18,9 @@ use std::time::Instant;
 /// The response header that lists the request's fields that were ignored.
 pub const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-zonda-ignored-fields");
 
+/// The response header that lists the types of tools that were ignored.
+pub const IGNORED_TOOLS: HeaderName = HeaderName::from_static("x-zonda-ignored-tools");
+
 /// The JSON object of a request's body, its client, and the time when it was complete.
 #[derive(Debug)]
 pub(crate) struct Fields {

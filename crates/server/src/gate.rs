@@ -4,6 +4,7 @@ use crate::clients::Client;
 use crate::connections::Visit;
 use crate::error::ApiError;
 use crate::id;
+use crate::messages;
 use crate::server::Server;
 use crate::ui;
 use axum::extract::{MatchedPath, Request, State};
@@ -64,6 +65,9 @@ pub async fn gate(State(server): State<Arc<Server>>, mut request: Request, next:
         response
     };
     let mut response = handle.instrument(span).await;
+    if path.starts_with(messages::PATH) {
+        response = messages::error::dress(response, &id);
+    }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -118,18 +122,30 @@ fn check_host(hosts: &[String], headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::FORBIDDEN, "host_not_allowed", message))
 }
 
-/// The index of the key that a request carries.
+/// The header in which clients of Anthropic's API send their key.
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// The index of the key that a request carries, as `Authorization: Bearer KEY` or as `x-api-key: KEY`. If it carries both,
+/// one valid key is enough.
 fn check_key(server: &Server, headers: &HeaderMap) -> Result<usize, ApiError> {
     let refuse = |message: &str| Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message));
+    let find = |key: &str| server.config().keys.find(key.trim());
+    let plain = headers.get(X_API_KEY);
+    if let Some(number) = plain.and_then(|v| v.to_str().ok()).and_then(find) {
+        return Ok(number);
+    }
     let Some(given) = headers.get(header::AUTHORIZATION) else {
-        return refuse("an API key is needed: send the header `Authorization: Bearer KEY`");
+        return refuse(match plain {
+            Some(_) => "the API key is not valid on this server",
+            None => "an API key is needed: send the header `Authorization: Bearer KEY` (or `x-api-key: KEY`)",
+        });
     };
     let bearer = given.to_str().ok().and_then(|v| v.split_once(' '));
     match bearer {
         Some((scheme, _)) if !scheme.eq_ignore_ascii_case("bearer") => {
             refuse("authorization: expected `Bearer KEY`, found another scheme")
         }
-        Some((_, key)) => match server.config().keys.find(key.trim()) {
+        Some((_, key)) => match find(key) {
             Some(number) => Ok(number),
             None => refuse("the API key is not valid on this server"),
         },

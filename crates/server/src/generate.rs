@@ -80,8 +80,8 @@ pub(crate) struct Running {
     _share: Share,
     /// Keeps the model in memory.
     loaded: Arc<Loaded>,
-    /// The last tokens of each prompt.
-    prompt_ends: Vec<Vec<TokenId>>,
+    /// The last tokens of each prompt, and how many it has.
+    prompts: Vec<(Vec<TokenId>, usize)>,
     /// Splits the text of an answer into reasoning, text and calls; `None`: it is all text.
     parser: Option<Parser>,
 }
@@ -127,7 +127,9 @@ impl Running {
                 let prepare = |request| engine.engine.prepare(request, &stop);
                 let prepared: Result<Vec<Prepared>, _> = requests.into_iter().map(prepare).collect();
                 let prepared = prepared?;
-                let ends = prepared.iter().map(|prepared| prepared.prompt_end().to_vec()).collect();
+                let describe =
+                    |prepared: &Prepared| (prepared.prompt_end().to_vec(), prepared.prompt_tokens());
+                let prompts = prepared.iter().map(describe).collect();
                 // If the handler was dropped, nobody takes the result, and dropping this cancels the sequences.
                 let mut cancellers = CancelOnDrop(Vec::with_capacity(choices));
                 for ((prompt, prepared), places) in prepared.into_iter().enumerate().zip(places) {
@@ -138,13 +140,13 @@ impl Running {
                     };
                     cancellers.0.extend(engine.engine.submit_prepared(prepared, places, sink)?);
                 }
-                Ok::<_, Unprepared>((cancellers, ends, parser))
+                Ok::<_, Unprepared>((cancellers, prompts, parser))
             })
             .await
         };
         let submitted = within(deadline, t0, work).await?;
         let submitted = submitted.map_err(|e| ApiError::backend(e.to_string()))?;
-        let (mut cancellers, prompt_ends, parser) = match (submitted, deadline) {
+        let (mut cancellers, prompts, parser) = match (submitted, deadline) {
             (Ok(submitted), _) => submitted,
             (Err(Unprepared::Engine(EngineError::Request(RequestError::Abandoned))), Some(limit)) => {
                 return Err(ApiError::deadline(limit));
@@ -178,7 +180,7 @@ impl Running {
             span,
             _share: share,
             loaded,
-            prompt_ends,
+            prompts,
             parser,
         })
     }
@@ -190,8 +192,13 @@ impl Running {
 
     /// The last tokens of the prompt of a choice.
     pub fn prompt_end(&self, choice: usize) -> &[TokenId] {
-        let each = self.last.len() / self.prompt_ends.len().max(1);
-        self.prompt_ends.get(choice / each.max(1)).map_or(&[], Vec::as_slice)
+        let each = self.last.len() / self.prompts.len().max(1);
+        self.prompts.get(choice / each.max(1)).map_or(&[], |(end, _)| end)
+    }
+
+    /// The number of tokens of all prompts.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompts.iter().map(|(_, tokens)| tokens).sum()
     }
 
     /// The model that runs.

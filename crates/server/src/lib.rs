@@ -7,6 +7,7 @@
 //! * `gate`: request id, log line, allowed hosts and origins, API keys; a request that fails a check ends there;
 //! * `extract`: reads the body, within its limits of size and time, as JSON, and names unknown fields;
 //! * `openai`: one file per endpoint: checks the fields, gets an engine from [`Models`], and creates engine requests;
+//! * `responses`, `messages`: OpenAI's Responses and Anthropic's Messages, translated to and from the chats of `openai`;
 //! * `generate`: runs them, all choices of one request together, and cancels them if the client disconnects;
 //! * [`metrics`]: figures for Prometheus;
 //! * `ui`: the web page.
@@ -49,11 +50,13 @@ mod generate;
 mod id;
 mod keys;
 pub mod listen;
+mod messages;
 pub mod metrics;
 mod models;
 mod openai;
 mod openapi;
 mod operate;
+mod responses;
 mod server;
 mod ui;
 

@@ -1,6 +1,6 @@
 //! `/openapi.json`: the description of the API, generated from the types of requests and answers.
 
-use crate::{error, openai, operate};
+use crate::{error, messages, openai, operate, responses};
 use axum::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Description;
@@ -12,6 +12,12 @@ use utoipa::openapi::OpenApi as Description;
         openai::chat::create,
         openai::completions::create,
         openai::embeddings::create,
+        responses::create::create,
+        responses::create::input_tokens,
+        responses::stored::retrieve,
+        responses::stored::delete,
+        messages::create::create,
+        messages::create::count_tokens,
         openai::models::list,
         openai::models::retrieve,
         openai::tokens::tokenize,

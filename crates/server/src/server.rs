@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::id;
 use crate::metrics::Metrics;
 use crate::models::{ModelSource, Models};
+use crate::responses::store::Store;
 use axum::http::HeaderValue;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub struct Server {
     metrics: Metrics,
     draining: AtomicBool,
     clients: Clients,
+    responses: Store,
     /// Permits for work that blocks a thread before a request reaches the engine: parsing, tokenising, compiling.
     preparing: Arc<Semaphore>,
     /// Permits for converting Markdown to HTML.
@@ -60,12 +62,14 @@ impl Server {
         }
         let models = Models::new(sources, config.max_model_bytes);
         let turns = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
+        let responses = Store::new(config.stored_responses, config.stored_bytes);
         Ok(Arc::new(Server {
             config,
             models,
             metrics: Metrics::new(),
             draining: AtomicBool::new(false),
             clients: Clients::default(),
+            responses,
             preparing: Arc::new(Semaphore::new(turns)),
             rendering: Arc::new(Semaphore::new(2)),
             ticket: id::random(""),
@@ -90,6 +94,11 @@ impl Server {
     /// Answers in flight, by client.
     pub(crate) fn clients(&self) -> &Clients {
         &self.clients
+    }
+
+    /// Answers that later requests may refer to.
+    pub(crate) fn responses(&self) -> &Store {
+        &self.responses
     }
 
     /// Permits for preparing requests.

@@ -406,8 +406,19 @@ async fn models_are_listed_and_embeddings_are_a_clear_501() {
 #[tokio::test]
 async fn the_api_description_has_every_path_and_no_broken_references() {
     let document = get(&server(), "/openapi.json").await.ok();
-    for path in ["/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/health", "/metrics"]
-    {
+    for path in [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/responses/input_tokens",
+        "/v1/responses/{id}",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/models",
+        "/tokenize",
+        "/health",
+        "/metrics",
+    ] {
         assert!(document["paths"].get(path).is_some(), "{path}");
     }
     let chat = document["components"]["schemas"]["ChatBody"].to_string();

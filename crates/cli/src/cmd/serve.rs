@@ -147,6 +147,16 @@ struct WebArgs {
     /// Maximum size of a request body, in bytes.
     #[arg(long, value_name = "BYTES", default_value = "8388608")]
     max_body: NonZeroUsize,
+    /// Leave the system block that begins with `x-anthropic-billing-header:` in the prompts of /v1/messages. It changes with
+    /// each request, so that nothing after it is found in the prefix cache.
+    #[arg(long)]
+    keep_billing_header: bool,
+    /// Maximum number of answers of /v1/responses that are stored for `previous_response_id`, in memory; 0: none.
+    #[arg(long, value_name = "N", default_value = "1024")]
+    stored_responses: usize,
+    /// Maximum size of the stored answers together, in bytes of JSON.
+    #[arg(long, value_name = "BYTES", default_value = "67108864")]
+    stored_bytes: usize,
     /// The bench report that the web page shows [default: the newest in results/].
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -264,6 +274,9 @@ impl Serve {
             max_model_bytes: self.load.max_memory,
             prefix_cache: !self.load.no_prefix_cache,
             context_shift: self.shift.shift(),
+            keep_billing_header: self.web.keep_billing_header,
+            stored_responses: self.web.stored_responses,
+            stored_bytes: self.web.stored_bytes,
             log_prompts: self.web.log_prompts,
             reports: match &self.web.report {
                 Some(file) => Reports::File(file.clone()),

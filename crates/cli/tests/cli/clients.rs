@@ -1,4 +1,4 @@
-//! OpenAI's own Python and JavaScript clients against the real binary, with the mock and with SmolLM2.
+//! OpenAI's own Python and JavaScript clients and Anthropic's Python client against the real binary, with the mock and with SmolLM2.
 //! `make clients` installs them; without them these tests print that they are skipped.
 
 use crate::common::{Sandbox, Served};
@@ -31,12 +31,14 @@ fn passes(mut command: Command) {
 }
 
 fn python(server: &Served) {
-    let Some(folder) = client("python/openai") else { return };
-    let mut command = Command::new("python3");
-    let script = root().join("testdata/clients/client.py");
-    command.arg(script).args([&server.url, &server.models[0], KEY]);
-    command.env("PYTHONPATH", folder.parent().unwrap()).env("NO_PROXY", "127.0.0.1");
-    passes(command);
+    for (package, script) in [("openai", "client.py"), ("anthropic", "messages.py")] {
+        let Some(folder) = client(&format!("python/{package}")) else { continue };
+        let mut command = Command::new("python3");
+        let script = root().join("testdata/clients").join(script);
+        command.arg(script).args([&server.url, &server.models[0], KEY]);
+        command.env("PYTHONPATH", folder.parent().unwrap()).env("NO_PROXY", "127.0.0.1");
+        passes(command);
+    }
 }
 
 fn javascript(server: &Served) {

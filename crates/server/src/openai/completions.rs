@@ -4,14 +4,14 @@ use super::answer::{self, Timings, Usage};
 use super::chunks::{self, Chunks, chunk};
 use super::shared::{self, Limit, Shared};
 use crate::error::ApiError;
-use crate::extract::{Fields, IGNORED_FIELDS};
+use crate::extract::{self, Fields, IGNORED_FIELDS};
 use crate::generate::Running;
 use crate::id;
 use crate::models::Loaded;
 use crate::server::Server;
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Response, sse};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -212,7 +212,7 @@ pub(crate) async fn create(State(server): State<Arc<Server>>, fields: Fields) ->
     } else {
         Json(turn.whole(running).await?).into_response()
     };
-    if let Some(names) = ignored {
+    if let Some(names) = extract::names(&ignored) {
         response.headers_mut().insert(IGNORED_FIELDS, names);
     }
     Ok(response)
@@ -301,7 +301,7 @@ struct Stream {
 }
 
 impl Chunks for Stream {
-    async fn next(&mut self) -> Result<Option<Vec<String>>, ApiError> {
+    async fn next(&mut self) -> Result<Option<Vec<sse::Event>>, ApiError> {
         let Some(event) = self.running.next().await else {
             let last = std::mem::take(&mut self.usage);
             let counts = Completion { usage: Some(self.turn.usage), ..self.turn.completion(Vec::new()) };

@@ -17,6 +17,10 @@ pub struct ModelList {
     pub object: &'static str,
     /// The models, in the order in which they were given.
     pub data: Vec<Model>,
+    /// Always empty. Codex reads its own descriptions of models here, with their prompts; without one for a model, it uses
+    /// its defaults.
+    #[schema(value_type = Vec<Object>)]
+    pub models: [(); 0],
 }
 
 /// A model.
@@ -84,7 +88,7 @@ fn describe(created: u64, source: &ModelSource, loaded: Option<&Loaded>) -> Mode
 pub async fn list(State(server): State<Arc<Server>>) -> Json<ModelList> {
     let models = server.models();
     let data = models.sources().map(|(source, l)| describe(models.created, source, l.as_deref())).collect();
-    Json(ModelList { object: "list", data })
+    Json(ModelList { object: "list", data, models: [] })
 }
 
 /// One model

@@ -2,15 +2,14 @@
 
 use crate::config::Config;
 use crate::error::ApiError;
-use crate::extract::{self, Fields};
+use crate::extract::Fields;
 use crate::generate::{Job, within};
 use crate::models::Loaded;
 use crate::server::Server;
-use axum::http::HeaderValue;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -232,13 +231,11 @@ pub(crate) fn check_effort(loaded: &Loaded) -> Result<(), ApiError> {
     Err(ApiError::unsupported("reasoning_effort", "the chat template of this model does not read it"))
 }
 
-/// Reads the shared fields and the endpoint's own fields. Also returns a header that lists the fields that neither has.
+/// Reads the shared fields and the endpoint's own fields. Also returns the paths of fields that neither has.
 ///
 /// # Errors
 /// If a field is malformed, or would change the answer and is not supported.
-pub(crate) fn read<T: DeserializeOwned>(
-    fields: &Fields,
-) -> Result<(Shared, T, Option<HeaderValue>), ApiError> {
+pub(crate) fn read<T: DeserializeOwned>(fields: &Fields) -> Result<(Shared, T, BTreeSet<String>), ApiError> {
     for (name, neutral) in UNSUPPORTED {
         if fields.get(name).is_some_and(|value| !neutral(value)) {
             return Err(ApiError::unsupported(
@@ -252,7 +249,7 @@ pub(crate) fn read<T: DeserializeOwned>(
     // A top-level field of one struct is unknown to the other, so it counts only if both report it. A nested field is
     // reported by only one.
     let top = |path: &String| path.split('.').next().unwrap_or_default().to_owned();
-    let unknown: std::collections::BTreeSet<String> = unknown_to_shared
+    let unknown = unknown_to_shared
         .union(&unknown_to_own)
         .filter(|path| {
             let nested = path.contains('.');
@@ -261,7 +258,7 @@ pub(crate) fn read<T: DeserializeOwned>(
         })
         .cloned()
         .collect();
-    Ok((shared, own, extract::names(&unknown)))
+    Ok((shared, own, unknown))
 }
 
 impl Shared {
@@ -413,7 +410,11 @@ impl Shared {
         Ok(self.context_shift.unwrap_or(config.context_shift.is_some()).then_some(keep))
     }
 
-    fn deadline(&self, config: &Config) -> Result<Option<Duration>, ApiError> {
+    /// How long the request may take.
+    ///
+    /// # Errors
+    /// If `timeout` is out of range.
+    pub fn deadline(&self, config: &Config) -> Result<Option<Duration>, ApiError> {
         let Some(seconds) = self.timeout else { return Ok(config.deadline) };
         match Duration::try_from_secs_f64(seconds) {
             Ok(own) if !own.is_zero() && own <= Duration::from_secs(86_400) => {

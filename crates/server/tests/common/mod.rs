@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use tower::ServiceExt as _;
 use zonda_engine::mock::{Mock, MockOptions};
+use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
 use zonda_engine::{Engine, EngineConfig, TextProcessor};
 use zonda_server::{Config, ModelSource, Server, app};
 
@@ -56,6 +57,25 @@ impl Answer {
         data.iter().map(|d| serde_json::from_str(d).unwrap()).collect()
     }
 
+    /// The events of a stream whose events have names, each with its data. The data says the name too.
+    #[track_caller]
+    pub fn named_events(&self) -> Vec<Value> {
+        assert_eq!(self.status, 200, "{}", self.text());
+        assert_eq!(self.headers["content-type"], "text/event-stream");
+        let mut name = "";
+        let mut events = Vec::new();
+        for line in self.text().lines() {
+            if let Some(given) = line.strip_prefix("event: ") {
+                name = given;
+            } else if let Some(data) = line.strip_prefix("data: ") {
+                let data: Value = serde_json::from_str(data).unwrap();
+                assert_eq!(data["type"], name);
+                events.push(data);
+            }
+        }
+        events
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|v| v.to_str().unwrap())
     }
@@ -76,6 +96,25 @@ pub fn server_with(config: Config, options: MockOptions, engine: EngineConfig) -
 
 pub fn server() -> Arc<Server> {
     server_with(Config::default(), MockOptions::default(), EngineConfig::default())
+}
+
+/// A server whose model thinks: its template opens `<think>` if `enable_thinking` is true, and reads no effort.
+pub fn thinker() -> Arc<Server> {
+    const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: \
+        {% if enable_thinking %}<think>\n{% endif %}";
+    let open = || {
+        let tokenizer = Tokenizer::mock();
+        let template = ChatTemplate::new(TEMPLATE, &tokenizer).unwrap();
+        let text = TextProcessor { tokenizer: Arc::new(tokenizer), template: Some(Arc::new(template)) };
+        let mock = || Ok(Box::new(Mock::new(MockOptions::default())) as _);
+        Ok(Engine::start(mock, Some(text), EngineConfig::default()).unwrap())
+    };
+    Server::new(Config::default(), vec![ModelSource::new("thinker", 1000, open)]).unwrap()
+}
+
+/// The form of an answer that thinks: `<think>hm …</think>yes`.
+pub fn thought() -> Value {
+    serde_json::json!({"type": "grammar", "syntax": "regex", "definition": "<think>\nhm, [a-z]{3}\n</think>\n\nyes"})
 }
 
 pub async fn send(server: &Arc<Server>, request: Request<Body>) -> Answer {
