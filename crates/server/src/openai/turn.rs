@@ -232,9 +232,9 @@ pub(crate) async fn count(
         let stop = || gone.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
         let missing = || ApiError::bad_request(format!("the model {} has no tokenizer", loaded.name));
         let text = loaded.engine.text().ok_or_else(missing)?;
-        style.apply(&tools, &mut request, Some(&text.tokenizer))?;
+        style.apply(&tools, &mut request, Some(&*text.tokenizer))?;
         let Prompt::Chat { messages, options } = &request.prompt else { return Ok(0) };
-        let bounds = Bounds { abandoned: &stop, most: None };
+        let bounds = Bounds { abandoned: &stop, most: usize::MAX };
         let ids = text.encode_chat_within(messages, options, &bounds).map_err(RequestError::from)?;
         Ok(ids.len())
     };
