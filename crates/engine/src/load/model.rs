@@ -12,8 +12,8 @@ use super::scales;
 use super::source::{Store, Stored, TensorInfo};
 use super::tensor::Data;
 use super::{
-    AffineTensor, Format, GgufFile, LoadError, Metadata, Mla, ModelSpec, StoredType, Tensor, TensorRole, gguf_other,
-    gguf_spec, hf, mistral, safetensors,
+    AffineTensor, Format, GgufFile, LoadError, Metadata, Mla, ModelSpec, StoredType, Tensor, TensorRole,
+    gguf_other, gguf_spec, hf, mistral, safetensors,
 };
 
 /// An opened model. Its files stay mapped while it, or a [`Tensor`] of it, lives; weights are read as they are used.
