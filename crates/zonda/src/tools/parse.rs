@@ -38,10 +38,21 @@ pub(super) struct CallParser {
     space: String,
     /// Whether the held text begins inside a call.
     inside: bool,
+    /// Whether that call has no mark.
+    bare: bool,
     /// Bytes of the held text in which closing tags are part of arguments.
     passed: usize,
     /// Whether any text was returned.
     spoken: bool,
+}
+
+/// What an answer that begins with a brace is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bare {
+    Call,
+    Text,
+    /// That depends on the text to come.
+    Unclear,
 }
 
 const OPEN_TAG: &str = "<tool_call>";
@@ -57,6 +68,7 @@ impl CallParser {
             held: String::new(),
             space: String::new(),
             inside: false,
+            bare: false,
             passed: 0,
             spoken: false,
         }
@@ -98,6 +110,7 @@ impl CallParser {
             self.say(&text, out);
             return false;
         };
+        self.bare = self.bare() == Bare::Call;
         let before: String = self.held.drain(..at).collect();
         let text = before.trim_end();
         self.space = before[text.len()..].to_owned();
@@ -109,6 +122,7 @@ impl CallParser {
     /// The offset of the beginning of a call in the held text.
     fn opening(&self) -> Option<usize> {
         match self.format {
+            _ if self.bare() == Bare::Call => Some(0),
             Format::Mistral | Format::MistralNamed => self.held.find(MISTRAL),
             Format::Tagged | Format::TaggedList => self.held.find(OPEN_TAG),
             // Its channels are read elsewhere; without them, it marks nothing.
@@ -127,8 +141,28 @@ impl CallParser {
         }
     }
 
+    /// Whether the answer begins with a call that has no mark, as small models write it.
+    fn bare(&self) -> Bare {
+        let marked = !matches!(self.format, Format::Llama3 | Format::Harmony);
+        if !marked || self.spoken || !self.held.trim_start().starts_with('{') {
+            return Bare::Text;
+        }
+        let begins = |name: &String| format!("{{\"name\":{}", serde_json::Value::from(name.as_str()));
+        let longest = self.names.iter().map(|name| begins(name).len()).max().unwrap_or(0);
+        let held: String = self.held.chars().filter(|c| !c.is_whitespace()).take(longest).collect();
+        let mut names = self.names.iter().map(begins);
+        match names.clone().any(|begins| held.starts_with(&begins)) {
+            true => Bare::Call,
+            false if names.any(|begins| begins.starts_with(&held)) => Bare::Unclear,
+            false => Bare::Text,
+        }
+    }
+
     /// The length of the end of the held text that may be the beginning of a mark, in bytes.
     fn unfinished(&self) -> usize {
+        if self.bare() == Bare::Unclear {
+            return self.held.len();
+        }
         let mark = match self.format {
             Format::Mistral | Format::MistralNamed => MISTRAL,
             Format::Tagged | Format::TaggedList => OPEN_TAG,
@@ -140,7 +174,7 @@ impl CallParser {
 
     /// Looks for the end of a call. Only tags mark one before the answer's end.
     fn close(&mut self, out: &mut Vec<Piece>) -> bool {
-        if !matches!(self.format, Format::Tagged | Format::TaggedList) {
+        if self.bare || !matches!(self.format, Format::Tagged | Format::TaggedList) {
             return false;
         }
         let Some(end) = self.held[self.passed..].find(CLOSE_TAG) else { return false };
@@ -180,7 +214,8 @@ impl CallParser {
             _ => listed(body)?,
         };
         // An answer that happens to be JSON is not a call.
-        let known = |call: &WrittenCall| self.format != Format::Llama3 || self.names.contains(&call.name);
+        let marked = self.format != Format::Llama3 && !self.bare;
+        let known = |call: &WrittenCall| marked || self.names.contains(&call.name);
         (!calls.is_empty() && calls.iter().all(known)).then_some(calls)
     }
 
@@ -369,6 +404,31 @@ mod tests {
             };
             check(format, &answer, &[call("f", &format!(r#"{{"a":{number},"b":1.50}}"#))]);
         }
+    }
+
+    #[test]
+    fn an_answer_that_is_a_call_of_a_known_function_needs_no_mark() {
+        for format in [Format::Mistral, Format::MistralNamed, Format::Tagged, Format::TaggedList] {
+            let one = "{\n  \"name\": \"f\", \"arguments\": {\"a\": 1}}";
+            check(format, one, &[call("f", r#"{"a":1}"#)]);
+            check(format, &format!(" {one}\n{one}"), &[call("f", r#"{"a":1}"#), call("f", r#"{"a":1}"#)]);
+            for other in [
+                r#"{"name": "unknown", "arguments": {}}"#,
+                r#"{"name": "f", "arguments": {}} is a call."#,
+                r#"{"name": "f", "arguments": {}} {"name": "h", "arguments": {}}"#,
+                r#"So: {"name": "f", "arguments": {}}"#,
+                r#"{"name""#,
+            ] {
+                check(format, other, &[text(other)]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_in_json_is_not_held_back() {
+        let mut parser = CallParser::new(Format::Tagged, vec!["f".into()]);
+        assert_eq!(parser.push("{\"na"), []);
+        assert_eq!(parser.push("mes\": 1"), [text("{\"names\": 1")]);
     }
 
     #[test]
