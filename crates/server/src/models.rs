@@ -39,7 +39,7 @@ impl ModelSource {
     /// As [`zonda::ModelBuilder::inspect`].
     pub fn of(mut builder: zonda::ModelBuilder) -> zonda::Result<ModelSource> {
         let (located, backend, files) = builder.inspect()?;
-        let bytes = files.map_or(0, |files| files.weight_bytes());
+        let bytes = files.map_or(0, |files| files.packed_bytes());
         let open = move || {
             let opened = builder.clone().open().map(zonda::Model::into_engine);
             opened.map_err(|error| error.sentence())
