@@ -323,7 +323,7 @@ impl BlockTQ1_0 {
             _ => (self.qh[i % 4], (i - 240) / 4),
         };
         let rest = byte.wrapping_mul(3u8.pow(digit as u32));
-        (u16::from(rest) * 3 >> 8) as u8
+        ((u16::from(rest) * 3) >> 8) as u8
     }
 }
 
