@@ -13,6 +13,8 @@ pub(crate) struct WeightFormat {
     pub dequantize: bool,
     /// How float matrices are quantised; `None`: they are not.
     pub quantize: Option<Quantization>,
+    /// Whether experts can be floats of this type: on the CPU MLX multiplies those in f32 only.
+    pub float_experts: bool,
 }
 
 impl WeightFormat {
@@ -27,10 +29,12 @@ impl WeightFormat {
             Some(Compute::BF16) => Dtype::BF16,
             // Quantised matrices are multiplied with f32 as fast as with other types.
             None if !gpu && (fits || quantized || options.quantize.is_some()) => Dtype::F32,
+            None if !gpu && model.spec.moe.is_some() => Dtype::F32,
             None => own_type(model),
         };
         let dequantize = options.dequantize.unwrap_or(!gpu && fits && options.quantize.is_none());
-        WeightFormat { compute, dequantize, quantize: options.quantize }
+        let float_experts = gpu || compute == Dtype::F32;
+        WeightFormat { compute, dequantize, quantize: options.quantize, float_experts }
     }
 }
 

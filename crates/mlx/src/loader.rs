@@ -125,6 +125,7 @@ impl Loader<'_> {
         }
         let kind = |w: &Quantized| (w.bits, w.group_size, w.biases.is_some());
         let matrix = match quantized.first() {
+            None if !self.format.float_experts => return Err(self.no_float_experts()),
             None => Matrix::Dense(self.stack(floats.iter())?),
             Some(first) if floats.is_empty() && quantized.iter().all(|w| kind(w) == kind(first)) => {
                 let biases = first
@@ -167,6 +168,14 @@ impl Loader<'_> {
         BackendError::Unsupported(format!(
             "{}: the experts of {role:?} are not quantised alike; the mlx backend multiplies them together",
             self.model.path.display()
+        ))
+    }
+
+    fn no_float_experts(&self) -> BackendError {
+        BackendError::Unsupported(format!(
+            "{}: on the CPU MLX multiplies experts in f32 only, not in {}",
+            self.model.path.display(),
+            safe::name(self.format.compute)
         ))
     }
 

@@ -5,7 +5,7 @@ use crate::common::options;
 use zonda_engine::forward::Backend;
 use zonda_engine::load::Model;
 use zonda_mlx::{Compute, KvType, Mlx, MlxOptions};
-use zonda_testkit::goldens::folders;
+use zonda_testkit::goldens::{cases, folders};
 use zonda_testkit::rules::{self, all, argmax, difference, forward, tiny, tokens};
 
 /// Products with one row and with many add in different orders.
@@ -117,6 +117,35 @@ fn kv_types_and_computation_types_do_not_change_the_best_token() {
             assert!(d <= bound, "{labels:?}, position {i}: off by {d}, expected at most {bound}");
             let lead = expected[argmax(expected)] - expected[argmax(row)];
             assert!(lead <= 2.0 * bound, "{labels:?}, position {i}: another best token, {lead} behind");
+        }
+    }
+}
+
+/// As on GPUs, where weights keep the model's own type. On the CPU MLX refuses experts that are not in f32.
+#[test]
+fn every_option_is_computed_in_bf16() {
+    for folder in folders() {
+        let model = Model::open(&folder).unwrap();
+        if zonda_mlx::unsupported(&model.spec).is_some() {
+            continue;
+        }
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let (ids, expected) = cases(&folder).swap_remove(2);
+        let options = MlxOptions { compute: Some(Compute::BF16), ..options(&model) };
+        let mut backend = match Mlx::open(&model, &options) {
+            Err(refused) if model.spec.moe.is_some() => {
+                let refused = refused.to_string();
+                assert!(refused.contains("experts in f32 only, not in bf16"), "{name}: {refused}");
+                continue;
+            }
+            opened => opened.unwrap(),
+        };
+        assert!(model.spec.moe.is_none(), "{name}: experts in bf16");
+        let rows = forward(&mut backend, vec![all(0, 0, &ids)]).unwrap();
+        let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        for (i, (row, expected)) in rows.iter().zip(expected.chunks_exact(rows[0].len())).enumerate() {
+            let d = difference(row, expected);
+            assert!(d <= 0.1 * largest, "{name}: position {i}: off by {d} of at most {largest}");
         }
     }
 }
