@@ -303,7 +303,7 @@ fn unsupported_functions_are_refused() {
 
 #[test]
 fn quantized_folders_are_refused_with_advice() {
-    for method in ["gptq", "awq", "fp8", "bitsandbytes"] {
+    for method in ["gptq", "awq", "fbgemm_fp8", "bitsandbytes"] {
         let text = error(&llama().set("quantization_config", json!({ "quant_method": method })));
         assert!(
             text.contains(&format!("quantized with {method} are not supported; use the original")),
