@@ -217,7 +217,7 @@ mod tests {
         let m = matrix(384, &scales, Some((2, 128)), 1..6);
         let tensor = m.to_tensor();
         assert_eq!(tensor.dtype, DType::F8_E4M3);
-        assert_eq!(tensor.to_f32(), expected(&m, |r, c| scales[(r + 1) / 2 * 3 + c / 128]));
+        assert_eq!(tensor.to_f32(), expected(&m, |r, c| scales[r.div_ceil(2) * 3 + c / 128]));
     }
 
     #[test]
