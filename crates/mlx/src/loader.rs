@@ -60,7 +60,7 @@ impl Loader<'_> {
             ffn_post_norm: after(FfnPostNorm)?,
             ffn: match spec.experts_of(l) {
                 None => Ffn::Dense(self.dense(l, [FfnGate, FfnUp, FfnDown])?),
-                Some(moe) => Ffn::Moe(self.experts(l, moe)?),
+                Some(moe) => Ffn::Moe(Box::new(self.experts(l, moe)?)),
             },
         })
     }
@@ -74,7 +74,7 @@ impl Loader<'_> {
         use LayerTensor::*;
         let role = |t| TensorRole::Layer(l, t);
         // Scores are computed in f32.
-        let exact = |t| Ok::<_, BackendError>(self.floats(&self.model.tensor(role(t))?, Dtype::F32)?);
+        let exact = |t| self.floats(&self.model.tensor(role(t))?, Dtype::F32);
         let stacked = |w: &dyn Fn(usize) -> LayerTensor, b: &dyn Fn(usize) -> LayerTensor| {
             let matrix = self.stacked(moe, |e| role(w(e)))?;
             let bias = moe.bias.then(|| self.stacked_vectors(moe, |e| role(b(e)))).transpose()?;

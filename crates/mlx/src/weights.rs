@@ -53,7 +53,7 @@ pub(crate) struct Linear {
 #[derive(Debug)]
 pub(crate) enum Ffn {
     Dense(Dense),
-    Moe(Experts),
+    Moe(Box<Experts>),
 }
 
 /// Gate and up, `[ffn, hidden]`, and down, `[hidden, ffn]`.
