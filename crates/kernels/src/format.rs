@@ -158,7 +158,7 @@ const fn from_zero(table: [i8; 16], zero: i16) -> [u8; 16] {
     entries
 }
 
-/// `with_format!(dtype, F => expr)`: evaluates `expr` with `F` naming the format of a quantised [`DType`].
+/// `with_format!(dtype, F => expr)`: evaluates `expr` with `F` naming the format of a quantised [`crate::DType`].
 /// Panics on float types, which callers handle separately.
 macro_rules! with_format {
     ($dtype:expr, $f:ident => $body:expr) => {
