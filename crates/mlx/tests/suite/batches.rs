@@ -130,7 +130,8 @@ fn every_option_is_computed_in_bf16() {
             continue;
         }
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        let (ids, expected) = cases(&folder).swap_remove(2);
+        // The longest: which factors LongRoPE uses follows from the context that a backend was opened with.
+        let (ids, expected) = cases(&folder).pop().unwrap();
         let options = MlxOptions { compute: Some(Compute::BF16), ..options(&model) };
         let mut backend = match Mlx::open(&model, &options) {
             Err(refused) if model.spec.moe.is_some() => {
@@ -142,11 +143,13 @@ fn every_option_is_computed_in_bf16() {
         };
         assert!(model.spec.moe.is_none(), "{name}: experts in bf16");
         let rows = forward(&mut backend, vec![all(0, 0, &ids)]).unwrap();
-        let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        for (i, (row, expected)) in rows.iter().zip(expected.chunks_exact(rows[0].len())).enumerate() {
-            let d = difference(row, expected);
-            assert!(d <= 0.1 * largest, "{name}: position {i}: off by {d} of at most {largest}");
-        }
+        let computed = rows.concat();
+        let size =
+            |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        let off = size(&mut computed.iter().zip(&expected).map(|(a, b)| a - b));
+        let share = off / size(&mut expected.iter().copied());
+        println!("{name}: off by {share:.1e} of the logits' size");
+        assert!(share <= 0.1, "{name}: off by {share:.1e} of the logits' size");
     }
 }
 
