@@ -7,6 +7,7 @@ use crate::server::Server;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
@@ -166,10 +167,15 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// A header value that lists fields: at most 32, each cut to 64 characters; characters that a header can't hold become
-/// `?`.
-pub fn names(fields: &BTreeSet<String>) -> Option<HeaderValue> {
+/// Adds a header that lists names, if there are any: at most 32, each cut to 64 characters; characters that a header can't hold
+/// become `?`.
+pub fn list(response: &mut Response, header: HeaderName, names: &BTreeSet<String>) {
+    if names.is_empty() {
+        return;
+    }
     let clean = |c: char| if c.is_ascii_graphic() && c != ',' { c } else { '?' };
-    let list: Vec<String> = fields.iter().take(32).map(|f| f.chars().take(64).map(clean).collect()).collect();
-    if list.is_empty() { None } else { HeaderValue::from_str(&list.join(", ")).ok() }
+    let list: Vec<String> = names.iter().take(32).map(|f| f.chars().take(64).map(clean).collect()).collect();
+    if let Ok(value) = HeaderValue::from_str(&list.join(", ")) {
+        response.headers_mut().insert(header, value);
+    }
 }

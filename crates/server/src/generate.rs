@@ -60,6 +60,28 @@ pub(crate) async fn within<T>(
     tokio::time::timeout_at(end, work).await.map_err(|_| ApiError::deadline(limit))
 }
 
+/// Runs `work` on a thread of its own, when it is its turn among the requests that are prepared. It gets a function that says whether
+/// to give up: the deadline has passed, or the client has left.
+///
+/// # Errors
+/// If the deadline passes first, or `work` panics.
+pub(crate) async fn apart<T: Send + 'static>(
+    server: &Server,
+    deadline: Option<Duration>,
+    t0: Instant,
+    work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let turn = within(deadline, t0, server.preparing().acquire_owned()).await?;
+    let abandoned = AbandonOnDrop::default();
+    let (gone, end) = (abandoned.0.clone(), deadline.map(|limit| t0 + limit));
+    let work = move || {
+        let _turn = turn;
+        work(&|| gone.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end))
+    };
+    let done = within(deadline, t0, tokio::task::spawn_blocking(work)).await?;
+    done.map_err(|e| ApiError::backend(e.to_string()))
+}
+
 /// Generations in progress. Dropping it cancels them, as happens when the client disconnects.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -111,41 +133,30 @@ impl Running {
         let backlog = Backlog::new(BACKLOG);
         requests.iter_mut().for_each(|request| request.backlog = Some(backlog.clone()));
         let (sender, events) = unbounded_channel();
-        let abandoned = AbandonOnDrop::default();
-        let gone = abandoned.0.clone();
-        let (engine, preparing) = (loaded.clone(), server.preparing());
-        let work = async move {
-            let turn = preparing.acquire_owned().await;
-            tokio::task::spawn_blocking(move || {
-                let _turn = turn;
-                let end = deadline.map(|limit| t0 + limit);
-                let stop = || gone.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
-                let parser = match tools {
-                    Some(tools) => with_tools(&engine, &mut requests, &tools, &stop)?,
-                    None => None,
+        let engine = loaded.clone();
+        let work = move |stop: &dyn Fn() -> bool| {
+            let parser = match tools {
+                Some(tools) => with_tools(&engine, &mut requests, &tools, stop)?,
+                None => None,
+            };
+            let prepare = |request| engine.engine.prepare(request, stop);
+            let prepared: Result<Vec<Prepared>, _> = requests.into_iter().map(prepare).collect();
+            let prepared = prepared?;
+            let describe = |prepared: &Prepared| (prepared.prompt_end().to_vec(), prepared.prompt_tokens());
+            let prompts = prepared.iter().map(describe).collect();
+            // If the handler was dropped, nobody takes the result, and dropping this cancels the sequences.
+            let mut cancellers = CancelOnDrop(Vec::with_capacity(choices));
+            for ((prompt, prepared), places) in prepared.into_iter().enumerate().zip(places) {
+                let sink = |choice| {
+                    let (sender, index) = (sender.clone(), prompt * each + choice);
+                    Some(Box::new(move |event| drop(sender.send((index, event))))
+                        as Box<dyn FnMut(Event) + Send>)
                 };
-                let prepare = |request| engine.engine.prepare(request, &stop);
-                let prepared: Result<Vec<Prepared>, _> = requests.into_iter().map(prepare).collect();
-                let prepared = prepared?;
-                let describe =
-                    |prepared: &Prepared| (prepared.prompt_end().to_vec(), prepared.prompt_tokens());
-                let prompts = prepared.iter().map(describe).collect();
-                // If the handler was dropped, nobody takes the result, and dropping this cancels the sequences.
-                let mut cancellers = CancelOnDrop(Vec::with_capacity(choices));
-                for ((prompt, prepared), places) in prepared.into_iter().enumerate().zip(places) {
-                    let sink = |choice| {
-                        let (sender, index) = (sender.clone(), prompt * each + choice);
-                        Some(Box::new(move |event| drop(sender.send((index, event))))
-                            as Box<dyn FnMut(Event) + Send>)
-                    };
-                    cancellers.0.extend(engine.engine.submit_prepared(prepared, places, sink)?);
-                }
-                Ok::<_, Unprepared>((cancellers, prompts, parser))
-            })
-            .await
+                cancellers.0.extend(engine.engine.submit_prepared(prepared, places, sink)?);
+            }
+            Ok::<_, Unprepared>((cancellers, prompts, parser))
         };
-        let submitted = within(deadline, t0, work).await?;
-        let submitted = submitted.map_err(|e| ApiError::backend(e.to_string()))?;
+        let submitted = apart(server, deadline, t0, work).await?;
         let (mut cancellers, prompts, parser) = match (submitted, deadline) {
             (Ok(submitted), _) => submitted,
             (Err(Unprepared::Engine(EngineError::Request(RequestError::Abandoned))), Some(limit)) => {
@@ -155,7 +166,6 @@ impl Running {
             (Err(Unprepared::Tools(error)), _) => return Err(error.into()),
         };
         let cancellers = std::mem::take(&mut cancellers.0);
-        drop(abandoned);
         let series = server.metrics().series(&loaded.name);
         let span = tracing::info_span!(
             "generation",
@@ -319,7 +329,7 @@ impl Drop for CancelOnDrop {
 
 /// Tells the preparing thread that the handler was dropped.
 #[derive(Default)]
-pub(crate) struct AbandonOnDrop(pub Arc<AtomicBool>);
+struct AbandonOnDrop(Arc<AtomicBool>);
 
 impl Drop for AbandonOnDrop {
     fn drop(&mut self) {

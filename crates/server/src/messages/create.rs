@@ -7,15 +7,14 @@ use super::request::{MessagesBody, MessagesRequest, NAMES, Translated};
 use crate::error::ApiError;
 use crate::extract::{self, Fields, IGNORED_FIELDS, IGNORED_TOOLS};
 use crate::gate::RequestId;
-use crate::generate::Running;
 use crate::id;
 use crate::models::Loaded;
-use crate::openai::chunks::{self, Chunks};
+use crate::openai::chunks;
 use crate::openai::shared::{self, Shared};
 use crate::openai::turn::{self, ChatRequest, Turn};
+use crate::openai::written::Written;
 use crate::server::Server;
 use axum::extract::State;
-use axum::response::sse::Event;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use std::collections::BTreeSet;
@@ -88,15 +87,13 @@ pub(crate) async fn create(
         usage: MessagesUsage { input_tokens: running.prompt_tokens(), ..MessagesUsage::default() },
     };
     let writer = Writer::new(message, streams, thinks, stop);
-    let answer = Answer { turn, running, writer, begun: false };
-    let mut response =
-        if streams { chunks::respond(&server, answer) } else { Json(answer.whole().await?).into_response() };
-    if let Some(names) = extract::names(&ignored) {
-        response.headers_mut().insert(IGNORED_FIELDS, names);
-    }
-    if let Some(names) = extract::names(&skipped) {
-        response.headers_mut().insert(IGNORED_TOOLS, names);
-    }
+    let answer = Written::new(turn, running, writer);
+    let mut response = match streams {
+        true => chunks::respond(&server, answer),
+        false => Json(answer.whole().await?.into_message()).into_response(),
+    };
+    extract::list(&mut response, IGNORED_FIELDS, &ignored);
+    extract::list(&mut response, IGNORED_TOOLS, &skipped);
     Ok(response)
 }
 
@@ -111,57 +108,4 @@ pub(crate) async fn count_tokens(
     let ready = Ready::of(&server, &fields).await?;
     let counted = turn::count(&server, &fields, ready.loaded, &ready.shared, ready.chat).await;
     Ok(Json(TokenCount { input_tokens: counted.map_err(|error| error.renamed(NAMES))? }))
-}
-
-/// An answer in progress.
-struct Answer {
-    turn: Turn,
-    running: Running,
-    writer: Writer,
-    begun: bool,
-}
-
-impl Answer {
-    /// Takes the next event of the engine; false: there is none.
-    async fn step(&mut self) -> Result<bool, ApiError> {
-        let Some(event) = self.running.next().await else { return Ok(false) };
-        let (index, event) = event?;
-        let step = self.turn.take(index, event, self.running.loaded());
-        step.parts.into_iter().for_each(|part| self.writer.add(part));
-        if let Some(end) = step.end {
-            self.writer.end(&end, self.turn.usage.into());
-            self.turn.log(index, &self.writer.text());
-        }
-        Ok(true)
-    }
-
-    /// Waits for the complete answer.
-    async fn whole(mut self) -> Result<MessageObject, ApiError> {
-        while self.step().await? {}
-        Ok(self.writer.into_message())
-    }
-}
-
-impl Chunks for Answer {
-    async fn next(&mut self) -> Result<Option<Vec<Event>>, ApiError> {
-        if !std::mem::replace(&mut self.begun, true) {
-            self.writer.begin();
-            return Ok(Some(self.writer.take_events()));
-        }
-        let more = self.step().await?;
-        Ok(more.then(|| self.writer.take_events()))
-    }
-
-    fn done(&mut self) -> Vec<Event> {
-        Vec::new()
-    }
-
-    fn failed(&mut self, error: &ApiError) -> Vec<Event> {
-        self.writer.fail(error);
-        self.writer.take_events()
-    }
-
-    fn alive(&self) -> Event {
-        Writer::ping()
-    }
 }

@@ -1,10 +1,11 @@
 //! [`Writer`]: an answer as content blocks, and as the events that stream them.
 
-use super::answer::{Block, MessageObject, MessagesUsage};
+use super::answer::{Block, MessageObject};
 use super::error;
 use crate::error::ApiError;
 use crate::openai::chunks::named;
-use crate::openai::turn::{Call, End, Part};
+use crate::openai::turn::{Call, End, Part, Turn};
+use crate::openai::written;
 use axum::response::sse::Event;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -34,67 +35,6 @@ impl Writer {
     /// The message.
     pub fn into_message(self) -> MessageObject {
         self.message
-    }
-
-    /// The text of all blocks.
-    pub fn text(&self) -> String {
-        let text = |block: &Block| match block {
-            Block::Text { text } => Some(text.clone()),
-            _ => None,
-        };
-        self.message.content.iter().filter_map(text).collect()
-    }
-
-    /// The events since the last call.
-    pub fn take_events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
-    }
-
-    /// What is sent while there are no events.
-    pub fn ping() -> Event {
-        named("ping", &json!({"type": "ping"}))
-    }
-
-    /// Begins the stream.
-    pub fn begin(&mut self) {
-        if self.streams {
-            self.send("message_start", json!({"message": self.message}));
-            self.events.push(Writer::ping());
-        }
-    }
-
-    /// Adds a part.
-    pub fn add(&mut self, part: Part) {
-        match part {
-            Part::Text(text) => self.write(Block::Text { text: String::new() }, &text),
-            Part::Reasoning(text) if self.thinks => {
-                self.write(Block::Thinking { thinking: String::new(), signature: "" }, &text);
-            }
-            Part::Reasoning(_) => {}
-            Part::Call(call) => self.call(call),
-        }
-    }
-
-    /// Ends the message.
-    pub fn end(&mut self, end: &End, usage: MessagesUsage) {
-        self.close();
-        let reason = match end.reason {
-            "length" => "max_tokens",
-            "tool_calls" => "tool_use",
-            _ if end.by_text => "stop_sequence",
-            _ => "end_turn",
-        };
-        self.message.stop_reason = Some(reason);
-        self.message.stop_sequence = self.stop.take().filter(|_| reason == "stop_sequence");
-        self.message.usage = usage;
-        let delta = json!({"stop_reason": reason, "stop_sequence": self.message.stop_sequence});
-        self.send("message_delta", json!({"delta": delta, "usage": usage}));
-        self.send("message_stop", json!({}));
-    }
-
-    /// Ends the stream of a message that can't be completed.
-    pub fn fail(&mut self, error: &ApiError) {
-        self.events.push(named("error", &error::body(error, None)));
     }
 
     /// Adds to the text of the last block, or begins `empty`, a new one.
@@ -160,6 +100,68 @@ impl Writer {
             self.events.push(named(name, &fields));
         }
     }
+}
+
+impl written::Writer for Writer {
+    fn begin(&mut self) {
+        if self.streams {
+            self.send("message_start", json!({"message": self.message}));
+            self.events.push(ping());
+        }
+    }
+
+    fn add(&mut self, part: Part) {
+        match part {
+            Part::Text(text) => self.write(Block::Text { text: String::new() }, &text),
+            Part::Reasoning(text) if self.thinks => {
+                self.write(Block::Thinking { thinking: String::new(), signature: "" }, &text);
+            }
+            Part::Reasoning(_) => {}
+            Part::Call(call) => self.call(call),
+        }
+    }
+
+    fn end(&mut self, end: &End, turn: &Turn) {
+        let usage = turn.usage.into();
+        self.close();
+        let reason = match end.reason {
+            "length" => "max_tokens",
+            "tool_calls" => "tool_use",
+            _ if end.by_text => "stop_sequence",
+            _ => "end_turn",
+        };
+        self.message.stop_reason = Some(reason);
+        self.message.stop_sequence = self.stop.take().filter(|_| reason == "stop_sequence");
+        self.message.usage = usage;
+        let delta = json!({"stop_reason": reason, "stop_sequence": self.message.stop_sequence});
+        self.send("message_delta", json!({"delta": delta, "usage": usage}));
+        self.send("message_stop", json!({}));
+    }
+
+    fn fail(&mut self, error: &ApiError) {
+        self.events.push(named("error", &error::body(error, None)));
+    }
+
+    /// The text of all blocks.
+    fn text(&self) -> String {
+        let text = |block: &Block| match block {
+            Block::Text { text } => Some(text.clone()),
+            _ => None,
+        };
+        self.message.content.iter().filter_map(text).collect()
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    fn alive(&self) -> Option<Event> {
+        Some(ping())
+    }
+}
+
+fn ping() -> Event {
+    named("ping", &json!({"type": "ping"}))
 }
 
 /// The arguments of a call as an object. A model may write something else; clients then get that as a text.

@@ -182,9 +182,7 @@ pub(crate) async fn create(
     } else {
         Json(chat.whole(running).await?).into_response()
     };
-    if let Some(names) = extract::names(&ignored) {
-        response.headers_mut().insert(IGNORED_FIELDS, names);
-    }
+    extract::list(&mut response, IGNORED_FIELDS, &ignored);
     Ok(response)
 }
 

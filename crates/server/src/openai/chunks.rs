@@ -29,8 +29,13 @@ pub trait Chunks: Send + 'static {
 
     /// What is sent while there are no events.
     fn alive(&self) -> Event {
-        Event::default().comment("alive")
+        alive()
     }
+}
+
+/// A comment, which clients ignore.
+pub fn alive() -> Event {
+    Event::default().comment("alive")
 }
 
 /// An event without a name.

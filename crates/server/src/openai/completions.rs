@@ -212,9 +212,7 @@ pub(crate) async fn create(State(server): State<Arc<Server>>, fields: Fields) ->
     } else {
         Json(turn.whole(running).await?).into_response()
     };
-    if let Some(names) = extract::names(&ignored) {
-        response.headers_mut().insert(IGNORED_FIELDS, names);
-    }
+    extract::list(&mut response, IGNORED_FIELDS, &ignored);
     Ok(response)
 }
 

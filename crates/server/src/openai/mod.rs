@@ -11,3 +11,4 @@ pub mod models;
 pub mod shared;
 pub mod tokens;
 pub mod turn;
+pub mod written;

@@ -4,15 +4,13 @@
 use super::messages::{self, ChatMessage};
 use crate::error::ApiError;
 use crate::extract::Fields;
-use crate::generate::{AbandonOnDrop, within};
+use crate::generate::apart;
 use crate::models::Loaded;
 use crate::server::Server;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 use utoipa::ToSchema;
 use zonda_engine::tokenize::{Bounds, Encode, RenderOptions};
 use zonda_engine::{RequestError, TextProcessor, TokenId};
@@ -62,16 +60,8 @@ pub(crate) async fn tokenize(
     let loaded = server.models().get(request.model.as_deref()).await?;
     let config = server.config();
     let parse_special = config.parse_special;
-    let turn = within(config.deadline, fields.arrived, server.preparing().acquire_owned()).await?;
-    let abandoned = AbandonOnDrop::default();
-    let (gone, end) = (abandoned.0.clone(), config.deadline.map(|limit| fields.arrived + limit));
-    let work = move || {
-        let _turn = turn;
-        let stop = || gone.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
-        encode(&loaded, request, parse_special, &stop)
-    };
-    let work = within(config.deadline, fields.arrived, tokio::task::spawn_blocking(work)).await?;
-    work.map_err(|e| ApiError::backend(e.to_string()))?.map(Json)
+    let work = move |stop: &dyn Fn() -> bool| encode(&loaded, request, parse_special, stop);
+    apart(&server, config.deadline, fields.arrived, work).await?.map(Json)
 }
 
 /// Maximum number of texts of tokens in an answer: each takes tens of bytes, many times its part of the request.

@@ -6,15 +6,13 @@ use super::messages::{self, ChatMessage};
 use super::shared::{self, Limit, Shared};
 use crate::error::ApiError;
 use crate::extract::Fields;
-use crate::generate::{AbandonOnDrop, Job, Running, within};
+use crate::generate::{Job, Running, apart};
 use crate::id;
 use crate::models::Loaded;
 use crate::server::Server;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 use utoipa::ToSchema;
 use zonda::tools::{Parser, Piece, Style, ToolChoice, Tools, WrittenCall};
 use zonda_engine::tokenize::{Bounds, ChatTemplate, RenderOptions};
@@ -224,22 +222,16 @@ pub(crate) async fn count(
 ) -> Result<usize, ApiError> {
     let Planned { mut request, tools: (style, tools) } = plan(server, &loaded, shared, own)?;
     let deadline = shared.deadline(server.config())?;
-    let turn = within(deadline, fields.arrived, server.preparing().acquire_owned()).await?;
-    let abandoned = AbandonOnDrop::default();
-    let (gone, end) = (abandoned.0.clone(), deadline.map(|limit| fields.arrived + limit));
-    let work = move || {
-        let _turn = turn;
-        let stop = || gone.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
+    let work = move |stop: &dyn Fn() -> bool| {
         let missing = || ApiError::bad_request(format!("the model {} has no tokenizer", loaded.name));
         let text = loaded.engine.text().ok_or_else(missing)?;
         style.apply(&tools, &mut request, Some(&*text.tokenizer))?;
         let Prompt::Chat { messages, options } = &request.prompt else { return Ok(0) };
-        let bounds = Bounds { abandoned: &stop, most: usize::MAX };
+        let bounds = Bounds { abandoned: stop, most: usize::MAX };
         let ids = text.encode_chat_within(messages, options, &bounds).map_err(RequestError::from)?;
         Ok(ids.len())
     };
-    let work = within(deadline, fields.arrived, tokio::task::spawn_blocking(work)).await?;
-    work.map_err(|e| ApiError::backend(e.to_string()))?
+    apart(server, deadline, fields.arrived, work).await?
 }
 
 impl Turn {

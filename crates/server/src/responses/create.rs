@@ -1,23 +1,21 @@
 //! `POST /v1/responses` and `/v1/responses/input_tokens`.
 
-use super::answer::{ResponseObject, ResponsesUsage};
-use super::events::Writer;
+use super::answer::ResponseObject;
+use super::events::{Keep, Writer};
 use super::request::{NAMES, ResponsesBody, ResponsesRequest, Translated};
-use super::store::{Store, Stored};
+use super::store::Store;
 use super::stored;
-use crate::clients::Client;
 use crate::error::ApiError;
 use crate::extract::{self, Fields, IGNORED_FIELDS, IGNORED_TOOLS};
 use crate::gate::RequestId;
-use crate::generate::Running;
 use crate::models::Loaded;
-use crate::openai::chunks::{self, Chunks};
+use crate::openai::chunks;
 use crate::openai::shared::{self, Shared};
 use crate::openai::turn::{self, ChatRequest, Turn};
+use crate::openai::written::Written;
 use crate::server::Server;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::sse::Event;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
@@ -99,17 +97,14 @@ pub(crate) async fn create(
     let (turn, running) = started.map_err(|error| error.renamed(NAMES))?;
     tracing::debug!(request_id, "generating");
     let response = ResponseObject::begin(Store::id(), own, sampling, &turn);
-    let writer = Writer::new(response, streams);
     let keep = Keep { server: server.clone(), client: fields.client.clone(), items };
-    let answer = Answer { turn, running, writer, keep, begun: false };
-    let mut response =
-        if streams { chunks::respond(&server, answer) } else { Json(answer.whole().await?).into_response() };
-    if let Some(names) = extract::names(&ignored) {
-        response.headers_mut().insert(IGNORED_FIELDS, names);
-    }
-    if let Some(names) = extract::names(&skipped) {
-        response.headers_mut().insert(IGNORED_TOOLS, names);
-    }
+    let answer = Written::new(turn, running, Writer::new(response, streams, keep));
+    let mut response = match streams {
+        true => chunks::respond(&server, answer),
+        false => Json(answer.whole().await?.into_response()).into_response(),
+    };
+    extract::list(&mut response, IGNORED_FIELDS, &ignored);
+    extract::list(&mut response, IGNORED_TOOLS, &skipped);
     Ok(response)
 }
 
@@ -126,79 +121,4 @@ pub(crate) async fn input_tokens(
     let counted = turn::count(&server, &fields, ready.loaded, &ready.shared, ready.chat).await;
     let input_tokens = counted.map_err(|error| error.renamed(NAMES))?;
     Ok(Json(InputTokens { object: "response.input_tokens", input_tokens }))
-}
-
-/// An answer in progress.
-struct Answer {
-    turn: Turn,
-    running: Running,
-    writer: Writer,
-    keep: Keep,
-    begun: bool,
-}
-
-/// Where the answer is stored.
-struct Keep {
-    server: Arc<Server>,
-    client: Client,
-    /// The items of the conversation before the answer.
-    items: Vec<Value>,
-}
-
-impl Answer {
-    /// Takes the next event of the engine; false: there is none.
-    async fn step(&mut self) -> Result<bool, ApiError> {
-        let Some(event) = self.running.next().await else { return Ok(false) };
-        let (index, event) = event?;
-        let step = self.turn.take(index, event, self.running.loaded());
-        step.parts.into_iter().for_each(|part| self.writer.add(part));
-        if let Some(end) = step.end {
-            self.writer.end(&end, ResponsesUsage::of(&self.turn));
-            self.turn.log(index, &self.writer.text());
-            self.store();
-        }
-        Ok(true)
-    }
-
-    fn store(&mut self) {
-        let response = self.writer.response();
-        if !response.store {
-            return;
-        }
-        let mut items = std::mem::take(&mut self.keep.items);
-        // Our own types can always be serialised.
-        items.extend(response.output.iter().filter_map(|item| serde_json::to_value(item).ok()));
-        let stored = Stored {
-            client: self.keep.client.clone(),
-            response: serde_json::to_string(response).unwrap_or_default(),
-            items: Value::Array(items).to_string(),
-        };
-        self.keep.server.responses().insert(response.id.clone(), stored);
-    }
-
-    /// Waits for the complete answer.
-    async fn whole(mut self) -> Result<ResponseObject, ApiError> {
-        while self.step().await? {}
-        Ok(self.writer.into_response())
-    }
-}
-
-impl Chunks for Answer {
-    async fn next(&mut self) -> Result<Option<Vec<Event>>, ApiError> {
-        if !std::mem::replace(&mut self.begun, true) {
-            self.writer.begin();
-            return Ok(Some(self.writer.take_events()));
-        }
-        let more = self.step().await?;
-        Ok(more.then(|| self.writer.take_events()))
-    }
-
-    fn done(&mut self) -> Vec<Event> {
-        Vec::new()
-    }
-
-    fn failed(&mut self, error: &ApiError) -> Vec<Event> {
-        self.writer.fail(error);
-        self.writer.take_events()
-    }
 }

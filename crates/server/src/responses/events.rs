@@ -1,13 +1,18 @@
 //! [`Writer`]: an answer as items, and as the events that stream them.
 
 use super::answer::{Incomplete, OutputItem, OutputText, ResponseError, ResponseObject, ResponsesUsage};
+use super::store::Stored;
+use crate::clients::Client;
 use crate::error::ApiError;
 use crate::id;
 use crate::openai::chunks::named;
-use crate::openai::turn::{Call, End, Part};
+use crate::openai::turn::{Call, End, Part, Turn};
+use crate::openai::written;
+use crate::server::Server;
 use axum::http::StatusCode;
 use axum::response::sse::Event;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Writes a response while it is made.
 #[derive(Debug)]
@@ -20,6 +25,18 @@ pub(crate) struct Writer {
     /// Whether events are written at all.
     streams: bool,
     events: Vec<Event>,
+    keep: Keep,
+}
+
+/// Where the response is stored, if that is wanted.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    /// Has the store.
+    pub server: Arc<Server>,
+    /// The client that may see it.
+    pub client: Client,
+    /// The items of the conversation before the answer.
+    pub items: Vec<Value>,
 }
 
 /// A text that grows.
@@ -60,14 +77,9 @@ impl Kind {
 }
 
 impl Writer {
-    /// Writes this response, with events if it `streams`.
-    pub fn new(response: ResponseObject, streams: bool) -> Writer {
-        Writer { response, open: None, sequence: 0, streams, events: Vec::new() }
-    }
-
-    /// The response so far.
-    pub fn response(&self) -> &ResponseObject {
-        &self.response
+    /// Writes this response, with events if it `streams`. The complete one is stored if its request wants that.
+    pub fn new(response: ResponseObject, streams: bool, keep: Keep) -> Writer {
+        Writer { response, open: None, sequence: 0, streams, events: Vec::new(), keep }
     }
 
     /// The response.
@@ -75,67 +87,20 @@ impl Writer {
         self.response
     }
 
-    /// The text of all messages.
-    pub fn text(&self) -> String {
-        let texts = self.response.output.iter().filter_map(|item| match item {
-            OutputItem::Message { content, .. } => Some(content),
-            _ => None,
-        });
-        let text = |part: &OutputText| match part {
-            OutputText::OutputText { text, .. } | OutputText::ReasoningText { text } => text.clone(),
+    fn store(&mut self) {
+        let response = &self.response;
+        if !response.store {
+            return;
+        }
+        let mut items = std::mem::take(&mut self.keep.items);
+        // Our own types can always be serialised.
+        items.extend(response.output.iter().filter_map(|item| serde_json::to_value(item).ok()));
+        let stored = Stored {
+            client: self.keep.client.clone(),
+            response: serde_json::to_string(response).unwrap_or_default(),
+            items: Value::Array(items).to_string(),
         };
-        texts.flatten().map(text).collect()
-    }
-
-    /// The events since the last call.
-    pub fn take_events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
-    }
-
-    /// Begins the stream.
-    pub fn begin(&mut self) {
-        for name in ["response.created", "response.in_progress"] {
-            self.send_response(name);
-        }
-    }
-
-    /// Adds a part.
-    pub fn add(&mut self, part: Part) {
-        match part {
-            Part::Text(text) => self.write(Kind::Message, text),
-            Part::Reasoning(text) => self.write(Kind::Reasoning, text),
-            Part::Call(call) => {
-                self.close("completed");
-                self.call(call);
-            }
-        }
-    }
-
-    /// Ends the response.
-    pub fn end(&mut self, end: &End, usage: ResponsesUsage) {
-        let whole = end.reason != "length";
-        let status = if whole { "completed" } else { "incomplete" };
-        self.close(status);
-        self.response.status = status;
-        self.response.usage = Some(usage);
-        if whole {
-            self.response.completed_at = Some(id::now());
-        } else {
-            self.response.incomplete_details = Some(Incomplete { reason: "max_output_tokens" });
-        }
-        self.send_response(if whole { "response.completed" } else { "response.incomplete" });
-    }
-
-    /// Ends a response that can't be completed.
-    pub fn fail(&mut self, error: &ApiError) {
-        let code = match error.status {
-            StatusCode::TOO_MANY_REQUESTS => "rate_limit_exceeded",
-            status if status.is_client_error() => "invalid_prompt",
-            _ => "server_error",
-        };
-        self.response.status = "failed";
-        self.response.error = Some(ResponseError { code, message: error.message.clone() });
-        self.send_response("response.failed");
+        self.keep.server.responses().insert(response.id.clone(), stored);
     }
 
     /// Adds to the text of the last item, or begins a new item.
@@ -238,5 +203,66 @@ impl Writer {
         fields["sequence_number"] = self.sequence.into();
         self.sequence += 1;
         self.events.push(named(name, &fields));
+    }
+}
+
+impl written::Writer for Writer {
+    fn begin(&mut self) {
+        for name in ["response.created", "response.in_progress"] {
+            self.send_response(name);
+        }
+    }
+
+    fn add(&mut self, part: Part) {
+        match part {
+            Part::Text(text) => self.write(Kind::Message, text),
+            Part::Reasoning(text) => self.write(Kind::Reasoning, text),
+            Part::Call(call) => {
+                self.close("completed");
+                self.call(call);
+            }
+        }
+    }
+
+    fn end(&mut self, end: &End, turn: &Turn) {
+        let whole = end.reason != "length";
+        let status = if whole { "completed" } else { "incomplete" };
+        self.close(status);
+        self.response.status = status;
+        self.response.usage = Some(ResponsesUsage::of(turn));
+        if whole {
+            self.response.completed_at = Some(id::now());
+        } else {
+            self.response.incomplete_details = Some(Incomplete { reason: "max_output_tokens" });
+        }
+        self.send_response(if whole { "response.completed" } else { "response.incomplete" });
+        self.store();
+    }
+
+    fn fail(&mut self, error: &ApiError) {
+        let code = match error.status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_exceeded",
+            status if status.is_client_error() => "invalid_prompt",
+            _ => "server_error",
+        };
+        self.response.status = "failed";
+        self.response.error = Some(ResponseError { code, message: error.message.clone() });
+        self.send_response("response.failed");
+    }
+
+    /// The text of all messages.
+    fn text(&self) -> String {
+        let texts = self.response.output.iter().filter_map(|item| match item {
+            OutputItem::Message { content, .. } => Some(content),
+            _ => None,
+        });
+        let text = |part: &OutputText| match part {
+            OutputText::OutputText { text, .. } | OutputText::ReasoningText { text } => text.clone(),
+        };
+        texts.flatten().map(text).collect()
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 }

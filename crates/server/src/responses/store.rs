@@ -48,7 +48,7 @@ pub(crate) struct Store {
 #[derive(Debug, Default)]
 struct Held {
     answers: HashMap<String, Stored>,
-    /// Ids, the oldest first. Some may be of deleted answers.
+    /// Their ids, the oldest first.
     order: VecDeque<String>,
     bytes: usize,
 }
