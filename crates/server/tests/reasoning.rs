@@ -2,34 +2,21 @@
 
 mod common;
 
-use common::chat;
+use common::{chat, thinker_with, thought};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use zonda_engine::mock::{Mock, MockOptions};
-use zonda_engine::tokenize::{ChatTemplate, Tokenizer};
-use zonda_engine::{Engine, EngineConfig, TextProcessor};
-use zonda_server::{Config, ModelSource, Server};
+use zonda_server::{Config, Server};
 
 const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: {% if opened %}<think>\n{% endif %}\
     {% if reasoning_effort %}{% endif %}";
 
 fn server(separate: bool) -> Arc<Server> {
-    let open = || {
-        let tokenizer = Tokenizer::mock();
-        let template = ChatTemplate::new(TEMPLATE, &tokenizer).unwrap();
-        let text = TextProcessor { tokenizer: Arc::new(tokenizer), template: Some(Arc::new(template)) };
-        let mock = || Ok(Box::new(Mock::new(MockOptions::default())) as _);
-        Ok(Engine::start(mock, Some(text), EngineConfig::default()).unwrap())
-    };
-    let config = Config { separate_reasoning: separate, ..Config::default() };
-    Server::new(config, vec![ModelSource::new("thinker", 1000, open)]).unwrap()
+    thinker_with(TEMPLATE, Config { separate_reasoning: separate, ..Config::default() })
 }
 
 /// A request whose answer is `<think>hm …</think>yes`.
 fn thinks(more: Value) -> Value {
-    let mut body = json!({"seed": 3, "response_format": {
-        "type": "grammar", "syntax": "regex", "definition": "<think>\nhm, [a-z]{3}\n</think>\n\nyes",
-    }});
+    let mut body = json!({"seed": 3, "response_format": thought()});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     body
 }

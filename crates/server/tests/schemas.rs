@@ -1,4 +1,5 @@
-//! A thousand generated JSON schemas: an independent validator accepts the answer to each.
+//! Answers in a format: schemas, grammars and calls of tools; also a thousand generated JSON schemas, of which an independent
+//! validator accepts the answer to each.
 
 mod common;
 
@@ -128,4 +129,82 @@ async fn a_thousand_schemas_are_followed() {
         objects += usize::from(value.is_object());
     }
     assert!(longest > 200 && objects > 200, "{objects} objects, the longest answer has {longest} bytes");
+}
+
+#[tokio::test]
+async fn answers_follow_json_schemas_and_grammars() {
+    let server = server();
+    let schema = json!({
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 12}, "warm": {"type": "boolean"}},
+        "required": ["city", "warm"], "additionalProperties": false,
+    });
+    let ask = |format: Value| json!({"max_tokens": 300, "seed": 3, "response_format": format});
+    let content = |answer: Value| answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "weather", "schema": schema, "strict": true}});
+    let answer = chat(&server, ask(format)).await.ok();
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop", "{answer}");
+    let value: Value = serde_json::from_str(&content(answer)).unwrap();
+    assert!(value["city"].is_string() && value["warm"].is_boolean() && value.as_object().unwrap().len() == 2);
+
+    let regex = json!({"type": "grammar", "syntax": "regex", "definition": "(sea|house) [0-9]{3}"});
+    let text = content(chat(&server, ask(regex)).await.ok());
+    assert!(text.len() >= 7 && text.split(' ').next_back().unwrap().parse::<u32>().is_ok(), "{text}");
+    let lark =
+        json!({"type": "grammar", "syntax": "lark", "definition": "start: \"the \" (\"sea\" | \"house\")"});
+    assert!(["the sea", "the house"].contains(&content(chat(&server, ask(lark)).await.ok()).as_str()));
+
+    let unsupported = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "uniqueItems": true}}});
+    let error = chat(&server, ask(unsupported)).await.fails(400, "uniqueItems");
+    assert_eq!(error["param"], "response_format");
+    chat(&server, ask(json!({"type": "json_schema", "json_schema": {"name": "x"}})))
+        .await
+        .fails(400, "schema");
+    chat(&server, ask(json!({"type": "yaml"}))).await.fails(400, "yaml");
+}
+
+fn weather() -> Value {
+    json!([{"type": "function", "function": {"name": "weather", "description": "How it is", "parameters": {
+        "type": "object", "properties": {"place": {"enum": ["sea", "house"]}}, "required": ["place"],
+        "additionalProperties": false,
+    }}}])
+}
+
+#[tokio::test]
+async fn a_required_tool_is_called() {
+    let server = server();
+    for choice in [json!("required"), json!({"type": "function", "function": {"name": "weather"}})] {
+        let ask = |stream: bool| {
+            json!({
+                "tools": weather(), "tool_choice": choice, "parallel_tool_calls": false, "seed": 5, "stream": stream,
+            })
+        };
+        let answer = chat(&server, ask(false)).await.ok();
+        let choice = &answer["choices"][0];
+        assert_eq!(
+            (&choice["finish_reason"], &choice["message"]["content"]),
+            (&json!("tool_calls"), &Value::Null)
+        );
+        let call = &choice["message"]["tool_calls"][0];
+        assert_eq!((&call["type"], &call["function"]["name"]), (&json!("function"), &json!("weather")));
+        let arguments: Value = serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
+        assert!(["sea", "house"].contains(&arguments["place"].as_str().unwrap()));
+
+        let events = chat(&server, ask(true)).await.events();
+        let calls: Vec<&Value> =
+            events.iter().flat_map(|e| e["choices"][0]["delta"]["tool_calls"].as_array()).flatten().collect();
+        assert_eq!((calls.len(), &calls[0]["index"]), (1, &json!(0)));
+        assert_eq!(calls[0]["function"], call["function"]);
+        assert_eq!(events.last().unwrap()["choices"][0]["finish_reason"], "tool_calls");
+        // The tool's result is sent back.
+        let follow_up = json!([
+            {"role": "user", "content": "how is it"},
+            {"role": "assistant", "content": null, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call["id"], "content": "warm"},
+        ]);
+        chat(&server, json!({"messages": follow_up, "tools": weather(), "max_tokens": 4})).await.ok();
+    }
+    let free = chat(&server, json!({"tools": weather(), "max_tokens": 4, "temperature": 0})).await.ok();
+    assert!(free["choices"][0]["message"]["content"].is_string());
 }

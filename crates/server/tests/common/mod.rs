@@ -100,16 +100,22 @@ pub fn server() -> Arc<Server> {
 
 /// A server whose model thinks: its template opens `<think>` if `enable_thinking` is true, and reads no effort.
 pub fn thinker() -> Arc<Server> {
-    const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: \
-        {% if enable_thinking %}<think>\n{% endif %}";
-    let open = || {
+    thinker_with(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: {% if enable_thinking %}<think>\n{% endif %}",
+        Config::default(),
+    )
+}
+
+/// A server whose model thinks, with this template.
+pub fn thinker_with(template: &'static str, config: Config) -> Arc<Server> {
+    let open = move || {
         let tokenizer = Tokenizer::mock();
-        let template = ChatTemplate::new(TEMPLATE, &tokenizer).unwrap();
+        let template = ChatTemplate::new(template, &tokenizer).unwrap();
         let text = TextProcessor { tokenizer: Arc::new(tokenizer), template: Some(Arc::new(template)) };
         let mock = || Ok(Box::new(Mock::new(MockOptions::default())) as _);
         Ok(Engine::start(mock, Some(text), EngineConfig::default()).unwrap())
     };
-    Server::new(Config::default(), vec![ModelSource::new("thinker", 1000, open)]).unwrap()
+    Server::new(config, vec![ModelSource::new("thinker", 1000, open)]).unwrap()
 }
 
 /// The form of an answer that thinks: `<think>hm …</think>yes`.
