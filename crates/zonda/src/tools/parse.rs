@@ -104,13 +104,19 @@ impl CallParser {
         if self.inside {
             return self.close(out);
         }
-        let Some(at) = self.opening() else {
+        let bare = self.bare();
+        let opening = match bare {
+            Bare::Call => Some(0),
+            Bare::Text => self.opening(),
+            Bare::Unclear => return false,
+        };
+        let Some(at) = opening else {
             let certain = self.held[..self.held.len() - self.unfinished()].trim_end().len();
             let text: String = self.held.drain(..certain).collect();
             self.say(&text, out);
             return false;
         };
-        self.bare = self.bare() == Bare::Call;
+        self.bare = bare == Bare::Call;
         let before: String = self.held.drain(..at).collect();
         let text = before.trim_end();
         self.space = before[text.len()..].to_owned();
@@ -119,10 +125,9 @@ impl CallParser {
         true
     }
 
-    /// The offset of the beginning of a call in the held text.
+    /// The offset of the beginning of a call in the held text, with a mark or as Llama 3 writes it.
     fn opening(&self) -> Option<usize> {
         match self.format {
-            _ if self.bare() == Bare::Call => Some(0),
             Format::Mistral | Format::MistralNamed => self.held.find(MISTRAL),
             Format::Tagged | Format::TaggedList => self.held.find(OPEN_TAG),
             // Its channels are read elsewhere; without them, it marks nothing.
@@ -160,9 +165,6 @@ impl CallParser {
 
     /// The length of the end of the held text that may be the beginning of a mark, in bytes.
     fn unfinished(&self) -> usize {
-        if self.bare() == Bare::Unclear {
-            return self.held.len();
-        }
         let mark = match self.format {
             Format::Mistral | Format::MistralNamed => MISTRAL,
             Format::Tagged | Format::TaggedList => OPEN_TAG,
