@@ -16,6 +16,9 @@ pub fn first_non_finite(tensor: &Tensor) -> Option<usize> {
 const LARGE_E8M0: u8 = 253;
 
 fn first_in(dtype: DType, bytes: &[u8]) -> Option<usize> {
+    if dtype == DType::F8_E4M3 {
+        return first_in_float8(bytes);
+    }
     let block = dtype.block_bytes();
     let finite: fn(&[u8], usize) -> bool = match dtype {
         DType::F32 => |b, at| exponent(u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]), 23, 8),
@@ -31,9 +34,6 @@ fn first_in(dtype: DType, bytes: &[u8]) -> Option<usize> {
         DType::IQ1_M => |b, at| exponent(u32::from(b[at] >> 4) << 8 | u32::from(b[at + 2] >> 4) << 12, 10, 5),
         _ => |b, at| exponent(u16::from_le_bytes([b[at], b[at + 1]]).into(), 10, 5),
     };
-    if dtype == DType::F8_E4M3 {
-        return first_in_float8(bytes);
-    }
     let scales = scale_offsets(dtype);
     let bad = bytes.chunks_exact(block).position(|b| !scales.iter().all(|&at| finite(b, at)))?;
     Some(bad * dtype.block_len())

@@ -21,8 +21,10 @@ const SCALES: [&str; 2] = ["_scale_inv", "_scale"];
 const UNUSED: [&str; 6] =
     [".activation_scale", ".input_scale", "_activation_scale", ".k_scale", ".v_scale", ".q_scale"];
 
-/// The type's name in a file ([`super::StoredType::Other`]).
-pub(super) const STORED: &str = "f8_e4m3";
+/// Whether a tensor holds one-byte floats.
+pub(super) fn is_stored_as(kind: &StoredType) -> bool {
+    matches!(kind, StoredType::Other(name) if name == "f8_e4m3")
+}
 
 /// How the matrices of a folder are scaled.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +72,7 @@ impl Float8 {
         rows: Option<Range<usize>>,
     ) -> Result<Option<Float8Tensor>, LoadError> {
         let &[.., all_rows, cols] = whole else { return Ok(None) };
-        if stored.kind != StoredType::Other(STORED.to_owned()) {
+        if !is_stored_as(&stored.kind) {
             return Ok(None);
         }
         let wrong = |stored: &Stored, expected: Vec<usize>| LoadError::WrongShape {

@@ -88,7 +88,7 @@ impl Model {
             let bytes = tensor.bytes.unwrap_or(0);
             match tensor.dtype.runs() {
                 Some(dtype) => bytes / dtype.block_bytes() as u64 * packed_block_bytes(dtype) as u64,
-                None if tensor.dtype == StoredType::Other(float8::STORED.to_owned()) => bytes + bytes / 32,
+                None if float8::is_stored_as(&tensor.dtype) => bytes + bytes / 32,
                 None => bytes,
             }
         };

@@ -12,6 +12,7 @@ use super::LoadError;
 use super::fields::{Fields, MAX_COUNT, Object};
 use super::float8::Float8;
 use super::hf::{self, Config};
+use super::safetensors;
 use super::source::{Store, read_small};
 use super::spec::{Architecture, QueryTemperature, RopePairing};
 use super::validate::MAX_LAYERS;
@@ -77,10 +78,8 @@ const MOE_KEYS: [&str; 12] = [
 
 /// Whether a folder has this layout and not that of `transformers`, which is preferred.
 pub(super) fn is_in(folder: &Path) -> bool {
-    let has = |name: String| folder.join(name).is_file();
-    let weights =
-        |stem: &str| has(format!("{stem}.safetensors")) || has(format!("{stem}.safetensors.index.json"));
-    has(PARAMS.to_owned()) && weights(STEM) && !(has("config.json".to_owned()) && weights("model"))
+    let has = |name: &str, stem: &str| folder.join(name).is_file() && safetensors::has_any(folder, stem);
+    has(PARAMS, STEM) && !has("config.json", "model")
 }
 
 /// Reads a `params.json`.

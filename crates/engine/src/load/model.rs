@@ -209,8 +209,8 @@ impl Model {
         if spec.architecture.predicts() {
             skip_predicted(path, &mut store, "model.layers.", spec.layers..usize::MAX);
         }
-        let one_byte = |t: &Stored| t.kind == StoredType::Other(float8::STORED.to_owned());
-        let float8 = float8.or_else(|| store.tensors().iter().any(one_byte).then_some(Float8::PER_MATRIX));
+        let mut kinds = store.tensors().iter().map(|stored| &stored.kind);
+        let float8 = float8.or_else(|| kinds.any(float8::is_stored_as).then_some(Float8::PER_MATRIX));
         let scales =
             if float8.is_some() { store.retain(|stored| !float8::is_unused(&stored.name)) } else { 0 };
         if scales > 0 {

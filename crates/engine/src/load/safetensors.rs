@@ -26,6 +26,11 @@ fn names(stem: &str) -> [String; 2] {
     [format!("{stem}.safetensors"), format!("{stem}.safetensors.index.json")]
 }
 
+/// Whether a folder has weight files whose names begin with `stem`.
+pub(super) fn has_any(folder: &Path, stem: &str) -> bool {
+    names(stem).iter().any(|name| folder.join(name).is_file())
+}
+
 /// Whether a folder has both the single file and an index, which may be left over from an earlier version.
 pub(super) fn has_both(folder: &Path, stem: &str) -> bool {
     names(stem).iter().all(|name| folder.join(name).is_file())
