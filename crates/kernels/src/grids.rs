@@ -83,7 +83,7 @@ impl Grid {
     }
 }
 
-/// Eight signs from seven bits: an even number of them is set.
+/// Eight signs from the low seven bits: an even number of them is set.
 fn even_signs(seven: u8) -> u8 {
     let seven = seven & 127;
     seven | (seven.count_ones() as u8 & 1) << 7
@@ -92,6 +92,16 @@ fn even_signs(seven: u8) -> u8 {
 /// The scale that four bits stand for.
 fn odd(bits: u8) -> u8 {
     2 * (bits & 15) + 1
+}
+
+/// Scale `j` of those that stand in nibbles, the first in the low one.
+fn odd_nibble(scales: &[u8], j: usize) -> u8 {
+    odd(scales[j / 2] >> (4 * (j % 2)))
+}
+
+/// Signs `i` of the four times seven bits of a little-endian word.
+fn packed_signs(word: [u8; 4], i: usize) -> u8 {
+    even_signs((u32::from_le_bytes(word) >> (7 * i)) as u8)
 }
 
 /// The levels of codes of a magnitude and a sign above it.
@@ -136,8 +146,7 @@ impl GridBlock for BlockIQ2XXS {
 
     fn codes(&self, i: usize) -> [u8; 8] {
         let qs = &self.qs[i / 4];
-        let signs = u32::from_le_bytes([qs[4], qs[5], qs[6], qs[7]]) >> (7 * (i % 4));
-        IQ2_XXS.eight(u16::from(qs[i % 4]), even_signs(signs as u8 & 127))
+        IQ2_XXS.eight(u16::from(qs[i % 4]), packed_signs([qs[4], qs[5], qs[6], qs[7]], i % 4))
     }
 }
 
@@ -164,7 +173,7 @@ impl GridBlock for BlockIQ2XS {
     }
 
     fn scale(&self, j: usize) -> u8 {
-        odd(self.scales[j / 2] >> (4 * (j % 2)))
+        odd_nibble(&self.scales, j)
     }
 
     fn codes(&self, i: usize) -> [u8; 8] {
@@ -200,7 +209,7 @@ impl GridBlock for BlockIQ2S {
     }
 
     fn scale(&self, j: usize) -> u8 {
-        odd(self.scales[j / 2] >> (4 * (j % 2)))
+        odd_nibble(&self.scales, j)
     }
 
     fn codes(&self, i: usize) -> [u8; 8] {
@@ -237,8 +246,7 @@ impl GridBlock for BlockIQ3XXS {
     }
 
     fn codes(&self, i: usize) -> [u8; 8] {
-        let signs = u32::from_le_bytes(self.signs[i / 4]) >> (7 * (i % 4));
-        IQ3_XXS.two_fours(self.qs[i].map(u16::from), even_signs(signs as u8 & 127))
+        IQ3_XXS.two_fours(self.qs[i].map(u16::from), packed_signs(self.signs[i / 4], i % 4))
     }
 }
 
@@ -269,7 +277,7 @@ impl GridBlock for BlockIQ3S {
     }
 
     fn scale(&self, j: usize) -> u8 {
-        odd(self.scales[j / 2] >> (4 * (j % 2)))
+        odd_nibble(&self.scales, j)
     }
 
     fn codes(&self, i: usize) -> [u8; 8] {
