@@ -15,6 +15,7 @@ use crate::load::{Architecture, Extras, ModelSpec, Rope, RopePairing, RopeScalin
 use crate::tokenize::Tokenizer;
 use std::sync::LazyLock;
 use std::time::Duration;
+use zonda_kernels::random::Stream;
 
 /// The options of a mock. The default has no delays, no faults, and room for 8 sequences of 8192 tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -244,12 +245,9 @@ fn write_row(hash: u64, end_every: u64, row: &mut [f32]) {
     }
 }
 
-/// SplitMix64's step and output function (Steele, Lea, Flood, 2014).
+/// A number that follows from another and looks random.
 fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+    Stream(x).bits()
 }
 
 impl Backend for Mock {

@@ -39,6 +39,7 @@ pub mod pack;
 pub mod pool;
 pub mod probe;
 pub mod quantize;
+pub mod random;
 pub mod rope;
 pub mod scalar;
 pub mod simd;

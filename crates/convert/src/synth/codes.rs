@@ -10,35 +10,17 @@ use zonda_kernels::blocks::{
     BlockQ6K, BlockQ8_0, E2M1, Half, pack_scales_and_minima,
 };
 use zonda_kernels::quantize::random_blocks;
+use zonda_kernels::random::Stream;
 
-/// SplitMix64's increment.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// SplitMix64's output function (Steele, Lea & Flood 2014).
-pub(super) fn mix(z: u64) -> u64 {
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// Random numbers of one row.
-struct Stream(u64);
-
-impl Stream {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(GOLDEN);
-        mix(self.0)
+/// Fills bytes from a row's random numbers.
+fn fill(random: &mut Stream, bytes: &mut [u8]) {
+    let mut words = bytes.chunks_exact_mut(8);
+    for word in &mut words {
+        word.copy_from_slice(&random.bits().to_le_bytes());
     }
-
-    fn fill(&mut self, bytes: &mut [u8]) {
-        let mut words = bytes.chunks_exact_mut(8);
-        for word in &mut words {
-            word.copy_from_slice(&self.next().to_le_bytes());
-        }
-        let rest = words.into_remainder();
-        let last = self.next().to_le_bytes();
-        rest.copy_from_slice(&last[..rest.len()]);
-    }
+    let rest = words.into_remainder();
+    let last = random.bits().to_le_bytes();
+    rest.copy_from_slice(&last[..rest.len()]);
 }
 
 /// The root of the mean square of numbers.
@@ -78,8 +60,8 @@ impl<B: Block> Kind<B> {
     fn row(&self, key: u64, deviation: f32, row: &mut [u8]) {
         let mut stream = Stream(key);
         for block in bytemuck::cast_slice_mut::<u8, B>(row) {
-            stream.fill(bytemuck::bytes_of_mut(block));
-            (self.set)(block, deviation / self.unit, stream.next());
+            fill(&mut stream, bytemuck::bytes_of_mut(block));
+            (self.set)(block, deviation / self.unit, stream.bits());
         }
     }
 }
@@ -202,6 +184,7 @@ mod tests {
     use super::*;
     use zonda_kernels::dequantize::dequantize;
     use zonda_kernels::quantize::can_quantize;
+    use zonda_kernels::random::mix;
 
     /// Rows of 4096 with the deviation of a matrix of that width: means of rows, of columns and of blocks must vanish, too.
     #[test]

@@ -1,12 +1,13 @@
 //! Counter-based random weights: each value is a function of the seed, its tensor and its index, independent of the order of
 //! computation. Blocks of quantised types are a function of the seed, their tensor and their row.
 
-use super::codes::{self, mix};
+use super::codes;
 use crate::error::ConvertError;
 use crate::rows::{RawRow, Rows, Weights};
 use zonda_engine::load::names::{self, TensorLocation};
 use zonda_engine::load::{Architecture, LayerTensor, ModelSpec, TensorRole};
 use zonda_kernels::DType;
+use zonda_kernels::random::mix;
 
 /// The weights of one seed: bell-shaped around 0 with the variance `1 / fan_in`, so that activations keep their size
 /// from layer to layer; norms around 1.

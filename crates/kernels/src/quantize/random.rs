@@ -3,6 +3,7 @@
 use crate::DType;
 use crate::blocks::Half;
 use crate::dequantize::dequantize;
+use crate::random::Stream;
 
 /// Appends `values` random values of a type, in whole blocks: codes of random bits, and scales such that the values' root mean
 /// square is about `deviation`. The same seed gives the same blocks.
@@ -30,12 +31,12 @@ pub fn random_blocks(dtype: DType, values: usize, deviation: f32, seed: u64, out
             *byte = *byte & 15 | nibble << 4;
         }
     };
-    let mut random = Random(seed);
+    let mut random = Stream(seed);
     let mut decoded = vec![0.0; dtype.block_len()];
     for block in blocks(dtype, values, &mut random, out) {
         write(block, 1.0);
         dequantize(dtype, block, &mut decoded);
-        let scale = random.near_one() * deviation / root_mean_square(&decoded);
+        let scale = near_one(&mut random) * deviation / root_mean_square(&decoded);
         write(block, scale);
     }
 }
@@ -44,11 +45,11 @@ pub fn random_blocks(dtype: DType, values: usize, deviation: f32, seed: u64, out
 fn nvfp4(values: usize, deviation: f32, seed: u64, out: &mut Vec<u8>) {
     // The root mean square of E2M1's doubled values.
     const CODES: f32 = 5.41;
-    let mut random = Random(seed);
+    let mut random = Stream(seed);
     for block in blocks(DType::NVFP4, values, &mut random, out) {
         for scale in &mut block[..4] {
             // The bits of an `f16` 2^8 times as small, half of which multiplies the codes.
-            let bits = half::f16::from_f32(random.near_one() * deviation / CODES / 128.0).to_bits();
+            let bits = half::f16::from_f32(near_one(&mut random) * deviation / CODES / 128.0).to_bits();
             *scale = (bits >> 7).min(126) as u8;
         }
     }
@@ -58,12 +59,12 @@ fn nvfp4(values: usize, deviation: f32, seed: u64, out: &mut Vec<u8>) {
 fn blocks<'a>(
     dtype: DType,
     values: usize,
-    random: &mut Random,
+    random: &mut Stream,
     out: &'a mut Vec<u8>,
 ) -> std::slice::ChunksExactMut<'a, u8> {
     let start = out.len();
     let bytes = values / dtype.block_len() * dtype.block_bytes();
-    out.extend(std::iter::repeat_with(|| random.next().to_le_bytes()).take(bytes.div_ceil(8)).flatten());
+    out.extend(std::iter::repeat_with(|| random.bits().to_le_bytes()).take(bytes.div_ceil(8)).flatten());
     out.truncate(start + bytes);
     out[start..].chunks_exact_mut(dtype.block_bytes())
 }
@@ -74,19 +75,7 @@ fn root_mean_square(values: &[f32]) -> f32 {
     (squares / values.len() as f32).sqrt().max(f32::MIN_POSITIVE.sqrt())
 }
 
-/// SplitMix64 (Steele, Lea & Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// 0.75..1.25
-    fn near_one(&mut self) -> f32 {
-        0.75 + (self.next() >> 40) as f32 / (1u64 << 25) as f32
-    }
+/// 0.75..1.25
+fn near_one(random: &mut Stream) -> f32 {
+    0.75 + (random.bits() >> 40) as f32 / (1u64 << 25) as f32
 }
