@@ -15,11 +15,15 @@ pub struct Odd {
 }
 
 impl Odd {
+    /// A mock of which nothing is replaced yet.
+    pub fn new(options: MockOptions) -> Odd {
+        Odd { mock: Mock::new(options), truncate: Mock::truncate, forward: Box::new(Mock::forward) }
+    }
+
     /// An engine on a mock that `change` made odd.
     pub fn start(options: MockOptions, change: impl FnOnce(&mut Odd) + Send + 'static) -> Engine {
         let open = move || {
-            let mock = Mock::new(options);
-            let mut odd = Odd { mock, truncate: Mock::truncate, forward: Box::new(Mock::forward) };
+            let mut odd = Odd::new(options);
             change(&mut odd);
             Ok(Box::new(odd) as _)
         };

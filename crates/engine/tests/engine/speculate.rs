@@ -1,10 +1,10 @@
 //! Speculation changes the speed only: the tokens are the same, greedy and sampled, with good and bad drafts, and 100,000
 //! draws follow the model's own distribution.
 
+use super::odd::Odd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
-use zonda_engine::forward::{Backend, BackendError, BackendInfo, Batch, Limits, Logits, Slot, Want};
-use zonda_engine::load::ModelSpec;
+use zonda_engine::forward::{Backend, Limits, Want};
 use zonda_engine::mock::{Fault, FaultKind, Mock, MockOptions, PrefixSupport};
 use zonda_engine::tokenize::Tokenizer;
 use zonda_engine::worker::{TokenizerMismatch, same_tokens};
@@ -17,23 +17,31 @@ fn drafted(draft: DraftModel) -> Extras {
     Extras { draft: Some(draft), ..Extras::default() }
 }
 
-/// States of a [`Chain`].
+/// States of a [`markov`] model.
 const STATES: usize = 6;
 
 /// A model whose next token depends only on the last one: the mock, which checks the trait's rules, with other logits.
-/// It counts forward calls.
-struct Chain {
-    mock: Mock,
-    rows: [[f32; STATES]; STATES],
-    calls: Arc<AtomicUsize>,
-}
-
-impl Chain {
-    fn new(seed: u32, calls: &Arc<AtomicUsize>) -> Chain {
-        let limits = Limits { slots: 8, batch_tokens: 256, context: 4096, kv_tokens: 8 * 4096, kv_page: 16 };
-        let mock = Mock::new(MockOptions { limits, ..MockOptions::default() });
-        Chain { mock, rows: rows(seed), calls: calls.clone() }
-    }
+/// Forward calls are counted.
+fn markov(seed: u32, calls: &Arc<AtomicUsize>) -> Odd {
+    let limits = Limits { slots: 8, batch_tokens: 256, context: 4096, kv_tokens: 8 * 4096, kv_page: 16 };
+    let (rows, calls) = (rows(seed), calls.clone());
+    let mut model = Odd::new(MockOptions { limits, ..MockOptions::default() });
+    model.forward = Box::new(move |mock, batch, out| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        mock.forward(batch, out)?;
+        let wanted = batch.spans.iter().flat_map(|span| match span.want {
+            Want::None => &[][..],
+            Want::Last => &span.tokens[span.tokens.len() - 1..],
+            Want::All => span.tokens,
+        });
+        for (row, &token) in wanted.enumerate() {
+            let row = out.row_mut(row);
+            row.fill(-1e4);
+            row[..STATES].copy_from_slice(&rows[token as usize % STATES]);
+        }
+        Ok(())
+    });
+    model
 }
 
 /// Logits by last token; the seed decides which tokens are likely.
@@ -43,39 +51,6 @@ fn rows(seed: u32) -> [[f32; STATES]; STATES] {
         x as f32 / 23.0 * 4.0
     };
     std::array::from_fn(|from| std::array::from_fn(|to| logit(from, to)))
-}
-
-impl Backend for Chain {
-    fn info(&self) -> BackendInfo {
-        self.mock.info()
-    }
-    fn spec(&self) -> &ModelSpec {
-        self.mock.spec()
-    }
-    fn limits(&self) -> Limits {
-        self.mock.limits()
-    }
-    fn forward(&mut self, batch: &Batch<'_>, out: &mut Logits) -> Result<(), BackendError> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.mock.forward(batch, out)?;
-        let wanted = batch.spans.iter().flat_map(|span| match span.want {
-            Want::None => &[][..],
-            Want::Last => &span.tokens[span.tokens.len() - 1..],
-            Want::All => span.tokens,
-        });
-        for (row, &token) in wanted.enumerate() {
-            let row = out.row_mut(row);
-            row.fill(-1e4);
-            row[..STATES].copy_from_slice(&self.rows[token as usize % STATES]);
-        }
-        Ok(())
-    }
-    fn truncate(&mut self, slot: Slot, len: usize) -> Result<usize, BackendError> {
-        self.mock.truncate(slot, len)
-    }
-    fn share_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<usize, BackendError> {
-        self.mock.share_prefix(from, to, len)
-    }
 }
 
 /// A step of the mock costs next to nothing, so no draft would pay; this forces drafts.
@@ -88,11 +63,11 @@ fn chain(seed: u32, speculate: Speculate, draft: Option<u32>) -> (Engine, Arc<At
     let calls = Arc::new(AtomicUsize::new(0));
     let config = EngineConfig { speculate, draft_max: 6, ..always() };
     let other = Arc::new(AtomicUsize::new(0));
-    let open_draft = move |seed| move || Ok(Box::new(Chain::new(seed, &other)) as Box<dyn Backend>);
+    let open_draft = move |seed| move || Ok(Box::new(markov(seed, &other)) as Box<dyn Backend>);
     let draft = draft.map(|seed| DraftModel { open: Box::new(open_draft(seed)), text: None });
     let own = calls.clone();
     let engine = Engine::start_with(
-        move || Ok(Box::new(Chain::new(seed, &own)) as _),
+        move || Ok(Box::new(markov(seed, &own)) as _),
         None,
         config,
         Extras { draft, ..Extras::default() },
